@@ -1,0 +1,208 @@
+"""The 52 ARKit face actions: names, order, region, side, mirror partner, FACS units, and other vocabularies.
+
+The project's order is the order of the columns of a Live Link Face CSV. Code indexes actions by name through
+``INDEX``; every other order or spelling in use lives in one table here.
+
+Left and right are the subject's own: ``mouthLeft`` moves towards the right border of an unmirrored picture.
+
+Sources: action names from Apple's ``ARFaceAnchor.BlendShapeLocation``; the order from Live Link Face exports; FACS
+units from the FACS manual (Ekman, Friesen, Hager 2002) as far as one unit describes the movement.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+Side = Literal["left", "right", "both"]
+
+REGIONS = ("brows", "eyes", "gaze", "cheeks", "nose", "mouth", "jaw", "tongue")
+
+# name -> (region, FACS units); the order is the project's order. An empty tuple: no FACS unit names this movement.
+_TABLE: dict[str, tuple[str, tuple[str, ...]]] = {
+    "eyeBlinkLeft": ("eyes", ("AU45",)),
+    "eyeLookDownLeft": ("gaze", ("AU64",)),
+    "eyeLookInLeft": ("gaze", ("AU62",)),
+    "eyeLookOutLeft": ("gaze", ("AU61",)),
+    "eyeLookUpLeft": ("gaze", ("AU63",)),
+    "eyeSquintLeft": ("eyes", ("AU7",)),
+    "eyeWideLeft": ("eyes", ("AU5",)),
+    "eyeBlinkRight": ("eyes", ("AU45",)),
+    "eyeLookDownRight": ("gaze", ("AU64",)),
+    "eyeLookInRight": ("gaze", ("AU61",)),
+    "eyeLookOutRight": ("gaze", ("AU62",)),
+    "eyeLookUpRight": ("gaze", ("AU63",)),
+    "eyeSquintRight": ("eyes", ("AU7",)),
+    "eyeWideRight": ("eyes", ("AU5",)),
+    "jawForward": ("jaw", ("AD29",)),
+    "jawRight": ("jaw", ("AD30",)),
+    "jawLeft": ("jaw", ("AD30",)),
+    "jawOpen": ("jaw", ("AU26", "AU27")),
+    "mouthClose": ("mouth", ("AU8",)),
+    "mouthFunnel": ("mouth", ("AU22",)),
+    "mouthPucker": ("mouth", ("AU18",)),
+    "mouthRight": ("mouth", ()),
+    "mouthLeft": ("mouth", ()),
+    "mouthSmileLeft": ("mouth", ("AU12",)),
+    "mouthSmileRight": ("mouth", ("AU12",)),
+    "mouthFrownLeft": ("mouth", ("AU15",)),
+    "mouthFrownRight": ("mouth", ("AU15",)),
+    "mouthDimpleLeft": ("mouth", ("AU14",)),
+    "mouthDimpleRight": ("mouth", ("AU14",)),
+    "mouthStretchLeft": ("mouth", ("AU20",)),
+    "mouthStretchRight": ("mouth", ("AU20",)),
+    "mouthRollLower": ("mouth", ("AU28",)),
+    "mouthRollUpper": ("mouth", ("AU28",)),
+    "mouthShrugLower": ("mouth", ("AU17",)),
+    "mouthShrugUpper": ("mouth", ("AU17",)),
+    "mouthPressLeft": ("mouth", ("AU24",)),
+    "mouthPressRight": ("mouth", ("AU24",)),
+    "mouthLowerDownLeft": ("mouth", ("AU16",)),
+    "mouthLowerDownRight": ("mouth", ("AU16",)),
+    "mouthUpperUpLeft": ("mouth", ("AU10",)),
+    "mouthUpperUpRight": ("mouth", ("AU10",)),
+    "browDownLeft": ("brows", ("AU4",)),
+    "browDownRight": ("brows", ("AU4",)),
+    "browInnerUp": ("brows", ("AU1",)),
+    "browOuterUpLeft": ("brows", ("AU2",)),
+    "browOuterUpRight": ("brows", ("AU2",)),
+    "cheekPuff": ("cheeks", ("AD34",)),
+    "cheekSquintLeft": ("cheeks", ("AU6",)),
+    "cheekSquintRight": ("cheeks", ("AU6",)),
+    "noseSneerLeft": ("nose", ("AU9",)),
+    "noseSneerRight": ("nose", ("AU9",)),
+    "tongueOut": ("tongue", ("AD19",)),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Action:
+    """One of the 52 face actions.
+
+    Attributes:
+        name: camelCase ARKit name.
+        index: position in the project's order, 0 to 51.
+        region: one of ``REGIONS``.
+        side: which half of the face moves; ``both`` for actions on or across the midline.
+        mirror: the action that takes this one's coefficient when a picture is flipped left to right.
+        facs: FACS action units or descriptors that describe the movement; empty where none does.
+    """
+
+    name: str
+    index: int
+    region: str
+    side: Side
+    mirror: str
+    facs: tuple[str, ...]
+
+
+def _side(name: str) -> Side:
+    return "left" if name.endswith("Left") else "right" if name.endswith("Right") else "both"
+
+
+def _mirror_name(name: str) -> str:
+    if name.endswith("Left"):
+        return name.removesuffix("Left") + "Right"
+    if name.endswith("Right"):
+        return name.removesuffix("Right") + "Left"
+    return name
+
+
+ACTIONS: tuple[Action, ...] = tuple(
+    Action(name, index, region, _side(name), _mirror_name(name), facs)
+    for index, (name, (region, facs)) in enumerate(_TABLE.items())
+)
+NAMES: tuple[str, ...] = tuple(_TABLE)
+INDEX: dict[str, int] = {name: index for index, name in enumerate(NAMES)}
+N_ACTIONS = len(NAMES)
+REGION_INDEX: dict[str, np.ndarray] = {
+    region: np.array([a.index for a in ACTIONS if a.region == region]) for region in REGIONS
+}
+MIRROR_INDEX: np.ndarray = np.array([INDEX[a.mirror] for a in ACTIONS])
+
+# Other vocabularies, each a table from our name (or position) to theirs.
+PASCAL_CASE: dict[str, str] = {name: name[0].upper() + name[1:] for name in NAMES}
+"""Live Link Face and VRM perfect sync."""
+
+SUFFIXED: dict[str, str] = {
+    name: name
+    if name in ("jawLeft", "jawRight", "mouthLeft", "mouthRight")
+    else name.removesuffix("Left") + "_L"
+    if name.endswith("Left")
+    else name.removesuffix("Right") + "_R"
+    if name.endswith("Right")
+    else name
+    for name in NAMES
+}
+"""FaceCap and ICT: ``eyeBlink_L``; jaw and mouth to the left and right keep their names."""
+
+MEDIAPIPE: tuple[str, ...] = (
+    "_neutral", "browDownLeft", "browDownRight", "browInnerUp", "browOuterUpLeft", "browOuterUpRight", "cheekPuff",
+    "cheekSquintLeft", "cheekSquintRight", "eyeBlinkLeft", "eyeBlinkRight", "eyeLookDownLeft", "eyeLookDownRight",
+    "eyeLookInLeft", "eyeLookInRight", "eyeLookOutLeft", "eyeLookOutRight", "eyeLookUpLeft", "eyeLookUpRight",
+    "eyeSquintLeft", "eyeSquintRight", "eyeWideLeft", "eyeWideRight", "jawForward", "jawLeft", "jawOpen", "jawRight",
+    "mouthClose", "mouthDimpleLeft", "mouthDimpleRight", "mouthFrownLeft", "mouthFrownRight", "mouthFunnel",
+    "mouthLeft", "mouthLowerDownLeft", "mouthLowerDownRight", "mouthPressLeft", "mouthPressRight", "mouthPucker",
+    "mouthRight", "mouthRollLower", "mouthRollUpper", "mouthShrugLower", "mouthShrugUpper", "mouthSmileLeft",
+    "mouthSmileRight", "mouthStretchLeft", "mouthStretchRight", "mouthUpperUpLeft", "mouthUpperUpRight",
+    "noseSneerLeft", "noseSneerRight",
+)  # fmt: skip
+"""MediaPipe Face Landmarker's output order: ``_neutral`` and 51 actions; it has no ``tongueOut``."""
+
+
+def _udp_order() -> tuple[str, ...]:
+    names = list(NAMES)
+    for left, right in (("jawLeft", "jawRight"), ("mouthLeft", "mouthRight")):
+        i, j = INDEX[left], INDEX[right]
+        names[i], names[j] = names[j], names[i]
+    return tuple(names)
+
+
+UDP_ORDER: tuple[str, ...] = _udp_order()
+"""Live Link Face's UDP stream: as the CSV, but ``jawLeft`` before ``jawRight``, ``mouthLeft`` before ``mouthRight``."""
+
+POSE_NAMES: tuple[str, ...] = (
+    "HeadYaw", "HeadPitch", "HeadRoll", "LeftEyeYaw", "LeftEyePitch", "LeftEyeRoll", "RightEyeYaw", "RightEyePitch",
+    "RightEyeRoll",
+)  # fmt: skip
+"""The nine columns that follow the 52 in a Live Link Face CSV; their units are not documented (likely radians)."""
+
+LIVE_LINK_COLUMNS: tuple[str, ...] = (
+    "Timecode", "BlendShapeCount", *(PASCAL_CASE[name] for name in NAMES), *POSE_NAMES,
+)  # fmt: skip
+"""The exact header of a Live Link Face CSV, 63 columns."""
+
+NAME_OF: dict[str, str] = {
+    spelling.lower(): name
+    for name in NAMES
+    for spelling in (name, PASCAL_CASE[name], SUFFIXED[name])
+}
+"""Any known spelling, lower-cased, to our name."""
+
+
+def mirror(coefficients: np.ndarray) -> np.ndarray:
+    """Return the coefficients of the face seen in a mirror; shape ``[..., 52]`` in and out."""
+    coefficients = np.asarray(coefficients)
+    if coefficients.shape[-1:] != (N_ACTIONS,):
+        raise ValueError(f"expected [..., {N_ACTIONS}] coefficients, got shape {coefficients.shape}")
+    return coefficients[..., MIRROR_INDEX]
+
+
+def vector(values: Mapping[str, float]) -> np.ndarray:
+    """Return a float32[52] from values by action name; actions not named are 0.
+
+    Raises:
+        KeyError: a name that is not one of the 52 camelCase names.
+    """
+    out = np.zeros(N_ACTIONS, dtype=np.float32)
+    for name, value in values.items():
+        out[INDEX[name]] = value
+    return out
+
+
+def by_name(coefficients: np.ndarray) -> dict[str, float]:
+    """Return ``{action name: float}`` in the project's order from a vector of 52."""
+    return {name: float(value) for name, value in zip(NAMES, coefficients, strict=True)}
