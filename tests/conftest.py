@@ -1,0 +1,36 @@
+"""What every test shares: no network, one thread a process, settled property tests."""
+
+from __future__ import annotations
+
+import os
+import socket
+
+# Before any library reads them. Test processes run side by side, so each keeps to one thread.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ["TOKENIZERS_PARALLELISM"] = "false"
+os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ["HF_DATASETS_OFFLINE"] = "1"
+os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
+
+import pytest
+from hypothesis import settings
+
+# A loaded machine must not fail a property test; the checking server repeats the same examples each time.
+settings.register_profile("here", deadline=None)
+settings.register_profile("ci", deadline=None, derandomize=True, print_blob=True)
+settings.load_profile("ci" if os.environ.get("CI") else "here")
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _no_network():
+    """Refuse every connection that would leave this machine: a test that downloads is a defect."""
+    connect = socket.socket.connect
+
+    def local_only(self: socket.socket, address):
+        if self.family in (socket.AF_INET, socket.AF_INET6) and address[0] not in ("127.0.0.1", "::1", "localhost"):
+            raise PermissionError(f"a test tried to reach {address[0]}: tests run without a network")
+        return connect(self, address)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(socket.socket, "connect", local_only)
+        yield

@@ -1,0 +1,81 @@
+"""The wheel: built once, installed once outside the checkout, and used from there."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import site
+import subprocess
+import sys
+import venv
+import zipfile
+from pathlib import Path
+
+import pytest
+
+pytestmark = pytest.mark.slow
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def run(*command: str | Path, cwd: Path) -> str:
+    """Run a command away from the checkout and return what it printed; its errors are shown when it fails."""
+    environment = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "VIRTUAL_ENV")}
+    done = subprocess.run([str(part) for part in command], cwd=cwd, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory) -> Path:
+    """A wheel from a copy of what the build reads, so that the checkout gets no build folder."""
+    folder = tmp_path_factory.mktemp("wheel")
+    source = folder / "source"
+    source.mkdir()
+    for name in ("pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy2(ROOT / name, source)
+    for name in ("semanticface", "prompts"):
+        shutil.copytree(ROOT / name, source / name, symlinks=True, ignore=shutil.ignore_patterns("__pycache__"))
+    run(sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation", "--no-index",
+        "--wheel-dir", folder, source, cwd=folder)  # fmt: skip
+    return next(folder.glob("*.whl"))
+
+
+@pytest.fixture(scope="module")
+def installed(wheel, tmp_path_factory) -> Path:
+    """A new environment's bin folder: the wheel is in it, everything else is borrowed from this environment."""
+    folder = tmp_path_factory.mktemp("installed")
+    venv.create(folder, with_pip=False, symlinks=True)
+    libraries = next(folder.glob("lib/python*/site-packages"))
+    # A .pth file borrows libraries; the editable install's own .pth lies among them but is not processed from there.
+    (libraries / "borrowed.pth").write_text("\n".join(site.getsitepackages()) + "\n")
+    run(sys.executable, "-m", "pip", "--python", folder / "bin" / "python", "install", "--quiet", "--no-deps",
+        "--no-index", "--ignore-installed", wheel, cwd=folder)  # fmt: skip
+    return folder / "bin"
+
+
+def test_the_wheel_holds_the_library_and_nothing_else(wheel):
+    names = zipfile.ZipFile(wheel).namelist()
+    assert {name.split("/")[0] for name in names if ".dist-info/" not in name} == {"semanticface"}
+    assert {"LICENSE"} <= {Path(name).name for name in names}
+    assert "semanticface/assets/head.npz" in names
+    assert "semanticface/assets/finder.safetensors" in names
+    assert any(name.startswith("semanticface/assets/nano/") and name.endswith(".safetensors") for name in names)
+    assert not [name for name in names if "__pycache__" in name or name.endswith(".pyc")]
+
+
+def test_the_installed_library_is_the_one_imported(installed, tmp_path):
+    where = run(installed / "python", "-c", "import semanticface; print(semanticface.__file__)", cwd=tmp_path)
+    assert Path(where.strip()).is_relative_to(installed.parent)
+
+
+def test_prompts_and_assets_are_found_from_there(installed, tmp_path):
+    code = (
+        "from semanticface.prompts import load_prompt; from semanticface.face.rig import rig; import numpy as np; "
+        "print(load_prompt('distill').name, rig().vertices(np.zeros(52, np.float32)).shape[-1])"
+    )
+    assert run(installed / "python", "-c", code, cwd=tmp_path).split() == ["distill", "3"]
+
+
+def test_the_command_is_there(installed, tmp_path):
+    assert "predict" in run(installed / "semanticface", "--help", cwd=tmp_path)

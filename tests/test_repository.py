@@ -1,0 +1,53 @@
+"""Rules about the files themselves, which no tool checks for us."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+import tomllib
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+LARGEST = 13_000_000
+# Split, so that this file does not hold what it forbids.
+MACHINE_PATH = re.compile(rb"(?<![\w.])/(?:" + b"|".join([b"work/", b"tmp/w/", b"root/", b"home/[a-z]"]) + rb")")
+
+
+@pytest.fixture(scope="module")
+def tracked() -> list[Path]:
+    if shutil.which("git") is None or not (ROOT / ".git").exists():
+        pytest.skip("not a git checkout")
+    listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, check=True).stdout
+    files = [ROOT / name for name in listed.decode().split("\0") if name]
+    return [file for file in files if file.is_file()]
+
+
+def test_no_file_is_too_large_to_clone_comfortably(tracked):
+    assert not {str(file.relative_to(ROOT)): file.stat().st_size for file in tracked if file.stat().st_size > LARGEST}
+
+
+def test_no_file_names_a_place_on_one_machine(tracked):
+    found = {str(file.relative_to(ROOT)): MACHINE_PATH.findall(file.read_bytes()) for file in tracked}
+    assert not {name: places for name, places in found.items() if places}
+
+
+def test_library_files_stay_readable(tracked):
+    """A ratchet: one idea a file. Split a file that outgrows it."""
+    library = [file for file in tracked if file.suffix == ".py" and file.is_relative_to(ROOT / "semanticface")]
+    assert library
+    lengths = {str(file.relative_to(ROOT)): len(file.read_text().splitlines()) for file in library}
+    assert not {name: length for name, length in lengths.items() if length > 450}
+
+
+def test_every_dependency_is_pinned():
+    def plain(requirement: str) -> str:
+        return re.sub(r"[-_.]+", "-", re.match(r"[\w.-]+", requirement)[0]).lower()
+
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    wanted = project["dependencies"] + project["optional-dependencies"]["dev"]
+    lines = (ROOT / "constraints.txt").read_text().splitlines()
+    pinned = {plain(line) for line in lines if re.match(r"[\w.-]+==[\w.]+$", line)}
+    assert not {plain(requirement) for requirement in wanted} - pinned
