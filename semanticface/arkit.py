@@ -176,9 +176,7 @@ LIVE_LINK_COLUMNS: tuple[str, ...] = (
 """The exact header of a Live Link Face CSV, 63 columns."""
 
 NAME_OF: dict[str, str] = {
-    spelling.lower(): name
-    for name in NAMES
-    for spelling in (name, PASCAL_CASE[name], SUFFIXED[name])
+    spelling.lower(): name for name in NAMES for spelling in (name, PASCAL_CASE[name], SUFFIXED[name])
 }
 """Any known spelling, lower-cased, to our name."""
 

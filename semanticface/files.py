@@ -34,8 +34,8 @@ def atomic_path(target: str | os.PathLike[str]) -> Iterator[Path]:
         temporary = scratch / target.name
         yield temporary
         if temporary.is_dir() and target.is_dir():
-            os.rename(target, scratch / "replaced")
-        os.replace(temporary, target)
+            target.rename(scratch / "replaced")
+        temporary.replace(target)
     except OSError as error:
         if scratch is not None and error.errno not in _REFUSED:
             raise
@@ -52,8 +52,7 @@ def atomic_open(target: str | os.PathLike[str], mode: str = "w", **options: Any)
     """Open a file for writing under a temporary name that becomes ``target`` if the block succeeds."""
     if "b" not in mode:
         options.setdefault("encoding", "utf-8")
-    with atomic_path(target) as temporary:
-        with open(temporary, mode, **options) as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
+    with atomic_path(target) as temporary, temporary.open(mode, **options) as file:
+        yield file
+        file.flush()
+        os.fsync(file.fileno())
