@@ -1,0 +1,352 @@
+"""Every figure the project reports about predicted coefficients, each beside two constant predictors.
+
+A model that always answers the training set's mean (or median) already looks good on mean error, because most
+actions rest most of the time. So no figure stands alone here: ``score`` puts the same figure for those two constants
+beside the model's.
+
+Conventions, the same in every figure:
+
+* A row of ``predicted`` that holds a NaN is an invalid answer. It counts against the share of valid answers and is
+  left out of all other figures; the constants are scored on the same remaining rows.
+* A figure that cannot be defined (no valid row, no active action, a truth that never varies) is ``None``, never 0.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from semanticface import arkit
+
+if TYPE_CHECKING:
+    from semanticface.semantics import Analysis
+
+ACTIVE = 0.1
+"""An action counts as active above this coefficient."""
+ONE_SIDED = 0.2
+"""Truth counts as clearly one-sided where left and right differ by more than this."""
+UNDECIDED = 0.005
+"""Left and right closer than this print as the same two decimals: the prediction takes no side."""
+CONSTANT = 1e-6
+"""A standard deviation below this is a constant (float32 rounding stays far under it)."""
+
+Result = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Figure:
+    """How one overall figure is shown.
+
+    Attributes:
+        key: its key in ``result["model"]``.
+        label: its name for readers.
+        percent: the value is a share, shown times 100 with a percent sign.
+        suffix: unit written behind the number.
+        better: ``lower`` or ``higher``.
+    """
+
+    key: str
+    label: str
+    better: str
+    percent: bool = False
+    suffix: str = ""
+
+    def text(self, value: float | None) -> str:
+        """Return the value as shown in tables; a dash where it is undefined."""
+        if value is None:
+            return "–"
+        if self.percent:
+            return f"{100 * value:.1f} %"
+        return f"{value:.2f}{self.suffix}" if self.suffix else f"{value:.3f}"
+
+
+FIGURES: tuple[Figure, ...] = (
+    Figure("mae", "mean absolute error", "lower"),
+    Figure("rmse", "root mean square error", "lower"),
+    Figure("mae_active", f"mean absolute error, active actions (truth > {ACTIVE})", "lower"),
+    Figure("correlation", "correlation, mean over actions", "higher"),
+    Figure("f1", f"activation F1 (> {ACTIVE})", "higher"),
+    Figure("left_right_confusion", "left/right confusion", "lower", percent=True),
+    Figure("left_right_undecided", "left/right undecided", "lower", percent=True),
+    Figure("vertex_error", "vertex error, of inter-pupil distance", "lower", suffix=" %"),
+    Figure("vertex_error_p95", "vertex error, 95th percentile", "lower", suffix=" %"),
+    Figure("valid_share", "valid answers", "higher", percent=True),
+    Figure("agreement_own", "explanation agrees with own coefficients", "higher", percent=True),
+    Figure("agreement_true", "explanation agrees with the truth", "higher", percent=True),
+)
+
+BASELINES: tuple[tuple[str, str], ...] = (("constant_mean", "constant mean"), ("constant_median", "constant median"))
+"""Keys of the constant predictors in a result, and their names for readers."""
+
+_LEFT = np.array([a.index for a in arkit.ACTIONS if a.side == "left"])
+_RIGHT = arkit.MIRROR_INDEX[_LEFT]
+
+
+def constants(coefficients: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the mean and the median, float32[52] each, of training coefficients ``[N, 52]``.
+
+    Raises:
+        ValueError: another shape, or no rows.
+    """
+    coefficients = np.asarray(coefficients, dtype=np.float64)
+    if coefficients.ndim != 2 or coefficients.shape[1] != arkit.N_ACTIONS or not len(coefficients):
+        raise ValueError(f"expected at least one row of {arkit.N_ACTIONS} coefficients, got {coefficients.shape}")
+    return coefficients.mean(axis=0).astype(np.float32), np.median(coefficients, axis=0).astype(np.float32)
+
+
+def score(
+    true: np.ndarray,
+    predicted: np.ndarray,
+    *,
+    analyses: Sequence[Analysis | None] | None = None,
+    train_mean: np.ndarray | None = None,
+    train_median: np.ndarray | None = None,
+    on_head: bool = True,
+) -> Result:
+    """Compare predictions with the truth and with the constant-mean and constant-median predictors.
+
+    Args:
+        true: ``[N, 52]``, each in [0, 1].
+        predicted: ``[N, 52]``, each in [0, 1]; a row with NaN is an invalid answer.
+        analyses: the N explanations the model gave, ``None`` where it gave none; without them the two agreement
+            figures are ``None`` for the model.
+        train_mean: float[52] from ``constants`` of the training set; give both or neither. Without them the constants
+            come from the valid rows of ``true`` itself, which favours the constants; the result says so.
+        train_median: as ``train_mean``.
+        on_head: also measure the vertex error on the plain head (about 1 ms a row).
+
+    Returns:
+        A dict of plain Python values, fit for JSON:
+
+        * ``samples``, ``valid``: row counts; ``constants_from``: ``training set`` or ``test set``;
+        * ``model``, ``constant_mean``, ``constant_median``: each a dict of
+
+          - the keys of ``FIGURES``. ``correlation`` is the mean of the per-action Pearson correlations over the
+            actions whose truth varies; a prediction that does not vary there counts as 0. ``f1`` pools all actions.
+            ``left_right_confusion`` is the share of clearly one-sided pairs (truth differs by more than 0.2) in
+            which the prediction is larger on the wrong side, ``left_right_undecided`` the share in which it takes
+            no side. ``vertex_error`` is the mean distance of moving vertices, ``vertex_error_p95`` the mean over
+            pictures of the 95th percentile over those vertices, both in percent of the inter-pupil distance.
+          - ``correlation_actions``, ``left_right_cases``, ``explained``: how many actions, pairs and explanations
+            the figures above rest on.
+          - ``per_action``: {action: {mae, rmse, mae_active, correlation, f1}};
+          - ``per_region``: {region: the same, pooled over its actions}.
+
+    Raises:
+        ValueError: shapes differ, values out of range, or only one constant given.
+    """
+    true = np.asarray(true, dtype=np.float64)
+    predicted = np.asarray(predicted, dtype=np.float64)
+    _check(true, predicted, analyses, train_mean, train_median)
+    valid = ~np.isnan(predicted).any(axis=1)
+    truth, answers = true[valid], predicted[valid]
+    if train_mean is not None and train_median is not None:
+        origin, fixed = "training set", (train_mean, train_median)
+    else:
+        origin, fixed = "test set", constants(truth) if len(truth) else (np.zeros(arkit.N_ACTIONS),) * 2
+    own = None if analyses is None else [a for a, ok in zip(analyses, valid, strict=True) if ok]
+    head_errors = _HeadErrors(truth) if on_head and len(truth) else None
+
+    result: Result = {"samples": len(true), "valid": int(valid.sum()), "constants_from": origin}
+    result["model"] = _figures(truth, answers, own, head_errors)
+    result["model"]["valid_share"] = _mean(valid)
+    for (key, _), constant in zip(BASELINES, fixed, strict=True):
+        rows = np.broadcast_to(np.asarray(constant, dtype=np.float64), truth.shape)
+        result[key] = _figures(truth, rows, _described(rows, analyses), head_errors)
+        result[key]["valid_share"] = 1.0
+    return result
+
+
+def compare(results: Sequence[tuple[str, Result]]) -> str:
+    """Return a Markdown table of named results side by side, followed by the constants of the last one.
+
+    Raises:
+        ValueError: no results, or results over different numbers of samples.
+    """
+    if not results:
+        raise ValueError("nothing to compare")
+    if len({result["samples"] for _, result in results}) > 1:
+        raise ValueError("the results are over different numbers of samples: score the same test set each time")
+    last = results[-1][1]
+    columns = [(name, result["model"]) for name, result in results]
+    columns += [(label, last[key]) for key, label in BASELINES]
+    arrow = {"lower": "↓", "higher": "↑"}
+    lines = [
+        "| figure | " + " | ".join(name.replace("|", "\\|") for name, _ in columns) + " |",
+        "| :-- |" + " --: |" * len(columns),
+    ]
+    for figure in FIGURES:
+        values = [column[figure.key] for _, column in columns]
+        if any(value is not None for value in values):
+            cells = " | ".join(figure.text(value) for value in values)
+            lines.append(f"| {figure.label} {arrow[figure.better]} | {cells} |")
+    return "\n".join([*lines, "", caption(last)])
+
+
+def table(result: Result) -> str:
+    """Return a Markdown table of one result beside its constants, with a line that says what they rest on."""
+    return compare([("model", result)])
+
+
+def caption(result: Result) -> str:
+    """Return one sentence on what the figures rest on."""
+    of = f"{result['samples']} pictures, {result['valid']} with a valid answer"
+    actions = result["model"]["correlation_actions"]
+    return (
+        f"{of}; correlation over the {actions} of {arkit.N_ACTIONS} actions whose truth varies; "
+        f"constants from the {result['constants_from']}."
+    )
+
+
+def _check(
+    true: np.ndarray,
+    predicted: np.ndarray,
+    analyses: Sequence[Analysis | None] | None,
+    train_mean: np.ndarray | None,
+    train_median: np.ndarray | None,
+) -> None:
+    if true.ndim != 2 or true.shape[1] != arkit.N_ACTIONS or true.shape != predicted.shape:
+        raise ValueError(f"expected two arrays [N, {arkit.N_ACTIONS}], got {true.shape} and {predicted.shape}")
+    if not ((true >= 0) & (true <= 1)).all():
+        raise ValueError("true coefficients must be numbers in [0, 1]")
+    if not (np.isnan(predicted) | ((predicted >= 0) & (predicted <= 1))).all():
+        raise ValueError("predicted coefficients must be in [0, 1], or NaN in the rows of invalid answers")
+    if analyses is not None and len(analyses) != len(true):
+        raise ValueError(f"{len(analyses)} analyses for {len(true)} rows: give one a row, None where there is none")
+    if (train_mean is None) != (train_median is None):
+        raise ValueError("give both train_mean and train_median (see constants), or neither")
+    for constant in (train_mean, train_median):
+        if constant is not None and np.shape(constant) != (arkit.N_ACTIONS,):
+            raise ValueError(f"a constant predictor needs {arkit.N_ACTIONS} values, got {np.shape(constant)}")
+
+
+def _mean(values: np.ndarray) -> float | None:
+    return float(values.mean()) if values.size else None
+
+
+def _figures(
+    truth: np.ndarray,
+    answers: np.ndarray,
+    analyses: list[Analysis | None] | None,
+    head_errors: _HeadErrors | None,
+) -> Result:
+    """Return the figures of one predictor over valid rows ``[n, 52]``."""
+    correlations = _correlations(truth, answers)
+    defined = [value for value in correlations if value is not None]
+    out: Result = _errors(truth, answers)
+    out["correlation"] = float(np.mean(defined)) if defined else None
+    out["correlation_actions"] = len(defined)
+    out |= _sides(truth, answers)
+    out["vertex_error"], out["vertex_error_p95"] = (None, None) if head_errors is None else head_errors(answers)
+    out |= _agreements(truth, answers, analyses)
+    out["per_action"] = {
+        name: _errors(truth[:, i], answers[:, i]) | {"correlation": correlations[i]}
+        for i, name in enumerate(arkit.NAMES)
+    }
+    out["per_region"] = {}
+    for region, indices in arkit.REGION_INDEX.items():
+        of_region = [c for c in (correlations[i] for i in indices) if c is not None]
+        out["per_region"][region] = _errors(truth[:, indices], answers[:, indices]) | {
+            "correlation": float(np.mean(of_region)) if of_region else None
+        }
+    return out
+
+
+def _errors(truth: np.ndarray, answers: np.ndarray) -> Result:
+    """Return the error figures of any equally shaped selection of coefficients."""
+    error = np.abs(answers - truth)
+    is_active, says_active = truth > ACTIVE, answers > ACTIVE
+    hits = int((is_active & says_active).sum())
+    marks = int(is_active.sum() + says_active.sum())
+    mean_square = _mean(error**2)
+    return {
+        "mae": _mean(error),
+        "rmse": None if mean_square is None else mean_square**0.5,
+        "mae_active": _mean(error[is_active]),
+        "f1": 2 * hits / marks if marks else None,
+    }
+
+
+def _correlations(truth: np.ndarray, answers: np.ndarray) -> list[float | None]:
+    """Return Pearson's correlation of each action: None where truth is constant, 0 where only the answer is."""
+    if len(truth) < 2:
+        return [None] * arkit.N_ACTIONS
+    x, y = truth - truth.mean(axis=0), answers - answers.mean(axis=0)
+    spread_x, spread_y = x.std(axis=0), y.std(axis=0)
+    out: list[float | None] = []
+    for i in range(arkit.N_ACTIONS):
+        if spread_x[i] < CONSTANT:
+            out.append(None)
+        elif spread_y[i] < CONSTANT:
+            out.append(0.0)
+        else:
+            value = float((x[:, i] * y[:, i]).mean() / (spread_x[i] * spread_y[i]))
+            out.append(min(1.0, max(-1.0, value)))
+    return out
+
+
+def _sides(truth: np.ndarray, answers: np.ndarray) -> Result:
+    true_lean, lean = truth[:, _LEFT] - truth[:, _RIGHT], answers[:, _LEFT] - answers[:, _RIGHT]
+    one_sided = np.abs(true_lean) > ONE_SIDED
+    undecided = np.abs(lean) < UNDECIDED
+    confused = ~undecided & (np.sign(lean) != np.sign(true_lean))
+    return {
+        "left_right_confusion": _mean(confused[one_sided]),
+        "left_right_undecided": _mean(undecided[one_sided]),
+        "left_right_cases": int(one_sided.sum()),
+    }
+
+
+def _agreements(truth: np.ndarray, answers: np.ndarray, analyses: list[Analysis | None] | None) -> Result:
+    if analyses is None:
+        return {"agreement_own": None, "agreement_true": None, "explained": 0}
+    from semanticface.semantics import agreement
+
+    own, real = [], []
+    for analysis, answer, true in zip(analyses, answers, truth, strict=True):
+        if analysis is not None:
+            own.append(agreement(analysis, answer.astype(np.float32)).score)
+            real.append(agreement(analysis, true.astype(np.float32)).score)
+    return {"agreement_own": _mean(np.array(own)), "agreement_true": _mean(np.array(real)), "explained": len(own)}
+
+
+def _described(rows: np.ndarray, analyses: Sequence[Analysis | None] | None) -> list[Analysis | None] | None:
+    """Return what Stage I says of a constant predictor, for as many rows; None where the model is not judged either."""
+    if analyses is None or not len(rows):
+        return None
+    from semanticface.semantics import describe
+
+    return [describe(rows[0].astype(np.float32))] * len(rows)
+
+
+class _HeadErrors:
+    """Measures predictions against one truth on the plain head, a block of rows at a time so that memory stays flat."""
+
+    _BLOCK = 64
+
+    def __init__(self, truth: np.ndarray) -> None:
+        from semanticface.face.rig import rig
+
+        self._rig = rig()
+        self._truth = truth
+        # Only vertices that some action moves by a visible amount: the back of the skull would dilute every error.
+        travel = self._distances(np.eye(arkit.N_ACTIONS), np.zeros((1, arkit.N_ACTIONS)))
+        self._moving = np.flatnonzero(travel.max(axis=0) > 0.5)
+
+    def _distances(self, one: np.ndarray, other: np.ndarray) -> np.ndarray:
+        """Return how far apart each vertex is, [n, V] in percent of the inter-pupil distance."""
+        apart = self._rig.vertices(one.astype(np.float32)) - self._rig.vertices(other.astype(np.float32))
+        return np.linalg.norm(apart, axis=-1) * (100 / self._rig.inter_pupil)
+
+    def __call__(self, answers: np.ndarray) -> tuple[float, float]:
+        """Return the mean and the mean 95th percentile of the moving vertices' errors."""
+        means, tails = [], []
+        for start in range(0, len(answers), self._BLOCK):
+            block = slice(start, start + self._BLOCK)
+            error = self._distances(answers[block], self._truth[block])[:, self._moving]
+            means.append(error.mean(axis=1))
+            tails.append(np.percentile(error, 95, axis=1))
+        return float(np.concatenate(means).mean()), float(np.concatenate(tails).mean())

@@ -1,0 +1,253 @@
+"""Pictures from anywhere, read safely: an allow-list of formats, caps on size, upright, 8-bit RGB, no metadata."""
+
+from __future__ import annotations
+
+import os
+import stat
+import warnings
+from collections.abc import Iterable
+from io import BytesIO
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from semanticface.errors import PictureError
+
+FORMATS = ("PNG", "JPEG", "WEBP")
+SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
+"""Names by which a folder's pictures are found; a named file is read by its content, whatever its suffix."""
+MAX_BYTES = 64 * 2**20
+MAX_PIXELS = 64_000_000
+MIN_SIDE = 16
+BACKGROUND = (255, 255, 255)
+"""What shows through transparent parts."""
+
+_EXIF_ORIENTATION = 0x0112
+_UPRIGHT = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+
+# First bytes of what people hand over by mistake, so that the error can say what a file is without opening it with
+# a decoder that is not on the allow-list. (offset, bytes, what it is)
+_SIGNATURES = (
+    (0, b"GIF8", "a GIF"),
+    (0, b"BM", "a BMP picture"),
+    (0, b"II*\x00", "a TIFF picture"),
+    (0, b"MM\x00*", "a TIFF picture"),
+    (0, b"8BPS", "a Photoshop file"),
+    (0, b"%PDF", "a PDF"),
+    (0, b"\xff\x0a", "a JPEG XL picture"),
+    (0, b"\x00\x00\x00\x0cJXL ", "a JPEG XL picture"),
+    (0, b"\x00\x00\x00\x0cjP  ", "a JPEG 2000 picture"),
+    (0, b"\x00\x00\x01\x00", "an icon file"),
+    (4, b"ftypavif", "an AVIF picture"),
+    (4, b"ftyphei", "a HEIC picture"),
+    (4, b"ftypmif1", "a HEIC picture"),
+    (4, b"ftyp", "a video (MP4 or MOV)"),
+    (0, b"\x1a\x45\xdf\xa3", "a video (WebM or Matroska)"),
+    (0, b"PK\x03\x04", "a ZIP archive"),
+    (0, b"\x1f\x8b", "a gzip archive"),
+    (0, b"\x93NUMPY", "a NumPy array"),
+    (0, b"<svg", "an SVG drawing"),
+    (0, b"<?xml", "an XML or SVG file"),
+    (0, b"<!DOCTYPE", "a web page"),
+    (0, b"<html", "a web page"),
+)
+
+
+def load_picture(source: str | os.PathLike[str] | bytes | Image.Image, *, name: str | None = None) -> Image.Image:
+    """Return a picture as a fresh upright 8-bit RGB image that carries no metadata.
+
+    Rotation from EXIF is applied; transparency is laid over white; greyscale, palette, CMYK and 16-bit pictures are
+    converted, 16-bit ones by scaling. A JPEG with further pictures behind the first (as phones store depth maps)
+    gives the first. Colour profiles are ignored.
+
+    Args:
+        source: a file, a file's bytes, or an image already opened with Pillow.
+        name: how errors call the picture; by default the path, or "the picture".
+
+    Raises:
+        PictureError: with ``code`` one of ``missing``, ``directory``, ``unreadable``, ``not_a_file``, ``empty``,
+            ``file_too_large``, ``unsupported_format``, ``not_a_picture``, ``too_many_pixels``, ``too_small``,
+            ``animated``, ``unsupported_mode``, ``damaged``.
+    """
+    if isinstance(source, Image.Image):
+        return _clean(source, name or "the picture")
+    if isinstance(source, bytes):
+        name = name or "the picture"
+        data = source
+        _check_length(len(data), name)
+    else:
+        name = name or os.fspath(source)
+        data = _read(Path(source), name)
+    image = _open(data, name)
+    with image:
+        return _clean(image, name)
+
+
+def expand(paths: Iterable[str | os.PathLike[str]]) -> list[Path]:
+    """Return the given files in order, each folder replaced by the pictures directly in it, sorted by name.
+
+    A path that does not exist is kept, so that its error appears in its place when it is loaded.
+
+    Raises:
+        PictureError: a folder without any picture (``no_pictures``) or that may not be read (``unreadable``).
+    """
+    out: list[Path] = []
+    for path in map(Path, paths):
+        if not path.is_dir():
+            out.append(path)
+            continue
+        try:
+            inside = sorted(p for p in path.iterdir() if p.suffix.lower() in SUFFIXES and not p.name.startswith("."))
+        except OSError as error:
+            raise PictureError("unreadable", f"{path}: {error.strerror}. Check the folder's permissions.") from error
+        if not inside:
+            raise PictureError("no_pictures", f"{path}: no picture in this folder. It needs {_names(SUFFIXES)} files.")
+        out += inside
+    return out
+
+
+def _names(words: Iterable[str]) -> str:
+    *first, last = words
+    return f"{', '.join(first)} or {last}"
+
+
+def _check_length(length: int, name: str) -> None:
+    if length == 0:
+        raise PictureError("empty", f"{name}: the file is empty (0 bytes). Copy or download it again.")
+    if length > MAX_BYTES:
+        raise PictureError(
+            "file_too_large",
+            f"{name}: {length / 2**20:.0f} MiB, the limit is {MAX_BYTES // 2**20} MiB. Save a smaller copy.",
+        )
+
+
+def _read(path: Path, name: str) -> bytes:
+    try:
+        status = path.stat()
+        if stat.S_ISDIR(status.st_mode):
+            raise PictureError("directory", f"{name}: a folder, not a picture. Name a file inside it.")
+        # A pipe or device could block or never end.
+        if not stat.S_ISREG(status.st_mode):
+            raise PictureError("not_a_file", f"{name}: not a regular file. Save the picture to a file first.")
+        _check_length(status.st_size, name)
+        with path.open("rb") as file:
+            data = file.read(MAX_BYTES + 1)
+    except FileNotFoundError as error:
+        raise PictureError("missing", f"{name}: no such file. Check the path.") from error
+    except (OSError, ValueError) as error:  # ValueError: a NUL byte in the name
+        reason = getattr(error, "strerror", None) or str(error)
+        raise PictureError("unreadable", f"{name}: {reason}. Check the path and its permissions.") from error
+    _check_length(len(data), name)
+    return data
+
+
+def _open(data: bytes, name: str) -> Image.Image:
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            return Image.open(BytesIO(data), formats=FORMATS)
+    except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
+        raise PictureError("too_many_pixels", _too_many_pixels(name)) from error
+    except Exception as error:  # decoders answer hostile bytes with errors of any type
+        allowed = _names(FORMATS)
+        if (kind := _allowed_kind(data)) is not None:
+            raise PictureError("damaged", _damaged(name, kind)) from error
+        if (other := _other_kind(data)) is not None:
+            raise PictureError(
+                "unsupported_format", f"{name}: the content is {other}. Convert it to {allowed}."
+            ) from error
+        raise PictureError("not_a_picture", f"{name}: the content is not a picture. Give a {allowed} file.") from error
+
+
+def _allowed_kind(data: bytes) -> str | None:
+    if data.startswith(b"\x89PNG\r\n\x1a\n"):
+        return "PNG"
+    if data.startswith(b"\xff\xd8\xff"):
+        return "JPEG"
+    if data.startswith(b"RIFF") and data[8:12] == b"WEBP":
+        return "WEBP"
+    return None
+
+
+def _other_kind(data: bytes) -> str | None:
+    for offset, signature, kind in _SIGNATURES:
+        if data[offset:].startswith(signature):
+            return kind
+    return None
+
+
+def _too_many_pixels(name: str, size: tuple[int, int] | None = None) -> str:
+    what = "too many pixels" if size is None else f"{size[0]} x {size[1]} pixels"
+    return f"{name}: {what}, the limit is {MAX_PIXELS // 10**6} million. Save a smaller copy."
+
+
+def _damaged(name: str, kind: str | None) -> str:
+    return f"{name}: a damaged or truncated {kind or 'picture'}. Copy, download or export it again."
+
+
+def _clean(image: Image.Image, name: str) -> Image.Image:
+    if image.width * image.height > MAX_PIXELS:
+        raise PictureError("too_many_pixels", _too_many_pixels(name, image.size))
+    if min(image.size) < MIN_SIDE:
+        raise PictureError(
+            "too_small",
+            f"{name}: {image.width} x {image.height} pixels. Give a picture of at least {MIN_SIDE} pixels a side.",
+        )
+    kind = image.format
+    try:
+        # MPO is a JPEG with further pictures behind the first, not an animation.
+        frames = 1 if kind == "MPO" else getattr(image, "n_frames", 1)
+        if frames > 1:
+            raise PictureError(
+                "animated",
+                f"{name}: an animation of {frames} frames. Save the one frame you mean as a PNG, "
+                "for example: ffmpeg -i INPUT -frames:v 1 frame.png",
+            )
+        image.load()
+        pixels = _rgb(image, name)
+        turn = _UPRIGHT.get(_orientation(image))
+    except PictureError:
+        raise
+    except Exception as error:  # decoders answer hostile bytes with errors of any type
+        raise PictureError("damaged", _damaged(name, kind)) from error
+    if turn is not None:
+        pixels = pixels.transpose(turn)
+    clean = Image.new("RGB", pixels.size)
+    clean.paste(pixels)
+    return clean
+
+
+def _orientation(image: Image.Image) -> int:
+    """Return the EXIF orientation, 1 (upright) where there is none or the EXIF block cannot be read."""
+    try:
+        with warnings.catch_warnings(action="ignore"):
+            return int(image.getexif().get(_EXIF_ORIENTATION, 1))
+    except Exception:  # a broken EXIF block must not cost a readable picture
+        return 1
+
+
+def _rgb(image: Image.Image, name: str) -> Image.Image:
+    if image.mode.startswith("I;16") or image.mode == "I":
+        values = np.asarray(image).astype(np.int64)
+        if values.min() < 0 or values.max() > 65535:
+            raise PictureError(
+                "unsupported_mode", f"{name}: 32-bit grey values of unknown range. Save it as an 8- or 16-bit PNG."
+            )
+        return Image.fromarray(np.rint(values / 257).astype(np.uint8)).convert("RGB")
+    if image.mode == "F":
+        raise PictureError(
+            "unsupported_mode", f"{name}: floating-point grey values of unknown range. Save it as an 8-bit PNG."
+        )
+    if image.has_transparency_data:
+        over = image.convert("RGBA")
+        return Image.alpha_composite(Image.new("RGBA", over.size, (*BACKGROUND, 255)), over).convert("RGB")
+    return image.convert("RGB")
