@@ -1,0 +1,188 @@
+"""The expression a whole face shows: interpretable rules from coefficients to a category and an emotion cue.
+
+A *signal* is something one sees (raised brows, a smile, an open mouth): the mean of a few coefficients. A category is
+one signal or several that belong together. Its score is the mean of its signals, with a small bonus for each further
+one, and counts only if every signal reaches ``PRESENT``; the highest score names the face. So a combination wins over
+its parts whenever all of it is there.
+
+The combinations that carry an emotion cue follow the prototypes of EMFACS (Ekman and Friesen; Friesen and Ekman 1983)
+as far as ARKit can express them: joy 6+12, surprise 1+2+5+26, sadness 1+4+15, fear 1+2+4+5+20, anger 4+5+7+23/24,
+disgust 9 or 10+17, contempt 12 or 14 on one side. Everything else suggests nothing and says so. A category's name says
+what is seen and never a feeling, so that it can stay when emotion is switched off.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from semanticface.arkit import INDEX
+
+PRESENT = 0.2
+"""A signal from here on takes part in a combination."""
+NEUTRAL = 0.15
+"""Faces whose best score stays below this are neutral."""
+MIXED = 4
+"""From this many clearly visible signals beside the best category's own, the face is a mix."""
+
+# (category, its signals, the emotion it suggests or None), most specific first: the first of equal scores wins.
+CATEGORIES: tuple[tuple[str, tuple[str, ...], str | None], ...] = (
+    ("open smile with raised cheeks", ("smile", "cheeks", "open"), "joy"),
+    ("smile with raised cheeks", ("smile", "cheeks"), "joy"),
+    ("open smile", ("smile", "open"), "joy"),
+    ("one-sided smile", ("smirk",), "contempt"),
+    ("raised brows, wide eyes and stretched mouth", ("brows up", "wide", "stretch"), "fear"),
+    ("raised brows, wide eyes and open mouth", ("brows up", "wide", "open"), "surprise"),
+    ("raised brows and open mouth", ("brows up", "open"), "surprise"),
+    ("raised brows and wide eyes", ("brows up", "wide"), "surprise"),
+    ("raised inner brows and downturned mouth", ("inner only", "frown"), "sadness"),
+    ("wrinkled nose and raised upper lip", ("sneer", "upper lip"), "disgust"),
+    ("wrinkled nose and lowered brows", ("sneer", "brows down"), "disgust"),
+    ("lowered brows and pressed lips", ("brows down", "press"), "anger"),
+    ("lowered brows and wide eyes", ("brows down", "wide"), "anger"),
+    ("lowered brows and bared teeth", ("brows down", "teeth"), "anger"),
+    ("lowered brows and narrowed eyes", ("brows down", "squint"), None),
+    ("lowered brows and downturned mouth", ("brows down", "frown"), None),
+    ("speech with rounded lips", ("open", "round"), None),
+    ("speech with spread lips", ("open", "teeth"), None),
+    ("wink", ("wink",), None),
+    ("smile", ("smile",), "friendliness"),
+    ("closed eyes", ("blink",), None),
+    ("downturned mouth", ("frown",), None),
+    ("raised brows", ("brows up",), None),
+    ("raised inner brows", ("inner only",), None),
+    ("lowered brows", ("brows down",), None),
+    ("wide eyes", ("wide",), None),
+    ("narrowed eyes", ("squint",), None),
+    ("wrinkled nose", ("sneer",), "disgust"),
+    ("puckered lips", ("pucker",), None),
+    ("funneled lips", ("funnel",), None),
+    ("puffed cheeks", ("puff",), None),
+    ("tongue out", ("tongue",), None),
+    ("open mouth", ("open",), None),
+    ("pressed lips", ("press",), None),
+    ("stretched mouth", ("stretch",), None),
+    ("tucked mouth corners", ("dimple",), None),
+    ("rolled lips", ("roll",), None),
+    ("pushed up lips", ("shrug",), None),
+    ("raised upper lip", ("upper lip",), None),
+    ("lowered lower lip", ("lower lip",), None),
+    ("raised cheeks", ("cheeks",), None),
+    ("jaw forward", ("jaw forward",), None),
+    ("shifted jaw", ("jaw shift",), None),
+    ("shifted mouth", ("mouth shift",), None),
+    ("closed lips over open jaw", ("close",), None),
+    ("turned gaze", ("gaze",), None),
+)
+NOTHING = "neutral"
+MIX = "mixed expression"
+
+EMOTIONS: tuple[str, ...] = tuple(dict.fromkeys(cue for _, _, cue in CATEGORIES if cue))
+
+
+def signals(values: np.ndarray) -> dict[str, np.ndarray]:
+    """Return each signal's strength, float32[N] in [0, 1], from coefficients in hundredths [N, 52]."""
+    v = np.asarray(values, dtype=np.float32).T / 100
+
+    def of(name: str) -> np.ndarray:
+        return v[INDEX[name]]
+
+    def mean(stem: str) -> np.ndarray:
+        return (of(f"{stem}Left") + of(f"{stem}Right")) / 2
+
+    def one_sided(stem: str) -> np.ndarray:
+        return np.abs(of(f"{stem}Left") - of(f"{stem}Right"))
+
+    outer, inner = mean("browOuterUp"), of("browInnerUp")
+    smile, upper, lower = mean("mouthSmile"), mean("mouthUpperUp"), mean("mouthLowerDown")
+    opened = np.maximum(of("jawOpen") - of("mouthClose"), 0)
+    pucker, funnel = of("mouthPucker"), of("mouthFunnel")
+    left_up = np.maximum(of("mouthSmileLeft"), of("mouthDimpleLeft"))
+    right_up = np.maximum(of("mouthSmileRight"), of("mouthDimpleRight"))
+    gaze = np.maximum.reduce([mean(f"eyeLook{way}") for way in ("Up", "Down")])
+    aside = np.maximum(
+        (of("eyeLookOutLeft") + of("eyeLookInRight")) / 2, (of("eyeLookInLeft") + of("eyeLookOutRight")) / 2
+    )
+    one_up = np.abs(left_up - right_up)
+    winking = one_sided("eyeBlink")
+    return {
+        "smile": smile,
+        "smirk": np.where(np.minimum(left_up, right_up) < PRESENT, one_up, 0),
+        "cheeks": mean("cheekSquint"),
+        "open": opened,
+        "frown": mean("mouthFrown"),
+        "brows up": (inner + outer) / 2 * (np.minimum(inner, outer) >= PRESENT / 2),
+        "inner only": np.maximum(inner - outer, 0),
+        "brows down": mean("browDown"),
+        "wide": mean("eyeWide"),
+        "squint": mean("eyeSquint"),
+        "blink": mean("eyeBlink"),
+        "wink": np.where(winking >= 2 * PRESENT, winking, 0),
+        "sneer": mean("noseSneer"),
+        "upper lip": upper,
+        "lower lip": lower,
+        "teeth": np.minimum(upper, lower),
+        "pucker": pucker,
+        "funnel": funnel,
+        "round": np.maximum(pucker, funnel),
+        "press": mean("mouthPress"),
+        "stretch": mean("mouthStretch"),
+        "dimple": mean("mouthDimple"),
+        "roll": (of("mouthRollLower") + of("mouthRollUpper")) / 2,
+        "shrug": (of("mouthShrugLower") + of("mouthShrugUpper")) / 2,
+        "puff": of("cheekPuff"),
+        "tongue": of("tongueOut"),
+        "jaw forward": of("jawForward"),
+        "jaw shift": one_sided("jaw"),
+        "mouth shift": one_sided("mouth"),
+        "close": np.minimum(of("mouthClose"), of("jawOpen")),
+        "gaze": np.maximum(gaze, aside) / 2,  # where one looks is not an expression unless nothing else is
+    }
+
+
+# Signals that repeat others, so that they do not count towards a mix.
+_DERIVED = {"smirk", "inner only", "teeth", "round", "close", "gaze", "wink"}
+_SIGNALS = tuple(signals(np.zeros((1, len(INDEX)), dtype=np.float32)))
+_OWN = np.array([[name in parts for name in _SIGNALS] for _, parts, _ in CATEGORIES])
+_COUNTED = np.array([name not in _DERIVED for name in _SIGNALS])
+
+
+def scores(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return (strength of every signal [N, signals], score of every category [N, categories]), float32."""
+    found = signals(values)
+    strength = np.stack([found[name] for name in _SIGNALS], axis=1)
+    columns = []
+    for _, parts, _ in CATEGORIES:
+        if len(parts) == 1:
+            columns.append(found[parts[0]])
+            continue
+        weakest, total = found[parts[0]], found[parts[0]]
+        for part in parts[1:]:
+            weakest, total = np.minimum(weakest, found[part]), total + found[part]
+        score = total / len(parts) + 0.15 * (len(parts) - 1)
+        columns.append(np.where(weakest >= PRESENT, score, 0))
+    return strength, np.stack(columns, axis=1)
+
+
+def cue(emotion: str, strength: float) -> str:
+    """Return the words for an emotion whose category has this mean signal strength in [0, 1]."""
+    return f"a hint of {emotion}" if strength < 0.35 else emotion if strength < 0.7 else f"strong {emotion}"
+
+
+def categories(values: np.ndarray) -> list[tuple[str, str | None]]:
+    """Return (category, emotion cue or None) of each face from coefficients in hundredths [N, 52]."""
+    strength, score = scores(values)
+    best = score.argmax(axis=1)
+    own = _OWN[best]
+    others = ((strength >= 2 * PRESENT) & _COUNTED & ~own).sum(axis=1)
+    power = (strength * own).sum(axis=1) / own.sum(axis=1)
+    top = score.max(axis=1)
+    out: list[tuple[str, str | None]] = []
+    for index, highest, rest, mean in zip(best.tolist(), top.tolist(), others.tolist(), power.tolist(), strict=True):
+        if highest < NEUTRAL:
+            out.append((NOTHING, None))
+        elif rest >= MIXED:
+            out.append((MIX, None))
+        else:
+            name, _, emotion = CATEGORIES[index]
+            out.append((name, cue(emotion, mean) if emotion else None))
+    return out
