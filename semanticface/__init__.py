@@ -1,3 +1,11 @@
 """A face picture in, 52 ARKit blendshape coefficients and a readable account of which muscles moved out."""
 
+import logging
+import os
+
+# Before any Hugging Face library reads it: nothing about a face or a run is sent anywhere.
+os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+# At import bitsandbytes, which peft imports, asks for a package that would fetch code from the hub.
+logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)
+
 __version__ = "0.1.0"

@@ -1,0 +1,118 @@
+"""The processor of any vision-language model, also where torchvision is missing.
+
+Some stock processors (Qwen-VL, SmolVLM) hold a video processor that needs torchvision, and refuse to load without it.
+This project shows pictures only, so there the same stock class is used with its video half left out: pictures and
+texts go through the very code that would run with torchvision installed.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any, cast
+
+from transformers import AutoProcessor, PreTrainedConfig, ProcessorMixin
+from transformers.models.auto.processing_auto import PROCESSOR_MAPPING, processor_class_from_name
+from transformers.utils import is_torchvision_available
+
+from semanticface.errors import ModelError
+
+DEFAULT_SIDE = 448
+"""Crop side for processors that take pictures of any size, such as Qwen-VL: 196 tokens in Qwen3-VL."""
+
+
+class _PicturesOnly(ProcessorMixin):
+    """Put before a stock processor class, it leaves the video processor out and changes nothing else."""
+
+    @classmethod
+    def get_attributes(cls) -> list[str]:
+        return ["image_processor", "tokenizer"]
+
+    @classmethod
+    def from_args_and_dict(cls, args: Any, processor_dict: dict[str, Any], **kwargs: Any) -> Any:
+        return super().from_args_and_dict(args, {**processor_dict, "video_processor": None}, **kwargs)
+
+    def apply_chat_template(self, *args: Any, **kwargs: Any) -> Any:
+        # SmolVLM's own version asks the video processor for its frame rate, even for a chat without a video.
+        return ProcessorMixin.apply_chat_template(self, *args, **kwargs)
+
+
+def without_video(stock: type[ProcessorMixin]) -> type[ProcessorMixin]:
+    """Return ``stock`` without its video half, under the same name, so that what it saves is what ``stock`` saves."""
+    return type(stock.__name__, (_PicturesOnly, stock), {"__doc__": stock.__doc__})
+
+
+def stock_class(folder: Path, config: PreTrainedConfig) -> type[ProcessorMixin]:
+    """Return the transformers class that a model folder's files name as its processor.
+
+    Raises:
+        ModelError: no file names one and transformers knows none for this architecture.
+    """
+    for name in ("processor_config.json", "preprocessor_config.json", "tokenizer_config.json"):
+        path = folder / name
+        named = json.loads(path.read_text(encoding="utf-8")).get("processor_class") if path.exists() else None
+        if named is not None:
+            found = processor_class_from_name(named)
+            if found is None:
+                raise ModelError(f"{path} names the processor {named}, which transformers does not have: update it.")
+            return found
+    if type(config) in PROCESSOR_MAPPING:
+        return cast(type[ProcessorMixin], PROCESSOR_MAPPING[type(config)])
+    raise ModelError(
+        f"{folder}: no file names a processor_class, and transformers has none for {config.model_type}. "
+        "Copy processor_config.json from the original model."
+    )
+
+
+def load_processor(folder: Path, config: PreTrainedConfig) -> ProcessorMixin:
+    """Load the processor of the model in ``folder``, without its video half where torchvision is missing.
+
+    Raises:
+        ModelError: a file is missing or the processor cannot be built.
+    """
+    stock = stock_class(folder, config)
+    try:
+        if is_torchvision_available() or "video_processor" not in stock.get_attributes():
+            processor = AutoProcessor.from_pretrained(folder, trust_remote_code=False)
+        else:
+            processor = without_video(stock).from_pretrained(folder, trust_remote_code=False)
+    except (OSError, ValueError, TypeError, ImportError) as error:
+        raise ModelError(
+            f"{folder}: the processor ({stock.__name__}) does not load: {error}. "
+            "Copy the preprocessor and tokenizer files from the original model."
+        ) from error
+    if not processor.tokenizer.is_fast:
+        raise ModelError(f"{folder}: the tokenizer has no tokenizer.json, without which answers cannot be aligned.")
+    return processor
+
+
+def set_side(processor: ProcessorMixin, side: int | None) -> int:
+    """Make the processor turn a square crop of ``side`` pixels into one picture of that size, and return the side.
+
+    A face crop is already what matters, so SmolVLM does not cut it into tiles and Qwen-VL does not rescale it.
+
+    Args:
+        processor: changed in place.
+        side: pixels; None takes the processor's fixed size where it has one, else ``DEFAULT_SIDE``.
+
+    Raises:
+        ModelError: the processor has a fixed size and ``side`` is another one.
+    """
+    images = processor.image_processor
+    if hasattr(images, "merge_size"):
+        side, step = side or DEFAULT_SIDE, images.patch_size * images.merge_size
+        if side % step:
+            raise ModelError(f"this model takes pictures whose sides are multiples of {step} px, not {side}.")
+        images.size = {"shortest_edge": side * side, "longest_edge": side * side}
+        return side
+    if hasattr(images, "do_image_splitting"):
+        fixed = images.max_image_size["longest_edge"]
+        images.do_image_splitting = False
+        images.size = {"longest_edge": fixed}
+    elif getattr(images, "do_center_crop", False):
+        fixed = images.crop_size["height"]
+    else:
+        fixed = images.size.get("height") or images.size.get("shortest_edge")
+    if fixed is None or side not in (None, fixed):
+        raise ModelError(f"this model takes pictures of {fixed} px, not {side}: leave model.image_size out.")
+    return int(fixed)
