@@ -5,12 +5,12 @@ from __future__ import annotations
 import os
 import stat
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from io import BytesIO
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageDraw, ImageFont
 
 from semanticface.errors import PictureError
 
@@ -78,18 +78,19 @@ def load_picture(source: str | os.PathLike[str] | bytes | Image.Image, *, name: 
             ``file_too_large``, ``unsupported_format``, ``not_a_picture``, ``too_many_pixels``, ``too_small``,
             ``animated``, ``unsupported_mode``, ``damaged``.
     """
-    if isinstance(source, Image.Image):
-        return _clean(source, name or "the picture")
-    if isinstance(source, bytes):
-        name = name or "the picture"
-        data = source
-        _check_length(len(data), name)
-    else:
-        name = name or os.fspath(source)
-        data = _read(Path(source), name)
-    image = _open(data, name)
-    with image:
-        return _clean(image, name)
+    # Pillow only warns of a picture beyond its own cap; and what it says of odd metadata is of no use to a reader.
+    with warnings.catch_warnings(action="ignore"):
+        warnings.simplefilter("error", Image.DecompressionBombWarning)
+        if isinstance(source, Image.Image):
+            return _clean(source, name or "the picture")
+        if isinstance(source, bytes):
+            name, data = name or "the picture", source
+            _check_length(len(data), name)
+        else:
+            name = name or os.fspath(source)
+            data = _read(Path(source), name)
+        with _open(data, name) as image:
+            return _clean(image, name)
 
 
 def expand(paths: Iterable[str | os.PathLike[str]]) -> list[Path]:
@@ -113,6 +114,32 @@ def expand(paths: Iterable[str | os.PathLike[str]]) -> list[Path]:
             raise PictureError("no_pictures", f"{path}: no picture in this folder. It needs {_names(SUFFIXES)} files.")
         out += inside
     return out
+
+
+def contact_sheet(pictures: Sequence[np.ndarray], captions: Sequence[str], *, columns: int) -> Image.Image:
+    """Return square pictures of one size, uint8[size, size, 3] each, as a grid with a caption under each.
+
+    Raises:
+        ValueError: no pictures, or not one caption for each.
+    """
+    if not pictures or len(pictures) != len(captions):
+        raise ValueError(
+            f"{len(pictures)} pictures and {len(captions)} captions: give at least one, and as many of each"
+        )
+    size, margin, text = len(pictures[0]), 8, 18
+    columns = min(columns, len(pictures))
+    lines = -(-len(pictures) // columns)
+    sheet = Image.new("RGB", (columns * (size + margin) + margin, lines * (size + margin + text) + margin), "white")
+    pen = ImageDraw.Draw(sheet)
+    font = ImageFont.load_default(size=12)
+    for number, (pixels, caption) in enumerate(zip(pictures, captions, strict=True)):
+        x = margin + number % columns * (size + margin)
+        y = margin + number // columns * (size + margin + text)
+        sheet.paste(Image.fromarray(pixels), (x, y))
+        while caption and pen.textlength(caption, font=font) > size:
+            caption = caption[:-1]
+        pen.text((x, y + size + 2), caption, fill=(40, 40, 40), font=font)
+    return sheet
 
 
 def _names(words: Iterable[str]) -> str:
@@ -152,9 +179,7 @@ def _read(path: Path, name: str) -> bytes:
 
 def _open(data: bytes, name: str) -> Image.Image:
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
-            return Image.open(BytesIO(data), formats=FORMATS)
+        return Image.open(BytesIO(data), formats=FORMATS)
     except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
         raise PictureError("too_many_pixels", _too_many_pixels(name)) from error
     except Exception as error:  # decoders answer hostile bytes with errors of any type
@@ -229,8 +254,7 @@ def _clean(image: Image.Image, name: str) -> Image.Image:
 def _orientation(image: Image.Image) -> int:
     """Return the EXIF orientation, 1 (upright) where there is none or the EXIF block cannot be read."""
     try:
-        with warnings.catch_warnings(action="ignore"):
-            return int(image.getexif().get(_EXIF_ORIENTATION, 1))
+        return int(image.getexif().get(_EXIF_ORIENTATION, 1))
     except Exception:  # a broken EXIF block must not cost a readable picture
         return 1
 

@@ -1,0 +1,366 @@
+"""The ``semanticface`` command: predict, parse, describe, render. Thin: each subcommand calls the library.
+
+Exit codes: 0 all went well; 1 some rows or pictures failed (each named on standard error, its place kept); 2 nothing
+could be done, with one line that says why; 130 interrupted. Heavy modules are imported where they are used, so that
+``--help``, ``parse`` and ``describe`` start without torch.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import os
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from semanticface import __version__, tables
+from semanticface.errors import AnswerError, SemanticFaceError
+from semanticface.tables import Answered, Outcome
+
+if TYPE_CHECKING:
+    from semanticface.crop import Box
+    from semanticface.predict import Prediction
+
+_DESCRIBED_AT_ONCE = 1024
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit code; ``arguments`` defaults to the command line's."""
+    for stream in (sys.stdout, sys.stderr):
+        stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
+    options = _parser().parse_args(arguments)
+    try:
+        code = options.run(options)
+        sys.stdout.flush()
+    except SemanticFaceError as error:
+        print(f"semanticface: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("semanticface: interrupted", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        # Whoever read our output has seen enough; point stdout away so that its closing does not complain again.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except OSError as error:
+        # The library reports its own files; what remains is standard output, redirected to a full disk for example.
+        where = error.filename or "standard output"
+        print(
+            f"semanticface: cannot use {where}: {error.strerror}. Free some space or choose another.", file=sys.stderr
+        )
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 2
+    return code
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="semanticface",
+        description="Face pictures to 52 ARKit blendshape coefficients with a readable explanation, and back.",
+        epilog=_examples(
+            "semanticface predict face.jpg",
+            "semanticface predict photos/ --out faces.jsonl --report faces.html",
+            "semanticface describe take.csv",
+            "semanticface render faces.jsonl --out frames/",
+        ),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action="version", version=f"semanticface {__version__}")
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    _add_predict(commands)
+    _add_parse(commands)
+    _add_describe(commands)
+    _add_render(commands)
+    return parser
+
+
+def _examples(*lines: str) -> str:
+    return "examples:\n" + "\n".join(f"  {line}" for line in lines)
+
+
+def _command(
+    commands: argparse._SubParsersAction[argparse.ArgumentParser], name: str, purpose: str, about: str, *examples: str
+) -> argparse.ArgumentParser:
+    return commands.add_parser(
+        name,
+        help=purpose,
+        description=f"{purpose[0].upper()}{purpose[1:]}.\n\n{about}",
+        epilog=_examples(*examples),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+
+
+_OUT_HELP = "write X.jsonl or X.csv instead of a summary to the terminal"
+_NO_EMOTION_HELP = "leave out what the face suggests a person feels"
+
+
+def _add_predict(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    parser = _command(
+        commands,
+        "predict",
+        "picture of a face in, 52 coefficients and their explanation out",
+        "Reads PNG, JPEG and WebP; a folder stands for the pictures in it, sorted by name. The face is found and\n"
+        "cropped first; with several faces the most certain one is taken. Everything runs on this machine.\n\n"
+        "The JSONL has one object a picture, in order: image, status (ok, or a short code with a reason beside it),\n"
+        "coefficients (by action name), analysis. The CSV has image and the 52 actions; a failed picture keeps its\n"
+        "row, with empty cells, and its reason goes to standard error.",
+        "semanticface predict face.jpg",
+        "semanticface predict photos/ --out faces.csv",
+        "semanticface predict frame.png --box 120,80,360,320 --report face.html",
+        "semanticface predict crops/ --no-crop --model outputs/my-adapter --out faces.jsonl",
+    )
+    parser.add_argument("pictures", nargs="+", metavar="PICTURE", help="picture file, or folder of pictures")
+    parser.add_argument(
+        "--model", default="nano", help='"nano" (ships with the package), a folder or a hub id (default: %(default)s)'
+    )
+    parser.add_argument("--out", metavar="X", help=_OUT_HELP)
+    parser.add_argument("--report", metavar="X.html", help="also write a page with pictures, explanations and bars")
+    where = parser.add_mutually_exclusive_group()
+    where.add_argument("--no-crop", action="store_true", help="the pictures are square crops of a face already")
+    where.add_argument(
+        "--box", type=_box, metavar="X0,Y0,X1,Y1", help="the face's box in pixels, the same in all pictures"
+    )
+    parser.add_argument(
+        "--batch-size", type=_positive, default=16, help="pictures at a time; lower it if memory runs out (%(default)s)"
+    )
+    parser.add_argument(
+        "--temperature", type=_temperature, default=0.0, help="above 0: sample answers instead of the best one"
+    )
+    parser.add_argument("--seed", type=int, default=0, help="makes sampling repeatable (default: %(default)s)")
+    parser.add_argument("--device", help="cpu, cuda, cuda:1, mps (default: the best there is)")
+    parser.add_argument("--no-emotion", action="store_true", help=_NO_EMOTION_HELP)
+    parser.set_defaults(run=_predict)
+
+
+def _add_parse(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    parser = _command(
+        commands,
+        "parse",
+        "read coefficients out of the texts any model wrote",
+        'Each line of FILE is a JSON object with the generated text under "response" or "text" and, if you like, an\n'
+        '"image" that names it. Code fences, prose around the JSON, PascalCase names and 61 keys are understood; an\n'
+        "answer that is incomplete, out of range or cut off is refused with a reason, in its place.",
+        "semanticface parse answers.jsonl",
+        "semanticface parse answers.jsonl --out faces.csv",
+    )
+    parser.add_argument("file", type=Path, metavar="FILE.jsonl", help="one JSON object a line")
+    parser.add_argument("--out", metavar="X", help=_OUT_HELP)
+    parser.add_argument("--no-emotion", action="store_true", help=_NO_EMOTION_HELP)
+    parser.set_defaults(run=_parse)
+
+
+def _add_describe(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    parser = _command(
+        commands,
+        "describe",
+        "say in words what coefficients look like",
+        "FILE is a Live Link Face export (63 columns) or a CSV of image and the 52 actions, as predict writes it.\n"
+        "Left and right are the subject's own.",
+        "semanticface describe take.csv",
+        "semanticface describe take.csv --no-emotion --out take.jsonl",
+    )
+    parser.add_argument("file", type=Path, metavar="FILE", help="a CSV of coefficients, or a JSONL made by predict")
+    parser.add_argument("--out", metavar="X", help=_OUT_HELP)
+    parser.add_argument("--no-emotion", action="store_true", help=_NO_EMOTION_HELP)
+    parser.set_defaults(run=_describe)
+
+
+def _add_render(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    parser = _command(
+        commands,
+        "render",
+        "draw coefficients on a plain head, one PNG a row",
+        "FILE is a Live Link Face export, a CSV of image and the 52 actions, or a JSONL made by predict or parse.\n"
+        "Row 1 becomes 000001.png and so on; a bad row leaves a gap. Run the same command again to go on where it\n"
+        "stopped. As a video: ffmpeg -i DIR/%06d.png face.mp4",
+        "semanticface render take.csv --out frames/",
+        "semanticface render faces.jsonl --out heads/ --look toon --size 512 --sheet",
+    )
+    parser.add_argument("file", type=Path, metavar="FILE", help="CSV or JSONL of coefficients")
+    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder for the pictures")
+    parser.add_argument("--look", default="photo", help="photo, toon or drawn (default: %(default)s)")
+    parser.add_argument("--size", type=_size, default=256, help="pixels a side (default: %(default)s)")
+    parser.add_argument(
+        "--sheet",
+        action="store_true",
+        help="also write sheet.png, an overview of up to 60 rows evenly spread over the file",
+    )
+    parser.set_defaults(run=_render)
+
+
+def _box(text: str) -> Box:
+    from semanticface.crop import Box
+
+    try:
+        x0, y0, x1, y1 = (float(part) for part in text.split(","))
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not four numbers such as 120,80,360,320") from None
+    if not (x0 < x1 < float("inf") and y0 < y1 < float("inf")):
+        raise argparse.ArgumentTypeError(f"{text!r} has no area: give left,top,right,bottom in pixels")
+    return Box(x0, y0, x1, y1)
+
+
+def _positive(text: str) -> int:
+    return _whole(text, 1, 4096)
+
+
+def _size(text: str) -> int:
+    return _whole(text, 32, 4096)
+
+
+def _whole(text: str, low: int, high: int) -> int:
+    if not text.isascii() or not text.isdigit() or not low <= int(text) <= high:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from {low} to {high}")
+    return int(text)
+
+
+def _temperature(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0 <= value <= 10:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number from 0 to 10")
+    return value
+
+
+def _predict(options: argparse.Namespace) -> int:
+    from tqdm import tqdm
+
+    from semanticface.picture import expand
+
+    if options.out is not None:
+        tables.check_suffix(options.out)
+    if options.report is not None and Path(options.report).suffix.lower() != ".html":
+        raise SemanticFaceError(f"{options.report}: a report is a web page. End its name in .html.")
+    pictures = expand(options.pictures)
+
+    from semanticface.predict import Predictor
+
+    predictor = Predictor.from_pretrained(options.model, device=options.device)
+    crop: Literal["auto", "none"] | Box = "none" if options.no_crop else options.box or "auto"
+    predictions: list[Prediction] = []
+    with tqdm(total=len(pictures), unit="picture", disable=len(pictures) == 1) as progress:
+        for start in range(0, len(pictures), options.batch_size):
+            block = pictures[start : start + options.batch_size]
+            predictions += predictor(
+                block,
+                batch_size=options.batch_size,
+                crop=crop,
+                temperature=options.temperature,
+                seed=options.seed + start,
+            )
+            progress.update(len(block))
+    code = _deliver(predictions, options)
+    if options.report is not None:
+        from semanticface.report import write_prediction_report
+
+        write_prediction_report(options.report, predictions, model=options.model, emotion=not options.no_emotion)
+    return code
+
+
+def _parse(options: argparse.Namespace) -> int:
+    return _deliver(_parsed(options.file), options)
+
+
+def _parsed(path: Path) -> Iterator[Answered]:
+    from semanticface.answer import parse_answer
+
+    for line, row, error in tables.read_objects(path):
+        at = f"{path}, line {line}"
+        row = row or {}
+        name = row["image"] if isinstance(row.get("image"), str) and row["image"] else f"{path.name}:{line}"
+        text = row.get("response", row.get("text"))
+        if error:
+            yield Answered(name, "bad_line", error)
+        elif not isinstance(text, str):
+            yield Answered(name, "no_text", f'{at}: no text under "response" or "text". Add the generated text.')
+        else:
+            try:
+                answer = parse_answer(text)
+                yield Answered(name, coefficients=answer.coefficients, analysis=answer.analysis)
+            except AnswerError as refused:
+                yield Answered(name, refused.code, f"{at}: {refused}")
+
+
+def _describe(options: argparse.Namespace) -> int:
+    return _deliver(_described(options.file), options)
+
+
+def _described(path: Path) -> Iterator[Answered]:
+    import numpy as np
+
+    from semanticface.semantics import describe_many
+
+    rows = tables.read_coefficients(path)
+    while block := list(islice(rows, _DESCRIBED_AT_ONCE)):
+        good = [row.coefficients for row in block if row.coefficients is not None]
+        analyses = iter(describe_many(np.stack(good)) if good else [])
+        for row in block:
+            name = row.label or f"{path.name}:{row.line}"
+            if row.coefficients is None:
+                yield Answered(name, "bad_row", row.error)
+            else:
+                yield Answered(name, coefficients=row.coefficients, analysis=next(analyses))
+
+
+def _deliver(outcomes: Iterable[Outcome], options: argparse.Namespace) -> int:
+    """Write outcomes to ``--out`` or print them, name the failed ones, and return the exit code."""
+    failed = total = 0
+
+    def checked() -> Iterator[Outcome]:
+        nonlocal failed, total
+        for outcome in outcomes:
+            total += 1
+            if outcome.status != "ok":
+                failed += 1
+                print(f"semanticface: {outcome.image}: {outcome.status}: {outcome.reason}", file=sys.stderr)
+            yield _without_emotion(outcome) if options.no_emotion else outcome
+
+    if options.out is None:
+        for outcome in checked():
+            print(_summary(outcome))
+    else:
+        tables.write(options.out, checked())
+        print(f"{options.out}: {total} rows, {failed} failed", file=sys.stderr)
+    return 1 if failed else 0
+
+
+def _without_emotion(outcome: Outcome) -> Outcome:
+    analysis = outcome.analysis and dataclasses.replace(outcome.analysis, emotional_implication=None)
+    return Answered(outcome.image, outcome.status, outcome.reason, outcome.coefficients, analysis)
+
+
+def _summary(outcome: Outcome) -> str:
+    """Return one outcome as a paragraph for the terminal."""
+    from semanticface import arkit
+    from semanticface.metrics import ACTIVE
+
+    lines = [outcome.image]
+    if outcome.coefficients is None:
+        return f"{outcome.image}\n  {outcome.status}: {outcome.reason}\n"
+    analysis = outcome.analysis
+    if analysis is not None:
+        lines.append(f"  {analysis.expression_category}")
+        if analysis.emotional_implication is not None:
+            lines.append(f"  suggests  {analysis.emotional_implication}")
+        lines += [f"  {region:<8}  {words}" for region, words in analysis.muscle_movements.items()]
+        lines.append(f"  symmetry  {analysis.symmetry}")
+    strongest = sorted(arkit.by_name(outcome.coefficients).items(), key=lambda item: -item[1])
+    active = [f"{name} {value:.2f}" for name, value in strongest if value > ACTIVE]
+    lines.append(f"  active    {', '.join(active) or 'nothing above ' + str(ACTIVE)}")
+    return "\n".join(lines) + "\n"
+
+
+def _render(options: argparse.Namespace) -> int:
+    from semanticface.frames import render_table
+
+    bad = render_table(options.file, options.out, look=options.look, size=options.size, sheet=options.sheet)
+    return 1 if bad else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,364 @@
+"""Tables of coefficients on disk: CSV and JSONL, read strictly and written whole.
+
+Three forms are read, told apart by the header or the suffix:
+
+* Live Link Face CSV: 63 columns, ``arkit.LIVE_LINK_COLUMNS`` (``BlendshapeCount`` is accepted for the second).
+* Our CSV: ``image``, then the 52 camelCase action names in the project's order.
+* Our JSONL: one object a line with ``image``, ``status``, ``coefficients``, ``analysis``, as ``predict`` writes it.
+
+A file that is not such a table raises ``TableError``. A bad row does not: it comes back in its place with ``error``
+set, so that the rows after it keep their numbers.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+import os
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+
+from semanticface import arkit
+from semanticface.errors import SemanticFaceError, TableError
+from semanticface.files import atomic_open
+from semanticface.semantics import Analysis
+
+COLUMNS: tuple[str, ...] = ("image", *arkit.NAMES)
+"""The header of our own CSV."""
+SUFFIXES = (".csv", ".jsonl")
+MAX_ROWS = 1_000_000
+"""More than four hours of capture at 60 rows a second."""
+MAX_CSV_LINE = 2**16
+MAX_JSON_LINE = 2**20
+ROUNDING = 1e-6
+"""How far outside [0, 1] a printed coefficient may stray; it is set to the border."""
+
+_BLENDSHAPE_VALUES = len(arkit.LIVE_LINK_COLUMNS) - 2
+_NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One row of a table.
+
+    Attributes:
+        line: line number in the file, from 1, the header counted.
+        label: the ``image`` cell, or the Live Link timecode; empty where the row does not tell.
+        coefficients: float32[52] in [0, 1]; None where ``error`` says why.
+        analysis: the explanation that came with the row, in JSONL; otherwise None.
+        error: what is wrong with the row and how to repair it, file and line included; empty in a good row.
+    """
+
+    line: int
+    label: str
+    coefficients: np.ndarray | None = None
+    analysis: Analysis | None = None
+    error: str = ""
+
+
+class Outcome(Protocol):
+    """What can be written: a ``predict.Prediction`` or an ``Answered``."""
+
+    @property
+    def image(self) -> str: ...
+    @property
+    def status(self) -> str: ...
+    @property
+    def reason(self) -> str: ...
+    @property
+    def coefficients(self) -> np.ndarray | None: ...
+    @property
+    def analysis(self) -> Analysis | None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Answered:
+    """Coefficients and explanation of one named row, or the reason why there are none.
+
+    Attributes:
+        image: the row's name.
+        status: ``ok``, or a short code.
+        reason: what the code means for this row; empty where ``ok``.
+        coefficients: float32[52], or None.
+        analysis: the explanation, or None.
+    """
+
+    image: str
+    status: str = "ok"
+    reason: str = ""
+    coefficients: np.ndarray | None = None
+    analysis: Analysis | None = None
+
+
+def read_coefficients(path: str | os.PathLike[str]) -> Iterator[Row]:
+    """Yield the rows of a Live Link CSV, our CSV or our JSONL, bad ones in their place.
+
+    Raises:
+        TableError: no such file, not a table of coefficients, empty, or more than ``MAX_ROWS`` rows.
+    """
+    path = Path(path)
+    return _read_jsonl_rows(path) if path.suffix.lower() == ".jsonl" else _read_csv_rows(path)
+
+
+def read_objects(path: str | os.PathLike[str]) -> Iterator[tuple[int, dict[str, Any] | None, str]]:
+    """Yield ``(line, object, error)`` for each line of a JSONL file; the object is None where ``error`` says why.
+
+    Strict: no NaN, no Infinity, no key twice. A blank line is a row with an error, unless only blanks follow it.
+
+    Raises:
+        TableError: no such file, empty, or more than ``MAX_ROWS`` lines.
+    """
+    path = Path(path)
+    for line, text, problem in _lines(path, MAX_JSON_LINE):
+        at = f"{path}, line {line}"
+        if problem:
+            yield line, None, problem
+            continue
+        try:
+            value = json.loads(text, parse_constant=_no_constant, object_pairs_hook=_no_duplicates)
+        except (ValueError, RecursionError) as error:
+            what = "an empty line" if not text.strip() else f"not valid JSON ({_one_line(error)})"
+            yield line, None, f"{at}: {what}. Each line must hold one JSON object."
+            continue
+        if isinstance(value, dict):
+            yield line, value, ""
+        else:
+            yield (
+                line,
+                None,
+                f"{at}: a JSON {type(value).__name__}, not an object. Each line must hold one JSON object.",
+            )
+
+
+def write(path: str | os.PathLike[str], outcomes: Iterable[Outcome]) -> None:
+    """Write outcomes as JSONL or CSV by the suffix of ``path``; the file appears only when it is complete.
+
+    The CSV has the columns ``COLUMNS``; a failed picture keeps its row, with its 52 cells empty.
+
+    Raises:
+        SemanticFaceError: another suffix, or the system refuses to write.
+    """
+    suffix = check_suffix(path)
+    # backslashreplace: file names that are not Unicode must not stop the table.
+    with atomic_open(path, newline="", errors="backslashreplace") as file:
+        if suffix == ".jsonl":
+            file.writelines(json_line(outcome) + "\n" for outcome in outcomes)
+            return
+        table = csv.writer(file, lineterminator="\n")
+        table.writerow(COLUMNS)
+        for outcome in outcomes:
+            values = [""] * arkit.N_ACTIONS if outcome.coefficients is None else list(_printed(outcome.coefficients))
+            table.writerow([re.sub(r"[\r\n]+", " ", outcome.image), *values])
+
+
+def check_suffix(path: str | os.PathLike[str]) -> str:
+    """Return the suffix of a table to be written, ``.csv`` or ``.jsonl``.
+
+    Raises:
+        SemanticFaceError: any other suffix.
+    """
+    suffix = Path(path).suffix.lower()
+    if suffix not in SUFFIXES:
+        raise SemanticFaceError(f"{path}: cannot tell the form of the output. End its name in .jsonl or .csv.")
+    return suffix
+
+
+def json_line(outcome: Outcome) -> str:
+    """Return one outcome as a JSON object on one line: image, status, reason (if any), coefficients, analysis."""
+    out: dict[str, Any] = {"image": outcome.image, "status": outcome.status}
+    if outcome.reason:
+        out["reason"] = outcome.reason
+    values = outcome.coefficients
+    out["coefficients"] = None if values is None else dict(zip(arkit.NAMES, _printed(values), strict=True))
+    out["analysis"] = None if outcome.analysis is None else outcome.analysis.to_dict()
+    return json.dumps(out, ensure_ascii=False, allow_nan=False)
+
+
+def _printed(coefficients: np.ndarray) -> Iterator[float]:
+    # Six decimals hold all that float32 says near 1 and print 0.37 as 0.37; adding 0 turns -0.0 into 0.0.
+    return (round(float(value), 6) + 0.0 for value in coefficients)
+
+
+def _one_line(text: object) -> str:
+    return " ".join(str(text).split())
+
+
+def _lines(path: Path, limit: int) -> Iterator[tuple[int, str, str]]:
+    """Yield ``(line number, text without its end, problem)``; trailing blank lines are left out."""
+    blank: list[int] = []
+    number = 0
+    try:
+        with path.open("rb") as file:
+            while raw := file.readline(limit + 1):
+                number += 1
+                if number > MAX_ROWS:
+                    raise TableError(f"{path}: more than {MAX_ROWS:,} lines. Split the file.")
+                too_long = len(raw) > limit
+                while too_long and not raw.endswith(b"\n") and (more := file.readline(limit + 1)):
+                    raw = more
+                if not too_long and not raw.strip():
+                    blank.append(number)
+                    continue
+                yield from ((line, "", "") for line in blank)
+                blank.clear()
+                yield number, *_decoded(raw, f"{path}, line {number}", limit, too_long, first=number == 1)
+    except OSError as error:
+        raise TableError(f"{path}: {error.strerror}. Check the path.") from error
+    if number == len(blank):
+        raise TableError(f"{path}: the file is empty. Copy or export it again.")
+
+
+def _decoded(raw: bytes, at: str, limit: int, too_long: bool, *, first: bool) -> tuple[str, str]:
+    if too_long:
+        return "", f"{at}: longer than {limit // 1024} KiB. Is this the right file?"
+    try:
+        return raw.decode("utf-8-sig" if first else "utf-8").rstrip("\r\n"), ""
+    except UnicodeDecodeError:
+        return "", f"{at}: not UTF-8 text. Save the file again as UTF-8."
+
+
+def _read_csv_rows(path: Path) -> Iterator[Row]:
+    lines = _lines(path, MAX_CSV_LINE)
+    number, text, problem = next(lines)
+    if problem:
+        raise TableError(problem)
+    header = _cells(text, f"{path}, line {number}")
+    live_link = header[0].lower() == "timecode"
+    _check_header(path, header, live_link)
+    for number, text, problem in lines:
+        if problem:
+            yield Row(number, "", error=problem)
+            continue
+        label = ""
+        try:
+            cells = _cells(text, f"{path}, line {number}")
+            label = cells[0]
+            yield Row(number, label, _coefficients(cells, header, live_link, f"{path}, line {number}"))
+        except TableError as error:
+            yield Row(number, label, error=str(error))
+
+
+def _cells(text: str, at: str) -> list[str]:
+    # One line is one row: an unclosed quote may spoil its own row but must not swallow those after it.
+    try:
+        (cells,) = csv.reader([text], strict=True) if text.strip() else ([""],)
+    except csv.Error as error:
+        raise TableError(f"{at}: not a CSV row ({error}). Close every quotation mark on its line.") from error
+    return cells
+
+
+def _check_header(path: Path, header: Sequence[str], live_link: bool) -> None:
+    expected = arkit.LIVE_LINK_COLUMNS if live_link else COLUMNS
+    kind = "a Live Link Face export" if live_link else "a table of image and 52 actions"
+    found = list(header)
+    if live_link and len(found) > 1 and found[1] == "BlendshapeCount":
+        found[1] = "BlendShapeCount"
+    if tuple(found) == tuple(expected):
+        return
+    if not live_link and found[0] != "image":
+        hint = " Its cells seem to be separated by ';': save it with commas." if ";" in found[0] else ""
+        raise TableError(
+            f"{path}, line 1: the header starts with {_short(found[0])}, which is no table of coefficients.{hint} "
+            "Give a Live Link Face CSV (63 columns from Timecode) or a CSV of image and the 52 camelCase action names."
+        )
+    for column, (name, wanted) in enumerate(zip(found, expected, strict=False), start=1):
+        if name != wanted:
+            raise TableError(
+                f"{path}, line 1: column {column} is {_short(name)}, {kind} has {wanted!r} there. "
+                "Restore the exact header."
+            )
+    raise TableError(f"{path}, line 1: {len(found)} columns, {kind} has {len(expected)}. Restore the exact header.")
+
+
+def _coefficients(cells: Sequence[str], header: Sequence[str], live_link: bool, at: str) -> np.ndarray:
+    if cells == [""]:
+        raise TableError(f"{at}: an empty line. Remove it.")
+    if len(cells) != len(header):
+        what = "a short row" if len(cells) < len(header) else "a long row"
+        raise TableError(f"{at}: {what}, {len(cells)} cells where the header has {len(header)}. Export the file again.")
+    if not live_link and not any(cell.strip() for cell in cells[1:]):
+        raise TableError(f"{at}: no coefficients: this picture had failed. Predict it again or remove the row.")
+    if live_link and cells[1].strip() != str(_BLENDSHAPE_VALUES):
+        raise TableError(
+            f"{at}, column 2: {header[1]} is {_short(cells[1])}, expected {_BLENDSHAPE_VALUES}. Remove the row."
+        )
+    start = 2 if live_link else 1
+    values = [
+        _number(cell, f"{at}, column {column} ({header[column - 1]})")
+        for column, cell in enumerate(cells[start:], start=start + 1)
+    ]
+    for column, value in enumerate(values[: arkit.N_ACTIONS], start=start + 1):
+        _check_range(value, f"{at}, column {column} ({header[column - 1]})")
+    return _vector(values[: arkit.N_ACTIONS])
+
+
+def _number(cell: str, at: str) -> float:
+    # float() alone would also take "nan", "inf" and "1_0".
+    if not _NUMBER.fullmatch(cell.strip()) or not math.isfinite(value := float(cell)):
+        raise TableError(f"{at}: {_short(cell)} is not a number. Correct the cell or remove the row.")
+    return value
+
+
+def _check_range(value: float, at: str) -> None:
+    if not -ROUNDING <= value <= 1 + ROUNDING:
+        raise TableError(f"{at}: {value:g} is outside 0 to 1. Correct the value or remove the row.")
+
+
+def _vector(values: Sequence[float]) -> np.ndarray:
+    return np.clip(np.array(values, dtype=np.float32), 0.0, 1.0) + np.float32(0.0)
+
+
+def _short(text: str) -> str:
+    return repr(text if len(text) <= 40 else text[:37] + "...")
+
+
+def _no_constant(name: str) -> float:
+    raise ValueError(f"{name} is not a number")
+
+
+def _no_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    out = dict(pairs)
+    if len(out) != len(pairs):
+        raise ValueError("a key occurs twice")
+    return out
+
+
+def _read_jsonl_rows(path: Path) -> Iterator[Row]:
+    for line, row, error in read_objects(path):
+        if row is None:
+            yield Row(line, "", error=error)
+            continue
+        label = row.get("image")
+        label = label if isinstance(label, str) else ""
+        try:
+            yield _json_row(row, label, line, f"{path}, line {line}")
+        except TableError as error_:
+            yield Row(line, label, error=str(error_))
+
+
+def _json_row(row: dict[str, Any], label: str, line: int, at: str) -> Row:
+    if row.get("status", "ok") != "ok":
+        raise TableError(f"{at}: this row had failed ({row['status']}). Predict it again or remove the row.")
+    values = row.get("coefficients")
+    if not isinstance(values, dict):
+        raise TableError(f'{at}: no "coefficients" object. Give a JSONL file written by predict, parse or describe.')
+    if values.keys() != set(arkit.NAMES):
+        odd = sorted(values.keys() ^ set(arkit.NAMES))[0]
+        what = "missing from" if odd in arkit.INDEX else "unknown in"
+        raise TableError(f'{at}: {_short(odd)} is {what} "coefficients". It must hold exactly the 52 action names.')
+    for name, value in values.items():
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            raise TableError(f"{at}, {name}: {_short(str(value))} is not a number. Correct it or remove the row.")
+        _check_range(value, f"{at}, {name}")
+    analysis = row.get("analysis")
+    try:
+        account = None if analysis is None else Analysis.from_dict(analysis)
+    except ValueError as error:
+        raise TableError(f"{at}: {error}. Correct the analysis or set it to null.") from error
+    return Row(line, label, _vector([values[name] for name in arkit.NAMES]), analysis=account)
