@@ -1,0 +1,188 @@
+"""Which rows a model is shown, in which order and how altered: a pure function of the settings and a position.
+
+Position k of a training always gives the same example, so a training that was killed goes on exactly, and neither
+batch size, accumulation nor the number of loader processes changes what is seen.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import datasets
+import numpy as np
+import torch.utils.data
+from PIL import Image
+
+from semanticface import arkit
+from semanticface.answer import format_answer, parse_answer
+from semanticface.collate import Example
+from semanticface.crop import Box, crop_face
+from semanticface.errors import AnswerError, ConfigError, DatasetError
+from semanticface.picture import load_picture
+from semanticface.recipe import RECIPE_NAME, check_range
+from semanticface.semantics import describe
+
+_INSPECTED = 32
+
+
+@dataclass(frozen=True, slots=True)
+class AugmentSettings:
+    """How training rows are altered; rows for evaluation never are.
+
+    Attributes:
+        mirror: share of rows flipped left to right, with coefficients swapped and the answer written anew.
+        shift: the crop's centre moves by up to this share of the face box's side, either way, across and down.
+        scale: the crop is up to this share larger or smaller than the face box.
+    """
+
+    mirror: float = 0.5
+    shift: float = 0.06
+    scale: float = 0.1
+
+    def __post_init__(self) -> None:
+        check_range("augment.mirror", self.mirror, 0, 1)
+        check_range("augment.shift", self.shift, 0, 0.5)
+        check_range("augment.scale", self.scale, 0, 0.5)
+
+
+def check_rows(faces: datasets.Dataset, folder: str | Path, *, emotion: bool) -> None:
+    """Look at some rows and refuse answers that a model could not be trained on as configured.
+
+    Raises:
+        DatasetError: no rows, or an answer that is not canonical.
+        ConfigError: the answers speak of emotion and the config does not, or the other way round.
+    """
+    if len(faces) == 0:
+        raise DatasetError(f"{folder} has no rows in this split: render more faces.")
+    for index in np.unique(np.linspace(0, len(faces) - 1, _INSPECTED).astype(int)).tolist():
+        text = faces[index]["answer"]
+        try:
+            answer = parse_answer(text)
+        except AnswerError as error:
+            raise DatasetError(f"{folder}, row {index}: {error} Write the column answer anew.") from error
+        if answer.analysis is None or text != format_answer(answer.coefficients, answer.analysis):
+            raise DatasetError(
+                f"{folder}, row {index}: the answer is not in the canonical form. "
+                "Write the column answer with data_prep/describe.py."
+            )
+        spoken = answer.analysis.emotional_implication is not None
+        if spoken != emotion:
+            raise ConfigError(
+                f"{folder} was made {'with' if spoken else 'without'} emotion, the config says emotion: "
+                f"{str(emotion).lower()}. Set emotion: {str(spoken).lower()}, or make the dataset anew"
+                f"{' with --no-emotion' if spoken else ' without --no-emotion'}."
+            )
+
+
+def dataset_record(faces: datasets.Dataset, folder: str | Path) -> dict[str, Any]:
+    """Return how a dataset was made, as far as its folder says, and a fingerprint of its rows."""
+    recipe = Path(folder) / RECIPE_NAME
+    try:
+        made = json.loads(recipe.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        made = {}
+    except (OSError, ValueError) as error:
+        raise DatasetError(f"{recipe} cannot be read: {error}. Copy it again, or make the dataset anew.") from error
+    return {"fingerprint": faces._fingerprint, "rows": len(faces)} | {
+        key: made[key] for key in ("settings", "versions", "commit") if key in made
+    }
+
+
+def _face_box(row: dict[str, Any], picture: Image.Image) -> Box:
+    """Return the row's box, or the whole picture where it has none."""
+    box = row.get("box")
+    if box is None or not all(map(math.isfinite, box)):
+        return Box(0, 0, picture.width, picture.height)
+    return Box(*box)
+
+
+class EvalRows(torch.utils.data.Dataset[Example]):
+    """Rows spread evenly over a split, unaltered.
+
+    Args:
+        faces: from ``load_faces``.
+        image_size: side of the crops in pixels.
+        count: how many rows; None takes all.
+    """
+
+    def __init__(self, faces: datasets.Dataset, image_size: int, count: int | None = None) -> None:
+        self.faces = faces
+        self.image_size = image_size
+        self.indices = np.linspace(0, len(faces) - 1, min(count or len(faces), len(faces))).round().astype(int)
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def __getitem__(self, position: int) -> Example:
+        row = self.faces[int(self.indices[position])]
+        picture = load_picture(row["picture"])
+        return Example(crop_face(picture, _face_box(row, picture).square(), self.image_size), row["answer"])
+
+
+class TrainRows(torch.utils.data.Dataset[Example]):
+    """The rows of a whole training in the order in which they are shown; every pass is shuffled anew.
+
+    Args:
+        faces: from ``load_faces``.
+        image_size: side of the crops in pixels.
+        count: rows shown in all, over as many passes as that takes.
+        augment: how they are altered.
+        emotion: whether answers written anew for mirrored rows speak of emotion.
+        seed: of order and alterations.
+    """
+
+    def __init__(
+        self,
+        faces: datasets.Dataset,
+        image_size: int,
+        *,
+        count: int,
+        augment: AugmentSettings,
+        emotion: bool,
+        seed: int,
+    ) -> None:
+        self.faces = faces
+        self.image_size = image_size
+        self.count = count
+        self.augment = augment
+        self.emotion = emotion
+        self.seed = seed
+        self._last_order: tuple[int, np.ndarray] | None = None
+
+    def _order(self, pass_number: int) -> np.ndarray:
+        """Return the order of rows in a pass; that of the last pass asked for is kept."""
+        if self._last_order is None or self._last_order[0] != pass_number:
+            order = np.random.default_rng([self.seed, 0, pass_number]).permutation(len(self.faces))
+            self._last_order = (pass_number, order)
+        return self._last_order[1]
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __getitem__(self, position: int) -> Example:
+        if not 0 <= position < self.count:
+            raise IndexError(position)
+        pass_number, place = divmod(position, len(self.faces))
+        row = self.faces[int(self._order(pass_number)[place])]
+        rng = np.random.default_rng([self.seed, 1, position])
+        picture, answer = load_picture(row["picture"]), row["answer"]
+        box = _face_box(row, picture)
+        if row.get("box") is not None:
+            box = _jittered(box, rng, self.augment)
+        crop = crop_face(picture, box, self.image_size)
+        if rng.random() < self.augment.mirror:
+            crop = crop.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+            coefficients = arkit.mirror(np.asarray(row["coefficients"], dtype=np.float32))
+            answer = format_answer(coefficients, describe(coefficients, emotion=self.emotion))
+        return Example(crop, answer)
+
+
+def _jittered(box: Box, rng: np.random.Generator, augment: AugmentSettings) -> Box:
+    """Return the box moved and scaled at random."""
+    across, down = rng.uniform(-augment.shift, augment.shift, 2) * max(box.width, box.height)
+    window = box.square(1 + rng.uniform(-augment.scale, augment.scale))
+    return Box(window.x0 + across, window.y0 + down, window.x1 + across, window.y1 + down)
