@@ -30,6 +30,7 @@ CATEGORIES: tuple[tuple[str, tuple[str, ...], str | None], ...] = (
     ("smile with raised cheeks", ("smile", "cheeks"), "joy"),
     ("open smile", ("smile", "open"), "joy"),
     ("one-sided smile", ("smirk",), "contempt"),
+    ("one tucked mouth corner", ("tuck",), "contempt"),
     ("raised brows, wide eyes and stretched mouth", ("brows up", "wide", "stretch"), "fear"),
     ("raised brows, wide eyes and open mouth", ("brows up", "wide", "open"), "surprise"),
     ("raised brows and open mouth", ("brows up", "open"), "surprise"),
@@ -43,7 +44,7 @@ CATEGORIES: tuple[tuple[str, tuple[str, ...], str | None], ...] = (
     ("lowered brows and narrowed eyes", ("brows down", "squint"), None),
     ("lowered brows and downturned mouth", ("brows down", "frown"), None),
     ("speech with rounded lips", ("open", "round"), None),
-    ("speech with spread lips", ("open", "teeth"), None),
+    ("speech with lips apart", ("open", "teeth"), None),
     ("wink", ("wink",), None),
     ("smile", ("smile",), "friendliness"),
     ("closed eyes", ("blink",), None),
@@ -74,6 +75,8 @@ CATEGORIES: tuple[tuple[str, tuple[str, ...], str | None], ...] = (
     ("turned gaze", ("gaze",), None),
 )
 NOTHING = "neutral"
+UNCLEAR = "not clearly observable"
+"""The emotion cue of a face whose category suggests none."""
 MIX = "mixed expression"
 
 EMOTIONS: tuple[str, ...] = tuple(dict.fromkeys(cue for _, _, cue in CATEGORIES if cue))
@@ -89,24 +92,25 @@ def signals(values: np.ndarray) -> dict[str, np.ndarray]:
     def mean(stem: str) -> np.ndarray:
         return (of(f"{stem}Left") + of(f"{stem}Right")) / 2
 
-    def one_sided(stem: str) -> np.ndarray:
-        return np.abs(of(f"{stem}Left") - of(f"{stem}Right"))
-
     outer, inner = mean("browOuterUp"), of("browInnerUp")
     smile, upper, lower = mean("mouthSmile"), mean("mouthUpperUp"), mean("mouthLowerDown")
     opened = np.maximum(of("jawOpen") - of("mouthClose"), 0)
     pucker, funnel = of("mouthPucker"), of("mouthFunnel")
-    left_up = np.maximum(of("mouthSmileLeft"), of("mouthDimpleLeft"))
-    right_up = np.maximum(of("mouthSmileRight"), of("mouthDimpleRight"))
     gaze = np.maximum.reduce([mean(f"eyeLook{way}") for way in ("Up", "Down")])
     aside = np.maximum(
         (of("eyeLookOutLeft") + of("eyeLookInRight")) / 2, (of("eyeLookInLeft") + of("eyeLookOutRight")) / 2
     )
-    one_up = np.abs(left_up - right_up)
-    winking = one_sided("eyeBlink")
+
+    def one_sided(stem: str, least: float) -> np.ndarray:
+        """The difference of the sides where only one of them moves, and by at least ``least``."""
+        left, right = of(f"{stem}Left"), of(f"{stem}Right")
+        apart = np.abs(left - right)
+        return np.where((np.minimum(left, right) < PRESENT) & (apart >= least), apart, 0)
+
     return {
         "smile": smile,
-        "smirk": np.where(np.minimum(left_up, right_up) < PRESENT, one_up, 0),
+        "smirk": one_sided("mouthSmile", PRESENT),
+        "tuck": one_sided("mouthDimple", PRESENT),
         "cheeks": mean("cheekSquint"),
         "open": opened,
         "frown": mean("mouthFrown"),
@@ -116,7 +120,7 @@ def signals(values: np.ndarray) -> dict[str, np.ndarray]:
         "wide": mean("eyeWide"),
         "squint": mean("eyeSquint"),
         "blink": mean("eyeBlink"),
-        "wink": np.where(winking >= 2 * PRESENT, winking, 0),
+        "wink": one_sided("eyeBlink", 2 * PRESENT),
         "sneer": mean("noseSneer"),
         "upper lip": upper,
         "lower lip": lower,
@@ -132,15 +136,15 @@ def signals(values: np.ndarray) -> dict[str, np.ndarray]:
         "puff": of("cheekPuff"),
         "tongue": of("tongueOut"),
         "jaw forward": of("jawForward"),
-        "jaw shift": one_sided("jaw"),
-        "mouth shift": one_sided("mouth"),
+        "jaw shift": np.abs(of("jawLeft") - of("jawRight")),
+        "mouth shift": np.abs(of("mouthLeft") - of("mouthRight")),
         "close": np.minimum(of("mouthClose"), of("jawOpen")),
         "gaze": np.maximum(gaze, aside) / 2,  # where one looks is not an expression unless nothing else is
     }
 
 
 # Signals that repeat others, so that they do not count towards a mix.
-_DERIVED = {"smirk", "inner only", "teeth", "round", "close", "gaze", "wink"}
+_DERIVED = {"smirk", "tuck", "inner only", "teeth", "round", "close", "gaze", "wink"}
 _SIGNALS = tuple(signals(np.zeros((1, len(INDEX)), dtype=np.float32)))
 _OWN = np.array([[name in parts for name in _SIGNALS] for _, parts, _ in CATEGORIES])
 _COUNTED = np.array([name not in _DERIVED for name in _SIGNALS])
@@ -186,3 +190,23 @@ def categories(values: np.ndarray) -> list[tuple[str, str | None]]:
             name, _, emotion = CATEGORIES[index]
             out.append((name, cue(emotion, mean) if emotion else None))
     return out
+
+
+def emotion_strengths(values: np.ndarray) -> tuple[dict[str, int], int]:
+    """Return (strength of each emotion of ``EMOTIONS``, strength of the face's own cue or 0), in hundredths.
+
+    The strength of an emotion is the largest mean signal among the categories that suggest it and are all there.
+
+    Args:
+        values: coefficients of one face in hundredths, [52].
+    """
+    strength, score = scores(values[None])
+    power = (_OWN * strength).sum(axis=1) / _OWN.sum(axis=1)
+    power = np.where(score[0] > 0, power, 0) * 100
+    out = dict.fromkeys(EMOTIONS, 0)
+    for own, (_, _, emotion) in zip(power.tolist(), CATEGORIES, strict=True):
+        if emotion:
+            out[emotion] = max(out[emotion], round(own))
+    out["joy"] = max(out["joy"], out["friendliness"])  # a friendly face is not told from a happy one by words
+    ((_, given),) = categories(values[None])
+    return out, round(float(power[score[0].argmax()])) if given else 0
