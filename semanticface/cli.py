@@ -22,7 +22,7 @@ from semanticface.tables import Answered, Outcome
 
 if TYPE_CHECKING:
     from semanticface.crop import Box
-    from semanticface.predict import Prediction
+    from semanticface.semantics import Analysis
 
 _DESCRIBED_AT_ONCE = 1024
 
@@ -129,7 +129,7 @@ def _add_predict(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
     parser.add_argument(
         "--temperature", type=_temperature, default=0.0, help="above 0: sample answers instead of the best one"
     )
-    parser.add_argument("--seed", type=int, default=0, help="makes sampling repeatable (default: %(default)s)")
+    parser.add_argument("--seed", type=_seed, default=0, help="makes sampling repeatable (default: %(default)s)")
     parser.add_argument("--device", help="cpu, cuda, cuda:1, mps (default: the best there is)")
     parser.add_argument("--no-emotion", action="store_true", help=_NO_EMOTION_HELP)
     parser.set_defaults(run=_predict)
@@ -211,6 +211,10 @@ def _size(text: str) -> int:
     return _whole(text, 32, 4096)
 
 
+def _seed(text: str) -> int:
+    return _whole(text, 0, 2**31 - 1)
+
+
 def _whole(text: str, low: int, high: int) -> int:
     if not text.isascii() or not text.isdigit() or not low <= int(text) <= high:
         raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from {low} to {high}")
@@ -242,31 +246,29 @@ def _predict(options: argparse.Namespace) -> int:
 
     predictor = Predictor.from_pretrained(options.model, device=options.device)
     crop: Literal["auto", "none"] | Box = "none" if options.no_crop else options.box or "auto"
-    predictions: list[Prediction] = []
-    with tqdm(total=len(pictures), unit="picture", disable=len(pictures) == 1) as progress:
-        for start in range(0, len(pictures), options.batch_size):
-            block = pictures[start : start + options.batch_size]
-            predictions += predictor(
-                block,
-                batch_size=options.batch_size,
-                crop=crop,
-                temperature=options.temperature,
-                seed=options.seed + start,
-            )
-            progress.update(len(block))
+    stream = predictor.stream(
+        pictures,
+        batch_size=options.batch_size,
+        crop=crop,
+        temperature=options.temperature,
+        seed=options.seed,
+    )
+    predictions = list(tqdm(stream, total=len(pictures), unit="picture", disable=len(pictures) == 1))
+    if options.no_emotion:
+        predictions = [dataclasses.replace(p, analysis=_without_emotion(p.analysis)) for p in predictions]
     code = _deliver(predictions, options)
     if options.report is not None:
         from semanticface.report import write_prediction_report
 
-        write_prediction_report(options.report, predictions, model=options.model, emotion=not options.no_emotion)
+        write_prediction_report(options.report, predictions, model=options.model)
     return code
 
 
 def _parse(options: argparse.Namespace) -> int:
-    return _deliver(_parsed(options.file), options)
+    return _deliver(_parsed(options.file, emotion=not options.no_emotion), options)
 
 
-def _parsed(path: Path) -> Iterator[Answered]:
+def _parsed(path: Path, *, emotion: bool) -> Iterator[Answered]:
     from semanticface.answer import parse_answer
 
     for line, row, error in tables.read_objects(path):
@@ -281,16 +283,17 @@ def _parsed(path: Path) -> Iterator[Answered]:
         else:
             try:
                 answer = parse_answer(text)
-                yield Answered(name, coefficients=answer.coefficients, analysis=answer.analysis)
+                analysis = answer.analysis if emotion else _without_emotion(answer.analysis)
+                yield Answered(name, coefficients=answer.coefficients, analysis=analysis)
             except AnswerError as refused:
                 yield Answered(name, refused.code, f"{at}: {refused}")
 
 
 def _describe(options: argparse.Namespace) -> int:
-    return _deliver(_described(options.file), options)
+    return _deliver(_described(options.file, emotion=not options.no_emotion), options)
 
 
-def _described(path: Path) -> Iterator[Answered]:
+def _described(path: Path, *, emotion: bool) -> Iterator[Answered]:
     import numpy as np
 
     from semanticface.semantics import describe_many
@@ -298,7 +301,7 @@ def _described(path: Path) -> Iterator[Answered]:
     rows = tables.read_coefficients(path)
     while block := list(islice(rows, _DESCRIBED_AT_ONCE)):
         good = [row.coefficients for row in block if row.coefficients is not None]
-        analyses = iter(describe_many(np.stack(good)) if good else [])
+        analyses = iter(describe_many(np.stack(good), emotion=emotion) if good else [])
         for row in block:
             name = row.label or f"{path.name}:{row.line}"
             if row.coefficients is None:
@@ -317,8 +320,8 @@ def _deliver(outcomes: Iterable[Outcome], options: argparse.Namespace) -> int:
             total += 1
             if outcome.status != "ok":
                 failed += 1
-                print(f"semanticface: {outcome.image}: {outcome.status}: {outcome.reason}", file=sys.stderr)
-            yield _without_emotion(outcome) if options.no_emotion else outcome
+                print(f"semanticface: {outcome.reason}", file=sys.stderr)
+            yield outcome
 
     if options.out is None:
         for outcome in checked():
@@ -329,9 +332,8 @@ def _deliver(outcomes: Iterable[Outcome], options: argparse.Namespace) -> int:
     return 1 if failed else 0
 
 
-def _without_emotion(outcome: Outcome) -> Outcome:
-    analysis = outcome.analysis and dataclasses.replace(outcome.analysis, emotional_implication=None)
-    return Answered(outcome.image, outcome.status, outcome.reason, outcome.coefficients, analysis)
+def _without_emotion(analysis: Analysis | None) -> Analysis | None:
+    return analysis and dataclasses.replace(analysis, emotional_implication=None)
 
 
 def _summary(outcome: Outcome) -> str:

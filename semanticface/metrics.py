@@ -15,14 +15,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from semanticface import arkit
-
-if TYPE_CHECKING:
-    from semanticface.semantics import Analysis
+from semanticface.agreement import agreement
+from semanticface.semantics import Analysis, describe
 
 ACTIVE = 0.1
 """An action counts as active above this coefficient."""
@@ -64,18 +63,18 @@ class Figure:
 
 
 FIGURES: tuple[Figure, ...] = (
-    Figure("mae", "mean absolute error", "lower"),
-    Figure("rmse", "root mean square error", "lower"),
-    Figure("mae_active", f"mean absolute error, active actions (truth > {ACTIVE})", "lower"),
-    Figure("correlation", "correlation, mean over actions", "higher"),
-    Figure("f1", f"activation F1 (> {ACTIVE})", "higher"),
-    Figure("left_right_confusion", "left/right confusion", "lower", percent=True),
+    Figure("mae", "mean error (MAE)", "lower"),
+    Figure("rmse", "RMS error", "lower"),
+    Figure("mae_active", "mean error, active actions", "lower"),
+    Figure("correlation", "correlation", "higher"),
+    Figure("f1", "activation F1", "higher"),
+    Figure("left_right_confusion", "left/right confused", "lower", percent=True),
     Figure("left_right_undecided", "left/right undecided", "lower", percent=True),
-    Figure("vertex_error", "vertex error, of inter-pupil distance", "lower", suffix=" %"),
-    Figure("vertex_error_p95", "vertex error, 95th percentile", "lower", suffix=" %"),
+    Figure("vertex_error", "vertex error", "lower", suffix=" %"),
+    Figure("vertex_error_p95", "vertex error, 95th pct.", "lower", suffix=" %"),
     Figure("valid_share", "valid answers", "higher", percent=True),
-    Figure("agreement_own", "explanation agrees with own coefficients", "higher", percent=True),
-    Figure("agreement_true", "explanation agrees with the truth", "higher", percent=True),
+    Figure("agreement_own", "words match own numbers", "higher", percent=True),
+    Figure("agreement_true", "words match the truth", "higher", percent=True),
 )
 
 BASELINES: tuple[tuple[str, str], ...] = (("constant_mean", "constant mean"), ("constant_median", "constant median"))
@@ -192,12 +191,13 @@ def table(result: Result) -> str:
 
 
 def caption(result: Result) -> str:
-    """Return one sentence on what the figures rest on."""
-    of = f"{result['samples']} pictures, {result['valid']} with a valid answer"
-    actions = result["model"]["correlation_actions"]
+    """Return what the figures rest on and what their short names mean, in a few sentences."""
+    pictures, valid = result["samples"], result["valid"]
     return (
-        f"{of}; correlation over the {actions} of {arkit.N_ACTIONS} actions whose truth varies; "
-        f"constants from the {result['constants_from']}."
+        f"{pictures} pictures, {valid} with a valid answer. Constants from the {result['constants_from']}. "
+        f"Correlation: mean over the {result['model']['correlation_actions']} of {arkit.N_ACTIONS} actions whose truth "
+        f"varies. Active: above {ACTIVE}. Left/right: {result['model']['left_right_cases']} pairs whose truth differs "
+        f"by more than {ONE_SIDED}. Vertex error: percent of the inter-pupil distance."
     )
 
 
@@ -303,8 +303,6 @@ def _sides(truth: np.ndarray, answers: np.ndarray) -> Result:
 def _agreements(truth: np.ndarray, answers: np.ndarray, analyses: list[Analysis | None] | None) -> Result:
     if analyses is None:
         return {"agreement_own": None, "agreement_true": None, "explained": 0}
-    from semanticface.semantics import agreement
-
     own, real = [], []
     for analysis, answer, true in zip(analyses, answers, truth, strict=True):
         if analysis is not None:
@@ -317,8 +315,6 @@ def _described(rows: np.ndarray, analyses: Sequence[Analysis | None] | None) -> 
     """Return what Stage I says of a constant predictor, for as many rows; None where the model is not judged either."""
     if analyses is None or not len(rows):
         return None
-    from semanticface.semantics import describe
-
     return [describe(rows[0].astype(np.float32))] * len(rows)
 
 

@@ -75,6 +75,7 @@ class Outcome(Protocol):
     def coefficients(self) -> np.ndarray | None: ...
     @property
     def analysis(self) -> Analysis | None: ...
+    def to_dict(self) -> dict[str, Any]: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +95,16 @@ class Answered:
     reason: str = ""
     coefficients: np.ndarray | None = None
     analysis: Analysis | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the JSON form: image, status, reason (if any), coefficients by action name, analysis."""
+        out: dict[str, Any] = {"image": self.image, "status": self.status}
+        if self.reason:
+            out["reason"] = self.reason
+        values = self.coefficients
+        out["coefficients"] = None if values is None else dict(zip(arkit.NAMES, _printed(values), strict=True))
+        out["analysis"] = None if self.analysis is None else self.analysis.to_dict()
+        return out
 
 
 def read_coefficients(path: str | os.PathLike[str]) -> Iterator[Row]:
@@ -148,7 +159,8 @@ def write(path: str | os.PathLike[str], outcomes: Iterable[Outcome]) -> None:
     # backslashreplace: file names that are not Unicode must not stop the table.
     with atomic_open(path, newline="", errors="backslashreplace") as file:
         if suffix == ".jsonl":
-            file.writelines(json_line(outcome) + "\n" for outcome in outcomes)
+            for outcome in outcomes:
+                file.write(json.dumps(outcome.to_dict(), ensure_ascii=False, allow_nan=False) + "\n")
             return
         table = csv.writer(file, lineterminator="\n")
         table.writerow(COLUMNS)
@@ -167,17 +179,6 @@ def check_suffix(path: str | os.PathLike[str]) -> str:
     if suffix not in SUFFIXES:
         raise SemanticFaceError(f"{path}: cannot tell the form of the output. End its name in .jsonl or .csv.")
     return suffix
-
-
-def json_line(outcome: Outcome) -> str:
-    """Return one outcome as a JSON object on one line: image, status, reason (if any), coefficients, analysis."""
-    out: dict[str, Any] = {"image": outcome.image, "status": outcome.status}
-    if outcome.reason:
-        out["reason"] = outcome.reason
-    values = outcome.coefficients
-    out["coefficients"] = None if values is None else dict(zip(arkit.NAMES, _printed(values), strict=True))
-    out["analysis"] = None if outcome.analysis is None else outcome.analysis.to_dict()
-    return json.dumps(out, ensure_ascii=False, allow_nan=False)
 
 
 def _printed(coefficients: np.ndarray) -> Iterator[float]:

@@ -179,9 +179,9 @@ def test_table_and_comparison():
     head, rule, first, *_ = text.splitlines()
     assert head == r"| figure | before | a\|b | constant mean | constant median |"
     assert rule.count("--:") == 4
-    assert first.startswith("| mean absolute error ↓ |") and " 0.000 " in first
-    assert "vertex error" not in text  # not measured here, so not shown
-    assert "constants from the test set" in text
+    assert first.startswith("| mean error (MAE) ↓ |") and " 0.000 " in first
+    assert "| vertex error" not in text  # not measured here, so not shown
+    assert "Constants from the test set" in text
     assert "| figure | model |" in metrics.table(after)
     with pytest.raises(ValueError, match="different numbers"):
         metrics.compare([("before", score(true[:3], true[:3])), ("after", after)])
