@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 TOLERANCE = 5
 """Hundredths by which a coefficient may lie outside the range that was claimed for it."""
 _VISIBLE = round(VISIBLE * 100)
+_SHUT = 40  # hundredths of a blink that one calls closed, where nothing says how far
 
 Test = Literal["each", "any", "mean", "difference", "measure"]
 
@@ -180,6 +181,7 @@ def _read(source: str, text: str) -> tuple[Claim, ...]:
             return (*found, Claim(source, text, "measure", ("expression",), 0, round(NEUTRAL * 100) + 2 * TOLERANCE))
     before: _Chunk | None = None
     for clause in _clauses(text, source):
+        _carry(clause[0], before)
         _share(clause, before)
         for chunk in clause:
             found += _claims_of(chunk, source)
@@ -256,6 +258,14 @@ def _share(clause: list[_Chunk], before: _Chunk | None) -> None:
             chunk.negated = chunk.negated or previous.negated
 
 
+def _carry(chunk: _Chunk, before: _Chunk | None) -> None:
+    """Let the start of a clause go on about what the one before was about ("corners pulled up, slightly stretched")."""
+    if before is not None and chunk.moves and not chunk.nouns and not any(verb in IMPLIED_NOUN for verb in chunk.verbs):
+        chunk.nouns = list(before.nouns)
+        chunk.sides = chunk.sides or list(before.sides)
+        chunk.grade = chunk.grade or (None if chunk.looks else before.grade)
+
+
 def _next_moving(chunks: list[_Chunk]) -> _Chunk | None:
     """Return the first chunk with a movement, joined with the bare movements after it ("pulled down and stretched")."""
     for i, first in enumerate(chunks):
@@ -312,7 +322,9 @@ def _bounds(chunk: _Chunk) -> tuple[int, int]:
         limit = GRADE_RANGES[chunk.grade][0] if chunk.grade else _VISIBLE
         return 0, limit + TOLERANCE - 1
     low, high = GRADE_RANGES[chunk.grade] if chunk.grade else (_VISIBLE, 100)
-    return low - TOLERANCE, high + TOLERANCE
+    if not chunk.grade and {"closed", "blink"} & set(chunk.verbs):
+        low = _SHUT
+    return max(low - TOLERANCE, 0), min(high + TOLERANCE, 100)
 
 
 def _meant(chunk: _Chunk, source: str) -> Iterator[tuple[str, str]]:
@@ -358,7 +370,7 @@ def _rest(chunk: _Chunk, source: str) -> Iterator[Claim]:
     else:
         names = {NAMES[i] for i in REGION_INDEX[source]}
     if names:
-        ordered = tuple(name for name in NAMES if name in names)
+        ordered = _sided(tuple(name for name in NAMES if name in names), _one(chunk.sides))
         yield Claim(source, chunk.text, "each", ordered, 0, _VISIBLE + TOLERANCE - 1)
 
 
@@ -386,7 +398,7 @@ def _read_symmetry(text: str) -> Iterator[Claim]:
         low, high = (0, ASYMMETRIC if mild else DIFFERS)
     else:
         return
-    yield Claim("symmetry", text, "measure", ("asymmetry",), low - TOLERANCE, high + TOLERANCE)
+    yield Claim("symmetry", text, "measure", ("asymmetry",), max(low - TOLERANCE, 0), min(high + TOLERANCE, 100))
 
 
 def _read_emotion(source: str, text: str) -> Iterator[Claim]:

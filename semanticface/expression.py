@@ -46,8 +46,9 @@ CATEGORIES: tuple[tuple[str, tuple[str, ...], str | None], ...] = (
     ("speech with rounded lips", ("open", "round"), None),
     ("speech with lips apart", ("open", "teeth"), None),
     ("wink", ("wink",), None),
-    ("smile", ("smile",), "friendliness"),
-    ("closed eyes", ("blink",), None),
+    ("smile", ("smile",), "pleasure"),
+    ("closed eyes", ("shut",), None),
+    ("lowered eyelids", ("blink",), None),
     ("downturned mouth", ("frown",), None),
     ("raised brows", ("brows up",), None),
     ("raised inner brows", ("inner only",), None),
@@ -120,6 +121,7 @@ def signals(values: np.ndarray) -> dict[str, np.ndarray]:
         "wide": mean("eyeWide"),
         "squint": mean("eyeSquint"),
         "blink": mean("eyeBlink"),
+        "shut": np.where(mean("eyeBlink") >= 3 * PRESENT, mean("eyeBlink"), 0),
         "wink": one_sided("eyeBlink", 2 * PRESENT),
         "sneer": mean("noseSneer"),
         "upper lip": upper,
@@ -144,7 +146,7 @@ def signals(values: np.ndarray) -> dict[str, np.ndarray]:
 
 
 # Signals that repeat others, so that they do not count towards a mix.
-_DERIVED = {"smirk", "tuck", "inner only", "teeth", "round", "close", "gaze", "wink"}
+_DERIVED = {"smirk", "shut", "tuck", "inner only", "teeth", "round", "close", "gaze", "wink"}
 _SIGNALS = tuple(signals(np.zeros((1, len(INDEX)), dtype=np.float32)))
 _OWN = np.array([[name in parts for name in _SIGNALS] for _, parts, _ in CATEGORIES])
 _COUNTED = np.array([name not in _DERIVED for name in _SIGNALS])
@@ -207,6 +209,6 @@ def emotion_strengths(values: np.ndarray) -> tuple[dict[str, int], int]:
     for own, (_, _, emotion) in zip(power.tolist(), CATEGORIES, strict=True):
         if emotion:
             out[emotion] = max(out[emotion], round(own))
-    out["joy"] = max(out["joy"], out["friendliness"])  # a friendly face is not told from a happy one by words
+    out["joy"] = max(out["joy"], out["pleasure"])  # pleasure is not told from joy by words
     ((_, given),) = categories(values[None])
     return out, round(float(power[score[0].argmax()])) if given else 0

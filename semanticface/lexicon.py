@@ -212,7 +212,7 @@ IMPLIED_NOUN: dict[str, str] = {"blink": "eye", "squint": "eye", "sneer": "nose"
 """Movements that name their part of the face themselves."""
 
 _EMOTION_WORDS: dict[str, str] = {
-    "joy": r"joy(?:ful|ous)?|happ(?:y|iness)|delight(?:ed)?|amuse(?:d|ment)|cheerful(?:ness)?|pleas(?:ed|ure)"
+    "joy": r"joy(?:ful|ous)?|happ(?:y|iness)|delight(?:ed)?|amuse(?:d|ment)|cheerful(?:ness)?|pleas(?:ed|ure|ant)"
     r"|friendl(?:y|iness)|polite(?:ness)?",
     "surprise": r"surpris(?:ed?|ing)|startled|astonish(?:ed|ment)|amaze(?:d|ment)|shock(?:ed)?",
     "fear": r"fear(?:ful)?|afraid|scared|terror|terrified|frightened",
@@ -222,4 +222,4 @@ _EMOTION_WORDS: dict[str, str] = {
     "contempt": r"contempt(?:uous)?|disdain(?:ful)?|scorn(?:ful)?|smug(?:ness)?",
 }
 EMOTION_WORDS = {emotion: re.compile(rf"\b(?:{words})\b") for emotion, words in _EMOTION_WORDS.items()}
-"""The words for each emotion family that ``expression`` knows; friendliness counts as joy."""
+"""The words for each emotion family that ``expression`` knows; pleasure counts as joy."""

@@ -61,38 +61,57 @@ _PAIRED = {  # nouns that come in two: left and right are said before the noun
 }  # fmt: skip
 
 
-@lru_cache(maxsize=4096)
-def _clause(noun: str, left: int, right: int, verbs: str) -> str:
+@lru_cache(maxsize=1 << 12)
+def _subject(noun: str, left: int, right: int) -> tuple[str, str, bool]:
+    """Return what moves, how strongly, and whether a clause with the same subject may follow without naming it."""
     a, b = _ADVERBS[left], _ADVERBS[right]
     if noun in _PAIRED:
         if left == right:
-            return f"both {_PAIRED[noun]} {a} {verbs}"
-        if not right:
-            return f"left {noun} {a} {verbs}"
-        if not left:
-            return f"right {noun} {b} {verbs}"
-        return f"left {noun} {a} and right {noun} {b} {verbs}"
+            return f"both {_PAIRED[noun]} ", f"{a} ", True
+        if left and right:
+            return f"left {noun} {a} and right {noun} ", f"{b} ", False
+        return (f"left {noun} ", f"{a} ", True) if left else (f"right {noun} ", f"{b} ", True)
     start = f"{noun} " if noun else ""
     if left == right:
-        return f"{start}{a} {verbs}"
-    if not right:
-        return f"{start}{a} {verbs} on the left"
-    if not left:
-        return f"{start}{b} {verbs} on the right"
-    return f"{start}{verbs} {a} on the left and {b} on the right"
+        return start, f"{a} ", True
+    return start, "" if left and right else f"{a or b} ", False
+
+
+@lru_cache(maxsize=1 << 12)
+def _side_after(noun: str, left: int, right: int) -> str:
+    """Return the words after the movements, for nouns whose sides are said there."""
+    if noun in _PAIRED or left == right:
+        return ""
+    if left and right:
+        return f" {_ADVERBS[left]} on the left and {_ADVERBS[right]} on the right"
+    return " on the left" if left else " on the right"
 
 
 _Item = tuple[str, int, int, str]
 
 
+def _listed(verbs: list[str]) -> str:
+    return verbs[0] if len(verbs) == 1 else f"{', '.join(verbs[:-1])} and {verbs[-1]}"
+
+
 def _clauses(items: Iterable[_Item]) -> list[str]:
-    groups: dict[tuple[str, int, int], str] = {}
+    nouns: dict[str, dict[tuple[int, int], list[str]]] = {}
     for noun, left, right, verb in items:
         if left or right:
-            key = (noun, left, right)
-            said = groups.get(key)
-            groups[key] = verb if said is None else f"{said} and {verb}"
-    return [_clause(noun, left, right, verbs) for (noun, left, right), verbs in groups.items()]
+            nouns.setdefault(noun, {}).setdefault((left, right), []).append(verb)
+    out = []
+    for noun, groups in nouns.items():
+        last = ""
+        for (left, right), verbs in groups.items():
+            subject, adverb, goes_on = _subject(noun, left, right)
+            if not goes_on:
+                out.append(f"{subject}{adverb}{' and '.join(verbs)}{_side_after(noun, left, right)}")
+            elif subject == last:
+                out.append(f"{adverb}{_listed(verbs)}")
+            else:
+                out.append(f"{subject}{adverb}{_listed(verbs)}")
+            last = subject if goes_on else ""
+    return out
 
 
 def _phrase(region: str, items: Iterable[_Item]) -> str:
@@ -114,19 +133,15 @@ def _brows(levels: bytes) -> str:
 def _eyes(levels: bytes) -> str:
     blink_left, squint_left, wide_left, blink_right, squint_right, wide_right = levels
     shut_left, shut_right = blink_left // 5, blink_right // 5  # only a full blink is a closed eye
-    closed = _clauses(
-        [
-            ("eye", 5 * shut_left, 5 * shut_right, "closed"),
-            ("eyelid", blink_left * (1 - shut_left), blink_right * (1 - shut_right), "lowered"),
-            ("eye", squint_left, squint_right, "narrowed"),
-        ]
-    )
-    widened = _clauses([("eye", wide_left, wide_right, "widened")])
-    fights = (blink_left and wide_left) or (blink_right and wide_right)  # lids pulled both ways at once
-    joined = ", ".join(closed)
-    if closed and widened:
-        return f"{joined}, {'yet ' if fights else ''}{widened[0]}"
-    return joined or (widened[0] if widened else RELAXED["eyes"])
+    items: list[_Item] = [
+        ("eye", 5 * shut_left, 5 * shut_right, "closed"),
+        ("eyelid", blink_left * (1 - shut_left), blink_right * (1 - shut_right), "lowered"),
+        ("eye", squint_left, squint_right, "narrowed"),
+    ]
+    widened: _Item = ("eye", wide_left, wide_right, "widened")
+    if (blink_left and wide_left) or (blink_right and wide_right):  # lids pulled both ways at once
+        return f"{', '.join(_clauses(items))}, yet {_clauses([widened])[0]}"
+    return _phrase("eyes", [*items, widened])
 
 
 # The four directions of gaze: (what is said, the left eye's action, the right eye's action). Both eyes turn to the
