@@ -135,6 +135,7 @@ class Rig:
         mirror: int64[V], the vertex on the other side.
         point_ids: int64[70], the vertex of each of ``face.types.POINTS``.
         box_ids: int64[B], skin vertices from brow tops to chin and cheek to cheek.
+        lash_centre: float32[3], middle of the left eyeball on the base mesh.
         inter_pupil: distance between the average head's pupils, decimetres.
     """
 
@@ -164,6 +165,7 @@ class Rig:
         self._n_details = len(data["detail_names"])
         self._eyes = [np.flatnonzero(self.part == k) for k in (EYE_LEFT, EYE_RIGHT)]
         self._base_centres = data["eye_centres"] - ORIGIN
+        self.lash_centre = self._base_centres[0]
         skin = np.flatnonzero(self.part == SKIN)
         near = [np.linalg.norm(self.base[skin] - c, axis=1) < 0.3 for c in self._base_centres]
         self._lids = nb.typed.List([skin[n] for n in near])

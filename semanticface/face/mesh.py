@@ -1,0 +1,93 @@
+"""Everything solid in a shot as one mesh: head, clothes, hair; with what painters read at each vertex."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cache
+
+import numpy as np
+
+from semanticface.face import rig as rigs
+from semanticface.face.hair import hair_mesh
+from semanticface.face.rig import Identity, Rig, rig
+
+CLOTH, HAIR = 7, 8
+# Columns of ``Mesh.attributes``.
+BASE, NORMAL, PLACE, MASK, SKY = slice(0, 3), slice(3, 6), slice(6, 9), slice(9, 13), 13
+N_ATTRIBUTES = 14
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Mesh:
+    """Triangles ready to draw.
+
+    Attributes:
+        attributes: float32[V, 14]: base-mesh coordinates, normal, head-space place, four masks, open sky.
+        triangles: int32[T, 3].
+        part: uint8[T], as in ``rig`` plus ``CLOTH`` and ``HAIR``.
+        two_sided, casts: bool[T], draw the back; throw a shadow.
+    """
+
+    attributes: np.ndarray
+    triangles: np.ndarray
+    part: np.ndarray
+    two_sided: np.ndarray
+    casts: np.ndarray
+
+
+@cache
+def _cloth() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The hem of the cropped body let down: (vertex on the hem int64[B], growth float32[2B, 3], triangles)."""
+    r = rig()
+    skin = r.triangles[r.part[r.triangles[:, 0]] == rigs.SKIN]
+    edges = np.concatenate([skin[:, [0, 1]], skin[:, [1, 2]], skin[:, [2, 0]]])
+    known = {(int(a), int(b)) for a, b in edges}
+    hem = [(int(a), int(b)) for a, b in edges if (int(b), int(a)) not in known and r.base[a, 1] < -1.2]
+    rim = sorted({i for e in hem for i in e})
+    place = {v: k for k, v in enumerate(rim)}
+    n, first = len(rim), len(r.base)
+    growth = np.concatenate([np.tile([1.18, -0.45, 1.05], (n, 1)), np.tile([1.3, -4.0, 1.05], (n, 1))])
+    triangles = []
+    for a, b in hem:
+        ring = [a, b, first + place[a], first + place[b], first + n + place[a], first + n + place[b]]
+        for k in (0, 2):
+            p, q, s, t = ring[k : k + 4]
+            triangles += [(q, p, s), (q, s, t)]
+    return np.array(rim), growth, np.array(triangles, np.int32)
+
+
+def build(vertices: np.ndarray, who: Identity, style: str, hair_seed: int) -> Mesh:
+    """Head under an expression, clothes and hair as one mesh.
+
+    Args:
+        vertices: float32[V, 3] from ``Rig.vertices``.
+        who: whose head.
+        style: of the hair, one of ``hair.STYLES``.
+        hair_seed: seed of its shape.
+    """
+    r: Rig = rig()
+    rim, growth, cloth_triangles = _cloth()
+    hem = np.concatenate([vertices[rim]] * 2)
+    cloth = hem * [1, 0, 1] * growth + np.stack([np.zeros(len(hem)), hem[:, 1] + growth[:, 1], np.zeros(len(hem))], 1)
+    hair_vertices, hair_base, hair_triangles = hair_mesh(who, style, hair_seed)
+    n, m = len(vertices), len(vertices) + len(cloth)
+    place = np.concatenate([vertices, cloth, hair_vertices]).astype(np.float32)
+    triangles = np.concatenate([r.triangles, cloth_triangles, hair_triangles + m]).astype(np.int32)
+    attributes = np.zeros((len(place), N_ATTRIBUTES), np.float32)
+    attributes[:n, BASE], attributes[n:m, BASE], attributes[m:, BASE] = r.base, cloth, hair_base
+    attributes[:, NORMAL] = rigs.normals(place, triangles)
+    attributes[:, PLACE] = place
+    attributes[:n, MASK], attributes[:n, SKY], attributes[n:, SKY] = r.masks, r.sky, 1.0
+    part, fixed = _parts()
+    part = np.concatenate([part, np.full(len(hair_triangles), HAIR, np.uint8)])
+    hairy = part == HAIR
+    two_sided = hairy | (part == CLOTH)
+    casts = np.concatenate([fixed, np.ones(len(hair_triangles), bool)])
+    return Mesh(attributes, triangles, part, two_sided, casts)
+
+
+@cache
+def _parts() -> tuple[np.ndarray, np.ndarray]:
+    r = rig()
+    part = np.concatenate([r.part[r.triangles[:, 0]], np.full(len(_cloth()[2]), CLOTH, np.uint8)])
+    return part, np.isin(part, (rigs.SKIN, CLOTH))
