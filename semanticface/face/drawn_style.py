@@ -1,0 +1,206 @@
+"""Who a drawn face shows: proportions, colours and manners of drawing, from a subject's number.
+
+Lengths are in units of half the width of an average face.
+"""
+
+from __future__ import annotations
+
+import colorsys
+from dataclasses import dataclass, field
+
+import numpy as np
+
+Colour = tuple[float, float, float]  # red, green, blue, 0 to 1
+
+HAIR = ("none", "buzz", "parted", "fringe", "spiky", "curly", "afro", "bob", "long", "bun", "mohawk", "tails", "widow")
+NOSES = ("button", "wings", "side", "triangle", "dots")
+EYES = ("almond", "round", "oval")
+BEARDS = ("none", "stubble", "full", "goatee", "moustache")
+
+_SKINS: tuple[Colour, ...] = (
+    (1.00, 0.88, 0.80), (0.98, 0.81, 0.69), (0.93, 0.72, 0.57), (0.84, 0.60, 0.43), (0.70, 0.46, 0.31),
+    (0.55, 0.35, 0.23), (0.40, 0.25, 0.17), (0.29, 0.18, 0.13),
+)  # fmt: skip
+_HAIRS: tuple[Colour, ...] = (
+    (0.10, 0.08, 0.08), (0.24, 0.15, 0.10), (0.42, 0.26, 0.15), (0.62, 0.38, 0.18), (0.88, 0.72, 0.38),
+    (0.70, 0.27, 0.12), (0.62, 0.62, 0.62), (0.92, 0.92, 0.90),
+)  # fmt: skip
+_IRISES: tuple[Colour, ...] = (
+    (0.30, 0.18, 0.10), (0.45, 0.28, 0.13), (0.25, 0.45, 0.65), (0.35, 0.55, 0.75), (0.30, 0.50, 0.32),
+    (0.48, 0.48, 0.25), (0.42, 0.45, 0.48),
+)  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Style:
+    """A drawn person. The defaults are the plain average face."""
+
+    # Manner
+    line: float = 0.032  # weight of an outline
+    ink: Colour = (0.13, 0.09, 0.09)
+    contour: bool = True  # whether head and hair have outlines
+    # Colours
+    skin: Colour = (0.96, 0.80, 0.68)
+    lips: Colour = (0.80, 0.45, 0.42)
+    blush: Colour = (0.93, 0.55, 0.48)
+    blush_strength: float = 0.25
+    hair_colour: Colour = (0.30, 0.19, 0.12)
+    brow_colour: Colour = (0.24, 0.15, 0.10)
+    iris: Colour = (0.36, 0.24, 0.13)
+    sclera: Colour = (1.0, 1.0, 1.0)
+    shirt: Colour = (0.35, 0.45, 0.62)
+    # Head: half widths from the crown down, and heights
+    cheek: float = 1.0
+    jaw: float = 0.80
+    chin: float = 0.36
+    chin_y: float = -1.16
+    crown_y: float = 1.22
+    ear: float = 0.22
+    # Eyes
+    eye_kind: str = "almond"
+    eye_x: float = 0.42
+    eye_y: float = 0.08
+    eye_width: float = 0.24
+    eye_height: float = 0.145
+    eye_tilt: float = 0.02
+    iris_size: float = 0.115
+    lashes: float = 1.5  # weight of the upper lash line, in lines
+    lash_flick: bool = False
+    # Brows
+    brow_y: float = 0.46
+    brow_length: float = 0.46
+    brow_weight: float = 0.065
+    brow_arch: float = 0.07
+    brow_slope: float = 0.0
+    # Nose and mouth
+    nose_kind: str = "wings"
+    nose_y: float = -0.30
+    nose_width: float = 0.15
+    nose_side: float = 1.0
+    mouth_y: float = -0.62
+    mouth_width: float = 0.34
+    upper_lip: float = 0.075
+    lower_lip: float = 0.10
+    mouth_curve: float = 0.0
+    lip_fill: float = 0.85
+    # Extras
+    hair: str = "parted"
+    hair_volume: float = 0.12
+    beard: str = "none"
+    glasses: bool = False
+    freckles: int = 0
+    earrings: bool = False
+    detail_seed: tuple[int, ...] = field(default=(0,))  # for what is strewn: freckles, curls
+
+
+def mix(a: Colour, b: Colour, share: float) -> Colour:
+    """Return ``a`` turned towards ``b`` by ``share`` in 0 to 1."""
+    return (
+        a[0] + (b[0] - a[0]) * share,
+        a[1] + (b[1] - a[1]) * share,
+        a[2] + (b[2] - a[2]) * share,
+    )
+
+
+def shade(colour: Colour, factor: float) -> Colour:
+    """Return a darker colour, or above 1 a lighter one."""
+    return (min(1.0, colour[0] * factor), min(1.0, colour[1] * factor), min(1.0, colour[2] * factor))
+
+
+def luminance(colour: Colour) -> float:
+    return 0.3 * colour[0] + 0.59 * colour[1] + 0.11 * colour[2]
+
+
+def _pick(rng: np.random.Generator, palette: tuple[Colour, ...]) -> Colour:
+    """A colour between two neighbours of a palette."""
+    place = rng.uniform(0, len(palette) - 1)
+    i = min(int(place), len(palette) - 2)
+    return mix(palette[i], palette[i + 1], place - i)
+
+
+def vivid(rng: np.random.Generator, saturation: tuple[float, float], value: tuple[float, float]) -> Colour:
+    """Any hue within bounds of saturation and value."""
+    return colorsys.hsv_to_rgb(rng.random(), rng.uniform(*saturation), rng.uniform(*value))
+
+
+def _choose(rng: np.random.Generator, options: tuple[str, ...], plain: float = 0.0) -> str:
+    """One of the options; the first of them with probability ``plain`` beforehand."""
+    return options[0] if rng.random() < plain else options[int(rng.integers(len(options)))]
+
+
+def style_of(subject: int | None) -> Style:
+    """Return the style of a subject: ``None`` is the plain average face; the same number, the same face."""
+    if subject is None:
+        return Style()
+    rng = np.random.default_rng([subject, 0xD5])
+    fantasy = rng.random() < 0.3
+    skin = vivid(rng, (0.2, 0.65), (0.65, 1.0)) if fantasy else _pick(rng, _SKINS)
+    dark = luminance(skin) < 0.38
+    hair = vivid(rng, (0.4, 0.95), (0.3, 0.95)) if rng.random() < 0.25 else _pick(rng, _HAIRS)
+    # On dark skin black lines would vanish, so ink goes darker than the skin or, rarely, turns light.
+    ink = mix((0.04, 0.03, 0.04), skin, rng.uniform(0.0, 0.12 if dark else 0.28))
+    lips = (
+        mix(skin, vivid(rng, (0.6, 0.9), (0.4, 0.8)), 0.6)
+        if rng.random() < 0.15
+        else mix(shade(skin, rng.uniform(0.72, 0.95)), (0.75, 0.22, 0.25), rng.uniform(0.15, 0.55))
+    )
+    brow = mix(shade(hair, 0.75), (0.08, 0.06, 0.06), rng.uniform(0.0, 0.5))
+    if abs(luminance(brow) - luminance(skin)) < 0.16:
+        brow = shade(skin, 0.4) if luminance(skin) > 0.3 else mix(skin, (0.0, 0.0, 0.0), 0.8)
+    kind = _choose(rng, EYES)
+    big = rng.uniform(0.85, 1.35)
+    eye_width = (0.22 if kind != "round" else 0.19) * big * rng.uniform(0.92, 1.1)
+    eye_height = eye_width * {"almond": 0.6, "oval": 0.85, "round": 1.0}[kind] * rng.uniform(0.88, 1.12)
+    eye_y = rng.uniform(0.02, 0.14)
+    bearded = rng.random() < 0.16
+    return Style(
+        line=float(np.exp(rng.uniform(np.log(0.017), np.log(0.05)))),
+        ink=ink,
+        contour=rng.random() < 0.85,
+        skin=skin,
+        lips=lips,
+        blush=mix(skin, (0.95, 0.35, 0.35), 0.45),
+        blush_strength=rng.uniform(0.15, 0.8) if rng.random() < 0.6 else 0.0,
+        hair_colour=hair,
+        brow_colour=brow,
+        iris=vivid(rng, (0.4, 0.9), (0.3, 0.8)) if fantasy and rng.random() < 0.5 else _pick(rng, _IRISES),
+        sclera=(1.0, 1.0, 1.0) if rng.random() < 0.8 else mix((1.0, 1.0, 1.0), skin, 0.2),
+        shirt=vivid(rng, (0.1, 0.8), (0.2, 0.95)),
+        cheek=rng.uniform(0.93, 1.08),
+        jaw=rng.uniform(0.66, 0.96),
+        chin=rng.uniform(0.24, 0.52),
+        chin_y=rng.uniform(-1.28, -1.04),
+        crown_y=rng.uniform(1.05, 1.35),
+        ear=rng.uniform(0.15, 0.30),
+        eye_kind=kind,
+        eye_x=rng.uniform(0.37, 0.47) + 0.12 * (eye_width - 0.24),
+        eye_y=eye_y,
+        eye_width=eye_width,
+        eye_height=eye_height,
+        eye_tilt=rng.normal(0.015, 0.025),
+        iris_size=eye_height * rng.uniform(0.55, 0.85),
+        lashes=rng.uniform(1.0, 2.6),
+        lash_flick=rng.random() < 0.3,
+        brow_y=eye_y + eye_height + rng.uniform(0.2, 0.3),
+        brow_length=rng.uniform(0.36, 0.54),
+        brow_weight=float(np.exp(rng.uniform(np.log(0.03), np.log(0.12)))),
+        brow_arch=rng.uniform(0.01, 0.12),
+        brow_slope=rng.normal(0.0, 0.04),
+        nose_kind=_choose(rng, NOSES),
+        nose_y=rng.uniform(-0.38, -0.22),
+        nose_width=rng.uniform(0.10, 0.21),
+        nose_side=1.0 if rng.random() < 0.5 else -1.0,
+        mouth_y=rng.uniform(-0.69, -0.58),
+        mouth_width=rng.uniform(0.27, 0.42),
+        upper_lip=rng.uniform(0.045, 0.10),
+        lower_lip=rng.uniform(0.06, 0.13),
+        mouth_curve=rng.normal(0.0, 0.018),
+        lip_fill=rng.uniform(0.6, 1.0) if rng.random() < 0.75 else rng.uniform(0.1, 0.5),
+        hair=_choose(rng, HAIR),
+        hair_volume=rng.uniform(0.04, 0.24),
+        beard=_choose(rng, BEARDS[1:]) if bearded else "none",
+        glasses=rng.random() < 0.12,
+        freckles=int(rng.integers(8, 30)) if rng.random() < 0.12 else 0,
+        earrings=rng.random() < 0.1,
+        detail_seed=(subject, 0xDE),
+    )
