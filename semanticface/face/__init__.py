@@ -16,7 +16,7 @@ import numpy as np
 from semanticface.arkit import N_ACTIONS
 from semanticface.errors import ConfigError
 from semanticface.face import mesh as meshes
-from semanticface.face import photo
+from semanticface.face import drawn, photo
 from semanticface.face.appearance import appearance
 from semanticface.face.camera import Framing, shoot
 from semanticface.face.rig import Identity, rig
@@ -59,6 +59,8 @@ def render(
     if not 16 <= size <= 2048 or not 1 <= supersample <= 4:
         raise ConfigError(f"size {size} and supersample {supersample}: use 16 to 2048 and 1 to 4.")
     c = np.clip(c, 0, 1)
+    if look == "drawn":
+        return drawn.draw(c, subject=subject, shot=shot, size=size, supersample=supersample, framing=framing)
     if look != "photo":
         raise ConfigError(f"look {look!r} is unknown: use one of {', '.join((*LOOKS, HELD_OUT_LOOK))}.")
     head = rig()

@@ -69,8 +69,8 @@ def _pick(rng: np.random.Generator, table: np.ndarray, place: float) -> np.ndarr
 
 def _plain() -> Appearance:
     colours = np.zeros((14, 3))
-    for row, value in ((SKIN, (224, 178, 150)), (BLOOD, (205, 120, 105)), (LIPS, (190, 112, 104)), (BROW, (64, 44, 32)),
-                       (HAIR, (58, 42, 32)), (IRIS, (96, 76, 52)), (IRIS_RING, (34, 26, 20)), (SCLERA, (232, 226, 220)),
+    for row, value in ((SKIN, (224, 178, 150)), (BLOOD, (205, 120, 105)), (LIPS, (192, 124, 112)), (BROW, (64, 44, 32)),
+                       (HAIR, (58, 42, 32)), (IRIS, (96, 76, 52)), (IRIS_RING, (34, 26, 20)), (SCLERA, (222, 216, 210)),
                        (TEETH, (232, 224, 206)), (TONGUE, (196, 104, 100)), (CLOTH, (92, 104, 118)),
                        (LID, (196, 140, 118)), (LASH, (26, 20, 18)), (CLOTH2, (70, 80, 92))):  # fmt: skip
         colours[row] = linear(np.array(value))
@@ -116,7 +116,7 @@ def appearance(subject: int | None, who: Identity) -> Appearance:
     yellow = rng.uniform(0, 1)
     values = {
         SKIN: skin, BLOOD: skin * np.array([0.98, 0.66, 0.62]), LIPS: lip, BROW: brow, HAIR: hair, IRIS: iris,
-        IRIS_RING: iris * rng.uniform(0.25, 0.6), SCLERA: np.array([236, 231, 226]) * white,
+        IRIS_RING: iris * rng.uniform(0.25, 0.6), SCLERA: np.array([222, 216, 210]) * white,
         TEETH: np.array([238, 233 - 8 * yellow, 222 - 34 * yellow]) * rng.uniform(0.85, 1.0),
         TONGUE: np.array([200, 104, 102]) * rng.uniform(0.8, 1.05), CLOTH: cloth, CLOTH2: cloth2,
         LID: skin + (shadow_tint - skin) * (rng.uniform(0.3, 0.8) if made_up else 0.0), LASH: np.minimum(hair * 0.5, 40),

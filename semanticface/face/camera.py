@@ -75,7 +75,7 @@ def shoot(outline: np.ndarray, shot: int | None, size: int, framing: Framing) ->
 
     Args:
         outline: float32[B, 3], vertices of the neutral face that define the box.
-        shot: seed; ``None`` is straight ahead with a 30 degree lens.
+        shot: seed; ``None`` is straight ahead with a 20 degree lens.
         size: of the square picture in pixels.
         framing: ``portrait`` puts the head anywhere in the frame, ``crop`` fills the frame with the box.
 
@@ -85,7 +85,7 @@ def shoot(outline: np.ndarray, shot: int | None, size: int, framing: Framing) ->
     if framing not in ("portrait", "crop"):
         raise ConfigError(f"framing {framing!r} is unknown: use 'portrait' or 'crop'.")
     yaw = pitch = roll = 0.0
-    fov, share, shift = 30.0, 0.72, np.zeros(2)
+    fov, share, shift = 20.0, 0.72, np.zeros(2)
     jitter, zoom = np.zeros(2), 1.0
     if shot is not None:
         rng = np.random.default_rng([shot, 21])

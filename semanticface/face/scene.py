@@ -67,7 +67,7 @@ def lights(shot: int | None) -> Lights:
     ground = sky * rng.uniform(0.3, 0.9) * _tint(rng, rng.normal(0.2, 0.2))
     # Metered as a camera does: the brighter the scene, the lower the gain, with an error of about a third of a stop.
     energy = colours[0].mean() * 0.55 + colours[1].mean() * 0.4 + sky.mean() * 0.7 + ground.mean() * 0.3
-    exposure = 1.45 / energy * np.exp(rng.normal(-0.03, 0.24))
+    exposure = 1.45 / energy * np.exp(rng.normal(-0.12, 0.2))
     return Lights(directions=np.stack([key, fill, rim]).astype(np.float32), colours=colours.astype(np.float32),
                   sky=sky.astype(np.float32), ground=ground.astype(np.float32), soft=float(rng.uniform(0.05, 0.85)),
                   exposure=float(exposure))  # fmt: skip
@@ -147,7 +147,7 @@ def sensor(picture: np.ndarray, shot: int | None) -> np.ndarray:
     grey = picture.mean(-1, keepdims=True)
     picture = (grey + (picture - grey) * saturation) * gain
     picture = (picture - np.float32(0.5)) * contrast + np.float32(0.5) + level
-    amount = np.float32(min(rng.exponential(0.012), 0.06))
+    amount = np.float32(min(rng.exponential(0.009), 0.035))
     picture = picture + amount * rng.standard_normal(picture.shape, dtype=np.float32)
     out = (np.clip(picture, 0, 1) * 255 + 0.5).astype(np.uint8)
     if rng.random() < 0.3:

@@ -1,0 +1,87 @@
+"""Draw sheets to look at: every action in every look, and a sheet of random faces a look.
+
+    python data_prep/contact_sheet.py --out outputs/contact
+
+For each look ``<look>_actions.png`` shows the plain subject at rest and with each of the 52 actions at 1, labelled
+(``mouthClose`` and ``tongueOut`` on an open jaw, without which they mean nothing), and ``<look>_random.png`` shows
+random people, shots and expressions. Look at them after every change to a look.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageDraw
+from tqdm import tqdm
+
+from semanticface import arkit
+from semanticface.face import HELD_OUT_LOOK, LOOKS, render
+from semanticface.face.sample import sample_coefficients
+from semanticface.files import atomic_path
+
+# Actions that only mean something with another one.
+NEEDS = {"mouthClose": "jawOpen", "tongueOut": "jawOpen"}
+
+
+def sheet(pictures: list[np.ndarray], labels: list[str], columns: int) -> Image.Image:
+    """Pictures in rows, each with a small label in its corner."""
+    size = pictures[0].shape[0]
+    rows = -(-len(pictures) // columns)
+    out = Image.new("RGB", (columns * size, rows * size))
+    draw = ImageDraw.Draw(out)
+    for k, (picture, label) in enumerate(zip(pictures, labels, strict=True)):
+        x, y = k % columns * size, k // columns * size
+        out.paste(Image.fromarray(picture), (x, y))
+        draw.text((x + 4, y + 2), label, fill=(255, 214, 90), stroke_width=1, stroke_fill=(0, 0, 0))
+    return out
+
+
+def actions(look: str, size: int, subject: int | None) -> Image.Image:
+    """The face at rest and with each action at 1."""
+    pictures, labels = [], []
+    for name in ("neutral", *arkit.NAMES):
+        c = np.zeros(arkit.N_ACTIONS, np.float32)
+        if name in arkit.INDEX:
+            c[arkit.INDEX[name]] = 1
+        if name in NEEDS:
+            c[arkit.INDEX[NEEDS[name]]] = 0.7
+        framed = render(c, look=look, subject=subject, size=size, framing="crop")
+        pictures.append(framed.picture)
+        labels.append(f"{name} + {NEEDS[name]}" if name in NEEDS else name)
+    return sheet(pictures, labels, 9)
+
+
+def random_faces(look: str, size: int, count: int, seed: int, columns: int = 8) -> Image.Image:
+    """Random people, shots and expressions."""
+    pictures = []
+    for k in range(seed, seed + count):
+        c = sample_coefficients(np.random.default_rng([k, 1]))
+        pictures.append(render(c, look=look, subject=k, shot=k, size=size).picture)
+    return sheet(pictures, [""] * count, columns)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, default=Path("outputs/contact"), help="folder for the PNG files")
+    parser.add_argument("--look", choices=(*LOOKS, HELD_OUT_LOOK), action="append", help="only this look (repeatable)")
+    parser.add_argument("--size", type=int, default=160, help="of one face in pixels")
+    parser.add_argument("--count", type=int, default=40, help="faces on a random sheet")
+    parser.add_argument("--subject", type=int, help="whose actions to show; left out: the plain average head")
+    parser.add_argument("--seed", type=int, default=0, help="first subject and shot of the random sheet")
+    options = parser.parse_args()
+    for look in tqdm(options.look or (*LOOKS, HELD_OUT_LOOK), desc="looks"):
+        for kind in ("actions", "random"):
+            if kind == "actions":
+                picture = actions(look, options.size, options.subject)
+            else:
+                picture = random_faces(look, options.size, options.count, options.seed)
+            target = options.out / f"{look}_{kind}.png"
+            with atomic_path(target) as temporary:
+                picture.save(temporary)
+            tqdm.write(str(target))
+
+
+if __name__ == "__main__":
+    main()
