@@ -10,6 +10,7 @@ import copy
 import json
 import re
 import tempfile
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -260,7 +261,10 @@ def add_lora(bundle: Bundle, lora: LoraSettings) -> Bundle:
         target_modules=lora_pattern(bundle.model, lora),
         task_type=None,
     )
-    model = peft.get_peft_model(bundle.model, config)
+    with warnings.catch_warnings():
+        # peft asks the model by a name that transformers is about to change.
+        warnings.filterwarnings("ignore", "`is_gradient_checkpointing`", FutureWarning)
+        model = peft.get_peft_model(bundle.model, config)
     return Bundle(model, bundle.processor, bundle.tokenizer, bundle.image_size, bundle.recipe)
 
 
@@ -342,7 +346,10 @@ def _recorded_side(folder: Path) -> int | None:
 def _attach(bundle: Bundle, folder: Path, trainable: bool) -> Any:
     """Put the adapter in ``folder`` on the bundle's model, or raise a ModelError that says why it does not fit."""
     try:
-        model = peft.PeftModel.from_pretrained(bundle.model, folder, is_trainable=trainable, use_safetensors=True)
+        with warnings.catch_warnings():
+            # Missing keys, which peft only warns of, are an error below.
+            warnings.simplefilter("ignore")
+            model = peft.PeftModel.from_pretrained(bundle.model, folder, is_trainable=trainable, use_safetensors=True)
         with safe_open(folder / "adapter_model.safetensors", "pt") as file:
             stored = set(file.keys())
             changes = any(file.get_tensor(key).any() for key in stored if ".lora_B." in key)

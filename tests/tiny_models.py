@@ -11,9 +11,10 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
+import datasets
 import numpy as np
 import torch
-from semanticface.prompts import load_prompt
+from PIL import Image
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import (
     CLIPImageProcessor,
@@ -32,7 +33,9 @@ from transformers import (
 )
 
 from semanticface.answer import format_answer
+from semanticface.dataset import FEATURES
 from semanticface.face.sample import sample_coefficients
+from semanticface.prompts import load_prompt
 from semanticface.semantics import describe
 
 SIDE = {"fast_vlm": 32, "smolvlm": 32, "qwen3_vl": 64}
@@ -64,6 +67,28 @@ def answers(count: int, *, emotion: bool = True) -> list[str]:
     rng = np.random.default_rng(7)
     vectors = [sample_coefficients(rng) for _ in range(count)]
     return [format_answer(vector, describe(vector, emotion=emotion)) for vector in vectors]
+
+
+def faces(folder: Path, rows: int = 8, *, emotion: bool = True, size: int = 48) -> Path:
+    """Save a dataset of noise with real answers: ``rows`` to train on, 2 to validate and 2 to test."""
+    rng = np.random.default_rng(3)
+    columns = ("picture", "coefficients", "subject", "answer", "box")
+    features = datasets.Features({name: FEATURES[name] for name in columns})
+
+    def split(subject: str, count: int) -> datasets.Dataset:
+        vectors = [sample_coefficients(rng) for _ in range(count)]
+        columns = {
+            "picture": [Image.fromarray(rng.integers(0, 256, (size, size, 3), dtype=np.uint8)) for _ in range(count)],
+            "coefficients": vectors,
+            "subject": [subject] * count,
+            "answer": [format_answer(vector, describe(vector, emotion=emotion)) for vector in vectors],
+            "box": [[4.0, 6.0, size - 6.0, size - 4.0]] * count,
+        }
+        return datasets.Dataset.from_dict(columns, features=features)
+
+    splits = {"train": split("a", rows), "validation": split("b", 2), "test": split("c", 2)}
+    datasets.DatasetDict(splits).save_to_disk(str(folder))
+    return folder
 
 
 def _tokenizer(specials: list[str], *, numbers: bool, **named: object) -> PreTrainedTokenizerFast:
