@@ -160,7 +160,7 @@ _DECODER = json.JSONDecoder(object_pairs_hook=_unique, parse_constant=_constant)
 
 
 def _objects(text: str) -> list[dict[str, Any]]:
-    """Return the answers among the JSON objects of a text; braces in prose are passed over, broken objects are errors."""
+    """Return the answers among the JSON objects of a text; braces in prose are passed over, broken JSON is an error."""
     out = []
     position = 0
     while match := _OBJECT_START.search(text, position):
