@@ -21,12 +21,12 @@ import tempfile
 import zipfile
 from pathlib import Path
 
-import numba as nb
 import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
 from semanticface import arkit
+from semanticface.face.raster import shadow_map
 from semanticface.face.types import POINTS
 from semanticface.files import atomic_open
 
@@ -39,11 +39,12 @@ MASKS = ("lips", "inside-mouth", "eyelids", "ears")
 DETAIL_FOLDERS = ("head", "forehead", "eyebrows", "eyes", "nose", "mouth", "cheek", "chin", "ears", "neck")
 SMALLEST = 0.0005
 EYE_RINGS, EYE_SEGMENTS = 12, 20
+SKY_DIRECTIONS = 200
 
 # Base-mesh vertices of the left half's points and of the midline; the right half comes from the mesh's mirror table.
 LEFT_POINTS = {
     "browLeft1": 6983, "browLeft2": 6980, "browLeft3": 6979, "browLeft4": 6981, "browLeft5": 7024,
-    "eyeLeftUpperOuter": 11487, "eyeLeftUpperInner": 11483, "eyeLeftLowerInner": 11481, "eyeLeftLowerOuter": 11477,
+    "eyeLeftUpperInner": 11483, "eyeLeftLowerInner": 11481, "eyeLeftLowerOuter": 11477,
     "lipUpperLeft1": 7215, "lipLowerLeft1": 7239, "lipLowerLeft2": 7165, "lipUpperLeft2": 7171,
     "mouthUpperLeft": 11964, "mouthLowerLeft": 7236,
     "jawLeft1": 11899, "jawLeft2": 7593, "jawLeft3": 7594,
@@ -51,7 +52,7 @@ LEFT_POINTS = {
 MIDDLE_POINTS = {"lipUpper": 455, "lipLower": 496, "mouthUpper": 474, "mouthLower": 493, "chin": 5171}
 # Points picked as the foremost vertex nearest to a place on the base mesh seen from the front (x, y in decimetres).
 PLACED_POINTS = {
-    "eyeLeftOuter": (0.442, 7.283), "eyeLeftInner": (0.172, 7.280),
+    "eyeLeftUpperOuter": (0.392, 7.322), "eyeLeftOuter": (0.442, 7.283), "eyeLeftInner": (0.172, 7.280),
     "noseBridge": (0.0, 7.28), "noseMiddle": (0.0, 7.13), "noseLow": (0.0, 7.02), "noseTip": (0.0, 6.93),
     "noseBase": (0.0, 6.815), "noseWingLeft": (0.172, 6.90), "nostrilLeft": (0.075, 6.845),
     "lipCornerLeft": (0.262, 6.607), "mouthCornerLeft": (0.240, 6.606), "jawLeft4": (0.640, 6.80),
@@ -130,40 +131,24 @@ def sphere() -> tuple[np.ndarray, np.ndarray]:
     return points, np.array(triangles)
 
 
-@nb.njit(cache=True, parallel=False)
-def occlusion(points, normals, vertices, triangles, directions):  # type: ignore[no-untyped-def]
-    """Share of the sky each point sees, [V]; rays leave along ``directions`` on the normal's side."""
-    out = np.ones(len(points))
-    for i in range(len(points)):
-        origin = points[i] + 0.01 * normals[i]
-        total, free = 0.0, 0.0
-        for d in directions:
-            cosine = d[0] * normals[i, 0] + d[1] * normals[i, 1] + d[2] * normals[i, 2]
-            if cosine <= 0.05:
-                continue
-            total += cosine
-            blocked = False
-            for t in triangles:
-                a, e1, e2 = vertices[t[0]], vertices[t[1]] - vertices[t[0]], vertices[t[2]] - vertices[t[0]]
-                p = np.array((d[1] * e2[2] - d[2] * e2[1], d[2] * e2[0] - d[0] * e2[2], d[0] * e2[1] - d[1] * e2[0]))
-                det = e1[0] * p[0] + e1[1] * p[1] + e1[2] * p[2]
-                if abs(det) < 1e-12:
-                    continue
-                s = origin - a
-                u = (s[0] * p[0] + s[1] * p[1] + s[2] * p[2]) / det
-                if u < 0 or u > 1:
-                    continue
-                q = np.array((s[1] * e1[2] - s[2] * e1[1], s[2] * e1[0] - s[0] * e1[2], s[0] * e1[1] - s[1] * e1[0]))
-                v = (d[0] * q[0] + d[1] * q[1] + d[2] * q[2]) / det
-                if v < 0 or u + v > 1:
-                    continue
-                if 0.005 < (e2[0] * q[0] + e2[1] * q[1] + e2[2] * q[2]) / det < 2.0:
-                    blocked = True
-                    break
-            if not blocked:
-                free += cosine
-        out[i] = free / max(total, 1e-9)
-    return out
+def occlusion(points: np.ndarray, normals: np.ndarray, triangles: np.ndarray) -> np.ndarray:
+    """Share of the sky each point sees, [V]: a cosine-weighted mean over one shadow map per direction."""
+    k = np.arange(SKY_DIRECTIONS) + 0.5
+    polar, azimuth = np.arccos(1 - 2 * k / len(k)), np.pi * (1 + 5**0.5) * k
+    directions = np.stack([np.cos(azimuth) * np.sin(polar), np.sin(azimuth) * np.sin(polar), np.cos(polar)], 1)
+    points, casts = points.astype(np.float32), np.ones(len(triangles), bool)
+    free, total = np.zeros(len(points)), np.full(len(points), 1e-9)
+    for d in tqdm(directions.astype(np.float32), desc="ambient occlusion"):
+        right = np.cross([0, 1, 0] if abs(d[1]) < 0.9 else [1, 0, 0], d).astype(np.float32)
+        right /= np.linalg.norm(right)
+        up = np.cross(d, right).astype(np.float32)
+        depth = shadow_map(points, triangles, casts, right, up, d, 512, 3.2)
+        texel = np.clip(((points @ np.stack([right, up], 1)) / 3.2 + 1) * 256, 0, 511).astype(int)
+        cosine = normals @ d
+        weight = np.where(cosine > 0.05, cosine, 0)
+        free += weight * (depth[texel[:, 1], texel[:, 0]] <= points @ d + 0.02)
+        total += weight
+    return free / total
 
 
 def vertex_normals(vertices: np.ndarray, triangles: np.ndarray) -> np.ndarray:
@@ -291,13 +276,9 @@ def build(wheel: Path) -> dict[str, np.ndarray]:
         arrays = sparse([deltas[k] for k in moving])
         out[f"{kind}_offsets"], out[f"{kind}_rows"], out[f"{kind}_deltas"] = arrays
 
-    solid = head.triangles[np.isin(head.part[head.triangles[:, 0]], (SKIN,))]
-    normals = vertex_normals(head.vertices, head.triangles)
-    k = np.arange(160) + 0.5
-    polar, azimuth = np.arccos(1 - 2 * k / len(k)), np.pi * (1 + 5**0.5) * k
-    directions = np.stack([np.cos(azimuth) * np.sin(polar), np.sin(azimuth) * np.sin(polar), np.cos(polar)], 1)
-    print("ambient occlusion: about a minute", flush=True)
-    sky = occlusion(head.vertices, normals, head.vertices, solid.astype(np.int64), directions)
+    solid = head.triangles[head.part[head.triangles[:, 0]] == SKIN].astype(np.int32)
+    centred = head.vertices - [0, 6.95, 0.45]
+    sky = occlusion(centred, vertex_normals(head.vertices, head.triangles), solid)
     sky = (sky + sky[out["mirror"]]) / 2
     out["sky"] = (np.clip(sky, 0, 1) * 255).round().astype(np.uint8)
     return out

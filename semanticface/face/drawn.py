@@ -46,7 +46,7 @@ def _view(neutral: Shape, style: Style, shot: int | None, size: int, framing: Fr
 
 def _face_extent(neutral: Shape, style: Style, view: View) -> np.ndarray:
     """Pixels that bound the face from brow tops to chin and cheek to cheek."""
-    tops = np.concatenate(neutral.brows) + (0.0, style.brow_weight / 2)
+    tops = np.concatenate(neutral.brows) + np.array([0.0, style.brow_weight / 2])
     return np.concatenate([view.on_face(tops, 0.03), view.contour(neutral.outline[3:14])])
 
 

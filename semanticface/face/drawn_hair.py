@@ -99,7 +99,7 @@ def hair(painter: Painter) -> None:
     height = min(style.brow_y + 0.44, crown - 0.2)
     line = {
         "fringe": [(-0.93, 0.25), (-0.86, height - 0.2), (-0.5, height - 0.16), (-0.3, height - 0.08),
-                   (0.0, height - 0.18), (0.3, height - 0.08), (0.55, height - 0.17), (0.86, height - 0.2), (0.93, 0.25)],
+                   (0.0, height - 0.18), (0.3, height - 0.08), (0.6, height - 0.17), (0.86, height - 0.2), (0.93, 0.25)],
         "parted": [(-0.94, 0.2), (-0.88, 0.6 * height), (-0.35, height + 0.12), (0.1, height), (0.6, height - 0.12),
                    (0.9, 0.5 * height), (0.94, 0.2)],
         "widow": [(-0.95, 0.25), (-0.8, height - 0.1), (-0.45, height + 0.16), (0.0, height - 0.12),
@@ -116,7 +116,7 @@ def hair(painter: Painter) -> None:
     _paint(painter, band(far, view.contour(_on_head(hairline))), 1.0, 0.75 if kind == "buzz" else 1.0)
     if kind == "curly":
         rng = np.random.default_rng(style.detail_seed)
-        for x, y in np.concatenate([outer, hairline[1:-1] + (0.0, 0.1)]):
+        for x, y in np.concatenate([outer, hairline[1:-1] + np.array([0.0, 0.1])]):
             centre = (
                 view.contour(_on_head(np.array([[x, max(y, 0.3)]])))[0]
                 if abs(x) < 0.6
@@ -165,8 +165,8 @@ def beard(painter: Painter) -> None:
         rim = view.contour(shape.outline[4:13])
         (left, left_y), (right, right_y) = mouth.inner_upper[-1].tolist(), mouth.inner_upper[0].tolist()
         inner = np.array(
-            [(-0.93, -0.3), (-0.72, -0.5), (right - 0.1, right_y + 0.12), (0.0, mouth.outer_upper[6, 1] + 0.06),
-             (left + 0.1, left_y + 0.12), (0.72, -0.5), (0.93, -0.3)]
+            [(0.97, -0.22), (0.80, -0.50), (left + 0.13, left_y + 0.1), (0.0, mouth.outer_upper[6, 1] + 0.06),
+             (right - 0.13, right_y + 0.1), (-0.80, -0.50), (-0.97, -0.22)]
         )  # fmt: skip
         painter.fill(band(rim, view.on_face(inner)), style.hair_colour, 0.28 if kind == "stubble" else 0.85)
     if kind == "goatee":

@@ -57,8 +57,7 @@ def smooth(points: np.ndarray, closed: bool = False) -> skia.Path:
         padded = np.concatenate([points[-1:], points, points[:2]])
     else:
         padded = np.concatenate([points[:1], points, points[-1:]])
-    ends = padded[2:-1] if not closed else padded[2:-1]
-    starts = padded[1:-2]
+    starts, ends = padded[1:-2], padded[2:-1]
     first = (starts + (ends - padded[:-3]) / 6.0).tolist()
     second = (ends - (padded[3:] - starts) / 6.0).tolist()
     path = skia.Path()
@@ -162,7 +161,7 @@ class Painter:
             if strength > 0.02:
                 self.disc(apple, radius, style.blush, strength)
             if puff > 0.03:
-                light = apple + (sign * 0.05, 0.06)
+                light = apple + np.array([sign * 0.05, 0.06])
                 self.disc(light, 0.35 * radius, shade(style.skin, 1.25), 0.8 * puff)
                 x, y = sign * (0.47 + 0.02 * puff), -0.60
                 self.face_line([(x + sign * 0.05, y + 0.2), (x, y + 0.02), (x + sign * 0.05, y - 0.17)], puff)
@@ -180,7 +179,7 @@ class Painter:
         chin_x, chin_y = shape.chin.tolist()
         forward, shrug = self.value("jawForward"), self.value("mouthShrugLower")
         if forward > 0.03:
-            self.disc(shape.chin - (0.0, 0.02), 0.20, shade(style.skin, 1.18), 0.7 * forward, 0.1)
+            self.disc(shape.chin + np.array([0.0, 0.03]), 0.15, shade(style.skin, 1.18), 0.7 * forward, 0.1)
             self.face_line(
                 [(chin_x - 0.3, chin_y + 0.02), (chin_x - 0.2, chin_y - 0.1), (chin_x, chin_y - 0.15),
                  (chin_x + 0.2, chin_y - 0.1), (chin_x + 0.3, chin_y + 0.02)],
@@ -208,7 +207,7 @@ class Painter:
     def eye(self, eye: Eye, name: str, sign: float) -> None:
         style, view = self.style, self.view
         upper, lower, socket = view.on_face(eye.upper), view.on_face(eye.lower), view.on_face(eye.socket)
-        lid = shade(style.skin, 0.82 if luminance(style.skin) > 0.3 else 0.7)
+        lid = shade(style.skin, 0.86 if luminance(style.skin) > 0.3 else 0.7)
         self.fill(band(socket, upper), lid)
         opening = band(upper, lower)
         height = float((eye.upper[4] - eye.lower[4])[1])
@@ -219,7 +218,7 @@ class Painter:
             self.disc(eye.iris, style.iris_size, style.iris, 1.0)
             self.disc(eye.iris, 0.55 * style.iris_size, (0.03, 0.03, 0.04), 1.0)
             self.disc(
-                eye.iris + (0.3 * style.iris_size, 0.35 * style.iris_size),
+                eye.iris + style.iris_size * np.array([0.3, 0.35]),
                 0.24 * style.iris_size,
                 (1.0, 1.0, 1.0),
                 0.9,
@@ -232,7 +231,7 @@ class Painter:
         self.stroke(smooth(upper), style.ink, style.lashes * style.line)
         if style.lash_flick:
             corner = eye.upper[-1]
-            flick = np.array([eye.upper[-2], corner, corner + (sign * 0.07, 0.05)])
+            flick = np.array([eye.upper[-2], corner, corner + np.array([sign * 0.07, 0.05])])
             self.stroke(smooth(view.on_face(flick)), style.ink, style.lashes * style.line)
         squint = self.value(f"eyeSquint{name}")
         below = eye.lower - (0.0, 0.055)
@@ -302,17 +301,20 @@ class Painter:
             smile, raised = self.value(f"mouthSmile{name}"), self.value(f"mouthUpperUp{name}")
             sneer, frown = self.value(f"noseSneer{name}"), self.value(f"mouthFrown{name}")
             self.face_line(
-                [(wing_x + sign * 0.06, wing_y + 0.02), (0.5 * (wing_x + x) + sign * 0.15, 0.5 * (wing_y + y) + 0.03),
-                 (x + sign * 0.11, y + 0.05 - 0.10 * smile)],
+                [
+                    (wing_x + sign * 0.05, wing_y + 0.03),
+                    (0.4 * wing_x + 0.6 * x + sign * 0.13, 0.45 * (wing_y + y) + 0.1 * y + 0.08),
+                    (x + sign * 0.15, y - 0.02 - 0.08 * smile),
+                ],
                 max(0.85 * raised, 0.8 * smile, 0.75 * sneer),
-            )  # fmt: skip
+            )
             self.face_line([(x + sign * 0.05, y + 0.07), (x + sign * 0.09, y), (x + sign * 0.06, y - 0.06)], smile, 1.0)
             self.face_line(
                 [(x + sign * 0.02, y - 0.06), (x + sign * 0.06, y - 0.14), (x + sign * 0.05, y - 0.22)], frown
             )
             dimple = self.value(f"mouthDimple{name}")
             self.face_line(
-                [(x + sign * 0.055, y + 0.09), (x + sign * 0.10, y + 0.01), (x + sign * 0.065, y - 0.07)], dimple, 1.5
+                [(x + sign * 0.055, y + 0.09), (x + sign * 0.10, y + 0.01), (x + sign * 0.065, y - 0.07)], dimple, 1.2
             )
             if dimple > 0.03:
                 self.disc(np.array([x + sign * 0.17, y + 0.02]), 0.05, shade(style.skin, 0.72), 0.8 * dimple)
@@ -380,10 +382,10 @@ class Painter:
             # A lip rolled in leaves a swollen edge of skin and a furrow beyond it.
             bulge = np.clip(1.0 - np.linspace(-1, 1, 13) ** 2, 0, 1)
             edge = curve + np.stack([np.zeros(13), up * (0.03 + 0.055 * bulge)], axis=-1)
+            if roll > 0.03:
+                swollen = band(self.view.on_face(edge, out), self.view.on_face(curve, out))
+                self.fill(swollen, shade(self.style.skin, 0.86), 0.8 * roll)
             self.face_line([tuple(p) for p in edge[2:-2:2].tolist()], roll, 0.9, out)
-            for i in (3, 5, 7, 9):
-                x, y = curve[i].tolist()
-                self.face_line([(x, y + up * 0.02), (x * 1.03, y + up * 0.055)], roll, 0.6, out)
         for i, lean in ((4, -0.02), (6, 0.0), (8, 0.02)):
             for curve, up in ((mouth.outer_upper, 1.0), (mouth.outer_lower, -1.0)):
                 x, y = curve[i].tolist()

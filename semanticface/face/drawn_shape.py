@@ -97,7 +97,7 @@ def _smoothstep(t: np.ndarray, low: float, high: float) -> np.ndarray:
 
 def outline_of(style: Style, value: Callable[[str], float]) -> np.ndarray:
     """Return the head's contour, float[17, 3]; index 0 is the crown and 8 the chin."""
-    drop = 0.52 * value("jawOpen")
+    drop = 0.45 * value("jawOpen")
     aside = 0.26 * (value("jawLeft") - value("jawRight"))
     forward, puff = value("jawForward"), value("cheekPuff")
     chin_y = style.chin_y
@@ -142,7 +142,7 @@ def _eye(style: Style, value: Callable[[str], float], name: str, sign: float) ->
     profile = np.clip(1.0 - _EYE_T**2, 0.0, 1.0) ** _EYE_POWER[style.eye_kind]
     across = style.eye_x + _EYE_T * style.eye_width
     tilt = style.eye_y + style.eye_tilt * _EYE_T
-    below = height * (0.9 - 1.12 * squint - 0.28 * cheek + 0.12 * wide - 0.1 * down)
+    below = height * (0.9 - 0.95 * squint - 0.28 * cheek + 0.12 * wide - 0.1 * down)
     above = height * (1.0 + 0.55 * wide + 0.12 * up - 0.32 * down - 0.15 * squint)
     above = max(above, -below + 0.1 * height)
     above += (-below - above) * blink
@@ -166,7 +166,7 @@ def _brow(style: Style, value: Callable[[str], float], name: str, sign: float) -
     x = 0.19 + t * style.brow_length - 0.08 * down * (1.0 - t)
     y = style.brow_y + style.brow_arch * np.sin(np.pi * (0.15 + 0.75 * t)) + style.brow_slope * (t - 0.5)
     y -= down * (0.19 - 0.10 * t) + 0.05 * value(f"noseSneer{name}") * (1.0 - t)
-    y += inner * (0.25 * (1.0 - t) ** 1.4 - 0.03 * t) + outer * 0.25 * _smoothstep(t, 0.05, 0.75)
+    y += inner * (0.21 * (1.0 - t) ** 1.4 - 0.03 * t) + outer * 0.21 * _smoothstep(t, 0.05, 0.75)
     return np.stack([sign * x, y], axis=-1)
 
 
@@ -197,13 +197,13 @@ def _mouth(style: Style, value: Callable[[str], float]) -> Mouth:
     line = line + corner * (sided("mouthSmile", 0.24) - sided("mouthFrown", 0.22) - sided("mouthStretch", 0.03))
     line = line - 0.04 * arch * sided("mouthSmile") + 0.03 * arch * sided("mouthFrown")
     line = line + 0.06 * (value("mouthLeft") - value("mouthRight")) * t
-    line = line + 0.10 * shrug_lower * arch - 0.30 * close - 0.05 * (jaw - close) * corner
+    line = line + (0.10 * shrug_lower + 0.05 * shrug_upper) * arch - 0.26 * close - 0.05 * (jaw - close) * corner
 
     # What parts the lips, above and below the line where they meet.
     side_bump = np.clip(1.0 - (reach - 0.45) ** 2 / 0.42, 0.0, 1.0)
-    part_up = sided("mouthUpperUp", 0.17 * side_bump) + 0.11 * funnel * arch + 0.05 * shrug_upper * arch
+    part_up = sided("mouthUpperUp", 0.17 * side_bump) + 0.11 * funnel * arch
     part_up = part_up * (1.0 - 0.6 * roll_upper)
-    part_down = 0.58 * (jaw - close) * arch**0.75 + sided("mouthLowerDown", 0.18 * side_bump) + 0.11 * funnel * arch
+    part_down = 0.50 * (jaw - close) * arch**0.75 + sided("mouthLowerDown", 0.18 * side_bump) + 0.11 * funnel * arch
     part_down = part_down + 0.10 * tongue * arch
     part_down = part_down * (1.0 - 0.35 * roll_lower) - (0.05 * forward + 0.06 * roll_lower * (1 - jaw)) * arch
     inner_upper = line + part_up
@@ -212,7 +212,7 @@ def _mouth(style: Style, value: Callable[[str], float]) -> Mouth:
     bow = np.interp(reach, [0.0, 0.25, 0.6, 1.0], [0.82, 1.0, 0.68, 0.0])
     plump = 1.0 + 0.45 * funnel + 0.5 * pucker
     flat = (1.0 - 0.55 * press) * (1.0 - sided("mouthStretch", 0.35)) * (1.0 - sided("mouthDimple", 0.25))
-    upper = style.upper_lip * bow * plump * flat * (1.0 - 0.92 * roll_upper) + 0.09 * shrug_upper * arch**2
+    upper = style.upper_lip * bow * plump * flat * (1.0 - 0.92 * roll_upper) + 0.10 * shrug_upper * arch**2
     lower = style.lower_lip * arch**0.6 * plump * flat * (1.0 - 0.92 * roll_lower)
     lower = lower * (1.0 + 0.45 * shrug_lower + 0.35 * forward)
     outer_upper = inner_upper + upper + 0.10 * close * arch
@@ -226,7 +226,7 @@ def _mouth(style: Style, value: Callable[[str], float]) -> Mouth:
         np.stack([lower_x, inner_lower], axis=-1),
         np.stack([lower_x, outer_lower], axis=-1),
         upper_teeth=style.mouth_y - 0.03,
-        lower_teeth=style.mouth_y - 0.07 - 0.50 * jaw + 0.06 * forward,
+        lower_teeth=style.mouth_y - 0.07 - 0.43 * jaw + 0.06 * forward,
         jaw_x=jaw_x,
         tongue=float(inner_lower.min() - 0.06 - 0.30 * tongue) if tongue > 0.02 else None,
         forward=0.05 + 0.14 * max(funnel, pucker),

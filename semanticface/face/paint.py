@@ -37,7 +37,7 @@ def brow(table, amounts, x, y):  # type: ignore[no-untyped-def]
         return 0.0
     lean = ax * 0.8 - (y - middle) * (1.1 - 1.0 * t)
     strand = noise(table, lean * 170, (y - middle) * 26 + t * 6, amounts[look.SEED] + x)
-    return cover * amounts[look.BROW_DENSE] * (0.55 + 0.75 * smooth(0.25, 0.75, strand))
+    return cover * amounts[look.BROW_DENSE] * (0.66 + 0.5 * smooth(0.25, 0.75, strand))
 
 
 @nb.njit(cache=True, nogil=True, fastmath=True)

@@ -91,7 +91,7 @@ def shade(  # type: ignore[no-untyped-def]
                         # Lips turn inwards: where they meet it is dark.
                         open_sky = max(open_sky, 0.12)
                     cloth_line = -1.22 + amounts[23] - 0.35 * smooth(0.2, 0.9, z) * (1.0 if amounts[23] < 0.05 else 0.2)
-                    cloth_line += 0.12 * smooth(0.3, 1.2, abs(x))
+                    cloth_line += 0.9 * smooth(0.65, 1.1, abs(x))
                     if y < cloth_line:
                         kind = CLOTH
                         wrap = 0.0

@@ -22,12 +22,18 @@ SKIN, EYE_LEFT, EYE_RIGHT, UPPER_TEETH, LOWER_TEETH, TONGUE, LASHES = range(7)
 
 # Degrees an eyeball turns at coefficient 1; the pack's own gaze targets turn it by 10-15 only.
 GAZE_OUT, GAZE_IN, GAZE_UP, GAZE_DOWN = 30.0, 30.0, 22.0, 25.0
+# Targets that move less than faces do at the action's full strength, and by how much more they are blended here.
+GAINS = {
+    "eyeSquint": 1.2, "browInnerUp": 1.4, "browOuterUp": 1.2, "mouthStretch": 1.35, "mouthDimple": 1.2, "noseSneer": 1.35,
+    "cheekSquint": 1.15, "mouthFrown": 1.15,
+}  # fmt: skip
 ORIGIN = np.array([0.0, 6.95, 0.45], np.float32)
 ANCESTRIES = ("african", "asian", "caucasian")
 _AGES = ("baby", "child", "young", "old")
 _GAZE_COLUMNS = [
     [arkit.INDEX[f"eyeLook{way}{side}"] for way in ("Out", "In", "Up", "Down")] for side in ("Left", "Right")
 ]
+_GAINS = np.array([GAINS.get(n.removesuffix("Left").removesuffix("Right"), 1.0) for n in arkit.NAMES])
 _LID_COLUMNS = [
     [arkit.INDEX[f"eye{a}{side}"] for a in ("Blink", "LookDown", "LookUp", "Squint", "Wide")]
     for side in ("Left", "Right")
@@ -235,8 +241,8 @@ class Rig:
 
     @staticmethod
     def _lid_weights(coefficients: np.ndarray) -> np.ndarray:
-        """Blend weights: as the coefficients, but a lid that is shut cannot be pulled further by gaze or squint."""
-        weights = coefficients.astype(np.float64, copy=True)
+        """Blend weights: the coefficients times ``GAINS``, but a lid that is shut cannot be pulled further by gaze or squint."""
+        weights = coefficients * _GAINS
         for blink, down, up, squint, wide in _LID_COLUMNS:
             open_ = 1 - coefficients[..., blink]
             weights[..., down] *= open_

@@ -81,7 +81,7 @@ def background(shot: int | None, size: int) -> np.ndarray:
     rng = np.random.default_rng([shot, 23])
     small = 72
     kind = rng.choice(["gradient", "noise", "shapes", "room", "plain"], p=[0.2, 0.17, 0.25, 0.26, 0.12])
-    tone = rng.uniform(10, 245, 3) if rng.random() < 0.35 else rng.uniform(15, 235) + rng.normal(0, 22, 3)
+    tone = rng.uniform(10, 245, 3) if rng.random() < 0.15 else rng.uniform(15, 235) + rng.normal(0, 22, 3)
     other = np.clip(tone * rng.uniform(0.3, 1.5) + rng.normal(0, 30, 3), 0, 255)
     angle = rng.uniform(0, 2 * np.pi)
     y, x = np.mgrid[0:small, 0:small] / (small - 1) - 0.5
@@ -91,7 +91,8 @@ def background(shot: int | None, size: int) -> np.ndarray:
     if kind == "noise":
         total = np.zeros((small, small, 3))
         for cells in (3, 6, 12, 24):
-            layer = Image.fromarray(rng.integers(0, 256, (cells, cells, 3), dtype=np.uint8))
+            grain = rng.integers(0, 256, (cells, cells, 1)) + rng.integers(-60, 61, (cells, cells, 3))
+            layer = Image.fromarray(np.clip(grain, 0, 255).astype(np.uint8))
             total += np.asarray(layer.resize((small, small), Image.Resampling.BICUBIC), float) / cells**0.6
         total = (total - total.mean()) / total.std() * rng.uniform(12, 50)
         picture = Image.fromarray(np.clip(np.asarray(picture, float) + total, 0, 255).astype(np.uint8))
