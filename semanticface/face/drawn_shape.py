@@ -215,7 +215,7 @@ def _mouth(style: Style, value: Callable[[str], float]) -> Mouth:
     upper = style.upper_lip * bow * plump * flat * (1.0 - 0.92 * roll_upper) + 0.10 * shrug_upper * arch**2
     lower = style.lower_lip * arch**0.6 * plump * flat * (1.0 - 0.92 * roll_lower)
     lower = lower * (1.0 + 0.45 * shrug_lower + 0.35 * forward)
-    outer_upper = inner_upper + upper + 0.10 * close * arch
+    outer_upper = inner_upper + upper + 0.05 * close * arch
     outer_lower = inner_lower - lower
     lower_x = x + jaw_x * arch**0.5
     upper_x = x + 0.25 * jaw_x * arch
