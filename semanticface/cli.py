@@ -208,7 +208,7 @@ def _positive(text: str) -> int:
 
 
 def _size(text: str) -> int:
-    return _whole(text, 32, 4096)
+    return _whole(text, 32, 2048)
 
 
 def _seed(text: str) -> int:
@@ -237,7 +237,7 @@ def _predict(options: argparse.Namespace) -> int:
     from semanticface.picture import expand
 
     if options.out is not None:
-        tables.check_suffix(options.out)
+        tables.check_target(options.out)
     if options.report is not None and Path(options.report).suffix.lower() != ".html":
         raise SemanticFaceError(f"{options.report}: a report is a web page. End its name in .html.")
     pictures = expand(options.pictures)

@@ -20,6 +20,7 @@ import numpy as np
 from PIL import Image
 
 from semanticface import __version__, arkit
+from semanticface.agreement import agreement
 from semanticface.crop import Box, crop_face
 from semanticface.errors import PictureError
 from semanticface.face import render
@@ -167,6 +168,26 @@ def write_prediction_report(path: str | os.PathLike[str], predictions: Sequence[
     write_report(path, "What the faces do", [shown], recipe={"model": model})
 
 
+def selections(errors: np.ndarray, count: int, seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Choose rows to show: the worst, the best and random ones, no row twice.
+
+    Args:
+        errors: float[N]; NaN, an invalid answer, is worse than any error.
+        count: rows in each selection, fewer where there are not enough.
+        seed: draws the random rows.
+
+    Returns:
+        Three arrays of row numbers: worst first, best first, random in order.
+    """
+    order = np.argsort(errors, kind="stable")  # NaN comes last
+    count = min(count, -(-len(errors) // 3))
+    worst, best = order[::-1][:count], order[: min(count, len(errors) - count)]
+    best = best[~np.isnan(errors[best])]
+    rest = np.setdiff1d(np.arange(len(errors)), np.concatenate([worst, best]))
+    drawn = np.random.default_rng(seed).choice(rest, min(count, len(rest)), replace=False)
+    return worst, best, np.sort(drawn)
+
+
 def _count(number: int, noun: str) -> str:
     return f"{number} {noun}{'' if number == 1 else 's'}"
 
@@ -194,7 +215,7 @@ def _figures(section: Figures) -> Iterator[str]:
         )
         way = "↓" if figure.better == "lower" else "↑"
         yield f'<tr><th scope="row">{escape(figure.label)} <span class="way">{way}</span></th>{cells}</tr>\n'
-    yield f'</tbody></table></div>\n<p class="quiet">{escape(caption(last))} ↓ lower is better, ↑ higher.</p>'
+    yield f'</tbody></table></div>\n<p class="quiet checked">{escape(caption(last))} ↓ lower is better, ↑ higher.</p>'
     for heading, key in (("By region", "per_region"), ("By action", "per_action")):
         yield f"<details><summary>{heading}</summary>{_breakdown(last['model'][key])}</details>\n"
     yield "</div>\n"
@@ -235,7 +256,9 @@ def _samples(section: Samples) -> Iterator[str]:
         if sample.note:
             yield f'<p class="quiet">{escape(sample.note)}</p>\n'
         if sample.predicted is not None:
-            words = _explanation(sample.analysis) if sample.analysis is not None else ""
+            words = ""
+            if sample.analysis is not None:
+                words = _explanation(sample.analysis) + _checked(sample.analysis, sample.predicted, sample.truth)
             yield f'<div class="split"><div>{words}</div><div>{_bars(sample.predicted, sample.truth)}</div></div>\n'
         yield "</article>\n"
 
@@ -248,7 +271,7 @@ def _pictures(sample: Sample) -> list[str]:
             out.append(_figure(_image(crop_face(sample.picture, sample.box, _HEAD_SIDE), "face"), "what the model saw"))
     for coefficients, name in ((sample.truth, "truth"), (sample.predicted, "prediction")):
         if coefficients is not None:
-            head = Image.fromarray(render(coefficients, subject=None, size=_HEAD_SIDE).picture)
+            head = Image.fromarray(render(coefficients, subject=None, size=_HEAD_SIDE, framing="crop").picture)
             out.append(_figure(_image(head, name), f"{name} on the plain head"))
     return out
 
@@ -286,6 +309,20 @@ def _explanation(analysis: Analysis) -> str:
         out.append(f"<dt>{escape(region)}</dt><dd{still}>{escape(words)}</dd>")
     out.append(f"<dt>symmetry</dt><dd>{escape(analysis.symmetry)}</dd></dl>")
     return "".join(out)
+
+
+def _checked(analysis: Analysis, predicted: np.ndarray, truth: np.ndarray | None) -> str:
+    """Return a sentence on how far the words hold, for the truth where it is known."""
+    measure, whose = (predicted, "its own numbers") if truth is None else (truth, "the truth")
+    found = agreement(analysis, measure)
+    claims = len(found.holds) + len(found.contradicts)
+    out = f"{len(found.holds)} of {_count(claims, 'claim')} in these words hold for {whose}."
+    wrong = list(dict.fromkeys(claim.text for claim in found.contradicts))
+    if wrong:
+        out += f" Not so: {'; '.join(wrong)}."
+    if found.omits:
+        out += f" Left out: {', '.join(found.omits)}."
+    return f'<p class="quiet checked">{escape(out)}</p>'
 
 
 def _bars(predicted: np.ndarray, truth: np.ndarray | None) -> str:

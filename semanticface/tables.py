@@ -153,9 +153,9 @@ def write(path: str | os.PathLike[str], outcomes: Iterable[Outcome]) -> None:
     The CSV has the columns ``COLUMNS``; a failed picture keeps its row, with its 52 cells empty.
 
     Raises:
-        SemanticFaceError: another suffix, or the system refuses to write.
+        SemanticFaceError: another suffix, a folder of that name, or the system refuses to write.
     """
-    suffix = check_suffix(path)
+    suffix = check_target(path)
     # backslashreplace: file names that are not Unicode must not stop the table.
     with atomic_open(path, newline="", errors="backslashreplace") as file:
         if suffix == ".jsonl":
@@ -169,15 +169,17 @@ def write(path: str | os.PathLike[str], outcomes: Iterable[Outcome]) -> None:
             table.writerow([re.sub(r"[\r\n]+", " ", outcome.image), *values])
 
 
-def check_suffix(path: str | os.PathLike[str]) -> str:
+def check_target(path: str | os.PathLike[str]) -> str:
     """Return the suffix of a table to be written, ``.csv`` or ``.jsonl``.
 
     Raises:
-        SemanticFaceError: any other suffix.
+        SemanticFaceError: any other suffix, or the name of a folder.
     """
     suffix = Path(path).suffix.lower()
     if suffix not in SUFFIXES:
         raise SemanticFaceError(f"{path}: cannot tell the form of the output. End its name in .jsonl or .csv.")
+    if Path(path).is_dir():
+        raise SemanticFaceError(f"{path}: is a folder. Choose another name for the output.")
     return suffix
 
 
