@@ -1,0 +1,240 @@
+"""Pictures in, predictions out: the one public entry for inference.
+
+A ``Prediction`` comes back for every picture, in order: either 52 coefficients with their analysis, or a status that
+says in a word, and a reason that says in a sentence, why there are none. Answers are decoded under the grammar of
+``semanticface.decode``, so no model, however badly trained, can give a malformed one.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from PIL import Image
+
+from semanticface.answer import parse_answer
+from semanticface.arkit import by_name
+from semanticface.collate import prompt_inputs
+from semanticface.crop import Box, crop_face, find_faces
+from semanticface.decode import AnswerDecoder, Readout
+from semanticface.errors import AnswerError, PictureError
+from semanticface.model import Bundle, load_trained
+from semanticface.picture import load_picture
+from semanticface.prompts import load_prompt
+from semanticface.semantics import Analysis
+
+Picture = str | Path | bytes | Image.Image
+Crop = Literal["auto", "none"] | Box
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, eq=False)
+class Prediction:
+    """What a model says of one picture.
+
+    Attributes:
+        image: the picture's path, or ``picture 3`` for the third of those given as bytes or images.
+        status: ``ok``, or why there is no answer in a word: a code of ``PictureError`` (``missing``, ``damaged``, ...),
+            ``no_face``, ``model_failed`` or ``invalid_answer``.
+        reason: why there is no answer, in a sentence with the fix; empty when there is one.
+        coefficients: float32[52] in [0, 1], project order; None unless ``ok``.
+        analysis: the explanation; None unless ``ok``.
+        text: the answer as the model wrote it; empty where it was not asked.
+        box: where in the upright picture the model looked; None where it was not asked.
+        note: what is worth knowing of a good answer, such as further faces in the picture; mostly empty.
+    """
+
+    image: str
+    status: str
+    reason: str = ""
+    coefficients: np.ndarray | None = None
+    analysis: Analysis | None = None
+    text: str = ""
+    box: Box | None = None
+    note: str = ""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the JSON form: always image, status, coefficients by action name, analysis; the rest where it is."""
+        out: dict[str, Any] = {"image": self.image, "status": self.status}
+        if self.reason:
+            out["reason"] = self.reason
+        if self.note:
+            out["note"] = self.note
+        if self.box is not None:
+            corners = (self.box.x0, self.box.y0, self.box.x1, self.box.y1)
+            out["box"] = [round(corner, 2) for corner in corners]
+        if self.coefficients is None:
+            out["coefficients"] = None
+        else:
+            out["coefficients"] = {name: round(value, 4) for name, value in by_name(self.coefficients).items()}
+        out["analysis"] = None if self.analysis is None else self.analysis.to_dict()
+        if self.text and self.status != "ok":
+            out["text"] = self.text
+        return out
+
+
+@dataclass(frozen=True)
+class _Look:
+    """One picture ready for the model: the crop, where it was cut, and which place it has in the input."""
+
+    image: str
+    index: int
+    crop: Image.Image
+    box: Box
+    note: str
+
+
+class Predictor:
+    """A model that reads faces.
+
+    Args:
+        bundle: the model; its recipe names the prompt, the readout and whether answers speak of emotion.
+        readout: how numbers are read, ``greedy`` or ``mean`` (see ``semanticface.decode``); None takes the recipe's.
+
+    Raises:
+        ModelError: answers cannot be decoded with the model's tokenizer.
+    """
+
+    def __init__(self, bundle: Bundle, *, readout: Readout | None = None) -> None:
+        recipe = bundle.recipe
+        self.bundle = bundle
+        self.prompt = load_prompt(recipe["prompt"]["name"], emotion=recipe["emotion"])
+        if self.prompt.sha256 != recipe["prompt"]["sha256"]:
+            _log.warning(
+                "the prompt %s is not the text this model was trained with (version %s, now %s): answers may suffer",
+                self.prompt.name,
+                recipe["prompt"]["version"],
+                self.prompt.version,
+            )
+        self.decoder = AnswerDecoder(bundle.tokenizer, emotion=recipe["emotion"], readout=readout or recipe["readout"])
+
+    @classmethod
+    def from_pretrained(
+        cls, path_or_id: str | Path = "nano", *, device: str | None = None, readout: Readout | None = None
+    ) -> Predictor:
+        """Load ``nano``, a model or adapter folder, or a model from the hub.
+
+        Args:
+            path_or_id: what ``model.load_trained`` takes.
+            device: such as ``cpu`` or ``cuda``; None takes a GPU where there is one.
+            readout: as in the class.
+
+        Raises:
+            ModelError: anything about the model that is missing, damaged or unsafe.
+            ConfigError: the device is not there.
+        """
+        return cls(load_trained(path_or_id, device=device or "auto"), readout=readout)
+
+    def __call__(
+        self,
+        pictures: Iterable[Picture],
+        *,
+        batch_size: int = 16,
+        crop: Crop = "auto",
+        temperature: float = 0.0,
+        seed: int = 0,
+    ) -> list[Prediction]:
+        """Return one prediction for each picture, in order; arguments as in ``stream``."""
+        return list(self.stream(pictures, batch_size=batch_size, crop=crop, temperature=temperature, seed=seed))
+
+    def stream(
+        self,
+        pictures: Iterable[Picture],
+        *,
+        batch_size: int = 16,
+        crop: Crop = "auto",
+        temperature: float = 0.0,
+        seed: int = 0,
+    ) -> Iterator[Prediction]:
+        """Yield one prediction for each picture, in order, holding one batch in memory at a time.
+
+        Args:
+            pictures: paths, file contents or Pillow images.
+            batch_size: pictures decoded together, at least 1; results do not depend on it.
+            crop: ``auto`` finds the face and says in ``note`` when it chose among several; ``none`` shows the whole
+                picture; a box, in pixels of the upright picture, shows that part of every picture.
+            temperature: 0 gives the best answer; above 0 samples one.
+            seed: of sampling. A picture's sample depends on the seed and the picture's place, not on its batch.
+
+        Raises:
+            ValueError: an argument out of range.
+        """
+        if batch_size < 1:
+            raise ValueError(f"batch_size is {batch_size}: give at least 1")
+        if temperature < 0:
+            raise ValueError(f"temperature is {temperature}: give 0 or more")
+        if seed < 0:
+            raise ValueError(f"seed is {seed}: give 0 or more")
+        if not isinstance(crop, Box) and crop not in ("auto", "none"):
+            raise ValueError(f"crop is {crop!r}: give auto, none or a Box")
+        numbered = enumerate(pictures)
+        while chunk := list(islice(numbered, batch_size)):
+            prepared = [_prepare(picture, index, crop, self.bundle.image_size) for index, picture in chunk]
+            looks = [item for item in prepared if isinstance(item, _Look)]
+            answers = iter(self._answer(looks, temperature, seed))
+            for item in prepared:
+                yield next(answers) if isinstance(item, _Look) else item
+
+    def _answer(self, looks: Sequence[_Look], temperature: float, seed: int) -> list[Prediction]:
+        if not looks:
+            return []
+        try:
+            inputs = prompt_inputs(self.bundle, self.prompt, [look.crop for look in looks])
+            seeds = [(seed, look.index) for look in looks]
+            texts = self.decoder.generate(self.bundle.model, inputs, temperature=temperature, seeds=seeds)
+        except (RuntimeError, ValueError, IndexError) as error:
+            # A batch may be too large for the device, or one picture at fault: what can be answered alone, is.
+            if len(looks) > 1:
+                return [self._answer([look], temperature, seed)[0] for look in looks]
+            reason = f"{looks[0].image}: the model failed: {error}"
+            return [Prediction(looks[0].image, "model_failed", reason, box=looks[0].box)]
+        return [_read(look, text) for look, text in zip(looks, texts, strict=True)]
+
+
+def _prepare(picture: Picture, index: int, crop: Crop, size: int) -> _Look | Prediction:
+    """Load a picture and cut the face out, or say why that cannot be done."""
+    name = _name(picture, index)
+    try:
+        image = load_picture(picture, name=name)
+        box, note = _choose(image, name, crop)
+        return _Look(name, index, crop_face(image, box, size), box, note)
+    except PictureError as error:
+        return Prediction(name, error.code, str(error))
+
+
+def _name(picture: Picture, index: int) -> str:
+    if isinstance(picture, (str, os.PathLike)):
+        return os.fspath(picture)
+    return getattr(picture, "filename", "") or f"picture {index + 1}"
+
+
+def _choose(image: Image.Image, name: str, crop: Crop) -> tuple[Box, str]:
+    """Return the box to look at and what is to be said of the choice."""
+    if isinstance(crop, Box):
+        return crop, ""
+    if crop == "none":
+        return Box(0, 0, image.width, image.height), ""
+    faces = find_faces(image)
+    if not faces:
+        raise PictureError(
+            "no_face", f"{name}: no face found. Give a box around it, or use the whole picture as it is."
+        )
+    note = f"{len(faces)} faces found; this is the most prominent" if len(faces) > 1 else ""
+    return faces[0], note
+
+
+def _read(look: _Look, text: str) -> Prediction:
+    try:
+        answer = parse_answer(text)
+    except AnswerError as error:
+        return Prediction(look.image, "invalid_answer", f"{look.image}: {error}", text=text, box=look.box)
+    return Prediction(
+        look.image, "ok", "", answer.coefficients, answer.analysis, text=text, box=look.box, note=look.note
+    )
