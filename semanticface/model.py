@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 import json
+import os
 import re
 import tempfile
 import warnings
@@ -29,6 +30,7 @@ from semanticface.prompts import load_prompt
 from semanticface.recipe import check_range, files_sha256, make_recipe, prompt_record, read_recipe, write_recipe
 
 _ADAPTER_FILES = ("adapter_model.safetensors", "adapter_config.json")
+_CPU = torch.device("cpu")
 _PROJECTORS = ("multi_modal_projector", "connector", "merger")
 
 
@@ -108,13 +110,13 @@ class Bundle:
 
 
 def choose_device(device: str = "auto") -> torch.device:
-    """Return the device to use; ``auto`` is the GPU where there is one.
+    """Return the device to use; ``auto`` is the GPU where there is one, each process of a launch its own.
 
     Raises:
         ConfigError: torch does not know the device, or it is not there.
     """
     if device == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0"))) if torch.cuda.is_available() else _CPU
     try:
         chosen = torch.device(device)
         torch.empty(0, device=chosen)

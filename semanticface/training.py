@@ -319,6 +319,8 @@ def train(
         remove_unused_columns=False,
         # The order is that of the rows, which are shuffled already.
         train_sampling_strategy="sequential",
+        # Watch makes sure that every trainable parameter is used.
+        ddp_find_unused_parameters=False,
         dataloader_num_workers=min(settings.workers, os.cpu_count() or 1),
         seed=settings.seed,
     )

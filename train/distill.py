@@ -81,7 +81,8 @@ def explain(bundle: Bundle, settings: Settings, rows: int) -> None:
     """Print what was chosen, and why."""
     model = bundle.model
     trainable, everything = model.get_nb_trainable_parameters()
-    seen = settings.train.steps * settings.train.batch * settings.train.accumulation
+    devices = int(os.environ.get("WORLD_SIZE", "1"))
+    seen = settings.train.steps * settings.train.batch * settings.train.accumulation * devices
     gpu = bundle.device.type == "cuda"
     asked = "the config asks for it" if settings.model.dtype != "auto" else f"auto, on {bundle.device.type}"
     say(f"base      {settings.model.base}, {everything:,} parameters, commit {bundle.recipe['source']['revision']}")
@@ -92,7 +93,7 @@ def explain(bundle: Bundle, settings: Settings, rows: int) -> None:
     layers = model.peft_config["default"].target_modules
     say(f"LoRA      {trainable:,} parameters ({trainable / everything:.1%}) on the layers {layers}")
     say(f"pictures  {bundle.image_size} px crops, {settings.augment.mirror:.0%} of them mirrored")
-    say(f"rows      {rows:,}; {seen:,} shown on each device, {seen / rows:.1f} passes")
+    say(f"rows      {rows:,}; {seen:,} shown over {devices} device(s), {seen / rows:.1f} passes")
 
 
 def distill(settings: Settings) -> Path:
