@@ -113,8 +113,12 @@ def test_a_stopped_run_goes_on_and_ends_the_same(made, tmp_path, monkeypatch):
 
 def test_a_killed_run_goes_on_and_leaves_no_worker(made, tmp_path):
     out = tmp_path / "killed"
-    command = [sys.executable, str(SCRIPT), "--out", str(out), "--rows", "1100", "--looks", "drawn=1", "--size", "48",
-               "--supersample", "1", "--framing", "crop", "--splits", "train=1", "--workers", "2"]  # fmt: skip
+    program = (
+        "from semanticface import render_set as r; r.SHARD_ROWS = 40; "
+        "settings = r.RenderSettings(rows=200, looks={{'drawn': 1.0}}, size=48, splits={{'train': 1.0}}); "
+        "r.render_set({!r}, settings, workers=2)"
+    )
+    command = [sys.executable, "-c", program.format(str(out))]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)
     deadline = time.monotonic() + 60
     while not list(out.glob("train/*.arrow")) and time.monotonic() < deadline:
@@ -133,7 +137,7 @@ def test_a_killed_run_goes_on_and_leaves_no_worker(made, tmp_path):
     assert not (out / "dataset_dict.json").exists()
     again = subprocess.run(command, capture_output=True, text=True, timeout=120)
     assert again.returncode == 0, again.stderr
-    assert len(load_faces(out, "train")) == 1100
+    assert len(load_faces(out, "train")) == 200
     assert not list(out.rglob(".*")), "scratch of the killed run"
 
 

@@ -99,7 +99,8 @@ def hair(painter: Painter) -> None:
     height = min(style.brow_y + 0.44, crown - 0.2)
     line = {
         "fringe": [(-0.93, 0.25), (-0.86, height - 0.2), (-0.5, height - 0.16), (-0.3, height - 0.08),
-                   (0.0, height - 0.18), (0.3, height - 0.08), (0.6, height - 0.17), (0.86, height - 0.2), (0.93, 0.25)],
+                   (0.0, height - 0.18), (0.3, height - 0.08), (0.6, height - 0.17), (0.86, height - 0.2),
+                   (0.93, 0.25)],
         "parted": [(-0.94, 0.2), (-0.88, 0.6 * height), (-0.35, height + 0.12), (0.1, height), (0.6, height - 0.12),
                    (0.9, 0.5 * height), (0.94, 0.2)],
         "widow": [(-0.95, 0.25), (-0.8, height - 0.1), (-0.45, height + 0.16), (0.0, height - 0.12),

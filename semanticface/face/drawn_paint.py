@@ -357,7 +357,6 @@ class Painter:
             self.canvas.restore()
         self.fill(band(outer_upper, inner_upper), shade(lips, 0.9))
         self.fill(band(inner_lower, outer_lower), lips)
-        pucker, funnel = self.value("mouthPucker"), self.value("mouthFunnel")
         roll_upper, roll_lower = self.value("mouthRollUpper"), self.value("mouthRollLower")
         rim = 0.35 + 0.45 * (1.0 - style.lip_fill)
         self.stroke(smooth(outer_upper), style.ink, 0.5 * style.line, rim)
@@ -373,7 +372,7 @@ class Painter:
                 self.stroke(smooth(half), style.ink, 1.9 * max(style.line, 0.024), tight)
         if mouth.tongue is not None:
             self._tongue(mouth.tongue, lower_out)
-        self._lip_creases(roll_upper, roll_lower, max(pucker, 0.4 * funnel))
+        self._lip_creases(roll_upper, roll_lower, self.value("mouthPucker"))
 
     def _lip_creases(self, roll_upper: float, roll_lower: float, pucker: float) -> None:
         mouth = self.shape.mouth

@@ -200,7 +200,7 @@ def _mouth(style: Style, value: Callable[[str], float]) -> Mouth:
     line = line + (0.10 * shrug_lower + 0.05 * shrug_upper) * arch - 0.26 * close - 0.05 * (jaw - close) * corner
 
     # What parts the lips, above and below the line where they meet.
-    side_bump = np.clip(1.0 - (reach - 0.45) ** 2 / 0.42, 0.0, 1.0)
+    side_bump = np.clip(1.0 - (reach - 0.45) ** 2 / np.where(reach < 0.45, 1.2, 0.3), 0.0, 1.0)
     part_up = sided("mouthUpperUp", 0.17 * side_bump) + 0.11 * funnel * arch
     part_up = part_up * (1.0 - 0.6 * roll_upper)
     part_down = 0.50 * (jaw - close) * arch**0.75 + sided("mouthLowerDown", 0.18 * side_bump) + 0.11 * funnel * arch
@@ -225,8 +225,8 @@ def _mouth(style: Style, value: Callable[[str], float]) -> Mouth:
         np.stack([upper_x, inner_upper], axis=-1),
         np.stack([lower_x, inner_lower], axis=-1),
         np.stack([lower_x, outer_lower], axis=-1),
-        upper_teeth=style.mouth_y - 0.03,
-        lower_teeth=style.mouth_y - 0.07 - 0.43 * jaw + 0.06 * forward,
+        upper_teeth=style.mouth_y - 0.03 + 0.07 * funnel,
+        lower_teeth=style.mouth_y - 0.07 - 0.43 * jaw + 0.06 * forward - 0.07 * funnel,
         jaw_x=jaw_x,
         tongue=float(inner_lower.min() - 0.06 - 0.30 * tongue) if tongue > 0.02 else None,
         forward=0.05 + 0.14 * max(funnel, pucker),
