@@ -99,20 +99,23 @@ def evaluate(options: argparse.Namespace) -> list[tuple[str, metrics.Result]]:
     if options.crop == "box" and "box" not in faces.column_names:
         raise DatasetError(f"{options.dataset} has no column box. Use --crop auto.")
 
+    # First, so that a picture that stops the run does so before the long part.
+    photos = predictor(options.photo, batch_size=options.batch_size)
+
     def pictures() -> Iterator[Image.Image]:
         for index in indices.tolist():
             row = faces[index]
-            picture = row["picture"]
             if options.crop == "box":
-                picture = crop_face(load_picture(picture), Box(*row["box"]), predictor.bundle.image_size)
-            yield picture
+                yield crop_face(load_picture(row["picture"]), Box(*row["box"]), predictor.bundle.image_size)
+            else:
+                yield row["picture"]
 
     crop: Literal["auto", "none"] = "none" if options.crop == "box" else "auto"
     stream = predictor.stream(pictures(), batch_size=options.batch_size, crop=crop)
-    predictions = [
-        dataclasses.replace(prediction, image=f"{options.split}/{index}")
-        for index, prediction in zip(indices, tqdm(stream, total=len(indices), unit="picture"), strict=True)
-    ]
+    predictions = []
+    for index, prediction in zip(indices.tolist(), tqdm(stream, total=len(indices), unit="picture"), strict=True):
+        box = Box(*faces[index]["box"]) if options.crop == "box" else prediction.box
+        predictions.append(dataclasses.replace(prediction, image=f"{options.split}/{index}", box=box))
     true = np.array(faces.select(indices)["coefficients"], dtype=np.float32)
     unknown = np.full(true.shape[1], np.nan, dtype=np.float32)
     answers = np.stack([unknown if p.coefficients is None else p.coefficients for p in predictions])
@@ -138,7 +141,6 @@ def evaluate(options: argparse.Namespace) -> list[tuple[str, metrics.Result]]:
         "versions": versions(),
     }
     tables.write(options.out / "predictions.jsonl", predictions)
-    photos = list(predictor.stream(options.photo, batch_size=options.batch_size))
     _write_report(options, results, recipe, faces, indices, predictions, true, answers, photos)
     with atomic_open(options.out / "metrics.json") as file:
         json.dump({"result": result, "recipe": recipe}, file, indent=2, allow_nan=False)
@@ -188,7 +190,7 @@ def _write_report(
                 prediction.coefficients,
                 prediction.analysis,
                 truth=true[row],
-                box=prediction.box if options.crop == "auto" else None,
+                box=prediction.box,
                 chip="" if np.isnan(errors[row]) else f"mean error {errors[row]:.3f}",
                 reason=prediction.reason,
                 note=prediction.note,

@@ -1,0 +1,130 @@
+"""``eval/evaluate.py`` from a dataset and a model to figures, predictions and page."""
+
+import importlib.util
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from tiny_models import faces, fast_vlm
+
+from semanticface import arkit, metrics
+from semanticface.tables import read_coefficients
+
+SCRIPT = Path(__file__).parents[1] / "eval" / "evaluate.py"
+
+
+@pytest.fixture(scope="module")
+def script():
+    spec = importlib.util.spec_from_file_location("evaluate", SCRIPT)
+    module = importlib.util.module_from_spec(spec)
+    sys.modules["evaluate"] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="module")
+def places(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("evaluate")
+    faces(folder / "faces")
+    return fast_vlm(folder / "tiny"), folder / "faces", folder
+
+
+def test_before_and_after(script, places, capsys):
+    model, dataset, folder = places
+    common = ["--model", str(model), "--dataset", str(dataset), "--crop", "box"]
+    assert script.main([*common, "--out", str(folder / "one")]) == 0
+    printed = capsys.readouterr().out
+    assert "| figure | model | constant mean | constant median |" in printed
+    assert "2 pictures, 2 with a valid answer. Constants from the training set." in printed
+
+    rows = list(read_coefficients(folder / "one" / "predictions.jsonl"))
+    assert [row.label for row in rows] == ["test/0", "test/1"]
+    written = json.loads((folder / "one" / "metrics.json").read_text())
+    true = np.array(script.load_faces(dataset, "test")["coefficients"])
+    model_error = np.abs(np.stack([row.coefficients for row in rows]) - true).mean()
+    assert written["result"]["model"]["mae"] == pytest.approx(model_error, abs=1e-4)
+    mean, _ = metrics.constants(script.load_faces(dataset, "train")["coefficients"])
+    assert written["result"]["constant_mean"]["mae"] == pytest.approx(np.abs(true - mean).mean())
+    assert written["recipe"]["command"].startswith("python eval/evaluate.py --model ")
+    assert written["recipe"]["versions"]["torch"]
+    page = (folder / "one" / "report.html").read_text()
+    assert page.count("<article") == 2 and page.count("<img") >= 6
+
+    assert script.main([*common, "--out", str(folder / "two"), "--before", str(folder / "one"), "--limit", "9"]) == 0
+    printed = capsys.readouterr().out
+    assert "| figure | before | after | constant mean | constant median |" in printed
+    again = json.loads((folder / "two" / "metrics.json").read_text())
+    assert again["result"] == written["result"]  # the same model on the same rows
+    assert script.main([*common, "--out", str(folder / "three"), "--before", str(folder / "one"), "--limit", "1"]) == 2
+    assert "Use the same dataset, split, limit and seed" in capsys.readouterr().err
+    assert not (folder / "three").exists()
+
+
+def test_constants_fall_back_to_the_split_and_say_so(script, places, tmp_path, capsys):
+    import datasets
+
+    whole = datasets.load_from_disk(str(places[1]))
+    datasets.DatasetDict({"test": whole["test"]}).save_to_disk(str(tmp_path / "faces"))
+    assert script._constants(tmp_path / "faces", "test") is None
+    assert "the constants come from the test split itself" in capsys.readouterr().err
+
+
+def test_photographs_are_added_and_failures_are_cards(script, places, monkeypatch):
+    _, dataset, folder = places
+    Image.fromarray(np.zeros((64, 64, 3), np.uint8)).save(folder / "photo.png")
+    out = folder / "photos"
+
+    class Blind:
+        """A predictor that finds no face in the dataset, and an open jaw in any file."""
+
+        bundle = None
+
+        @classmethod
+        def from_pretrained(cls, *_, **__):
+            return cls()
+
+        def __call__(self, pictures, **_):
+            return [script.Prediction(str(p), "ok", "", arkit.vector({"jawOpen": 0.5})) for p in pictures]
+
+        def stream(self, pictures, **_):
+            for number, _picture in enumerate(pictures):
+                yield script.Prediction(f"picture {number}", "no_face", "no face found")
+
+    monkeypatch.setattr(script, "Predictor", Blind)
+    arguments = ["--dataset", str(dataset), "--out", str(out), "--photo", str(folder / "photo.png")]
+    assert script.main(arguments) == 0
+    page = (out / "report.html").read_text()
+    order = ["<h2>Figures", "<h2>Photographs", "photo.png</h3>", "<h2>Random", "<h2>Worst", "<h2>Best"]
+    assert [page.index(words) for words in order] == sorted(page.index(words) for words in order)
+    assert page.count("no face found") == 2
+    assert json.loads((out / "metrics.json").read_text())["result"]["model"]["valid_share"] == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--dataset", "GONE"], ["no such folder"]),
+        (["--dataset", "FACES", "--split", "exam"], ["no split 'exam'", "test"]),
+        (["--dataset", "FACES", "--before", "GONE"], ["metrics.json", "Run evaluate.py first"]),
+        (["--dataset", "FACES", "--model", "GONE"], ["GONE"]),
+    ],
+)
+def test_errors_are_one_line_and_write_nothing(script, places, tmp_path, capsys, arguments, words):
+    named = {"GONE": str(tmp_path / "GONE"), "FACES": str(places[1])}
+    assert script.main([*(named.get(word, word) for word in arguments), "--out", str(tmp_path / "out")]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("evaluate: ")
+    for word in words:
+        assert word in line
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("option", ["--limit", "--batch-size"])
+def test_numbers_out_of_range(script, option, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        script.main(["--dataset", "x", option, "0"])
+    assert stopped.value.code == 2
+    assert "give at least 1" in capsys.readouterr().err
