@@ -97,27 +97,35 @@ class Predictor:
     Args:
         bundle: the model; its recipe names the prompt, the readout and whether answers speak of emotion.
         readout: how numbers are read, ``greedy`` or ``mean`` (see ``semanticface.decode``); None takes the recipe's.
+        emotion: False leaves emotion out, of the question and of the answers, whatever the recipe says.
 
     Raises:
         ModelError: answers cannot be decoded with the model's tokenizer.
     """
 
-    def __init__(self, bundle: Bundle, *, readout: Readout | None = None) -> None:
+    def __init__(self, bundle: Bundle, *, readout: Readout | None = None, emotion: bool = True) -> None:
         recipe = bundle.recipe
         self.bundle = bundle
-        self.prompt = load_prompt(recipe["prompt"]["name"], emotion=recipe["emotion"])
-        if self.prompt.sha256 != recipe["prompt"]["sha256"]:
+        trained = load_prompt(recipe["prompt"]["name"], emotion=recipe["emotion"])
+        if trained.sha256 != recipe["prompt"]["sha256"]:
             _log.warning(
                 "the prompt %s is not the text this model was trained with (version %s, now %s): answers may suffer",
-                self.prompt.name,
+                trained.name,
                 recipe["prompt"]["version"],
-                self.prompt.version,
+                trained.version,
             )
-        self.decoder = AnswerDecoder(bundle.tokenizer, emotion=recipe["emotion"], readout=readout or recipe["readout"])
+        emotion = emotion and recipe["emotion"]
+        self.prompt = load_prompt(trained.name, emotion=emotion)
+        self.decoder = AnswerDecoder(bundle.tokenizer, emotion=emotion, readout=readout or recipe["readout"])
 
     @classmethod
     def from_pretrained(
-        cls, path_or_id: str | Path = "nano", *, device: str | None = None, readout: Readout | None = None
+        cls,
+        path_or_id: str | Path = "nano",
+        *,
+        device: str | None = None,
+        readout: Readout | None = None,
+        emotion: bool = True,
     ) -> Predictor:
         """Load ``nano``, a model or adapter folder, or a model from the hub.
 
@@ -125,12 +133,13 @@ class Predictor:
             path_or_id: what ``model.load_trained`` takes.
             device: such as ``cpu`` or ``cuda``; None takes a GPU where there is one.
             readout: as in the class.
+            emotion: as in the class.
 
         Raises:
             ModelError: anything about the model that is missing, damaged or unsafe.
             ConfigError: the device is not there.
         """
-        return cls(load_trained(path_or_id, device=device or "auto"), readout=readout)
+        return cls(load_trained(path_or_id, device=device or "auto"), readout=readout, emotion=emotion)
 
     def __call__(
         self,

@@ -1,0 +1,294 @@
+"""One prediction for each picture, in order, with a reason for each that fails; whatever the batch and the weights."""
+
+from __future__ import annotations
+
+import io
+import json
+import logging
+
+import numpy as np
+import pytest
+import tiny_models
+import torch
+from PIL import Image
+
+from semanticface import predict
+from semanticface.answer import parse_answer
+from semanticface.arkit import NAMES
+from semanticface.crop import Box
+from semanticface.decode import AnswerDecoder
+from semanticface.model import load_trained
+from semanticface.predict import Prediction, Predictor
+from semanticface.prompts import load_prompt
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory):
+    return {name: build(tmp_path_factory.mktemp(name)) for name, build in tiny_models.BUILD.items()}
+
+
+@pytest.fixture(scope="module")
+def predictors(folders):
+    """A predictor for each architecture, with random weights that heed the picture."""
+    made = {}
+    for name, folder in folders.items():
+        bundle = load_trained(folder, device="cpu")
+        shorten(bundle)
+        bundle.recipe |= recipe_of("distill")
+        made[name] = Predictor(bundle)
+    return made
+
+
+def recipe_of(name: str, *, emotion: bool = True, readout: str = "greedy") -> dict:
+    prompt = load_prompt(name, emotion=emotion)
+    record = {"name": name, "version": str(prompt.version), "sha256": prompt.sha256}
+    return {"prompt": record, "emotion": emotion, "readout": readout}
+
+
+def shorten(bundle) -> None:
+    """Draw the weights wide enough that answers differ, and prefer tokens with a quote, so that texts are short."""
+    model = bundle.model
+    torch.manual_seed(1)
+    model.lm_head = torch.nn.Linear(model.lm_head.in_features, model.lm_head.out_features)
+    tokens = bundle.tokenizer.convert_ids_to_tokens(range(len(bundle.tokenizer)))
+    with torch.no_grad():
+        for weight in model.parameters():
+            if weight.dim() > 1:
+                weight.normal_(0, weight[0].numel() ** -0.5)
+        model.get_input_embeddings().weight.normal_()
+        model.lm_head.weight *= 2
+        model.lm_head.bias.copy_(torch.tensor([6.0 * ('"' in token) for token in tokens]))
+
+
+@pytest.fixture(scope="module")
+def nano_like(predictors):
+    return predictors["fast_vlm"]
+
+
+def pictures(count: int, side: int = 48) -> list[Image.Image]:
+    """Return pictures of coloured patches, each another."""
+    rng = np.random.default_rng(5)
+    patches = rng.integers(0, 256, (count, 4, 4, 3), dtype=np.uint8)
+    return [Image.fromarray(patch).resize((side, side), Image.Resampling.BICUBIC) for patch in patches]
+
+
+def png(image: Image.Image) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def texts(predictions: list[Prediction]) -> list[str]:
+    assert [p.status for p in predictions] == ["ok"] * len(predictions), [p.reason for p in predictions]
+    return [p.text for p in predictions]
+
+
+# --- answers ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("temperature", [0.0, 1.0, 2.0])
+@pytest.mark.parametrize("name", tiny_models.BUILD)
+def test_random_weights_give_valid_predictions(predictors, name, temperature):
+    found = predictors[name](pictures(2), crop="none", temperature=temperature)
+    for prediction in found:
+        assert prediction.status == "ok"
+        assert prediction.reason == prediction.note == ""
+        assert prediction.coefficients.dtype == np.float32
+        assert prediction.coefficients.shape == (52,)
+        answer = parse_answer(prediction.text)
+        assert np.array_equal(answer.coefficients, prediction.coefficients)
+        assert answer.analysis == prediction.analysis
+    assert found[0].text != found[1].text
+
+
+@pytest.mark.parametrize("name", tiny_models.BUILD)
+def test_batches_do_not_change_greedy_answers(predictors, name):
+    given = pictures(8)
+    together = texts(predictors[name](given, crop="none", batch_size=8))
+    assert len(set(together)) > 4
+    assert texts(predictors[name](given[:5], crop="none", batch_size=3)) == together[:5]
+    assert texts(predictors[name](given[:2], crop="none", batch_size=1)) == together[:2]
+
+
+def test_a_sample_depends_on_seed_and_place_alone(nano_like):
+    given = pictures(1) * 4
+    first = texts(nano_like(given, crop="none", temperature=1.0, seed=3, batch_size=4))
+    assert len(set(first)) == 4
+    assert texts(nano_like(given, crop="none", temperature=1.0, seed=3, batch_size=3)) == first
+    assert texts(nano_like(given, crop="none", temperature=1.0, seed=4, batch_size=4)) != first
+
+
+def test_the_recipe_rules_and_can_be_overruled(folders):
+    bundle = load_trained(folders["fast_vlm"], device="cpu")
+    shorten(bundle)
+    assert Predictor(bundle).prompt == load_prompt("zero_shot")
+    assert Predictor(bundle).decoder.readout == "greedy"
+    silent = Predictor(bundle, emotion=False)
+    assert silent.prompt == load_prompt("zero_shot", emotion=False)
+    assert silent(pictures(1), crop="none")[0].analysis.emotional_implication is None
+
+    bundle.recipe |= recipe_of("distill", emotion=False, readout="mean")
+    trained = Predictor(bundle)
+    assert trained.prompt == load_prompt("distill", emotion=False)
+    found = trained(pictures(1), crop="none")[0]
+    assert found.analysis.emotional_implication is None
+    assert "emotional_implication" not in found.to_dict()["analysis"]
+    assert found.text == Predictor(bundle, readout="mean", emotion=False)(pictures(1), crop="none")[0].text
+    assert found.text != Predictor(bundle, readout="greedy")(pictures(1), crop="none")[0].text
+
+
+def test_a_changed_prompt_is_said(folders, caplog):
+    bundle = load_trained(folders["fast_vlm"], device="cpu")
+    with caplog.at_level(logging.WARNING):
+        Predictor(bundle)
+    assert "prompt" not in caplog.text
+    bundle.recipe["prompt"]["sha256"] = "0" * 64
+    with caplog.at_level(logging.WARNING):
+        Predictor(bundle)
+    assert "zero_shot is not the text this model was trained with" in caplog.text
+
+
+def test_from_pretrained_loads_a_folder(folders):
+    predictor = Predictor.from_pretrained(folders["fast_vlm"], device="cpu", readout="mean")
+    assert predictor.decoder.readout == "mean"
+    assert predictor(pictures(1), crop="none", temperature=0.5)[0].status == "ok"
+
+
+# --- order and failures -------------------------------------------------------------------------------------------
+
+
+def test_bad_pictures_keep_their_places(nano_like, tmp_path):
+    good = pictures(3)
+    good[1].save(tmp_path / "good.png")
+    (tmp_path / "empty.png").write_bytes(b"")
+    (tmp_path / "cut.png").write_bytes(png(good[0])[:200])
+    given = [
+        png(good[0]),
+        tmp_path / "empty.png",
+        str(tmp_path / "good.png"),
+        tmp_path / "gone.png",
+        b"not a picture",
+        tmp_path / "cut.png",
+        good[2],
+    ]
+    alone = texts(nano_like(good, crop="none"))
+    for batch_size in (1, 2, 7):
+        found = nano_like(given, crop="none", batch_size=batch_size)
+        assert [p.status for p in found] == ["ok", "empty", "ok", "missing", "not_a_picture", "damaged", "ok"]
+        assert [p.text for p in found if p.status == "ok"] == alone
+        assert [p.image for p in found] == [
+            "picture 1",
+            str(tmp_path / "empty.png"),
+            str(tmp_path / "good.png"),
+            str(tmp_path / "gone.png"),
+            "picture 5",
+            str(tmp_path / "cut.png"),
+            "picture 7",
+        ]
+        for prediction in found:
+            assert (prediction.coefficients is None) == (prediction.analysis is None) == (prediction.status != "ok")
+            assert (prediction.image in prediction.reason) == (prediction.status != "ok")
+
+
+def test_a_picture_the_model_fails_on_does_not_take_others_with_it(nano_like):
+    given = [*pictures(2), Image.new("RGB", (48, 48), "white"), *pictures(1)]
+
+    alone = texts(nano_like(pictures(2), crop="none"))
+
+    def refuse_plain(module, arguments, options):
+        pixels = arguments[0] if arguments else options["pixel_values"]
+        if any(bool((row == row[:, :1, :1]).all()) for row in pixels):
+            raise RuntimeError("out of memory")
+
+    hook = nano_like.bundle.model.model.vision_tower.register_forward_pre_hook(refuse_plain, with_kwargs=True)
+    try:
+        found = nano_like(given, crop="none")
+    finally:
+        hook.remove()
+    assert [p.status for p in found] == ["ok", "ok", "model_failed", "ok"]
+    assert [found[0].text, found[1].text, found[3].text] == [*alone, alone[0]]
+    assert found[2].reason == "picture 3: the model failed: out of memory"
+
+
+def test_an_answer_that_does_not_parse_is_kept_and_said(nano_like, monkeypatch):
+    monkeypatch.setattr(AnswerDecoder, "generate", lambda self, model, inputs, **options: ['{"analysis":{"expr'])
+    found = nano_like(pictures(1), crop="none")[0]
+    assert (found.status, found.coefficients) == ("invalid_answer", None)
+    assert found.text == found.to_dict()["text"] == '{"analysis":{"expr'
+    assert "picture 1" in found.reason
+
+
+def test_one_batch_is_held_at_a_time(nano_like):
+    taken = []
+
+    def counted():
+        for index, picture in enumerate(pictures(7)):
+            taken.append(index)
+            yield picture
+
+    stream = nano_like.stream(counted(), crop="none", batch_size=2)
+    assert taken == []
+    for index, prediction in enumerate(stream):
+        assert prediction.image == f"picture {index + 1}"
+        assert len(taken) <= index - index % 2 + 2
+    assert len(taken) == 7
+
+
+def test_nothing_in_nothing_out(nano_like):
+    assert nano_like([]) == []
+
+
+# --- which part of the picture ------------------------------------------------------------------------------------
+
+
+def test_the_box_is_what_the_model_sees(nano_like):
+    wide = Image.new("RGB", (144, 48), "grey")
+    for index, picture in enumerate(pictures(3)):
+        wide.paste(picture, (48 * index, 0))
+    middle = nano_like([wide], crop=Box(48, 0, 96, 48))[0]
+    assert middle.box == Box(48, 0, 96, 48)
+    # Resampling looks a few pixels beyond the box, so the reference is the same picture shifted, not the patch alone.
+    shifted = wide.crop((24, 0, 144, 48))
+    assert nano_like([shifted], crop=Box(24, 0, 72, 48))[0].text == middle.text
+    assert nano_like([wide], crop=Box(0, 0, 48, 48))[0].text != middle.text
+    outside = nano_like([wide, pictures(1)[0]], crop=Box(96, 0, 144, 48))
+    assert [p.status for p in outside] == ["ok", "bad_box"]
+
+
+def test_no_face_and_several_faces_are_said(nano_like, monkeypatch):
+    faces = {40: [], 44: [Box(4, 4, 40, 40, 0.9)], 48: [Box(0, 0, 24, 24, 0.9), Box(24, 24, 48, 48, 0.5)]}
+    monkeypatch.setattr(predict, "find_faces", lambda image: faces[image.width])
+    given = [picture.resize((side, side)) for picture, side in zip(pictures(3), (40, 44, 48), strict=True)]
+    none, one, two = nano_like(given)
+    assert (none.status, none.box, none.note) == ("no_face", None, "")
+    assert "picture 1: no face found" in none.reason
+    assert (one.status, one.box, one.note) == ("ok", Box(4, 4, 40, 40), "")
+    assert (two.status, two.box, two.reason) == ("ok", Box(0, 0, 24, 24), "")
+    assert two.note == "2 faces found; this is the most prominent"
+
+
+# --- JSON and misuse ----------------------------------------------------------------------------------------------
+
+
+def test_json_form(nano_like):
+    good, bad = (p.to_dict() for p in nano_like([pictures(1)[0], b""], crop="none"))
+    assert list(good) == ["image", "status", "box", "coefficients", "analysis"]
+    assert good["box"] == [0, 0, 48, 48]
+    assert tuple(good["coefficients"]) == NAMES
+    assert all(value == round(value, 2) for value in good["coefficients"].values())
+    assert bad == {
+        "image": "picture 2",
+        "status": "empty",
+        "reason": bad["reason"],
+        "coefficients": None,
+        "analysis": None,
+    }
+    assert json.loads(json.dumps([good, bad])) == [good, bad]
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"batch_size": 0}, {"temperature": -0.1}, {"seed": -1}, {"crop": "face"}, {"crop": (0, 0, 1, 1)}]
+)
+def test_misuse_is_told(nano_like, wrong):
+    with pytest.raises(ValueError, match=next(iter(wrong))):
+        nano_like(pictures(1), **wrong)
