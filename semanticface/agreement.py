@@ -3,8 +3,8 @@
 The reader understands the project's own phrases exactly and free English tolerantly (``lexicon``): synonyms of
 movements and intensities, sides, "not", "relaxed", comparisons of the two sides. Words it does not know claim nothing.
 
-A claim bounds a number that coefficients give: an action (each of several, or their mean or largest where the words
-name no side), the difference of two sides, or one of a few measures of the whole face (``_MEASURES``). The bounds are
+A claim bounds a number that coefficients give: an action (each of several, or both sides taken together where the words
+name none), the difference of two sides, or one of a few measures of the whole face (``_MEASURES``). The bounds are
 the range of the intensity that was said, widened by ``TOLERANCE`` on both sides, because neighbouring intensities meet
 at a point and FACS coders, too, agree only within a step.
 """
@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 TOLERANCE = 5
 """Hundredths by which a coefficient may lie outside the range that was claimed for it."""
 _VISIBLE = round(VISIBLE * 100)
+_SLACK = 20  # hundredths, about one grade, by which one side may differ from what is said of both
+_SIDE = re.compile("(?:Left|Right|Lower|Upper)$")
 _SHUT = 40  # hundredths of a blink that one calls closed, where nothing says how far
 
 Test = Literal["each", "any", "mean", "difference", "measure"]
@@ -43,8 +45,8 @@ class Claim:
     Attributes:
         source: the part of the analysis it stands in: a region, or one of its other keys.
         text: the words it was read from.
-        test: what must lie within the bounds: ``each`` action, ``any`` (their mean or their largest), their ``mean``,
-            the ``difference`` of the first and the second, or a ``measure`` of the whole face.
+        test: what must lie within the bounds: ``each`` action, ``any`` of them (both sides of one taken together),
+            their ``mean``, the ``difference`` of the first and the second, or a ``measure`` of the whole face.
         actions: names of the actions it speaks about; for a measure its name and then the actions it mentions.
         low, high: bounds in hundredths, both included, the tolerance already added.
     """
@@ -64,7 +66,7 @@ class Agreement:
     Attributes:
         holds: claims that are true of the coefficients.
         contradicts: claims that are not.
-        omits: names of visible actions that no claim mentions, in the project's order.
+        omits: names of visible actions that neither a region nor the symmetry mentions, in the project's order.
         score: in [0, 1]: true claims / (true claims + false claims + omissions), an omission counting as much as the
             action is visible, fully from a coefficient of 0.4; 0 where nothing could be read.
     """
@@ -90,7 +92,7 @@ def agreement(analysis: Analysis, coefficients: np.ndarray) -> Agreement:
     measures = _measures(values)
     for claim in claims(analysis):
         (holds if _true(claim, values, measures) else contradicts).append(claim)
-        if claim.high > _VISIBLE + TOLERANCE or claim.test == "difference":
+        if claim.source != "expression_category" and (claim.high > _VISIBLE + TOLERANCE or claim.test == "difference"):
             mentioned.update(claim.actions)
     seen = (name for name, value in zip(NAMES, values, strict=True) if value >= _VISIBLE)
     omits = tuple(name for name in seen if name not in mentioned)
@@ -125,6 +127,7 @@ def _measures(values: np.ndarray) -> dict[str, int]:
     return {
         "expression": int(min(score.max(), 1) * 100),
         "asymmetry": int(np.abs(values[PAIR_LEFT] - values[PAIR_RIGHT]).max()),
+        "wink": abs(of("eyeBlinkLeft") - of("eyeBlinkRight")),
         "mouth open": aperture,
         "lips apart": max(aperture, *teeth),
         "own emotion": unclear,
@@ -140,9 +143,18 @@ def _true(claim: Claim, values: np.ndarray, measures: dict[str, int]) -> bool:
         return all(claim.low <= value <= claim.high for value in own)
     if claim.test == "difference":
         return claim.low <= own[0] - own[1] <= claim.high
-    mean = sum(own) / len(own)
-    found = (mean,) if claim.test == "mean" else (mean, max(own))
-    return any(claim.low <= value <= claim.high for value in found)
+    sides: dict[str, list[int]] = {}
+    for name, value in zip(claim.actions, own, strict=True):
+        sides.setdefault("" if claim.test == "mean" else _SIDE.sub("", name), []).append(value)
+    return any(_together(values, claim) for values in sides.values())
+
+
+def _together(values: list[int], claim: Claim) -> bool:
+    """Whether the sides of one action are, taken together, as claimed, and none of them far from it."""
+    mean = sum(values) / len(values)
+    found = (mean,) if claim.test == "mean" else (mean, max(values))
+    near = all(claim.low - _SLACK <= value <= claim.high + _SLACK for value in values)
+    return near and any(claim.low <= value <= claim.high for value in found)
 
 
 # --- reading ------------------------------------------------------------------------------------------------------
@@ -254,7 +266,7 @@ def _share(clause: list[_Chunk], before: _Chunk | None) -> None:
             previous = clause[i - 1]
             chunk.nouns = list(previous.nouns)
             chunk.sides = chunk.sides or list(previous.sides)
-            chunk.grade = chunk.grade or (None if chunk.looks else previous.grade)
+            chunk.grade = chunk.grade or (None if chunk.looks and not chunk.nouns else previous.grade)
             chunk.negated = chunk.negated or previous.negated
 
 
@@ -322,7 +334,7 @@ def _bounds(chunk: _Chunk) -> tuple[int, int]:
         limit = GRADE_RANGES[chunk.grade][0] if chunk.grade else _VISIBLE
         return 0, limit + TOLERANCE - 1
     low, high = GRADE_RANGES[chunk.grade] if chunk.grade else (_VISIBLE, 100)
-    if not chunk.grade and {"closed", "blink"} & set(chunk.verbs):
+    if not chunk.grade and {"closed", "blink", "wink"} & set(chunk.verbs):
         low = _SHUT
     return max(low - TOLERANCE, 0), min(high + TOLERANCE, 100)
 
@@ -342,11 +354,13 @@ def _meant(chunk: _Chunk, source: str) -> Iterator[tuple[str, str]]:
 
 
 def _measure_claim(noun: str, verb: str, chunk: _Chunk, source: str) -> Claim | None:
-    """What "open" and "closed" say of eyes and mouth, which no single action holds."""
+    """What "open", "closed" and "wink" say of eyes and mouth, which no single action holds."""
     low, high = _bounds(chunk)
     if noun in ("eye", "lid") and verb == "open":  # open eyes may blink a little; eyes that are not open are closed
         blinks = _sided(("eyeBlinkLeft", "eyeBlinkRight"), _one(chunk.sides))
         return Claim(source, chunk.text, "each", blinks, *((40, 100) if chunk.negated else (0, 60)))
+    if verb == "wink" and not chunk.sides:
+        return Claim(source, chunk.text, "measure", ("wink", "eyeBlinkLeft", "eyeBlinkRight"), _SHUT - TOLERANCE, 100)
     if noun in ("mouth", "lips") and verb in ("open", "closed"):
         name = "mouth open" if noun == "mouth" else "lips apart"
         if verb == "closed":

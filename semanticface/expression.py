@@ -1,9 +1,9 @@
 """The expression a whole face shows: interpretable rules from coefficients to a category and an emotion cue.
 
 A *signal* is something one sees (raised brows, a smile, an open mouth): the mean of a few coefficients. A category is
-one signal or several that belong together. Its score is the mean of its signals, with a small bonus for each further
-one, and counts only if every signal reaches ``PRESENT``; the highest score names the face. So a combination wins over
-its parts whenever all of it is there.
+one signal or several that belong together. Its score lies halfway between its strongest signal and the mean of all,
+with a bonus of 0.15 for each signal beyond the first, and counts only if every signal reaches ``PRESENT``; the highest
+score names the face. So a combination of two wins over its parts unless one is 0.6 stronger than the other.
 
 The combinations that carry an emotion cue follow the prototypes of EMFACS (Ekman and Friesen; Friesen and Ekman 1983)
 as far as ARKit can express them: joy 6+12, surprise 1+2+5+26, sadness 1+4+15, fear 1+2+4+5+20, anger 4+5+7+23/24,
@@ -161,10 +161,9 @@ def scores(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         if len(parts) == 1:
             columns.append(found[parts[0]])
             continue
-        weakest, total = found[parts[0]], found[parts[0]]
-        for part in parts[1:]:
-            weakest, total = np.minimum(weakest, found[part]), total + found[part]
-        score = total / len(parts) + 0.15 * (len(parts) - 1)
+        own = [found[part] for part in parts]
+        weakest, strongest = np.minimum.reduce(own), np.maximum.reduce(own)
+        score = (strongest + sum(own) / len(own)) / 2 + 0.15 * (len(own) - 1)
         columns.append(np.where(weakest >= PRESENT, score, 0))
     return strength, np.stack(columns, axis=1)
 

@@ -59,7 +59,8 @@ _PHRASES: dict[str, dict[str, str]] = {
         "wide": r"wide(?:ned|ly)?(?: open(?:ed)?)?|open(?:ed)? wide|widening|enlarged|bulging",
         "narrow": r"narrow(?:ed|ing)?|tighten(?:ed|ing)?|tensed?|crinkled?|squeezed",
         "closed": r"clos(?:ed|ing)|shut",
-        "blink": r"blink(?:ed|ing|s)?|wink(?:ed|ing|s)?",
+        "blink": r"blink(?:ed|ing|s)?",
+        "wink": r"wink(?:ed|ing|s)?",
         "squint": r"squint(?:ed|ing|s)?",
         "open": r"open(?:ed|ing|s)?|parted|apart|agape|ajar|speech|speaking|talking",
         "smile": r"smil(?:e|es|ing)|grin(?:ning)?|smirk(?:ing)?",
@@ -153,7 +154,8 @@ _MEANINGS: dict[str, dict[str, str]] = {
     "lid": {"down": "eyeBlink*", "closed": "eyeBlink*", "up": "eyeWide*", "wide": "eyeWide*", "narrow": "eyeSquint*"},
     "lower lid": {"up": "eyeSquint*", "narrow": "eyeSquint*"},
     "eye": {
-        "closed": "eyeBlink*", "blink": "eyeBlink*", "wide": "eyeWide*", "narrow": "eyeSquint*", "squint": "eyeSquint*",
+        "closed": "eyeBlink*", "blink": "eyeBlink*", "wink": "eyeBlink*", "wide": "eyeWide*",
+        "narrow": "eyeSquint*", "squint": "eyeSquint*",
     },
     "cheek": {"up": "cheekSquint*", "narrow": "cheekSquint*", "puffed": "cheekPuff"},
     "nose": {"wrinkled": "noseSneer*", "sneer": "noseSneer*", "up": "noseSneer*", "narrow": "noseSneer*"},
@@ -208,7 +210,7 @@ REGION_NOUN: dict[str, str] = {
 }  # fmt: skip
 """What a phrase of a region is about where it names nothing."""
 
-IMPLIED_NOUN: dict[str, str] = {"blink": "eye", "squint": "eye", "sneer": "nose", "puffed": "cheek"}
+IMPLIED_NOUN: dict[str, str] = {"blink": "eye", "wink": "eye", "squint": "eye", "sneer": "nose", "puffed": "cheek"}
 """Movements that name their part of the face themselves."""
 
 _EMOTION_WORDS: dict[str, str] = {
