@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+import bitsandbytes
 import peft
 import torch
 from safetensors import SafetensorError, safe_open
@@ -162,6 +163,17 @@ def _nf4(config: PreTrainedConfig, dtype: torch.dtype) -> BitsAndBytesConfig:
     )
 
 
+def _keep_trainable(model: PreTrainedModel) -> None:
+    """Keep bitsandbytes from rearranging 4-bit weights for its AVX-512 kernel at the first forward in eval mode.
+
+    It does so in place and for good, gradients do not pass the rearranged layers, and narrow layers make it fail: the
+    first evaluation would end a training on such a CPU without a word. On other devices nothing changes.
+    """
+    for module in model.modules():
+        if isinstance(module, bitsandbytes.nn.Linear4bit):
+            module.support_avx512bf16_for_cpu = False
+
+
 def load_base(config: ModelConfig) -> Bundle:
     """Load whole weights and their processor.
 
@@ -190,6 +202,8 @@ def load_base(config: ModelConfig) -> Bundle:
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
         raise ModelError(f"{folder} does not load: {error}. Copy the whole model folder again.") from error
     model, report = loaded
+    if quantization is not None:
+        _keep_trainable(model)
     if report["missing_keys"] or report["mismatched_keys"]:
         bad = sorted(map(str, [*report["missing_keys"], *report["mismatched_keys"]]))
         raise ModelError(f"{folder}: the weights lack or misfit {_some(bad)}. Copy the whole model folder again.")
@@ -233,7 +247,7 @@ def lora_pattern(model: PreTrainedModel, lora: LoraSettings) -> str:
     absent = [target for target in lora.targets if target not in inside]
     if absent:
         raise ConfigError(
-            f"lora.targets: no layer is called {', '.join(absent)}; there are {', '.join(sorted(inside))}"
+            f"lora.targets: no language layer is called {', '.join(absent)}; there are {', '.join(sorted(inside))}"
         )
     pattern = rf"{re.escape(prefix)}\..*\.({'|'.join(map(re.escape, lora.targets))})"
     if lora.projector:
