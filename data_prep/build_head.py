@@ -26,7 +26,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from semanticface import arkit
-from semanticface.face.raster import shadow_map
+from semanticface.face.raster import across, shadow_map
 from semanticface.face.types import POINTS
 from semanticface.files import atomic_open
 
@@ -139,9 +139,7 @@ def occlusion(points: np.ndarray, normals: np.ndarray, triangles: np.ndarray) ->
     points, casts = points.astype(np.float32), np.ones(len(triangles), bool)
     free, total = np.zeros(len(points)), np.full(len(points), 1e-9)
     for d in tqdm(directions.astype(np.float32), desc="ambient occlusion"):
-        right = np.cross([0, 1, 0] if abs(d[1]) < 0.9 else [1, 0, 0], d).astype(np.float32)
-        right /= np.linalg.norm(right)
-        up = np.cross(d, right).astype(np.float32)
+        right, up = across(d)
         depth = shadow_map(points, triangles, casts, right, up, d, 512, 3.2)
         texel = np.clip(((points @ np.stack([right, up], 1)) / 3.2 + 1) * 256, 0, 511).astype(int)
         cosine = normals @ d

@@ -16,7 +16,7 @@ import numpy as np
 from semanticface.arkit import N_ACTIONS
 from semanticface.errors import ConfigError
 from semanticface.face import mesh as meshes
-from semanticface.face import drawn, photo
+from semanticface.face import drawn, photo, toon
 from semanticface.face.appearance import appearance
 from semanticface.face.camera import Framing, shoot
 from semanticface.face.rig import Identity, rig
@@ -61,14 +61,21 @@ def render(
     c = np.clip(c, 0, 1)
     if look == "drawn":
         return drawn.draw(c, subject=subject, shot=shot, size=size, supersample=supersample, framing=framing)
-    if look != "photo":
+    if look not in LOOKS:
         raise ConfigError(f"look {look!r} is unknown: use one of {', '.join((*LOOKS, HELD_OUT_LOOK))}.")
     head = rig()
     who = _human(subject)
-    style = appearance(subject, who)
-    vertices = head.vertices(c, who)
-    camera, box = shoot(who.vertices[head.box_ids], shot, size, framing)
-    mesh = meshes.build(vertices, who, style.hair, style.hair_seed)
-    picture = photo.draw(mesh, who, c, camera, subject=subject, shot=shot, size=size, supersample=supersample)
-    points = camera.screen(vertices[head.point_ids])[:, :2]
+    vertices, neutral, centres = head.vertices(c, who), who.vertices[head.box_ids], who.eye_centres
+    frame = {"shot": shot, "size": size, "supersample": supersample}
+    if look == "toon":
+        style = toon.style_of(subject, who)
+        camera, box = shoot(style.bend(neutral), shot, size, framing)
+        mesh = meshes.build(vertices, who, style.paint.hair, style.paint.hair_seed, style.bend)
+        picture = toon.draw(mesh, style, who, c, camera, **frame)
+    else:
+        paint = appearance(subject, who)
+        camera, box = shoot(neutral, shot, size, framing)
+        mesh = meshes.build(vertices, who, paint.hair, paint.hair_seed)
+        picture = photo.draw(mesh, paint, centres, c, camera, **frame)
+    points = camera.screen(mesh.attributes[head.point_ids, meshes.PLACE])[:, :2]
     return Rendered(picture, points, box, camera.facts(size, box), c)

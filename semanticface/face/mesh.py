@@ -10,6 +10,7 @@ import numpy as np
 from semanticface.face import rig as rigs
 from semanticface.face.hair import hair_mesh
 from semanticface.face.rig import Identity, Rig, rig
+from semanticface.face.warp import Bend
 
 CLOTH, HAIR = 7, 8
 # Columns of ``Mesh.attributes``.
@@ -56,7 +57,7 @@ def _cloth() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return np.array(rim), growth, np.array(triangles, np.int32)
 
 
-def build(vertices: np.ndarray, who: Identity, style: str, hair_seed: int) -> Mesh:
+def build(vertices: np.ndarray, who: Identity, style: str, hair_seed: int, bend: Bend | None = None) -> Mesh:
     """Head under an expression, clothes and hair as one mesh.
 
     Args:
@@ -64,6 +65,7 @@ def build(vertices: np.ndarray, who: Identity, style: str, hair_seed: int) -> Me
         who: whose head.
         style: of the hair, one of ``hair.STYLES``.
         hair_seed: seed of its shape.
+        bend: cartoon proportions; *optional*.
     """
     r: Rig = rig()
     rim, growth, cloth_triangles = _cloth()
@@ -72,6 +74,8 @@ def build(vertices: np.ndarray, who: Identity, style: str, hair_seed: int) -> Me
     hair_vertices, hair_base, hair_triangles = hair_mesh(who, style, hair_seed)
     n, m = len(vertices), len(vertices) + len(cloth)
     place = np.concatenate([vertices, cloth, hair_vertices]).astype(np.float32)
+    if bend is not None:
+        place = bend(place)
     triangles = np.concatenate([r.triangles, cloth_triangles, hair_triangles + m]).astype(np.int32)
     attributes = np.zeros((len(place), N_ATTRIBUTES), np.float32)
     attributes[:n, BASE], attributes[n:m, BASE], attributes[m:, BASE] = r.base, cloth, hair_base

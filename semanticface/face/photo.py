@@ -9,12 +9,12 @@ import numpy as np
 
 from semanticface.face import paint, raster
 from semanticface.face import rig as rigs
-from semanticface.face.appearance import appearance
+from semanticface.face.appearance import Appearance
 from semanticface.face.camera import Camera
 from semanticface.face.creases import HEIGHT, STEP, WIDTH, X0, Y0, height_map
 from semanticface.face.mesh import CLOTH, HAIR, N_ATTRIBUTES, Mesh
 from semanticface.face.noise import VOLUME, noise, smooth
-from semanticface.face.rig import EYE_RIGHT, LASHES, LOWER_TEETH, SKIN, TONGUE, UPPER_TEETH, Identity
+from semanticface.face.rig import EYE_RIGHT, LASHES, LOWER_TEETH, SKIN, TONGUE, UPPER_TEETH
 from semanticface.face.scene import Lights, background, lights, sensor
 
 SHADOW_SIZE, SHADOW_EXTENT, SHADOW_BIAS = 160, 3.2, 0.035
@@ -23,7 +23,7 @@ WRAP = np.array([0.30, 0.13, 0.08], np.float32)
 
 
 @nb.njit(cache=True, nogil=True, fastmath=True)
-def _crease(heights, x, y):  # type: ignore[no-untyped-def]
+def crease(heights, x, y):  # type: ignore[no-untyped-def]
     """Height and slope of the wrinkles at a place on the base mesh: (h, dh/dx, dh/dy)."""
     u, v = (x - X0) / STEP - 0.5, (y - Y0) / STEP - 0.5
     i, j = int(math.floor(u)), int(math.floor(v))
@@ -45,7 +45,7 @@ def _curve(x):  # type: ignore[no-untyped-def]
 
 @nb.njit(cache=True, nogil=True, fastmath=True)
 def shade(  # type: ignore[no-untyped-def]
-    out, front, w1, w2, attributes, triangles, part, turns, centres, radii, heights, table, colours, amounts,
+    out, front, w1, w2, attributes, triangles, part, turns, centres, heights, table, colours, amounts,
     directions, light_colours, sky, ground, up, eye_place, shadow, right, over, soft, exposure, pixel, depth_open,
 ):  # fmt: skip
     """Fill ``out`` (float32[H, W, 3], the background so far) with the shaded mesh, in sRGB."""
@@ -81,7 +81,7 @@ def shade(  # type: ignore[no-untyped-def]
                     r, g, b, gloss = paint.skin(table, colours, amounts, x, y, z, s[9], s[11], s[12], pixel)
                     wrap = 1.0
                     if z > 0.2:
-                        h, hx, hy = _crease(heights, x, y)
+                        h, hx, hy = crease(heights, x, y)
                         if h != 0.0 or hx != 0.0 or hy != 0.0:
                             nx, ny = nx - 0.85 * hx, ny - 0.85 * hy
                             dark = min(max(-h * 26.0, 0.0), 0.75)
@@ -212,29 +212,21 @@ def lashes(out, near, front, w1, w2, lash_near, attributes, triangles, centre, c
                 out[py, px, k] += (_curve(colours[12, k]) - out[py, px, k]) * alpha
 
 
-def _frame(direction: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Two unit vectors across a light's direction."""
-    helper = np.array([0, 1, 0]) if abs(direction[1]) < 0.9 else np.array([1, 0, 0])
-    right = np.cross(helper, direction)
-    right /= np.linalg.norm(right)
-    return right.astype(np.float32), np.cross(direction, right).astype(np.float32)
-
-
 def draw(
-    mesh: Mesh, who: Identity, coefficients: np.ndarray, camera: Camera, *, subject: int | None, shot: int | None,
+    mesh: Mesh, paint_of: Appearance, centres: np.ndarray, coefficients: np.ndarray, camera: Camera, *, shot: int | None,
     size: int, supersample: int,
 ) -> np.ndarray:  # fmt: skip
-    """Shade a mesh as a photograph; uint8[size, size, 3]."""
+    """Shade a mesh as a photograph; uint8[size, size, 3]. ``centres`` are the eyeballs' middles, left first."""
     view = camera.enlarged(supersample)
     full = size * supersample
-    paint_of, scene = appearance(subject, who), lights(shot)
+    scene = lights(shot)
     attributes = mesh.attributes
     screen = view.screen(attributes[:, 6:9])
     is_lash = mesh.part == LASHES
     solid = mesh.triangles[~is_lash]
     front, w1, w2, near = raster.visibility(screen, solid, mesh.two_sided[~is_lash], full, full)
     out = np.ascontiguousarray(np.repeat(np.repeat(background(shot, size), supersample, 0), supersample, 1))
-    _shade(out, front, w1, w2, mesh, ~is_lash, who, coefficients, view, paint_of, scene)
+    _shade(out, front, w1, w2, mesh, ~is_lash, centres, coefficients, view, paint_of, scene)
     hairs = mesh.triangles[is_lash]
     lash_front, l1, l2, lash_near = raster.visibility(screen, hairs, np.ones(len(hairs), bool), full, full)
     centre = rigs.rig().lash_centre
@@ -242,9 +234,9 @@ def draw(
     return sensor(raster.downsample(out, supersample), shot)
 
 
-def _shade(out, front, w1, w2, mesh, chosen, who, coefficients, view, paint_of, scene: Lights) -> None:  # type: ignore[no-untyped-def]
+def _shade(out, front, w1, w2, mesh, chosen, centres, coefficients, view, paint_of, scene: Lights) -> None:  # type: ignore[no-untyped-def]
     directions = (scene.directions @ view.turn).astype(np.float32)
-    right, over = _frame(directions[0])
+    right, over = raster.across(directions[0])
     shadow = raster.shadow_map(mesh.attributes[:, 6:9], mesh.triangles, mesh.casts, right, over, directions[0],
                                SHADOW_SIZE, SHADOW_EXTENT)  # fmt: skip
     heights = height_map(coefficients, paint_of.folds, paint_of.resting)
@@ -252,8 +244,8 @@ def _shade(out, front, w1, w2, mesh, chosen, who, coefficients, view, paint_of, 
     turns = rigs.rig().eye_turns(coefficients)
     opened = np.float32(0.85)
     shade(
-        out, front, w1, w2, mesh.attributes, mesh.triangles[chosen], mesh.part[chosen], turns, who.eye_centres,
-        who.eye_radii, heights, VOLUME, paint_of.colours, paint_of.amounts, directions, scene.colours, scene.sky,
+        out, front, w1, w2, mesh.attributes, mesh.triangles[chosen], mesh.part[chosen], turns, centres,
+        heights, VOLUME, paint_of.colours, paint_of.amounts, directions, scene.colours, scene.sky,
         scene.ground, view.turn[1].copy(), camera_place, shadow, right, over, np.float32(scene.soft),
         np.float32(scene.exposure), np.float32(view.distance / view.focal), opened,
     )  # fmt: skip

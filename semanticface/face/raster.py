@@ -103,6 +103,14 @@ def shadow_map(points, triangles, casts, right, up, light, size, extent):  # typ
     return out
 
 
+def across(direction: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Two unit vectors across a unit direction and each other, float32[3] each: the axes of a shadow map."""
+    helper = np.array([0, 1, 0]) if abs(direction[1]) < 0.9 else np.array([1, 0, 0])
+    right = np.cross(helper, direction)
+    right = (right / np.linalg.norm(right)).astype(np.float32)
+    return right, np.cross(direction, right).astype(np.float32)
+
+
 @nb.njit(cache=True, nogil=True, fastmath=True)
 def lit(shadow, x, y, z, right, up, light, extent, bias):  # type: ignore[no-untyped-def]
     """Share of the light that reaches a point, 0 to 1: 3 x 3 bilinear taps of a ``shadow_map``."""

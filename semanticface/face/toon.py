@@ -1,0 +1,320 @@
+"""The toon look: flat bands of light, ink outlines, simple palettes and cartoon proportions on the same head."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numba as nb
+import numpy as np
+
+from semanticface.face import appearance as look
+from semanticface.face import paint, raster
+from semanticface.face import rig as rigs
+from semanticface.face.appearance import Appearance, appearance, linear
+from semanticface.face.camera import Camera
+from semanticface.face.creases import height_map
+from semanticface.face.mesh import CLOTH, HAIR, N_ATTRIBUTES, Mesh
+from semanticface.face.noise import VOLUME, noise, smooth
+from semanticface.face.photo import crease
+from semanticface.face.rig import EYE_RIGHT, LASHES, LOWER_TEETH, SKIN, TONGUE, UPPER_TEETH, Identity
+from semanticface.face.scene import background, blur, lights
+from semanticface.face.warp import Bend, bend
+
+# Skins no human has; greens, teals and purples are left to the imp.
+_FANCY = np.array([(255, 196, 206), (158, 196, 240), (250, 222, 120), (196, 200, 210), (255, 170, 120), (236, 236, 240)], float)
+INK_GROUPS = np.array([1, 2, 2, 3, 3, 4, 1, 5, 6], np.uint8)
+"""Ink runs where two neighbouring pixels' parts lie in different groups."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ToonStyle:
+    """How a subject is drawn.
+
+    Attributes:
+        paint: colours and amounts, as in the photo look.
+        bend: its proportions.
+        bands: float32[3], thresholds of the bands of light and their softness.
+        shadow: float32[3], what the shaded side's colour is multiplied by.
+        ink: float32[3], sRGB colour of lines.
+        width: of the outlines in pixels of a 224 px picture; 0 leaves them out.
+        lips: how far lips are coloured, 0 to 1.
+        folds: how strongly wrinkles are inked.
+        gleam: strength of highlights.
+    """
+
+    paint: Appearance
+    bend: Bend
+    bands: np.ndarray
+    shadow: np.ndarray
+    ink: np.ndarray
+    width: float
+    lips: float
+    folds: float
+    gleam: float
+
+
+def style_of(subject: int | None, who: Identity) -> ToonStyle:
+    """The style of a subject; ``None`` is the plain one."""
+    rng = np.random.default_rng([41] if subject is None else [subject, 41])
+    plain = appearance(subject, who)
+    colours, amounts = plain.colours.copy(), plain.amounts.copy()
+    if subject is not None:
+        if rng.random() < 0.28:
+            skin = _FANCY[rng.integers(len(_FANCY))] * rng.uniform(0.85, 1.0, 3)
+            colours[look.SKIN] = linear(skin)
+            colours[look.LIPS] = linear(skin * [0.85, 0.55, 0.6])
+            colours[look.LID] = linear(skin * 0.85)
+        if rng.random() < 0.45:
+            hair = rng.dirichlet([0.7, 0.7, 0.7]) * rng.uniform(150, 480)
+            colours[look.HAIR] = colours[look.BROW] = linear(np.clip(hair, 8, 245))
+        if rng.random() < 0.5:
+            colours[look.IRIS] = linear(np.clip(rng.dirichlet([0.8] * 3) * 380, 10, 235))
+            colours[look.IRIS_RING] = colours[look.IRIS] * 0.2
+    grey = colours[look.SKIN].mean()
+    colours[look.SKIN] = np.clip(grey + (colours[look.SKIN] - grey) * rng.uniform(1.0, 1.35), 0.01, 1)
+    colours[look.SCLERA] = linear(np.array([246, 246, 248]))
+    colours[look.TEETH] = linear(np.array([248, 246, 240]))
+    for place in (look.BLOTCH, look.PORES, look.MOLES, look.VEINS, look.STUBBLE):
+        amounts[place] = 0
+    amounts[look.BROW_THICK] *= rng.uniform(1.0, 1.7)
+    amounts[look.IRIS_SIZE] = rng.uniform(0.46, 0.62)
+    amounts[look.PUPIL] = rng.uniform(0.35, 0.6)
+    eyes = 0.42 if subject is None else rng.uniform(0.0, 1.0)
+    widths = (0.9, 1.03, 1.05) if subject is None else tuple(rng.normal([0.93, 1.03, 1.04], [0.11, 0.06, 0.08]))
+    shape = bend(
+        who, eyes=eyes, mouth=float(np.clip(rng.normal(0.08, 0.14), -0.2, 0.4)),
+        nose=float(np.clip(rng.normal(-0.15, 0.28), -0.5, 0.6)), cheeks=rng.normal(0.05, 0.12),
+        chin=rng.normal(0, 0.15), widths=widths, stretch=1.0 if subject is None else float(rng.normal(1.0, 0.07)),
+    )  # fmt: skip
+    if subject is None:
+        bands, width, ink = np.array([0.02, 0.6, 0.03]), 1.3, np.array([0.12, 0.09, 0.10])
+        shadow = np.array([0.66, 0.55, 0.62])
+    else:
+        soft = 0.02 + 0.5 * rng.random() ** 3
+        bands = np.array([rng.uniform(-0.25, 0.3), rng.uniform(0.45, 0.9), soft])
+        width = 0.0 if rng.random() < 0.12 else rng.uniform(0.8, 2.2)
+        ink = np.clip(rng.normal(0.08, 0.06, 3), 0, 0.35)
+        shadow = rng.uniform(0.45, 0.85) * np.clip(rng.normal(1, 0.12, 3), 0.6, 1.3)
+    return ToonStyle(
+        Appearance(colours.astype(np.float32), amounts, plain.resting * 0.6, plain.folds, plain.hair, plain.hair_seed),
+        shape, bands.astype(np.float32), shadow.astype(np.float32), ink.astype(np.float32), float(width),
+        lips=0.75 if subject is None else float(rng.beta(1.5, 1.0)), folds=float(rng.uniform(0.55, 1.0)),
+        gleam=float(rng.random()),
+    )  # fmt: skip
+
+
+@nb.njit(cache=True, nogil=True, fastmath=True)
+def _srgb(x):  # type: ignore[no-untyped-def]
+    x = min(max(x, 0.0), 1.0)
+    return 12.92 * x if x <= 0.0031308 else 1.055 * x ** (1 / 2.4) - 0.055
+
+
+@nb.njit(cache=True, nogil=True, fastmath=True)
+def cel(  # type: ignore[no-untyped-def]
+    out, group, front, w1, w2, attributes, triangles, part, groups, turns, centres, heights, table, colours, amounts, light,
+    tint, bands, shadow_colour, ink, lips_drawn, folds, gleam, shadow, right, over, extent, eye_place,
+):  # fmt: skip
+    """Fill ``out`` (float32[H, W, 3] sRGB, the background so far) and ``group`` with the toon's flat paint."""
+    height, width = front.shape
+    s = np.empty(N_ATTRIBUTES, np.float32)
+    for py in range(height):
+        for px in range(width):
+            t = front[py, px]
+            if t < 0:
+                continue
+            b1, b2 = w1[py, px], w2[py, px]
+            b0 = 1 - b1 - b2
+            i0, i1, i2 = triangles[t, 0], triangles[t, 1], triangles[t, 2]
+            for k in range(N_ATTRIBUTES):
+                s[k] = b0 * attributes[i0, k] + b1 * attributes[i1, k] + b2 * attributes[i2, k]
+            x, y, z, qx, qy, qz = s[0], s[1], s[2], s[6], s[7], s[8]
+            kind = part[t]
+            line, flat, gloss = 0.0, 0.0, 0.0
+            # The light's edge follows the head's roundness more than its relief, as a pen would draw it.
+            nx, ny, nz = s[3] + 0.6 * qx, s[4] + 0.5 * (qy - 0.3), s[5] + 0.5 * qz
+            if kind == SKIN and s[10] > 0.5:
+                r, g, b = 0.11, 0.012, 0.016
+                flat = 1.0
+                kind = 9
+            elif kind == SKIN:
+                cloth_line = -1.15 + 0.9 * smooth(0.65, 1.1, abs(x)) - 0.3 * smooth(0.2, 0.9, z)
+                if y < cloth_line:
+                    kind = CLOTH
+                else:
+                    r, g, b = colours[0, 0], colours[0, 1], colours[0, 2]
+                    ax = abs(x)
+                    if z > 0.3:
+                        h, _, _ = crease(heights, x, y)
+                        line = max(line, 0.8 * folds * smooth(0.0035, 0.0085, -h))
+                        blush = 0.45 * smooth(1.0, 0.2, (ax - 0.42) ** 2 / 0.02 + (y - 0.0) ** 2 / 0.012)
+                        g, b = g * (1 - 0.25 * blush), b * (1 - 0.18 * blush)
+                    k = smooth(0.42, 0.56, s[9])
+                    k *= lips_drawn
+                    r, g, b = r + (colours[2, 0] - r) * k, g + (colours[2, 1] - g) * k, b + (colours[2, 2] - b) * k
+                    line = max(line, 0.9 * smooth(0.26, 0.12, s[13]) * (1 - 0.8 * s[12]) if z > 0.4 else 0.0)
+                    if z > 0.5 and 0.16 < y < 0.5 and amounts[19] > 0:
+                        ex, ey = (ax - 0.308) / 0.17, (y - 0.345) / 0.075
+                        k = amounts[19] * smooth(1.8, 1.3, ex * ex + ey * ey) if ey > 0 else 0.0
+                        r, g, b = r + (colours[11, 0] - r) * k, g + (colours[11, 1] - g) * k, b + (colours[11, 2] - b) * k
+                    if amounts[5] > 0:
+                        k = smooth(0.4, 0.5, paint.beard(amounts, x, y, z, s[9]))
+                        r, g, b = r + (colours[4, 0] - r) * k, g + (colours[4, 1] - g) * k, b + (colours[4, 2] - b) * k
+                    if z > 0.3:
+                        k = smooth(0.22, 0.36, paint.brow(table, amounts, x, y) / max(amounts[7], 0.1))
+                        r, g, b = r + (colours[3, 0] - r) * k, g + (colours[3, 1] - g) * k, b + (colours[3, 2] - b) * k
+                    if amounts[13] > 0 and y > -0.6:
+                        k = smooth(-0.01, 0.015, paint.hairline(amounts, x, y, z)) * (1 - s[12]) * min(amounts[13] * 1.4, 1)
+                        r, g, b = r + (colours[4, 0] - r) * k, g + (colours[4, 1] - g) * k, b + (colours[4, 2] - b) * k
+                    gloss = 0.15
+            if kind == CLOTH:
+                r, g, b = colours[10, 0], colours[10, 1], colours[10, 2]
+                if amounts[24] < 0.3 and (y * 5.0) % 1.0 < 0.4:
+                    r, g, b = colours[13, 0], colours[13, 1], colours[13, 2]
+            elif kind == 1 or kind == EYE_RIGHT:
+                side = kind - 1
+                ox, oy, oz = qx - centres[side, 0], qy - centres[side, 1], qz - centres[side, 2]
+                inv = 1 / max(math.sqrt(ox * ox + oy * oy + oz * oz), 1e-6)
+                ox, oy, oz = ox * inv, oy * inv, oz * inv
+                m = turns[side]
+                lx = m[0, 0] * ox + m[1, 0] * oy + m[2, 0] * oz
+                ly = m[0, 1] * ox + m[1, 1] * oy + m[2, 1] * oz
+                lz = m[0, 2] * ox + m[1, 2] * oy + m[2, 2] * oz
+                d = math.sqrt(lx * lx + ly * ly) / amounts[14] if lz > 0 else 9.0
+                r, g, b = colours[7, 0], colours[7, 1], colours[7, 2]
+                if d < 1.06:
+                    up = 0.55 + 0.75 * smooth(0.5, -0.9, ly / amounts[14])
+                    r, g, b = colours[5, 0] * up, colours[5, 1] * up, colours[5, 2] * up
+                    k = smooth(0.86, 0.94, d)
+                    r, g, b = r + (colours[6, 0] - r) * k, g + (colours[6, 1] - g) * k, b + (colours[6, 2] - b) * k
+                    if d < amounts[15]:
+                        r, g, b = 0.005, 0.005, 0.008
+                    k = smooth(0.98, 1.06, d)
+                    r, g, b = r + (colours[7, 0] - r) * k, g + (colours[7, 1] - g) * k, b + (colours[7, 2] - b) * k
+                    spot = (lx - amounts[14] * 0.32) ** 2 + (ly - amounts[14] * 0.38) ** 2
+                    if spot < (0.20 * amounts[14]) ** 2:
+                        r, g, b = 1.0, 1.0, 1.0
+                k = 0.35 * smooth(0.12, 0.22, oy)
+                r, g, b = r * (1 - k), g * (1 - k), b * (1 - 0.8 * k)
+                flat = 1.0
+            elif kind == UPPER_TEETH or kind == LOWER_TEETH:
+                deep = 0.65 * smooth(0.95, 0.70, z)
+                gap = abs(math.atan2(x, z - 0.62) / 0.30 - round(math.atan2(x, z - 0.62) / 0.30))
+                tone = (1 - deep) * (1 - 0.25 * smooth(0.08, 0.0, gap))
+                r, g, b = colours[8, 0] * tone, colours[8, 1] * tone, colours[8, 2] * tone
+                flat = 1.0
+            elif kind == TONGUE:
+                tone = 1 - 0.6 * smooth(0.9, 0.5, z) - 0.2 * smooth(0.025, 0.0, abs(x))
+                r, g, b = colours[9, 0] * tone, colours[9, 1] * tone, colours[9, 2] * tone
+                flat = 1.0
+            elif kind == HAIR:
+                tone = 0.82 + 0.3 * smooth(0.4, 0.6, noise(table, x * 9, y * 0.8, amounts[25]))
+                r, g, b = colours[4, 0] * tone, colours[4, 1] * tone, colours[4, 2] * tone
+                gloss = 0.6
+            if flat == 0.0:
+                inv = 1 / max(math.sqrt(nx * nx + ny * ny + nz * nz), 1e-6)
+                c = (nx * light[0] + ny * light[1] + nz * light[2]) * inv
+                if kind != HAIR:
+                    free = raster.lit(shadow, qx + 0.03 * s[3], qy + 0.03 * s[4], qz + 0.03 * s[5], right, over, light, extent, 0.05)
+                    c = min(c, free * 3.0 - 1.2)
+                soft = bands[2]
+                day = smooth(bands[0] - soft, bands[0] + soft, c)
+                mr = shadow_colour[0] + (1 - shadow_colour[0]) * day
+                mg = shadow_colour[1] + (1 - shadow_colour[1]) * day
+                mb = shadow_colour[2] + (1 - shadow_colour[2]) * day
+                high = 0.16 * gleam * smooth(bands[1] - soft, bands[1] + soft, c)
+                if gloss > 0.3:
+                    band = smooth(0.13, 0.05, abs(y - 0.45)) * day
+                    high += 0.35 * gleam * band * smooth(0.35, 0.6, noise(table, x * 12, 0.0, amounts[25]))
+                high *= min(1.0, 0.1 + 1.6 * (r + g + b) / 3)
+                r, g, b = r * mr * tint[0] + high, g * mg * tint[1] + high, b * mb * tint[2] + high
+            group[py, px] = groups[min(kind, 8)] if kind < 9 else 7
+            out[py, px, 0] = _srgb(r) * (1 - line) + ink[0] * line
+            out[py, px, 1] = _srgb(g) * (1 - line) + ink[1] * line
+            out[py, px, 2] = _srgb(b) * (1 - line) + ink[2] * line
+
+
+@nb.njit(cache=True, nogil=True, fastmath=True)
+def outline(out, group, near, reach, jump, ink):  # type: ignore[no-untyped-def]
+    """Ink every pixel that lies within ``reach`` of another group, or of a step in depth of ``jump`` decimetres."""
+    height, width = group.shape
+    for y in range(height):
+        for x in range(width):
+            best = 0.0
+            here, depth = group[y, x], near[y, x]
+            for k in range(4):
+                for step in range(1, reach + 1):
+                    i = x + (step if k == 0 else -step if k == 1 else 0)
+                    j = y + (step if k == 2 else -step if k == 3 else 0)
+                    if i < 0 or j < 0 or i >= width or j >= height:
+                        break
+                    if group[j, i] != here:
+                        best = 1.0
+                    elif here > 0 and depth > near[j, i] and 1 / near[j, i] - 1 / depth > jump * (0.6 + 0.4 * step):
+                        best = 1.0
+            if best > 0.0:
+                for c in range(3):
+                    out[y, x, c] = ink[c]
+
+
+@nb.njit(cache=True, nogil=True, fastmath=True)
+def lash_ink(out, near, front, w1, w2, lash_near, attributes, triangles, centre, ink, amount):  # type: ignore[no-untyped-def]
+    """Upper lashes as one solid shape, lower ones as a hint."""
+    height, width = front.shape
+    for py in range(height):
+        for px in range(width):
+            t = front[py, px]
+            if t < 0 or lash_near[py, px] < near[py, px]:
+                continue
+            b1, b2 = w1[py, px], w2[py, px]
+            b0 = 1 - b1 - b2
+            i0, i1, i2 = triangles[t, 0], triangles[t, 1], triangles[t, 2]
+            x = b0 * attributes[i0, 0] + b1 * attributes[i1, 0] + b2 * attributes[i2, 0]
+            y = b0 * attributes[i0, 1] + b1 * attributes[i1, 1] + b2 * attributes[i2, 1]
+            z = b0 * attributes[i0, 2] + b1 * attributes[i1, 2] + b2 * attributes[i2, 2]
+            dx, dy, dz = abs(x) - centre[0], y - centre[1], z - centre[2]
+            way = smooth(0.145, 0.235, math.sqrt(dx * dx + dy * dy + dz * dz))
+            limit = (0.25 + 0.6 * amount * smooth(-0.1, 0.12, dx)) if dy > 0.0 else 0.05
+            alpha = smooth(limit + 0.1, limit, way)
+            for c in range(3):
+                out[py, px, c] += (ink[c] - out[py, px, c]) * alpha
+
+
+def draw(
+    mesh: Mesh, style: ToonStyle, who: Identity, coefficients: np.ndarray, camera: Camera, *, shot: int | None, size: int,
+    supersample: int,
+) -> np.ndarray:  # fmt: skip
+    """Draw a bent mesh as a cartoon; uint8[size, size, 3]."""
+    view, full = camera.enlarged(supersample), size * supersample
+    scene = lights(shot)
+    solid = mesh.part != LASHES
+    triangles = mesh.triangles[solid]
+    screen = view.screen(mesh.attributes[:, 6:9])
+    front, w1, w2, near = raster.visibility(screen, triangles, mesh.two_sided[solid], full, full)
+    out = np.ascontiguousarray(np.repeat(np.repeat(background(shot, size), supersample, 0), supersample, 1))
+    group = np.zeros((full, full), np.uint8)
+    light = (scene.directions[0] @ view.turn).astype(np.float32)
+    right, over = raster.across(light)
+    extent = 3.2
+    shadow = raster.shadow_map(mesh.attributes[:, 6:9], mesh.triangles, mesh.casts, right, over, light, 128, extent)
+    tint = scene.colours[0] / scene.colours[0].mean()
+    tint = (1 + 0.5 * (tint - 1)) * np.clip(scene.exposure * 0.9, 0.7, 1.1)
+    paint_of = style.paint
+    cel(
+        out, group, front, w1, w2, mesh.attributes, triangles, mesh.part[solid], INK_GROUPS,
+        rigs.rig().eye_turns(coefficients), style.bend(who.eye_centres), height_map(coefficients, paint_of.folds, paint_of.resting),
+        VOLUME, paint_of.colours, paint_of.amounts, light, tint.astype(np.float32), style.bands, style.shadow, style.ink,
+        np.float32(style.lips), np.float32(style.folds), np.float32(style.gleam), shadow, right, over, extent,
+        (np.array([0, 0, view.distance], np.float32) @ view.turn).astype(np.float32),
+    )  # fmt: skip
+    if style.width > 0:
+        reach = max(1, round(style.width * full / 448))
+        outline(out, group, near, reach, np.float32(0.16), style.ink)
+    hairs = mesh.triangles[~solid]
+    lash = raster.visibility(screen, hairs, np.ones(len(hairs), bool), full, full)
+    lash_ink(out, near * 0.995, *lash, mesh.attributes, hairs, rigs.rig().lash_centre, style.ink,
+             np.float32(paint_of.amounts[look.LASH_AMOUNT]))  # fmt: skip
+    out = raster.downsample(out, supersample)
+    if supersample == 1:
+        out = blur(out, np.float32(0.12))
+    return (np.clip(out, 0, 1) * 255 + 0.5).astype(np.uint8)
