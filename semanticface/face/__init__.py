@@ -16,6 +16,7 @@ import numpy as np
 from semanticface.arkit import N_ACTIONS
 from semanticface.errors import ConfigError
 from semanticface.face import mesh as meshes
+from semanticface.face import imp as imps
 from semanticface.face import drawn, photo, toon
 from semanticface.face.appearance import appearance
 from semanticface.face.camera import Framing, shoot
@@ -61,7 +62,7 @@ def render(
     c = np.clip(c, 0, 1)
     if look == "drawn":
         return drawn.draw(c, subject=subject, shot=shot, size=size, supersample=supersample, framing=framing)
-    if look not in LOOKS:
+    if look not in (*LOOKS, HELD_OUT_LOOK):
         raise ConfigError(f"look {look!r} is unknown: use one of {', '.join((*LOOKS, HELD_OUT_LOOK))}.")
     head = rig()
     who = _human(subject)
@@ -72,6 +73,15 @@ def render(
         camera, box = shoot(style.bend(neutral), shot, size, framing)
         mesh = meshes.build(vertices, who, style.paint.hair, style.paint.hair_seed, style.bend)
         picture = toon.draw(mesh, style, who, c, camera, **frame)
+    elif look == HELD_OUT_LOOK:
+        goblin = imps.imp(subject, _human)
+        who = goblin.who
+        vertices = goblin.ears(head.vertices(c, who))
+        camera, box = shoot(goblin.shape(who.vertices[head.box_ids]), shot, size, framing)
+        grown = imps.horns(who, 0.55)
+        mesh = meshes.build(vertices, who, goblin.paint.hair, 0, goblin.shape, grown)
+        centres = goblin.shape(who.eye_centres)
+        picture = photo.draw(mesh, goblin.paint, centres, c, camera, scene=imps.stage(shot), **frame)
     else:
         paint = appearance(subject, who)
         camera, box = shoot(neutral, shot, size, framing)

@@ -13,12 +13,12 @@ import numpy as np
 from semanticface.face.rig import Identity
 
 # Rows of ``Appearance.colours``.
-SKIN, BLOOD, LIPS, BROW, HAIR, IRIS, IRIS_RING, SCLERA, TEETH, TONGUE, CLOTH, LID, LASH, CLOTH2 = range(14)
+SKIN, BLOOD, LIPS, BROW, HAIR, IRIS, IRIS_RING, SCLERA, TEETH, TONGUE, CLOTH, LID, LASH, CLOTH2, SPOT = range(15)
 # Places in ``Appearance.amounts``.
 (BLOTCH, FRECKLES, PORES, SHINE, STUBBLE, BEARD, BROW_THICK, BROW_DENSE, BROW_LIFT, BROW_ARCH, BROW_LENGTH, HAIRLINE,
  RECEDE, CROP, IRIS_SIZE, PUPIL, VEINS, LIP_EDGE, LIP_GLOSS, SHADOW_MAKEUP, LINER, LASH_AMOUNT, BLUSH, COLLAR, PATTERN,
- SEED, TEETH_GAPS, SIDEBURN, MOLES, GRAIN) = range(30)  # fmt: skip
-N_AMOUNTS = 30
+ SEED, TEETH_GAPS, SIDEBURN, MOLES, GRAIN, SPOTS) = range(31)  # fmt: skip
+N_AMOUNTS = 31
 
 # sRGB skin from very light to very dark.
 _SKIN = np.array(
@@ -43,8 +43,8 @@ class Appearance:
     """Paint of one subject.
 
     Attributes:
-        colours: float32[14, 3], linear RGB, rows named above.
-        amounts: float32[30], places named above.
+        colours: float32[15, 3], linear RGB, rows named above.
+        amounts: float32[31], places named above.
         resting: how far wrinkles show at rest, 0 to 1.
         folds: how deep expression wrinkles go, about 1.
         hair: hair style, one of ``hair.STYLES``.
@@ -68,7 +68,7 @@ def _pick(rng: np.random.Generator, table: np.ndarray, place: float) -> np.ndarr
 
 
 def _plain() -> Appearance:
-    colours = np.zeros((14, 3))
+    colours = np.zeros((15, 3))
     for row, value in ((SKIN, (224, 178, 150)), (BLOOD, (205, 120, 105)), (LIPS, (192, 124, 112)), (BROW, (64, 44, 32)),
                        (HAIR, (58, 42, 32)), (IRIS, (96, 76, 52)), (IRIS_RING, (34, 26, 20)), (SCLERA, (222, 216, 210)),
                        (TEETH, (232, 224, 206)), (TONGUE, (196, 104, 100)), (CLOTH, (92, 104, 118)),
@@ -120,9 +120,9 @@ def appearance(subject: int | None, who: Identity) -> Appearance:
         IRIS_RING: iris * rng.uniform(0.25, 0.6), SCLERA: np.array([222, 216, 210]) * white,
         TEETH: np.array([238, 233 - 8 * yellow, 222 - 34 * yellow]) * rng.uniform(0.85, 1.0),
         TONGUE: np.array([200, 104, 102]) * rng.uniform(0.8, 1.05), CLOTH: cloth, CLOTH2: cloth2,
-        LID: skin + (shadow_tint - skin) * (rng.uniform(0.3, 0.8) if made_up else 0.0), LASH: np.minimum(hair * 0.5, 40),
+        LID: skin + (shadow_tint - skin) * (rng.uniform(0.3, 0.8) if made_up else 0.0), LASH: np.minimum(hair * 0.5, 40), SPOT: skin,
     }  # fmt: skip
-    colours = np.stack([linear(np.clip(values[k], 0, 255)) for k in range(14)])
+    colours = np.stack([linear(np.clip(values[k], 0, 255)) for k in range(15)])
     bearded = man and who.age > 1.8
     beard = bearded and rng.random() < 0.3
     amounts = np.zeros(N_AMOUNTS)

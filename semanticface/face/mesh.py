@@ -57,7 +57,7 @@ def _cloth() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return np.array(rim), growth, np.array(triangles, np.int32)
 
 
-def build(vertices: np.ndarray, who: Identity, style: str, hair_seed: int, bend: Bend | None = None) -> Mesh:
+def build(vertices: np.ndarray, who: Identity, style: str, hair_seed: int, bend: Bend | None = None, extra: tuple[np.ndarray, np.ndarray, np.ndarray] | None = None) -> Mesh:
     """Head under an expression, clothes and hair as one mesh.
 
     Args:
@@ -66,12 +66,13 @@ def build(vertices: np.ndarray, who: Identity, style: str, hair_seed: int, bend:
         style: of the hair, one of ``hair.STYLES``.
         hair_seed: seed of its shape.
         bend: cartoon proportions; *optional*.
+        extra: what grows on the head instead of hair, in the form ``hair_mesh`` returns; *optional*.
     """
     r: Rig = rig()
     rim, growth, cloth_triangles = _cloth()
     hem = np.concatenate([vertices[rim]] * 2)
     cloth = hem * [1, 0, 1] * growth + np.stack([np.zeros(len(hem)), hem[:, 1] + growth[:, 1], np.zeros(len(hem))], 1)
-    hair_vertices, hair_base, hair_triangles = hair_mesh(who, style, hair_seed)
+    hair_vertices, hair_base, hair_triangles = extra or hair_mesh(who, style, hair_seed)
     n, m = len(vertices), len(vertices) + len(cloth)
     place = np.concatenate([vertices, cloth, hair_vertices]).astype(np.float32)
     if bend is not None:

@@ -13,9 +13,8 @@ import numba as nb
 from semanticface.face import appearance as look
 from semanticface.face.noise import noise, smooth
 
-A_SKIN, A_BLOOD, A_LIPS, A_BROW, A_HAIR, A_IRIS, A_RING, A_SCLERA, A_TEETH, A_TONGUE, A_CLOTH, A_LID, A_LASH, A_CLOTH2 = (
-    range(14)
-)
+A_SKIN, A_BLOOD, A_LIPS, A_BROW, A_HAIR, A_IRIS, A_RING, A_SCLERA, A_TEETH = range(9)
+A_LID, A_SPOT = look.LID, look.SPOT
 
 
 @nb.njit(cache=True, nogil=True, fastmath=True)
@@ -90,6 +89,10 @@ def skin(table, colours, amounts, x, y, z, lips, lid, ear, pixel):  # type: igno
     g = (colours[A_SKIN, 1] + (colours[A_BLOOD, 1] - colours[A_SKIN, 1]) * flush) * shade
     b = (colours[A_SKIN, 2] + (colours[A_BLOOD, 2] - colours[A_SKIN, 2]) * flush) * shade
     gloss = amounts[look.SHINE] * (0.5 + 0.5 * math.exp(-(x * x / 0.06)) * (1.0 if z > 0.7 else 0.3))
+    if amounts[look.SPOTS] > 0.0:
+        k = amounts[look.SPOTS] * smooth(0.60, 0.66, noise(table, x * 5.5 + seed, y * 5.5, z * 5.5) * 0.75 + mid * 0.25)
+        k *= 0.35 + 0.65 * smooth(0.15, 0.55, abs(x) + 0.8 * abs(y - 0.1))
+        r, g, b = r + (colours[A_SPOT, 0] - r) * k, g + (colours[A_SPOT, 1] - g) * k, b + (colours[A_SPOT, 2] - b) * k
     if amounts[look.FRECKLES] > 0.0 and z > 0.3:
         dot = smooth(0.66, 0.82, noise(table, x * 27 + 3 * seed, y * 27, z * 27))
         k = dot * amounts[look.FRECKLES] * 0.55 * smooth(0.35, 0.05, abs(y - 0.06)) * smooth(0.05, 0.35, 1 - ax)

@@ -214,12 +214,12 @@ def lashes(out, near, front, w1, w2, lash_near, attributes, triangles, centre, c
 
 def draw(
     mesh: Mesh, paint_of: Appearance, centres: np.ndarray, coefficients: np.ndarray, camera: Camera, *, shot: int | None,
-    size: int, supersample: int,
+    size: int, supersample: int, scene: Lights | None = None,
 ) -> np.ndarray:  # fmt: skip
-    """Shade a mesh as a photograph; uint8[size, size, 3]. ``centres`` are the eyeballs' middles, left first."""
+    """Shade a mesh as a photograph; uint8[size, size, 3]. ``centres`` are the eyeballs' middles, left first, ``scene`` replaces the shot's light."""
     view = camera.enlarged(supersample)
     full = size * supersample
-    scene = lights(shot)
+    scene = scene or lights(shot)
     attributes = mesh.attributes
     screen = view.screen(attributes[:, 6:9])
     is_lash = mesh.part == LASHES
