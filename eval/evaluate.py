@@ -11,6 +11,11 @@ writes into ``--out``:
 To see what a training changed, evaluate the model before it, then the one after it beside it:
 
     python eval/evaluate.py --model outputs/adapter --dataset outputs/faces --out outputs/after --before outputs/before
+
+Photographs have no truth to be measured by, but they can be looked at in the same report:
+
+    semanticface predict photos/ --model outputs/adapter --out photos.jsonl
+    python eval/evaluate.py --model outputs/adapter --dataset outputs/faces --out outputs/after --photos photos.jsonl
 """
 
 from __future__ import annotations
@@ -74,7 +79,9 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--batch-size", type=int, default=16, help="pictures at a time (default: %(default)s)")
     parser.add_argument("--device", help="cpu, cuda, … (default: the best there is)")
     parser.add_argument("--before", type=Path, metavar="DIR", help="--out of an earlier run, shown beside this one")
-    parser.add_argument("--photo", nargs="+", default=[], metavar="PICTURE", help="pictures to add to the report")
+    parser.add_argument(
+        "--photos", type=Path, metavar="X.jsonl", help="written by semanticface predict --out: shown in the report too"
+    )
     parser.add_argument("--title", default="How well the model reads faces", help="heading of the report")
     options = parser.parse_args(arguments)
     for name, least in (("limit", 1), ("seed", 0), ("batch_size", 1)):
@@ -95,12 +102,10 @@ def evaluate(options: argparse.Namespace) -> list[tuple[str, metrics.Result]]:
     indices = np.arange(len(faces))
     if options.limit is not None and options.limit < len(faces):
         indices = np.sort(np.random.default_rng(options.seed).choice(len(faces), options.limit, replace=False))
+    photos = [] if options.photos is None else list(report.file_samples(options.photos))
     predictor = Predictor.from_pretrained(options.model, device=options.device)
     if options.crop == "box" and "box" not in faces.column_names:
         raise DatasetError(f"{options.dataset} has no column box. Use --crop auto.")
-
-    # First, so that a picture that stops the run does so before the long part.
-    photos = predictor(options.photo, batch_size=options.batch_size)
 
     def pictures() -> Iterator[Image.Image]:
         for index in indices.tolist():
@@ -177,7 +182,7 @@ def _write_report(
     predictions: list[Prediction],
     true: np.ndarray,
     answers: np.ndarray,
-    photos: list[Prediction],
+    photos: list[report.Sample],
 ) -> None:
     errors = np.abs(answers - true).mean(axis=1)
 
@@ -200,7 +205,7 @@ def _write_report(
     sections: list[report.Figures | report.Samples] = [report.Figures("Figures", results)]
     if photos:
         intro = "Pictures from outside the data set, without a truth to compare with."
-        sections.append(report.Samples("Photographs", report.prediction_samples(photos), intro))
+        sections.append(report.Samples("Photographs", photos, intro))
     sections += [
         report.Samples("Random", cards(drawn), f"Drawn by the seed {options.seed}."),
         report.Samples("Worst", cards(worst), "Without an answer, or with the largest mean error."),

@@ -29,6 +29,7 @@ from semanticface.metrics import BASELINES, FIGURES, Result, caption
 from semanticface.movements import RELAXED
 from semanticface.picture import load_picture
 from semanticface.semantics import Analysis
+from semanticface.tables import read_coefficients
 
 if TYPE_CHECKING:
     from semanticface.predict import Prediction
@@ -139,19 +140,34 @@ def write_report(
 def prediction_samples(predictions: Iterable[Prediction]) -> Iterator[Sample]:
     """Yield a card for each prediction, its picture read again from the path it names."""
     for prediction in predictions:
-        picture = None
-        # A picture that cannot be read is shown without it; its prediction carries the reason.
-        with contextlib.suppress(PictureError):
-            picture = load_picture(prediction.image)
         yield Sample(
             Path(prediction.image).name,
-            picture,
+            _reread(prediction.image),
             prediction.coefficients,
             prediction.analysis,
             box=prediction.box,
             reason=prediction.reason,
             note=prediction.note,
         )
+
+
+def file_samples(path: str | os.PathLike[str]) -> Iterator[Sample]:
+    """Yield a card for each line of a JSONL that ``predict`` wrote, its picture read again from the path it names.
+
+    Raises:
+        TableError: no such file, or it is empty.
+    """
+    for row in read_coefficients(path):
+        box = None if row.box is None else Box(*row.box)
+        title = Path(row.label).name or f"line {row.line}"
+        yield Sample(title, _reread(row.label), row.coefficients, row.analysis, box=box, reason=row.error)
+
+
+def _reread(path: str) -> Image.Image | None:
+    # A picture that cannot be read is left out of its card, which carries the reason.
+    with contextlib.suppress(PictureError):
+        return load_picture(path)
+    return None
 
 
 def write_prediction_report(path: str | os.PathLike[str], predictions: Sequence[Prediction], *, model: str) -> None:

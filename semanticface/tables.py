@@ -52,6 +52,7 @@ class Row:
         label: the ``image`` cell, or the Live Link timecode; empty where the row does not tell.
         coefficients: float32[52] in [0, 1]; None where ``error`` says why.
         analysis: the explanation that came with the row, in JSONL; otherwise None.
+        box: where the model looked, x0, y0, x1, y1 in pixels, in JSONL written by predict; otherwise None.
         error: what is wrong with the row and how to repair it, file and line included; empty in a good row.
     """
 
@@ -59,6 +60,7 @@ class Row:
     label: str
     coefficients: np.ndarray | None = None
     analysis: Analysis | None = None
+    box: tuple[float, float, float, float] | None = None
     error: str = ""
 
 
@@ -347,21 +349,31 @@ def _read_jsonl_rows(path: Path) -> Iterator[Row]:
 
 def _json_row(row: dict[str, Any], label: str, line: int, at: str) -> Row:
     if row.get("status", "ok") != "ok":
-        raise TableError(f"{at}: this row had failed ({row['status']}). Predict it again or remove the row.")
+        why = row["reason"] if isinstance(row.get("reason"), str) else "Predict it again or remove the row."
+        raise TableError(f"{at}: this row had failed ({row['status']}). {why}")
     values = row.get("coefficients")
     if not isinstance(values, dict):
         raise TableError(f'{at}: no "coefficients" object. Give a JSONL file written by predict, parse or describe.')
     if values.keys() != set(arkit.NAMES):
-        odd = sorted(values.keys() ^ set(arkit.NAMES))[0]
+        odd = min(values.keys() ^ set(arkit.NAMES))
         what = "missing from" if odd in arkit.INDEX else "unknown in"
         raise TableError(f'{at}: {_short(odd)} is {what} "coefficients". It must hold exactly the 52 action names.')
     for name, value in values.items():
-        if isinstance(value, bool) or not isinstance(value, int | float):
-            raise TableError(f"{at}, {name}: {_short(str(value))} is not a number. Correct it or remove the row.")
-        _check_range(value, f"{at}, {name}")
-    analysis = row.get("analysis")
+        _check_range(_json_number(value, f"{at}, {name}"), f"{at}, {name}")
     try:
-        account = None if analysis is None else Analysis.from_dict(analysis)
+        analysis = None if row.get("analysis") is None else Analysis.from_dict(row["analysis"])
     except ValueError as error:
         raise TableError(f"{at}: {error}. Correct the analysis or set it to null.") from error
-    return Row(line, label, _vector([values[name] for name in arkit.NAMES]), analysis=account)
+    box = row.get("box")
+    if box is not None:
+        if not isinstance(box, list) or len(box) != 4:
+            raise TableError(f"{at}: the box is not four numbers. Correct it or set it to null.")
+        x0, y0, x1, y1 = (_json_number(value, f"{at}, box") for value in box)
+        box = x0, y0, x1, y1
+    return Row(line, label, _vector([values[name] for name in arkit.NAMES]), analysis, box)
+
+
+def _json_number(value: object, at: str) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) < 1e9:
+        raise TableError(f"{at}: {_short(str(value))} is not a number. Correct it or remove the row.")
+    return float(value)

@@ -10,8 +10,8 @@ import pytest
 from PIL import Image
 from tiny_models import faces, fast_vlm
 
-from semanticface import arkit, metrics
-from semanticface.tables import read_coefficients
+from semanticface import arkit, metrics, tables
+from semanticface.tables import Answered, read_coefficients
 
 SCRIPT = Path(__file__).parents[1] / "eval" / "evaluate.py"
 
@@ -78,7 +78,7 @@ def test_photographs_are_added_and_failures_are_cards(script, places, monkeypatc
     out = folder / "photos"
 
     class Blind:
-        """A predictor that finds no face in the dataset, and an open jaw in any file."""
+        """A predictor that finds no face anywhere."""
 
         bundle = None
 
@@ -86,15 +86,13 @@ def test_photographs_are_added_and_failures_are_cards(script, places, monkeypatc
         def from_pretrained(cls, *_, **__):
             return cls()
 
-        def __call__(self, pictures, **_):
-            return [script.Prediction(str(p), "ok", "", arkit.vector({"jawOpen": 0.5})) for p in pictures]
-
         def stream(self, pictures, **_):
             for number, _picture in enumerate(pictures):
                 yield script.Prediction(f"picture {number}", "no_face", "no face found")
 
     monkeypatch.setattr(script, "Predictor", Blind)
-    arguments = ["--dataset", str(dataset), "--out", str(out), "--photo", str(folder / "photo.png")]
+    tables.write(folder / "p.jsonl", [Answered(str(folder / "photo.png"), coefficients=arkit.vector({"jawOpen": 0.5}))])
+    arguments = ["--dataset", str(dataset), "--out", str(out), "--photos", str(folder / "p.jsonl")]
     assert script.main(arguments) == 0
     page = (out / "report.html").read_text()
     order = ["<h2>Figures", "<h2>Photographs", "photo.png</h3>", "<h2>Random", "<h2>Worst", "<h2>Best"]
@@ -110,6 +108,7 @@ def test_photographs_are_added_and_failures_are_cards(script, places, monkeypatc
         (["--dataset", "FACES", "--split", "exam"], ["no split 'exam'", "test"]),
         (["--dataset", "FACES", "--before", "GONE"], ["metrics.json", "Run evaluate.py first"]),
         (["--dataset", "FACES", "--model", "GONE"], ["GONE"]),
+        (["--dataset", "FACES", "--photos", "GONE"], ["GONE", "No such file"]),
     ],
 )
 def test_errors_are_one_line_and_write_nothing(script, places, tmp_path, capsys, arguments, words):

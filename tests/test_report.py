@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 from playwright.sync_api import sync_playwright
 
-from semanticface import arkit, metrics, report
+from semanticface import arkit, metrics, report, tables
 from semanticface.crop import Box
 from semanticface.face.sample import sample_coefficients
 from semanticface.predict import Prediction
@@ -198,6 +198,19 @@ def test_predictions_of_pictures_on_disk(tmp_path, monkeypatch):
     report.write_prediction_report(tmp_path / "r.html", [good, bad], model="nano")
     assert "The first 1 are shown" in (tmp_path / "r.html").read_text()
     assert (tmp_path / "r.html").read_text().count("<article") == 1
+
+
+def test_predictions_in_a_file(tmp_path):
+    picture().save(tmp_path / "a.png")
+    smile = arkit.vector({"mouthSmileLeft": 0.9})
+    good = Prediction(str(tmp_path / "a.png"), "ok", "", smile, describe(smile), box=Box(10, 20, 60, 70))
+    bad = Prediction(str(tmp_path / "gone.png"), "missing", "gone.png: no such file.")
+    tables.write(tmp_path / "p.jsonl", [good, bad])
+    first, second = report.file_samples(tmp_path / "p.jsonl")
+    assert first.title == "a.png" and first.picture.size == (300, 200)
+    assert first.box == good.box and first.analysis == good.analysis
+    assert np.array_equal(first.predicted, smile)
+    assert second.picture is None and "gone.png: no such file." in second.reason
 
 
 def test_selections():

@@ -178,6 +178,8 @@ GOOD = dict(zip(arkit.NAMES, np.arange(52) / 100, strict=True))
         ({"coefficients": {**GOOD, "jawOpen": "0.1"}}, "jawOpen: '0.1' is not a number"),
         ({"coefficients": {**GOOD, "jawOpen": 2}}, "jawOpen: 2 is outside 0 to 1"),
         ({"coefficients": GOOD, "analysis": {"symmetry": "even"}}, "Correct the analysis"),
+        ({"coefficients": GOOD, "box": [1, 2, 3]}, "the box is not four numbers"),
+        ({"coefficients": GOOD, "box": [1, 2, 3, "4"]}, "box: '4' is not a number"),
     ],
 )
 def test_bad_jsonl_rows_keep_their_places(tmp_path, row, word):
