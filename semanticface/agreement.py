@@ -12,16 +12,16 @@ at a point and FACS coders, too, agree only within a step.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from semanticface import lexicon
+from semanticface import expression, lexicon
 from semanticface.arkit import INDEX, NAMES, REGION_INDEX, REGIONS
-from semanticface.expression import NEUTRAL, NOTHING, UNCLEAR, emotion_strengths, scores
+from semanticface.expression import NEUTRAL, NOTHING, UNCLEAR
 from semanticface.lexicon import GRADE_RANGES, IMPLIED_NOUN, MEANINGS, REGION_NOUN, Token
 from semanticface.movements import ASYMMETRIC, DIFFERS, PAIR_LEFT, PAIR_RIGHT, VISIBLE, hundredths
 
@@ -33,6 +33,7 @@ TOLERANCE = 5
 _VISIBLE = round(VISIBLE * 100)
 _SLACK = 20  # hundredths, about one grade, by which one side may differ from what is said of both
 _SIDE = re.compile("(?:Left|Right|Lower|Upper)$")
+_PUNCTUATION = re.compile(r"[,;.:()/]")
 _SHUT = 40  # hundredths of a blink that one calls closed, where nothing says how far
 
 Test = Literal["each", "any", "mean", "difference", "measure"]
@@ -116,22 +117,18 @@ def claims(analysis: Analysis) -> tuple[Claim, ...]:
 
 def _measures(values: np.ndarray) -> dict[str, int]:
     """Return measures of the whole face in hundredths."""
-    _, score = scores(values[None])
 
     def of(name: str) -> int:
         return int(values[INDEX[name]])
 
     aperture = max(of("jawOpen") - of("mouthClose"), 0)
     teeth = [of(f"mouth{way}{side}") for way in ("LowerDown", "UpperUp") for side in ("Left", "Right")]
-    emotions, unclear = emotion_strengths(values)
     return {
-        "expression": int(min(score.max(), 1) * 100),
         "asymmetry": int(np.abs(values[PAIR_LEFT] - values[PAIR_RIGHT]).max()),
         "wink": abs(of("eyeBlinkLeft") - of("eyeBlinkRight")),
         "mouth open": aperture,
         "lips apart": max(aperture, *teeth),
-        "own emotion": unclear,
-        **emotions,
+        **expression.measures(values),
     }
 
 
@@ -203,23 +200,22 @@ def _read(source: str, text: str) -> tuple[Claim, ...]:
 
 
 def _clauses(text: str, source: str) -> Iterator[list[_Chunk]]:
-    found = lexicon.tokens(text)
-    starts = [i for i, token in enumerate(found) if token.kind == lexicon.BREAK]
-    for first, last in zip([-1, *starts], [*starts, len(found)], strict=True):
-        part = found[first + 1 : last]
-        cuts = [i for i, token in enumerate(part) if token.kind == lexicon.AND]
-        chunks = []
-        for a, b in zip([-1, *cuts], [*cuts, len(part)], strict=True):
-            if part[a + 1 : b]:
-                chunks.append(_chunk(part[a + 1 : b], text, source))
-        looks = any(chunk.looks for chunk in chunks)
-        for chunk in chunks:
-            chunk.looks = looks
-        if chunks:
-            yield chunks
+    for piece in _PUNCTUATION.split(text):
+        found = lexicon.tokens(piece)
+        starts = [i for i, token in enumerate(found) if token.kind == lexicon.BREAK]
+        for first, last in zip([-1, *starts], [*starts, len(found)], strict=True):
+            part = found[first + 1 : last]
+            cuts = [i for i, token in enumerate(part) if token.kind == lexicon.AND]
+            spans = zip([-1, *cuts], [*cuts, len(part)], strict=True)
+            chunks = [_chunk(part[a + 1 : b], piece, source) for a, b in spans if part[a + 1 : b]]
+            looks = any(chunk.looks for chunk in chunks)
+            for chunk in chunks:
+                chunk.looks = looks
+            if chunks:
+                yield chunks
 
 
-def _chunk(part: list[Token], text: str, source: str) -> _Chunk:
+def _chunk(part: Sequence[Token], text: str, source: str) -> _Chunk:
     chunk = _Chunk(text[part[0].start : part[-1].stop])
     looks = source == "gaze" or any(token.kind == lexicon.LOOK and token.value == "look" for token in part)
     for i, (kind, value, _, _) in enumerate(part):

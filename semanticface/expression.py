@@ -148,24 +148,40 @@ def signals(values: np.ndarray) -> dict[str, np.ndarray]:
 # Signals that repeat others, so that they do not count towards a mix.
 _DERIVED = {"smirk", "shut", "tuck", "inner only", "teeth", "round", "close", "gaze", "wink"}
 _SIGNALS = tuple(signals(np.zeros((1, len(INDEX)), dtype=np.float32)))
-_OWN = np.array([[name in parts for name in _SIGNALS] for _, parts, _ in CATEGORIES])
 _COUNTED = np.array([name not in _DERIVED for name in _SIGNALS])
+_OWN = np.array([[name in parts for name in _SIGNALS] for _, parts, _ in CATEGORIES])
+_N_PARTS = _OWN.sum(axis=1).astype(np.float32)
+# Positions of each category's signals; where there are fewer than three the first is repeated, which changes neither
+# the smallest nor the largest, and the weights leave it out of the mean.
+_PARTS = np.array([[_SIGNALS.index((parts + parts[:1] * 2)[i]) for i in range(3)] for _, parts, _ in CATEGORIES])
+_WEIGHTS = (np.arange(3) < _N_PARTS[:, None]) / _N_PARTS[:, None]
+_BONUS = 0.15 * (_N_PARTS - 1)
 
 
-def scores(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return (strength of every signal [N, signals], score of every category [N, categories]), float32."""
+def scores(values: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Judge every category on coefficients in hundredths [N, 52].
+
+    Returns:
+        The strength of every signal [N, signals], the score of every category [N, categories] (0 where a signal of a
+        combination is missing), and the mean of its signals [N, categories]; float32.
+    """
     found = signals(values)
-    strength = np.stack([found[name] for name in _SIGNALS], axis=1)
-    columns = []
-    for _, parts, _ in CATEGORIES:
-        if len(parts) == 1:
-            columns.append(found[parts[0]])
-            continue
-        own = [found[part] for part in parts]
-        weakest, strongest = np.minimum.reduce(own), np.maximum.reduce(own)
-        score = (strongest + sum(own) / len(own)) / 2 + 0.15 * (len(own) - 1)
-        columns.append(np.where(weakest >= PRESENT, score, 0))
-    return strength, np.stack(columns, axis=1)
+    strength = np.stack([found[name] for name in _SIGNALS], axis=1).astype(np.float32)
+    parts = strength[:, _PARTS]
+    mean = (parts * _WEIGHTS.astype(np.float32)).sum(axis=2)
+    together = (parts.max(axis=2) + mean) / 2 + _BONUS
+    present = (_N_PARTS == 1) | (parts.min(axis=2) >= PRESENT)
+    return strength, np.where(present, together, 0).astype(np.float32), mean
+
+
+def _verdicts(strength: np.ndarray, score: np.ndarray) -> list[int | str]:
+    """Return each face's category as a position in ``CATEGORIES``, or ``NOTHING`` or ``MIX``."""
+    best = score.argmax(axis=1)
+    others = ((strength >= 2 * PRESENT) & _COUNTED & ~_OWN[best]).sum(axis=1)
+    return [
+        NOTHING if highest < NEUTRAL else MIX if rest >= MIXED else index
+        for index, highest, rest in zip(best.tolist(), score.max(axis=1).tolist(), others.tolist(), strict=True)
+    ]
 
 
 def cue(emotion: str, strength: float) -> str:
@@ -175,39 +191,32 @@ def cue(emotion: str, strength: float) -> str:
 
 def categories(values: np.ndarray) -> list[tuple[str, str | None]]:
     """Return (category, emotion cue or None) of each face from coefficients in hundredths [N, 52]."""
-    strength, score = scores(values)
-    best = score.argmax(axis=1)
-    own = _OWN[best]
-    others = ((strength >= 2 * PRESENT) & _COUNTED & ~own).sum(axis=1)
-    power = (strength * own).sum(axis=1) / own.sum(axis=1)
-    top = score.max(axis=1)
+    strength, score, mean = scores(values)
     out: list[tuple[str, str | None]] = []
-    for index, highest, rest, mean in zip(best.tolist(), top.tolist(), others.tolist(), power.tolist(), strict=True):
-        if highest < NEUTRAL:
-            out.append((NOTHING, None))
-        elif rest >= MIXED:
-            out.append((MIX, None))
+    for row, verdict in enumerate(_verdicts(strength, score)):
+        if isinstance(verdict, str):
+            out.append((verdict, None))
         else:
-            name, _, emotion = CATEGORIES[index]
-            out.append((name, cue(emotion, mean) if emotion else None))
+            name, _, emotion = CATEGORIES[verdict]
+            out.append((name, cue(emotion, float(mean[row, verdict])) if emotion else None))
     return out
 
 
-def emotion_strengths(values: np.ndarray) -> tuple[dict[str, int], int]:
-    """Return (strength of each emotion of ``EMOTIONS``, strength of the face's own cue or 0), in hundredths.
+def measures(values: np.ndarray) -> dict[str, int]:
+    """Return what can be said of one face's expression, in hundredths, from coefficients in hundredths [52].
 
-    The strength of an emotion is the largest mean signal among the categories that suggest it and are all there.
-
-    Args:
-        values: coefficients of one face in hundredths, [52].
+    Keys: each of ``EMOTIONS`` (the largest mean signal among the categories that suggest it and are all there),
+    ``own emotion`` (that of the cue the face is given, 0 without one) and ``expression`` (the best score, at most 100).
     """
-    strength, score = scores(values[None])
-    power = (_OWN * strength).sum(axis=1) / _OWN.sum(axis=1)
-    power = np.where(score[0] > 0, power, 0) * 100
+    strength, score, mean = scores(values[None])
     out = dict.fromkeys(EMOTIONS, 0)
-    for own, (_, _, emotion) in zip(power.tolist(), CATEGORIES, strict=True):
+    power = np.rint(np.where(score[0] > 0, mean[0], 0) * 100).astype(int).tolist()
+    for own, (_, _, emotion) in zip(power, CATEGORIES, strict=True):
         if emotion:
-            out[emotion] = max(out[emotion], round(own))
+            out[emotion] = max(out[emotion], own)
     out["joy"] = max(out["joy"], out["pleasure"])  # pleasure is not told from joy by words
-    ((_, given),) = categories(values[None])
-    return out, round(float(power[score[0].argmax()])) if given else 0
+    (verdict,) = _verdicts(strength, score)
+    suggests = not isinstance(verdict, str) and CATEGORIES[verdict][2]
+    out["own emotion"] = power[verdict] if suggests else 0
+    out["expression"] = int(min(score.max(), 1) * 100)
+    return out

@@ -7,6 +7,7 @@ The vocabulary covers the project's own phrases and the ways people and language
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 from typing import NamedTuple
 
 from semanticface.movements import GRADES
@@ -103,7 +104,7 @@ _PHRASES: dict[str, dict[str, str]] = {
     MORE: {"more": r"more|stronger|higher|further|greater"},
     LOOK: {"look": r"look(?:ing|s)?|gaz(?:e|ing)|glanc(?:e|ing)|turned|directed|averted"},
     AND: {"and": r"and|or"},
-    BREAK: {"break": r"[,;.:()/]|while|but|yet|whereas|with|although|as"},
+    BREAK: {"break": r"while|but|yet|whereas|with|although|as"},
     REST: {
         "rest": r"relaxed|neutral|at rest|resting|inactive|unchanged|straight(?: ahead| forward)?|centered|not visible"
         r"|at the (?:camera|viewer)|no (?:visible |clear )?(?:movement|action|activation|activity|change)"
@@ -120,11 +121,12 @@ _EACH = [
     for kind, values in _PHRASES.items()
     for value, phrases in values.items()
 ]
-_WORD = re.compile(r"[\w']+|[,;.:()/]")
+_WORD = re.compile(r"[\w']+")
 
 
-def tokens(text: str) -> list[Token]:
-    """Return what is understood of an English text, in its order; other words are passed over.
+@lru_cache(maxsize=1 << 14)
+def tokens(text: str) -> tuple[Token, ...]:
+    """Return what is understood of an English phrase, in its order; other words are passed over.
 
     At each word the longest phrase that starts there is taken.
     """
@@ -132,18 +134,15 @@ def tokens(text: str) -> list[Token]:
     out: list[Token] = []
     position = 0
     while word := _WORD.search(text, position):
-        start = word.start()
         best: Token | None = None
         for kind, value, pattern in _EACH:
-            match = pattern.match(text, start)
+            match = pattern.match(text, word.start())
             if match and (best is None or match.end() > best.stop):
-                best = Token(kind, value, start, match.end())
-        if best is None:
-            position = word.end()
-        else:
+                best = Token(kind, value, match.start(), match.end())
+        if best is not None:
             out.append(best)
-            position = best.stop
-    return out
+        position = best.stop if best is not None else word.end()
+    return tuple(out)
 
 
 # (noun, verb) -> actions; a stem ending in * stands for its Left and its Right action.
