@@ -15,6 +15,7 @@ import json
 import multiprocessing
 import os
 import shutil
+import signal
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
@@ -228,6 +229,7 @@ _rows_done: Any = None  # in a worker process: the counter it shares with the pa
 def _start_worker(counter: Any) -> None:
     global _rows_done
     _rows_done = counter
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C reaches every process: the parent reports, workers just end
     threading.Thread(target=_leave_with_parent, daemon=True).start()
 
 

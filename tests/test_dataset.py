@@ -120,7 +120,7 @@ def test_a_killed_run_goes_on_and_leaves_no_worker(made, tmp_path):
     )
     command = [sys.executable, "-c", program.format(str(out))]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 300
     while not list(out.glob("train/*.arrow")) and time.monotonic() < deadline:
         time.sleep(0.02)
     os.kill(process.pid, signal.SIGKILL)
@@ -135,7 +135,7 @@ def test_a_killed_run_goes_on_and_leaves_no_worker(made, tmp_path):
     else:
         pytest.fail("worker processes outlived the killed program")
     assert not (out / "dataset_dict.json").exists()
-    again = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    again = subprocess.run(command, capture_output=True, text=True, timeout=600)
     assert again.returncode == 0, again.stderr
     assert len(load_faces(out, "train")) == 200
     assert not list(out.rglob(".*")), "scratch of the killed run"
@@ -272,11 +272,11 @@ def test_full_disk_is_one_clear_error_and_resumable(tmp_path):
     out = tmp_path / "full"
     command = [sys.executable, str(SCRIPT), "--out", str(out), "--rows", "20", "--looks", "drawn=1", "--size", "64",
                "--splits", "train=1", "--workers", "1"]  # fmt: skip
-    full = subprocess.run(command, capture_output=True, text=True, preexec_fn=limit_file_size, timeout=120)
+    full = subprocess.run(command, capture_output=True, text=True, preexec_fn=limit_file_size, timeout=600)
     assert full.returncode == 1
     assert full.stderr.count("error:") == 1 and "Free some space" in full.stderr and "Traceback" not in full.stderr
     assert not list(out.rglob("*.arrow"))
-    again = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    again = subprocess.run(command, capture_output=True, text=True, timeout=600)
     assert again.returncode == 0, again.stderr
     assert len(load_faces(out, "train")) == 20
 
@@ -287,7 +287,7 @@ def test_error_in_a_worker_reaches_the_caller(tmp_path):
     out.mkdir()
     render_set._begin(out, few, overwrite=False)
     (out / "train").write_text("a file where a folder must be")
-    with pytest.raises((SemanticFaceError, FileExistsError, NotADirectoryError)):
+    with pytest.raises(SemanticFaceError, match="cannot write"):
         render_set.render_set(out, few, workers=2)
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import numpy as np
+import PIL.Image
 import skia
 
 from semanticface.errors import ConfigError
@@ -220,9 +221,5 @@ def draw(
 def _rgb(pixels: np.ndarray, supersample: int) -> np.ndarray:
     """RGB of skia's BGRA or RGBA raster, averaged down by ``supersample``."""
     order = [2, 1, 0] if skia.kN32_ColorType == skia.kBGRA_8888_ColorType else [0, 1, 2]
-    colours = pixels[..., order]
-    if supersample == 1:
-        return np.ascontiguousarray(colours)
-    side = len(pixels) // supersample
-    blocks = colours.reshape(side, supersample, side, supersample, 3).astype(np.uint16)
-    return ((blocks.sum(axis=(1, 3)) + supersample**2 // 2) // supersample**2).astype(np.uint8)
+    averaged = np.asarray(PIL.Image.fromarray(pixels).reduce(supersample))
+    return np.ascontiguousarray(averaged[..., order])

@@ -72,10 +72,10 @@ def body(painter: Painter) -> None:
             tendon = np.array([(sign * 0.3, low - 0.05, -0.1), (sign * 0.18, low - 0.5, -0.2)])
             painter.stroke(smooth(view.contour(tendon)), style.ink, 0.8 * style.line, alpha)
     shoulders = np.array(
-        [(-2.4, low - 2.2), (-1.9, low - 0.85), (-0.62, low - 0.50), (0.0, low - 0.66), (0.62, low - 0.50),
-         (1.9, low - 0.85), (2.4, low - 2.2)]
+        [(-2.6, low - 7.0), (-2.2, low - 2.2), (-1.75, low - 0.95), (-0.62, low - 0.50), (0.0, low - 0.66),
+         (0.62, low - 0.50), (1.75, low - 0.95), (2.2, low - 2.2), (2.6, low - 7.0)]
     )  # fmt: skip
-    path = smooth(view.contour(np.column_stack([shoulders, np.full(7, -0.3)])))
+    path = smooth(view.contour(np.column_stack([shoulders, np.full(9, -0.3)])))
     path.close()
     painter.fill(path, style.shirt)
     if style.contour:

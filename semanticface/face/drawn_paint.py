@@ -314,10 +314,10 @@ class Painter:
             )
             dimple = self.value(f"mouthDimple{name}")
             self.face_line(
-                [(x + sign * 0.055, y + 0.09), (x + sign * 0.10, y + 0.01), (x + sign * 0.065, y - 0.07)], dimple, 1.2
+                [(x + sign * 0.055, y + 0.09), (x + sign * 0.10, y + 0.01), (x + sign * 0.065, y - 0.07)], dimple, 1.4
             )
             if dimple > 0.03:
-                self.disc(np.array([x + sign * 0.17, y + 0.02]), 0.05, shade(style.skin, 0.72), 0.8 * dimple)
+                self.disc(np.array([x + sign * 0.17, y + 0.02]), 0.065, shade(style.skin, 0.72), 0.85 * dimple)
             stretch = self.value(f"mouthStretch{name}")
             for step in (0.07, 0.16):
                 self.face_line(

@@ -188,7 +188,7 @@ def _mouth(style: Style, value: Callable[[str], float]) -> Mouth:
     jaw_x = 0.20 * (value("jawLeft") - value("jawRight"))
 
     narrow = (1.0 - 0.42 * funnel) * (1.0 - 0.55 * pucker) * (1.0 - 0.10 * (jaw - close)) * (1.0 - 0.08 * roll_lower)
-    widen = 1.0 + sided("mouthStretch", 0.42) + sided("mouthSmile", 0.22) + sided("mouthDimple", 0.10)
+    widen = 1.0 + sided("mouthStretch", 0.42) + sided("mouthSmile", 0.22) + sided("mouthDimple", 0.16)
     x = style.mouth_width * t * narrow * widen
     x += 0.26 * (value("mouthLeft") - value("mouthRight")) * (1.0 - 0.25 * reach)
 
