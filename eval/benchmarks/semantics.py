@@ -4,7 +4,8 @@
 
 Faces of three densities: every action active at random (the worst case), three in ten active, and a slow take in which
 neighbouring frames are alike (the usual case). Figures are operations a second of process time (that of all threads,
-so on one core), the best of ``--repeats`` rounds, each on faces that were not met before. The goals are 20,000 descriptions and 5,000 parsed answers a second.
+so on one core), the best of ``--repeats`` rounds, each on faces that were not met before. The goals are 20,000
+descriptions and 5,000 parsed answers a second.
 """
 
 from __future__ import annotations
