@@ -1,0 +1,380 @@
+"""Make nano, the base model of the package, from rendered faces.
+
+    python data_prep/render_faces.py --out outputs/faces --rows 60000 --size 128 --supersample 1 --framing crop
+    python train/pretrain.py --faces outputs/faces --out outputs/nano
+
+Three steps, each resumed where it was killed:
+
+1. The tower learns to see from what a renderer knows for free: coefficients and projected landmarks.
+2. The language model learns to speak beside the frozen tower, whose feature maps are computed once.
+3. Model, tokenizer, processor and recipe are saved as a stock transformers folder, in bfloat16.
+
+In step 2 a row either learns the words of its true analysis, or the true numbers behind an analysis of what the tower
+sees. Numbers never follow a true analysis: so taught, a model copies from its own words, which at work are guesses.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import math
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from tqdm import tqdm
+from transformers import AutoModel, PreTrainedTokenizerFast
+
+from semanticface import nano
+from semanticface.answer import format_answer
+from semanticface.arkit import MIRROR_INDEX
+from semanticface.dataset import load_faces
+from semanticface.face.types import POINTS
+from semanticface.files import atomic_path
+from semanticface.prompts import load_prompt, messages
+from semanticface.recipe import make_recipe, prompt_record, write_recipe
+from semanticface.semantics import describe_many
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """What one pretraining run is told."""
+
+    faces: list[str]
+    out: str
+    tower_samples: int = 700_000
+    tower_lr: float = 2e-3
+    tower_from: str | None = None
+    tower_batch: int = 64
+    point_weight: float = 0.1
+    speak_samples: int = 80_000
+    speak_lr: float = 3e-3
+    speak_batch: int = 32
+    seed: int = 0
+
+
+@dataclasses.dataclass(frozen=True)
+class Faces:
+    """A split in memory: pixels uint8[N,128,128,3], coefficients float32[N,52], points float32[N,70,2] of the crop."""
+
+    pixels: np.ndarray
+    coefficients: np.ndarray
+    points: np.ndarray
+
+
+def read_faces(folders: list[str], split: str) -> Faces:
+    """Decode one split of several dataset folders into arrays."""
+    pixels, coefficients, points = [], [], []
+    for folder in folders:
+        rows = load_faces(folder, split)
+        for row in tqdm(rows, desc=f"reading {folder} {split}", unit="face"):
+            picture = row["picture"].convert("RGB")
+            size = picture.width
+            if picture.size != (nano.PIXELS, nano.PIXELS):
+                picture = picture.resize((nano.PIXELS, nano.PIXELS), reducing_gap=2.0)
+            pixels.append(np.asarray(picture))
+            coefficients.append(row["coefficients"])
+            points.append(np.asarray(row["points"], dtype=np.float32) / size)
+    return Faces(np.stack(pixels), np.array(coefficients, dtype=np.float32), np.stack(points))
+
+
+def _swap_sides(name: str) -> str:
+    return name.replace("Left", "#").replace("Right", "Left").replace("#", "Right")
+
+
+MIRROR_POINTS = np.array([POINTS.index(_swap_sides(name)) for name in POINTS])
+
+
+def to_tensor(pixels: np.ndarray) -> torch.Tensor:
+    """Scale uint8 pixels [B, H, W, 3] as nano's processor does: float32 [B, 3, H, W] in [-1, 1]."""
+    tensor = torch.from_numpy(pixels).permute(0, 3, 1, 2).float()
+    return (tensor / 127.5 - 1).contiguous(memory_format=torch.channels_last)
+
+
+def disturb(pictures: torch.Tensor, rng: torch.Generator) -> torch.Tensor:
+    """Vary light, colour, sharpness and occlusion of pictures [B, 3, H, W] in [-1, 1]; labels stay true."""
+    n, _, height, width = pictures.shape
+
+    def draw(low: float, high: float, *shape: int) -> torch.Tensor:
+        return torch.rand(n, *shape, generator=rng) * (high - low) + low
+
+    def some(share: float) -> torch.Tensor:
+        return torch.rand(n, 1, 1, 1, generator=rng) < share
+
+    grey = pictures.mean(1, keepdim=True)
+    pictures = torch.where(some(0.15), grey.expand_as(pictures), pictures)
+    pictures = pictures * draw(0.6, 1.4, 1, 1, 1) * draw(0.85, 1.15, 3, 1, 1) + draw(-0.3, 0.3, 1, 1, 1)
+    blurred = F.avg_pool2d(pictures, 3, 1, 1, count_include_pad=False)
+    coarse = F.interpolate(F.avg_pool2d(pictures, 2), scale_factor=2.0, mode="bilinear")
+    pictures = torch.where(some(0.2), blurred, torch.where(some(0.1), coarse, pictures))
+    noise = torch.randn(pictures.shape, generator=rng) * draw(0, 0.12, 1, 1, 1)
+    pictures = pictures + torch.where(some(0.4), noise, torch.zeros(()))
+    rows, columns = torch.arange(height)[None, :, None], torch.arange(width)[None, None, :]
+    top, left = draw(0, height, 1, 1), draw(0, width, 1, 1)
+    tall, wide = draw(8, height / 3, 1, 1), draw(8, width / 3, 1, 1)
+    hole = (rows >= top) & (rows < top + tall) & (columns >= left) & (columns < left + wide)
+    hole = hole[:, None] & some(0.2)
+    return torch.where(hole, draw(-1, 1, 3, 1, 1), pictures).clamp(-1, 1)
+
+
+def prefetch(make: Callable[[int], tuple], count: int, start: int) -> Iterator[tuple]:
+    """Yield ``make(start)`` to ``make(count - 1)``, each prepared on a thread while the one before is used."""
+    with ThreadPoolExecutor(1) as pool:
+        coming = pool.submit(make, start)
+        for step in range(start, count):
+            ready = coming.result()
+            if step + 1 < count:
+                coming = pool.submit(make, step + 1)
+            yield ready
+
+
+def one_cycle(step: int, steps: int, warmup: int = 200) -> float:
+    """Return the share of the peak learning rate at ``step``: linear warm-up, then a half cosine down to 1 %."""
+    if step < warmup:
+        return (step + 1) / warmup
+    return 0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, steps - warmup)))
+
+
+def correlation(truth: np.ndarray, predicted: np.ndarray) -> float:
+    """Return the mean over actions of Pearson's correlation; an action predicted as a constant counts as 0."""
+    truth, predicted = truth - truth.mean(0), predicted - predicted.mean(0)
+    spread = np.sqrt((truth**2).sum(0) * (predicted**2).sum(0))
+    return float(np.mean(np.where(spread > 0, (truth * predicted).sum(0) / np.maximum(spread, 1e-9), 0)))
+
+
+def save_state(path: Path, **state: object) -> None:
+    """Write a training state that a killed run goes on from."""
+    with atomic_path(path) as temporary:
+        torch.save(state, temporary)
+
+
+def tower_outputs(tower: torch.nn.Module, heads: torch.nn.Module, pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return feature maps float16[N, C, H, W] and the coefficients the heads read from them, float32[N, 52]."""
+    tower.eval(), heads.eval()
+    features, coefficients = [], []
+    with torch.inference_mode():
+        for start in range(0, len(pixels), 256):
+            with torch.autocast("cpu", torch.bfloat16):
+                maps = tower(to_tensor(pixels[start : start + 256])).last_hidden_state
+            features.append(maps.half().numpy())
+            coefficients.append(heads(maps.float())[0].numpy())
+    return np.concatenate(features), np.concatenate(coefficients)
+
+
+def train_tower(
+    settings: Settings, train: Faces, held_out: Faces, state_file: Path
+) -> tuple[torch.nn.Module, torch.nn.Module]:
+    """Bring the tower up on coefficients and landmarks; returns it with the heads that read them."""
+    torch.manual_seed(settings.seed)
+    tower = AutoModel.from_config(nano.tower_config()).to(memory_format=torch.channels_last)
+    heads = nano.TowerHeads(nano.tower_config().hidden_size, (nano.PIXELS // nano.STRIDE) ** 2, len(POINTS))
+    if settings.tower_from:
+        tower.load_state_dict(torch.load(settings.tower_from, weights_only=True)["tower"])
+    weights = [*tower.parameters(), *heads.parameters()]
+    optimizer = torch.optim.AdamW(weights, settings.tower_lr, weight_decay=0.05)
+    steps = settings.tower_samples // settings.tower_batch
+    first = 0
+    if state_file.exists():
+        state = torch.load(state_file, weights_only=True)
+        tower.load_state_dict(state["tower"])
+        heads.load_state_dict(state["heads"])
+        optimizer.load_state_dict(state["optimizer"])
+        first = state["step"]
+    # Each action counts alike: rare and faint ones would otherwise hardly be learned.
+    scale = torch.from_numpy(1 / train.coefficients.std(0).clip(0.05))
+
+    def batch(step: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        per_pass = len(train.pixels) // settings.tower_batch
+        order = np.random.default_rng([settings.seed, step // per_pass]).permutation(len(train.pixels))
+        at = (step % per_pass) * settings.tower_batch
+        chosen = np.sort(order[at : at + settings.tower_batch])
+        rng = torch.Generator().manual_seed(settings.seed * 1_000_003 + step)
+        pixels, coefficients, points = train.pixels[chosen], train.coefficients[chosen], train.points[chosen]
+        if step % 2:
+            pixels, coefficients = np.ascontiguousarray(pixels[:, :, ::-1]), coefficients[:, MIRROR_INDEX]
+            points = points[:, MIRROR_POINTS] * np.array([-1, 1], dtype=np.float32) + np.array([1, 0], dtype=np.float32)
+        return disturb(to_tensor(pixels), rng), torch.from_numpy(coefficients), torch.from_numpy(points)
+
+    bar = tqdm(prefetch(batch, steps, first), desc="tower", initial=first, total=steps, unit="step")
+    for step, (pictures, coefficients, points) in enumerate(bar, start=first):
+        tower.train(), heads.train()
+        for group in optimizer.param_groups:
+            group["lr"] = settings.tower_lr * one_cycle(step, steps)
+        with torch.autocast("cpu", torch.bfloat16):
+            maps = tower(pictures).last_hidden_state
+        guess, placed = heads(maps.float())
+        seen = points.isfinite()
+        loss_actions = ((guess - coefficients) * scale).square().mean()
+        loss_points = (placed - points.nan_to_num()).square()[seen].mean() * 1000
+        loss = loss_actions + settings.point_weight * loss_points
+        optimizer.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(weights, 1.0)
+        optimizer.step()
+        if step % 50 == 0:
+            bar.set_postfix(actions=f"{loss_actions:.3f}", points=f"{loss_points:.3f}")
+        if (step + 1) % 1000 == 0 or step + 1 == steps:
+            save_state(
+                state_file,
+                tower=tower.state_dict(), heads=heads.state_dict(), optimizer=optimizer.state_dict(), step=step + 1,
+            )  # fmt: skip
+            _, read = tower_outputs(tower, heads, held_out.pixels)
+            figures = {
+                "samples": (step + 1) * settings.tower_batch,
+                "held_out_correlation": round(correlation(held_out.coefficients, read.clip(0, 1)), 4),
+                "held_out_mae": round(float(np.abs(held_out.coefficients - read.clip(0, 1)).mean()), 4),
+            }
+            tqdm.write(json.dumps(figures))
+    return tower, heads
+
+
+@dataclasses.dataclass(frozen=True)
+class Lesson:
+    """Token ids of one row and the first position whose token is to be learned."""
+
+    ids: list[int]
+    learn_from: int
+
+
+def lessons(tokenizer: PreTrainedTokenizerFast, prefix: list[int], analyses: list, coefficients: np.ndarray,
+            kind: str) -> Iterator[Lesson]:  # fmt: skip
+    """Yield rows that end with the analysis (``words``) or learn only what follows it (``numbers``)."""
+    for analysis, values in zip(analyses, coefficients, strict=True):
+        said, numbers = format_answer(values, analysis).split('"},"arkit":', 1)
+        said_ids = tokenizer.encode(said, add_special_tokens=False)
+        rest_ids = [*tokenizer.encode('"},"arkit":' + numbers, add_special_tokens=False), tokenizer.eos_token_id]
+        if kind == "words":
+            yield Lesson(prefix + said_ids + rest_ids[:1], len(prefix))
+        else:
+            yield Lesson(prefix + said_ids + rest_ids, len(prefix) + len(said_ids))
+
+
+def train_to_speak(settings: Settings, train: Faces, tower: torch.nn.Module, heads: torch.nn.Module, out: Path):
+    """Teach a new language model to say what the tower sees; returns model and processor."""
+    state_file = out / "speak.pt"
+    features, seen = tower_outputs(tower, heads, train.pixels)
+    flipped, seen_flipped = tower_outputs(tower, heads, np.ascontiguousarray(train.pixels[:, :, ::-1]))
+    features, seen = np.concatenate([features, flipped]), np.concatenate([seen, seen_flipped]).clip(0, 1)
+    truth = np.concatenate([train.coefficients, train.coefficients[:, MIRROR_INDEX]])
+
+    sample = np.random.default_rng(settings.seed).permutation(len(truth))[:4000]
+    texts = [format_answer(c, a) for c, a in zip(truth[sample], describe_many(truth[sample]), strict=True)]
+    texts += [format_answer(c, a) for c, a in zip(seen[sample], describe_many(seen[sample]), strict=True)]
+    asked = {emotion: load_prompt("distill", emotion=emotion) for emotion in (True, False)}
+    tokenizer = nano.build_tokenizer([*texts, *[asked[True].system, asked[True].user] * 200])
+    processor = nano.build_processor(tokenizer)
+    torch.manual_seed(settings.seed)
+    model = nano.build_model(tokenizer)
+    model.model.vision_tower.load_state_dict(tower.state_dict())
+    model.model.vision_tower.requires_grad_(False).eval()
+    n_cells = (nano.PIXELS // nano.STRIDE) ** 2
+    prefixes = {}
+    for emotion, prompt in asked.items():
+        chat = processor.apply_chat_template(messages(prompt), add_generation_prompt=True)
+        chat = chat.replace("<image>", "<image>" * n_cells)
+        prefixes[emotion] = tokenizer.encode(chat, add_special_tokens=False)
+    numbers = nano.number_ids(tokenizer)
+    values = torch.linspace(0, 1, len(numbers))
+    value_of = torch.full((len(tokenizer),), -1.0)
+    value_of[numbers] = values
+
+    weights = [p for p in model.parameters() if p.requires_grad]
+    optimizer = torch.optim.AdamW(weights, settings.speak_lr, weight_decay=0.05, betas=(0.9, 0.98))
+    steps = settings.speak_samples // settings.speak_batch
+    first = 0
+    if state_file.exists():
+        state = torch.load(state_file, weights_only=True)
+        model.load_state_dict(state["model"])
+        optimizer.load_state_dict(state["optimizer"])
+        first = state["step"]
+
+    def batch(step: int) -> tuple[torch.Tensor, ...]:
+        rng = np.random.default_rng([settings.seed, 1, step])
+        chosen = rng.integers(0, len(truth), settings.speak_batch)
+        emotion = step % 8 != 7
+        kind, described = ("words", truth) if step % 3 == 0 else ("numbers", seen)
+        analyses = describe_many(described[chosen], emotion=emotion)
+        rows = list(lessons(tokenizer, prefixes[emotion], analyses, truth[chosen], kind))
+        width = max(len(row.ids) for row in rows)
+        ids = torch.full((len(rows), width), tokenizer.pad_token_id)
+        learn = torch.zeros(len(rows), width, dtype=torch.bool)
+        for i, row in enumerate(rows):
+            ids[i, : len(row.ids)] = torch.tensor(row.ids)
+            learn[i, row.learn_from : len(row.ids)] = True
+        return ids, learn, torch.from_numpy(features[chosen]).float(), torch.from_numpy(seen[chosen])
+
+    model.train()
+    model.model.vision_tower.eval()
+    bar = tqdm(prefetch(batch, steps, first), desc="speak", initial=first, total=steps, unit="step")
+    for step, (ids, learn, maps, teacher) in enumerate(bar, start=first):
+        for group in optimizer.param_groups:
+            group["lr"] = settings.speak_lr * one_cycle(step, steps)
+        with torch.autocast("cpu", torch.bfloat16):
+            embeds = model.get_input_embeddings()(ids)
+            image = model.model.multi_modal_projector(maps.flatten(2).transpose(1, 2))
+            embeds = embeds.masked_scatter((ids == model.config.image_token_id)[..., None], image.to(embeds.dtype))
+            hidden = model.model.language_model(inputs_embeds=embeds).last_hidden_state[:, :-1][learn[:, 1:]]
+            logits = model.lm_head(hidden)
+        target = ids[:, 1:][learn[:, 1:]]
+        loss = F.cross_entropy(logits.float(), target)
+        at_number = value_of[target] >= 0
+        if at_number.any():
+            # The readout takes the mean of the distribution over values, so that mean is taught as well: towards the
+            # tower's own estimate, which is far less noisy than a single label.
+            expected = logits.float()[at_number][:, numbers].softmax(-1) @ values
+            wanted = teacher.flatten()
+            loss = loss + 20 * (expected - wanted).square().mean()
+        optimizer.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(weights, 1.0)
+        optimizer.step()
+        if step % 30 < 3:
+            bar.set_postfix(**{"numbers" if at_number.any() else "words": f"{loss:.3f}"})
+        if (step + 1) % 500 == 0 or step + 1 == steps:
+            save_state(state_file, model=model.state_dict(), optimizer=optimizer.state_dict(), step=step + 1)
+    return model, processor
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--faces", nargs="+", required=True, help="dataset folders made by data_prep/render_faces.py")
+    parser.add_argument("--out", required=True, help="folder of the model and of the states a killed run goes on from")
+    parser.add_argument(
+        "--tower-from", help="a tower.pt to start the tower from, such as one brought up on fewer looks"
+    )
+    parser.add_argument("--tower-samples", type=int, default=Settings.tower_samples, help="pictures the tower sees")
+    parser.add_argument("--tower-lr", type=float, default=Settings.tower_lr)
+    parser.add_argument(
+        "--speak-samples", type=int, default=Settings.speak_samples, help="rows the language model sees"
+    )
+    parser.add_argument("--seed", type=int, default=Settings.seed)
+    settings = Settings(**vars(parser.parse_args()))
+    out = Path(settings.out)
+    out.mkdir(parents=True, exist_ok=True)
+    train, held_out = read_faces(settings.faces, "train"), read_faces(settings.faces, "validation")
+    print(f"{len(train.pixels)} training faces, {len(held_out.pixels)} held out, of other subjects")
+    tower, heads = train_tower(settings, train, held_out, out / "tower.pt")
+    model, processor = train_to_speak(settings, train, tower, heads, out)
+    with atomic_path(out / "model") as folder:
+        model.to(torch.bfloat16).save_pretrained(folder)
+        processor.save_pretrained(folder)
+        made = make_recipe(
+            "base",
+            base=None,
+            prompt=prompt_record(load_prompt("distill")),
+            emotion=True,
+            readout="mean",
+            image_size=nano.PIXELS,
+            settings=dataclasses.asdict(settings),
+            metrics={},
+        )
+        write_recipe(folder, made)
+    print(f"saved {out / 'model'}; measure it: python eval/evaluate.py --model {out / 'model'} --dataset FACES")
+
+
+if __name__ == "__main__":
+    main()
