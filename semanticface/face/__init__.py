@@ -15,9 +15,9 @@ import numpy as np
 
 from semanticface.arkit import N_ACTIONS
 from semanticface.errors import ConfigError
-from semanticface.face import mesh as meshes
-from semanticface.face import imp as imps
 from semanticface.face import drawn, photo, toon
+from semanticface.face import imp as imps
+from semanticface.face import mesh as meshes
 from semanticface.face.appearance import appearance
 from semanticface.face.camera import Framing, shoot
 from semanticface.face.rig import Identity, rig
@@ -67,12 +67,11 @@ def render(
     head = rig()
     who = _human(subject)
     vertices, neutral, centres = head.vertices(c, who), who.vertices[head.box_ids], who.eye_centres
-    frame = {"shot": shot, "size": size, "supersample": supersample}
     if look == "toon":
         style = toon.style_of(subject, who)
         camera, box = shoot(style.bend(neutral), shot, size, framing)
         mesh = meshes.build(vertices, who, style.paint.hair, style.paint.hair_seed, style.bend)
-        picture = toon.draw(mesh, style, who, c, camera, **frame)
+        picture = toon.draw(mesh, style, who, c, camera, shot=shot, size=size, supersample=supersample)
     elif look == HELD_OUT_LOOK:
         goblin = imps.imp(subject, _human)
         who = goblin.who
@@ -81,11 +80,21 @@ def render(
         grown = imps.horns(who, 0.55)
         mesh = meshes.build(vertices, who, goblin.paint.hair, 0, goblin.shape, grown)
         centres = goblin.shape(who.eye_centres)
-        picture = photo.draw(mesh, goblin.paint, centres, c, camera, scene=imps.stage(shot), **frame)
+        picture = photo.draw(
+            mesh,
+            goblin.paint,
+            centres,
+            c,
+            camera,
+            scene=imps.stage(shot),
+            shot=shot,
+            size=size,
+            supersample=supersample,
+        )
     else:
         paint = appearance(subject, who)
         camera, box = shoot(neutral, shot, size, framing)
         mesh = meshes.build(vertices, who, paint.hair, paint.hair_seed)
-        picture = photo.draw(mesh, paint, centres, c, camera, **frame)
+        picture = photo.draw(mesh, paint, centres, c, camera, shot=shot, size=size, supersample=supersample)
     points = camera.screen(mesh.attributes[head.point_ids, meshes.PLACE])[:, :2]
     return Rendered(picture, points, box, camera.facts(size, box), c)

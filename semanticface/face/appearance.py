@@ -101,7 +101,8 @@ def appearance(subject: int | None, who: Identity) -> Appearance:
         hair = rng.uniform(30, 220, 3)
     else:
         light = np.clip(rng.beta(1.1, 1.6) * (1.15 - 1.3 * dark) if rng.random() < 0.75 else rng.random() * 0.2, 0, 1)
-        hair = _pick(rng, _HAIR[:7], light) if rng.random() < 0.93 or dark > 0.4 else _pick(rng, _HAIR[7:8].repeat(2, 0), 0)
+        red = rng.random() > 0.93 and dark <= 0.4
+        hair = _pick(rng, _HAIR[[7, 7]], 0) if red else _pick(rng, _HAIR[:7], light)
     brow = hair * rng.uniform(0.55, 0.85) if hair.mean() > 60 else hair
     iris = _pick(rng, _IRIS, rng.beta(0.9, 1.1) if dark < 0.4 else rng.beta(0.7, 4.0))
     made_up = rng.random() < (0.12 if man else 0.55)
@@ -120,7 +121,8 @@ def appearance(subject: int | None, who: Identity) -> Appearance:
         IRIS_RING: iris * rng.uniform(0.25, 0.6), SCLERA: np.array([222, 216, 210]) * white,
         TEETH: np.array([238, 233 - 8 * yellow, 222 - 34 * yellow]) * rng.uniform(0.85, 1.0),
         TONGUE: np.array([200, 104, 102]) * rng.uniform(0.8, 1.05), CLOTH: cloth, CLOTH2: cloth2,
-        LID: skin + (shadow_tint - skin) * (rng.uniform(0.3, 0.8) if made_up else 0.0), LASH: np.minimum(hair * 0.5, 40), SPOT: skin,
+        LID: skin + (shadow_tint - skin) * (rng.uniform(0.3, 0.8) if made_up else 0.0),
+        LASH: np.minimum(hair * 0.5, 40), SPOT: skin,
     }  # fmt: skip
     colours = np.stack([linear(np.clip(values[k], 0, 255)) for k in range(15)])
     bearded = man and who.age > 1.8
@@ -157,11 +159,12 @@ def appearance(subject: int | None, who: Identity) -> Appearance:
     amounts[MOLES] = rng.random() if rng.random() < 0.3 else 0.0
     amounts[GRAIN] = rng.uniform(0.2, 1.0)
     styles = ["bald", "crop", "short", "fringe", "bob", "long", "afro", "tied"]
-    weights = [0.12, 0.24, 0.34, 0.10, 0.03, 0.03, 0.08, 0.06] if man else [0.02, 0.05, 0.13, 0.14, 0.2, 0.22, 0.07, 0.17]
-    style = "bald" if balding and rng.random() < 0.3 else styles[rng.choice(8, p=weights)]
+    men, women = [0.12, 0.24, 0.34, 0.10, 0.03, 0.03, 0.08, 0.06], [0.02, 0.05, 0.13, 0.14, 0.2, 0.22, 0.07, 0.17]
+    style = "bald" if balding and rng.random() < 0.3 else styles[rng.choice(8, p=men if man else women)]
     amounts[CROP] = 0.0 if style == "bald" else 1.0
     if style == "bald" and rng.random() < 0.5:
         amounts[CROP] = 0.35
     resting = float(np.clip(0.25 * rng.random() + 0.8 * old, 0, 1))
     folds = float(np.clip(rng.normal(0.85 + 0.3 * old, 0.2), 0.4, 1.5))
-    return Appearance(colours.astype(np.float32), amounts.astype(np.float32), resting, folds, style, int(rng.integers(2**31)))
+    seed = int(rng.integers(2**31))
+    return Appearance(colours.astype(np.float32), amounts.astype(np.float32), resting, folds, style, seed)

@@ -8,6 +8,7 @@ and mirrored, with the actions that deepen it.
 from __future__ import annotations
 
 from functools import cache
+from itertools import pairwise
 
 import numpy as np
 
@@ -63,9 +64,9 @@ def _fold(line: list[tuple[float, float]], width: float, depth: float, side: int
     y = (Y0 + STEP * (np.arange(HEIGHT) + 0.5))[:, None]
     best = np.full((HEIGHT, WIDTH), np.inf)
     along = np.zeros((HEIGHT, WIDTH))
-    lengths = [np.hypot(b[0] - a[0], b[1] - a[1]) for a, b in zip(line, line[1:], strict=False)]
+    lengths = [np.hypot(b[0] - a[0], b[1] - a[1]) for a, b in pairwise(line)]
     done = 0.0
-    for (ax, ay), (bx, by), length in zip(line, line[1:], lengths, strict=False):
+    for ((ax, ay), (bx, by)), length in zip(pairwise(line), lengths, strict=True):
         t = np.clip(((x - ax) * (bx - ax) + (y - ay) * (by - ay)) / length**2, 0, 1)
         d = np.hypot(x - ax - t * (bx - ax), y - ay - t * (by - ay))
         closer = d < best

@@ -49,7 +49,8 @@ def _fit() -> tuple[np.ndarray, np.ndarray]:
     """Scalp and neck vertices, and the matrix that fits a quadratic displacement field to what they do."""
     r = rig()
     b = r.base
-    rows = np.flatnonzero((r.part == SKIN) & (r.masks[:, 1] < 0.1) & (r.masks[:, 3] < 0.3) & ((b[:, 2] < 0.5) | (b[:, 1] > 0.75)))
+    plain = (r.part == SKIN) & (r.masks[:, 1] < 0.1) & (r.masks[:, 3] < 0.3)
+    rows = np.flatnonzero(plain & ((b[:, 2] < 0.5) | (b[:, 1] > 0.75)))
     return rows, np.linalg.pinv(_terms(b[rows])).astype(np.float32)
 
 
@@ -61,7 +62,8 @@ def _terms(p: np.ndarray) -> np.ndarray:
 def _tips(style: str, turn: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """Height of the hair's lower edge by turn, decimetres on the base mesh."""
     a = np.abs(turn)
-    cut = np.interp(a, [0, 0.5, 0.95, 1.12, 1.35, 1.5, 1.75, 2.1, np.pi], [0.98, 0.95, 0.74, 0.45, 0.28, 0.46, 0.25, -0.3, -0.38])
+    at = [0, 0.5, 0.95, 1.12, 1.35, 1.5, 1.75, 2.1, np.pi]
+    cut = np.interp(a, at, [0.98, 0.95, 0.74, 0.45, 0.28, 0.46, 0.25, -0.3, -0.38])
     if style == "afro":
         return np.interp(a, [0, 0.9, 1.3, 1.9, np.pi], [0.93, 0.72, 0.25, -0.1, -0.35])
     if style in ("short", "tied"):
@@ -111,7 +113,8 @@ def _sheet(style: str, seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     side = np.abs(np.sin(turn)) ** 2
     if style == "short":
         puff = puff * (1 - rng.uniform(0, 0.75) * side * t)
-        puff = puff + volume * 1.3 * max(rng.normal(0, 0.6), 0) * np.clip(np.cos(turn), 0, 1) * np.sin(np.pi * np.clip(t * 1.15, 0, 1))
+        quiff = 1.3 * max(rng.normal(0, 0.6), 0) * np.clip(np.cos(turn), 0, 1)
+        puff = puff + volume * quiff * np.sin(np.pi * np.clip(t * 1.15, 0, 1))
     if style == "afro":
         bumps = VOLUME[int(rng.integers(32))][np.ix_(np.arange(ROWS) * 3 % 32, np.arange(COLUMNS) * 5 % 32)]
         bumps[:, -1] = bumps[:, 0]
@@ -127,7 +130,8 @@ def _sheet(style: str, seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         bun, bun_triangles = _bun(rng)
         triangles = np.concatenate([triangles, bun_triangles + len(vertices)])
         vertices = np.concatenate([vertices, bun])
-        swirl = np.stack([np.arctan2(bun[:, 0], bun[:, 1] - bun[:, 1].mean()), bun[:, 2] * 2, np.full(len(bun), 0.2)], 1)
+        swirl = np.arctan2(bun[:, 0], bun[:, 1] - bun[:, 1].mean())
+        swirl = np.stack([swirl, bun[:, 2] * 2, np.full(len(bun), 0.2)], 1)
         read = np.concatenate([read, swirl])
     return vertices, read, triangles
 

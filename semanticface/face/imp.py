@@ -48,7 +48,8 @@ class Imp:
         high = np.clip((base[:, 1] + 0.13) / 0.53, 0, 1)
         out_by = np.clip((np.abs(base[:, 0]) - 0.70) / 0.18, 0, 1)
         pull = (mask * out_by * high**1.6)[:, None]
-        tip = np.stack([np.sign(base[:, 0]) * self.reach[0], np.full(len(base), self.reach[1]), np.full(len(base), -0.2)], 1)
+        side, same = np.sign(base[:, 0]), np.ones(len(base))
+        tip = np.stack([side * self.reach[0], same * self.reach[1], same * -0.2], 1)
         return (vertices + pull * tip).astype(np.float32)
 
 
@@ -57,7 +58,9 @@ def horns(who: Identity, length: float) -> tuple[np.ndarray, np.ndarray, np.ndar
     r = rig()
     t = np.linspace(0, 1, _HORN_RINGS)[:, None]
     turn = 2 * np.pi * np.arange(_HORN_AROUND + 1) / _HORN_AROUND
-    vertices, read, triangles = [], [], []
+    vertices: list[np.ndarray] = []
+    read: list[np.ndarray] = []
+    triangles: list[np.ndarray] = []
     a = (np.arange(_HORN_RINGS - 1)[:, None] * (_HORN_AROUND + 1) + np.arange(_HORN_AROUND)).ravel()
     quads = [(a, a + 1, a + _HORN_AROUND + 2), (a, a + _HORN_AROUND + 2, a + _HORN_AROUND + 1)]
     for side in (1, -1):
@@ -83,16 +86,19 @@ def imp(subject: int | None, human: Callable[[int | None], Identity]) -> Imp:
     mood = _MOODS[0 if subject is None else rng.integers(3)] * (1 + vary * rng.normal(0, 0.05, 3))
     skin, spots, lips, dark = np.clip(mood, 0, 255)
     colours = np.zeros((15, 3))
-    for row, value in ((look.SKIN, skin), (look.BLOOD, 0.5 * skin + 0.5 * spots), (look.LIPS, lips), (look.BROW, dark * 0.6),
-                       (look.HAIR, dark * 1.6), (look.IRIS, (214, 92, 26)), (look.IRIS_RING, (92, 24, 10)),
+    for row, value in ((look.SKIN, skin), (look.BLOOD, 0.5 * skin + 0.5 * spots), (look.LIPS, lips),
+                       (look.BROW, dark * 0.6), (look.HAIR, dark * 1.6), (look.IRIS, (214, 92, 26)),
+                       (look.IRIS_RING, (92, 24, 10)),
                        (look.SCLERA, (238, 214, 112)), (look.TEETH, (226, 212, 160)), (look.TONGUE, (150, 60, 128)),
                        (look.CLOTH, (112, 66, 38)), (look.CLOTH2, (74, 44, 28)), (look.LID, 0.6 * skin + 0.4 * spots),
                        (look.LASH, dark * 0.3), (look.SPOT, spots)):  # fmt: skip
         colours[row] = linear(np.clip(np.asarray(value, float), 0, 255))
     amounts = np.zeros(look.N_AMOUNTS)
-    for place, amount in ((look.BLOTCH, 0.5), (look.PORES, 0.9), (look.SHINE, 0.9), (look.BROW_THICK, 1.7 + 0.2 * vary * rng.normal()),
-                          (look.BROW_DENSE, 1.1), (look.BROW_ARCH, 1.4), (look.BROW_LENGTH, 1.05), (look.IRIS_SIZE, 0.52),
-                          (look.PUPIL, 0.42), (look.VEINS, 0.5), (look.LIP_EDGE, 0.9), (look.LIP_GLOSS, 0.4),
+    brows = 1.7 + 0.2 * vary * rng.normal()
+    for place, amount in ((look.BLOTCH, 0.5), (look.PORES, 0.9), (look.SHINE, 0.9), (look.BROW_THICK, brows),
+                          (look.BROW_DENSE, 1.1), (look.BROW_ARCH, 1.4), (look.BROW_LENGTH, 1.05),
+                          (look.IRIS_SIZE, 0.52), (look.PUPIL, 0.42), (look.VEINS, 0.5), (look.LIP_EDGE, 0.9),
+                          (look.LIP_GLOSS, 0.4),
                           (look.LASH_AMOUNT, 0.4), (look.TEETH_GAPS, 0.9), (look.GRAIN, 0.8), (look.PATTERN, 0.9),
                           (look.SEED, 4 + vary * rng.uniform(0, 9)), (look.SHADOW_MAKEUP, 0.8), (look.SPOTS, 1.0),
                           (look.COLLAR, -0.1)):  # fmt: skip
@@ -113,5 +119,6 @@ def stage(shot: int | None) -> Lights:
     rng = np.random.default_rng([52] if shot is None else [shot, 52])
     colours = plain.colours.copy()
     colours[0] *= np.array([1.1, 1.0, 0.82], np.float32)
-    colours[2] = np.array([0.35, 1.5, 1.6] if rng.random() < 0.6 else [1.6, 0.4, 1.3], np.float32) * rng.uniform(0.7, 1.3)
-    return Lights(plain.directions, colours.astype(np.float32), plain.sky, plain.ground, plain.soft, plain.exposure * 1.1)
+    behind = np.array([0.35, 1.5, 1.6] if rng.random() < 0.6 else [1.6, 0.4, 1.3])
+    colours[2] = behind * rng.uniform(0.7, 1.3)
+    return Lights(plain.directions, colours, plain.sky, plain.ground, plain.soft, plain.exposure)

@@ -57,7 +57,14 @@ def _cloth() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return np.array(rim), growth, np.array(triangles, np.int32)
 
 
-def build(vertices: np.ndarray, who: Identity, style: str, hair_seed: int, bend: Bend | None = None, extra: tuple[np.ndarray, np.ndarray, np.ndarray] | None = None) -> Mesh:
+def build(
+    vertices: np.ndarray,
+    who: Identity,
+    style: str,
+    hair_seed: int,
+    bend: Bend | None = None,
+    extra: tuple[np.ndarray, np.ndarray, np.ndarray] | None = None,
+) -> Mesh:
     """Head under an expression, clothes and hair as one mesh.
 
     Args:

@@ -1,7 +1,6 @@
 """Procedural paint in base-mesh coordinates: it follows every identity and expression, and needs no textures.
 
-All functions are compiled and work on one point. ``p`` is the point on the base mesh in decimetres around
-``rig.ORIGIN``; ``colours`` and ``amounts`` are those of ``appearance.Appearance``; results are linear RGB.
+All functions are compiled and work on one point: x, y, z on the base mesh in decimetres around ``rig.ORIGIN``; ``colours`` and ``amounts`` are those of ``appearance.Appearance``; results are linear RGB.
 """
 
 from __future__ import annotations
@@ -12,9 +11,6 @@ import numba as nb
 
 from semanticface.face import appearance as look
 from semanticface.face.noise import noise, smooth
-
-A_SKIN, A_BLOOD, A_LIPS, A_BROW, A_HAIR, A_IRIS, A_RING, A_SCLERA, A_TEETH = range(9)
-A_LID, A_SPOT = look.LID, look.SPOT
 
 
 @nb.njit(cache=True, nogil=True, fastmath=True)
@@ -72,8 +68,8 @@ def beard(amounts, x, y, z, lips):  # type: ignore[no-untyped-def]
 
 
 @nb.njit(cache=True, nogil=True, fastmath=True)
-def skin(table, colours, amounts, x, y, z, lips, lid, ear, pixel):  # type: ignore[no-untyped-def]
-    """Skin with everything on it: (r, g, b, gloss). ``pixel`` is the size of a pixel on the skin in decimetres."""
+def skin(table, colours, amounts, x, y, z, lips, lid, ear):  # type: ignore[no-untyped-def]
+    """Skin with everything on it: (r, g, b, gloss)."""
     seed = amounts[look.SEED]
     broad = noise(table, x * 3.1 + seed, y * 3.1, z * 3.1)
     mid = noise(table, x * 11 + seed, y * 11, z * 11)
@@ -85,14 +81,18 @@ def skin(table, colours, amounts, x, y, z, lips, lid, ear, pixel):  # type: igno
     flush = flush * 0.55 + amounts[look.BLOTCH] * ((mid - 0.5) * 0.55 + (broad - 0.5) * 0.5)
     flush = min(max(flush, -0.3), 1.0) * 0.6
     shade = 1.0 + (broad - 0.5) * 0.14 + amounts[look.PORES] * (fine - 0.5) * 0.22
-    r = (colours[A_SKIN, 0] + (colours[A_BLOOD, 0] - colours[A_SKIN, 0]) * flush) * shade
-    g = (colours[A_SKIN, 1] + (colours[A_BLOOD, 1] - colours[A_SKIN, 1]) * flush) * shade
-    b = (colours[A_SKIN, 2] + (colours[A_BLOOD, 2] - colours[A_SKIN, 2]) * flush) * shade
+    r = (colours[look.SKIN, 0] + (colours[look.BLOOD, 0] - colours[look.SKIN, 0]) * flush) * shade
+    g = (colours[look.SKIN, 1] + (colours[look.BLOOD, 1] - colours[look.SKIN, 1]) * flush) * shade
+    b = (colours[look.SKIN, 2] + (colours[look.BLOOD, 2] - colours[look.SKIN, 2]) * flush) * shade
     gloss = amounts[look.SHINE] * (0.5 + 0.5 * math.exp(-(x * x / 0.06)) * (1.0 if z > 0.7 else 0.3))
     if amounts[look.SPOTS] > 0.0:
         k = amounts[look.SPOTS] * smooth(0.60, 0.66, noise(table, x * 5.5 + seed, y * 5.5, z * 5.5) * 0.75 + mid * 0.25)
         k *= 0.35 + 0.65 * smooth(0.15, 0.55, abs(x) + 0.8 * abs(y - 0.1))
-        r, g, b = r + (colours[A_SPOT, 0] - r) * k, g + (colours[A_SPOT, 1] - g) * k, b + (colours[A_SPOT, 2] - b) * k
+        r, g, b = (
+            r + (colours[look.SPOT, 0] - r) * k,
+            g + (colours[look.SPOT, 1] - g) * k,
+            b + (colours[look.SPOT, 2] - b) * k,
+        )
     if amounts[look.FRECKLES] > 0.0 and z > 0.3:
         dot = smooth(0.66, 0.82, noise(table, x * 27 + 3 * seed, y * 27, z * 27))
         k = dot * amounts[look.FRECKLES] * 0.55 * smooth(0.35, 0.05, abs(y - 0.06)) * smooth(0.05, 0.35, 1 - ax)
@@ -101,16 +101,21 @@ def skin(table, colours, amounts, x, y, z, lips, lid, ear, pixel):  # type: igno
         mole = smooth(0.952, 0.962, noise(table, x * 9 + 7 * seed, y * 9 + 5, z * 9))
         r, g, b = r * (1 - 0.65 * mole), g * (1 - 0.75 * mole), b * (1 - 0.75 * mole)
     if amounts[look.BLUSH] > 0.0 and z > 0.3:
-        k = 0.6 * amounts[look.BLUSH] * math.exp(-((ax - 0.46) ** 2 / 0.02 + (y - 0.05 - 0.3 * (ax - 0.46)) ** 2 / 0.012))
+        slant = y - 0.05 - 0.3 * (ax - 0.46)
+        k = 0.6 * amounts[look.BLUSH] * math.exp(-((ax - 0.46) ** 2 / 0.02 + slant**2 / 0.012))
         g, b = g * (1 - 0.35 * k), b * (1 - 0.28 * k)
     if z > 0.5 and 0.16 < y < 0.5:
         ex, ey = (ax - 0.308) / 0.17, (y - 0.345) / 0.075
         e = ex * ex + ey * ey
         if amounts[look.SHADOW_MAKEUP] > 0.0 and ey > -0.2:
             k = amounts[look.SHADOW_MAKEUP] * smooth(2.6, 0.9, e)
-            r += (colours[A_LID, 0] - r) * k
-            g += (colours[A_LID, 1] - g) * k
-            b += (colours[A_LID, 2] - b) * k
+            r += (colours[look.LID, 0] - r) * k
+            g += (colours[look.LID, 1] - g) * k
+            b += (colours[look.LID, 2] - b) * k
+        if amounts[look.LINER] > 0.0:
+            lx, ly = (ax - 0.308) / 0.145, (y - 0.335) / 0.050
+            k = 0.9 * amounts[look.LINER] * smooth(1.30, 1.05, lx * lx + ly * ly)
+            r, g, b = r * (1 - k), g * (1 - k), b * (1 - k)
         # Thin skin around the eyes shows blood and shadow.
         k = 0.16 * smooth(2.4, 0.8, e)
         r, g, b = r * (1 - 0.7 * k), g * (1 - k), b * (1 - 0.8 * k)
@@ -124,23 +129,23 @@ def skin(table, colours, amounts, x, y, z, lips, lid, ear, pixel):  # type: igno
             full = smooth(0.25, 0.75, area + 0.5 * (strand - 0.5)) * amounts[look.BEARD] * (0.75 + 0.4 * strand)
             k = min(max(k, full), 0.97)
             tone = 0.75 + 0.5 * strand
-            r += (colours[A_HAIR, 0] * tone - r) * k
-            g += (colours[A_HAIR, 1] * tone - g) * k
-            b += (colours[A_HAIR, 2] * tone - b) * k
+            r += (colours[look.HAIR, 0] * tone - r) * k
+            g += (colours[look.HAIR, 1] * tone - g) * k
+            b += (colours[look.HAIR, 2] * tone - b) * k
             gloss *= 1 - 0.8 * k
     if lips > 0.02:
         k = smooth(0.5 - 0.42 * (1.2 - amounts[look.LIP_EDGE]), 0.62, lips)
         line = 0.86 + 0.22 * noise(table, x * 75, y * 9, seed)
-        r += (colours[A_LIPS, 0] * line - r) * k
-        g += (colours[A_LIPS, 1] * line - g) * k
-        b += (colours[A_LIPS, 2] * line - b) * k
+        r += (colours[look.LIPS, 0] * line - r) * k
+        g += (colours[look.LIPS, 1] * line - g) * k
+        b += (colours[look.LIPS, 2] * line - b) * k
         gloss += (1.2 * amounts[look.LIP_GLOSS] - gloss) * k
     if z > 0.3:
         k = min(brow(table, amounts, x, y), 0.96)
         if k > 0.0:
-            r += (colours[A_BROW, 0] - r) * k
-            g += (colours[A_BROW, 1] - g) * k
-            b += (colours[A_BROW, 2] - b) * k
+            r += (colours[look.BROW, 0] - r) * k
+            g += (colours[look.BROW, 1] - g) * k
+            b += (colours[look.BROW, 2] - b) * k
             gloss *= 1 - 0.7 * k
     if amounts[look.CROP] > 0.0 and y > -0.6:
         over = hairline(amounts, x, y, z)
@@ -150,9 +155,9 @@ def skin(table, colours, amounts, x, y, z, lips, lid, ear, pixel):  # type: igno
             k = smooth(-0.045, 0.05, over + 0.09 * (strand - 0.5)) * (1 - ear)
             k *= min(amounts[look.CROP] * (0.8 + 0.35 * grain), 0.97)
             tone = 0.7 + 0.6 * strand
-            r += (colours[A_HAIR, 0] * tone - r) * k
-            g += (colours[A_HAIR, 1] * tone - g) * k
-            b += (colours[A_HAIR, 2] * tone - b) * k
+            r += (colours[look.HAIR, 0] * tone - r) * k
+            g += (colours[look.HAIR, 1] * tone - g) * k
+            b += (colours[look.HAIR, 2] * tone - b) * k
             gloss *= 1 - 0.6 * k
     return r, g, b, gloss
 
@@ -168,22 +173,22 @@ def eye(table, colours, amounts, x, y, z, seed):  # type: ignore[no-untyped-def]
         line = abs(noise(table, x * 9 + seed, y * 9, z * 3) - 0.5)
         red = vein * (0.35 + 0.9 * smooth(0.06, 0.0, line))
         red = min(red, 0.8)
-        return (colours[A_SCLERA, 0] * (1 - 0.05 * red), colours[A_SCLERA, 1] * (1 - 0.30 * red),
-                colours[A_SCLERA, 2] * (1 - 0.28 * red), 0.35)  # fmt: skip
+        return (colours[look.SCLERA, 0] * (1 - 0.05 * red), colours[look.SCLERA, 1] * (1 - 0.30 * red),
+                colours[look.SCLERA, 2] * (1 - 0.28 * red), 0.35)  # fmt: skip
     angle = math.atan2(y, x)
     streak = noise(table, math.cos(angle) * 7 + seed, math.sin(angle) * 7, t * 2.2)
     fine = noise(table, math.cos(angle) * 19, math.sin(angle) * 19 + seed, t * 3)
     tone = 0.62 + 0.55 * streak + 0.4 * fine
     tone *= 1.0 + 0.35 * smooth(0.75, amounts[look.PUPIL], t)
     ring = smooth(0.72, 0.98, t)
-    r = colours[A_IRIS, 0] * tone * (1 - ring) + colours[A_RING, 0] * ring
-    g = colours[A_IRIS, 1] * tone * (1 - ring) + colours[A_RING, 1] * ring
-    b = colours[A_IRIS, 2] * tone * (1 - ring) + colours[A_RING, 2] * ring
+    r = colours[look.IRIS, 0] * tone * (1 - ring) + colours[look.IRIS_RING, 0] * ring
+    g = colours[look.IRIS, 1] * tone * (1 - ring) + colours[look.IRIS_RING, 1] * ring
+    b = colours[look.IRIS, 2] * tone * (1 - ring) + colours[look.IRIS_RING, 2] * ring
     pupil = smooth(amounts[look.PUPIL] + 0.05, amounts[look.PUPIL] - 0.04, t)
     r, g, b = r * (1 - pupil) + 0.004 * pupil, g * (1 - pupil) + 0.004 * pupil, b * (1 - pupil) + 0.004 * pupil
     white = smooth(0.96, 1.12, t)
-    return (r + (colours[A_SCLERA, 0] - r) * white, g + (colours[A_SCLERA, 1] - g) * white,
-            b + (colours[A_SCLERA, 2] - b) * white, 1.0)  # fmt: skip
+    return (r + (colours[look.SCLERA, 0] - r) * white, g + (colours[look.SCLERA, 1] - g) * white,
+            b + (colours[look.SCLERA, 2] - b) * white, 1.0)  # fmt: skip
 
 
 @nb.njit(cache=True, nogil=True, fastmath=True)
@@ -197,5 +202,5 @@ def tooth(table, colours, amounts, x, y, z, upper):  # type: ignore[no-untyped-d
     gap = amounts[look.TEETH_GAPS] * smooth(0.10, 0.0, near)
     tone = (0.92 + 0.12 * noise(table, math.floor(at) * 3.7, amounts[look.SEED], 0.0)) * (1 - 0.55 * gap)
     root = smooth(-0.20, -0.165, y) if upper else smooth(-0.43, -0.46, y)
-    r, g, b = colours[A_TEETH, 0] * tone, colours[A_TEETH, 1] * tone, colours[A_TEETH, 2] * tone
+    r, g, b = colours[look.TEETH, 0] * tone, colours[look.TEETH, 1] * tone, colours[look.TEETH, 2] * tone
     return r + (0.45 - r) * root, g + (0.14 - g) * root, b + (0.13 - b) * root

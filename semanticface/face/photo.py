@@ -7,6 +7,7 @@ import math
 import numba as nb
 import numpy as np
 
+from semanticface.face import appearance as look
 from semanticface.face import paint, raster
 from semanticface.face import rig as rigs
 from semanticface.face.appearance import Appearance
@@ -26,7 +27,7 @@ WRAP = np.array([0.30, 0.13, 0.08], np.float32)
 def crease(heights, x, y):  # type: ignore[no-untyped-def]
     """Height and slope of the wrinkles at a place on the base mesh: (h, dh/dx, dh/dy)."""
     u, v = (x - X0) / STEP - 0.5, (y - Y0) / STEP - 0.5
-    i, j = int(math.floor(u)), int(math.floor(v))
+    i, j = int(np.floor(u)), int(np.floor(v))
     if i < 1 or j < 1 or i + 2 >= WIDTH or j + 2 >= HEIGHT:
         return 0.0, 0.0, 0.0
     fu, fv = u - i, v - j
@@ -46,7 +47,7 @@ def _curve(x):  # type: ignore[no-untyped-def]
 @nb.njit(cache=True, nogil=True, fastmath=True)
 def shade(  # type: ignore[no-untyped-def]
     out, front, w1, w2, attributes, triangles, part, turns, centres, heights, table, colours, amounts,
-    directions, light_colours, sky, ground, up, eye_place, shadow, right, over, soft, exposure, pixel, depth_open,
+    directions, light_colours, sky, ground, up, eye_place, shadow, right, over, soft, exposure,
 ):  # fmt: skip
     """Fill ``out`` (float32[H, W, 3], the background so far) with the shaded mesh, in sRGB."""
     height, width = front.shape
@@ -78,7 +79,7 @@ def shade(  # type: ignore[no-untyped-def]
                     r, g, b = 0.30 * tone, 0.075 * tone, 0.07 * tone
                     gloss, open_sky, cavity = 0.5 * (1 - depth), 0.35 + 0.3 * (1 - depth), 0.35
                 else:
-                    r, g, b, gloss = paint.skin(table, colours, amounts, x, y, z, s[9], s[11], s[12], pixel)
+                    r, g, b, gloss = paint.skin(table, colours, amounts, x, y, z, s[9], s[11], s[12])
                     wrap = 1.0
                     if z > 0.2:
                         h, hx, hy = crease(heights, x, y)
@@ -90,19 +91,25 @@ def shade(  # type: ignore[no-untyped-def]
                     if s[9] > 0.3:
                         # Lips turn inwards: where they meet it is dark.
                         open_sky = max(open_sky, 0.12)
-                    cloth_line = -1.22 + amounts[23] - 0.35 * smooth(0.2, 0.9, z) * (1.0 if amounts[23] < 0.05 else 0.2)
+                    cloth_line = (
+                        -1.22
+                        + amounts[look.COLLAR]
+                        - 0.35 * smooth(0.2, 0.9, z) * (1.0 if amounts[look.COLLAR] < 0.05 else 0.2)
+                    )
                     cloth_line += 0.9 * smooth(0.65, 1.1, abs(x))
                     if y < cloth_line:
                         kind = CLOTH
                         wrap = 0.0
             if kind == CLOTH:
-                stripe = smooth(0.45, 0.55, abs(((x * 3.0 if amounts[24] < 0.25 else y * 4.0) % 1.0) - 0.5) * 2)
-                stripe = stripe if amounts[24] < 0.45 else 0.0
+                stripe = smooth(
+                    0.45, 0.55, abs(((x * 3.0 if amounts[look.PATTERN] < 0.25 else y * 4.0) % 1.0) - 0.5) * 2
+                )
+                stripe = stripe if amounts[look.PATTERN] < 0.45 else 0.0
                 weave = 0.85 + 0.3 * noise(table, x * 30, y * 30, z * 30)
                 fold = noise(table, x * 2.3, y * 1.4, z * 2.3) - 0.5
-                r = (colours[10, 0] * (1 - stripe) + colours[13, 0] * stripe) * weave
-                g = (colours[10, 1] * (1 - stripe) + colours[13, 1] * stripe) * weave
-                b = (colours[10, 2] * (1 - stripe) + colours[13, 2] * stripe) * weave
+                r = (colours[look.CLOTH, 0] * (1 - stripe) + colours[look.CLOTH2, 0] * stripe) * weave
+                g = (colours[look.CLOTH, 1] * (1 - stripe) + colours[look.CLOTH2, 1] * stripe) * weave
+                b = (colours[look.CLOTH, 2] * (1 - stripe) + colours[look.CLOTH2, 2] * stripe) * weave
                 nx, nz = nx + 0.5 * fold, nz + 0.3 * fold
                 gloss, open_sky = 0.05, 0.9
             elif kind == 1 or kind == EYE_RIGHT:
@@ -114,29 +121,29 @@ def shade(  # type: ignore[no-untyped-def]
                 lx = m[0, 0] * ox + m[1, 0] * oy + m[2, 0] * oz
                 ly = m[0, 1] * ox + m[1, 1] * oy + m[2, 1] * oz
                 lz = m[0, 2] * ox + m[1, 2] * oy + m[2, 2] * oz
-                r, g, b, wet = paint.eye(table, colours, amounts, lx, ly, lz, amounts[25] + side * 9)
+                r, g, b, wet = paint.eye(table, colours, amounts, lx, ly, lz, amounts[look.SEED] + side * 9)
                 nx, ny, nz = ox, oy, oz
                 shade_in = 1 - 0.55 * smooth(0.10, 0.55, oy) - 0.25 * smooth(-0.15, -0.5, oy)
                 shade_in *= 1 - 0.45 * smooth(0.45, 0.95, abs(ox))
                 open_sky, cavity = max(shade_in, 0.12), max(shade_in, 0.2)
                 gloss, sharp, wrap = 0.0, 300.0, 0.4
-            elif kind == UPPER_TEETH or kind == LOWER_TEETH:
+            elif kind in (UPPER_TEETH, LOWER_TEETH):
                 r, g, b = paint.tooth(table, colours, amounts, x, y, z, kind == UPPER_TEETH)
                 deep = smooth(0.98, 0.72, z)
-                cavity = (0.78 - 0.6 * deep) * depth_open
+                cavity = 0.66 - 0.51 * deep
                 open_sky, gloss, sharp, wrap = cavity, 0.5, 60.0, 0.4
             elif kind == TONGUE:
                 tone = 0.8 + 0.4 * noise(table, x * 40, y * 40, z * 40)
                 tone *= 1 - 0.25 * smooth(0.03, 0.0, abs(x))
-                r, g, b = colours[9, 0] * tone, colours[9, 1] * tone, colours[9, 2] * tone
+                r, g, b = colours[look.TONGUE, 0] * tone, colours[look.TONGUE, 1] * tone, colours[look.TONGUE, 2] * tone
                 deep = smooth(0.9, 0.45, z)
-                cavity = (0.85 - 0.7 * deep) * depth_open
+                cavity = 0.72 - 0.6 * deep
                 open_sky, gloss, wrap = cavity, 0.7, 0.6
             elif kind == HAIR:
-                strand = noise(table, x * 46, y * 2.2, amounts[25])
-                tone = 0.55 + 0.9 * strand * amounts[29] + 0.3 * (1 - amounts[29])
-                tone *= 0.75 + 0.5 * noise(table, x * 7, y * 1.1, amounts[25] + 7)
-                r, g, b = colours[4, 0] * tone, colours[4, 1] * tone, colours[4, 2] * tone
+                strand = noise(table, x * 46, y * 2.2, amounts[look.SEED])
+                tone = 0.55 + 0.9 * strand * amounts[look.GRAIN] + 0.3 * (1 - amounts[look.GRAIN])
+                tone *= 0.75 + 0.5 * noise(table, x * 7, y * 1.1, amounts[look.SEED] + 7)
+                r, g, b = colours[look.HAIR, 0] * tone, colours[look.HAIR, 1] * tone, colours[look.HAIR, 2] * tone
                 tilt = (strand - 0.5) * 0.9
                 nx, nz = nx + tilt * vz, nz - tilt * vx
                 gloss, sharp, wrap = 0.35, 14.0, 0.25
@@ -160,8 +167,10 @@ def shade(  # type: ignore[no-untyped-def]
                 c = nx * dx + ny * dy + nz * dz
                 free = 1.0
                 if k == 0 and c > -0.3:
-                    free = raster.lit(shadow, qx + 0.02 * nx, qy + 0.02 * ny, qz + 0.02 * nz, right, over, directions[0],
-                                      SHADOW_EXTENT, SHADOW_BIAS)  # fmt: skip
+                    free = raster.lit(
+                        shadow, qx + 0.02 * nx, qy + 0.02 * ny, qz + 0.02 * nz, right, over, directions[0],
+                        SHADOW_EXTENT, SHADOW_BIAS,
+                    )  # fmt: skip
                     free = free + (1 - free) * 0.6 * soft
                     if wet > 0.0:
                         free = 0.25 + 0.75 * free
@@ -206,17 +215,42 @@ def lashes(out, near, front, w1, w2, lash_near, attributes, triangles, centre, c
             strand = 0.5 + 0.5 * math.sin(math.atan2(dx, dz) * 95.0 + 2 * math.sin(way * 5))
             upper = dy > 0.0
             full = smooth(0.05 + 0.85 * way, 0.30 + 0.85 * way, strand) if way > 0.25 else 1.0
-            alpha = full * (1 - way) * amounts[21] * (0.85 if upper else 0.35)
+            alpha = (
+                full * (1 - way) * ((0.3 + amounts[look.LASH_AMOUNT]) if upper else 0.35 * amounts[look.LASH_AMOUNT])
+            )
             alpha = min(alpha, 1.0)
             for k in range(3):
-                out[py, px, k] += (_curve(colours[12, k]) - out[py, px, k]) * alpha
+                out[py, px, k] += (_curve(colours[look.LASH, k]) - out[py, px, k]) * alpha
 
 
 def draw(
-    mesh: Mesh, paint_of: Appearance, centres: np.ndarray, coefficients: np.ndarray, camera: Camera, *, shot: int | None,
-    size: int, supersample: int, scene: Lights | None = None,
-) -> np.ndarray:  # fmt: skip
-    """Shade a mesh as a photograph; uint8[size, size, 3]. ``centres`` are the eyeballs' middles, left first, ``scene`` replaces the shot's light."""
+    mesh: Mesh,
+    paint_of: Appearance,
+    centres: np.ndarray,
+    coefficients: np.ndarray,
+    camera: Camera,
+    *,
+    shot: int | None,
+    size: int,
+    supersample: int,
+    scene: Lights | None = None,
+) -> np.ndarray:
+    """Shade a mesh as a photograph.
+
+    Args:
+        mesh: head, clothes and hair.
+        paint_of: colours of the subject.
+        centres: float32[2, 3], middles of the eyeballs, left first.
+        coefficients: float32[52]; they turn the eyes and fold the skin.
+        camera: where it is seen from.
+        shot: seed of light, background and sensor.
+        size: of the picture in pixels.
+        supersample: samples a pixel along each side.
+        scene: light in place of the shot's; *optional*.
+
+    Returns:
+        uint8[size, size, 3].
+    """
     view = camera.enlarged(supersample)
     full = size * supersample
     scene = scene or lights(shot)
@@ -230,7 +264,8 @@ def draw(
     hairs = mesh.triangles[is_lash]
     lash_front, l1, l2, lash_near = raster.visibility(screen, hairs, np.ones(len(hairs), bool), full, full)
     centre = rigs.rig().lash_centre
-    lashes(out, near * 0.995, lash_front, l1, l2, lash_near, attributes, hairs, centre, paint_of.colours, paint_of.amounts)
+    colours, amounts = paint_of.colours, paint_of.amounts
+    lashes(out, near * 0.995, lash_front, l1, l2, lash_near, attributes, hairs, centre, colours, amounts)
     return sensor(raster.downsample(out, supersample), shot)
 
 
@@ -242,10 +277,9 @@ def _shade(out, front, w1, w2, mesh, chosen, centres, coefficients, view, paint_
     heights = height_map(coefficients, paint_of.folds, paint_of.resting)
     camera_place = (np.array([0, 0, view.distance], np.float32) @ view.turn).astype(np.float32)
     turns = rigs.rig().eye_turns(coefficients)
-    opened = np.float32(0.85)
     shade(
         out, front, w1, w2, mesh.attributes, mesh.triangles[chosen], mesh.part[chosen], turns, centres,
         heights, VOLUME, paint_of.colours, paint_of.amounts, directions, scene.colours, scene.sky,
         scene.ground, view.turn[1].copy(), camera_place, shadow, right, over, np.float32(scene.soft),
-        np.float32(scene.exposure), np.float32(view.distance / view.focal), opened,
+        np.float32(scene.exposure),
     )  # fmt: skip

@@ -24,8 +24,8 @@ SKIN, EYE_LEFT, EYE_RIGHT, UPPER_TEETH, LOWER_TEETH, TONGUE, LASHES = range(7)
 GAZE_OUT, GAZE_IN, GAZE_UP, GAZE_DOWN = 30.0, 30.0, 22.0, 25.0
 # Targets that move less than faces do at the action's full strength, and by how much more they are blended here.
 GAINS = {
-    "eyeSquint": 1.2, "browInnerUp": 1.4, "browOuterUp": 1.2, "mouthStretch": 1.35, "mouthDimple": 1.2, "noseSneer": 1.35,
-    "cheekSquint": 1.15, "mouthFrown": 1.15,
+    "eyeSquint": 1.2, "browInnerUp": 1.4, "browOuterUp": 1.2, "mouthStretch": 1.35, "mouthDimple": 1.2,
+    "noseSneer": 1.35, "cheekSquint": 1.15, "mouthFrown": 1.15,
 }  # fmt: skip
 ORIGIN = np.array([0.0, 6.95, 0.45], np.float32)
 ANCESTRIES = ("african", "asian", "caucasian")
@@ -211,6 +211,8 @@ class Rig:
             middle = v[rows].mean(0)
             v[rows] = middle + (v[rows] - middle) * 0.84
             v[rows] -= np.array([0, 0.055 * (1 - k), 0.05], np.float32)
+        # As modelled the tip of the tongue lies before the lower teeth.
+        v[self.part == TONGUE] -= np.array([0, 0.02, 0.10], np.float32)
         _clear_eyes(v, self._lids, centres, radii)
         return Identity(v, centres, radii, float(masculine), float(age), tuple(float(a) for a in ancestry))  # type: ignore[arg-type]
 
@@ -232,16 +234,16 @@ class Rig:
             if stem != name:
                 draw = 0.95 * draw + rng.normal(0, 0.2 * spread)
             if draw > 0:
-                details |= {k: draw for k in positive}
+                details |= dict.fromkeys(positive, draw)
             else:
-                details |= {k: -draw for k in negative}
+                details |= dict.fromkeys(negative, -draw)
         return self._identity(
             self._macro_weights(masculine, age, tuple(ancestry), weight), details, masculine, age, tuple(ancestry)
         )
 
     @staticmethod
     def _lid_weights(coefficients: np.ndarray) -> np.ndarray:
-        """Blend weights: the coefficients times ``GAINS``, but a lid that is shut cannot be pulled further by gaze or squint."""
+        """Coefficients times ``GAINS``, but gaze and squint cannot pull a lid further that is shut already."""
         weights = coefficients * _GAINS
         for blink, down, up, squint, wide in _LID_COLUMNS:
             open_ = 1 - coefficients[..., blink]

@@ -99,7 +99,8 @@ def background(shot: int | None, size: int) -> np.ndarray:
     elif kind in ("shapes", "room"):
         draw = ImageDraw.Draw(picture)
         for _ in range(int(rng.integers(4, 16))):
-            colour = tuple(int(c) for c in np.clip(rng.choice([tone, other]) * rng.uniform(0.4, 1.7) + rng.normal(0, 25, 3), 0, 255))
+            shade = rng.choice([tone, other]) * rng.uniform(0.4, 1.7) + rng.normal(0, 25, 3)
+            colour = tuple(int(c) for c in np.clip(shade, 0, 255))
             cx, cy = rng.uniform(-5, small + 5, 2)
             if kind == "room":
                 w, h = rng.exponential(14) + 2, rng.exponential(22) + 3
@@ -109,7 +110,8 @@ def background(shot: int | None, size: int) -> np.ndarray:
                 if rng.random() < 0.6:
                     draw.ellipse([cx - w, cy - h, cx + w, cy + h], fill=colour)
                 else:
-                    draw.polygon([tuple(rng.uniform(-w - h, w + h, 2) + (cx, cy)) for _ in range(3)], fill=colour)
+                    corners = rng.uniform(-w - h, w + h, (3, 2)) + np.array([cx, cy])
+                    draw.polygon([tuple(corner) for corner in corners], fill=colour)
         picture = picture.filter(ImageFilter.GaussianBlur(float(rng.exponential(1.2))))
     picture = picture.resize((size, size), Image.Resampling.BICUBIC)
     return np.asarray(picture, np.float32) / 255

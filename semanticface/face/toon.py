@@ -22,7 +22,10 @@ from semanticface.face.scene import background, blur, lights
 from semanticface.face.warp import Bend, bend
 
 # Skins no human has; greens, teals and purples are left to the imp.
-_FANCY = np.array([(255, 196, 206), (158, 196, 240), (250, 222, 120), (196, 200, 210), (255, 170, 120), (236, 236, 240)], float)
+_FANCY = np.array(
+    [(255, 196, 206), (158, 196, 240), (250, 222, 120), (196, 200, 210), (255, 170, 120), (236, 236, 240)], float
+)
+EXTENT = 3.2
 INK_GROUPS = np.array([1, 2, 2, 3, 3, 4, 1, 5, 6], np.uint8)
 """Ink runs where two neighbouring pixels' parts lie in different groups."""
 
@@ -110,10 +113,15 @@ def _srgb(x):  # type: ignore[no-untyped-def]
     return 12.92 * x if x <= 0.0031308 else 1.055 * x ** (1 / 2.4) - 0.055
 
 
+@nb.njit(cache=True, nogil=True, fastmath=True, inline="always")
+def _mix(r, g, b, other, k):  # type: ignore[no-untyped-def]
+    return r + (other[0] - r) * k, g + (other[1] - g) * k, b + (other[2] - b) * k
+
+
 @nb.njit(cache=True, nogil=True, fastmath=True)
 def cel(  # type: ignore[no-untyped-def]
-    out, group, front, w1, w2, attributes, triangles, part, groups, turns, centres, heights, table, colours, amounts, light,
-    tint, bands, shadow_colour, ink, lips_drawn, folds, gleam, shadow, right, over, extent, eye_place,
+    out, group, front, w1, w2, attributes, triangles, part, groups, turns, centres, heights, table, colours, amounts,
+    light, tint, bands, shadow_colour, ink, lips_drawn, folds, gleam, shadow, right, over,
 ):  # fmt: skip
     """Fill ``out`` (float32[H, W, 3] sRGB, the background so far) and ``group`` with the toon's flat paint."""
     height, width = front.shape
@@ -142,7 +150,7 @@ def cel(  # type: ignore[no-untyped-def]
                 if y < cloth_line:
                     kind = CLOTH
                 else:
-                    r, g, b = colours[0, 0], colours[0, 1], colours[0, 2]
+                    r, g, b = colours[look.SKIN, 0], colours[look.SKIN, 1], colours[look.SKIN, 2]
                     ax = abs(x)
                     if z > 0.3:
                         h, _, _ = crease(heights, x, y)
@@ -151,26 +159,27 @@ def cel(  # type: ignore[no-untyped-def]
                         g, b = g * (1 - 0.25 * blush), b * (1 - 0.18 * blush)
                     k = smooth(0.42, 0.56, s[9])
                     k *= lips_drawn
-                    r, g, b = r + (colours[2, 0] - r) * k, g + (colours[2, 1] - g) * k, b + (colours[2, 2] - b) * k
+                    r, g, b = _mix(r, g, b, colours[look.LIPS], k)
                     line = max(line, 0.9 * smooth(0.26, 0.12, s[13]) * (1 - 0.8 * s[12]) if z > 0.4 else 0.0)
-                    if z > 0.5 and 0.16 < y < 0.5 and amounts[19] > 0:
+                    if z > 0.5 and 0.16 < y < 0.5 and amounts[look.SHADOW_MAKEUP] > 0:
                         ex, ey = (ax - 0.308) / 0.17, (y - 0.345) / 0.075
-                        k = amounts[19] * smooth(1.8, 1.3, ex * ex + ey * ey) if ey > 0 else 0.0
-                        r, g, b = r + (colours[11, 0] - r) * k, g + (colours[11, 1] - g) * k, b + (colours[11, 2] - b) * k
-                    if amounts[5] > 0:
+                        k = amounts[look.SHADOW_MAKEUP] * smooth(1.8, 1.3, ex * ex + ey * ey) * smooth(0.0, 0.02, ey)
+                        r, g, b = _mix(r, g, b, colours[look.LID], k)
+                    if amounts[look.BEARD] > 0:
                         k = smooth(0.4, 0.5, paint.beard(amounts, x, y, z, s[9]))
-                        r, g, b = r + (colours[4, 0] - r) * k, g + (colours[4, 1] - g) * k, b + (colours[4, 2] - b) * k
+                        r, g, b = _mix(r, g, b, colours[look.HAIR], k)
                     if z > 0.3:
-                        k = smooth(0.22, 0.36, paint.brow(table, amounts, x, y) / max(amounts[7], 0.1))
-                        r, g, b = r + (colours[3, 0] - r) * k, g + (colours[3, 1] - g) * k, b + (colours[3, 2] - b) * k
-                    if amounts[13] > 0 and y > -0.6:
-                        k = smooth(-0.01, 0.015, paint.hairline(amounts, x, y, z)) * (1 - s[12]) * min(amounts[13] * 1.4, 1)
-                        r, g, b = r + (colours[4, 0] - r) * k, g + (colours[4, 1] - g) * k, b + (colours[4, 2] - b) * k
+                        k = smooth(0.22, 0.36, paint.brow(table, amounts, x, y) / max(amounts[look.BROW_DENSE], 0.1))
+                        r, g, b = _mix(r, g, b, colours[look.BROW], k)
+                    if amounts[look.CROP] > 0 and y > -0.6:
+                        k = smooth(-0.01, 0.015, paint.hairline(amounts, x, y, z)) * (1 - s[12])
+                        k *= min(amounts[look.CROP] * 1.4, 1.0)
+                        r, g, b = _mix(r, g, b, colours[look.HAIR], k)
                     gloss = 0.15
             if kind == CLOTH:
-                r, g, b = colours[10, 0], colours[10, 1], colours[10, 2]
-                if amounts[24] < 0.3 and (y * 5.0) % 1.0 < 0.4:
-                    r, g, b = colours[13, 0], colours[13, 1], colours[13, 2]
+                r, g, b = colours[look.CLOTH, 0], colours[look.CLOTH, 1], colours[look.CLOTH, 2]
+                if amounts[look.PATTERN] < 0.3 and (y * 5.0) % 1.0 < 0.4:
+                    r, g, b = colours[look.CLOTH2, 0], colours[look.CLOTH2, 1], colours[look.CLOTH2, 2]
             elif kind == 1 or kind == EYE_RIGHT:
                 side = kind - 1
                 ox, oy, oz = qx - centres[side, 0], qy - centres[side, 1], qz - centres[side, 2]
@@ -180,42 +189,44 @@ def cel(  # type: ignore[no-untyped-def]
                 lx = m[0, 0] * ox + m[1, 0] * oy + m[2, 0] * oz
                 ly = m[0, 1] * ox + m[1, 1] * oy + m[2, 1] * oz
                 lz = m[0, 2] * ox + m[1, 2] * oy + m[2, 2] * oz
-                d = math.sqrt(lx * lx + ly * ly) / amounts[14] if lz > 0 else 9.0
-                r, g, b = colours[7, 0], colours[7, 1], colours[7, 2]
+                d = math.sqrt(lx * lx + ly * ly) / amounts[look.IRIS_SIZE] if lz > 0 else 9.0
+                r, g, b = colours[look.SCLERA, 0], colours[look.SCLERA, 1], colours[look.SCLERA, 2]
                 if d < 1.06:
-                    up = 0.55 + 0.75 * smooth(0.5, -0.9, ly / amounts[14])
-                    r, g, b = colours[5, 0] * up, colours[5, 1] * up, colours[5, 2] * up
+                    up = 0.55 + 0.75 * smooth(0.5, -0.9, ly / amounts[look.IRIS_SIZE])
+                    r, g, b = colours[look.IRIS, 0] * up, colours[look.IRIS, 1] * up, colours[look.IRIS, 2] * up
                     k = smooth(0.86, 0.94, d)
-                    r, g, b = r + (colours[6, 0] - r) * k, g + (colours[6, 1] - g) * k, b + (colours[6, 2] - b) * k
-                    if d < amounts[15]:
+                    r, g, b = _mix(r, g, b, colours[look.IRIS_RING], k)
+                    if d < amounts[look.PUPIL]:
                         r, g, b = 0.005, 0.005, 0.008
                     k = smooth(0.98, 1.06, d)
-                    r, g, b = r + (colours[7, 0] - r) * k, g + (colours[7, 1] - g) * k, b + (colours[7, 2] - b) * k
-                    spot = (lx - amounts[14] * 0.32) ** 2 + (ly - amounts[14] * 0.38) ** 2
-                    if spot < (0.20 * amounts[14]) ** 2:
+                    r, g, b = _mix(r, g, b, colours[look.SCLERA], k)
+                    spot = (lx - amounts[look.IRIS_SIZE] * 0.32) ** 2 + (ly - amounts[look.IRIS_SIZE] * 0.38) ** 2
+                    if spot < (0.20 * amounts[look.IRIS_SIZE]) ** 2:
                         r, g, b = 1.0, 1.0, 1.0
                 k = 0.35 * smooth(0.12, 0.22, oy)
                 r, g, b = r * (1 - k), g * (1 - k), b * (1 - 0.8 * k)
                 flat = 1.0
-            elif kind == UPPER_TEETH or kind == LOWER_TEETH:
+            elif kind in (UPPER_TEETH, LOWER_TEETH):
                 deep = 0.65 * smooth(0.95, 0.70, z)
                 gap = abs(math.atan2(x, z - 0.62) / 0.30 - round(math.atan2(x, z - 0.62) / 0.30))
                 tone = (1 - deep) * (1 - 0.25 * smooth(0.08, 0.0, gap))
-                r, g, b = colours[8, 0] * tone, colours[8, 1] * tone, colours[8, 2] * tone
+                r, g, b = colours[look.TEETH, 0] * tone, colours[look.TEETH, 1] * tone, colours[look.TEETH, 2] * tone
                 flat = 1.0
             elif kind == TONGUE:
                 tone = 1 - 0.6 * smooth(0.9, 0.5, z) - 0.2 * smooth(0.025, 0.0, abs(x))
-                r, g, b = colours[9, 0] * tone, colours[9, 1] * tone, colours[9, 2] * tone
+                r, g, b = colours[look.TONGUE, 0] * tone, colours[look.TONGUE, 1] * tone, colours[look.TONGUE, 2] * tone
                 flat = 1.0
             elif kind == HAIR:
-                tone = 0.82 + 0.3 * smooth(0.4, 0.6, noise(table, x * 9, y * 0.8, amounts[25]))
-                r, g, b = colours[4, 0] * tone, colours[4, 1] * tone, colours[4, 2] * tone
+                tone = 0.82 + 0.3 * smooth(0.4, 0.6, noise(table, x * 9, y * 0.8, amounts[look.SEED]))
+                r, g, b = colours[look.HAIR, 0] * tone, colours[look.HAIR, 1] * tone, colours[look.HAIR, 2] * tone
                 gloss = 0.6
             if flat == 0.0:
                 inv = 1 / max(math.sqrt(nx * nx + ny * ny + nz * nz), 1e-6)
                 c = (nx * light[0] + ny * light[1] + nz * light[2]) * inv
                 if kind != HAIR:
-                    free = raster.lit(shadow, qx + 0.03 * s[3], qy + 0.03 * s[4], qz + 0.03 * s[5], right, over, light, extent, 0.05)
+                    free = raster.lit(
+                        shadow, qx + 0.03 * s[3], qy + 0.03 * s[4], qz + 0.03 * s[5], right, over, light, EXTENT, 0.05
+                    )
                     c = min(c, free * 3.0 - 1.2)
                 soft = bands[2]
                 day = smooth(bands[0] - soft, bands[0] + soft, c)
@@ -225,7 +236,7 @@ def cel(  # type: ignore[no-untyped-def]
                 high = 0.16 * gleam * smooth(bands[1] - soft, bands[1] + soft, c)
                 if gloss > 0.3:
                     band = smooth(0.13, 0.05, abs(y - 0.45)) * day
-                    high += 0.35 * gleam * band * smooth(0.35, 0.6, noise(table, x * 12, 0.0, amounts[25]))
+                    high += 0.35 * gleam * band * smooth(0.35, 0.6, noise(table, x * 12, 0.0, amounts[look.SEED]))
                 high *= min(1.0, 0.1 + 1.6 * (r + g + b) / 3)
                 r, g, b = r * mr * tint[0] + high, g * mg * tint[1] + high, b * mb * tint[2] + high
             group[py, px] = groups[min(kind, 8)] if kind < 9 else 7
@@ -248,9 +259,8 @@ def outline(out, group, near, reach, jump, ink):  # type: ignore[no-untyped-def]
                     j = y + (step if k == 2 else -step if k == 3 else 0)
                     if i < 0 or j < 0 or i >= width or j >= height:
                         break
-                    if group[j, i] != here:
-                        best = 1.0
-                    elif here > 0 and depth > near[j, i] and 1 / near[j, i] - 1 / depth > jump * (0.6 + 0.4 * step):
+                    behind = here > 0 and depth > near[j, i]
+                    if group[j, i] != here or (behind and 1 / near[j, i] - 1 / depth > jump * (0.6 + 0.4 * step)):
                         best = 1.0
             if best > 0.0:
                 for c in range(3):
@@ -281,10 +291,17 @@ def lash_ink(out, near, front, w1, w2, lash_near, attributes, triangles, centre,
 
 
 def draw(
-    mesh: Mesh, style: ToonStyle, who: Identity, coefficients: np.ndarray, camera: Camera, *, shot: int | None, size: int,
+    mesh: Mesh,
+    style: ToonStyle,
+    who: Identity,
+    coefficients: np.ndarray,
+    camera: Camera,
+    *,
+    shot: int | None,
+    size: int,
     supersample: int,
-) -> np.ndarray:  # fmt: skip
-    """Draw a bent mesh as a cartoon; uint8[size, size, 3]."""
+) -> np.ndarray:
+    """Draw a bent mesh as a cartoon; arguments as in ``photo.draw``; uint8[size, size, 3]."""
     view, full = camera.enlarged(supersample), size * supersample
     scene = lights(shot)
     solid = mesh.part != LASHES
@@ -295,25 +312,25 @@ def draw(
     group = np.zeros((full, full), np.uint8)
     light = (scene.directions[0] @ view.turn).astype(np.float32)
     right, over = raster.across(light)
-    extent = 3.2
-    shadow = raster.shadow_map(mesh.attributes[:, 6:9], mesh.triangles, mesh.casts, right, over, light, 128, extent)
-    tint = scene.colours[0] / scene.colours[0].mean()
+    shadow = raster.shadow_map(mesh.attributes[:, 6:9], mesh.triangles, mesh.casts, right, over, light, 128, EXTENT)
+    tint = scene.colours[look.SKIN] / scene.colours[look.SKIN].mean()
     tint = (1 + 0.5 * (tint - 1)) * np.clip(scene.exposure * 0.9, 0.7, 1.1)
     paint_of = style.paint
+    heights = height_map(coefficients, paint_of.folds, paint_of.resting)
     cel(
         out, group, front, w1, w2, mesh.attributes, triangles, mesh.part[solid], INK_GROUPS,
-        rigs.rig().eye_turns(coefficients), style.bend(who.eye_centres), height_map(coefficients, paint_of.folds, paint_of.resting),
-        VOLUME, paint_of.colours, paint_of.amounts, light, tint.astype(np.float32), style.bands, style.shadow, style.ink,
-        np.float32(style.lips), np.float32(style.folds), np.float32(style.gleam), shadow, right, over, extent,
-        (np.array([0, 0, view.distance], np.float32) @ view.turn).astype(np.float32),
+        rigs.rig().eye_turns(coefficients), style.bend(who.eye_centres), heights, VOLUME, paint_of.colours,
+        paint_of.amounts, light, tint.astype(np.float32), style.bands, style.shadow, style.ink, np.float32(style.lips),
+        np.float32(style.folds), np.float32(style.gleam), shadow, right, over,
     )  # fmt: skip
     if style.width > 0:
         reach = max(1, round(style.width * full / 448))
         outline(out, group, near, reach, np.float32(0.16), style.ink)
     hairs = mesh.triangles[~solid]
-    lash = raster.visibility(screen, hairs, np.ones(len(hairs), bool), full, full)
-    lash_ink(out, near * 0.995, *lash, mesh.attributes, hairs, rigs.rig().lash_centre, style.ink,
-             np.float32(paint_of.amounts[look.LASH_AMOUNT]))  # fmt: skip
+    lash, l1, l2, lash_near = raster.visibility(screen, hairs, np.ones(len(hairs), bool), full, full)
+    amount = np.float32(paint_of.amounts[look.LASH_AMOUNT])
+    centre = rigs.rig().lash_centre
+    lash_ink(out, near * 0.995, lash, l1, l2, lash_near, mesh.attributes, hairs, centre, style.ink, amount)
     out = raster.downsample(out, supersample)
     if supersample == 1:
         out = blur(out, np.float32(0.12))

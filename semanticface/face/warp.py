@@ -71,9 +71,16 @@ def _bend(points, centres, reaches, growths, widths, stretch):  # type: ignore[n
 
 
 def bend(
-    who: Identity, *, eyes: float, mouth: float, nose: float, cheeks: float, chin: float, widths: tuple[float, float, float],
+    who: Identity,
+    *,
+    eyes: float,
+    mouth: float,
+    nose: float,
+    cheeks: float,
+    chin: float,
+    widths: tuple[float, float, float],
     stretch: float,
-) -> Bend:  # fmt: skip
+) -> Bend:
     """A bend for a head; every growth is an added scale, 0 keeps the feature."""
     base = rig().base
     place = who.vertices - base
