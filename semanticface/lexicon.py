@@ -57,9 +57,9 @@ _PHRASES: dict[str, dict[str, str]] = {
         r"|droop(?:ed|ing|y|s)?|downturned|dropp(?:ed|ing)|drops?|slack",
         "together": r"furrow(?:ed|ing)?|knit(?:ted)?|(?:drawn|pulled) together|pinched|contracted|frown(?:ed|ing|s)?"
         r"|scowl(?:ing)?",
-        "wide": r"wide(?:ned|ly)?(?: open(?:ed)?)?|open(?:ed)? wide|widening|enlarged|bulging",
+        "wide": r"(?:wide|widened|widely)(?: open(?:ed)?)?|open(?:ed)? wide|widening|enlarged|bulging",
         "narrow": r"narrow(?:ed|ing)?|tighten(?:ed|ing)?|tensed?|crinkled?|squeezed",
-        "closed": r"clos(?:ed|ing)|shut",
+        "closed": r"closed|closing|shut",
         "blink": r"blink(?:ed|ing|s)?",
         "wink": r"wink(?:ed|ing|s)?",
         "squint": r"squint(?:ed|ing|s)?",
@@ -213,14 +213,14 @@ IMPLIED_NOUN: dict[str, str] = {"blink": "eye", "wink": "eye", "squint": "eye", 
 """Movements that name their part of the face themselves."""
 
 _EMOTION_WORDS: dict[str, str] = {
-    "joy": r"joy(?:ful|ous)?|happ(?:y|iness)|delight(?:ed)?|amuse(?:d|ment)|cheerful(?:ness)?|pleas(?:ed|ure|ant)"
-    r"|friendl(?:y|iness)|polite(?:ness)?",
-    "surprise": r"surpris(?:ed?|ing)|startled|astonish(?:ed|ment)|amaze(?:d|ment)|shock(?:ed)?",
-    "fear": r"fear(?:ful)?|afraid|scared|terror|terrified|frightened",
-    "sadness": r"sad(?:ness)?|sorrow(?:ful)?|grie(?:f|ving)|unhapp(?:y|iness)|misery|miserable",
-    "anger": r"ang(?:er|ry)|rage|furious|fury|annoy(?:ed|ance)|irritat(?:ed|ion)|hostil(?:e|ity)",
-    "disgust": r"disgust(?:ed)?|revulsion|repulsed|aversion",
-    "contempt": r"contempt(?:uous)?|disdain(?:ful)?|scorn(?:ful)?|smug(?:ness)?",
+    "joy": r"joy|joyful|joyous|happy|happiness|delight|delighted|amused|amusement|cheerful|cheerfulness|pleased|pleasure"
+    r"|pleasant|friendly|friendliness|polite|politeness",
+    "surprise": r"surprise|surprised|surprising|startled|astonished|astonishment|amazed|amazement|shock|shocked",
+    "fear": r"fear|fearful|afraid|scared|terror|terrified|frightened",
+    "sadness": r"sad|sadness|sorrow|sorrowful|grief|grieving|unhappy|unhappiness|misery|miserable",
+    "anger": r"anger|angry|rage|furious|fury|annoyed|annoyance|irritated|irritation|hostile|hostility",
+    "disgust": r"disgust|disgusted|revulsion|repulsed|aversion",
+    "contempt": r"contempt|contemptuous|disdain|disdainful|scorn|scornful|smug|smugness",
 }
 EMOTION_WORDS = {emotion: re.compile(rf"\b(?:{words})\b") for emotion, words in _EMOTION_WORDS.items()}
 """The words for each emotion family that ``expression`` knows; pleasure counts as joy."""
