@@ -47,7 +47,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 0
     except OSError as error:
         # The library reports its own files; what remains is standard output, redirected to a full disk for example.
-        where = error.filename or "standard output"
+        where = error.filename or "the output"
         print(
             f"semanticface: cannot use {where}: {error.strerror}. Free some space or choose another.", file=sys.stderr
         )
