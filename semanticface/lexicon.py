@@ -213,8 +213,8 @@ IMPLIED_NOUN: dict[str, str] = {"blink": "eye", "wink": "eye", "squint": "eye", 
 """Movements that name their part of the face themselves."""
 
 _EMOTION_WORDS: dict[str, str] = {
-    "joy": r"joy|joyful|joyous|happy|happiness|delight|delighted|amused|amusement|cheerful|cheerfulness|pleased|pleasure"
-    r"|pleasant|friendly|friendliness|polite|politeness",
+    "joy": r"joy|joyful|joyous|happy|happiness|delight|delighted|amused|amusement|cheerful|cheerfulness|pleased"
+    r"|pleasure|pleasant|friendly|friendliness|polite|politeness",
     "surprise": r"surprise|surprised|surprising|startled|astonished|astonishment|amazed|amazement|shock|shocked",
     "fear": r"fear|fearful|afraid|scared|terror|terrified|frightened",
     "sadness": r"sad|sadness|sorrow|sorrowful|grief|grieving|unhappy|unhappiness|misery|miserable",
