@@ -1,6 +1,7 @@
 """Procedural paint in base-mesh coordinates: it follows every identity and expression, and needs no textures.
 
-All functions are compiled and work on one point: x, y, z on the base mesh in decimetres around ``rig.ORIGIN``; ``colours`` and ``amounts`` are those of ``appearance.Appearance``; results are linear RGB.
+All functions are compiled and work on one point: x, y, z on the base mesh in decimetres around ``rig.ORIGIN``;
+``colours`` and ``amounts`` are those of ``appearance.Appearance``; results are linear RGB.
 """
 
 from __future__ import annotations

@@ -130,7 +130,7 @@ def shade(  # type: ignore[no-untyped-def]
             elif kind in (UPPER_TEETH, LOWER_TEETH):
                 r, g, b = paint.tooth(table, colours, amounts, x, y, z, kind == UPPER_TEETH)
                 deep = smooth(0.98, 0.72, z)
-                cavity = 0.66 - 0.51 * deep
+                cavity = 0.95 - 0.75 * deep
                 open_sky, gloss, sharp, wrap = cavity, 0.5, 60.0, 0.4
             elif kind == TONGUE:
                 tone = 0.8 + 0.4 * noise(table, x * 40, y * 40, z * 40)

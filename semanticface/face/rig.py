@@ -25,7 +25,7 @@ GAZE_OUT, GAZE_IN, GAZE_UP, GAZE_DOWN = 30.0, 30.0, 22.0, 25.0
 # Targets that move less than faces do at the action's full strength, and by how much more they are blended here.
 GAINS = {
     "eyeSquint": 1.2, "browInnerUp": 1.4, "browOuterUp": 1.2, "mouthStretch": 1.35, "mouthDimple": 1.2,
-    "noseSneer": 1.35, "cheekSquint": 1.15, "mouthFrown": 1.15,
+    "noseSneer": 1.35, "cheekSquint": 1.15, "mouthFrown": 1.15, "tongueOut": 1.8,
 }  # fmt: skip
 ORIGIN = np.array([0.0, 6.95, 0.45], np.float32)
 ANCESTRIES = ("african", "asian", "caucasian")
