@@ -15,7 +15,8 @@ import skia
 from semanticface.errors import ConfigError
 from semanticface.face.camera import Framing, box_of
 from semanticface.face.drawn_hair import beard, body, hair
-from semanticface.face.drawn_paint import Painter, View
+from semanticface.face.drawn_paint import Painter
+from semanticface.face.drawn_pen import View, pixel
 from semanticface.face.drawn_shape import SIDES, Shape, shape_of
 from semanticface.face.drawn_style import Colour, Style, mix, shade, style_of, vivid
 from semanticface.face.types import POINTS, Rendered
@@ -88,19 +89,19 @@ def _points(painter: Painter) -> np.ndarray:
 
 def _background(canvas: skia.Canvas, shot: int | None, size: int) -> None:
     if shot is None:
-        canvas.clear(_int(_PLAIN_BACKGROUND))
+        canvas.clear(pixel(_PLAIN_BACKGROUND))
         return
     rng = np.random.default_rng([shot, 0xB6])
     first = vivid(rng, (0.0, 0.9), (0.15, 1.0))
     second = mix(first, vivid(rng, (0.0, 0.9), (0.15, 1.0)), rng.uniform(0.2, 1.0))
-    canvas.clear(_int(first))
+    canvas.clear(pixel(first))
     kind = int(rng.integers(7))
-    paint = skia.Paint(Color=_int(second), AntiAlias=True)
+    paint = skia.Paint(Color=pixel(second), AntiAlias=True)
     if kind == 1:
         angle = rng.uniform(0, 2 * np.pi)
         reach = size * np.array([np.cos(angle), np.sin(angle)])
         ends = [skia.Point(*(size / 2 + sign * reach / 2).tolist()) for sign in (-1, 1)]
-        paint.setShader(skia.GradientShader.MakeLinear(points=ends, colors=[_int(first), _int(second)]))
+        paint.setShader(skia.GradientShader.MakeLinear(points=ends, colors=[pixel(first), pixel(second)]))
         canvas.drawPaint(paint)
     elif kind in (2, 3):
         count = int(rng.integers(2, 9))
@@ -120,14 +121,10 @@ def _background(canvas: skia.Canvas, shot: int | None, size: int) -> None:
     elif kind == 6:
         paint.setShader(
             skia.GradientShader.MakeRadial(
-                center=skia.Point(size / 2, size / 2), radius=0.75 * size, colors=[_int(second), _int(first)]
+                center=skia.Point(size / 2, size / 2), radius=0.75 * size, colors=[pixel(second), pixel(first)]
             )
         )
         canvas.drawPaint(paint)
-
-
-def _int(colour: Colour) -> int:
-    return skia.Color(*(int(255 * part + 0.5) for part in colour))
 
 
 def _shadow(painter: Painter, contour: skia.Path, shot: int | None) -> None:
@@ -151,7 +148,7 @@ def _shadow(painter: Painter, contour: skia.Path, shot: int | None) -> None:
     else:
         canvas.clipPath(lit, skia.ClipOp.kIntersect, True)
         step = max(3.0, 0.09 * view.scale)
-        paint = skia.Paint(Color=_int(colour), AntiAlias=True)
+        paint = skia.Paint(Color=pixel(colour), AntiAlias=True)
         bounds = contour.getBounds()
         for row, y in enumerate(np.arange(bounds.top(), bounds.bottom(), step).tolist()):
             for x in np.arange(bounds.left() + step / 2 * (row % 2), bounds.right(), step).tolist():

@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import skia
 
-from semanticface.face.drawn_paint import Painter, band, smooth
+from semanticface.face.drawn_paint import Painter
+from semanticface.face.drawn_pen import band, smooth
 from semanticface.face.drawn_shape import SIDES, depth
 from semanticface.face.drawn_style import shade
 

@@ -1,4 +1,4 @@
-"""Strokes and fills: paints a drawn face's shape on a skia canvas."""
+"""Paints a drawn face: head, cheeks, eyes, brows, nose and mouth in some shape."""
 
 from __future__ import annotations
 
@@ -8,120 +8,26 @@ import numpy as np
 import skia
 
 from semanticface.arkit import INDEX
-from semanticface.face.drawn_shape import SIDES, Eye, Shape, depth
-from semanticface.face.drawn_style import Colour, Style, luminance, mix, shade
+from semanticface.face.drawn_pen import Pen, band, pixel, smooth
+from semanticface.face.drawn_shape import SIDES, Eye, Shape
+from semanticface.face.drawn_style import Colour, luminance, mix, shade
 
 _MOUTH_INSIDE: Colour = (0.22, 0.05, 0.07)
 _TEETH: Colour = (0.98, 0.97, 0.94)
 _TONGUE: Colour = (0.88, 0.42, 0.44)
-
-
-@dataclass(frozen=True, slots=True)
-class View:
-    """How a head is turned and where it stands in the picture: parallel projection.
-
-    Attributes:
-        yaw, pitch, roll: radians, with the signs of ``camera.Camera``.
-        scale: pixels per unit.
-        x, y: pixel of the head's origin.
-    """
-
-    yaw: float = 0.0
-    pitch: float = 0.0
-    roll: float = 0.0
-    scale: float = 1.0
-    x: float = 0.0
-    y: float = 0.0
-
-    def _place(self, x: np.ndarray, y: np.ndarray) -> np.ndarray:
-        c, s = np.cos(self.roll), np.sin(self.roll)
-        return np.stack([self.x + self.scale * (c * x + s * y), self.y - self.scale * (c * y - s * x)], axis=-1)
-
-    def on_face(self, points: np.ndarray, out: float | np.ndarray = 0.0) -> np.ndarray:
-        """Pixels of points ``[n, 2]`` that lie on the face, ``out`` in front of its surface."""
-        x, y, z = points[:, 0], points[:, 1], depth(points) + out
-        across = x * np.cos(self.yaw) + z * np.sin(self.yaw)
-        inward = z * np.cos(self.yaw) - x * np.sin(self.yaw)
-        return self._place(across, y * np.cos(self.pitch) + inward * np.sin(self.pitch))
-
-    def contour(self, points: np.ndarray) -> np.ndarray:
-        """Pixels of points ``[n, 3]`` of a silhouette, which a turn shifts by their depth but does not narrow."""
-        return self._place(
-            points[:, 0] + points[:, 2] * np.sin(self.yaw), points[:, 1] + points[:, 2] * np.sin(self.pitch)
-        )
-
-
-def smooth(points: np.ndarray, closed: bool = False) -> skia.Path:
-    """A Catmull-Rom curve through pixels ``[n, 2]``."""
-    if closed:
-        padded = np.concatenate([points[-1:], points, points[:2]])
-    else:
-        padded = np.concatenate([points[:1], points, points[-1:]])
-    starts, ends = padded[1:-2], padded[2:-1]
-    first = (starts + (ends - padded[:-3]) / 6.0).tolist()
-    second = (ends - (padded[3:] - starts) / 6.0).tolist()
-    path = skia.Path()
-    path.moveTo(*points[0].tolist())
-    for a, b, c in zip(first, second, ends.tolist(), strict=True):
-        path.cubicTo(*a, *b, *c)
-    if closed:
-        path.close()
-    return path
-
-
-def band(upper: np.ndarray, lower: np.ndarray) -> skia.Path:
-    """The area between two curves that share their ends' neighbourhood, with corners where they meet."""
-    path = smooth(upper)
-    back = smooth(lower[::-1])
-    path.addPath(back, skia.Path.AddPathMode.kExtend_AddPathMode)
-    path.close()
-    return path
-
-
-def _colour(colour: Colour, alpha: float) -> int:
-    r, g, b = (int(255 * min(1.0, max(0.0, part)) + 0.5) for part in colour)
-    return skia.ColorSetARGB(int(255 * min(1.0, max(0.0, alpha)) + 0.5), r, g, b)
+_GOLD: Colour = (0.95, 0.80, 0.30)
 
 
 @dataclass(slots=True)
-class Painter:
+class Painter(Pen):
     """One face on one canvas."""
 
-    canvas: skia.Canvas
-    view: View
-    style: Style
     shape: Shape
     coefficients: np.ndarray
 
     def value(self, name: str) -> float:
         return float(self.coefficients[INDEX[name]])
 
-    # -- strokes and fills ------------------------------------------------------------------------------------------
-    def fill(self, path: skia.Path, colour: Colour, alpha: float = 1.0) -> None:
-        self.canvas.drawPath(path, skia.Paint(Color=_colour(colour, alpha), AntiAlias=True))
-
-    def stroke(self, path: skia.Path, colour: Colour, weight: float, alpha: float = 1.0) -> None:
-        paint = skia.Paint(
-            Color=_colour(colour, alpha),
-            AntiAlias=True,
-            Style=skia.Paint.kStroke_Style,
-            StrokeWidth=weight * self.view.scale,
-            StrokeCap=skia.Paint.kRound_Cap,
-            StrokeJoin=skia.Paint.kRound_Join,
-        )
-        self.canvas.drawPath(path, paint)
-
-    def face_line(self, points: list[tuple[float, float]], alpha: float, weight: float = 0.8, out: float = 0.0) -> None:
-        """A crease: an ink line on the face that appears as ``alpha`` grows."""
-        if alpha > 0.03:
-            path = smooth(self.view.on_face(np.array(points), out))
-            self.stroke(path, self.style.ink, weight * max(self.style.line, 0.024), min(1.0, 0.15 + 0.85 * alpha))
-
-    def disc(self, centre: np.ndarray, radius: float, colour: Colour, alpha: float, out: float = 0.0) -> None:
-        x, y = self.view.on_face(centre[None], out)[0].tolist()
-        self.canvas.drawCircle(x, y, radius * self.view.scale, skia.Paint(Color=_colour(colour, alpha), AntiAlias=True))
-
-    # -- parts ------------------------------------------------------------------------------------------------------
     def head(self) -> skia.Path:
         """Fill the head and its ears; return the contour, to clip to and to draw later."""
         style, view = self.style, self.view
@@ -143,7 +49,7 @@ class Painter:
             if style.earrings:
                 lobe = view.contour(ear[3:4] - (0.0, 0.06, 0.0))[0]
                 self.canvas.drawCircle(
-                    *lobe.tolist(), 0.05 * view.scale, skia.Paint(Color=_colour((0.95, 0.8, 0.3), 1.0), AntiAlias=True)
+                    *lobe.tolist(), 0.05 * view.scale, skia.Paint(Color=pixel(_GOLD), AntiAlias=True)
                 )
         path = smooth(view.contour(self.shape.outline), closed=True)
         self.fill(path, style.skin)
@@ -402,7 +308,7 @@ class Painter:
 
     def _teeth(self) -> None:
         style, view, mouth = self.style, self.view, self.shape.mouth
-        floor = np.array([mouth.jaw_x, float(mouth.inner_lower[6, 1]) + 0.02])
+        floor = np.array([mouth.jaw_x, float(mouth.inner_lower[6, 1]) + 0.02 - 0.12 * self.value("mouthFunnel")])
         self.disc(floor, 0.5 * style.mouth_width, _TONGUE, 0.9)
         half = 1.05 * style.mouth_width
         x = np.linspace(-1.0, 1.0, 7)
