@@ -69,7 +69,7 @@ class RenderSettings:
     supersample: int = 2
     framing: Literal["portrait", "crop"] = "portrait"
     splits: dict[str, float] = dataclasses.field(
-        default_factory=lambda: {"train": 0.9, "validation": 0.05, "test": 0.05}
+        default_factory=lambda: {"train": 0.96, "validation": 0.02, "test": 0.02}
     )
     subjects: int = 20_000
     subject: int | None = None
