@@ -127,8 +127,9 @@ def score(
             actions whose truth varies; a prediction that does not vary there counts as 0. ``f1`` pools all actions.
             ``left_right_confusion`` is the share of clearly one-sided pairs (truth differs by more than 0.2) in
             which the prediction is larger on the wrong side, ``left_right_undecided`` the share in which it takes
-            no side. ``vertex_error`` is the mean distance of moving vertices, ``vertex_error_p95`` the mean over
-            pictures of the 95th percentile over those vertices, both in percent of the inter-pupil distance.
+            no side. ``vertex_error`` is the mean distance of the moving vertices of skin, eyes and tongue,
+            ``vertex_error_p95`` the mean over pictures of the 95th percentile over those vertices, both in percent
+            of the inter-pupil distance. The agreements are means of ``agreement(…).score``.
           - ``correlation_actions``, ``left_right_cases``, ``explained``: how many actions, pairs and explanations
             the figures above rest on.
           - ``per_action``: {action: {mae, rmse, mae_active, correlation, f1}};
@@ -324,13 +325,15 @@ class _HeadErrors:
     _BLOCK = 64
 
     def __init__(self, truth: np.ndarray) -> None:
-        from semanticface.face.rig import rig
+        from semanticface.face.rig import EYE_LEFT, EYE_RIGHT, SKIN, TONGUE, rig
 
         self._rig = rig()
         self._truth = truth
-        # Only vertices that some action moves by a visible amount: the back of the skull would dilute every error.
+        # Only vertices that some action moves by a visible amount: the back of the skull would dilute every error,
+        # and teeth and lashes would count the jaw and the lids twice.
         travel = self._distances(np.eye(arkit.N_ACTIONS), np.zeros((1, arkit.N_ACTIONS)))
-        self._moving = np.flatnonzero(travel.max(axis=0) > 0.5)
+        shown = np.isin(self._rig.part, (SKIN, EYE_LEFT, EYE_RIGHT, TONGUE))
+        self._moving = np.flatnonzero((travel.max(axis=0) > 0.5) & shown)
 
     def _distances(self, one: np.ndarray, other: np.ndarray) -> np.ndarray:
         """Return how far apart each vertex is, [n, V] in percent of the inter-pupil distance."""
