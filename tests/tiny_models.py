@@ -112,6 +112,9 @@ def _tokenizer(specials: list[str], *, numbers: bool, **named: object) -> PreTra
 
 
 def _save(folder: Path, model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, files: dict[str, object]) -> Path:
+    # As large as in trained models: with the small random ones no LoRA could move a prediction.
+    for table in {model.get_input_embeddings().weight, model.get_output_embeddings().weight}:
+        table.data.mul_(25)
     model.generation_config.eos_token_id = tokenizer.eos_token_id
     model.generation_config.pad_token_id = tokenizer.pad_token_id
     model.save_pretrained(folder)
