@@ -4,7 +4,8 @@
 
 For each look ``<look>_actions.png`` shows the plain subject at rest and with each of the 52 actions at 1, labelled
 (``mouthClose`` and ``tongueOut`` on an open jaw, without which they mean nothing), and ``<look>_random.png`` shows
-random people, shots and expressions. Look at them after every change to a look.
+random people, shots and expressions; ``looks.jpg``, the README's picture, shows two rows of each. Look at them after
+every change to a look.
 """
 
 from __future__ import annotations
@@ -71,16 +72,22 @@ def main() -> None:
     parser.add_argument("--subject", type=int, help="whose actions to show; left out: the plain average head")
     parser.add_argument("--seed", type=int, default=0, help="first subject and shot of the random sheet")
     options = parser.parse_args()
+    rows = []
     for look in tqdm(options.look or (*LOOKS, HELD_OUT_LOOK), desc="looks"):
         for kind in ("actions", "random"):
             if kind == "actions":
                 picture = actions(look, options.size, options.subject)
             else:
                 picture = random_faces(look, options.size, options.count, options.seed)
+                rows.append(picture.crop((0, 0, picture.width, min(2 * options.size, picture.height))))
             target = options.out / f"{look}_{kind}.png"
             with atomic_path(target) as temporary:
                 picture.save(temporary)
             tqdm.write(str(target))
+    overview = Image.fromarray(np.concatenate([np.asarray(row) for row in rows]))
+    overview = overview.resize((960, round(960 * overview.height / overview.width)), Image.Resampling.LANCZOS)
+    with atomic_path(options.out / "looks.jpg") as temporary:
+        overview.save(temporary, quality=88)
 
 
 if __name__ == "__main__":
