@@ -11,6 +11,9 @@ More examples:
     # tight crops at the size of the base model, as train/pretrain.py wants them
     python data_prep/render_faces.py --out outputs/crops --rows 40000 --size 128 --supersample 1 --framing crop
 
+    # 600 pictures of people that training never sees
+    python data_prep/render_faces.py --out outputs/test --rows 600 --only test
+
     # one new character, in a style that the base model has never seen
     python data_prep/render_faces.py --out outputs/imp --rows 600 --looks imp=1 --subject 7
 """
@@ -67,6 +70,7 @@ def arguments() -> argparse.ArgumentParser:
         default=DEFAULTS.splits,
         help=f"share of each split (default {written(DEFAULTS.splits)})",
     )
+    parser.add_argument("--only", metavar="SPLIT", help="write this split alone, such as test, with all the rows")
     people = parser.add_mutually_exclusive_group()
     people.add_argument(
         "--subjects", type=int, default=DEFAULTS.subjects, help="people to draw from, all splits (default %(default)s)"
@@ -95,6 +99,7 @@ def main() -> int:
             splits=options.splits,
             subjects=options.subjects,
             subject=options.subject,
+            only=options.only,
             seed=options.seed,
             emotion=not options.no_emotion,
         )

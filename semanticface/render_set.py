@@ -59,6 +59,7 @@ class RenderSettings:
         subjects: how many different people there are to draw from. Which split a person belongs to depends on their
             number and ``splits`` alone, never on ``rows`` or ``seed``.
         subject: draw this one person only; the splits then hold out pictures, not people.
+        only: write this split alone, with all the rows; its people are the same as when all splits are written.
         seed: another seed, other rows.
         emotion: whether answers carry an emotional implication.
     """
@@ -73,6 +74,7 @@ class RenderSettings:
     )
     subjects: int = 20_000
     subject: int | None = None
+    only: str | None = None
     seed: int = 0
     emotion: bool = True
 
@@ -93,6 +95,8 @@ class RenderSettings:
         for split in self.splits:
             if not split.isidentifier():
                 raise ConfigError(f"a split needs a plain name such as train, not {split!r}")
+        if self.only is not None and self.only not in self.splits:
+            raise ConfigError(f"no split is called {self.only!r}; the splits are {', '.join(self.splits)}")
         for what, shares in (("looks", self.looks), ("splits", self.splits)):
             if not shares or not all(np.isfinite(share) and share > 0 for share in shares.values()):
                 raise ConfigError(f"{what} must be name=share pairs with shares above 0, not {shares}")
@@ -135,11 +139,13 @@ def subjects_by_split(settings: RenderSettings) -> dict[str, np.ndarray]:
 
 
 def rows_by_split(settings: RenderSettings) -> dict[str, int]:
-    """Divide the rows among the splits by their shares, to the row.
+    """Divide the rows among the splits that are written by their shares, to the row.
 
     Raises:
         ConfigError: a split would get no row.
     """
+    if settings.only is not None:
+        return {settings.only: settings.rows}
     total = sum(settings.splits.values())
     ends = [round(settings.rows * end / total) for end in accumulate(settings.splits.values())]
     counts = dict(zip(settings.splits, np.diff([0, *ends]).tolist(), strict=True))
@@ -286,7 +292,7 @@ def render_set(out: str | Path, settings: RenderSettings, *, workers: int = 1, o
         else:
             for done in _rows_by_workers(settings, people, missing, workers):
                 bar.update(done)
-    counts = {split: sum(shard.split == split for shard in shards) for split in settings.splits}
+    counts = {split: sum(shard.split == split for shard in shards) for split in rows_by_split(settings)}
     write_index(folder, counts, {"settings": recipe["settings"], "versions": recipe["versions"]})
     return folder
 

@@ -25,7 +25,10 @@ from semanticface.face.types import POINTS
 from semanticface.render_set import RenderSettings, rows_by_split, split_of, subjects_by_split
 
 SCRIPT = Path(__file__).parents[1] / "data_prep/render_faces.py"
-SMALL = RenderSettings(rows=30, looks={"drawn": 1.0}, size=48, supersample=1, framing="crop", subjects=200, seed=3)
+THREE_SPLITS = {"train": 0.9, "validation": 0.05, "test": 0.05}
+SMALL = RenderSettings(
+    rows=30, looks={"drawn": 1.0}, size=48, supersample=1, framing="crop", splits=THREE_SPLITS, subjects=200, seed=3
+)
 
 
 def hashes(folder: Path) -> dict[str, str]:
@@ -213,10 +216,20 @@ def test_rows_are_divided_to_the_row():
         subjects_by_split(RenderSettings(subjects=2))
 
 
+def test_one_split_alone_has_its_own_people(tmp_path):
+    settings = dataclasses.replace(SMALL, only="test", rows=3)
+    folder = render_set.render_set(tmp_path / "test", settings, workers=1)
+    assert list(datasets.load_from_disk(str(folder))) == ["test"]
+    names = {render_set.subject_name(subject) for subject in subjects_by_split(SMALL)["test"]}
+    rows = load_faces(folder, "test")
+    assert len(rows) == 3 and set(rows["subject"]) <= names
+
+
 @pytest.mark.parametrize(
     ("change", "named"),
     [
         ({"rows": 0}, "rows"),
+        ({"only": "exam"}, "no split"),
         ({"size": 8}, "size"),
         ({"supersample": 9}, "supersample"),
         ({"looks": {"oil": 1.0}}, "oil"),
