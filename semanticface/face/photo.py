@@ -36,12 +36,20 @@ def crease(heights, x, y):  # type: ignore[no-untyped-def]
     return h, ((b - a) * (1 - fv) + (d - c) * fv) / STEP, ((c - a) * (1 - fu) + (d - b) * fu) / STEP
 
 
+def _tones() -> np.ndarray:
+    """Linear light to sRGB with a soft shoulder, by the light's square root: 1024 steps a unit up to 4."""
+    x = (np.arange(4097) / 1024) ** 2
+    x = np.where(x < 0.6, x, 0.6 + 0.4 * (1 - np.exp(-(x - 0.6) / 0.4)))
+    return np.where(x <= 0.0031308, 12.92 * x, 1.055 * x ** (1 / 2.4) - 0.055).astype(np.float32)
+
+
+TONES = _tones()
+
+
 @nb.njit(cache=True, nogil=True, fastmath=True)
 def _curve(x):  # type: ignore[no-untyped-def]
-    """Linear light to sRGB with a soft shoulder."""
-    x = max(x, 0.0)
-    x = x if x < 0.6 else 0.6 + 0.4 * (1 - math.exp(-(x - 0.6) / 0.4))
-    return 12.92 * x if x <= 0.0031308 else 1.055 * x ** (1 / 2.4) - 0.055
+    """Linear light to sRGB; powers cost most of a pixel, so it is looked up."""
+    return TONES[min(int(math.sqrt(max(x, 0.0)) * 1024 + 0.5), 4096)]
 
 
 @nb.njit(cache=True, nogil=True, fastmath=True)
@@ -70,7 +78,7 @@ def shade(  # type: ignore[no-untyped-def]
             nx, ny, nz = s[3], s[4], s[5]
             kind = part[t]
             open_sky = s[13]
-            gloss, sharp, wrap, wet = 0.0, 28.0, 0.0, 0.0
+            gloss, wrap, wet = 0.0, 0.0, 0.0
             cavity = 1.0
             if kind == SKIN:
                 if s[10] > 0.5:
@@ -126,12 +134,12 @@ def shade(  # type: ignore[no-untyped-def]
                 shade_in = 1 - 0.55 * smooth(0.10, 0.55, oy) - 0.25 * smooth(-0.15, -0.5, oy)
                 shade_in *= 1 - 0.45 * smooth(0.45, 0.95, abs(ox))
                 open_sky, cavity = max(shade_in, 0.12), max(shade_in, 0.2)
-                gloss, sharp, wrap = 0.0, 300.0, 0.4
+                gloss, wrap = 0.0, 0.4
             elif kind in (UPPER_TEETH, LOWER_TEETH):
                 r, g, b = paint.tooth(table, colours, amounts, x, y, z, kind == UPPER_TEETH)
                 deep = smooth(0.98, 0.72, z)
                 cavity = 0.95 - 0.75 * deep
-                open_sky, gloss, sharp, wrap = cavity, 0.5, 60.0, 0.4
+                open_sky, gloss, wrap = cavity, 0.5, 0.4
             elif kind == TONGUE:
                 tone = 0.8 + 0.4 * noise(table, x * 40, y * 40, z * 40)
                 tone *= 1 - 0.25 * smooth(0.03, 0.0, abs(x))
@@ -146,7 +154,7 @@ def shade(  # type: ignore[no-untyped-def]
                 r, g, b = colours[look.HAIR, 0] * tone, colours[look.HAIR, 1] * tone, colours[look.HAIR, 2] * tone
                 tilt = (strand - 0.5) * 0.9
                 nx, nz = nx + tilt * vz, nz - tilt * vx
-                gloss, sharp, wrap = 0.35, 14.0, 0.25
+                gloss, wrap = 0.35, 0.25
                 open_sky = 0.45 + 0.55 * smooth(0.0, 0.12, z)
             inv = 1 / max(math.sqrt(nx * nx + ny * ny + nz * nz), 1e-6)
             nx, ny, nz = nx * inv, ny * inv, nz * inv
@@ -161,7 +169,8 @@ def shade(  # type: ignore[no-untyped-def]
             lg = (ground[1] + (sky[1] - ground[1]) * tall) * ao
             lb = (ground[2] + (sky[2] - ground[2]) * tall) * ao
             hr = hg = hb = 0.0
-            rim = (1 - facing) ** 4
+            rim = (1 - facing) * (1 - facing)
+            rim *= rim
             for k in range(3):
                 dx, dy, dz = directions[k, 0], directions[k, 1], directions[k, 2]
                 c = nx * dx + ny * dy + nz * dz
@@ -183,9 +192,13 @@ def shade(  # type: ignore[no-untyped-def]
                 if c > 0.0 and (gloss > 0.0 or wet > 0.0):
                     ex, ey, ez = dx + vx, dy + vy, dz + vz
                     e = max((nx * ex + ny * ey + nz * ez) / math.sqrt(ex * ex + ey * ey + ez * ez), 0.0)
-                    shine = gloss * (0.10 * e**sharp + 0.07 * e**7 * (0.3 + rim)) * (1 + 3 * rim)
+                    e2 = e * e
+                    e4 = e2 * e2
+                    e8 = e4 * e4
+                    tight = e8 * e4 * e2 if kind == HAIR else e8 * e8 * e8 * e4
+                    shine = gloss * (0.10 * tight + 0.07 * e4 * e2 * e * (0.3 + rim)) * (1 + 3 * rim)
                     if wet > 0.0:
-                        shine += wet * 1.6 * smooth(0.988, 0.996, e) + 0.12 * e**40
+                        shine += wet * 1.6 * smooth(0.988, 0.996, e) + 0.12 * e8 * e8 * e8 * e8 * e8
                     shine *= free * min(c * 4, 1.0)
                     hr += shine * light_colours[k, 0]
                     hg += shine * light_colours[k, 1]
