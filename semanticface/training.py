@@ -10,12 +10,14 @@ import json
 import math
 import os
 import re
-from collections.abc import Callable, Sequence
+import warnings
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from torch.utils.data import Dataset
 from torch.utils.tensorboard import SummaryWriter
 from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
@@ -25,10 +27,14 @@ from semanticface.collate import IGNORED, Collator, Example, split_targets, toke
 from semanticface.errors import ConfigError, SemanticFaceError
 from semanticface.files import atomic_open
 from semanticface.model import Bundle
-from semanticface.recipe import check_range
+from semanticface.recipe import RECIPE_NAME, check_range
 
 SETTINGS_NAME = "settings.json"
 _DECIMAL = re.compile(r"\d\.\d+")
+# What torch, safetensors and the system itself say when bytes are not stored; only some of it comes with a number.
+_REFUSED = re.compile(
+    r"No space left|quota exceeded|File too large|Read-only file system|Permission denied|PytorchStreamWriter failed"
+)
 _CHECKPOINT = re.compile(r"checkpoint-(\d+)")
 
 
@@ -217,7 +223,7 @@ def check_gradients(model: torch.nn.Module) -> None:
 
 
 def begin(folder: Path, settings: dict[str, Any]) -> None:
-    """Claim an output folder for a training, or check that it was begun with the same settings.
+    """Claim an output folder for a training, or check that what it holds was trained with the same settings.
 
     Raises:
         ConfigError: it was begun with others; going on would mix two trainings.
@@ -232,12 +238,13 @@ def begin(folder: Path, settings: dict[str, Any]) -> None:
         except (OSError, ValueError) as error:
             raise ConfigError(f"{path} cannot be read: {error}. Remove {folder} to start anew.") from error
         differing = _differences(begun, settings)
-        if differing:
+        # A training that failed before its first checkpoint left nothing to go on from.
+        trained = (folder / RECIPE_NAME).exists() or last_checkpoint(folder / "checkpoints") is not None
+        if differing and trained:
             raise ConfigError(
                 f"{folder} holds a training begun with other settings: {'; '.join(differing)}. Use the same, choose "
                 "another output, or remove the folder to start anew."
             )
-        return
     with atomic_open(path) as file:
         json.dump(settings, file, indent=2)
         file.write("\n")
@@ -274,7 +281,6 @@ def train(
     train_rows: Callable[[int], Dataset[Example]],
     eval_rows: Dataset[Example],
     folder: Path,
-    callbacks: Sequence[TrainerCallback] = (),
 ) -> tuple[dict[str, float], bool]:
     """Train the bundle's model in place, from the last whole checkpoint in ``folder`` if there is one.
 
@@ -285,7 +291,6 @@ def train(
         train_rows: given how many rows the training shows in all, returns exactly those, in order.
         eval_rows: held-out rows.
         folder: checkpoints go to ``checkpoints`` inside, TensorBoard's logs to ``logs``.
-        callbacks: further callbacks of ``Trainer``.
 
     Returns:
         The figures of ``FaceTrainer.evaluate`` at the end, and whether this process is the one that saves.
@@ -325,20 +330,32 @@ def train(
         seed=settings.seed,
     )
     if settings.gradient_checkpointing:
-        bundle.model.gradient_checkpointing_enable({"use_reentrant": False})
+        with warnings.catch_warnings():
+            # transformers 6 calls it activation checkpointing.
+            warnings.simplefilter("ignore", FutureWarning)
+            bundle.model.gradient_checkpointing_enable({"use_reentrant": False})
     resumed = last_checkpoint(folder / "checkpoints")
-    if arguments.process_index == 0:
-        start = int(resumed.name.rpartition("-")[2]) if resumed else 0
-        callbacks = [*callbacks, TensorBoardCallback(SummaryWriter(str(folder / "logs"), purge_step=start + 1))]
-    trainer = FaceTrainer(
-        model=bundle.model,
-        args=arguments,
-        data_collator=collator,
-        train_dataset=train_rows(settings.steps * settings.batch * settings.accumulation * arguments.world_size),
-        eval_dataset=eval_rows,
-        callbacks=[Watch(), *callbacks],
-    )
-    trainer.train(resume_from_checkpoint=str(resumed) if resumed else None)
+    callbacks: list[TrainerCallback] = [Watch()]
+    try:
+        if arguments.process_index == 0:
+            start = int(resumed.name.rpartition("-")[2]) if resumed else 0
+            callbacks.append(TensorBoardCallback(SummaryWriter(str(folder / "logs"), purge_step=start + 1)))
+        trainer = FaceTrainer(
+            model=bundle.model,
+            args=arguments,
+            data_collator=collator,
+            train_dataset=train_rows(settings.steps * settings.batch * settings.accumulation * arguments.world_size),
+            eval_dataset=eval_rows,
+            callbacks=callbacks,
+        )
+        trainer.train(resume_from_checkpoint=str(resumed) if resumed else None)
+    except (OSError, RuntimeError, SafetensorError) as error:
+        if _REFUSED.search(str(error)) is None:
+            raise
+        raise SemanticFaceError(
+            f"cannot write a checkpoint or log in {folder}: {error}. Free some space; the same command goes on from "
+            "the last whole checkpoint."
+        ) from error
     # Trainer measures after the last step; a training resumed after it was measured before.
     measured = [entry for entry in trainer.state.log_history if "eval_loss" in entry][-1]
     metrics = {name: value for name, value in measured.items() if name.startswith("eval_")}

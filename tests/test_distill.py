@@ -6,6 +6,7 @@ import importlib.util
 import json
 import math
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -223,6 +224,9 @@ def test_a_killed_training_goes_on_exactly(overrides, capsys):
 
 
 def test_an_output_of_other_settings_is_not_mixed_with_these(overrides):
+    # One that failed before it trained anything does not count.
+    with pytest.raises(ConfigError, match="no language layer is called nothing"):
+        run(overrides("train.steps=1", "lora.targets=[nothing]"))
     run(overrides("train.steps=1"))
     with pytest.raises(ConfigError, match=r"train\.learning_rate was 0\.001, now 0\.002\. Use the same"):
         run(overrides("train.steps=1", "train.learning_rate=2e-3"))
@@ -259,6 +263,22 @@ def test_errors_name_the_fix_and_the_exit_code_says_so(monkeypatch, capsys, over
     assert "readout must be one of greedy, mean" in fails(monkeypatch, capsys, config, *overrides("readout=median"))
     assert "config" in fails(monkeypatch, capsys, tmp_path / "none.yaml", *overrides())
     assert not (tmp_path / "adapter" / "adapter_model.safetensors").exists()
+
+
+def test_a_full_disk_is_one_clear_error_and_training_goes_on_later(monkeypatch, capsys, overrides, tmp_path):
+    """A limit on the size of a file makes the system refuse bytes as a full disk does, here amid a checkpoint."""
+    config = ROOT / "train/configs/quickstart.yaml"
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (60_000, before[1]))
+    try:
+        told = fails(monkeypatch, capsys, config, *overrides("train.steps=2"))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert "error: cannot write" in told
+    assert list((tmp_path / "adapter" / "checkpoints").glob("checkpoint-*"))
+    assert last_checkpoint(tmp_path / "adapter" / "checkpoints") is None
+    assert not (tmp_path / "adapter" / "semanticface.json").exists()
+    assert read_recipe(run(overrides("train.steps=2")))["kind"] == "adapter"
 
 
 @pytest.mark.parametrize("name", CONFIGS.values())
