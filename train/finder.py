@@ -1,0 +1,317 @@
+"""Train the face finder on renders of every look, and write ``semanticface/assets/finder.safetensors``.
+
+    pip download scikit-image==0.26.0 --no-deps --dest outputs/finder     # photographs without faces, as backgrounds
+    python train/finder.py --photographs outputs/finder/scikit_image-*.whl --out outputs/finder
+
+About 12 minutes on one core. Stop it at any time: the same command goes on where it was. Look at what it is trained
+on with ``--show scenes.png``; measure the result with ``eval/benchmarks/crop.py``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import math
+import platform
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import torch
+from finder_scenes import Faces, Scene, read_photographs, scene
+from PIL import Image
+from safetensors.torch import load_file, save
+from torch import Tensor
+from torch.nn import functional
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from tqdm import tqdm
+
+from semanticface.centerface import FEATURES
+from semanticface.crop import Box
+from semanticface.face import LOOKS, render
+from semanticface.face.sample import sample_coefficients
+from semanticface.files import atomic_open
+from semanticface.finder import INPUT, METADATA_KEY, STRIDE, UNIT, Finder, FinderNet
+
+# Photographs without a human face in scikit-image's package. Those left out serve eval/benchmarks/crop.py.
+PHOTOGRAPHS = (
+    "brick.png", "cell.png", "chessboard_RGB.png", "clock_motion.png", "coins.png", "color.png", "gravel.png",
+    "horse.png", "hubble_deep_field.jpg", "ihc.png", "logo.png", "motorcycle_left.png", "page.png", "retina.jpg",
+    "rocket.jpg", "text.png",
+)  # fmt: skip
+RENDER_SIZE = 160
+PER_FILE = 200
+CELLS = INPUT // STRIDE
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """What decides the result; saved in the file."""
+
+    photo: int = 2400  # rendered faces of each look
+    toon: int = 1600
+    drawn: int = 1600
+    scenes: int = 10_240
+    epochs: int = 8
+    batch: int = 64
+    rate: float = 3e-3
+    decay: float = 1e-3
+    box_weight: float = 2.0  # of the box's error against the heat map's
+    average: float = 0.995  # the weights kept are a running mean
+    unseen: int = 100  # rendered faces of each look for validation
+    validation: int = 200  # scenes
+    seed: int = 0
+
+
+def faces_of(settings: Settings, split: str, folder: Path) -> Faces:
+    """Render the faces of a split, or read those that an earlier run rendered."""
+    # Subjects of training, validation and eval/benchmarks/crop.py never meet.
+    first = {"train": 5_000_000, "validation": 6_000_000}[split]
+    counts = {look: getattr(settings, look) if split == "train" else settings.unseen for look in LOOKS}
+    parts: list[dict[str, np.ndarray]] = []
+    with tqdm(total=sum(counts.values()), desc=f"faces for {split}", unit="face") as bar:
+        for number, look in enumerate(LOOKS):
+            for start in range(0, counts[look], PER_FILE):
+                stop = min(start + PER_FILE, counts[look])
+                file = folder / f"{split}-{look}-{start:05d}-{stop:05d}.npz"
+                if not file.exists():
+                    seeds = [first + 100_000 * number + index for index in range(start, stop)]
+                    made = [_rendered(look, seed, bar) for seed in seeds]
+                    with atomic_open(file, "wb") as out:
+                        np.savez(out, **{key: np.stack([one[key] for one in made]) for key in made[0]})
+                else:
+                    bar.update(stop - start)
+                with np.load(file) as archive:
+                    parts.append(dict(archive))
+    return Faces(**{key: np.concatenate([part[key] for part in parts]) for key in ("pictures", "points", "boxes")})
+
+
+def _rendered(look: str, seed: int, bar: tqdm) -> dict[str, np.ndarray]:
+    coefficients = sample_coefficients(np.random.default_rng([seed, 1]))
+    drawn = render(coefficients, look=look, subject=seed, shot=seed, size=RENDER_SIZE, framing="portrait")
+    bar.update()
+    return {"pictures": drawn.picture, "points": drawn.points, "boxes": drawn.box}
+
+
+def targets(one: Scene) -> np.ndarray:
+    """What the network should say of a scene, float32 [6, CELLS, CELLS].
+
+    Channels: heat (1 in the cell of a face's centre, falling off around it), weight of the heat (0 where unsure),
+    weight of the box, and the box as ``FinderNet.forward`` writes it.
+    """
+    maps = np.zeros((6, CELLS, CELLS), np.float32)
+    maps[1] = 1.0
+    y, x = (np.mgrid[:CELLS, :CELLS] + 0.5) * STRIDE
+    nearest = np.full((CELLS, CELLS), np.inf)
+    for centre_x, centre_y, side in one.faces:
+        column, row = (int(np.clip(value // STRIDE, 0, CELLS - 1)) for value in (centre_x, centre_y))
+        distance = np.hypot(x - centre_x, y - centre_y)
+        heat = np.exp(-0.5 * (distance / max(0.1 * side, 0.5 * STRIDE)) ** 2)
+        heat[row, column] = 1.0
+        maps[0] = np.maximum(maps[0], heat)
+        mine = ((distance < 0.2 * side) | (heat == 1.0)) & (distance < nearest)
+        nearest[mine] = distance[mine]
+        maps[2][mine] = 1.0 / max(mine.sum(), 1)
+        maps[3][mine] = ((centre_x - x) / side)[mine]
+        maps[4][mine] = ((centre_y - y) / side)[mine]
+        maps[5][mine] = math.log(side / UNIT)
+    for centre_x, centre_y, side in one.unsure:
+        unsure = np.maximum(np.abs(x - centre_x), np.abs(y - centre_y)) < max(side / 2, STRIDE)
+        maps[1][unsure & (maps[0] < 1.0)] = 0.0
+    return maps
+
+
+def batch_of(settings: Settings, faces: Faces, photographs: list[Image.Image], number: int) -> tuple[Tensor, Tensor]:
+    """Batch number -> pixels float32 [B, 3, H, W] in 0..255 and targets [B, 6, CELLS, CELLS]."""
+    rng = np.random.default_rng([settings.seed, 7, number])
+    scenes = [scene(rng, faces, photographs) for _ in range(settings.batch)]
+    pixels = photographed(rng, np.stack([np.asarray(one.picture) for one in scenes]))
+    return (
+        torch.from_numpy(pixels).permute(0, 3, 1, 2).float(),
+        torch.from_numpy(np.stack([targets(one) for one in scenes])),
+    )
+
+
+def features_of(
+    settings: Settings, faces: Faces, photographs: list[Image.Image], net: FinderNet, out: Path
+) -> list[dict[str, Tensor]]:
+    """Batches as the frozen backbone sees them, in half precision; those an earlier run made are read."""
+    parts = []
+    for number in tqdm(range(settings.scenes // settings.batch), desc="scenes", unit="batch"):
+        file = out / f"scenes-{number:04d}.safetensors"
+        if not file.exists():
+            pixels, wanted = batch_of(settings, faces, photographs, number)
+            with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
+                seen = net.backbone.features(pixels.contiguous(memory_format=torch.channels_last))
+            tensors = {f"features{level}": values.half().contiguous() for level, values in enumerate(seen)}
+            with atomic_open(file, "wb") as stream:
+                stream.write(save(tensors | {"wanted": wanted}))
+        parts.append(load_file(file))
+    return parts
+
+
+def photographed(rng: np.random.Generator, pixels: np.ndarray) -> np.ndarray:
+    """Other exposure, white balance, saturation and noise for each picture; uint8 [B, H, W, 3] in and out."""
+    count = len(pixels)
+    draw = lambda spread: rng.normal(0, spread, (count, 1, 1, 1)).astype(np.float32)  # noqa: E731
+    light = pixels.astype(np.float32) / 255
+    grey = light @ np.array([0.299, 0.587, 0.114], np.float32)
+    saturation = np.where(rng.random((count, 1, 1, 1)) < 0.15, 0.0, np.exp(draw(0.3))).astype(np.float32)
+    light = grey[..., None] + (light - grey[..., None]) * saturation
+    light *= np.exp(rng.normal(0, 0.12, (count, 1, 1, 3))).astype(np.float32)
+    light = (light - 0.5) * np.exp(draw(0.3)) + 0.5 + draw(0.12)
+    light = np.clip(light, 0, 1) ** np.exp(draw(0.25))
+    noise = rng.standard_normal(light.shape, np.float32) * np.abs(draw(0.04)) * (rng.random((count, 1, 1, 1)) < 0.6)
+    return np.asarray((np.clip(light + noise, 0, 1) * 255).astype(np.uint8))
+
+
+def loss_of(maps: Tensor, wanted: Tensor, box_weight: float) -> Tensor:
+    """Focal loss of the heat map (Law and Deng, CornerNet, 2018) and the boxes' absolute error, a face each."""
+    heat, sure, weight, box = wanted[:, 0], wanted[:, 1], wanted[:, 2], wanted[:, 3:]
+    log_yes, log_no = functional.logsigmoid(maps[:, 0]), functional.logsigmoid(-maps[:, 0])
+    yes = maps[:, 0].sigmoid()
+    at_centre = (heat == 1.0).float()
+    elsewhere = (1 - at_centre) * (1 - heat) ** 4 * sure
+    focal = -(at_centre * (1 - yes) ** 2 * log_yes + elsewhere * yes**2 * log_no).sum()
+    error = (functional.smooth_l1_loss(maps[:, 1:], box, beta=0.02, reduction="none").sum(dim=1) * weight).sum()
+    return (focal + box_weight * error) / at_centre.sum().clamp(min=1.0)
+
+
+def new_net(backbone: Path) -> FinderNet:
+    net = FinderNet()
+    net.backbone.load_state_dict({name: value.float() for name, value in load_file(backbone).items()})
+    net.backbone.requires_grad_(False)
+    return net.to(memory_format=torch.channels_last)
+
+
+def train(settings: Settings, net: FinderNet, batches: list[dict[str, Tensor]], out: Path) -> FinderNet:
+    """Train the head, from the last checkpoint in ``out`` if there is one, and return the averaged network."""
+    mean = AveragedModel(net, multi_avg_fn=get_ema_multi_avg_fn(settings.average), use_buffers=True)
+    trained = [parameter for parameter in net.parameters() if parameter.requires_grad]
+    optimizer = torch.optim.AdamW(trained, lr=settings.rate, weight_decay=settings.decay)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(
+        optimizer, settings.rate, total_steps=settings.epochs * len(batches), pct_start=0.1
+    )
+    state = {"net": net, "mean": mean, "optimizer": optimizer, "schedule": schedule}
+    checkpoint, done = out / "checkpoint.pt", 0
+    if checkpoint.exists():
+        saved = torch.load(checkpoint, weights_only=True)
+        done = saved.pop("epoch")
+        for name, part in state.items():
+            part.load_state_dict(saved[name])
+    net.train()
+    with tqdm(initial=done * len(batches), total=settings.epochs * len(batches), desc="training", unit="step") as bar:
+        for epoch in range(done, settings.epochs):
+            # Whole batches stay together, but their halves meet others every time.
+            rng = np.random.default_rng([settings.seed, 9, epoch])
+            order = rng.permutation(len(batches))
+            losses = []
+            for first, second in zip(order, np.roll(order, 1), strict=True):
+                chosen = rng.permutation(settings.batch)
+                mixed = {name: torch.cat([batches[first][name][chosen[::2]], batches[second][name][chosen[1::2]]])
+                         for name in batches[first]}  # fmt: skip
+                features = [mixed[f"features{level}"].bfloat16() for level in range(len(FEATURES))]
+                with torch.autocast("cpu", torch.bfloat16):
+                    maps = net.answers([each.contiguous(memory_format=torch.channels_last) for each in features])
+                loss = loss_of(maps.float(), mixed["wanted"], settings.box_weight)
+                optimizer.zero_grad()
+                loss.backward()
+                torch.nn.utils.clip_grad_norm_(trained, 5.0)
+                optimizer.step()
+                schedule.step()
+                mean.update_parameters(net)
+                losses.append(loss.item())
+                bar.update()
+            bar.set_postfix(loss=f"{np.mean(losses):.3f}")
+            with atomic_open(checkpoint, "wb") as file:
+                parts = {name: part.state_dict() for name, part in state.items()}
+                torch.save({**parts, "epoch": epoch + 1}, file)
+    return mean.module.eval()
+
+
+def validated(net: FinderNet, settings: Settings, faces: Faces, photographs: list[Image.Image]) -> dict[str, float]:
+    """Figures on scenes of unseen subjects: the threshold with the best F1, and precision, recall and overlap at it."""
+    finder = Finder(net, {"threshold": 0.0})
+    hits: list[tuple[float, float]] = []  # score, overlap with a face not yet taken (0: a false alarm)
+    total = 0
+    for number in tqdm(range(settings.validation), desc="validation", unit="scene"):
+        one = scene(np.random.default_rng([settings.seed, 8, number]), faces, photographs)
+        left, unsure = list(boxes_of(one.faces)), list(boxes_of(one.unsure))
+        total += len(left)
+        for box in finder.find(one.picture, threshold=0.05):
+            best = max(left, key=box.overlap, default=None)
+            if best is not None and box.overlap(best) > 0.5:
+                left.remove(best)
+                hits.append((box.score or 0.0, box.overlap(best)))
+            elif not any(box.overlap(other) > 0.3 for other in unsure):
+                hits.append((box.score or 0.0, 0.0))
+    scores, overlaps = np.array(hits).T
+    figures = []
+    for threshold in np.arange(0.1, 0.95, 0.02):
+        true = int(((scores >= threshold) & (overlaps > 0)).sum())
+        precision, recall = true / max(int((scores >= threshold).sum()), 1), true / total
+        figures.append((2 * precision * recall / max(precision + recall, 1e-9), threshold, precision, recall))
+    f1, threshold, precision, recall = max(figures)
+    kept = overlaps[(scores >= threshold) & (overlaps > 0)]
+    return {
+        "threshold": round(float(threshold), 2), "f1": round(f1, 4), "precision": round(precision, 4),
+        "recall": round(recall, 4), "mean_overlap": round(float(kept.mean()), 4), "faces": total,
+    }  # fmt: skip
+
+
+def boxes_of(places: np.ndarray) -> Iterator[Box]:
+    for x, y, side in places.tolist():
+        yield Box(x - side / 2, y - side / 2, x + side / 2, y + side / 2)
+
+
+def show(path: Path, settings: Settings, faces: Faces, photographs: list[Image.Image]) -> None:
+    """Write a sheet of 48 training scenes."""
+    pixels, _ = batch_of(dataclasses.replace(settings, batch=48), faces, photographs, 0)
+    sheet = pixels.numpy().astype(np.uint8).reshape(6, 8, 3, INPUT, INPUT).transpose(0, 3, 1, 4, 2)
+    Image.fromarray(sheet.reshape(6 * INPUT, 8 * INPUT, 3)).save(path)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--photographs", type=Path, required=True, help="the scikit-image wheel, or it unpacked")
+    parser.add_argument("--backbone", type=Path, required=True, help="what data_prep/build_centerface.py made")
+    parser.add_argument("--out", type=Path, default=Path("outputs/finder"), help="renders, checkpoint and result")
+    parser.add_argument("--show", type=Path, metavar="PNG", help="write a sheet of training scenes and stop")
+    for field in dataclasses.fields(Settings):
+        parser.add_argument(f"--{field.name.replace('_', '-')}", type=type(field.default), default=field.default)
+    given = vars(parser.parse_args())
+    settings = Settings(**{field.name: given[field.name] for field in dataclasses.fields(Settings)})
+    out: Path = given["out"]
+    noted = out / "settings.json"
+    if noted.exists() and json.loads(noted.read_text()) != dataclasses.asdict(settings):
+        raise SystemExit(f"{out} holds a run with other settings ({noted}): delete it, or give another --out.")
+    with atomic_open(noted) as file:
+        json.dump(dataclasses.asdict(settings), file, indent=2)
+    photographs = read_photographs(given["photographs"], PHOTOGRAPHS)
+    faces = faces_of(settings, "train", out)
+    if given["show"]:
+        show(given["show"], settings, faces, photographs)
+        return
+    torch.manual_seed(settings.seed)
+    net = new_net(given["backbone"])
+    net = train(settings, net, features_of(settings, faces, photographs, net, out), out)
+    figures = validated(net, settings, faces_of(settings, "validation", out), photographs)
+    recipe = {
+        "kind": "finder", "threshold": figures["threshold"], "settings": dataclasses.asdict(settings),
+        "looks": list(LOOKS), "photographs": "scikit-image 0.26.0", "validation": figures,
+        "versions": {"python": platform.python_version(), "torch": torch.__version__, "numpy": np.__version__},
+    }  # fmt: skip
+    # Half precision: the batch norms' running figures stay well inside its range, and the file is half as large.
+    weights = {name: value.half().contiguous() for name, value in net.state_dict().items() if value.is_floating_point()}
+    weights |= {name: value for name, value in net.state_dict().items() if not value.is_floating_point()}
+    with atomic_open(out / "finder.safetensors", "wb") as file:
+        file.write(save(weights, {METADATA_KEY: json.dumps(recipe)}))
+    print(json.dumps(figures, indent=2))
+    print(
+        f"wrote {out / 'finder.safetensors'}: copy it to semanticface/assets/ once eval/benchmarks/crop.py is content"
+    )
+
+
+if __name__ == "__main__":
+    main()
