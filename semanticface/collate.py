@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import torch
@@ -38,10 +38,13 @@ class Example:
     Attributes:
         picture: square RGB crop at the model's image size.
         answer: canonical text (``answer.format_answer``).
+        learn: which part of the answer counts in the loss: the ``words`` of the analysis, the ``numbers`` after them
+            with their keys, or ``all``.
     """
 
     picture: Image.Image
     answer: str
+    learn: Literal["all", "words", "numbers"] = "all"
 
 
 def prompt_text(processor: Any, prompt: Prompt) -> str:
@@ -122,12 +125,20 @@ class Collator:
         pad = self.tokenizer.pad_token_id
         self.pad = self.end if pad is None else pad
 
-    def _answer(self, text: str) -> tuple[list[int], list[int]]:
-        """Return an answer's token ids, and for each the number it belongs to (-1: none)."""
+    def _answer(self, example: Example) -> tuple[list[int], list[int], list[float]]:
+        """Return an answer's token ids, for each the number it belongs to (-1: none), and its weight in the loss."""
+        text = example.answer
         encoded = self.tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
         owners = number_owners(text)
         numbers = [int(owners[start:end].max(initial=-1)) for start, end in encoded["offset_mapping"]]
-        return [*encoded["input_ids"], self.end], [*numbers, -1]
+        border = text.rfind(_ARKIT_OPENS)
+        after = [end > border for _, end in encoded["offset_mapping"]] + [True]
+        learnt = {"all": (True, False), "words": (False,), "numbers": (True,)}[example.learn]
+        weights = [
+            (self.number_weight if number >= 0 else 1.0) if place in learnt else 0.0
+            for number, place in zip([*numbers, -1], after, strict=True)
+        ]
+        return [*encoded["input_ids"], self.end], [*numbers, -1], weights
 
     def __call__(self, examples: Sequence[Example]) -> dict[str, torch.Tensor]:
         """Return the batch, padded on the right.
@@ -140,22 +151,22 @@ class Collator:
         """
         batch = _prompt_tensors(self.processor, self.text, [example.picture for example in examples])
         shape = batch["input_ids"].shape
-        answers = [self._answer(example.answer) for example in examples]
-        longest = max(len(ids) for ids, _ in answers)
+        answers = [self._answer(example) for example in examples]
+        longest = max(len(ids) for ids, _, _ in answers)
 
-        def padded(rows: list[list[int]], fill: int) -> torch.Tensor:
+        def padded(rows: Sequence[list[Any]], fill: float) -> torch.Tensor:
             return torch.tensor([row + [fill] * (longest - len(row)) for row in rows])
 
-        ids = padded([ids for ids, _ in answers], self.pad)
-        numbers = padded([numbers for _, numbers in answers], -1)
-        real = padded([[1] * len(ids) for ids, _ in answers], 0)
+        ids = padded([ids for ids, _, _ in answers], self.pad)
+        numbers = padded([numbers for _, numbers, _ in answers], -1)
+        weights = padded([weights for _, _, weights in answers], 0.0)
+        real = padded([[1] * len(ids) for ids, _, _ in answers], 0)
         # What a processor says of each token (Qwen-VL: is it a picture?) is 0 for the words of an answer.
         endings = {"input_ids": ids, "attention_mask": real}
         for name, value in batch.items():
             if value.shape == shape:
                 batch[name] = torch.cat([value, endings.get(name, torch.zeros_like(ids))], dim=1)
         before = torch.full(shape, IGNORED)
-        weights = real * torch.where(numbers >= 0, self.number_weight, 1.0)
         batch["labels"] = torch.cat([before, ids.masked_fill(real == 0, IGNORED)], dim=1)
         batch["weights"] = torch.cat([torch.zeros(shape), weights], dim=1)
         batch["numbers"] = torch.cat([torch.full(shape, -1), numbers], dim=1)

@@ -281,7 +281,20 @@ def add_lora(bundle: Bundle, lora: LoraSettings) -> Bundle:
         # peft asks the model by a name that transformers is about to change.
         warnings.filterwarnings("ignore", "`is_gradient_checkpointing`", FutureWarning)
         model = peft.get_peft_model(bundle.model, config)
+    _keep_statistics(model)
     return Bundle(model, bundle.processor, bundle.tokenizer, bundle.image_size, bundle.recipe)
+
+
+def _keep_statistics(model: torch.nn.Module) -> None:
+    """Hold batch norms in evaluation mode for good.
+
+    The base is frozen, yet in training mode every batch would shift the statistics of a convolutional tower, and with
+    them all that it sees.
+    """
+    for module in model.modules():
+        if isinstance(module, torch.nn.modules.batchnorm._BatchNorm):
+            module.eval()
+            module.train = lambda mode=True, module=module: module  # type: ignore[method-assign, misc]
 
 
 def save_adapter(bundle: Bundle, folder: str | Path, recipe: Mapping[str, Any]) -> None:
@@ -348,6 +361,8 @@ def load_trained(
                 "Train the adapter again, or bring back the base it was trained on."
             )
     model = _attach(bundle, folder, trainable)
+    if trainable:
+        _keep_statistics(model)
     if not trainable and quantize == "none":
         model = model.merge_and_unload()
     return Bundle(model if trainable else model.eval(), bundle.processor, bundle.tokenizer, bundle.image_size, recipe)

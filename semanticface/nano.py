@@ -28,6 +28,7 @@ from semanticface.semantics import Analysis, describe
 
 PIXELS = 128
 STRIDE = 32
+WIDTHS = (32, 64, 160, 256)
 NUMBERS = tuple(f"{value / 100:.2f}" for value in range(101))
 SPECIALS = ("<|pad|>", "<|end|>", "<|system|>", "<|user|>", "<|assistant|>", "<image>")
 
@@ -125,14 +126,16 @@ def build_processor(tokenizer: PreTrainedTokenizerFast) -> LlavaProcessor:
 
 def tower_config() -> ResNetConfig:
     """Return the vision tower: 3.5 M parameters, 4 x 4 image tokens of 256 channels at 128 px."""
-    return ResNetConfig(
+    config = ResNetConfig(
         embedding_size=32,
-        hidden_sizes=[32, 64, 160, 256],
+        hidden_sizes=list(WIDTHS),
         depths=[2, 2, 3, 2],
         layer_type="basic",
         hidden_act="relu",
-        hidden_size=256,
     )
+    # FastVLM reads the tower's width under this name.
+    config.hidden_size = WIDTHS[-1]
+    return config
 
 
 def build_model(tokenizer: PreTrainedTokenizerFast) -> FastVlmForConditionalGeneration:
@@ -157,7 +160,7 @@ def build_model(tokenizer: PreTrainedTokenizerFast) -> FastVlmForConditionalGene
     config = FastVlmConfig(
         vision_config=tower_config(),
         text_config=text,
-        image_token_index=tokenizer.convert_tokens_to_ids("<image>"),
+        image_token_index=tokenizer.get_vocab()["<image>"],
         image_seq_length=(PIXELS // STRIDE) ** 2,
         tie_word_embeddings=True,
     )
@@ -165,7 +168,7 @@ def build_model(tokenizer: PreTrainedTokenizerFast) -> FastVlmForConditionalGene
     model.generation_config.eos_token_id = tokenizer.eos_token_id
     model.generation_config.pad_token_id = tokenizer.pad_token_id
     with torch.no_grad():
-        table = model.get_input_embeddings().weight
+        table: torch.Tensor = model.lm_head.weight  # tied to the embeddings
         values = torch.linspace(0, 1, len(NUMBERS))[:, None]
         order = torch.arange(24)
         waves = torch.cos(torch.pi * values * order) / (1 + order).sqrt()

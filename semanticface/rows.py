@@ -37,11 +37,15 @@ class AugmentSettings:
         mirror: share of rows flipped left to right, with coefficients swapped and the answer written anew.
         shift: the crop's centre moves by up to this share of the face box's side, either way, across and down.
         scale: the crop is up to this share larger or smaller than the face box.
+        apart: learn words and numbers from different rows. One row learns the words of its answer; the next learns its
+            numbers behind the words of another face, so that they must be read from the picture. A small model taught
+            whole answers copies its numbers from the true words before them, but at work its words are guesses.
     """
 
     mirror: float = 0.5
     shift: float = 0.06
     scale: float = 0.1
+    apart: bool = False
 
     def __post_init__(self) -> None:
         check_range("augment.mirror", self.mirror, 0, 1)
@@ -178,7 +182,14 @@ class TrainRows(torch.utils.data.Dataset[Example]):
             crop = crop.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
             coefficients = arkit.mirror(np.asarray(row["coefficients"], dtype=np.float32))
             answer = format_answer(coefficients, describe(coefficients, emotion=self.emotion))
-        return Example(crop, answer)
+        if not self.augment.apart:
+            return Example(crop, answer)
+        if rng.random() < 0.5:
+            return Example(crop, answer, learn="words")
+        words = parse_answer(self.faces[int(rng.integers(len(self.faces)))]["answer"]).analysis
+        if words is None:
+            raise DatasetError("an answer holds no analysis. Write the column answer with data_prep/describe.py.")
+        return Example(crop, format_answer(parse_answer(answer).coefficients, words), learn="numbers")
 
 
 def _jittered(box: Box, rng: np.random.Generator, augment: AugmentSettings) -> Box:

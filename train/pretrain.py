@@ -171,7 +171,7 @@ def train_tower(
     """Bring the tower up on coefficients and landmarks; returns it with the heads that read them."""
     torch.manual_seed(settings.seed)
     tower = AutoModel.from_config(nano.tower_config()).to(memory_format=torch.channels_last)
-    heads = nano.TowerHeads(nano.tower_config().hidden_size, (nano.PIXELS // nano.STRIDE) ** 2, len(POINTS))
+    heads = nano.TowerHeads(nano.WIDTHS[-1], (nano.PIXELS // nano.STRIDE) ** 2, len(POINTS))
     if settings.tower_from:
         tower.load_state_dict(torch.load(settings.tower_from, weights_only=True)["tower"])
     weights = [*tower.parameters(), *heads.parameters()]
