@@ -36,8 +36,8 @@ MAX_ROWS = 1_000_000
 """More than four hours of capture at 60 rows a second."""
 MAX_CSV_LINE = 2**16
 MAX_JSON_LINE = 2**20
-ROUNDING = 1e-6
-"""How far outside [0, 1] a printed coefficient may stray; it is set to the border."""
+OVERSHOOT = 0.02
+"""How far outside [0, 1] a coefficient may stray: capture apps write 1.0033 now and then. It is set to the border."""
 
 _BLENDSHAPE_VALUES = len(arkit.LIVE_LINK_COLUMNS) - 2
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
@@ -311,7 +311,7 @@ def _number(cell: str, at: str) -> float:
 
 
 def _check_range(value: float, at: str) -> None:
-    if not -ROUNDING <= value <= 1 + ROUNDING:
+    if not -OVERSHOOT <= value <= 1 + OVERSHOOT:
         raise TableError(f"{at}: {value:g} is outside 0 to 1. Correct the value or remove the row.")
 
 

@@ -64,6 +64,11 @@ def test_rounding_at_the_borders_and_minus_zero(tmp_path):
     assert not np.signbit(row.coefficients).any()
 
 
+def test_the_small_overshoot_of_a_capture_is_set_to_the_border(tmp_path):
+    (row,) = read(tmp_path, live_link(take_row("a", changed(3, "1.0033446550"))))
+    assert row.coefficients[3] == 1
+
+
 @pytest.mark.parametrize(
     ("index", "cell", "word"),
     [
@@ -73,7 +78,7 @@ def test_rounding_at_the_borders_and_minus_zero(tmp_path):
         (3, "1_0", "is not a number"),
         (4, "0x1", "is not a number"),
         (5, "1e999", "is not a number"),
-        (6, "1.01", "outside 0 to 1"),
+        (6, "1.03", "outside 0 to 1"),
         (7, "-0.5", "outside 0 to 1"),
         (8, "z" * 500, "'zzz"),
     ],
