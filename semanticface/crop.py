@@ -117,8 +117,8 @@ def from_crop(points: np.ndarray, box: Box, size: int) -> np.ndarray:
 def find_faces(image: Image.Image) -> list[Box]:
     """Every face in an upright RGB picture as square boxes with scores, best first; empty when there is none.
 
-    Finds photographs and drawn or modelled faces alike, from about 6 % of the picture's longer side up to faces that
-    fill it. See ``semanticface.finder`` for how, and ``eval/benchmarks/crop.py`` for how well.
+    Finds photographs and drawn or modelled faces alike, from 3 % of the picture's longer side up to faces that fill
+    it. See ``semanticface.finder`` for how, and ``eval/benchmarks/crop.py`` for how well.
     """
     # Boxes and crops are of use to tools that never look for a face, and those need not wait for torch.
     from semanticface.finder import packaged_finder

@@ -41,6 +41,7 @@ METADATA_KEY = "semanticface"
 _CANDIDATE = 0.15  # first look: more than this is worth a second one
 _MOST_CANDIDATES = 32
 _SAME_FACE = 0.4  # overlap above which two boxes are one face
+_SMALLEST = 1 / 32  # of the picture's longer side: less is a stain more often than a face
 _OURS_PLACES = 0.2  # with at least this score our head's box is the better one
 
 # From CenterFace's boxes to ours, in geometric means of their sides: the median over 400 renders of the look photo.
@@ -141,7 +142,8 @@ class Finder:
             for cells in (ours[0], photographed[0]):
                 candidates += [_moved(box, whole, size) for box in _peaks(cells)]
         seen = self._second_look(image, without_doubles(candidates)[:_MOST_CANDIDATES])
-        return [box for box in without_doubles(seen) if (box.score or 0.0) >= threshold]
+        smallest = _SMALLEST * max(image.size)
+        return [box for box in without_doubles(seen) if (box.score or 0.0) >= threshold and box.width >= smallest]
 
     def _second_look(self, image: Image.Image, candidates: list[Box]) -> list[Box]:
         windows = [box.square(CLOSE_UP) for box in candidates if _touches(box, image)]

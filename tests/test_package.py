@@ -58,8 +58,8 @@ def test_the_wheel_holds_the_library_and_nothing_else(wheel):
     names = zipfile.ZipFile(wheel).namelist()
     assert {name.split("/")[0] for name in names if ".dist-info/" not in name} == {"semanticface"}
     assert {"LICENSE"} <= {Path(name).name for name in names}
-    assert "semanticface/assets/head.npz" in names
-    assert "semanticface/assets/finder.safetensors" in names
+    assets = {str(path.relative_to(ROOT)) for path in (ROOT / "semanticface/assets").rglob("*") if path.is_file()}
+    assert {"semanticface/assets/head.npz", "semanticface/assets/finder.safetensors"} <= assets <= set(names)
     assert any(name.startswith("semanticface/assets/nano/") and name.endswith(".safetensors") for name in names)
     assert not [name for name in names if "__pycache__" in name or name.endswith(".pyc")]
 

