@@ -100,6 +100,23 @@ def test_number_tokens_weigh_more(bundle, architecture):
             assert float(bundle.tokenizer.decode(spelled)) == pytest.approx(float(coefficients[index]))
 
 
+def test_words_and_numbers_can_be_learnt_apart(bundle, architecture):
+    whole = examples(bundle, 1)[0]
+    collator = Collator(bundle.processor, load_prompt("distill"), number_weight=5.0)
+    both, words, numbers = (
+        collator([Example(whole.picture, whole.answer, part)]) for part in ("all", "words", "numbers")
+    )
+    assert torch.equal(words["weights"] + numbers["weights"], both["weights"])
+    assert not ((words["weights"] > 0) & (numbers["weights"] > 0)).any()
+    assert (words["weights"] < 5).all()
+    assert torch.equal(numbers["weights"] == 5, both["numbers"] >= 0)
+    learnt = bundle.tokenizer.decode(numbers["labels"][numbers["weights"] > 0])
+    tail = whole.answer[whole.answer.index('"arkit"') :] + END[architecture]
+    # A token may straddle the border between words and numbers.
+    assert learnt.endswith(tail)
+    assert len(learnt) - len(tail) < 8
+
+
 def test_the_end_token_is_the_templates(bundle, architecture):
     end = end_token(bundle.processor, load_prompt("distill"))
     assert bundle.tokenizer.decode([end]) == END[architecture]
@@ -184,6 +201,24 @@ def test_mirrored_rows_are_mirrored_in_picture_numbers_and_words(faces):
         truth, mirrored = parse_answer(before.answer), parse_answer(after.answer)
         np.testing.assert_allclose(mirrored.coefficients, arkit.mirror(truth.coefficients))
         assert mirrored.analysis == describe(mirrored.coefficients)
+
+
+def test_numbers_stand_behind_the_words_of_another_face_when_learnt_apart(faces):
+    plain = train_rows(faces, augment=PLAIN, count=64)
+    apart = train_rows(faces, augment=AugmentSettings(0, 0, 0, apart=True), count=64)
+    parts, moved = [], 0
+    for position in range(64):
+        before, after = plain[position], apart[position]
+        parts.append(after.learn)
+        if after.learn == "words":
+            assert same(before, after)
+            continue
+        truth, shown = parse_answer(before.answer), parse_answer(after.answer)
+        np.testing.assert_array_equal(shown.coefficients, truth.coefficients)
+        moved += shown.analysis != truth.analysis
+    assert set(parts) == {"words", "numbers"}
+    assert 20 < parts.count("words") < 44
+    assert moved > 10
 
 
 def test_training_jitters_the_box_and_evaluation_does_not(faces):

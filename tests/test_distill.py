@@ -85,11 +85,11 @@ def log_history(folder: Path) -> list[dict]:
 
 @pytest.fixture
 def kept(monkeypatch) -> dict:
-    """Keep the parameters as they are before and after the training, by name."""
+    """Keep parameters and buffers, such as batch norms' statistics, as they are before and after the training."""
     found: dict = {}
 
     def snapshot(model) -> dict[str, torch.Tensor]:
-        return {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
+        return {name: value.detach().clone() for name, value in (*model.named_parameters(), *model.named_buffers())}
 
     def watched(bundle, *args):
         found["before"] = snapshot(bundle.model)

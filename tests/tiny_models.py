@@ -18,7 +18,6 @@ from PIL import Image
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import (
     CLIPImageProcessor,
-    ConvNextV2Config,
     FastVlmConfig,
     FastVlmForConditionalGeneration,
     LlamaConfig,
@@ -28,6 +27,7 @@ from transformers import (
     Qwen2Config,
     Qwen3VLConfig,
     Qwen3VLForConditionalGeneration,
+    ResNetConfig,
     SmolVLMConfig,
     SmolVLMForConditionalGeneration,
 )
@@ -126,7 +126,7 @@ def _save(folder: Path, model: PreTrainedModel, tokenizer: PreTrainedTokenizerFa
 
 
 def fast_vlm(folder: Path) -> Path:
-    """Save a nano-like FastVLM: a convolutional tower, a small Qwen2, whole numbers as tokens."""
+    """Save a nano-like FastVLM: a convolutional tower with batch norms, a small Qwen2, whole numbers as tokens."""
     torch.manual_seed(0)
     specials = ["<|pad|>", "<|end|>", "<|system|>", "<|user|>", "<|assistant|>", "<image>"]
     tokenizer = _tokenizer(
@@ -136,8 +136,11 @@ def fast_vlm(folder: Path) -> Path:
         eos_token="<|end|>",
         extra_special_tokens={"image_token": "<image>"},
     )
+    tower = ResNetConfig(embedding_size=8, hidden_sizes=[8, 16, 32], depths=[1, 1, 1], layer_type="basic")
+    # FastVLM reads the tower's width under this name.
+    tower.hidden_size = 32
     config = FastVlmConfig(
-        vision_config=ConvNextV2Config(num_stages=3, hidden_sizes=[8, 16, 32], depths=[1, 1, 1], hidden_size=32),
+        vision_config=tower,
         text_config=Qwen2Config(
             vocab_size=len(tokenizer),
             hidden_size=32,
