@@ -52,6 +52,12 @@ MAX_OTHER_TEXT = 192
 
 _NUMBER_BYTES = 4
 _VALUES = {b"%.2f" % (step / 100): step / 100 for step in range(101)}
+# Printable ASCII without quote and backslash; a text does not begin with a space.
+_LETTER = r"[ !#-\[\]-~]"
+_FIRST_LETTER = r"[!#-\[\]-~]"
+# Which tokens are made of letters alone llguidance finds out once, not at each place in a text: 6 times as fast for a
+# vocabulary of 56,000.
+_SLICES = [f"{_LETTER}{{1,16}}", f"{_LETTER}{{1,64}}"]
 _ARKIT_OPENS = '"},"arkit":{'  # found nowhere else: free text holds no quotes
 _CLOSES = "}}"
 
@@ -84,10 +90,8 @@ def answer_grammar(*, emotion: bool = True) -> str:
     for before in _keys():
         body += [json.dumps(before), "NUMBER"]
     body.append(json.dumps(_CLOSES))
-    # Printable ASCII without quote and backslash, and no space in front.
-    texts = [
-        rf"TEXT_{most}: /[!#-\[\]-~][ !#-\[\]-~]{{0,{most - 1}}}/" for most in {*MAX_TEXT.values(), MAX_OTHER_TEXT}
-    ]
+    lengths = {*MAX_TEXT.values(), MAX_OTHER_TEXT}
+    texts = [rf"TEXT_{most}: /{_FIRST_LETTER}{_LETTER}{{0,{most - 1}}}/" for most in lengths]
     lines = [f"start: {' '.join(body)}", *texts, r"NUMBER: /0\.[0-9][0-9]|1\.00/"]
     return LLMatcher.grammar_from_lark("\n".join(lines) + "\n")
 
@@ -221,7 +225,7 @@ class AnswerDecoder:
         self.pad = self.end if tokenizer.pad_token_id is None else int(tokenizer.pad_token_id)
         self.readout = readout
         self.max_new_tokens = longest_answer(emotion=emotion) + 1
-        self._vocabulary = llguidance.hf.from_tokenizer(tokenizer)
+        self._vocabulary = llguidance.hf.from_tokenizer(tokenizer, slices=_SLICES)
         self._matcher = LLMatcher(self._vocabulary, answer_grammar(emotion=emotion))
         if self._matcher.is_error():
             raise ModelError(f"the tokenizer cannot spell answers: {self._matcher.get_error()}")
@@ -251,7 +255,7 @@ class AnswerDecoder:
             ValueError: a negative temperature, or sampling without one seed for each row.
         """
         n_rows = len(inputs["input_ids"])
-        if temperature < 0:
+        if not temperature >= 0:
             raise ValueError(f"temperature is {temperature}: give 0 or more")
         if seeds is None and not temperature:
             seeds = [0] * n_rows
@@ -315,7 +319,7 @@ class AnswerDecoder:
             return None
         slot, written = place
         part = bytes(row.text[len(row.text) - written :]) if written > 0 else b""
-        # From the first number on the text so far decides the mask but for the numbers already closed.
+        # Numbers already closed change nothing of what may follow, so one look serves every answer.
         key = (slot, written, part)
         if key not in self._choices:
             self._choices[key] = self._find_choices(row, written, part)

@@ -177,7 +177,7 @@ class Predictor:
         """
         if batch_size < 1:
             raise ValueError(f"batch_size is {batch_size}: give at least 1")
-        if temperature < 0:
+        if not temperature >= 0:  # which catches NaN too
             raise ValueError(f"temperature is {temperature}: give 0 or more")
         if seed < 0:
             raise ValueError(f"seed is {seed}: give 0 or more")

@@ -10,6 +10,7 @@ import tiny_models
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from lively import make_lively, quotes
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import (
     AutoModelForImageTextToText,
@@ -40,27 +41,6 @@ def tiny(tmp_path_factory):
         make_lively(model, tokenizer)
         built[name] = SimpleNamespace(model=model, tokenizer=tokenizer, decoder=AnswerDecoder(tokenizer))
     return built
-
-
-def make_lively(model: torch.nn.Module, tokenizer: PreTrainedTokenizerFast) -> None:
-    """Draw weights wide enough that a random model prefers some tokens clearly, and others after each prompt.
-
-    Tokens with a quote are a little likelier, so that texts are short and tests quick.
-    """
-    torch.manual_seed(1)
-    model.lm_head = torch.nn.Linear(model.lm_head.in_features, model.lm_head.out_features)
-    with torch.no_grad():
-        for weight in model.parameters():
-            if weight.dim() == 2:
-                weight.normal_(0, weight.shape[1] ** -0.5)
-        model.get_input_embeddings().weight.normal_()
-        model.lm_head.weight *= 2
-        model.lm_head.bias.copy_(5 * quotes(tokenizer).clamp(max=1))
-
-
-def quotes(tokenizer: PreTrainedTokenizerFast) -> torch.Tensor:
-    """Return how many quotes each token has; float32[vocabulary]."""
-    return torch.tensor([float(token.count('"')) for token in tokenizer.convert_ids_to_tokens(range(len(tokenizer)))])
 
 
 def border_crossing_tokenizer() -> PreTrainedTokenizerFast:
@@ -120,9 +100,9 @@ def assert_ends_after_brace(decoder: AnswerDecoder, text: str, ids: list[int], t
 
 def vectors() -> list[np.ndarray]:
     rng = np.random.default_rng(3)
-    crowded = list(rng.random((60, N_ACTIONS)))
-    sparse = list(rng.random((60, N_ACTIONS)) * (rng.random((60, N_ACTIONS)) < 0.3))
-    return [*crowded, *sparse, *(sample_coefficients(rng) for _ in range(60)), np.zeros(N_ACTIONS), np.ones(N_ACTIONS)]
+    crowded = list(rng.random((25, N_ACTIONS)))
+    sparse = list(rng.random((25, N_ACTIONS)) * (rng.random((25, N_ACTIONS)) < 0.3))
+    return [*crowded, *sparse, *(sample_coefficients(rng) for _ in range(25)), np.zeros(N_ACTIONS), np.ones(N_ACTIONS)]
 
 
 @pytest.mark.parametrize("emotion", [True, False])
@@ -217,7 +197,7 @@ ADVERSARIES = {
     [
         ("nan", 0.0),
         ("nan", 2.0),
-        ("infinite", 0.0),
+        ("infinite", 2.0),
         ("minus infinite", 2.0),
         ("wants to end", 0.0),
         ("wants to end", 2.0),
@@ -260,11 +240,10 @@ def test_a_models_own_generation_settings_do_not_reach_the_answer(tiny):
 # --- batches, seeds, emotion --------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("readout", ["greedy", "mean"])
-@pytest.mark.parametrize("name", tiny_models.BUILD)
-def test_a_row_does_not_depend_on_its_batch(tiny, name, readout):
+@pytest.mark.parametrize("name", ["fast_vlm", "qwen3_vl"])
+def test_a_row_of_means_does_not_depend_on_its_batch(tiny, name):
     it = tiny[name]
-    decoder = AnswerDecoder(it.tokenizer, readout=readout)
+    decoder = AnswerDecoder(it.tokenizer, readout="mean")
     inputs = prompts(it.tokenizer, 8)
 
     together, _ = write(it, decoder, inputs)

