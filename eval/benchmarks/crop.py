@@ -66,6 +66,8 @@ def cascade(path: Path) -> Detector:
     import cv2
 
     classifier = cv2.CascadeClassifier(str(path))
+    if classifier.empty():
+        raise SystemExit(f"{path} is no cascade that OpenCV {cv2.__version__} reads.")
 
     def detect(image: Image.Image) -> list[Box]:
         grey = np.asarray(image.convert("L"))
