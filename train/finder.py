@@ -54,8 +54,8 @@ class Settings:
     photo: int = 2400  # rendered faces of each look
     toon: int = 1600
     drawn: int = 1600
-    scenes: int = 12_800
-    epochs: int = 10
+    scenes: int = 3_648  # with 12,800 the few photographs are learnt by heart: a face in a coffee cup
+    epochs: int = 14
     batch: int = 64
     rate: float = 3e-3
     decay: float = 1e-3
@@ -233,7 +233,7 @@ def train(settings: Settings, net: FinderNet, batches: list[dict[str, Tensor]], 
 
 
 def validated(net: FinderNet, settings: Settings, faces: Faces, photographs: list[Image.Image]) -> dict[str, float]:
-    """Figures on scenes of unseen subjects: the threshold with the best F1, and precision, recall and overlap at it."""
+    """Figures on scenes of unseen subjects, and the threshold: the least with a precision of 0.95, but 0.7 at most."""
     finder = Finder(net, {"threshold": 0.0})
     hits: list[tuple[float, float]] = []  # score, overlap with a face not yet taken (0: a false alarm)
     total = 0
@@ -249,16 +249,15 @@ def validated(net: FinderNet, settings: Settings, faces: Faces, photographs: lis
             elif not any(box.overlap(other) > 0.3 for other in unsure):
                 hits.append((box.score or 0.0, 0.0))
     scores, overlaps = np.array(hits).T
-    figures = []
-    for threshold in np.arange(0.1, 0.95, 0.02):
+    for threshold in np.arange(0.3, 0.71, 0.02):
         true = int(((scores >= threshold) & (overlaps > 0)).sum())
         precision, recall = true / max(int((scores >= threshold).sum()), 1), true / total
-        figures.append((2 * precision * recall / max(precision + recall, 1e-9), threshold, precision, recall))
-    f1, threshold, precision, recall = max(figures)
+        if precision >= 0.95:
+            break
     kept = overlaps[(scores >= threshold) & (overlaps > 0)]
     return {
-        "threshold": round(float(threshold), 2), "f1": round(f1, 4), "precision": round(precision, 4),
-        "recall": round(recall, 4), "mean_overlap": round(float(kept.mean()), 4), "faces": total,
+        "threshold": round(float(threshold), 2), "precision": round(precision, 4), "recall": round(recall, 4),
+        "mean_overlap": round(float(kept.mean()), 4), "faces": total,
     }  # fmt: skip
 
 

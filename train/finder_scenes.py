@@ -78,8 +78,8 @@ def scene(rng: np.random.Generator, faces: Faces, photographs: list[Image.Image]
     canvas = background(rng, photographs)
     for _ in range(rng.integers(0, 3)):
         _paste_distractor(rng, canvas, photographs)
-    close_up = rng.random() < 0.35
-    count = 1 if close_up else int(rng.choice([0, 1, 2, 3, MOST_FACES], p=[0.4, 0.35, 0.12, 0.08, 0.05]))
+    close_up = rng.random() < 0.4
+    count = 1 if close_up else int(rng.choice([0, 1, 2, 3, MOST_FACES], p=[0.3, 0.4, 0.15, 0.1, 0.05]))
     placed: list[tuple[float, float, float]] = []
     for _ in range(count):
         place = _place(rng, placed, close_up)
@@ -97,7 +97,7 @@ def scene(rng: np.random.Generator, faces: Faces, photographs: list[Image.Image]
 
 def background(rng: np.random.Generator, photographs: list[Image.Image], size: int = INPUT) -> Image.Image:
     """A picture without a face: a random cut of a photograph, or a made texture."""
-    if rng.random() < 0.65:
+    if rng.random() < 0.55:
         photograph = photographs[rng.integers(len(photographs))]
         side = min(photograph.size) * rng.uniform(0.15, 1.0)
         x, y = rng.uniform(0, photograph.width - side), rng.uniform(0, photograph.height - side)
