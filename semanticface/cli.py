@@ -244,7 +244,7 @@ def _predict(options: argparse.Namespace) -> int:
 
     from semanticface.predict import Predictor
 
-    predictor = Predictor.from_pretrained(options.model, device=options.device)
+    predictor = Predictor.from_pretrained(options.model, device=options.device, emotion=not options.no_emotion)
     crop: Literal["auto", "none"] | Box = "none" if options.no_crop else options.box or "auto"
     stream = predictor.stream(
         pictures,
@@ -254,8 +254,6 @@ def _predict(options: argparse.Namespace) -> int:
         seed=options.seed,
     )
     predictions = list(tqdm(stream, total=len(pictures), unit="picture", disable=len(pictures) == 1))
-    if options.no_emotion:
-        predictions = [dataclasses.replace(p, analysis=_without_emotion(p.analysis)) for p in predictions]
     code = _deliver(predictions, options)
     if options.report is not None:
         from semanticface.report import write_prediction_report
