@@ -295,8 +295,8 @@ def train_to_speak(settings: Settings, train: Faces, tower: torch.nn.Module, hea
     def batch(step: int) -> tuple[torch.Tensor, ...]:
         rng = np.random.default_rng([settings.seed, 1, step])
         chosen = rng.integers(0, len(truth), settings.speak_batch)
-        emotion = step % 8 != 7
-        kind, described = ("words", truth) if step % 3 == 0 else ("numbers", seen)
+        emotion = step // 2 % 8 != 7
+        kind, described = ("words", truth) if step % 2 == 0 else ("numbers", seen)
         analyses = describe_many(described[chosen], emotion=emotion)
         rows = list(lessons(tokenizer, prefixes[emotion], analyses, truth[chosen], kind))
         width = max(len(row.ids) for row in rows)
