@@ -9,6 +9,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
 from semanticface import metrics, nano
@@ -109,8 +110,6 @@ def test_the_script_makes_a_model_and_goes_on_where_it_stopped(tmp_path):
 
 
 def _png(picture: np.ndarray, folder: Path) -> Path:
-    from PIL import Image
-
     Image.fromarray(picture).save(folder / "face.png")
     return folder / "face.png"
 
@@ -124,8 +123,6 @@ def test_the_packaged_nano_reads_people_it_has_never_seen(look):
         render(c, look=look, subject=int(people[i]), shot=i, size=nano.PIXELS, supersample=1, framing="crop").picture
         for i, c in enumerate(truth)
     ]
-    from PIL import Image
-
     predictions = Predictor.from_pretrained("nano")([Image.fromarray(p) for p in pictures], crop="none")
     assert all(p.status == "ok" for p in predictions)
     result = metrics.score(truth, np.stack([p.coefficients for p in predictions]))
