@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import json
 import math
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -29,7 +28,7 @@ import torch.nn.functional as F
 from tqdm import tqdm
 from transformers import AutoModel, PreTrainedTokenizerFast
 
-from semanticface import nano
+from semanticface import metrics, nano
 from semanticface.answer import format_answer
 from semanticface.arkit import MIRROR_INDEX
 from semanticface.dataset import load_faces
@@ -86,6 +85,8 @@ def _swap_sides(name: str) -> str:
     return name.replace("Left", "#").replace("Right", "Left").replace("#", "Right")
 
 
+_TOLD = ("mae", "correlation")
+
 MIRROR_POINTS = np.array([POINTS.index(_swap_sides(name)) for name in POINTS])
 
 
@@ -123,6 +124,8 @@ def disturb(pictures: torch.Tensor, rng: torch.Generator) -> torch.Tensor:
 
 def prefetch(make: Callable[[int], tuple], count: int, start: int) -> Iterator[tuple]:
     """Yield ``make(start)`` to ``make(count - 1)``, each prepared on a thread while the one before is used."""
+    if start >= count:
+        return
     with ThreadPoolExecutor(1) as pool:
         coming = pool.submit(make, start)
         for step in range(start, count):
@@ -137,13 +140,6 @@ def one_cycle(step: int, steps: int, warmup: int = 200) -> float:
     if step < warmup:
         return (step + 1) / warmup
     return 0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, steps - warmup)))
-
-
-def correlation(truth: np.ndarray, predicted: np.ndarray) -> float:
-    """Return the mean over actions of Pearson's correlation; an action predicted as a constant counts as 0."""
-    truth, predicted = truth - truth.mean(0), predicted - predicted.mean(0)
-    spread = np.sqrt((truth**2).sum(0) * (predicted**2).sum(0))
-    return float(np.mean(np.where(spread > 0, (truth * predicted).sum(0) / np.maximum(spread, 1e-9), 0)))
 
 
 def save_state(path: Path, **state: object) -> None:
@@ -223,12 +219,9 @@ def train_tower(
                 tower=tower.state_dict(), heads=heads.state_dict(), optimizer=optimizer.state_dict(), step=step + 1,
             )  # fmt: skip
             _, read = tower_outputs(tower, heads, held_out.pixels)
-            figures = {
-                "samples": (step + 1) * settings.tower_batch,
-                "held_out_correlation": round(correlation(held_out.coefficients, read.clip(0, 1)), 4),
-                "held_out_mae": round(float(np.abs(held_out.coefficients - read.clip(0, 1)).mean()), 4),
-            }
-            tqdm.write(json.dumps(figures))
+            figures = metrics.score(held_out.coefficients, read.clip(0, 1), on_head=False)["model"]
+            told = ", ".join(f"{f.label} {f.text(figures[f.key])}" for f in metrics.FIGURES if f.key in _TOLD)
+            tqdm.write(f"{(step + 1) * settings.tower_batch} pictures seen; held out: {told}")
     return tower, heads
 
 
