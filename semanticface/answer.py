@@ -59,7 +59,12 @@ SCHEMA: dict[str, Any] = {
 MAX_CHARACTERS = 1_000_000
 """A longer text is refused unread; a real answer has about 1,500 characters."""
 
-_HUNDREDTHS = tuple(f"{number / 100:.2f}" for number in range(101))
+NUMBER_TEXTS = tuple(f"{number / 100:.2f}" for number in range(101))
+"""The numbers of a canonical answer, as written."""
+
+ARKIT_OPENS = '"arkit":{'
+"""What precedes the numbers of a canonical answer; free text holds no quotes, so nothing else looks like it."""
+
 _KEYS = tuple(f'"{name}":' for name in NAMES)
 _POSE_OF = {name.lower(): name for name in POSE_NAMES}
 _OBJECT_START = re.compile(r'\{\s*["}]|\{\s*\Z')
@@ -92,12 +97,12 @@ class _NotFiniteError(ValueError):
     pass
 
 
-def format_answer(coefficients: np.ndarray, analysis: Analysis) -> str:
+def format_answer(coefficients: np.ndarray, analysis: Analysis | None) -> str:
     """Return the canonical text of an answer: compact JSON, two decimals, fixed key order.
 
     Args:
         coefficients: [52] in [0, 1], project order; rounded to hundredths.
-        analysis: the explanation; without ``emotional_implication`` where that is None.
+        analysis: the explanation, without ``emotional_implication`` where that is None; None writes numbers alone.
 
     Raises:
         ValueError: a wrong shape, or a value that is not a number in [0, 1].
@@ -105,9 +110,11 @@ def format_answer(coefficients: np.ndarray, analysis: Analysis) -> str:
     values = hundredths(coefficients)
     if values.shape != (N_ACTIONS,):
         raise ValueError(f"expected [{N_ACTIONS}] coefficients, got shape {values.shape}")
+    numbers = ",".join([key + NUMBER_TEXTS[value] for key, value in zip(_KEYS, values.tolist(), strict=True)])
+    if analysis is None:
+        return f"{{{ARKIT_OPENS}{numbers}}}}}"
     words = json.dumps(analysis.to_dict(), ensure_ascii=False, separators=(",", ":"))
-    numbers = ",".join([key + _HUNDREDTHS[value] for key, value in zip(_KEYS, values.tolist(), strict=True)])
-    return f'{{"analysis":{words},"arkit":{{{numbers}}}}}'
+    return f'{{"analysis":{words},{ARKIT_OPENS}{numbers}}}}}'
 
 
 def parse_answer(text: str) -> Answer:

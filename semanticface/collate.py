@@ -1,33 +1,27 @@
 """Chats to tensors: the prompt as at inference, the answer as labels, and a weight for every token of it.
 
 Prompt and answer are tokenised apart and joined, because that is how an answer comes about at inference: no token can
-straddle the border. Only the answer and the token that ends the assistant's turn count in the loss.
+straddle the border. Only the answer and the token that ends the assistant's turn count in the loss. ``layout`` says in
+which order and who sees whom.
 """
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import torch
 from PIL import Image
 from torch.nn import functional
 
-from semanticface.arkit import N_ACTIONS
-from semanticface.errors import DatasetError, ModelError
+from semanticface.errors import ModelError
+from semanticface.layout import IGNORED, AnswerTokens, Learn, Numbers
 from semanticface.prompts import Prompt, messages
 
 if TYPE_CHECKING:
     from semanticface.model import Bundle
 
-IGNORED = -100
-"""Label of positions that no loss is taken of, as everywhere in transformers."""
-
-_ARKIT_OPENS = '"arkit":{'
-_VALUE = re.compile(r":(-?[0-9.]+)")
 _PLACEHOLDER = "ANSWER"
 
 
@@ -37,14 +31,14 @@ class Example:
 
     Attributes:
         picture: square RGB crop at the model's image size.
-        answer: canonical text (``answer.format_answer``).
+        answer: canonical text (``answer.format_answer``), with or without words.
         learn: which part of the answer counts in the loss: the ``words`` of the analysis, the ``numbers`` after them
             with their keys, or ``all``.
     """
 
     picture: Image.Image
     answer: str
-    learn: Literal["all", "words", "numbers"] = "all"
+    learn: Learn = "all"
 
 
 def prompt_text(processor: Any, prompt: Prompt) -> str:
@@ -85,91 +79,64 @@ def end_token(processor: Any, prompt: Prompt) -> int:
     return int(tokenizer.eos_token_id)
 
 
-def number_owners(answer: str) -> np.ndarray:
-    """Return which of the 52 numbers each character of a canonical answer belongs to.
-
-    Returns:
-        int[len(answer)]: 0 to 51 on the digits and the point of a coefficient, -1 elsewhere.
-
-    Raises:
-        DatasetError: the text does not hold 52 numbers after ``"arkit":{``.
-    """
-    owners = np.full(len(answer), -1)
-    start = answer.rfind(_ARKIT_OPENS)
-    found = list(_VALUE.finditer(answer, start + len(_ARKIT_OPENS))) if start >= 0 else []
-    if len(found) != N_ACTIONS:
-        raise DatasetError(
-            f"an answer holds {len(found)} coefficients, not {N_ACTIONS}: {answer[:80]!r}… "
-            "Write the column answer with data_prep/describe.py."
-        )
-    for number, match in enumerate(found):
-        owners[slice(*match.span(1))] = number
-    return owners
-
-
 class Collator:
     """Makes a training batch of examples.
 
     Args:
         processor: of the model to be trained; its tokenizer must be a fast one.
         prompt: what the model is asked.
+        numbers: how the 52 numbers are laid out.
         number_weight: weight in the loss of tokens that hold digits of a coefficient; all others weigh 1.
     """
 
-    def __init__(self, processor: Any, prompt: Prompt, *, number_weight: float = 1.0) -> None:
+    def __init__(
+        self, processor: Any, prompt: Prompt, *, numbers: Numbers = "sequential", number_weight: float = 1.0
+    ) -> None:
         self.processor = processor
         self.tokenizer = processor.tokenizer
         self.text = prompt_text(processor, prompt)
-        self.end = end_token(processor, prompt)
-        self.number_weight = number_weight
+        self.parallel = numbers == "parallel"
+        end = end_token(processor, prompt)
+        self.lay_out = AnswerTokens(self.tokenizer, end, numbers=numbers, number_weight=number_weight)
         pad = self.tokenizer.pad_token_id
-        self.pad = self.end if pad is None else pad
-
-    def _answer(self, example: Example) -> tuple[list[int], list[int], list[float]]:
-        """Return an answer's token ids, for each the number it belongs to (-1: none), and its weight in the loss."""
-        text = example.answer
-        encoded = self.tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
-        owners = number_owners(text)
-        numbers = [int(owners[start:end].max(initial=-1)) for start, end in encoded["offset_mapping"]]
-        border = text.rfind(_ARKIT_OPENS)
-        after = [end > border for _, end in encoded["offset_mapping"]] + [True]
-        learnt = {"all": (True, False), "words": (False,), "numbers": (True,)}[example.learn]
-        weights = [
-            (self.number_weight if number >= 0 else 1.0) if place in learnt else 0.0
-            for number, place in zip([*numbers, -1], after, strict=True)
-        ]
-        return [*encoded["input_ids"], self.end], [*numbers, -1], weights
+        self.pad = end if pad is None else pad
 
     def __call__(self, examples: Sequence[Example]) -> dict[str, torch.Tensor]:
         """Return the batch, padded on the right.
 
         Returns:
             The processor's tensors (``input_ids`` and others shaped like it now span prompt and answer), and
-            ``labels`` int64[B, L]: the answer and its end token, ``IGNORED`` elsewhere;
+            ``labels`` int64[B, L]: the token each position is to predict, ``IGNORED`` where nothing is learnt;
             ``weights`` float32[B, L]: weight of each label in the loss, 0 where there is none;
-            ``numbers`` int64[B, L]: which of the 52 numbers a label is part of, -1 for none.
+            ``numbers`` int64[B, L]: which of the 52 numbers a label is part of, -1 for none;
+            and in the parallel layout what ``layout.lay_out`` needs: ``steps`` and ``branches``, int64[B, L].
         """
         batch = _prompt_tensors(self.processor, self.text, [example.picture for example in examples])
         shape = batch["input_ids"].shape
-        answers = [self._answer(example) for example in examples]
-        longest = max(len(ids) for ids, _, _ in answers)
+        lessons = [self.lay_out(example.answer, example.learn) for example in examples]
+        longest = max(len(lesson.ids) for lesson in lessons)
 
         def padded(rows: Sequence[list[Any]], fill: float) -> torch.Tensor:
-            return torch.tensor([row + [fill] * (longest - len(row)) for row in rows])
+            width = max(map(len, rows))
+            return torch.tensor([row + [fill] * (width - len(row)) for row in rows]).reshape(len(rows), width)
 
-        ids = padded([ids for ids, _, _ in answers], self.pad)
-        numbers = padded([numbers for _, numbers, _ in answers], -1)
-        weights = padded([weights for _, _, weights in answers], 0.0)
-        real = padded([[1] * len(ids) for ids, _, _ in answers], 0)
+        ids = padded([lesson.ids for lesson in lessons], self.pad).long()
+        real = padded([[1] * len(lesson.ids) for lesson in lessons], 0).long()
         # What a processor says of each token (Qwen-VL: is it a picture?) is 0 for the words of an answer.
         endings = {"input_ids": ids, "attention_mask": real}
         for name, value in batch.items():
             if value.shape == shape:
                 batch[name] = torch.cat([value, endings.get(name, torch.zeros_like(ids))], dim=1)
-        before = torch.full(shape, IGNORED)
-        batch["labels"] = torch.cat([before, ids.masked_fill(real == 0, IGNORED)], dim=1)
-        batch["weights"] = torch.cat([torch.zeros(shape), weights], dim=1)
-        batch["numbers"] = torch.cat([torch.full(shape, -1), numbers], dim=1)
+        before = (shape[0], shape[1] - 1)  # the prompt's last token predicts the answer's first
+        for name, fill in (("labels", IGNORED), ("weights", 0.0), ("numbers", -1)):
+            rows = padded([getattr(lesson, name) for lesson in lessons], fill)
+            batch[name] = torch.cat([torch.full(before, fill, dtype=rows.dtype), rows], dim=1)
+        if self.parallel:
+            asked = torch.arange(shape[1]).expand(shape)
+            steps = padded([lesson.steps for lesson in lessons], longest).long() + shape[1] - 1
+            branches = padded([lesson.branches for lesson in lessons], -1).long()
+            batch["steps"] = torch.cat([asked, steps], dim=1)
+            batch["branches"] = torch.cat([torch.zeros_like(asked), branches], dim=1)
         return batch
 
 
@@ -177,13 +144,13 @@ def split_targets(batch: dict[str, torch.Tensor]) -> tuple[dict[str, Any], dict[
     """Split a batch into what the model is given and what is compared with its logits.
 
     Returns:
-        The model's inputs, with ``logits_to_keep`` so that no logits are computed for the prompt; and ``labels``,
-        ``weights`` and ``numbers``, each [B, K], aligned with ``logits[:, :-1]`` of shape [B, K, vocabulary].
+        The model's inputs, with ``logits_to_keep`` so that no logits are computed before the answer; and ``labels``,
+        ``weights`` and ``numbers``, each [B, K], aligned with the logits of shape [B, K, vocabulary].
     """
     targets = {name: batch[name] for name in ("labels", "weights", "numbers")}
     first = int((targets["labels"] != IGNORED).any(0).int().argmax())
     inputs: dict[str, Any] = {name: value for name, value in batch.items() if name not in targets}
-    inputs["logits_to_keep"] = targets["labels"].shape[1] - first + 1
+    inputs["logits_to_keep"] = targets["labels"].shape[1] - first
     return inputs, {name: value[:, first:] for name, value in targets.items()}
 
 

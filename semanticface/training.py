@@ -23,9 +23,10 @@ from torch.utils.tensorboard import SummaryWriter
 from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.integrations import TensorBoardCallback
 
-from semanticface.collate import IGNORED, Collator, Example, split_targets, token_losses
+from semanticface.collate import Collator, Example, split_targets, token_losses
 from semanticface.errors import ConfigError, SemanticFaceError
 from semanticface.files import atomic_open
+from semanticface.layout import IGNORED, lay_out
 from semanticface.model import Bundle
 from semanticface.recipe import RECIPE_NAME, check_range
 
@@ -106,7 +107,7 @@ class FaceTrainer(Trainer):
     ) -> torch.Tensor:
         """Return this batch's share of the step's weighted mean cross-entropy."""
         inputs, targets = split_targets(inputs)
-        losses = token_losses(model(**inputs, use_cache=False).logits[:, :-1], targets["labels"])
+        losses = token_losses(model(**lay_out(model, inputs), use_cache=False).logits, targets["labels"])
         # Gradients are averaged over the processes, each of which holds a part of the sum.
         return (losses * targets["weights"]).sum() / num_items_in_batch * self.accelerator.num_processes
 
@@ -127,7 +128,7 @@ class FaceTrainer(Trainer):
         for batch in loader:
             inputs, targets = split_targets(self._prepare_inputs(batch))
             with torch.no_grad(), self.compute_loss_context_manager():
-                logits = model(**inputs, use_cache=False).logits[:, :-1]
+                logits = model(**lay_out(model, inputs), use_cache=False).logits
             weights, labels = targets["weights"].double(), targets["labels"]
             guesses = logits.argmax(-1)
             sums = [

@@ -12,17 +12,16 @@ from torch.nn import functional
 from semanticface import arkit
 from semanticface.answer import parse_answer
 from semanticface.collate import (
-    IGNORED,
     Collator,
     Example,
     end_token,
-    number_owners,
     prompt_inputs,
     split_targets,
     token_losses,
 )
 from semanticface.dataset import load_faces
 from semanticface.errors import ConfigError, DatasetError
+from semanticface.layout import IGNORED, number_owners
 from semanticface.model import Bundle, ModelConfig, load_base
 from semanticface.prompts import load_prompt
 from semanticface.rows import AugmentSettings, EvalRows, TrainRows, check_rows
@@ -64,11 +63,14 @@ def test_only_the_answer_and_its_end_are_labels(bundle, architecture):
     for row, ids, mask, labels in zip(rows, batch["input_ids"], batch["attention_mask"], batch["labels"], strict=True):
         learnt = labels != IGNORED
         assert bundle.tokenizer.decode(labels[learnt]) == row.answer + END[architecture]
-        assert torch.equal(ids[learnt], labels[learnt])
+        # Each position's label is the token that follows it; the end itself need not be shown.
+        following = ids.roll(-1)
+        last = learnt.nonzero().max()
+        assert torch.equal(following[learnt][:-1], labels[learnt][:-1])
         assert mask[learnt].all()
         # Right padding: everything real comes first, and the answer comes last of it.
         assert not mask.int().diff().gt(0).any()
-        assert learnt.nonzero().max() == mask.sum() - 1
+        assert last == mask.sum() - 1
 
 
 def test_a_prompt_in_training_is_the_prompt_at_inference(bundle):
@@ -78,8 +80,8 @@ def test_a_prompt_in_training_is_the_prompt_at_inference(bundle):
     batch = Collator(bundle.processor, prompt)(rows)
     length = asked["input_ids"].shape[1]
     assert torch.equal(batch["input_ids"][:, :length], asked["input_ids"])
-    assert (batch["labels"][:, :length] == IGNORED).all()
-    assert (batch["labels"][:, length] != IGNORED).all()
+    assert (batch["labels"][:, : length - 1] == IGNORED).all()
+    assert (batch["labels"][:, length - 1] != IGNORED).all()
     for name in ("pixel_values", "image_grid_thw", "pixel_attention_mask"):
         if name in asked:
             assert torch.equal(batch[name], asked[name])
@@ -131,10 +133,10 @@ def test_split_targets_line_up_with_the_logits(bundle):
         inputs.pop("logits_to_keep")
         full = bundle.model(**inputs).logits
     assert short.shape[1] < full.shape[1]
-    ours = token_losses(short[:, :-1], targets["labels"])
-    naive = functional.cross_entropy(full[:, :-1].transpose(1, 2), batch["labels"][:, 1:], reduction="none")
+    ours = token_losses(short, targets["labels"])
+    naive = functional.cross_entropy(full.transpose(1, 2), batch["labels"], reduction="none")
     torch.testing.assert_close(
-        (ours * targets["weights"]).sum(), (naive * batch["weights"][:, 1:]).sum(), rtol=1e-5, atol=1e-4
+        (ours * targets["weights"]).sum(), (naive * batch["weights"]).sum(), rtol=1e-5, atol=1e-4
     )
     assert targets["weights"].sum() == batch["weights"].sum()
 
@@ -147,7 +149,7 @@ def test_padding_changes_no_loss(bundle):
     def losses(batch):
         inputs, targets = split_targets(batch)
         with torch.no_grad():
-            found = token_losses(bundle.model(**inputs).logits[:, :-1], targets["labels"])
+            found = token_losses(bundle.model(**inputs).logits, targets["labels"])
         return found[0][targets["labels"][0] != IGNORED]
 
     torch.testing.assert_close(losses(collator(rows[:1])), losses(collator([rows[0], rows[-1]])), rtol=1e-4, atol=1e-4)
