@@ -40,6 +40,7 @@ _RECIPE_KEYS = (
     "commit",
     "metrics",
 )
+_LAYOUTS = ("sequential", "parallel")
 _PACKAGES = ("torch", "transformers", "peft", "accelerate", "datasets", "bitsandbytes", "numpy")
 _HASHED_AT_ONCE = 1 << 20
 
@@ -221,6 +222,7 @@ def make_recipe(
     image_size: int,
     settings: Mapping[str, Any],
     metrics: Mapping[str, Any],
+    numbers: str = "sequential",
 ) -> dict[str, Any]:
     """Return what ``semanticface.json`` says of a model.
 
@@ -233,6 +235,7 @@ def make_recipe(
         image_size: side in pixels of the square crop it takes.
         settings: everything a person chose.
         metrics: figures measured on held-out rows.
+        numbers: the layout of the 52 numbers it was trained with (``layout.Numbers``).
     """
     return {
         "kind": kind,
@@ -240,6 +243,7 @@ def make_recipe(
         "prompt": dict(prompt),
         "emotion": emotion,
         "readout": readout,
+        "numbers": numbers,
         "image_size": image_size,
         "settings": dict(settings),
         "versions": versions(),
@@ -256,10 +260,10 @@ def write_recipe(folder: str | Path, recipe: Mapping[str, Any]) -> None:
 
 
 def read_recipe(folder: str | Path) -> dict[str, Any]:
-    """Read ``semanticface.json`` of a model folder.
+    """Read ``semanticface.json`` of a model folder; one that does not say how numbers are laid out has them in a row.
 
     Raises:
-        ModelError: the file is missing, no JSON object, or lacks a key of ``make_recipe``.
+        ModelError: the file is missing, no JSON object, lacks a key of ``make_recipe``, or names an unknown layout.
     """
     path = Path(folder) / RECIPE_NAME
     try:
@@ -274,4 +278,6 @@ def read_recipe(folder: str | Path) -> dict[str, Any]:
     missing = [key for key in _RECIPE_KEYS if not isinstance(recipe, dict) or key not in recipe]
     if missing:
         raise ModelError(f"{path} lacks {', '.join(missing)}: it is from another version. Train the model again.")
+    if recipe.setdefault("numbers", "sequential") not in _LAYOUTS:
+        raise ModelError(f"{path}: numbers is {recipe['numbers']!r}, not {' or '.join(_LAYOUTS)}: update SemanticFace.")
     return recipe

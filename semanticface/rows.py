@@ -37,6 +37,7 @@ class AugmentSettings:
         mirror: share of rows flipped left to right, with coefficients swapped and the answer written anew.
         shift: the crop's centre moves by up to this share of the face box's side, either way, across and down.
         scale: the crop is up to this share larger or smaller than the face box.
+        wordless: share of rows whose answer is its numbers alone, for answering without words.
         apart: learn words and numbers from different rows. One row learns the words of its answer; the next learns its
             numbers behind the words of another face, so that they must be read from the picture. A small model taught
             whole answers copies its numbers from the true words before them, but at work its words are guesses.
@@ -45,12 +46,14 @@ class AugmentSettings:
     mirror: float = 0.5
     shift: float = 0.06
     scale: float = 0.1
+    wordless: float = 0.0
     apart: bool = False
 
     def __post_init__(self) -> None:
         check_range("augment.mirror", self.mirror, 0, 1)
         check_range("augment.shift", self.shift, 0, 0.5)
         check_range("augment.scale", self.scale, 0, 0.5)
+        check_range("augment.wordless", self.wordless, 0, 1)
 
 
 def check_rows(faces: datasets.Dataset, folder: str | Path, *, emotion: bool) -> None:
@@ -182,6 +185,8 @@ class TrainRows(torch.utils.data.Dataset[Example]):
             crop = crop.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
             coefficients = arkit.mirror(np.asarray(row["coefficients"], dtype=np.float32))
             answer = format_answer(coefficients, describe(coefficients, emotion=self.emotion))
+        if rng.random() < self.augment.wordless:
+            return Example(crop, format_answer(parse_answer(answer).coefficients, None), learn="numbers")
         if not self.augment.apart:
             return Example(crop, answer)
         if rng.random() < 0.5:

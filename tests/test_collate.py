@@ -223,6 +223,19 @@ def test_numbers_stand_behind_the_words_of_another_face_when_learnt_apart(faces)
     assert moved > 10
 
 
+def test_a_share_of_rows_learns_numbers_without_words(faces):
+    plain = train_rows(faces, augment=PLAIN, count=64)
+    wordless = train_rows(faces, augment=AugmentSettings(0, 0, 0, wordless=0.3, apart=True), count=64)
+    bare = 0
+    for position in range(64):
+        truth, shown = parse_answer(plain[position].answer), parse_answer(wordless[position].answer)
+        np.testing.assert_array_equal(shown.coefficients, truth.coefficients)
+        if shown.analysis is None:
+            bare += 1
+            assert wordless[position].learn == "numbers"
+    assert 10 < bare < 30
+
+
 def test_training_jitters_the_box_and_evaluation_does_not(faces):
     rows, held_out = train_rows(faces, augment=AugmentSettings(mirror=0)), EvalRows(faces, 32)
     assert len(held_out) == len(faces)

@@ -21,10 +21,10 @@ from transformers import TrainerControl, TrainerState, TrainingArguments
 
 from semanticface.collate import prompt_inputs
 from semanticface.dataset import load_faces
-from semanticface.errors import ConfigError, SemanticFaceError
+from semanticface.errors import ConfigError, ModelError, SemanticFaceError
 from semanticface.model import load_base, load_trained
 from semanticface.prompts import load_prompt
-from semanticface.recipe import read_recipe, read_settings
+from semanticface.recipe import read_recipe, read_settings, write_recipe
 from semanticface.rows import EvalRows
 from semanticface.training import Watch, check_gradients, last_checkpoint
 
@@ -126,6 +126,7 @@ def test_a_real_config_trains_what_it_should_and_the_adapter_works(architecture,
     assert recipe["settings"]["lora"]["rank"] == settings.lora.rank
     assert recipe["settings"]["data"]["train"]["rows"] == 8
     assert recipe["readout"] == settings.readout
+    assert recipe["numbers"] == settings.numbers == "parallel"
     assert recipe["versions"]["transformers"]
     assert 0 < recipe["metrics"]["eval_loss"] < 20
     assert 0 <= recipe["metrics"]["eval_token_accuracy"] <= 1
@@ -279,6 +280,16 @@ def test_a_full_disk_is_one_clear_error_and_training_goes_on_later(monkeypatch, 
     assert last_checkpoint(tmp_path / "adapter" / "checkpoints") is None
     assert not (tmp_path / "adapter" / "semanticface.json").exists()
     assert read_recipe(run(overrides("train.steps=2")))["kind"] == "adapter"
+
+
+def test_a_recipe_says_how_numbers_are_laid_out_and_older_ones_mean_in_a_row(overrides):
+    folder = run(overrides("train.steps=1"))
+    recipe = read_recipe(folder)
+    write_recipe(folder, {key: value for key, value in recipe.items() if key != "numbers"})
+    assert read_recipe(folder)["numbers"] == "sequential"
+    write_recipe(folder, recipe | {"numbers": "backwards"})
+    with pytest.raises(ModelError, match="numbers is 'backwards', not sequential or parallel"):
+        read_recipe(folder)
 
 
 @pytest.mark.parametrize("name", CONFIGS.values())
