@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import csv
 import json
-import math
 import os
 import re
 from collections.abc import Iterable, Iterator, Sequence
@@ -24,9 +23,10 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from semanticface import arkit
+from semanticface import arkit, lines, live_link
 from semanticface.errors import SemanticFaceError, TableError
 from semanticface.files import atomic_open
+from semanticface.lines import short
 from semanticface.semantics import Analysis
 
 COLUMNS: tuple[str, ...] = ("image", *arkit.NAMES)
@@ -38,9 +38,6 @@ MAX_CSV_LINE = 2**16
 MAX_JSON_LINE = 2**20
 OVERSHOOT = 0.02
 """How far outside [0, 1] a coefficient may stray: capture apps write 1.0033 now and then. It is set to the border."""
-
-_BLENDSHAPE_VALUES = len(arkit.LIVE_LINK_COLUMNS) - 2
-_NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,7 +125,7 @@ def read_objects(path: str | os.PathLike[str]) -> Iterator[tuple[int, dict[str, 
         TableError: no such file, empty, or more than ``MAX_ROWS`` lines.
     """
     path = Path(path)
-    for line, text, problem in _lines(path, MAX_JSON_LINE):
+    for line, text, problem in lines.read_lines(path, longest=MAX_JSON_LINE, most=MAX_ROWS):
         at = f"{path}, line {line}"
         if problem:
             yield line, None, problem
@@ -194,120 +191,71 @@ def _one_line(text: object) -> str:
     return " ".join(str(text).split())
 
 
-def _lines(path: Path, limit: int) -> Iterator[tuple[int, str, str]]:
-    """Yield ``(line number, text without its end, problem)``; trailing blank lines are left out."""
-    blank: list[int] = []
-    number = 0
-    try:
-        with path.open("rb") as file:
-            while raw := file.readline(limit + 1):
-                number += 1
-                if number > MAX_ROWS:
-                    raise TableError(f"{path}: more than {MAX_ROWS:,} lines. Split the file.")
-                too_long = len(raw) > limit
-                while too_long and not raw.endswith(b"\n") and (more := file.readline(limit + 1)):
-                    raw = more
-                if not too_long and not raw.strip():
-                    blank.append(number)
-                    continue
-                yield from ((line, "", "") for line in blank)
-                blank.clear()
-                yield number, *_decoded(raw, f"{path}, line {number}", limit, too_long, first=number == 1)
-    except OSError as error:
-        raise TableError(f"{path}: {error.strerror}. Check the path.") from error
-    if number == len(blank):
-        raise TableError(f"{path}: the file is empty. Copy or export it again.")
-
-
-def _decoded(raw: bytes, at: str, limit: int, too_long: bool, *, first: bool) -> tuple[str, str]:
-    if too_long:
-        return "", f"{at}: longer than {limit // 1024} KiB. Is this the right file?"
-    try:
-        return raw.decode("utf-8-sig" if first else "utf-8").rstrip("\r\n"), ""
-    except UnicodeDecodeError:
-        return "", f"{at}: not UTF-8 text. Save the file again as UTF-8."
-
-
 def _read_csv_rows(path: Path) -> Iterator[Row]:
-    lines = _lines(path, MAX_CSV_LINE)
-    number, text, problem = next(lines)
+    text_lines = lines.read_lines(path, longest=MAX_CSV_LINE, most=MAX_ROWS)
+    number, text, problem = next(text_lines)
     if problem:
         raise TableError(problem)
-    header = _cells(text, f"{path}, line {number}")
-    live_link = header[0].lower() == "timecode"
-    _check_header(path, header, live_link)
-    for number, text, problem in lines:
+    header = lines.cells(text, f"{path}, line {number}")
+    is_take = header[0].lower() == "timecode"
+    _check_header(path, header, is_take)
+    for number, text, problem in text_lines:
         if problem:
             yield Row(number, "", error=problem)
             continue
         label = ""
         try:
-            cells = _cells(text, f"{path}, line {number}")
+            cells = lines.cells(text, f"{path}, line {number}")
             label = cells[0]
-            yield Row(number, label, _coefficients(cells, header, live_link, f"{path}, line {number}"))
+            yield Row(number, label, _coefficients(cells, header, is_take, f"{path}, line {number}"))
         except TableError as error:
             yield Row(number, label, error=str(error))
 
 
-def _cells(text: str, at: str) -> list[str]:
-    # One line is one row: an unclosed quote may spoil its own row but must not swallow those after it.
-    try:
-        (cells,) = csv.reader([text], strict=True) if text.strip() else ([""],)
-    except csv.Error as error:
-        raise TableError(f"{at}: not a CSV row ({error}). Close every quotation mark on its line.") from error
-    return cells
-
-
-def _check_header(path: Path, header: Sequence[str], live_link: bool) -> None:
-    expected = arkit.LIVE_LINK_COLUMNS if live_link else COLUMNS
-    kind = "a Live Link Face export" if live_link else "a table of image and 52 actions"
+def _check_header(path: Path, header: Sequence[str], is_take: bool) -> None:
+    expected = arkit.LIVE_LINK_COLUMNS if is_take else COLUMNS
+    kind = "a Live Link Face export" if is_take else "a table of image and 52 actions"
     found = list(header)
-    if live_link and len(found) > 1 and found[1] == "BlendshapeCount":
+    if is_take and len(found) > 1 and found[1] == "BlendshapeCount":
         found[1] = "BlendShapeCount"
     if tuple(found) == tuple(expected):
         return
-    if not live_link and found[0] != "image":
+    if not is_take and found[0] != "image":
         hint = " Its cells seem to be separated by ';': save it with commas." if ";" in found[0] else ""
         raise TableError(
-            f"{path}, line 1: the header starts with {_short(found[0])}, which is no table of coefficients.{hint} "
+            f"{path}, line 1: the header starts with {short(found[0])}, which is no table of coefficients.{hint} "
             "Give a Live Link Face CSV (63 columns from Timecode) or a CSV of image and the 52 camelCase action names."
         )
     for column, (name, wanted) in enumerate(zip(found, expected, strict=False), start=1):
         if name != wanted:
             raise TableError(
-                f"{path}, line 1: column {column} is {_short(name)}, {kind} has {wanted!r} there. "
+                f"{path}, line 1: column {column} is {short(name)}, {kind} has {wanted!r} there. "
                 "Restore the exact header."
             )
     raise TableError(f"{path}, line 1: {len(found)} columns, {kind} has {len(expected)}. Restore the exact header.")
 
 
-def _coefficients(cells: Sequence[str], header: Sequence[str], live_link: bool, at: str) -> np.ndarray:
+def _coefficients(cells: Sequence[str], header: Sequence[str], is_take: bool, at: str) -> np.ndarray:
     if cells == [""]:
         raise TableError(f"{at}: an empty line. Remove it.")
     if len(cells) != len(header):
         what = "a short row" if len(cells) < len(header) else "a long row"
         raise TableError(f"{at}: {what}, {len(cells)} cells where the header has {len(header)}. Export the file again.")
-    if not live_link and not any(cell.strip() for cell in cells[1:]):
+    if not is_take and not any(cell.strip() for cell in cells[1:]):
         raise TableError(f"{at}: no coefficients: this picture had failed. Predict it again or remove the row.")
-    if live_link and cells[1].strip() != str(_BLENDSHAPE_VALUES):
-        raise TableError(
-            f"{at}, column 2: {header[1]} is {_short(cells[1])}, expected {_BLENDSHAPE_VALUES}. Remove the row."
+    if is_take:
+        first, values = 3, live_link.parse_row(cells, at, header).coefficients.tolist()
+    else:
+        first, values = (
+            2,
+            [
+                lines.number(cell, f"{at}, column {column} ({header[column - 1]})")
+                for column, cell in enumerate(cells[1:], start=2)
+            ],
         )
-    start = 2 if live_link else 1
-    values = [
-        _number(cell, f"{at}, column {column} ({header[column - 1]})")
-        for column, cell in enumerate(cells[start:], start=start + 1)
-    ]
-    for column, value in enumerate(values[: arkit.N_ACTIONS], start=start + 1):
+    for column, value in enumerate(values, start=first):
         _check_range(value, f"{at}, column {column} ({header[column - 1]})")
-    return _vector(values[: arkit.N_ACTIONS])
-
-
-def _number(cell: str, at: str) -> float:
-    # float() alone would also take "nan", "inf" and "1_0".
-    if not _NUMBER.fullmatch(cell.strip()) or not math.isfinite(value := float(cell)):
-        raise TableError(f"{at}: {_short(cell)} is not a number. Correct the cell or remove the row.")
-    return value
+    return _vector(values)
 
 
 def _check_range(value: float, at: str) -> None:
@@ -317,10 +265,6 @@ def _check_range(value: float, at: str) -> None:
 
 def _vector(values: Sequence[float]) -> np.ndarray:
     return np.clip(np.array(values, dtype=np.float32), 0.0, 1.0) + np.float32(0.0)
-
-
-def _short(text: str) -> str:
-    return repr(text if len(text) <= 40 else text[:37] + "...")
 
 
 def _no_constant(name: str) -> float:
@@ -357,7 +301,7 @@ def _json_row(row: dict[str, Any], label: str, line: int, at: str) -> Row:
     if values.keys() != set(arkit.NAMES):
         odd = min(values.keys() ^ set(arkit.NAMES))
         what = "missing from" if odd in arkit.INDEX else "unknown in"
-        raise TableError(f'{at}: {_short(odd)} is {what} "coefficients". It must hold exactly the 52 action names.')
+        raise TableError(f'{at}: {short(odd)} is {what} "coefficients". It must hold exactly the 52 action names.')
     for name, value in values.items():
         _check_range(_json_number(value, f"{at}, {name}"), f"{at}, {name}")
     try:
@@ -375,5 +319,5 @@ def _json_row(row: dict[str, Any], label: str, line: int, at: str) -> Row:
 
 def _json_number(value: object, at: str) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) < 1e9:
-        raise TableError(f"{at}: {_short(str(value))} is not a number. Correct it or remove the row.")
+        raise TableError(f"{at}: {short(str(value))} is not a number. Correct it or remove the row.")
     return float(value)

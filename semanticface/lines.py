@@ -1,0 +1,79 @@
+"""Text files line by line, and CSV lines cell by cell: strict, bounded, each problem named with its place."""
+
+from __future__ import annotations
+
+import csv
+import math
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+from semanticface.errors import TableError
+
+_NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
+
+
+def read_lines(path: Path, *, longest: int, most: int) -> Iterator[tuple[int, str, str]]:
+    """Yield ``(line number, text without its end, problem)``; blank lines at the end of the file are left out.
+
+    Args:
+        path: UTF-8 text, with or without a byte order mark.
+        longest: bytes a line may have; a longer one comes as a problem.
+        most: lines the file may have.
+
+    Raises:
+        TableError: no such file, empty, or more than ``most`` lines.
+    """
+    blank: list[int] = []
+    number = 0
+    try:
+        with path.open("rb") as file:
+            while raw := file.readline(longest + 1):
+                number += 1
+                if number > most:
+                    raise TableError(f"{path}: more than {most:,} lines. Split the file.")
+                too_long = len(raw) > longest
+                while too_long and not raw.endswith(b"\n") and (more := file.readline(longest + 1)):
+                    raw = more
+                if not too_long and not raw.strip():
+                    blank.append(number)
+                    continue
+                yield from ((line, "", "") for line in blank)
+                blank.clear()
+                yield number, *_decoded(raw, f"{path}, line {number}", longest, too_long, first=number == 1)
+    except OSError as error:
+        raise TableError(f"{path}: {error.strerror}. Check the path.") from error
+    if number == len(blank):
+        raise TableError(f"{path}: the file is empty. Copy or export it again.")
+
+
+def _decoded(raw: bytes, at: str, limit: int, too_long: bool, *, first: bool) -> tuple[str, str]:
+    if too_long:
+        return "", f"{at}: longer than {limit // 1024} KiB. Is this the right file?"
+    try:
+        return raw.decode("utf-8-sig" if first else "utf-8").rstrip("\r\n"), ""
+    except UnicodeDecodeError:
+        return "", f"{at}: not UTF-8 text. Save the file again as UTF-8."
+
+
+def cells(text: str, at: str) -> list[str]:
+    """The cells of one CSV line; raises a TableError that starts with ``at`` where quotation marks do not match."""
+    # One line is one row: an unclosed quote may spoil its own row but must not swallow those after it.
+    try:
+        (row,) = csv.reader([text], strict=True) if text.strip() else ([""],)
+    except csv.Error as error:
+        raise TableError(f"{at}: not a CSV row ({error}). Close every quotation mark on its line.") from error
+    return row
+
+
+def number(cell: str, at: str) -> float:
+    """A finite number from a cell; raises a TableError that starts with ``at``."""
+    # float() alone would also take "nan", "inf" and "1_0".
+    if not _NUMBER.fullmatch(cell.strip()) or not math.isfinite(value := float(cell)):
+        raise TableError(f"{at}: {short(cell)} is not a number. Correct the cell or remove the row.")
+    return value
+
+
+def short(text: str) -> str:
+    """The text in quotation marks, cut to what fits a message."""
+    return repr(text if len(text) <= 40 else text[:37] + "...")

@@ -1,0 +1,123 @@
+"""Timecodes as Live Link Face writes them: ``HH:MM:SS:FF.fff``, FF a frame number with a fraction, not milliseconds.
+
+FF counts frames at one of the ``RATES``. The 1000/1001 rates are counted without dropping: at 29.97 frames a second the
+count is that of 30, so one hour of timecode lasts 3.6 seconds longer than an hour.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from fractions import Fraction
+
+from semanticface.errors import SemanticFaceError
+
+RATES = (
+    Fraction(24000, 1001),
+    Fraction(24),
+    Fraction(25),
+    Fraction(30000, 1001),
+    Fraction(30),
+    Fraction(50),
+    Fraction(60000, 1001),
+    Fraction(60),
+)
+"""Frames a second that a timecode can count: 23.976, 24, 25, 29.97, 30, 50, 59.94, 60."""
+
+_NEAR = Fraction(2, 1000)  # container rates are means over a file and miss the rate meant by a little
+_FRACTIONS = 1000  # FF has three decimals
+_TIMECODE = re.compile(r"(\d\d):([0-5]\d):([0-5]\d)[:;.](\d\d\d?)")
+
+
+def named_rate(rate: Fraction) -> Fraction | None:
+    """The one of ``RATES`` that a measured rate stands for, within 0.2 %; None where it stands for none."""
+    nearest = min(RATES, key=lambda named: abs(named - rate))
+    return nearest if abs(nearest - rate) <= _NEAR * nearest else None
+
+
+def counting_rate(rate: Fraction) -> Fraction:
+    """The rate in which to count frames that come ``rate`` a second: its name, else 30, or 60 where 30 is too slow."""
+    return named_rate(rate) or Fraction(30 if rate <= 30 else 60)
+
+
+def parse_rate(text: str) -> Fraction:
+    """Frames a second from ``30``, ``12.5``, ``29.97``, ``23.976`` or ``30000/1001``; the broadcast ones come exact.
+
+    Raises:
+        ValueError: not a number from 1 to 1000.
+    """
+    try:
+        rate = Fraction(text.strip())
+    except (ValueError, ZeroDivisionError):
+        rate = Fraction(0)
+    if not 1 <= rate <= 1000:
+        raise ValueError(f"{text!r} is not a number of frames a second from 1 to 1000")
+    broadcast = [named for named in RATES if named.denominator > 1 and abs(named - rate) < Fraction(1, 100)]
+    return broadcast[0] if broadcast else rate
+
+
+def show_rate(rate: Fraction) -> str:
+    """A rate as people write it: ``29.97``, ``30``."""
+    return f"{float(rate):.3f}".rstrip("0").rstrip(".")
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    """The label of a take's first frame.
+
+    Attributes:
+        seconds: whole seconds since midnight.
+        frame: FF, in frames of the rate it was read at.
+        dropping: written with a ``;``: the camera leaves numbers out to keep up with the clock.
+    """
+
+    seconds: int = 0
+    frame: int = 0
+    dropping: bool = False
+
+
+def parse_timecode(text: str, rate: Fraction) -> Start:
+    """Read ``HH:MM:SS:FF`` (or ``HH:MM:SS;FF``) counted at ``rate``.
+
+    Raises:
+        SemanticFaceError: another form, or a part that does not exist at this rate.
+    """
+    found = _TIMECODE.fullmatch(text.strip())
+    if found is None or int(found[1]) > 23 or int(found[4]) >= round(rate):
+        raise SemanticFaceError(
+            f"{text}: not a timecode at {show_rate(rate)} frames a second. Write HH:MM:SS:FF, "
+            f"with FF from 00 to {round(rate) - 1:02d}."
+        )
+    hours, minutes, seconds, frame = (int(part) for part in found.groups())
+    return Start((hours * 60 + minutes) * 60 + seconds, frame, ";" in text)
+
+
+class Clock:
+    """Labels the frames of one take, first to last; each label is later than the one before.
+
+    Frames that come at the same time, or less than a thousandth of a frame apart, are labelled a thousandth apart.
+
+    Args:
+        rate: one of ``RATES``, in which FF counts.
+        start: the label of time 0.
+        start_rate: the rate at which ``start`` was read; FF is converted where it differs.
+    """
+
+    def __init__(self, rate: Fraction, start: Start | None = None, start_rate: Fraction | None = None) -> None:
+        start = start or Start()
+        self.rate = rate
+        self._base = round(rate)
+        frame = Fraction(start.frame * self._base, round(start_rate or rate))
+        self._zero = round((start.seconds * self._base + frame) * _FRACTIONS)
+        self._last: int | None = None
+
+    def label(self, time: Fraction) -> str:
+        """The timecode of the next frame; ``time`` is in seconds from the first. After 23:59:59 comes 00:00:00."""
+        ticks = self._zero + round(time * self.rate * _FRACTIONS)
+        if self._last is not None:
+            ticks = max(ticks, self._last + 1)
+        self._last = ticks
+        seconds, ticks = divmod(ticks, self._base * _FRACTIONS)
+        minutes, seconds = divmod(seconds, 60)
+        frame, fraction = divmod(ticks, _FRACTIONS)
+        return f"{minutes // 60 % 24:02d}:{minutes % 60:02d}:{seconds:02d}:{frame:02d}.{fraction:03d}"
