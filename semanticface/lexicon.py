@@ -10,7 +10,7 @@ import re
 from functools import lru_cache
 from typing import NamedTuple
 
-from semanticface.movements import GRADES
+from semanticface.clauses import GRADES
 
 NOUN, VERB, GRADE, SIDE, NOT, MORE, LOOK, AND, BREAK, REST, SKIP = (
     "noun", "verb", "grade", "side", "not", "more", "look", "and", "break", "rest", "skip",

@@ -1,29 +1,19 @@
 """The words for muscle movements and symmetry: graded intensities, eight regions, two halves of a face.
 
-Intensities are graded like the five letters of FACS (A trace, B slight, C marked or pronounced, D severe or extreme,
-E maximum; FACS manual, Ekman, Friesen, Hager 2002), each with one adverb and one fixed range of the coefficient in
-hundredths (``GRADES``). Everything is decided on coefficients rounded to hundredths, the precision of a written
-answer, so that a vector and the vector read back from its answer are always described alike. A coefficient below
-``VISIBLE`` is not mentioned; each one at or above it is.
+Intensities are graded (``clauses.GRADES``). Everything is decided on coefficients rounded to hundredths, the precision
+of a written answer, so that a vector and the vector read back from its answer are always described alike. A coefficient
+below ``VISIBLE`` is not mentioned; each one at or above it is.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from functools import lru_cache
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 
 from semanticface.arkit import INDEX, N_ACTIONS, NAMES, REGIONS
-
-GRADES: tuple[tuple[str, int, int], ...] = (
-    ("barely", 10, 19),
-    ("slightly", 20, 39),
-    ("clearly", 40, 59),
-    ("strongly", 60, 84),
-    ("fully", 85, 100),
-)
-"""(adverb, lowest, highest hundredth), FACS A to E; below the first range an action is not visible."""
+from semanticface.clauses import ADVERBS, GRADES, Noun, fragments, phrase
 
 VISIBLE = GRADES[0][1] / 100
 """Coefficients from here on (after rounding to hundredths) are visible and always mentioned."""
@@ -31,8 +21,7 @@ VISIBLE = GRADES[0][1] / 100
 RELAXED = dict.fromkeys(REGIONS, "relaxed") | {"gaze": "straight ahead", "tongue": "not visible"}
 """What a region without visible action is said to be."""
 
-_ADVERBS = ("", *(adverb for adverb, _, _ in GRADES))
-_LEVEL = np.zeros(101, dtype=np.uint8)  # hundredth -> 0 (not visible), 1 to 5 (FACS A to E)
+_LEVEL = np.zeros(101, dtype=np.int8)  # hundredth -> 0 (not visible), 1 to 5 (FACS A to E)
 for _number, (_, _low, _high) in enumerate(GRADES, start=1):
     _LEVEL[_low : _high + 1] = _number
 
@@ -52,96 +41,43 @@ def hundredths(coefficients: np.ndarray) -> np.ndarray:
 
 
 # --- muscle movements ---------------------------------------------------------------------------------------------
-# A region's phrase is made of items (noun, left level, right level, verb); an action on the midline has one level for
-# both. Items of the same noun and levels share a clause: "both corners slightly pulled down and stretched".
+# What each region's levels say, as items in the order they are said (``clauses``). The levels are whole numbers for one
+# face and int8[N] for many: the same lines serve both, so conditions are written as factors of 0 and 1.
 
-_PAIRED = {  # nouns that come in two: left and right are said before the noun
-    "brow": "brows", "outer brow": "outer brows", "eyelid": "eyelids", "eye": "eyes", "cheek": "cheeks",
-    "corner": "corners",
-}  # fmt: skip
-
-
-@lru_cache(maxsize=1 << 12)
-def _subject(noun: str, left: int, right: int) -> tuple[str, str, bool]:
-    """Return what moves, how strongly, and whether a clause with the same subject may follow without naming it."""
-    a, b = _ADVERBS[left], _ADVERBS[right]
-    if noun in _PAIRED:
-        if left == right:
-            return f"both {_PAIRED[noun]} ", f"{a} ", True
-        if left and right:
-            return f"left {noun} {a} and right {noun} ", f"{b} ", False
-        return (f"left {noun} ", f"{a} ", True) if left else (f"right {noun} ", f"{b} ", True)
-    start = f"{noun} " if noun else ""
-    if left == right:
-        return start, f"{a} ", True
-    return start, "" if left and right else f"{a or b} ", False
+_Level = Any
+_BROW, _INNER, _OUTER = Noun("brow", "brows"), Noun("inner brows"), Noun("outer brow", "outer brows")
+_EYE, _EYELID, _YET_EYE = Noun("eye", "eyes"), Noun("eyelid", "eyelids"), Noun("eye", "eyes", lead=", yet ")
+_CHEEK, _CORNER, _ITSELF = Noun("cheek", "cheeks"), Noun("corner", "corners"), Noun("")
+_LIPS, _LOWER, _UPPER, _MOUTH = Noun("lips"), Noun("lower lip"), Noun("upper lip"), Noun("mouth")
 
 
-@lru_cache(maxsize=1 << 12)
-def _side_after(noun: str, left: int, right: int) -> str:
-    """Return the words after the movements, for nouns whose sides are said there."""
-    if noun in _PAIRED or left == right:
-        return ""
-    if left and right:
-        return f" {_ADVERBS[left]} on the left and {_ADVERBS[right]} on the right"
-    return " on the left" if left else " on the right"
-
-
-_Item = tuple[str, int, int, str]
-
-
-def _listed(verbs: list[str]) -> str:
-    return verbs[0] if len(verbs) == 1 else f"{', '.join(verbs[:-1])} and {verbs[-1]}"
-
-
-def _clauses(items: Iterable[_Item]) -> list[str]:
-    nouns: dict[str, dict[tuple[int, int], list[str]]] = {}
-    for noun, left, right, verb in items:
-        if left or right:
-            nouns.setdefault(noun, {}).setdefault((left, right), []).append(verb)
-    out = []
-    for noun, groups in nouns.items():
-        last = ""
-        for (left, right), verbs in groups.items():
-            subject, adverb, goes_on = _subject(noun, left, right)
-            if not goes_on:
-                out.append(f"{subject}{adverb}{' and '.join(verbs)}{_side_after(noun, left, right)}")
-            elif subject == last:
-                out.append(f"{adverb}{_listed(verbs)}")
-            else:
-                out.append(f"{subject}{adverb}{_listed(verbs)}")
-            last = subject if goes_on else ""
-    return out
-
-
-def _phrase(region: str, items: Iterable[_Item]) -> str:
-    return ", ".join(_clauses(items)) or RELAXED[region]
-
-
-@lru_cache(maxsize=1 << 13)
-def _brows(levels: bytes) -> str:
-    down_left, down_right, inner, outer_left, outer_right = levels
-    items = [("brow", down_left, down_right, "lowered")]
-    if inner and inner == outer_left == outer_right:
-        items.append(("brow", inner, inner, "raised"))
-    else:
-        items += [("inner brows", inner, inner, "raised"), ("outer brow", outer_left, outer_right, "raised")]
-    return _phrase("brows", items)
-
-
-@lru_cache(maxsize=1 << 16)
-def _eyes(levels: bytes) -> str:
-    blink_left, squint_left, wide_left, blink_right, squint_right, wide_right = levels
-    shut_left, shut_right = blink_left // 5, blink_right // 5  # only a full blink is a closed eye
-    items: list[_Item] = [
-        ("eye", 5 * shut_left, 5 * shut_right, "closed"),
-        ("eyelid", blink_left * (1 - shut_left), blink_right * (1 - shut_right), "lowered"),
-        ("eye", squint_left, squint_right, "narrowed"),
+def _brows(down_left: _Level, down_right: _Level, inner: _Level, outer_left: _Level, outer_right: _Level) -> list[Any]:
+    whole = inner * ((inner == outer_left) & (inner == outer_right))
+    return [
+        (_BROW, down_left, down_right, "lowered"),
+        (_BROW, whole, whole, "raised"),
+        (_INNER, inner - whole, inner - whole, "raised"),
+        (_OUTER, outer_left - whole, outer_right - whole, "raised"),
     ]
-    widened: _Item = ("eye", wide_left, wide_right, "widened")
-    if (blink_left and wide_left) or (blink_right and wide_right):  # lids pulled both ways at once
-        return f"{', '.join(_clauses(items))}, yet {_clauses([widened])[0]}"
-    return _phrase("eyes", [*items, widened])
+
+
+def _eyes(
+    blink_left: _Level,
+    squint_left: _Level,
+    wide_left: _Level,
+    blink_right: _Level,
+    squint_right: _Level,
+    wide_right: _Level,
+) -> list[Any]:
+    shut_left, shut_right = blink_left // 5 * 5, blink_right // 5 * 5  # only a full blink is a closed eye
+    against = blink_left * wide_left + blink_right * wide_right > 0  # lids pulled both ways at once
+    return [
+        (_EYE, shut_left, shut_right, "closed"),
+        (_EYELID, blink_left - shut_left, blink_right - shut_right, "lowered"),
+        (_EYE, squint_left, squint_right, "narrowed"),
+        (_EYE, wide_left - wide_left * against, wide_right - wide_right * against, "widened"),
+        (_YET_EYE, wide_left * against, wide_right * against, "widened"),
+    ]
 
 
 # The four directions of gaze: (what is said, the left eye's action, the right eye's action). Both eyes turn to the
@@ -154,125 +90,157 @@ GAZE: tuple[tuple[str, str, str], ...] = (
 )
 
 
-@lru_cache(maxsize=1 << 15)
-def _gaze(levels: bytes) -> str:
-    """``levels``: for each direction left eye, right eye, mean of both."""
-    together: list[str] = []
-    apart: list[list[int]] = []
-    for number, (direction, _, _) in enumerate(GAZE):
-        left, right, mean = levels[3 * number : 3 * number + 3]
-        if mean and abs(left - right) <= 1:
-            together.append(f"{_ADVERBS[mean]} {direction}")
-            apart.append([0, 0])
-        else:
-            apart.append([left, right])
-    (out_left, in_right), (in_left, out_right), (up_left, up_right), (down_left, down_right) = apart
-    items: list[_Item] = [
-        ("eye", in_left, in_right, "turned inward"),
-        ("eye", out_left, out_right, "turned outward"),
-        ("eye", up_left, up_right, "turned up"),
-        ("eye", down_left, down_right, "turned down"),
+def _gaze(*levels: _Level) -> tuple[list[_Level], list[Any]]:
+    """Return where both eyes look, a level for each direction, and the items of eyes that turn on their own.
+
+    ``levels``: for each direction left eye, right eye, mean of both.
+    """
+    together, apart = [], []
+    for left, right, mean in zip(levels[::3], levels[1::3], levels[2::3], strict=True):
+        alike = (mean > 0) & (abs(left - right) <= 1)
+        together.append(mean * alike)
+        apart.append((left - left * alike, right - right * alike))
+    (out_left, in_right), (in_left, out_right), up, down = apart
+    return together, [
+        (_EYE, in_left, in_right, "turned inward"),
+        (_EYE, out_left, out_right, "turned outward"),
+        (_EYE, *up, "turned up"),
+        (_EYE, *down, "turned down"),
     ]
-    said = [f"looking {' and '.join(together)}"] if together else []
-    return ", ".join(said + _clauses(items)) or RELAXED["gaze"]
 
 
-@lru_cache(maxsize=1 << 8)
-def _cheeks(levels: bytes) -> str:
-    puff, squint_left, squint_right = levels
-    return _phrase("cheeks", [("cheek", puff, puff, "puffed out"), ("cheek", squint_left, squint_right, "raised")])
+def _looking(level: int, direction: int, goes_on: bool) -> str:
+    return f"{' and' if goes_on else 'looking'} {ADVERBS[level]} {GAZE[direction][0]}" if level else ""
 
 
-@lru_cache(maxsize=1 << 6)
-def _nose(levels: bytes) -> str:
-    return _phrase("nose", [("", levels[0], levels[1], "wrinkled")])
+def _cheeks(puff: _Level, squint_left: _Level, squint_right: _Level) -> list[Any]:
+    return [(_CHEEK, puff, puff, "puffed out"), (_CHEEK, squint_left, squint_right, "raised")]
 
 
-@lru_cache(maxsize=1 << 14)
-def _mouth(levels: bytes) -> str:
+def _nose(left: _Level, right: _Level) -> list[Any]:
+    return [(_ITSELF, left, right, "wrinkled")]
+
+
+def _mouth(*levels: _Level) -> list[Any]:
     (
         close, funnel, pucker, right, left, smile_left, smile_right, frown_left, frown_right, dimple_left, dimple_right,
         stretch_left, stretch_right, roll_lower, roll_upper, shrug_lower, shrug_upper, press_left, press_right,
         lower_left, lower_right, upper_left, upper_right, jaw_open,
     ) = levels  # fmt: skip
-    items: list[_Item] = [
-        ("corner", smile_left, smile_right, "pulled up"),
-        ("corner", frown_left, frown_right, "pulled down"),
-        ("corner", dimple_left, dimple_right, "tucked in"),
-        ("corner", stretch_left, stretch_right, "stretched"),
-        ("lips", funnel, funnel, "funneled"),
-        ("lips", pucker, pucker, "puckered"),
-        ("lips", press_left, press_right, "pressed"),
+    items = [
+        (_CORNER, smile_left, smile_right, "pulled up"),
+        (_CORNER, frown_left, frown_right, "pulled down"),
+        (_CORNER, dimple_left, dimple_right, "tucked in"),
+        (_CORNER, stretch_left, stretch_right, "stretched"),
+        (_LIPS, funnel, funnel, "funneled"),
+        (_LIPS, pucker, pucker, "puckered"),
+        (_LIPS, press_left, press_right, "pressed"),
     ]
     for lower, upper, verb in ((roll_lower, roll_upper, "rolled in"), (shrug_lower, shrug_upper, "pushed up")):
-        if lower == upper:
-            items.append(("lips", lower, lower, verb))
-        else:
-            items += [("lower lip", lower, lower, verb), ("upper lip", upper, upper, verb)]
-    items += [
-        ("upper lip", upper_left, upper_right, "raised"),
-        ("lower lip", lower_left, lower_right, "pulled down"),
-        ("lips", close, close, "closed over the open jaw" if jaw_open else "drawn closed"),
-        ("mouth", left, left, "shifted left"),
-        ("mouth", right, right, "shifted right"),
+        both = lower * (lower == upper)
+        items += [
+            (_LIPS, both, both, verb),
+            (_LOWER, lower - both, lower - both, verb),
+            (_UPPER, upper - both, upper - both, verb),
+        ]
+    over = close * (jaw_open > 0)
+    return [
+        *items,
+        (_UPPER, upper_left, upper_right, "raised"),
+        (_LOWER, lower_left, lower_right, "pulled down"),
+        (_LIPS, over, over, "closed over the open jaw"),
+        (_LIPS, close - over, close - over, "drawn closed"),
+        (_MOUTH, left, left, "shifted left"),
+        (_MOUTH, right, right, "shifted right"),
     ]
-    return _phrase("mouth", items)
 
 
-@lru_cache(maxsize=1 << 11)
-def _jaw(levels: bytes) -> str:
-    forward, right, left, opened = levels
-    return _phrase(
-        "jaw",
-        [
-            ("", opened, opened, "open"),
-            ("", forward, forward, "pushed forward"),
-            ("", left, left, "shifted left"),
-            ("", right, right, "shifted right"),
-        ],
-    )
+def _jaw(forward: _Level, right: _Level, left: _Level, opened: _Level) -> list[Any]:
+    return [
+        (_ITSELF, opened, opened, "open"),
+        (_ITSELF, forward, forward, "pushed forward"),
+        (_ITSELF, left, left, "shifted left"),
+        (_ITSELF, right, right, "shifted right"),
+    ]
 
 
-@lru_cache(maxsize=1 << 3)
-def _tongue(levels: bytes) -> str:
-    return _phrase("tongue", [("", levels[0], levels[0], "stuck out")])
+def _tongue(out: _Level) -> list[Any]:
+    return [(_ITSELF, out, out, "stuck out")]
 
 
 def _columns(*names: str) -> list[int]:
     return [INDEX[name] for name in names]
 
 
-# Where each region's writer finds its levels: columns of [52 levels | 4 mean gaze levels], in the writer's order.
-_WRITERS = (
-    (_brows, _columns("browDownLeft", "browDownRight", "browInnerUp", "browOuterUpLeft", "browOuterUpRight")),
-    (
+# Where each region finds its levels: columns of [52 levels | 4 mean gaze levels], in the order its function takes them.
+_REGIONS: dict[str, tuple[Callable[..., Any], list[int]]] = {
+    "brows": (_brows, _columns("browDownLeft", "browDownRight", "browInnerUp", "browOuterUpLeft", "browOuterUpRight")),
+    "eyes": (
         _eyes,
         _columns("eyeBlinkLeft", "eyeSquintLeft", "eyeWideLeft", "eyeBlinkRight", "eyeSquintRight", "eyeWideRight"),
     ),
-    (_gaze, [c for k, (_, left, right) in enumerate(GAZE) for c in (INDEX[left], INDEX[right], N_ACTIONS + k)]),
-    (_cheeks, _columns("cheekPuff", "cheekSquintLeft", "cheekSquintRight")),
-    (_nose, _columns("noseSneerLeft", "noseSneerRight")),
-    (_mouth, [*range(INDEX["mouthClose"], INDEX["mouthUpperUpRight"] + 1), INDEX["jawOpen"]]),
-    (_jaw, _columns("jawForward", "jawRight", "jawLeft", "jawOpen")),
-    (_tongue, _columns("tongueOut")),
-)
-_ORDER = np.array([column for _, columns in _WRITERS for column in columns])
-_BOUNDS = np.cumsum([0, *(len(columns) for _, columns in _WRITERS)]).tolist()
-_PARTS = tuple(zip(REGIONS, (write for write, _ in _WRITERS), _BOUNDS[:-1], _BOUNDS[1:], strict=True))
+    "gaze": (_gaze, [c for k, (_, left, right) in enumerate(GAZE) for c in (INDEX[left], INDEX[right], N_ACTIONS + k)]),
+    "cheeks": (_cheeks, _columns("cheekPuff", "cheekSquintLeft", "cheekSquintRight")),
+    "nose": (_nose, _columns("noseSneerLeft", "noseSneerRight")),
+    "mouth": (_mouth, [*range(INDEX["mouthClose"], INDEX["mouthUpperUpRight"] + 1), INDEX["jawOpen"]]),
+    "jaw": (_jaw, _columns("jawForward", "jawRight", "jawLeft", "jawOpen")),
+    "tongue": (_tongue, _columns("tongueOut")),
+}
 _GAZE_LEFT = np.array([INDEX[left] for _, left, _ in GAZE])
 _GAZE_RIGHT = np.array([INDEX[right] for _, _, right in GAZE])
 
 
-def muscle_movements(values: np.ndarray) -> list[dict[str, str]]:
-    """Return each face's phrases by region from coefficients in hundredths [N, 52]."""
+def _levels(values: np.ndarray) -> np.ndarray:
+    """Return the level of each action and of both eyes' gaze in each direction, int8[56, N]."""
     together = (values[:, _GAZE_LEFT] + values[:, _GAZE_RIGHT]) // 2
-    levels = np.concatenate([_LEVEL[values], _LEVEL[together]], axis=1)[:, _ORDER]
-    width = levels.shape[1]
-    packed = np.ascontiguousarray(levels).tobytes()
-    out = []
-    for at in range(0, len(packed), width):
-        out.append({region: write(packed[at + start : at + stop]) for region, write, start, stop in _PARTS})
+    return np.ascontiguousarray(np.concatenate([_LEVEL[values], _LEVEL[together]], axis=1).T)
+
+
+def muscle_movements(values: np.ndarray) -> dict[str, str]:
+    """Return one face's phrases by region from coefficients in hundredths [52]."""
+    levels = _levels(values[None])[:, 0].tolist()
+    out = {}
+    for region, (items_of, columns) in _REGIONS.items():
+        items, start = items_of(*[levels[column] for column in columns]), ""
+        if region == "gaze":
+            together, items = items
+            for direction, level in enumerate(together):
+                start += _looking(level, direction, goes_on=start != "")
+        out[region] = phrase(items, start) or RELAXED[region]
     return out
+
+
+def muscle_movements_many(values: np.ndarray) -> list[dict[str, str]]:
+    """Return what ``muscle_movements`` says of each face of [N, 52], much faster a face."""
+    levels = _levels(values)
+    phrases = []
+    for region, (items_of, columns) in _REGIONS.items():
+        items = items_of(*levels[columns])
+        if region == "gaze":
+            together, items = items
+            started, looking = _looking_many(together)
+            said = np.concatenate([looking, fragments(items, started)])
+        else:
+            said = fragments(items)
+        relaxed = RELAXED[region]
+        phrases.append(["".join(parts) or relaxed for parts in zip(*said.tolist(), strict=True)])
+    return [dict(zip(REGIONS, face, strict=True)) for face in zip(*phrases, strict=True)]
+
+
+def _looking_many(together: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+    """Return which faces look somewhere with both eyes, bool[N], and the words for it, object [4, N] to be joined."""
+    started = np.zeros(len(together[0]), dtype=bool)
+    out = []
+    for direction, level in enumerate(together):
+        out.append(_LOOKING[direction, level, started.astype(np.intp)])
+        started |= level > 0
+    return started, np.stack(out)
+
+
+_LOOKING = np.array(
+    [[[_looking(level, way, goes_on) for goes_on in (False, True)] for level in range(6)] for way in range(4)],
+    dtype=object,
+)
 
 
 # --- symmetry -----------------------------------------------------------------------------------------------------
@@ -310,34 +278,39 @@ def _more(pair: int, side: str) -> str:
     return f"{words} {side}" if stem in ("mouth", "jaw") else f"{side} {words} more"
 
 
-def _symmetry_phrases() -> tuple[list[str], list[str]]:
-    """Every phrase for the largest difference; index 2 * pair + (0: more on the left, 1: more on the right)."""
+def _symmetry_phrases() -> np.ndarray:
+    """Every phrase: object array [4 kinds, 2 * pairs, 2 * pairs], of the largest and the second largest difference.
+
+    The kinds: symmetric; mostly; asymmetric; asymmetric in two places. A difference is 2 * its place in ``PAIRS``,
+    plus 1 where there is more on the right.
+    """
     more = [_more(pair, side) for pair in range(len(PAIRS)) for side in ("left", "right")]
-    return more, [f"mostly symmetric, {phrase}" for phrase in more]
+    out = np.full((4, len(more), len(more)), "symmetric", dtype=object)
+    for first, words in enumerate(more):
+        out[1, first] = f"mostly symmetric, {words}"
+        out[2, first] = f"asymmetric, {words}"
+        out[3, first] = [f"asymmetric, {words}, {other}" for other in more]
+    return out
 
 
-_MORE, _MOSTLY = _symmetry_phrases()
+_SYMMETRY = _symmetry_phrases()
 
 
 def symmetry(values: np.ndarray) -> list[str]:
     """Return each face's symmetry in words from coefficients in hundredths [N, 52]."""
-    difference = values[:, PAIR_LEFT] - values[:, PAIR_RIGHT]
+    difference = (values[:, PAIR_LEFT] - values[:, PAIR_RIGHT]).astype(np.int8)
     size = np.abs(difference)
-    order = np.argsort(-size, axis=1, kind="stable")[:, :2]
-    rows = np.arange(len(values))[:, None]
-    largest = size[rows, order].tolist()
-    phrases = (2 * order + (difference[rows, order] < 0)).tolist()
-    out = []
-    for (first, second), (a, b) in zip(largest, phrases, strict=True):
-        if first < DIFFERS:
-            out.append("symmetric")
-        elif first < ASYMMETRIC:
-            out.append(_MOSTLY[a])
-        elif second < ASYMMETRIC:
-            out.append(f"asymmetric, {_MORE[a]}")
-        else:
-            out.append(f"asymmetric, {_MORE[a]}, {_MORE[b]}")
-    return out
+    rows = np.arange(len(values))
+    differences, sizes = [], []
+    for _ in range(2):
+        largest = size.argmax(axis=1)
+        sizes.append(size[rows, largest])
+        differences.append(2 * largest + (difference[rows, largest] < 0))
+        size[rows, largest] = -1
+    first, second = sizes
+    kind = np.where(first < DIFFERS, 0, np.where(first < ASYMMETRIC, 1, np.where(second < ASYMMETRIC, 2, 3)))
+    phrases: list[str] = _SYMMETRY[kind, differences[0], differences[1]].tolist()
+    return phrases
 
 
 def visible(coefficients: np.ndarray) -> tuple[str, ...]:

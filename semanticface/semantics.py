@@ -19,8 +19,16 @@ import numpy as np
 
 from semanticface.agreement import Agreement, Claim, agreement
 from semanticface.arkit import N_ACTIONS, REGIONS
+from semanticface.clauses import GRADES
 from semanticface.expression import UNCLEAR, categories
-from semanticface.movements import GRADES, VISIBLE, hundredths, muscle_movements, symmetry, visible
+from semanticface.movements import (
+    VISIBLE,
+    hundredths,
+    muscle_movements,
+    muscle_movements_many,
+    symmetry,
+    visible,
+)
 
 __all__ = [
     "GRADES",
@@ -35,6 +43,9 @@ __all__ = [
     "hundredths",
     "visible",
 ]
+
+
+_AT_ONCE = 4096  # faces whose arrays fit a processor's cache
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,20 +111,27 @@ def describe_many(coefficients: np.ndarray, *, emotion: bool = True) -> list[Ana
     Raises:
         ValueError: a wrong shape, or a value that is not a number in [0, 1].
     """
-    values = hundredths(coefficients)
-    if values.ndim != 2:
-        raise ValueError(f"expected [N, {N_ACTIONS}] coefficients, got shape {values.shape}")
-    return [
-        Analysis(category, movements, (cue or UNCLEAR) if emotion else None, symmetric)
-        for (category, cue), movements, symmetric in zip(
-            categories(values), muscle_movements(values), symmetry(values), strict=True
-        )
-    ]
+    given = np.asarray(coefficients)
+    if given.ndim != 2 or given.shape[1] != N_ACTIONS:
+        raise ValueError(f"expected [N, {N_ACTIONS}] coefficients, got shape {given.shape}")
+    out: list[Analysis] = []
+    for start in range(0, len(given), _AT_ONCE):
+        values = hundredths(given[start : start + _AT_ONCE])
+        out += [
+            Analysis(category, movements, (cue or UNCLEAR) if emotion else None, symmetric)
+            for (category, cue), movements, symmetric in zip(
+                categories(values), muscle_movements_many(values), symmetry(values), strict=True
+            )
+        ]
+    return out
 
 
 def describe(coefficients: np.ndarray, *, emotion: bool = True) -> Analysis:
-    """Describe one face: ``describe_many`` for a single [52] vector."""
-    values = np.asarray(coefficients)
-    if values.shape != (N_ACTIONS,):
-        raise ValueError(f"expected [{N_ACTIONS}] coefficients, got shape {values.shape}")
-    return describe_many(values[None], emotion=emotion)[0]
+    """Describe one face, a [52] vector; as ``describe_many`` does, without the tables that only pay for many."""
+    given = np.asarray(coefficients)
+    if given.shape != (N_ACTIONS,):
+        raise ValueError(f"expected [{N_ACTIONS}] coefficients, got shape {given.shape}")
+    values = hundredths(given)
+    ((category, cue),) = categories(values[None])
+    (symmetric,) = symmetry(values[None])
+    return Analysis(category, muscle_movements(values), (cue or UNCLEAR) if emotion else None, symmetric)

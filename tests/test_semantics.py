@@ -29,7 +29,8 @@ from semanticface.semantics import (
 )
 
 unit = st.floats(0, 1, width=32)
-edges = st.sampled_from([0.0, 0.0949, 0.095, 0.1, 0.195, 0.2, 0.395, 0.4, 0.595, 0.6, 0.845, 0.85, 1.0])
+EDGES = (0.0, 0.0949, 0.095, 0.1, 0.195, 0.2, 0.395, 0.4, 0.595, 0.6, 0.845, 0.85, 1.0)
+edges = st.sampled_from(EDGES)
 vectors = st.one_of(
     arrays(np.float32, 52, elements=unit),
     arrays(np.float32, 52, elements=edges),
@@ -205,8 +206,13 @@ def test_a_thousand_faces_are_described_truly_and_completely():
 
 
 def test_many_are_described_as_one_by_one():
-    values = faces(200)
-    assert describe_many(values, emotion=False) == [describe(row, emotion=False) for row in values]
+    values = faces(4500)  # more than are described at once
+    values[1000:2000] = np.random.default_rng(2).choice([0.0, 0.15, 0.5, 0.9], (1000, 52))  # alike levels share clauses
+    values[2000:3000] = np.random.default_rng(3).choice(EDGES, (1000, 52))
+    many = describe_many(values, emotion=False)
+    assert many == [describe(row, emotion=False) for row in values]
+    assert [analysis.emotional_implication for analysis in many[:9]] == [None] * 9
+    assert describe_many(values[::9]) == [describe(row) for row in values[::9]]
     assert describe_many(np.zeros((0, 52))) == []
 
 
