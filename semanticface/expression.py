@@ -83,15 +83,21 @@ MIX = "mixed expression"
 EMOTIONS: tuple[str, ...] = tuple(dict.fromkeys(cue for _, _, cue in CATEGORIES if cue))
 
 
+_STEMS = {name.removesuffix("Left"): i for i, name in enumerate(name for name in INDEX if name.endswith("Left"))}
+_LEFT = np.array([INDEX[f"{stem}Left"] for stem in _STEMS])
+_RIGHT = np.array([INDEX[f"{stem}Right"] for stem in _STEMS])
+
+
 def signals(values: np.ndarray) -> dict[str, np.ndarray]:
     """Return each signal's strength, float32[N] in [0, 1], from coefficients in hundredths [N, 52]."""
     v = np.asarray(values, dtype=np.float32).T / 100
+    means = (v[_LEFT] + v[_RIGHT]) / 2
 
     def of(name: str) -> np.ndarray:
         return v[INDEX[name]]
 
     def mean(stem: str) -> np.ndarray:
-        return (of(f"{stem}Left") + of(f"{stem}Right")) / 2
+        return means[_STEMS[stem]]
 
     outer, inner = mean("browOuterUp"), of("browInnerUp")
     smile, upper, lower = mean("mouthSmile"), mean("mouthUpperUp"), mean("mouthLowerDown")
