@@ -9,7 +9,7 @@ import numpy as np
 
 from semanticface.face import rig as rigs
 from semanticface.face.hair import hair_mesh
-from semanticface.face.rig import Identity, Rig, rig
+from semanticface.face.rig import Identity, rig
 from semanticface.face.warp import Bend
 
 CLOTH, HAIR = 7, 8
@@ -27,6 +27,7 @@ class Mesh:
         triangles: int32[T, 3].
         part: uint8[T], as in ``rig`` plus ``CLOTH`` and ``HAIR``.
         two_sided, casts: bool[T], draw the back; throw a shadow.
+        solid: how many triangles come before those of the lashes, which are last.
     """
 
     attributes: np.ndarray
@@ -34,6 +35,7 @@ class Mesh:
     part: np.ndarray
     two_sided: np.ndarray
     casts: np.ndarray
+    solid: int
 
 
 @cache
@@ -75,31 +77,47 @@ def build(
         bend: cartoon proportions; *optional*.
         extra: what grows on the head instead of hair, in the form ``hair_mesh`` returns; *optional*.
     """
-    r: Rig = rig()
-    rim, growth, cloth_triangles = _cloth()
-    hem = np.concatenate([vertices[rim]] * 2)
-    cloth = hem * [1, 0, 1] * growth + np.stack([np.zeros(len(hem)), hem[:, 1] + growth[:, 1], np.zeros(len(hem))], 1)
+    rim, growth, _ = _cloth()
+    fixed, part, casts = _fixed()
     hair_vertices, hair_base, hair_triangles = extra or hair_mesh(who, style, hair_seed)
-    n, m = len(vertices), len(vertices) + len(cloth)
-    place = np.concatenate([vertices, cloth, hair_vertices]).astype(np.float32)
+    n, m = len(vertices), len(fixed)
+    place = np.empty((m + len(hair_vertices), 3), np.float32)
+    place[:n], place[m:] = vertices, hair_vertices
+    hem = np.concatenate([vertices[rim], vertices[rim]])
+    place[n:m] = hem * growth
+    place[n:m, 1] = hem[:, 1] + growth[:, 1]
+    attributes = np.zeros((len(place), N_ATTRIBUTES), np.float32)
+    attributes[:m] = fixed
+    attributes[n:m, BASE], attributes[m:, BASE], attributes[m:, SKY] = place[n:m], hair_base, 1.0
     if bend is not None:
         place = bend(place)
-    triangles = np.concatenate([r.triangles, cloth_triangles, hair_triangles + m]).astype(np.int32)
-    attributes = np.zeros((len(place), N_ATTRIBUTES), np.float32)
-    attributes[:n, BASE], attributes[n:m, BASE], attributes[m:, BASE] = r.base, cloth, hair_base
+    solid, lashes = _triangles()
+    triangles = np.concatenate([solid, hair_triangles + np.int32(m), lashes])
     attributes[:, NORMAL] = rigs.normals(place, triangles)
     attributes[:, PLACE] = place
-    attributes[:n, MASK], attributes[:n, SKY], attributes[n:, SKY] = r.masks, r.sky, 1.0
-    part, fixed = _parts()
-    part = np.concatenate([part, np.full(len(hair_triangles), HAIR, np.uint8)])
-    hairy = part == HAIR
-    two_sided = hairy | (part == CLOTH)
-    casts = np.concatenate([fixed, np.ones(len(hair_triangles), bool)])
-    return Mesh(attributes, triangles, part, two_sided, casts)
+    hairs, k = len(hair_triangles), len(solid)
+    part = np.concatenate([part[:k], np.full(hairs, HAIR, np.uint8), part[k:]])
+    casts = np.concatenate([casts[:k], np.ones(hairs, bool), casts[k:]])
+    return Mesh(attributes, triangles, part, part >= CLOTH, casts, k + hairs)
 
 
 @cache
-def _parts() -> tuple[np.ndarray, np.ndarray]:
+def _triangles() -> tuple[np.ndarray, np.ndarray]:
+    """Triangles that every head has: head and clothes, lashes."""
     r = rig()
-    part = np.concatenate([r.part[r.triangles[:, 0]], np.full(len(_cloth()[2]), CLOTH, np.uint8)])
-    return part, np.isin(part, (rigs.SKIN, CLOTH))
+    is_lash = r.part[r.triangles[:, 0]] == rigs.LASHES
+    return np.concatenate([r.triangles[~is_lash], _cloth()[2]]), r.triangles[is_lash]
+
+
+@cache
+def _fixed() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """What is the same in all meshes: attributes of head and clothes; part and shadow of ``_triangles``."""
+    r = rig()
+    n = len(r.base)
+    attributes = np.zeros((n + len(_cloth()[1]), N_ATTRIBUTES), np.float32)
+    attributes[:n, BASE], attributes[:n, MASK], attributes[:n, SKY], attributes[n:, SKY] = r.base, r.masks, r.sky, 1.0
+    solid, lashes = _triangles()
+    cloth = len(_cloth()[2])
+    skull = r.part[solid[:-cloth, 0]]
+    part = np.concatenate([skull, np.full(cloth, CLOTH, np.uint8), np.full(len(lashes), rigs.LASHES, np.uint8)])
+    return attributes, part, np.isin(part, (rigs.SKIN, CLOTH))

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import numba as nb
 import numpy as np
+
+from semanticface.face.compiled import kernel
 
 SIZE = 32
 
@@ -16,7 +17,7 @@ VOLUME = _volume()
 """float32[32, 32, 32] in [0, 1), repeating."""
 
 
-@nb.njit(cache=True, nogil=True, fastmath=True)
+@kernel
 def noise(table, x, y, z):  # type: ignore[no-untyped-def]
     """Trilinear value noise in [0, 1) with one cell a unit."""
     fx, fy, fz = np.floor(x), np.floor(y), np.floor(z)
@@ -30,7 +31,7 @@ def noise(table, x, y, z):  # type: ignore[no-untyped-def]
     return (a * (1 - v) + b * v) * (1 - u) + (c * (1 - v) + d * v) * u
 
 
-@nb.njit(cache=True, nogil=True, fastmath=True)
+@kernel
 def smooth(low, high, x):  # type: ignore[no-untyped-def]
     """0 below ``low``, 1 above ``high``, a smooth step between."""
     t = (x - low) / (high - low)

@@ -8,13 +8,12 @@ from __future__ import annotations
 
 import math
 
-import numba as nb
-
 from semanticface.face import appearance as look
+from semanticface.face.compiled import kernel
 from semanticface.face.noise import noise, smooth
 
 
-@nb.njit(cache=True, nogil=True, fastmath=True)
+@kernel
 def brow(table, amounts, x, y):  # type: ignore[no-untyped-def]
     """How much brow hair covers a point, 0 to 1."""
     ax = abs(x)
@@ -36,7 +35,7 @@ def brow(table, amounts, x, y):  # type: ignore[no-untyped-def]
     return cover * amounts[look.BROW_DENSE] * (0.66 + 0.5 * smooth(0.25, 0.75, strand))
 
 
-@nb.njit(cache=True, nogil=True, fastmath=True)
+@kernel
 def hairline(amounts, x, y, z):  # type: ignore[no-untyped-def]
     """Signed height of a point over the hairline, decimetres; positive grows hair."""
     turn = abs(math.atan2(x, z + 0.10))
@@ -53,7 +52,7 @@ def hairline(amounts, x, y, z):  # type: ignore[no-untyped-def]
     return y - line
 
 
-@nb.njit(cache=True, nogil=True, fastmath=True)
+@kernel
 def beard(amounts, x, y, z, lips):  # type: ignore[no-untyped-def]
     """How much of the beard area a point lies in, 0 to 1."""
     ax = abs(x)
@@ -68,7 +67,7 @@ def beard(amounts, x, y, z, lips):  # type: ignore[no-untyped-def]
     return area * max(sides, 0.0) * (1 - smooth(0.15, 0.5, lips))
 
 
-@nb.njit(cache=True, nogil=True, fastmath=True)
+@kernel
 def skin(table, colours, amounts, x, y, z, lips, lid, ear):  # type: ignore[no-untyped-def]
     """Skin with everything on it: (r, g, b, gloss)."""
     seed = amounts[look.SEED]
@@ -163,7 +162,7 @@ def skin(table, colours, amounts, x, y, z, lips, lid, ear):  # type: ignore[no-u
     return r, g, b, gloss
 
 
-@nb.njit(cache=True, nogil=True, fastmath=True)
+@kernel
 def eye(table, colours, amounts, x, y, z, seed):  # type: ignore[no-untyped-def]
     """An eyeball in eye space (unit sphere, pupil at +z): (r, g, b, wet) with ``wet`` 1 on the cornea."""
     r2 = math.sqrt(x * x + y * y) if z > 0 else 1.5
@@ -192,7 +191,7 @@ def eye(table, colours, amounts, x, y, z, seed):  # type: ignore[no-untyped-def]
             b + (colours[look.SCLERA, 2] - b) * white, 1.0)  # fmt: skip
 
 
-@nb.njit(cache=True, nogil=True, fastmath=True)
+@kernel
 def tooth(table, colours, amounts, x, y, z, upper):  # type: ignore[no-untyped-def]
     """A row of teeth: (r, g, b). Gaps by the way along the arch, gums towards the root."""
     turn = math.atan2(x, z - 0.62)

@@ -4,26 +4,28 @@ from __future__ import annotations
 
 import math
 
-import numba as nb
 import numpy as np
 
 from semanticface.face import appearance as look
 from semanticface.face import paint, raster
 from semanticface.face import rig as rigs
+from semanticface.face.antialias import LASH_ONLY, first_samples, more_samples, resolve
 from semanticface.face.appearance import Appearance
 from semanticface.face.camera import Camera
+from semanticface.face.compiled import kernel
 from semanticface.face.creases import HEIGHT, STEP, WIDTH, X0, Y0, height_map
 from semanticface.face.mesh import CLOTH, HAIR, N_ATTRIBUTES, Mesh
 from semanticface.face.noise import VOLUME, noise, smooth
-from semanticface.face.rig import EYE_RIGHT, LASHES, LOWER_TEETH, SKIN, TONGUE, UPPER_TEETH
+from semanticface.face.rig import EYE_RIGHT, LOWER_TEETH, SKIN, TONGUE, UPPER_TEETH
 from semanticface.face.scene import Lights, background, lights, sensor
+from semanticface.face.view import SHADOW_EXTENT, View, see, shadow_of
 
-SHADOW_SIZE, SHADOW_EXTENT, SHADOW_BIAS = 160, 3.2, 0.035
+SHADOW_SIZE, SHADOW_BIAS = 160, 0.035
 # How far each colour of light bends round skin: red travels furthest under it.
 WRAP = np.array([0.30, 0.13, 0.08], np.float32)
 
 
-@nb.njit(cache=True, nogil=True, fastmath=True)
+@kernel
 def crease(heights, x, y):  # type: ignore[no-untyped-def]
     """Height and slope of the wrinkles at a place on the base mesh: (h, dh/dx, dh/dy)."""
     u, v = (x - X0) / STEP - 0.5, (y - Y0) / STEP - 0.5
@@ -46,194 +48,184 @@ def _tones() -> np.ndarray:
 TONES = _tones()
 
 
-@nb.njit(cache=True, nogil=True, fastmath=True)
+@kernel
 def _curve(x):  # type: ignore[no-untyped-def]
     """Linear light to sRGB; powers cost most of a pixel, so it is looked up."""
     return TONES[min(int(math.sqrt(max(x, 0.0)) * 1024 + 0.5), 4096)]
 
 
-@nb.njit(cache=True, nogil=True, fastmath=True)
+@kernel
 def shade(  # type: ignore[no-untyped-def]
-    out, front, w1, w2, attributes, triangles, part, turns, centres, heights, table, colours, amounts,
-    directions, light_colours, sky, ground, up, eye_place, shadow, right, over, soft, exposure,
+    out, samples, front, w1, w2, attributes, triangles, part, turns, centres, heights, table, colours, amounts,
+    directions, light_colours, sky, ground, up, eye_place, shadow, bounds, right, over, soft, exposure,
 ):  # fmt: skip
-    """Fill ``out`` (float32[H, W, 3], the background so far) with the shaded mesh, in sRGB."""
-    height, width = front.shape
+    """Shade the ``samples`` (flat indices) of a view into ``out`` (float32[H * W, 3]), in sRGB."""
     s = np.empty(N_ATTRIBUTES, np.float32)
-    for py in range(height):
-        for px in range(width):
-            t = front[py, px]
-            if t < 0:
-                continue
-            b1, b2 = w1[py, px], w2[py, px]
-            b0 = 1 - b1 - b2
-            i0, i1, i2 = triangles[t, 0], triangles[t, 1], triangles[t, 2]
-            for k in range(N_ATTRIBUTES):
-                s[k] = b0 * attributes[i0, k] + b1 * attributes[i1, k] + b2 * attributes[i2, k]
-            x, y, z = s[0], s[1], s[2]
-            qx, qy, qz = s[6], s[7], s[8]
-            vx, vy, vz = eye_place[0] - qx, eye_place[1] - qy, eye_place[2] - qz
-            inv = 1 / math.sqrt(vx * vx + vy * vy + vz * vz)
-            vx, vy, vz = vx * inv, vy * inv, vz * inv
-            nx, ny, nz = s[3], s[4], s[5]
-            kind = part[t]
-            open_sky = s[13]
-            gloss, wrap, wet = 0.0, 0.0, 0.0
-            cavity = 1.0
-            if kind == SKIN:
-                if s[10] > 0.5:
-                    depth = smooth(0.98, 0.55, z)
-                    tone = (0.9 + 0.3 * noise(table, x * 12, y * 12, z * 12)) * (1 - 0.85 * depth)
-                    r, g, b = 0.30 * tone, 0.075 * tone, 0.07 * tone
-                    gloss, open_sky, cavity = 0.5 * (1 - depth), 0.35 + 0.3 * (1 - depth), 0.35
-                else:
-                    r, g, b, gloss = paint.skin(table, colours, amounts, x, y, z, s[9], s[11], s[12])
-                    wrap = 1.0
-                    if z > 0.2:
-                        h, hx, hy = crease(heights, x, y)
-                        if h != 0.0 or hx != 0.0 or hy != 0.0:
-                            nx, ny = nx - 0.85 * hx, ny - 0.85 * hy
-                            dark = min(max(-h * 26.0, 0.0), 0.75)
-                            cavity = 1 - 0.62 * dark
-                            g, b = g * (1 - 0.14 * dark), b * (1 - 0.14 * dark)
-                    if s[9] > 0.3:
-                        # Lips turn inwards: where they meet it is dark.
-                        open_sky = max(open_sky, 0.12)
-                    cloth_line = (
-                        -1.22
-                        + amounts[look.COLLAR]
-                        - 0.35 * smooth(0.2, 0.9, z) * (1.0 if amounts[look.COLLAR] < 0.05 else 0.2)
-                    )
-                    cloth_line += 0.9 * smooth(0.65, 1.1, abs(x))
-                    if y < cloth_line:
-                        kind = CLOTH
-                        wrap = 0.0
-            if kind == CLOTH:
-                stripe = smooth(
-                    0.45, 0.55, abs(((x * 3.0 if amounts[look.PATTERN] < 0.25 else y * 4.0) % 1.0) - 0.5) * 2
+    front, w1, w2 = front.ravel(), w1.ravel(), w2.ravel()
+    for at in samples:
+        t = front[at]
+        b1, b2 = w1[at], w2[at]
+        b0 = np.float32(1) - b1 - b2
+        i0, i1, i2 = triangles[t, 0], triangles[t, 1], triangles[t, 2]
+        for k in range(N_ATTRIBUTES):
+            s[k] = b0 * attributes[i0, k] + b1 * attributes[i1, k] + b2 * attributes[i2, k]
+        x, y, z = s[0], s[1], s[2]
+        qx, qy, qz = s[6], s[7], s[8]
+        vx, vy, vz = eye_place[0] - qx, eye_place[1] - qy, eye_place[2] - qz
+        inv = 1 / math.sqrt(vx * vx + vy * vy + vz * vz)
+        vx, vy, vz = vx * inv, vy * inv, vz * inv
+        nx, ny, nz = s[3], s[4], s[5]
+        kind = part[t]
+        open_sky = s[13]
+        gloss, wrap, wet = 0.0, 0.0, 0.0
+        cavity = 1.0
+        if kind == SKIN:
+            if s[10] > 0.5:
+                depth = smooth(0.98, 0.55, z)
+                tone = (0.9 + 0.3 * noise(table, x * 12, y * 12, z * 12)) * (1 - 0.85 * depth)
+                r, g, b = 0.30 * tone, 0.075 * tone, 0.07 * tone
+                gloss, open_sky, cavity = 0.5 * (1 - depth), 0.35 + 0.3 * (1 - depth), 0.35
+            else:
+                r, g, b, gloss = paint.skin(table, colours, amounts, x, y, z, s[9], s[11], s[12])
+                wrap = 1.0
+                if z > 0.2:
+                    h, hx, hy = crease(heights, x, y)
+                    if h != 0.0 or hx != 0.0 or hy != 0.0:
+                        nx, ny = nx - 0.85 * hx, ny - 0.85 * hy
+                        dark = min(max(-h * 26.0, 0.0), 0.75)
+                        cavity = 1 - 0.62 * dark
+                        g, b = g * (1 - 0.14 * dark), b * (1 - 0.14 * dark)
+                if s[9] > 0.3:
+                    # Lips turn inwards: where they meet it is dark.
+                    open_sky = max(open_sky, 0.12)
+                cloth_line = (
+                    -1.22
+                    + amounts[look.COLLAR]
+                    - 0.35 * smooth(0.2, 0.9, z) * (1.0 if amounts[look.COLLAR] < 0.05 else 0.2)
                 )
-                stripe = stripe if amounts[look.PATTERN] < 0.45 else 0.0
-                weave = 0.85 + 0.3 * noise(table, x * 30, y * 30, z * 30)
-                fold = noise(table, x * 2.3, y * 1.4, z * 2.3) - 0.5
-                r = (colours[look.CLOTH, 0] * (1 - stripe) + colours[look.CLOTH2, 0] * stripe) * weave
-                g = (colours[look.CLOTH, 1] * (1 - stripe) + colours[look.CLOTH2, 1] * stripe) * weave
-                b = (colours[look.CLOTH, 2] * (1 - stripe) + colours[look.CLOTH2, 2] * stripe) * weave
-                nx, nz = nx + 0.5 * fold, nz + 0.3 * fold
-                gloss, open_sky = 0.05, 0.9
-            elif kind == 1 or kind == EYE_RIGHT:
-                side = kind - 1
-                ox, oy, oz = (qx - centres[side, 0]), (qy - centres[side, 1]), (qz - centres[side, 2])
-                inv = 1 / max(math.sqrt(ox * ox + oy * oy + oz * oz), 1e-6)
-                ox, oy, oz = ox * inv, oy * inv, oz * inv
-                m = turns[side]
-                lx = m[0, 0] * ox + m[1, 0] * oy + m[2, 0] * oz
-                ly = m[0, 1] * ox + m[1, 1] * oy + m[2, 1] * oz
-                lz = m[0, 2] * ox + m[1, 2] * oy + m[2, 2] * oz
-                r, g, b, wet = paint.eye(table, colours, amounts, lx, ly, lz, amounts[look.SEED] + side * 9)
-                nx, ny, nz = ox, oy, oz
-                shade_in = 1 - 0.55 * smooth(0.10, 0.55, oy) - 0.25 * smooth(-0.15, -0.5, oy)
-                shade_in *= 1 - 0.45 * smooth(0.45, 0.95, abs(ox))
-                open_sky, cavity = max(shade_in, 0.12), max(shade_in, 0.2)
-                gloss, wrap = 0.0, 0.4
-            elif kind in (UPPER_TEETH, LOWER_TEETH):
-                r, g, b = paint.tooth(table, colours, amounts, x, y, z, kind == UPPER_TEETH)
-                deep = smooth(0.98, 0.72, z)
-                cavity = 0.95 - 0.75 * deep
-                open_sky, gloss, wrap = cavity, 0.5, 0.4
-            elif kind == TONGUE:
-                tone = 0.8 + 0.4 * noise(table, x * 40, y * 40, z * 40)
-                tone *= 1 - 0.25 * smooth(0.03, 0.0, abs(x))
-                r, g, b = colours[look.TONGUE, 0] * tone, colours[look.TONGUE, 1] * tone, colours[look.TONGUE, 2] * tone
-                deep = smooth(0.9, 0.45, z)
-                cavity = 0.72 - 0.6 * deep
-                open_sky, gloss, wrap = cavity, 0.7, 0.6
-            elif kind == HAIR:
-                strand = noise(table, x * 46, y * 2.2, amounts[look.SEED])
-                tone = 0.55 + 0.9 * strand * amounts[look.GRAIN] + 0.3 * (1 - amounts[look.GRAIN])
-                tone *= 0.75 + 0.5 * noise(table, x * 7, y * 1.1, amounts[look.SEED] + 7)
-                r, g, b = colours[look.HAIR, 0] * tone, colours[look.HAIR, 1] * tone, colours[look.HAIR, 2] * tone
-                tilt = (strand - 0.5) * 0.9
-                nx, nz = nx + tilt * vz, nz - tilt * vx
-                gloss, wrap = 0.35, 0.25
-                open_sky = 0.45 + 0.55 * smooth(0.0, 0.12, z)
-            inv = 1 / max(math.sqrt(nx * nx + ny * ny + nz * nz), 1e-6)
-            nx, ny, nz = nx * inv, ny * inv, nz * inv
-            facing = nx * vx + ny * vy + nz * vz
-            if facing < 0.0:
-                nx, ny, nz = (nx - 2 * facing * vx, ny - 2 * facing * vy, nz - 2 * facing * vz) if kind == HAIR else (
-                    nx, ny, nz)  # fmt: skip
-                facing = 0.02
-            tall = 0.5 + 0.5 * (nx * up[0] + ny * up[1] + nz * up[2])
-            ao = (0.15 + 0.85 * open_sky) * cavity
-            lr = (ground[0] + (sky[0] - ground[0]) * tall) * ao
-            lg = (ground[1] + (sky[1] - ground[1]) * tall) * ao
-            lb = (ground[2] + (sky[2] - ground[2]) * tall) * ao
-            hr = hg = hb = 0.0
-            rim = (1 - facing) * (1 - facing)
-            rim *= rim
-            for k in range(3):
-                dx, dy, dz = directions[k, 0], directions[k, 1], directions[k, 2]
-                c = nx * dx + ny * dy + nz * dz
-                free = 1.0
-                if k == 0 and c > -0.3:
-                    free = raster.lit(
-                        shadow, qx + 0.02 * nx, qy + 0.02 * ny, qz + 0.02 * nz, right, over, directions[0],
-                        SHADOW_EXTENT, SHADOW_BIAS,
-                    )  # fmt: skip
-                    free = free + (1 - free) * 0.6 * soft
-                    if wet > 0.0:
-                        free = 0.25 + 0.75 * free
-                free *= 0.35 + 0.65 * ao if kind == SKIN else ao
-                # Wrapped diffuse, a cheap stand-in for light scattered under the skin.
-                wr, wg, wb = WRAP[0] * wrap, WRAP[1] * wrap, WRAP[2] * wrap
-                lr += max((c + wr) / (1 + wr) ** 2, 0.0) * free * light_colours[k, 0]
-                lg += max((c + wg) / (1 + wg) ** 2, 0.0) * free * light_colours[k, 1]
-                lb += max((c + wb) / (1 + wb) ** 2, 0.0) * free * light_colours[k, 2]
-                if c > 0.0 and (gloss > 0.0 or wet > 0.0):
-                    ex, ey, ez = dx + vx, dy + vy, dz + vz
-                    e = max((nx * ex + ny * ey + nz * ez) / math.sqrt(ex * ex + ey * ey + ez * ez), 0.0)
-                    e2 = e * e
-                    e4 = e2 * e2
-                    e8 = e4 * e4
-                    tight = e8 * e4 * e2 if kind == HAIR else e8 * e8 * e8 * e4
-                    shine = gloss * (0.10 * tight + 0.07 * e4 * e2 * e * (0.3 + rim)) * (1 + 3 * rim)
-                    if wet > 0.0:
-                        shine += wet * 1.6 * smooth(0.988, 0.996, e) + 0.12 * e8 * e8 * e8 * e8 * e8
-                    shine *= free * min(c * 4, 1.0)
-                    hr += shine * light_colours[k, 0]
-                    hg += shine * light_colours[k, 1]
-                    hb += shine * light_colours[k, 2]
-            out[py, px, 0] = _curve((r * lr + hr) * exposure)
-            out[py, px, 1] = _curve((g * lg + hg) * exposure)
-            out[py, px, 2] = _curve((b * lb + hb) * exposure)
+                cloth_line += 0.9 * smooth(0.65, 1.1, abs(x))
+                if y < cloth_line:
+                    kind = CLOTH
+                    wrap = 0.0
+        if kind == CLOTH:
+            stripe = smooth(0.45, 0.55, abs(((x * 3.0 if amounts[look.PATTERN] < 0.25 else y * 4.0) % 1.0) - 0.5) * 2)
+            stripe = stripe if amounts[look.PATTERN] < 0.45 else 0.0
+            weave = 0.85 + 0.3 * noise(table, x * 30, y * 30, z * 30)
+            fold = noise(table, x * 2.3, y * 1.4, z * 2.3) - 0.5
+            r = (colours[look.CLOTH, 0] * (1 - stripe) + colours[look.CLOTH2, 0] * stripe) * weave
+            g = (colours[look.CLOTH, 1] * (1 - stripe) + colours[look.CLOTH2, 1] * stripe) * weave
+            b = (colours[look.CLOTH, 2] * (1 - stripe) + colours[look.CLOTH2, 2] * stripe) * weave
+            nx, nz = nx + 0.5 * fold, nz + 0.3 * fold
+            gloss, open_sky = 0.05, 0.9
+        elif kind == 1 or kind == EYE_RIGHT:
+            side = kind - 1
+            ox, oy, oz = (qx - centres[side, 0]), (qy - centres[side, 1]), (qz - centres[side, 2])
+            inv = 1 / max(math.sqrt(ox * ox + oy * oy + oz * oz), 1e-6)
+            ox, oy, oz = ox * inv, oy * inv, oz * inv
+            m = turns[side]
+            lx = m[0, 0] * ox + m[1, 0] * oy + m[2, 0] * oz
+            ly = m[0, 1] * ox + m[1, 1] * oy + m[2, 1] * oz
+            lz = m[0, 2] * ox + m[1, 2] * oy + m[2, 2] * oz
+            r, g, b, wet = paint.eye(table, colours, amounts, lx, ly, lz, amounts[look.SEED] + side * 9)
+            nx, ny, nz = ox, oy, oz
+            shade_in = 1 - 0.55 * smooth(0.10, 0.55, oy) - 0.25 * smooth(-0.15, -0.5, oy)
+            shade_in *= 1 - 0.45 * smooth(0.45, 0.95, abs(ox))
+            open_sky, cavity = max(shade_in, 0.12), max(shade_in, 0.2)
+            gloss, wrap = 0.0, 0.4
+        elif kind in (UPPER_TEETH, LOWER_TEETH):
+            r, g, b = paint.tooth(table, colours, amounts, x, y, z, kind == UPPER_TEETH)
+            deep = smooth(0.98, 0.72, z)
+            cavity = 0.95 - 0.75 * deep
+            open_sky, gloss, wrap = cavity, 0.5, 0.4
+        elif kind == TONGUE:
+            tone = 0.8 + 0.4 * noise(table, x * 40, y * 40, z * 40)
+            tone *= 1 - 0.25 * smooth(0.03, 0.0, abs(x))
+            r, g, b = colours[look.TONGUE, 0] * tone, colours[look.TONGUE, 1] * tone, colours[look.TONGUE, 2] * tone
+            deep = smooth(0.9, 0.45, z)
+            cavity = 0.72 - 0.6 * deep
+            open_sky, gloss, wrap = cavity, 0.7, 0.6
+        elif kind == HAIR:
+            strand = noise(table, x * 46, y * 2.2, amounts[look.SEED])
+            tone = 0.55 + 0.9 * strand * amounts[look.GRAIN] + 0.3 * (1 - amounts[look.GRAIN])
+            tone *= 0.75 + 0.5 * noise(table, x * 7, y * 1.1, amounts[look.SEED] + 7)
+            r, g, b = colours[look.HAIR, 0] * tone, colours[look.HAIR, 1] * tone, colours[look.HAIR, 2] * tone
+            tilt = (strand - 0.5) * 0.9
+            nx, nz = nx + tilt * vz, nz - tilt * vx
+            gloss, wrap = 0.35, 0.25
+            open_sky = 0.45 + 0.55 * smooth(0.0, 0.12, z)
+        inv = 1 / max(math.sqrt(nx * nx + ny * ny + nz * nz), 1e-6)
+        nx, ny, nz = nx * inv, ny * inv, nz * inv
+        facing = nx * vx + ny * vy + nz * vz
+        if facing < 0.0:
+            nx, ny, nz = (nx - 2 * facing * vx, ny - 2 * facing * vy, nz - 2 * facing * vz) if kind == HAIR else (
+                nx, ny, nz)  # fmt: skip
+            facing = 0.02
+        tall = 0.5 + 0.5 * (nx * up[0] + ny * up[1] + nz * up[2])
+        ao = (0.15 + 0.85 * open_sky) * cavity
+        lr = (ground[0] + (sky[0] - ground[0]) * tall) * ao
+        lg = (ground[1] + (sky[1] - ground[1]) * tall) * ao
+        lb = (ground[2] + (sky[2] - ground[2]) * tall) * ao
+        hr = hg = hb = 0.0
+        rim = (1 - facing) * (1 - facing)
+        rim *= rim
+        for k in range(3):
+            dx, dy, dz = directions[k, 0], directions[k, 1], directions[k, 2]
+            c = nx * dx + ny * dy + nz * dz
+            free = 1.0
+            if k == 0 and c > -0.3:
+                free = raster.lit(
+                    shadow, bounds, qx + 0.02 * nx, qy + 0.02 * ny, qz + 0.02 * nz, right, over, directions[0],
+                    SHADOW_EXTENT, SHADOW_BIAS,
+                )  # fmt: skip
+                free = free + (1 - free) * 0.6 * soft
+                if wet > 0.0:
+                    free = 0.25 + 0.75 * free
+            free *= 0.35 + 0.65 * ao if kind == SKIN else ao
+            # Wrapped diffuse, a cheap stand-in for light scattered under the skin.
+            wr, wg, wb = WRAP[0] * wrap, WRAP[1] * wrap, WRAP[2] * wrap
+            lr += max((c + wr) / (1 + wr) ** 2, 0.0) * free * light_colours[k, 0]
+            lg += max((c + wg) / (1 + wg) ** 2, 0.0) * free * light_colours[k, 1]
+            lb += max((c + wb) / (1 + wb) ** 2, 0.0) * free * light_colours[k, 2]
+            if c > 0.0 and (gloss > 0.0 or wet > 0.0):
+                ex, ey, ez = dx + vx, dy + vy, dz + vz
+                e = max((nx * ex + ny * ey + nz * ez) / math.sqrt(ex * ex + ey * ey + ez * ez), 0.0)
+                e2 = e * e
+                e4 = e2 * e2
+                e8 = e4 * e4
+                tight = e8 * e4 * e2 if kind == HAIR else e8 * e8 * e8 * e4
+                shine = gloss * (0.10 * tight + 0.07 * e4 * e2 * e * (0.3 + rim)) * (1 + 3 * rim)
+                if wet > 0.0:
+                    shine += wet * 1.6 * smooth(0.988, 0.996, e) + 0.12 * e8 * e8 * e8 * e8 * e8
+                shine *= free * min(c * 4, 1.0)
+                hr += shine * light_colours[k, 0]
+                hg += shine * light_colours[k, 1]
+                hb += shine * light_colours[k, 2]
+        out[at, 0] = _curve((r * lr + hr) * exposure)
+        out[at, 1] = _curve((g * lg + hg) * exposure)
+        out[at, 2] = _curve((b * lb + hb) * exposure)
 
 
-@nb.njit(cache=True, nogil=True, fastmath=True)
-def lashes(out, near, front, w1, w2, lash_near, attributes, triangles, centre, colours, amounts):  # type: ignore[no-untyped-def]
-    """Blend lash strands over the picture: thin hairs that thin out towards their tips."""
-    height, width = front.shape
-    for py in range(height):
-        for px in range(width):
-            t = front[py, px]
-            if t < 0 or lash_near[py, px] < near[py, px]:
-                continue
-            b1, b2 = w1[py, px], w2[py, px]
-            b0 = 1 - b1 - b2
-            i0, i1, i2 = triangles[t, 0], triangles[t, 1], triangles[t, 2]
-            x = b0 * attributes[i0, 0] + b1 * attributes[i1, 0] + b2 * attributes[i2, 0]
-            y = b0 * attributes[i0, 1] + b1 * attributes[i1, 1] + b2 * attributes[i2, 1]
-            z = b0 * attributes[i0, 2] + b1 * attributes[i1, 2] + b2 * attributes[i2, 2]
-            dx, dy, dz = abs(x) - centre[0], y - centre[1], z - centre[2]
-            way = smooth(0.145, 0.235, math.sqrt(dx * dx + dy * dy + dz * dz))
-            strand = 0.5 + 0.5 * math.sin(math.atan2(dx, dz) * 95.0 + 2 * math.sin(way * 5))
-            upper = dy > 0.0
-            full = smooth(0.05 + 0.85 * way, 0.30 + 0.85 * way, strand) if way > 0.25 else 1.0
-            alpha = (
-                full * (1 - way) * ((0.3 + amounts[look.LASH_AMOUNT]) if upper else 0.35 * amounts[look.LASH_AMOUNT])
-            )
-            alpha = min(alpha, 1.0)
+@kernel
+def lashes(out, front, at, place, colours, amounts, background, factor):  # type: ignore[no-untyped-def]
+    """Blend lash strands over the samples ``at``: thin hairs that thin out towards their tips."""
+    wide = front.shape[1]
+    red, green, blue = _curve(colours[look.LASH, 0]), _curve(colours[look.LASH, 1]), _curve(colours[look.LASH, 2])
+    for n in range(len(at)):
+        y, x = at[n] // wide, at[n] % wide
+        dx, dy, dz = place[n, 0], place[n, 1], place[n, 2]
+        way = smooth(0.145, 0.235, math.sqrt(dx * dx + dy * dy + dz * dz))
+        strand = 0.5 + 0.5 * math.sin(math.atan2(dx, dz) * 95.0 + 2 * math.sin(way * 5))
+        full = smooth(0.05 + 0.85 * way, 0.30 + 0.85 * way, strand) if way > 0.25 else 1.0
+        upper = dy > 0.0
+        alpha = full * (1 - way) * ((0.3 + amounts[look.LASH_AMOUNT]) if upper else 0.35 * amounts[look.LASH_AMOUNT])
+        alpha = min(alpha, 1.0)
+        if front[y, x] == raster.NOTHING:
+            front[y, x] = LASH_ONLY
             for k in range(3):
-                out[py, px, k] += (_curve(colours[look.LASH, k]) - out[py, px, k]) * alpha
+                out[at[n], k] = background[y // factor, x // factor, k]
+        out[at[n], 0] += (red - out[at[n], 0]) * alpha
+        out[at[n], 1] += (green - out[at[n], 1]) * alpha
+        out[at[n], 2] += (blue - out[at[n], 2]) * alpha
 
 
 def draw(
@@ -264,35 +256,35 @@ def draw(
     Returns:
         uint8[size, size, 3].
     """
-    view = camera.enlarged(supersample)
-    full = size * supersample
     scene = scene or lights(shot)
-    attributes = mesh.attributes
-    screen = view.screen(attributes[:, 6:9])
-    is_lash = mesh.part == LASHES
-    solid = mesh.triangles[~is_lash]
-    front, w1, w2, near = raster.visibility(screen, solid, mesh.two_sided[~is_lash], full, full)
-    out = np.ascontiguousarray(np.repeat(np.repeat(background(shot, size), supersample, 0), supersample, 1))
-    _shade(out, front, w1, w2, mesh, ~is_lash, centres, coefficients, view, paint_of, scene)
-    hairs = mesh.triangles[is_lash]
-    lash_front, l1, l2, lash_near = raster.visibility(screen, hairs, np.ones(len(hairs), bool), full, full)
-    centre = rigs.rig().lash_centre
+    view = see(mesh, camera, size, supersample)
+    behind = background(shot, size)
+    lashed = np.zeros((size, size), bool)
+    lashed[view.lash_at // (size * supersample) // supersample, view.lash_at % (size * supersample) // supersample] = (
+        True
+    )
+    out = np.empty((view.front.size, 3), np.float32)
+    samples, even = first_samples(view.front, view.near, view.part, lashed, supersample, np.float32(camera.focal))
+    arguments = _arguments(view, mesh, paint_of, centres, coefficients, scene)
+    shade(out, samples, *arguments)
+    shade(out, more_samples(out, even, supersample), *arguments)
     colours, amounts = paint_of.colours, paint_of.amounts
-    lashes(out, near * 0.995, lash_front, l1, l2, lash_near, attributes, hairs, centre, colours, amounts)
-    return sensor(raster.downsample(out, supersample), shot)
+    lashes(out, view.front, view.lash_at, view.lash_from, colours, amounts, behind, supersample)
+    return sensor(resolve(out, view.front, even, behind, supersample), shot)
 
 
-def _shade(out, front, w1, w2, mesh, chosen, centres, coefficients, view, paint_of, scene: Lights) -> None:  # type: ignore[no-untyped-def]
-    directions = (scene.directions @ view.turn).astype(np.float32)
-    right, over = raster.across(directions[0])
-    shadow = raster.shadow_map(mesh.attributes[:, 6:9], mesh.triangles, mesh.casts, right, over, directions[0],
-                               SHADOW_SIZE, SHADOW_EXTENT)  # fmt: skip
+def _arguments(
+    view: View, mesh: Mesh, paint_of: Appearance, centres: np.ndarray, coefficients: np.ndarray, scene: Lights
+) -> tuple[object, ...]:
+    """What ``shade`` reads, in its order, after the samples."""
+    turn = view.camera.turn
+    directions = (scene.directions @ turn).astype(np.float32)
+    shadow = shadow_of(mesh, directions[0], SHADOW_SIZE)
     heights = height_map(coefficients, paint_of.folds, paint_of.resting)
-    camera_place = (np.array([0, 0, view.distance], np.float32) @ view.turn).astype(np.float32)
-    turns = rigs.rig().eye_turns(coefficients)
-    shade(
-        out, front, w1, w2, mesh.attributes, mesh.triangles[chosen], mesh.part[chosen], turns, centres,
-        heights, VOLUME, paint_of.colours, paint_of.amounts, directions, scene.colours, scene.sky,
-        scene.ground, view.turn[1].copy(), camera_place, shadow, right, over, np.float32(scene.soft),
-        np.float32(scene.exposure),
+    camera_place = (np.array([0, 0, view.camera.distance], np.float32) @ turn).astype(np.float32)
+    return (
+        view.front, view.w1, view.w2, mesh.attributes, view.triangles, view.part, rigs.rig().eye_turns(coefficients),
+        centres, heights, VOLUME, paint_of.colours, paint_of.amounts, directions, scene.colours, scene.sky,
+        scene.ground, turn[1].copy(), camera_place, shadow.depth, shadow.bounds, shadow.right, shadow.up,
+        np.float32(scene.soft), np.float32(scene.exposure),
     )  # fmt: skip

@@ -1,18 +1,23 @@
 """A small z-buffer rasteriser: triangles to a visibility buffer, and a shadow map.
 
-It answers one question a pixel: which triangle is in front, and where on it. Looks then shade each visible pixel
-once, reading what they need from the triangle's three corners. Nothing but numba is needed.
+It answers one question a sample: which triangle is in front, and where on it. Looks then shade what is visible only,
+reading what they need from the triangle's three corners. Nothing but numba is needed. Inner loops run over a row
+without branches in float32, which is what lets the compiler do many samples at once.
 """
 
 from __future__ import annotations
 
-import numba as nb
 import numpy as np
 
+from semanticface.face.compiled import kernel
+
 NOTHING = -1
+FAR = np.float32(-1e9)
+"""Depth in a shadow map where nothing throws a shadow."""
+_HALF, _ZERO, _ONE = np.float32(0.5), np.float32(0), np.float32(1)
 
 
-@nb.njit(cache=True, nogil=True, fastmath=True)
+@kernel
 def visibility(screen, triangles, two_sided, width, height):  # type: ignore[no-untyped-def]
     """Draw triangles into a visibility buffer.
 
@@ -24,12 +29,12 @@ def visibility(screen, triangles, two_sided, width, height):  # type: ignore[no-
 
     Returns:
         (triangle int32[H, W] or ``NOTHING``, weight of corner 1 float32[H, W], of corner 2 float32[H, W],
-        1 / depth float32[H, W]); the weights are perspective-correct.
+        1 / depth float32[H, W]); the weights are perspective-correct, and arbitrary where there is nothing.
     """
     front = np.full((height, width), NOTHING, np.int32)
     near = np.zeros((height, width), np.float32)
-    w1 = np.zeros((height, width), np.float32)
-    w2 = np.zeros((height, width), np.float32)
+    w1 = np.empty((height, width), np.float32)
+    w2 = np.empty((height, width), np.float32)
     for t in range(len(triangles)):
         a, b, c = triangles[t, 0], triangles[t, 1], triangles[t, 2]
         ax, ay, az = screen[a, 0], screen[a, 1], screen[a, 2]
@@ -44,62 +49,90 @@ def visibility(screen, triangles, two_sided, width, height):  # type: ignore[no-
         y1 = min(int(np.floor(max(ay, by, cy) - 0.5)), height - 1)
         if x0 > x1 or y0 > y1:
             continue
-        scale = 1.0 / area
+        scale = _ONE / area
         ubx, uby = (cy - ay) * -scale, (cx - ax) * scale
         ucx, ucy = (by - ay) * scale, (bx - ax) * -scale
+        dx, dbz, dcz = np.float32(x0) + _HALF - ax, bz - az, cz - az
         for y in range(y0, y1 + 1):
-            dy = y + 0.5 - ay
-            for x in range(x0, x1 + 1):
-                dx = x + 0.5 - ax
-                u = ubx * dx + uby * dy
-                if u < 0.0:
-                    continue
-                v = ucx * dx + ucy * dy
-                if v < 0.0 or u + v > 1.0:
-                    continue
-                z = az + u * (bz - az) + v * (cz - az)
-                if z > near[y, x]:
-                    near[y, x] = z
-                    front[y, x] = t
-                    w1[y, x] = u * bz / z
-                    w2[y, x] = v * cz / z
+            dy = np.float32(y) + _HALF - ay
+            u0, v0 = ubx * dx + uby * dy, ucx * dx + ucy * dy
+            row_front, row_near = front[y, x0 : x1 + 1], near[y, x0 : x1 + 1]
+            row_w1, row_w2 = w1[y, x0 : x1 + 1], w2[y, x0 : x1 + 1]
+            for x in range(x1 + 1 - x0):
+                step = np.float32(np.int32(x))
+                u, v = u0 + ubx * step, v0 + ucx * step
+                z = az + u * dbz + v * dcz
+                if (u >= _ZERO) & (v >= _ZERO) & (u + v <= _ONE) & (z > row_near[x]):
+                    row_near[x] = z
+                    row_front[x] = t
+                    row_w1[x] = u * bz / z
+                    row_w2[x] = v * cz / z
     return front, w1, w2, near
 
 
-@nb.njit(cache=True, nogil=True, fastmath=True)
+@kernel
 def shadow_map(points, triangles, casts, right, up, light, size, extent):  # type: ignore[no-untyped-def]
-    """Depth towards a distant light, float32[size, size]: the largest ``p . light`` over each texel (-1e9: nothing).
+    """Depth towards a distant light, float32[size, size]: the largest ``p . light`` over each texel, or ``FAR``.
 
     Texel x and y are ``(p . right, p . up) / extent`` mapped from [-1, 1] to the map.
     """
-    out = np.full((size, size), np.float32(-1e9))
-    half = size / 2
+    out = np.full((size, size), FAR)
+    half, shrink = np.float32(size / 2), np.float32(size / 2 / extent)
     flat = np.empty((len(points), 3), np.float32)
     for i in range(len(points)):
-        p = points[i]
-        flat[i, 0] = ((p[0] * right[0] + p[1] * right[1] + p[2] * right[2]) / extent + 1) * half
-        flat[i, 1] = ((p[0] * up[0] + p[1] * up[1] + p[2] * up[2]) / extent + 1) * half
-        flat[i, 2] = p[0] * light[0] + p[1] * light[1] + p[2] * light[2]
+        x, y, z = points[i, 0], points[i, 1], points[i, 2]
+        flat[i, 0] = (x * right[0] + y * right[1] + z * right[2]) * shrink + half
+        flat[i, 1] = (x * up[0] + y * up[1] + z * up[2]) * shrink + half
+        flat[i, 2] = x * light[0] + y * light[1] + z * light[2]
     for t in range(len(triangles)):
         if not casts[t]:
             continue
-        a, b, c = flat[triangles[t, 0]], flat[triangles[t, 1]], flat[triangles[t, 2]]
-        area = (c[0] - a[0]) * (b[1] - a[1]) - (b[0] - a[0]) * (c[1] - a[1])
-        if area == 0.0:
+        a, b, c = triangles[t, 0], triangles[t, 1], triangles[t, 2]
+        ax, ay, az = flat[a, 0], flat[a, 1], flat[a, 2]
+        bx, by, bz = flat[b, 0], flat[b, 1], flat[b, 2]
+        cx, cy, cz = flat[c, 0], flat[c, 1], flat[c, 2]
+        area = (cx - ax) * (by - ay) - (bx - ax) * (cy - ay)
+        x0 = max(int(np.ceil(min(ax, bx, cx) - 0.5)), 0)
+        x1 = min(int(np.floor(max(ax, bx, cx) - 0.5)), size - 1)
+        y0 = max(int(np.ceil(min(ay, by, cy) - 0.5)), 0)
+        y1 = min(int(np.floor(max(ay, by, cy) - 0.5)), size - 1)
+        if area == 0.0 or x0 > x1 or y0 > y1:
             continue
-        x0 = max(int(np.ceil(min(a[0], b[0], c[0]) - 0.5)), 0)
-        x1 = min(int(np.floor(max(a[0], b[0], c[0]) - 0.5)), size - 1)
-        y0 = max(int(np.ceil(min(a[1], b[1], c[1]) - 0.5)), 0)
-        y1 = min(int(np.floor(max(a[1], b[1], c[1]) - 0.5)), size - 1)
+        scale = _ONE / area
+        ubx, uby = (cy - ay) * -scale, (cx - ax) * scale
+        ucx, ucy = (by - ay) * scale, (bx - ax) * -scale
+        dx = np.float32(x0) + _HALF - ax
         for y in range(y0, y1 + 1):
-            for x in range(x0, x1 + 1):
-                dx, dy = x + 0.5 - a[0], y + 0.5 - a[1]
-                u = ((c[0] - a[0]) * dy - (c[1] - a[1]) * dx) / area
-                v = ((b[1] - a[1]) * dx - (b[0] - a[0]) * dy) / area
-                if u < 0.0 or v < 0.0 or u + v > 1.0:
-                    continue
-                z = a[2] + u * (b[2] - a[2]) + v * (c[2] - a[2])
-                out[y, x] = max(out[y, x], z)
+            dy = np.float32(y) + _HALF - ay
+            u0, v0 = ubx * dx + uby * dy, ucx * dx + ucy * dy
+            row = out[y, x0 : x1 + 1]
+            for x in range(x1 + 1 - x0):
+                step = np.float32(np.int32(x))
+                u, v = u0 + ubx * step, v0 + ucx * step
+                z = az + u * (bz - az) + v * (cz - az)
+                if (u >= _ZERO) & (v >= _ZERO) & (u + v <= _ONE) & (z > row[x]):
+                    row[x] = z
+    return out
+
+
+@kernel
+def shadow_bounds(shadow):  # type: ignore[no-untyped-def]
+    """Lowest and highest depth among the 4 x 4 texels that ``lit`` reads for a texel, float32[size, size, 2].
+
+    Most points are clearly before or behind everything near them; the bounds say so without sixteen comparisons.
+    Texels too near the border for ``lit`` stay unset.
+    """
+    size = shadow.shape[0]
+    low, high = np.empty_like(shadow), np.empty_like(shadow)
+    for y in range(size):
+        for x in range(1, size - 2):
+            a, b, c, d = shadow[y, x - 1], shadow[y, x], shadow[y, x + 1], shadow[y, x + 2]
+            low[y, x], high[y, x] = min(a, b, c, d), max(a, b, c, d)
+    out = np.empty((size, size, 2), np.float32)
+    for y in range(1, size - 2):
+        for x in range(1, size - 2):
+            out[y, x, 0] = min(low[y - 1, x], low[y, x], low[y + 1, x], low[y + 2, x])
+            out[y, x, 1] = max(high[y - 1, x], high[y, x], high[y + 1, x], high[y + 2, x])
     return out
 
 
@@ -111,8 +144,8 @@ def across(direction: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return right, np.cross(direction, right).astype(np.float32)
 
 
-@nb.njit(cache=True, nogil=True, fastmath=True)
-def lit(shadow, x, y, z, right, up, light, extent, bias):  # type: ignore[no-untyped-def]
+@kernel
+def lit(shadow, bounds, x, y, z, right, up, light, extent, bias):  # type: ignore[no-untyped-def]
     """Share of the light that reaches a point, 0 to 1: 3 x 3 bilinear taps of a ``shadow_map``."""
     size = shadow.shape[0]
     half = size / 2
@@ -120,8 +153,10 @@ def lit(shadow, x, y, z, right, up, light, extent, bias):  # type: ignore[no-unt
     v = ((x * up[0] + y * up[1] + z * up[2]) / extent + 1) * half - 0.5
     depth = x * light[0] + y * light[1] + z * light[2] + bias
     x0, y0 = int(np.floor(u)), int(np.floor(v))
-    if x0 < 1 or y0 < 1 or x0 + 2 >= size or y0 + 2 >= size:
+    if x0 < 1 or y0 < 1 or x0 + 2 >= size or y0 + 2 >= size or bounds[y0, x0, 1] <= depth:
         return 1.0
+    if bounds[y0, x0, 0] > depth:
+        return 0.0
     fx, fy = u - x0, v - y0
     total = 0.0
     for j in range(-1, 3):
@@ -133,7 +168,19 @@ def lit(shadow, x, y, z, right, up, light, extent, bias):  # type: ignore[no-unt
     return total / 9.0
 
 
-@nb.njit(cache=True, nogil=True, fastmath=True)
+@kernel
+def enlarge(picture, factor):  # type: ignore[no-untyped-def]
+    """Every pixel as a block of ``factor`` x ``factor`` samples, float32[H * factor, W * factor, 3]."""
+    height, width = picture.shape[0] * factor, picture.shape[1] * factor
+    out = np.empty((height, width, 3), np.float32)
+    for y in range(height):
+        for x in range(width):
+            for c in range(3):
+                out[y, x, c] = picture[y // factor, x // factor, c]
+    return out
+
+
+@kernel
 def downsample(picture, factor):  # type: ignore[no-untyped-def]
     """Mean of ``factor`` x ``factor`` blocks, float32[H / factor, W / factor, 3]."""
     if factor == 1:

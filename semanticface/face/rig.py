@@ -17,6 +17,7 @@ import numba as nb
 import numpy as np
 
 from semanticface import arkit
+from semanticface.face.compiled import kernel
 
 SKIN, EYE_LEFT, EYE_RIGHT, UPPER_TEETH, LOWER_TEETH, TONGUE, LASHES = range(7)
 
@@ -61,7 +62,7 @@ class Identity:
     ancestry: tuple[float, float, float]
 
 
-@nb.njit(cache=True, nogil=True, fastmath=True)
+@kernel
 def _add(out, weights, offsets, rows, deltas):  # type: ignore[no-untyped-def]
     for t in range(len(weights)):
         w = weights[t]
@@ -74,7 +75,7 @@ def _add(out, weights, offsets, rows, deltas):  # type: ignore[no-untyped-def]
             out[i, 2] += w * deltas[k, 2]
 
 
-@nb.njit(cache=True, nogil=True, fastmath=True)
+@kernel
 def _clear_eyes(out, lids, centres, radii):  # type: ignore[no-untyped-def]
     """Push lid vertices out of the eyeballs: identities and expressions are blended without knowing them."""
     for side in range(2):
@@ -88,7 +89,7 @@ def _clear_eyes(out, lids, centres, radii):  # type: ignore[no-untyped-def]
                 out[i, 0], out[i, 1], out[i, 2] = cx + dx * s, cy + dy * s, cz + dz * s
 
 
-@nb.njit(cache=True, nogil=True, fastmath=True)
+@kernel
 def normals(vertices, triangles):  # type: ignore[no-untyped-def]
     """Area-weighted unit vertex normals, float32[V, 3]."""
     out = np.zeros_like(vertices)

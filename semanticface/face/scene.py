@@ -5,9 +5,10 @@ from __future__ import annotations
 import io
 from dataclasses import dataclass
 
-import numba as nb
 import numpy as np
 from PIL import Image, ImageDraw, ImageFilter
+
+from semanticface.face.compiled import kernel
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -117,7 +118,7 @@ def background(shot: int | None, size: int) -> np.ndarray:
     return np.asarray(picture, np.float32) / 255
 
 
-@nb.njit(cache=True, nogil=True, fastmath=True)
+@kernel
 def blur(picture, weight):  # type: ignore[no-untyped-def]
     """Three-tap blur both ways; ``weight`` (0 to 1/3) goes to each neighbour."""
     height, width = picture.shape[0], picture.shape[1]

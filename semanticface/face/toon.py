@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-import numba as nb
 import numpy as np
 
 from semanticface.face import appearance as look
@@ -13,19 +12,21 @@ from semanticface.face import paint, raster
 from semanticface.face import rig as rigs
 from semanticface.face.appearance import Appearance, appearance, linear
 from semanticface.face.camera import Camera
+from semanticface.face.compiled import kernel
 from semanticface.face.creases import height_map
 from semanticface.face.mesh import CLOTH, HAIR, N_ATTRIBUTES, Mesh
 from semanticface.face.noise import VOLUME, noise, smooth
 from semanticface.face.photo import crease
-from semanticface.face.rig import EYE_RIGHT, LASHES, LOWER_TEETH, SKIN, TONGUE, UPPER_TEETH, Identity
+from semanticface.face.rig import EYE_RIGHT, LOWER_TEETH, SKIN, TONGUE, UPPER_TEETH, Identity
 from semanticface.face.scene import background, blur, lights
+from semanticface.face.view import SHADOW_EXTENT, see, shadow_of
 from semanticface.face.warp import Bend, bend
 
 # Skins no human has; greens, teals and purples are left to the imp.
 _FANCY = np.array(
     [(255, 196, 206), (158, 196, 240), (250, 222, 120), (196, 200, 210), (255, 170, 120), (236, 236, 240)], float
 )
-EXTENT = 3.2
+SHADOW_SIZE, SHADOW_BIAS = 128, 0.05
 INK_GROUPS = np.array([1, 2, 2, 3, 3, 4, 1, 5, 6], np.uint8)
 """Ink runs where two neighbouring pixels' parts lie in different groups."""
 
@@ -107,21 +108,21 @@ def style_of(subject: int | None, who: Identity) -> ToonStyle:
     )  # fmt: skip
 
 
-@nb.njit(cache=True, nogil=True, fastmath=True)
+@kernel
 def _srgb(x):  # type: ignore[no-untyped-def]
     x = min(max(x, 0.0), 1.0)
     return 12.92 * x if x <= 0.0031308 else 1.055 * x ** (1 / 2.4) - 0.055
 
 
-@nb.njit(cache=True, nogil=True, fastmath=True, inline="always")
+@kernel
 def _mix(r, g, b, other, k):  # type: ignore[no-untyped-def]
     return r + (other[0] - r) * k, g + (other[1] - g) * k, b + (other[2] - b) * k
 
 
-@nb.njit(cache=True, nogil=True, fastmath=True)
+@kernel
 def cel(  # type: ignore[no-untyped-def]
     out, group, front, w1, w2, attributes, triangles, part, groups, turns, centres, heights, table, colours, amounts,
-    light, tint, bands, shadow_colour, ink, lips_drawn, folds, gleam, shadow, right, over,
+    light, tint, bands, shadow_colour, ink, lips_drawn, folds, gleam, shadow, bounds, right, over,
 ):  # fmt: skip
     """Fill ``out`` (float32[H, W, 3] sRGB, the background so far) and ``group`` with the toon's flat paint."""
     height, width = front.shape
@@ -225,7 +226,16 @@ def cel(  # type: ignore[no-untyped-def]
                 c = (nx * light[0] + ny * light[1] + nz * light[2]) * inv
                 if kind != HAIR:
                     free = raster.lit(
-                        shadow, qx + 0.03 * s[3], qy + 0.03 * s[4], qz + 0.03 * s[5], right, over, light, EXTENT, 0.05
+                        shadow,
+                        bounds,
+                        qx + 0.03 * s[3],
+                        qy + 0.03 * s[4],
+                        qz + 0.03 * s[5],
+                        right,
+                        over,
+                        light,
+                        SHADOW_EXTENT,
+                        SHADOW_BIAS,
                     )
                     c = min(c, free * 3.0 - 1.2)
                 soft = bands[2]
@@ -245,7 +255,7 @@ def cel(  # type: ignore[no-untyped-def]
             out[py, px, 2] = _srgb(b) * (1 - line) + ink[2] * line
 
 
-@nb.njit(cache=True, nogil=True, fastmath=True)
+@kernel
 def outline(out, group, near, reach, jump, ink):  # type: ignore[no-untyped-def]
     """Ink every pixel that lies within ``reach`` of another group, or of a step in depth of ``jump`` decimetres."""
     height, width = group.shape
@@ -267,27 +277,16 @@ def outline(out, group, near, reach, jump, ink):  # type: ignore[no-untyped-def]
                     out[y, x, c] = ink[c]
 
 
-@nb.njit(cache=True, nogil=True, fastmath=True)
-def lash_ink(out, near, front, w1, w2, lash_near, attributes, triangles, centre, ink, amount):  # type: ignore[no-untyped-def]
-    """Upper lashes as one solid shape, lower ones as a hint."""
-    height, width = front.shape
-    for py in range(height):
-        for px in range(width):
-            t = front[py, px]
-            if t < 0 or lash_near[py, px] < near[py, px]:
-                continue
-            b1, b2 = w1[py, px], w2[py, px]
-            b0 = 1 - b1 - b2
-            i0, i1, i2 = triangles[t, 0], triangles[t, 1], triangles[t, 2]
-            x = b0 * attributes[i0, 0] + b1 * attributes[i1, 0] + b2 * attributes[i2, 0]
-            y = b0 * attributes[i0, 1] + b1 * attributes[i1, 1] + b2 * attributes[i2, 1]
-            z = b0 * attributes[i0, 2] + b1 * attributes[i1, 2] + b2 * attributes[i2, 2]
-            dx, dy, dz = abs(x) - centre[0], y - centre[1], z - centre[2]
-            way = smooth(0.145, 0.235, math.sqrt(dx * dx + dy * dy + dz * dz))
-            limit = (0.25 + 0.6 * amount * smooth(-0.1, 0.12, dx)) if dy > 0.0 else 0.05
-            alpha = smooth(limit + 0.1, limit, way)
-            for c in range(3):
-                out[py, px, c] += (ink[c] - out[py, px, c]) * alpha
+@kernel
+def lash_ink(out, at, place, ink, amount):  # type: ignore[no-untyped-def]
+    """Upper lashes as one solid shape, lower ones as a hint, over the samples ``at`` (flat indices) of ``out``."""
+    for n in range(len(at)):
+        dx, dy, dz = place[n, 0], place[n, 1], place[n, 2]
+        way = smooth(0.145, 0.235, math.sqrt(dx * dx + dy * dy + dz * dz))
+        limit = (0.25 + 0.6 * amount * smooth(-0.1, 0.12, dx)) if dy > 0.0 else 0.05
+        alpha = smooth(limit + 0.1, limit, way)
+        for c in range(3):
+            out[at[n], c] += (ink[c] - out[at[n], c]) * alpha
 
 
 def draw(
@@ -302,35 +301,28 @@ def draw(
     supersample: int,
 ) -> np.ndarray:
     """Draw a bent mesh as a cartoon; arguments as in ``photo.draw``; uint8[size, size, 3]."""
-    view, full = camera.enlarged(supersample), size * supersample
+    full = size * supersample
     scene = lights(shot)
-    solid = mesh.part != LASHES
-    triangles = mesh.triangles[solid]
-    screen = view.screen(mesh.attributes[:, 6:9])
-    front, w1, w2, near = raster.visibility(screen, triangles, mesh.two_sided[solid], full, full)
-    out = np.ascontiguousarray(np.repeat(np.repeat(background(shot, size), supersample, 0), supersample, 1))
+    view = see(mesh, camera, size, supersample)
+    out = raster.enlarge(background(shot, size), supersample)
     group = np.zeros((full, full), np.uint8)
-    light = (scene.directions[0] @ view.turn).astype(np.float32)
-    right, over = raster.across(light)
-    shadow = raster.shadow_map(mesh.attributes[:, 6:9], mesh.triangles, mesh.casts, right, over, light, 128, EXTENT)
+    shadow = shadow_of(mesh, scene.directions[0] @ view.camera.turn, SHADOW_SIZE)
     tint = scene.colours[look.SKIN] / scene.colours[look.SKIN].mean()
     tint = (1 + 0.5 * (tint - 1)) * np.clip(scene.exposure * 0.9, 0.7, 1.1)
     paint_of = style.paint
     heights = height_map(coefficients, paint_of.folds, paint_of.resting)
     cel(
-        out, group, front, w1, w2, mesh.attributes, triangles, mesh.part[solid], INK_GROUPS,
+        out, group, view.front, view.w1, view.w2, mesh.attributes, view.triangles, view.part, INK_GROUPS,
         rigs.rig().eye_turns(coefficients), style.bend(who.eye_centres), heights, VOLUME, paint_of.colours,
-        paint_of.amounts, light, tint.astype(np.float32), style.bands, style.shadow, style.ink, np.float32(style.lips),
-        np.float32(style.folds), np.float32(style.gleam), shadow, right, over,
+        paint_of.amounts, shadow.light, tint.astype(np.float32), style.bands, style.shadow, style.ink,
+        np.float32(style.lips), np.float32(style.folds), np.float32(style.gleam), shadow.depth, shadow.bounds,
+        shadow.right, shadow.up,
     )  # fmt: skip
     if style.width > 0:
         reach = max(1, round(style.width * full / 448))
-        outline(out, group, near, reach, np.float32(0.16), style.ink)
-    hairs = mesh.triangles[~solid]
-    lash, l1, l2, lash_near = raster.visibility(screen, hairs, np.ones(len(hairs), bool), full, full)
+        outline(out, group, view.near, reach, np.float32(0.16), style.ink)
     amount = np.float32(paint_of.amounts[look.LASH_AMOUNT])
-    centre = rigs.rig().lash_centre
-    lash_ink(out, near * 0.995, lash, l1, l2, lash_near, mesh.attributes, hairs, centre, style.ink, amount)
+    lash_ink(out.reshape(-1, 3), view.lash_at, view.lash_from, style.ink, amount)
     out = raster.downsample(out, supersample)
     if supersample == 1:
         out = blur(out, np.float32(0.12))

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import numba as nb
 import numpy as np
 
+from semanticface.face.compiled import kernel
 from semanticface.face.rig import Identity, rig
 
 
@@ -38,7 +38,7 @@ class Bend:
         return _bend(p, self.centres, self.reaches, self.growths, self.widths, np.float32(self.stretch))
 
 
-@nb.njit(cache=True, nogil=True, fastmath=True)
+@kernel
 def _bend(points, centres, reaches, growths, widths, stretch):  # type: ignore[no-untyped-def]
     out = np.empty_like(points)
     for i in range(len(points)):
