@@ -16,7 +16,7 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from semanticface import __version__, tables
+from semanticface import __version__, tables, take_command
 from semanticface.errors import AnswerError, SemanticFaceError
 from semanticface.tables import Answered, Outcome
 
@@ -63,6 +63,7 @@ def _parser() -> argparse.ArgumentParser:
         epilog=_examples(
             "semanticface predict face.jpg",
             "semanticface predict photos/ --out faces.jsonl --report faces.html",
+            "semanticface predict take.mp4 --out take.csv",
             "semanticface describe take.csv",
             "semanticface render faces.jsonl --out frames/",
         ),
@@ -101,18 +102,19 @@ def _add_predict(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
     parser = _command(
         commands,
         "predict",
-        "picture of a face in, 52 coefficients and their explanation out",
+        "picture or video of a face in, 52 coefficients and their explanation out",
         "Reads PNG, JPEG and WebP; a folder stands for the pictures in it, sorted by name. The face is found and\n"
         "cropped first; with several faces the most certain one is taken. Everything runs on this machine.\n\n"
         "The JSONL has one object a picture, in order: image, status (ok, or a short code with a reason beside it),\n"
         "coefficients (by action name), analysis. The CSV has image and the 52 actions; a failed picture keeps its\n"
-        "row, with empty cells, and its reason goes to standard error.",
+        "row, with empty cells, and its reason goes to standard error.\n\n" + take_command.ABOUT,
         "semanticface predict face.jpg",
         "semanticface predict photos/ --out faces.csv",
         "semanticface predict frame.png --box 120,80,360,320 --report face.html",
         "semanticface predict crops/ --no-crop --model outputs/my-adapter --out faces.jsonl",
+        *take_command.EXAMPLES,
     )
-    parser.add_argument("pictures", nargs="+", metavar="PICTURE", help="picture file, or folder of pictures")
+    parser.add_argument("pictures", nargs="+", metavar="PICTURE", help="picture, folder of pictures, or one video")
     parser.add_argument(
         "--model", default="nano", help='"nano" (ships with the package), a folder or a hub id (default: %(default)s)'
     )
@@ -132,6 +134,7 @@ def _add_predict(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
     parser.add_argument("--seed", type=_seed, default=0, help="makes sampling repeatable (default: %(default)s)")
     parser.add_argument("--device", help="cpu, cuda, cuda:1, mps (default: the best there is)")
     parser.add_argument("--no-emotion", action="store_true", help=_NO_EMOTION_HELP)
+    take_command.add_options(parser)
     parser.set_defaults(run=_predict)
 
 
@@ -232,6 +235,9 @@ def _temperature(text: str) -> float:
 
 
 def _predict(options: argparse.Namespace) -> int:
+    if take_command.is_take(options):
+        return take_command.run(options)
+
     from tqdm import tqdm
 
     from semanticface.picture import expand

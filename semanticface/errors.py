@@ -45,3 +45,7 @@ class ModelError(SemanticFaceError):
 
 class DatasetError(SemanticFaceError):
     """A dataset folder that is missing, incomplete or of another form."""
+
+
+class VideoError(SemanticFaceError):
+    """A video that cannot be used."""

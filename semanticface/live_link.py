@@ -9,13 +9,15 @@ form ``<Slate>_<Take>_<Subject>.csv``. So a frame without an answer has no row h
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import os
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from semanticface import arkit
 from semanticface.errors import TableError
+from semanticface.files import atomic_open
 from semanticface.lines import number, short
 
 HEADER = ",".join(arkit.LIVE_LINK_COLUMNS)
@@ -64,3 +66,14 @@ def format_row(row: LiveLinkRow) -> str:
     """Write a row as its line of CSV, without the line's end: ten decimals, as the app has them."""
     values = np.concatenate([row.coefficients, row.pose]).tolist()
     return ",".join([row.timecode, str(N_VALUES), *(f"{value:.10f}" for value in values)])
+
+
+def write(path: str | os.PathLike[str], rows: Iterable[LiveLinkRow]) -> None:
+    """Write a take; the file appears only when it is complete.
+
+    Raises:
+        SemanticFaceError: the system refuses to write.
+    """
+    with atomic_open(path, newline="") as file:
+        file.write(HEADER + "\n")
+        file.writelines(format_row(row) + "\n" for row in rows)
