@@ -27,7 +27,9 @@ from semanticface.collate import Collator, Example, split_targets, token_losses
 from semanticface.errors import ConfigError, SemanticFaceError
 from semanticface.files import atomic_open
 from semanticface.layout import IGNORED, lay_out
+from semanticface.loss import guess, weighted_loss
 from semanticface.model import Bundle
+from semanticface.packing import pack, packed
 from semanticface.recipe import RECIPE_NAME, check_range
 
 SETTINGS_NAME = "settings.json"
@@ -89,10 +91,15 @@ class TrainSettings:
 
 
 class FaceTrainer(Trainer):
-    """``Trainer`` with the weighted loss, and figures on held-out rows that no batching rounds."""
+    """``Trainer`` with the weighted loss, and figures on held-out rows that no batching rounds.
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
+    Args:
+        head: what scores the vocabulary of a model that ``packing.packed`` has changed; None for a model as it was.
+    """
+
+    def __init__(self, *args: Any, head: torch.nn.Linear | None, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
+        self.head = head
         # The loss below is already a share of the whole step's, whatever the model class accepts.
         self.model_accepts_loss_kwargs = True
 
@@ -106,10 +113,16 @@ class FaceTrainer(Trainer):
         self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> torch.Tensor:
         """Return this batch's share of the step's weighted mean cross-entropy."""
-        inputs, targets = split_targets(inputs)
-        losses = token_losses(model(**lay_out(model, inputs), use_cache=False).logits, targets["labels"])
+        if self.head is None:
+            inputs, targets = split_targets(inputs)
+            losses = token_losses(model(**lay_out(model, inputs), use_cache=False).logits, targets["labels"])
+            loss = (losses * targets["weights"]).sum()
+        else:
+            inputs, targets = pack(model, inputs)
+            hidden = model(**inputs, use_cache=False).logits[0]
+            loss = weighted_loss(hidden, self.head, targets["labels"], targets["weights"])
         # Gradients are averaged over the processes, each of which holds a part of the sum.
-        return (losses * targets["weights"]).sum() / num_items_in_batch * self.accelerator.num_processes
+        return loss / num_items_in_batch * self.accelerator.num_processes
 
     def evaluate(
         self, eval_dataset: Any = None, ignore_keys: Any = None, metric_key_prefix: str = "eval"
@@ -126,16 +139,14 @@ class FaceTrainer(Trainer):
         model.eval()
         totals = torch.zeros(7, dtype=torch.float64, device=self.args.device)
         for batch in loader:
-            inputs, targets = split_targets(self._prepare_inputs(batch))
             with torch.no_grad(), self.compute_loss_context_manager():
-                logits = model(**lay_out(model, inputs), use_cache=False).logits
-            weights, labels = targets["weights"].double(), targets["labels"]
-            guesses = logits.argmax(-1)
+                losses, guesses, targets = self._guess(model, self._prepare_inputs(batch))
+            weights = targets["weights"].double()
             sums = [
-                (token_losses(logits, labels).double() * weights).sum(),
+                (losses.double() * weights).sum(),
                 weights.sum(),
-                ((guesses == labels) & (labels != IGNORED)).sum(),
-                (labels != IGNORED).sum(),
+                (guesses == targets["labels"]).sum(),
+                len(guesses),
                 *self._number_error(guesses, targets),
             ]
             totals += torch.stack([torch.as_tensor(each, dtype=torch.float64, device=totals.device) for each in sums])
@@ -153,14 +164,26 @@ class FaceTrainer(Trainer):
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         return metrics
 
+    def _guess(self, model: Any, batch: Any) -> tuple[torch.Tensor, torch.Tensor, dict[str, torch.Tensor]]:
+        """Return loss and likeliest token at each place that counts, and the targets there, as ``pack`` gives them."""
+        if self.head is not None:
+            inputs, targets = pack(model, batch)
+            found = guess(model(**inputs, use_cache=False).logits[0], self.head, targets["labels"])
+            return found.losses, found.tokens, targets
+        inputs, targets = split_targets(batch)
+        logits = model(**lay_out(model, inputs), use_cache=False).logits
+        counts = (targets["labels"] != IGNORED) & (targets["weights"] > 0)
+        flat = {name: values[counts] for name, values in targets.items()} | {"owners": counts.nonzero()[:, 0]}
+        return token_losses(logits, targets["labels"])[counts], logits.argmax(-1)[counts], flat
+
     def _number_error(self, guesses: torch.Tensor, targets: dict[str, torch.Tensor]) -> tuple[float, int, int]:
         """Return the summed error over numbers whose guessed tokens spell one, how many do, and how many there are."""
         collator: Any = self.data_collator
-        rows, places = torch.nonzero(targets["numbers"] >= 0, as_tuple=True)
-        owners = torch.stack([rows, targets["numbers"][rows, places]])
+        digits = targets["numbers"] >= 0
+        owners = torch.stack([targets["owners"], targets["numbers"]])[:, digits]
         starts = (owners.diff(dim=1) != 0).any(0).nonzero().flatten().cpu() + 1
         spelled = [
-            collator.tokenizer.batch_decode([part.tolist() for part in ids[rows, places].cpu().tensor_split(starts)])
+            collator.tokenizer.batch_decode([part.tolist() for part in ids[digits].cpu().tensor_split(starts)])
             for ids in (guesses, targets["labels"])
         ]
         errors = [
@@ -341,15 +364,19 @@ def train(
         if arguments.process_index == 0:
             start = int(resumed.name.rpartition("-")[2]) if resumed else 0
             callbacks.append(TensorBoardCallback(SummaryWriter(str(folder / "logs"), purge_step=start + 1)))
-        trainer = FaceTrainer(
-            model=bundle.model,
-            args=arguments,
-            data_collator=collator,
-            train_dataset=train_rows(settings.steps * settings.batch * settings.accumulation * arguments.world_size),
-            eval_dataset=eval_rows,
-            callbacks=callbacks,
-        )
-        trainer.train(resume_from_checkpoint=str(resumed) if resumed else None)
+        with packed(bundle.model, bundle.tokenizer) as head:
+            trainer = FaceTrainer(
+                head=head,
+                model=bundle.model,
+                args=arguments,
+                data_collator=collator,
+                train_dataset=train_rows(
+                    settings.steps * settings.batch * settings.accumulation * arguments.world_size
+                ),
+                eval_dataset=eval_rows,
+                callbacks=callbacks,
+            )
+            trainer.train(resume_from_checkpoint=str(resumed) if resumed else None)
     except (OSError, RuntimeError, SafetensorError) as error:
         if _REFUSED.search(str(error)) is None:
             raise

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import json
 import math
@@ -178,6 +179,16 @@ def test_two_processes_of_four_are_one_of_eight(overrides):
     assert largest_difference(whole, whole.parent / "parts") < 2e-6
 
 
+@pytest.mark.parametrize("numbers", ["sequential", "parallel"])
+def test_a_model_that_cannot_be_packed_trains_alike(overrides, monkeypatch, numbers):
+    packed = run(overrides("train.warmup=0", f"numbers={numbers}", output="packed"))
+    monkeypatch.setattr("semanticface.training.packed", lambda model, tokenizer: contextlib.nullcontext())
+    padded = run(overrides("train.warmup=0", f"numbers={numbers}", output="padded"))
+    assert largest_difference(packed, padded) < 2e-6
+    one, other = (read_recipe(folder)["metrics"] for folder in (packed, padded))
+    assert one == pytest.approx(other, abs=1e-6)
+
+
 def test_checkpointed_activations_change_nothing_but_memory(overrides):
     plain = run(overrides("train.warmup=0", output="plain"))
     checkpointed = run(overrides("train.warmup=0", "train.gradient_checkpointing=true", output="checkpointed"))
@@ -323,6 +334,6 @@ def test_a_loss_that_is_no_number_stops_the_training(tmp_path):
 
 def test_a_gradient_is_looked_at_in_every_training(overrides, monkeypatch):
     """A layer cut off from the loss is noticed at the first step."""
-    monkeypatch.setattr("semanticface.training.token_losses", lambda logits, labels: logits.detach().sum(-1))
+    monkeypatch.setattr("semanticface.training.weighted_loss", lambda hidden, *rest: hidden.detach().sum())
     with pytest.raises((SemanticFaceError, RuntimeError), match="grad"):
         run(overrides())
