@@ -14,15 +14,37 @@ from semanticface.face.appearance import Appearance
 from semanticface.face.camera import Camera
 from semanticface.face.compiled import kernel
 from semanticface.face.creases import HEIGHT, STEP, WIDTH, X0, Y0, height_map
+from semanticface.face.light import (  # fmt: skip
+    BLOCK,
+    BLOCK_SIZE,
+    BLUE,
+    DIRECT,
+    GLOSS,
+    GREEN,
+    HAIRY,
+    NX,
+    NY,
+    NZ,
+    OPEN,
+    QX,
+    QY,
+    QZ,
+    RED,
+    VX,
+    VY,
+    VZ,
+    WET,
+    WRAP,
+    curve,
+    illuminate,
+)
 from semanticface.face.mesh import CLOTH, HAIR, N_ATTRIBUTES, Mesh
 from semanticface.face.noise import VOLUME, noise, smooth
 from semanticface.face.rig import EYE_RIGHT, LOWER_TEETH, SKIN, TONGUE, UPPER_TEETH
 from semanticface.face.scene import Lights, background, lights, sensor
-from semanticface.face.view import SHADOW_EXTENT, View, see, shadow_of
+from semanticface.face.view import View, see, shadow_of
 
-SHADOW_SIZE, SHADOW_BIAS = 160, 0.035
-# How far each colour of light bends round skin: red travels furthest under it.
-WRAP = np.array([0.30, 0.13, 0.08], np.float32)
+SHADOW_SIZE = 160
 
 
 @kernel
@@ -38,31 +60,18 @@ def crease(heights, x, y):  # type: ignore[no-untyped-def]
     return h, ((b - a) * (1 - fv) + (d - c) * fv) / STEP, ((c - a) * (1 - fu) + (d - b) * fu) / STEP
 
 
-def _tones() -> np.ndarray:
-    """Linear light to sRGB with a soft shoulder, by the light's square root: 1024 steps a unit up to 4."""
-    x = (np.arange(4097) / 1024) ** 2
-    x = np.where(x < 0.6, x, 0.6 + 0.4 * (1 - np.exp(-(x - 0.6) / 0.4)))
-    return np.where(x <= 0.0031308, 12.92 * x, 1.055 * x ** (1 / 2.4) - 0.055).astype(np.float32)
-
-
-TONES = _tones()
-
-
-@kernel
-def _curve(x):  # type: ignore[no-untyped-def]
-    """Linear light to sRGB; powers cost most of a pixel, so it is looked up."""
-    return TONES[min(int(math.sqrt(max(x, 0.0)) * 1024 + 0.5), 4096)]
-
-
 @kernel
 def shade(  # type: ignore[no-untyped-def]
     out, samples, front, w1, w2, attributes, triangles, part, turns, centres, heights, table, colours, amounts,
-    directions, light_colours, sky, ground, up, eye_place, shadow, bounds, right, over, soft, exposure,
+    directions, lamps, sky, ground, up, eye_place, shadow, bounds, right, over, soft, exposure,
 ):  # fmt: skip
     """Shade the ``samples`` (flat indices) of a view into ``out`` (float32[H * W, 3]), in sRGB."""
     s = np.empty(N_ATTRIBUTES, np.float32)
+    block = np.empty(BLOCK_SIZE, np.float32)
+    lane = 0
     front, w1, w2 = front.ravel(), w1.ravel(), w2.ravel()
-    for at in samples:
+    for n in range(len(samples)):
+        at = samples[n]
         t = front[at]
         b1, b2 = w1[at], w2[at]
         b0 = np.float32(1) - b1 - b2
@@ -153,63 +162,28 @@ def shade(  # type: ignore[no-untyped-def]
             nx, nz = nx + tilt * vz, nz - tilt * vx
             gloss, wrap = 0.35, 0.25
             open_sky = 0.45 + 0.55 * smooth(0.0, 0.12, z)
-        inv = 1 / max(math.sqrt(nx * nx + ny * ny + nz * nz), 1e-6)
-        nx, ny, nz = nx * inv, ny * inv, nz * inv
-        facing = nx * vx + ny * vy + nz * vz
-        if facing < 0.0:
-            nx, ny, nz = (nx - 2 * facing * vx, ny - 2 * facing * vy, nz - 2 * facing * vz) if kind == HAIR else (
-                nx, ny, nz)  # fmt: skip
-            facing = 0.02
-        tall = 0.5 + 0.5 * (nx * up[0] + ny * up[1] + nz * up[2])
         ao = (0.15 + 0.85 * open_sky) * cavity
-        lr = (ground[0] + (sky[0] - ground[0]) * tall) * ao
-        lg = (ground[1] + (sky[1] - ground[1]) * tall) * ao
-        lb = (ground[2] + (sky[2] - ground[2]) * tall) * ao
-        hr = hg = hb = 0.0
-        rim = (1 - facing) * (1 - facing)
-        rim *= rim
-        for k in range(3):
-            dx, dy, dz = directions[k, 0], directions[k, 1], directions[k, 2]
-            c = nx * dx + ny * dy + nz * dz
-            free = 1.0
-            if k == 0 and c > -0.3:
-                free = raster.lit(
-                    shadow, bounds, qx + 0.02 * nx, qy + 0.02 * ny, qz + 0.02 * nz, right, over, directions[0],
-                    SHADOW_EXTENT, SHADOW_BIAS,
-                )  # fmt: skip
-                free = free + (1 - free) * 0.6 * soft
-                if wet > 0.0:
-                    free = 0.25 + 0.75 * free
-            free *= 0.35 + 0.65 * ao if kind == SKIN else ao
-            # Wrapped diffuse, a cheap stand-in for light scattered under the skin.
-            wr, wg, wb = WRAP[0] * wrap, WRAP[1] * wrap, WRAP[2] * wrap
-            lr += max((c + wr) / (1 + wr) ** 2, 0.0) * free * light_colours[k, 0]
-            lg += max((c + wg) / (1 + wg) ** 2, 0.0) * free * light_colours[k, 1]
-            lb += max((c + wb) / (1 + wb) ** 2, 0.0) * free * light_colours[k, 2]
-            if c > 0.0 and (gloss > 0.0 or wet > 0.0):
-                ex, ey, ez = dx + vx, dy + vy, dz + vz
-                e = max((nx * ex + ny * ey + nz * ez) / math.sqrt(ex * ex + ey * ey + ez * ez), 0.0)
-                e2 = e * e
-                e4 = e2 * e2
-                e8 = e4 * e4
-                tight = e8 * e4 * e2 if kind == HAIR else e8 * e8 * e8 * e4
-                shine = gloss * (0.10 * tight + 0.07 * e4 * e2 * e * (0.3 + rim)) * (1 + 3 * rim)
-                if wet > 0.0:
-                    shine += wet * 1.6 * smooth(0.988, 0.996, e) + 0.12 * e8 * e8 * e8 * e8 * e8
-                shine *= free * min(c * 4, 1.0)
-                hr += shine * light_colours[k, 0]
-                hg += shine * light_colours[k, 1]
-                hb += shine * light_colours[k, 2]
-        out[at, 0] = _curve((r * lr + hr) * exposure)
-        out[at, 1] = _curve((g * lg + hg) * exposure)
-        out[at, 2] = _curve((b * lb + hb) * exposure)
+        block[NX + lane], block[NY + lane], block[NZ + lane] = nx, ny, nz
+        block[VX + lane], block[VY + lane], block[VZ + lane] = vx, vy, vz
+        block[QX + lane], block[QY + lane], block[QZ + lane] = qx, qy, qz
+        block[RED + lane], block[GREEN + lane], block[BLUE + lane] = r, g, b
+        block[GLOSS + lane], block[WRAP + lane], block[WET + lane] = gloss, wrap, wet
+        block[OPEN + lane], block[DIRECT + lane] = ao, 0.35 + 0.65 * ao if kind == SKIN else ao
+        block[HAIRY + lane] = 1.0 if kind == HAIR else 0.0
+        lane += 1
+        if lane == BLOCK or n + 1 == len(samples):
+            illuminate(block, lane, directions, lamps, sky, ground, up, shadow, bounds, right, over, soft, exposure)
+            for k in range(lane):
+                done = samples[n + 1 - lane + k]
+                out[done, 0], out[done, 1], out[done, 2] = block[RED + k], block[GREEN + k], block[BLUE + k]
+            lane = 0
 
 
 @kernel
 def lashes(out, front, at, place, colours, amounts, background, factor):  # type: ignore[no-untyped-def]
     """Blend lash strands over the samples ``at``: thin hairs that thin out towards their tips."""
     wide = front.shape[1]
-    red, green, blue = _curve(colours[look.LASH, 0]), _curve(colours[look.LASH, 1]), _curve(colours[look.LASH, 2])
+    red, green, blue = curve(colours[look.LASH, 0]), curve(colours[look.LASH, 1]), curve(colours[look.LASH, 2])
     for n in range(len(at)):
         y, x = at[n] // wide, at[n] % wide
         dx, dy, dz = place[n, 0], place[n, 1], place[n, 2]

@@ -145,27 +145,27 @@ def across(direction: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 @kernel
-def lit(shadow, bounds, x, y, z, right, up, light, extent, bias):  # type: ignore[no-untyped-def]
-    """Share of the light that reaches a point, 0 to 1: 3 x 3 bilinear taps of a ``shadow_map``."""
+def lit(shadow, bounds, u, v, depth):  # type: ignore[no-untyped-def]
+    """Share of the light that reaches a point, 0 to 1: 3 x 3 bilinear taps of a ``shadow_map``.
+
+    ``u`` and ``v`` are its texel (centres at whole numbers), ``depth`` its depth towards the light with a bias added.
+    """
     size = shadow.shape[0]
-    half = size / 2
-    u = ((x * right[0] + y * right[1] + z * right[2]) / extent + 1) * half - 0.5
-    v = ((x * up[0] + y * up[1] + z * up[2]) / extent + 1) * half - 0.5
-    depth = x * light[0] + y * light[1] + z * light[2] + bias
-    x0, y0 = int(np.floor(u)), int(np.floor(v))
-    if x0 < 1 or y0 < 1 or x0 + 2 >= size or y0 + 2 >= size or bounds[y0, x0, 1] <= depth:
-        return 1.0
-    if bounds[y0, x0, 0] > depth:
-        return 0.0
-    fx, fy = u - x0, v - y0
-    total = 0.0
-    for j in range(-1, 3):
-        wy = (1 - fy) if j == -1 else (fy if j == 2 else 1.0)
-        for i in range(-1, 3):
-            wx = (1 - fx) if i == -1 else (fx if i == 2 else 1.0)
-            if shadow[y0 + j, x0 + i] <= depth:
-                total += wx * wy
-    return total / 9.0
+    x, y = int(np.floor(u)), int(np.floor(v))
+    if x < 1 or y < 1 or x + 2 >= size or y + 2 >= size or bounds[y, x, 1] <= depth:
+        return _ONE
+    if bounds[y, x, 0] > depth:
+        return _ZERO
+    right, low = np.float32(u - x), np.float32(v - y)
+    left, high = _ONE - right, _ONE - low
+    total = _ZERO
+    for j in range(4):
+        line = left if shadow[y - 1 + j, x - 1] <= depth else _ZERO
+        line += _ONE if shadow[y - 1 + j, x] <= depth else _ZERO
+        line += _ONE if shadow[y - 1 + j, x + 1] <= depth else _ZERO
+        line += right if shadow[y - 1 + j, x + 2] <= depth else _ZERO
+        total += line * (high if j == 0 else low if j == 3 else _ONE)
+    return total * np.float32(1 / 9)
 
 
 @kernel

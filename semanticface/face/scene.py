@@ -115,25 +115,45 @@ def background(shot: int | None, size: int) -> np.ndarray:
                     draw.polygon([tuple(corner) for corner in corners], fill=colour)
         picture = picture.filter(ImageFilter.GaussianBlur(float(rng.exponential(1.2))))
     picture = picture.resize((size, size), Image.Resampling.BICUBIC)
-    return np.asarray(picture, np.float32) / 255
+    return np.multiply(np.asarray(picture), np.float32(1 / 255), dtype=np.float32)
 
 
 @kernel
 def blur(picture, weight):  # type: ignore[no-untyped-def]
-    """Three-tap blur both ways; ``weight`` (0 to 1/3) goes to each neighbour."""
+    """Three-tap blur both ways; ``weight`` (float32, 0 to 1/3) goes to each neighbour."""
     height, width = picture.shape[0], picture.shape[1]
+    own = np.float32(1) - np.float32(2) * weight
     across = np.empty_like(picture)
     out = np.empty_like(picture)
     for y in range(height):
-        for x in range(width):
-            a, b = max(x - 1, 0), min(x + 1, width - 1)
-            for c in range(3):
-                across[y, x, c] = picture[y, x, c] * (1 - 2 * weight) + weight * (picture[y, a, c] + picture[y, b, c])
+        line, into = picture[y].ravel(), across[y].ravel()
+        for c in range(3):
+            last = 3 * width - 3 + c
+            into[c] = line[c] * own + weight * (line[c] + line[c + 3])
+            into[last] = line[last] * own + weight * (line[last - 3] + line[last])
+        for k in range(3, 3 * width - 3):
+            into[k] = line[k] * own + weight * (line[k - 3] + line[k + 3])
     for y in range(height):
-        a, b = max(y - 1, 0), min(y + 1, height - 1)
+        line, into = across[y].ravel(), out[y].ravel()
+        over, under = across[max(y - 1, 0)].ravel(), across[min(y + 1, height - 1)].ravel()
+        for k in range(3 * width):
+            into[k] = line[k] * own + weight * (over[k] + under[k])
+    return out
+
+
+@kernel
+def _develop(picture, noise, amount, saturation, gain, contrast, level):  # type: ignore[no-untyped-def]
+    """Saturation, cast, contrast and noise in one pass; uint8[H, W, 3]."""
+    height, width = picture.shape[0], picture.shape[1]
+    out = np.empty((height, width, 3), np.uint8)
+    third, half, full = np.float32(1 / 3), np.float32(0.5), np.float32(255)
+    for y in range(height):
         for x in range(width):
+            grey = (picture[y, x, 0] + picture[y, x, 1] + picture[y, x, 2]) * third
             for c in range(3):
-                out[y, x, c] = across[y, x, c] * (1 - 2 * weight) + weight * (across[a, x, c] + across[b, x, c])
+                value = (grey + (picture[y, x, c] - grey) * saturation) * gain[c]
+                value = (value - half) * contrast + half + level + amount * noise[y, x, c]
+                out[y, x, c] = np.uint8(np.int32(min(max(value, np.float32(0)), np.float32(1)) * full + half))
     return out
 
 
@@ -148,12 +168,9 @@ def sensor(picture: np.ndarray, shot: int | None) -> np.ndarray:
     gain = (1 + rng.normal(0, 0.035, 3)).astype(np.float32)
     contrast, level = np.float32(rng.normal(1.0, 0.09)), np.float32(rng.normal(0, 0.025))
     saturation = np.float32(np.clip(rng.normal(1.0, 0.18), 0, 1.6)) if rng.random() > 0.04 else np.float32(0)
-    grey = picture.mean(-1, keepdims=True)
-    picture = (grey + (picture - grey) * saturation) * gain
-    picture = (picture - np.float32(0.5)) * contrast + np.float32(0.5) + level
     amount = np.float32(min(rng.exponential(0.009), 0.035))
-    picture = picture + amount * rng.standard_normal(picture.shape, dtype=np.float32)
-    out = (np.clip(picture, 0, 1) * 255 + 0.5).astype(np.uint8)
+    noise = rng.standard_normal(picture.shape, dtype=np.float32)
+    out = _develop(picture, noise, amount, saturation, gain, contrast, level)
     if rng.random() < 0.3:
         store = io.BytesIO()
         Image.fromarray(out).save(store, "JPEG", quality=int(rng.integers(35, 92)))

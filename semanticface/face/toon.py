@@ -126,6 +126,8 @@ def cel(  # type: ignore[no-untyped-def]
 ):  # fmt: skip
     """Fill ``out`` (float32[H, W, 3] sRGB, the background so far) and ``group`` with the toon's flat paint."""
     height, width = front.shape
+    texels = shadow.shape[0] / 2 / SHADOW_EXTENT
+    half = shadow.shape[0] / 2 - 0.5
     s = np.empty(N_ATTRIBUTES, np.float32)
     for py in range(height):
         for px in range(width):
@@ -225,17 +227,13 @@ def cel(  # type: ignore[no-untyped-def]
                 inv = 1 / max(math.sqrt(nx * nx + ny * ny + nz * nz), 1e-6)
                 c = (nx * light[0] + ny * light[1] + nz * light[2]) * inv
                 if kind != HAIR:
+                    mx, my, mz = qx + 0.03 * s[3], qy + 0.03 * s[4], qz + 0.03 * s[5]
                     free = raster.lit(
                         shadow,
                         bounds,
-                        qx + 0.03 * s[3],
-                        qy + 0.03 * s[4],
-                        qz + 0.03 * s[5],
-                        right,
-                        over,
-                        light,
-                        SHADOW_EXTENT,
-                        SHADOW_BIAS,
+                        (mx * right[0] + my * right[1] + mz * right[2]) * texels + half,
+                        (mx * over[0] + my * over[1] + mz * over[2]) * texels + half,
+                        mx * light[0] + my * light[1] + mz * light[2] + SHADOW_BIAS,
                     )
                     c = min(c, free * 3.0 - 1.2)
                 soft = bands[2]
