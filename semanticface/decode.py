@@ -1,26 +1,17 @@
 """Constrained decoding: whatever the weights and the temperature, what comes out is a valid canonical answer.
 
-The grammar is the text of ``answer.format_answer`` and nothing else: fixed keys in fixed order, no free whitespace,
-free text of bounded length in the analysis, 52 numbers from 0.00 to 1.00. llguidance turns it into token masks for
-any fast tokenizer; text that the grammar leaves no choice about is forced as the tokenizer itself would write it, so
-a model reads what it saw in training. Every token is at least one byte of a text of bounded length, so an answer
-always ends within ``AnswerDecoder.max_new_tokens``.
+An answer is words and numbers. The words are written under a grammar (``grammar``), token by token, each the model's
+best that the grammar allows; text that the grammar leaves no choice about is forced as the tokenizer itself would write
+it. The numbers follow fixed keys, and each is read off the model's distribution over the 101 texts it can be
+(``numbers``). Every token is at least one byte of a text of bounded length, so an answer always ends.
 
-Readout of the numbers at temperature 0:
-
-* ``greedy``: the likeliest token.
-* ``mean``: the expectation of the model's distribution over the values, rounded to two decimals (RAIL, arXiv
-  2403.04182), which is best for squared error; the written number is that value, so later tokens condition on it.
-  With one token for each number (nano) it is exact. Where a number takes several tokens (digits), the
-  expectation runs along the one path that is written: see ``_Estimate``.
-
-A temperature above 0 asks for a sample, so then numbers are sampled like every other token.
+``AnswerDecoder`` knows the rules. ``reader.Reader`` applies them in few forward passes; ``token_by_token`` applies them
+through transformers' own ``generate``, one token a pass, for models whose attention the reader does not know and as the
+measure of what it saves.
 """
 
 from __future__ import annotations
 
-import bisect
-import json
 import logging
 from collections import deque
 from collections.abc import Mapping, Sequence
@@ -39,198 +30,93 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
-from semanticface.arkit import NAMES, REGIONS
+from semanticface.answer import ARKIT_OPENS, NUMBER_TEXTS
+from semanticface.arkit import N_ACTIONS, NAMES
 from semanticface.errors import ModelError
+from semanticface.grammar import FIRST_KEY, SLICES, longest_answer, words_grammar
+from semanticface.layout import CLOSES_WORDS, Numbers, NumberTokens
+from semanticface.numbers import NumberTree, Places, Readout
 
-Readout = Literal["greedy", "mean"]
-
-MAX_TEXT = {"gaze": 256, "mouth": 720}
-"""Longest free text of the analysis fields that can be long, in characters; all of Stage I's texts fit."""
-
-MAX_OTHER_TEXT = 192
-"""Longest free text of every other analysis field."""
-
-_NUMBER_BYTES = 4
-_VALUES = {b"%.2f" % (step / 100): step / 100 for step in range(101)}
-# Printable ASCII without quote and backslash; a text does not begin with a space.
-_LETTER = r"[ !#-\[\]-~]"
-_FIRST_LETTER = r"[!#-\[\]-~]"
-# Which tokens are made of letters alone llguidance finds out once, not at each place in a text: 6 times as fast for a
-# vocabulary of 56,000.
-_SLICES = [f"{_LETTER}{{1,16}}", f"{_LETTER}{{1,64}}"]
-_ARKIT_OPENS = '"},"arkit":{'  # found nowhere else: free text holds no quotes
-_CLOSES = "}}"
+Mode = Literal["full", "numbers"]
+"""What is written: words and numbers, or the numbers alone."""
 
 _log = logging.getLogger(__name__)
 
 
-def _fields(emotion: bool) -> list[tuple[str, str]]:
-    """Return the analysis' fields in order, each with the fixed string before its text."""
-    before = {"expression_category": '{"analysis":{"expression_category":"'}
-    before |= {region: f'","{region}":"' for region in REGIONS}
-    before[REGIONS[0]] = f'","muscle_movements":{{"{REGIONS[0]}":"'
-    if emotion:
-        before |= {"emotional_implication": '"},"emotional_implication":"', "symmetry": '","symmetry":"'}
-    else:
-        before["symmetry"] = '"},"symmetry":"'
-    return list(before.items())
-
-
-def _keys() -> list[str]:
-    """Return the fixed strings before the 52 numbers."""
-    return [f'"{NAMES[0]}":', *(f',"{name}":' for name in NAMES[1:])]
-
-
-def answer_grammar(*, emotion: bool = True) -> str:
-    """Return the llguidance grammar (Lark) of the canonical answer."""
-    body = []
-    for field_name, before in _fields(emotion):
-        body += [json.dumps(before), f"TEXT_{MAX_TEXT.get(field_name, MAX_OTHER_TEXT)}"]
-    body.append(json.dumps(_ARKIT_OPENS))
-    for before in _keys():
-        body += [json.dumps(before), "NUMBER"]
-    body.append(json.dumps(_CLOSES))
-    lengths = {*MAX_TEXT.values(), MAX_OTHER_TEXT}
-    texts = [rf"TEXT_{most}: /{_FIRST_LETTER}{_LETTER}{{0,{most - 1}}}/" for most in lengths]
-    lines = [f"start: {' '.join(body)}", *texts, r"NUMBER: /0\.[0-9][0-9]|1\.00/"]
-    return LLMatcher.grammar_from_lark("\n".join(lines) + "\n")
-
-
-def longest_answer(*, emotion: bool = True) -> int:
-    """Return the length of the longest text of the grammar, in bytes."""
-    texts = sum(len(before) + MAX_TEXT.get(name, MAX_OTHER_TEXT) for name, before in _fields(emotion))
-    numbers = sum(len(before) + _NUMBER_BYTES for before in _keys())
-    return texts + len(_ARKIT_OPENS) + numbers + len(_CLOSES)
-
-
-def _number_offsets() -> list[int]:
-    """Return where each of the 52 numbers starts, in bytes after ``_ARKIT_OPENS``."""
-    offsets, at = [], 0
-    for before in _keys():
-        at += len(before)
-        offsets.append(at)
-        at += _NUMBER_BYTES
-    return offsets
-
-
-_OFFSETS = _number_offsets()
-
-
-def _reachable(part: bytes) -> list[bytes]:
-    """Return the number texts that a number beginning with ``part`` can still become."""
-    return [text for text in _VALUES if text.startswith(part[:_NUMBER_BYTES])]
-
-
-@dataclass(frozen=True)
-class _Choices:
-    """The tokens allowed at one place of a number, and what each makes of it.
+@dataclass
+class Row:
+    """One answer being written.
 
     Attributes:
-        ids: token ids, int64[n].
-        parts: how the number reads after each token, up to 4 bytes.
-        values: float64[n], the number where ``parts`` is whole, else the middle of those it can still become.
-        reachable: the number texts possible before the token.
+        matcher: the grammar's state within the words; None where none are written.
+        rng: luck of the words.
+        draws: float64[52, tokens of a number], luck of the numbers.
+        tokens: what is written so far, up to the key of the first number.
+        forced: tokens that come next whatever the model thinks.
+        text: the bytes of ``tokens``.
+        values: int64[52] in hundredths, -1 where not yet read.
     """
 
-    ids: np.ndarray
-    parts: tuple[bytes, ...]
-    values: np.ndarray
-    reachable: tuple[bytes, ...]
-
-
-@dataclass
-class _Estimate:
-    """A running expectation of a number that is being written, exact for the tokens read so far.
-
-    With several tokens a number the distribution of later digits is known only along the path that is written.
-    The expectation then is ``rest + weight * E[value | path]``: branches not taken count with their probability
-    times the middle of the values they lead to, the path taken with the model's own distribution at each
-    further token. Each token written is the one that leads to the value nearest to the expectation so far, so the
-    number can end up to half a tenth away from the true expectation when the model is torn between tenths, and
-    equals it (to two decimals) when it is sure of them.
-
-    Attributes:
-        rest: sum of probability times middle over the branches not taken.
-        weight: probability of the path taken.
-    """
-
-    rest: float = 0.0
-    weight: float = 1.0
-
-    def choose(self, choices: _Choices, logits: np.ndarray) -> int:
-        """Take the token towards the expectation; logits: float64[n] of ``choices.ids``. Returns its id."""
-        weights = np.exp(logits - logits.max())
-        shares = weights / weights.sum()
-        expectation = self.rest + self.weight * float(shares @ choices.values)
-        aim = min(choices.reachable, key=lambda text: abs(_VALUES[text] - expectation))
-        towards = [i for i, part in enumerate(choices.parts) if aim.startswith(part)]
-        taken = max(towards, key=lambda i: shares[i])
-        self.rest = expectation - self.weight * shares[taken] * choices.values[taken]
-        self.weight *= shares[taken]
-        return int(choices.ids[taken])
-
-
-@dataclass
-class _Row:
-    """One answer being written."""
-
-    matcher: LLMatcher
+    matcher: LLMatcher | None
     rng: np.random.Generator
-    text: bytearray = field(default_factory=bytearray)
+    draws: np.ndarray
+    tokens: list[int] = field(default_factory=list)
     forced: deque[int] = field(default_factory=deque)
-    arkit: int = -1
-    finished: bool = False
-    estimate: _Estimate = field(default_factory=_Estimate)
-
-    def place(self) -> tuple[int, int] | None:
-        """Return (which number comes next or is being written, bytes from its start to here), None if none does.
-
-        The distance is negative while some of the key before the number is still to be written.
-        """
-        if self.arkit < 0:
-            return None
-        at = len(self.text) - self.arkit
-        slot = bisect.bisect_left(_OFFSETS, at - _NUMBER_BYTES + 1)
-        return (slot, at - _OFFSETS[slot]) if slot < len(_OFFSETS) else None
+    text: bytearray = field(default_factory=bytearray)
+    values: np.ndarray = field(default_factory=lambda: np.full(N_ACTIONS, -1))
 
 
 class AnswerDecoder:
-    """Writes answers with a model under the grammar; one for each tokenizer and recipe.
+    """The rules by which answers are written; one for each tokenizer and recipe.
 
     Args:
         tokenizer: any fast tokenizer.
         emotion: whether answers carry ``emotional_implication``.
-        readout: ``greedy`` or ``mean``; see the module.
+        readout: how numbers are read at temperature 0; see ``semanticface.numbers``.
+        numbers: how the numbers are laid out before the model, as it was trained; see ``semanticface.layout``.
+        mode: ``full`` writes words and numbers, ``numbers`` no words.
 
     Attributes:
         max_new_tokens: bound within which every answer ends, the end token included.
 
     Raises:
         ModelError: the tokenizer is not a fast one, has no end token, or cannot spell the answers;
-            or the readout is unknown.
+            or the readout or the layout is unknown.
     """
 
     def __init__(
-        self, tokenizer: PreTrainedTokenizerFast, *, emotion: bool = True, readout: Readout = "greedy"
+        self,
+        tokenizer: PreTrainedTokenizerFast,
+        *,
+        emotion: bool = True,
+        readout: Readout = "greedy",
+        numbers: Numbers = "sequential",
+        mode: Mode = "full",
     ) -> None:
         if not isinstance(tokenizer, PreTrainedTokenizerFast):
             raise ModelError(
                 f"{type(tokenizer).__name__} is not a fast tokenizer: save the model with a tokenizer.json."
             )
-        if readout not in get_args(Readout):
-            raise ModelError(f"readout {readout!r} is unknown: the recipe must say {' or '.join(get_args(Readout))}.")
+        for name, value, known in (("readout", readout, Readout), ("numbers", numbers, Numbers), ("mode", mode, Mode)):
+            if value not in get_args(known):
+                raise ModelError(f"{name} {value!r} is unknown: it must be {' or '.join(get_args(known))}.")
         if tokenizer.eos_token_id is None:
             raise ModelError("the tokenizer names no end token: set eos_token in its tokenizer_config.json.")
         self.end = int(tokenizer.eos_token_id)
         self.pad = self.end if tokenizer.pad_token_id is None else int(tokenizer.pad_token_id)
-        self.readout = readout
+        self.emotion = emotion
+        self.readout: Readout = readout
+        self.numbers: Numbers = numbers
+        self.mode: Mode = mode
         self.max_new_tokens = longest_answer(emotion=emotion) + 1
-        self._vocabulary = llguidance.hf.from_tokenizer(tokenizer, slices=_SLICES)
-        self._matcher = LLMatcher(self._vocabulary, answer_grammar(emotion=emotion))
+        self.tokenizer = tokenizer
+        self.number_tokens = NumberTokens.of(tokenizer)
+        self.tree = NumberTree(self.number_tokens.spelled)
+        self._vocabulary = llguidance.hf.from_tokenizer(tokenizer, slices=list(SLICES))
+        self._matcher = LLMatcher(self._vocabulary, words_grammar(emotion=emotion))
         if self._matcher.is_error():
             raise ModelError(f"the tokenizer cannot spell answers: {self._matcher.get_error()}")
         self._pieces: dict[int, bytes] = {}
-        self._choices: dict[tuple[int, int, bytes], _Choices | None] = {}
 
     def generate(
         self,
@@ -240,11 +126,11 @@ class AnswerDecoder:
         temperature: float = 0.0,
         seeds: Sequence[int | Sequence[int]] | None = None,
     ) -> list[str]:
-        """Write one answer for each row of ``inputs``.
+        """Write one answer for each row of ``inputs``, the quick way where the model allows it.
 
         Args:
             model: a transformers model, or a PeftModel; the one whose tokenizer this decoder was made for.
-            inputs: what ``model.generate`` takes, prompts padded on the left; ``input_ids`` is int64[B, T].
+            inputs: what ``model.generate`` takes; ``input_ids`` is int64[B, T].
             temperature: 0 takes the best token; above 0 samples.
             seeds: one for each row. A row's sample depends on its seed and its prompt alone, not on its batch.
 
@@ -253,15 +139,29 @@ class AnswerDecoder:
 
         Raises:
             ValueError: a negative temperature, or sampling without one seed for each row.
+            ModelError: numbers are to be read side by side, and the model's attention does not allow it.
         """
-        n_rows = len(inputs["input_ids"])
-        if not temperature >= 0:
-            raise ValueError(f"temperature is {temperature}: give 0 or more")
-        if seeds is None and not temperature:
-            seeds = [0] * n_rows
-        if seeds is None or len(seeds) != n_rows:
-            raise ValueError(f"sampling {n_rows} rows needs {n_rows} seeds")
-        writer = _Writer(self, [np.random.default_rng(seed) for seed in seeds], temperature)
+        from semanticface.reader import Reader
+
+        return Reader(self, model).read(inputs, temperature=temperature, seeds=seeds)
+
+    def token_by_token(
+        self,
+        model: Any,
+        inputs: Mapping[str, Any],
+        *,
+        temperature: float = 0.0,
+        seeds: Sequence[int | Sequence[int]] | None = None,
+    ) -> list[str]:
+        """Write the same answers through ``model.generate``, one token a forward pass; prompts padded on the left.
+
+        Raises:
+            ValueError: as in ``generate``.
+            ModelError: numbers are to be read side by side.
+        """
+        if self.numbers == "parallel":
+            raise ModelError("numbers read side by side are not written token by token: choose sequential.")
+        writer = _Writer(self, self.start(len(inputs["input_ids"]), temperature, seeds), temperature)
         settings = GenerationConfig(
             max_new_tokens=self.max_new_tokens,
             eos_token_id=self.end,
@@ -278,67 +178,92 @@ class AnswerDecoder:
         )
         with torch.inference_mode():
             model.generate(**inputs, generation_config=settings, logits_processor=LogitsProcessorList([writer]))
-        return writer.texts()
+        return [self.text(row) for row in writer.rows]
 
-    def start(self, rng: np.random.Generator) -> _Row:
-        """Return a row with nothing written but what the grammar already forces."""
-        row = _Row(self._matcher.deep_copy(), rng)
-        self._force(row)
-        return row
+    def start(
+        self, n_rows: int, temperature: float = 0.0, seeds: Sequence[int | Sequence[int]] | None = None
+    ) -> list[Row]:
+        """Return rows with nothing written.
 
-    def mask(self, row: _Row) -> np.ndarray:
-        """Return the tokens the grammar allows next; bool[vocabulary]."""
+        Raises:
+            ValueError: a negative temperature, or sampling without one seed for each row.
+        """
+        if not temperature >= 0:
+            raise ValueError(f"temperature is {temperature}: give 0 or more")
+        if seeds is None and not temperature:
+            seeds = [0] * n_rows
+        if seeds is None or len(seeds) != n_rows:
+            raise ValueError(f"sampling {n_rows} rows needs {n_rows} seeds")
+        rows = []
+        for seed in seeds:
+            rng = np.random.default_rng(seed)
+            draws = rng.random((N_ACTIONS, self.tree.depth))
+            row = Row(self._matcher.deep_copy() if self.mode == "full" else None, rng, draws)
+            if row.matcher is None:
+                row.forced.extend(self.number_tokens.opening)
+            else:
+                self._force(row)
+            rows.append(row)
+        return rows
+
+    def words_done(self, row: Row) -> bool:
+        """Return whether the next token is the first of the first number."""
+        return not row.forced and (row.matcher is None or row.matcher.is_accepting())
+
+    def mask(self, row: Row) -> np.ndarray:
+        """Return the tokens the grammar allows next among the words; bool[vocabulary]."""
+        assert row.matcher is not None
         bits = llguidance.numpy.allocate_token_bitmask(1, self._vocabulary.vocab_size)
         llguidance.numpy.fill_next_token_bitmask(row.matcher, bits)
         return np.unpackbits(bits.view(np.uint8), bitorder="little")[: self._vocabulary.vocab_size].astype(bool)
 
-    def append(self, row: _Row, token: int) -> None:
+    def choose_word(self, row: Row, logits: np.ndarray, temperature: float) -> int:
+        """Return the next token of the words; logits: float[V], any value, NaN included."""
+        ids = np.flatnonzero(self.mask(row)[: len(logits)])
+        scores = np.nan_to_num(logits[ids], nan=-np.inf)
+        if not temperature:
+            return int(ids[scores.argmax()])
+        limits = np.finfo(np.float32)
+        scores = np.clip(scores.astype(np.float64), limits.min, limits.max)
+        heights = np.cumsum(np.exp((scores - scores.max()) / temperature))
+        drawn = np.searchsorted(heights, row.rng.random() * heights[-1], side="right")
+        return int(ids[min(drawn, len(ids) - 1)])
+
+    def append(self, row: Row, token: int) -> None:
         """Write ``token``, which is the next forced one or one the grammar allows."""
         if row.forced:
             row.forced.popleft()
-        elif row.matcher.consume_token(token):
-            self._force(row)
-        if row.matcher.is_error():
-            _log.error("the grammar refused a token it had allowed: %s", row.matcher.get_error())
-            row.finished = True
-            return
-        before = row.place()
-        searched = max(0, len(row.text) - len(_ARKIT_OPENS))
+        else:
+            assert row.matcher is not None
+            if row.matcher.consume_token(token):
+                self._force(row)
+            if row.matcher.is_error():
+                raise RuntimeError(f"the grammar refused a token it had allowed: {row.matcher.get_error()}")
+        row.tokens.append(token)
         row.text += self._piece(token)
-        if row.arkit < 0 and (found := row.text.find(_ARKIT_OPENS.encode(), searched)) >= 0:
-            row.arkit = found + len(_ARKIT_OPENS)
-        after = row.place()
-        if before is None or after is None or before[0] != after[0]:
-            row.estimate = _Estimate()
-        row.finished = not row.forced and row.matcher.is_accepting()
 
-    def choices(self, row: _Row) -> _Choices | None:
-        """Return the choices a number offers next, None where no allowed token reaches into a number."""
-        place = row.place()
-        if place is None:
-            return None
-        slot, written = place
-        part = bytes(row.text[len(row.text) - written :]) if written > 0 else b""
-        # Numbers already closed change nothing of what may follow, so one look serves every answer.
-        key = (slot, written, part)
-        if key not in self._choices:
-            self._choices[key] = self._find_choices(row, written, part)
-        return self._choices[key]
+    def n_said(self, row: Row) -> int:
+        """Return how many of a row's tokens are words, without those that end them and name the first number."""
+        if row.matcher is None:
+            return 0
+        length, count = 0, 0
+        for token in row.tokens:
+            length += len(self._piece(token))
+            if length > len(row.text) - len(FIRST_KEY):
+                break
+            count += 1
+        return count
 
-    def _find_choices(self, row: _Row, written: int, part: bytes) -> _Choices | None:
-        reachable = tuple(_reachable(part))
-        ids = np.flatnonzero(self.mask(row))
-        ahead = max(0, -written)
-        parts = [(part + self._piece(int(token))[ahead:])[:_NUMBER_BYTES] for token in ids]
-        if not any(len(after) > len(part) for after in parts):
-            return None
-        # With a token for every number left, ways of spelling them by pieces are not the tokenizer's own.
-        whole = [i for i, after in enumerate(parts) if len(after) == _NUMBER_BYTES]
-        kept = whole if {parts[i] for i in whole} == set(reachable) else range(len(parts))
-        values = [float(np.mean([_VALUES[text] for text in _reachable(parts[i])])) for i in kept]
-        return _Choices(ids[list(kept)], tuple(parts[i] for i in kept), np.array(values), reachable)
+    def text(self, row: Row) -> str:
+        """Return the answer of a row whose numbers are all read."""
+        words = "{"
+        if row.matcher is not None:
+            words = row.text[: -len(FIRST_KEY)].decode("ascii", errors="replace") + CLOSES_WORDS
+        numbers = [f'"{name}":{NUMBER_TEXTS[value]}' for name, value in zip(NAMES, row.values.tolist(), strict=True)]
+        return f"{words}{ARKIT_OPENS}{','.join(numbers)}}}}}"
 
-    def _force(self, row: _Row) -> None:
+    def _force(self, row: Row) -> None:
+        assert row.matcher is not None
         forced = row.matcher.compute_ff_tokens()
         if forced and row.matcher.consume_tokens(forced):
             row.forced.extend(forced)
@@ -352,54 +277,53 @@ class AnswerDecoder:
 class _Writer(LogitsProcessor):
     """Picks every token of a batch inside ``generate``: leaves one finite score a row."""
 
-    def __init__(self, decoder: AnswerDecoder, rngs: Sequence[np.random.Generator], temperature: float) -> None:
+    def __init__(self, decoder: AnswerDecoder, rows: list[Row], temperature: float) -> None:
         self.decoder = decoder
         self.temperature = temperature
-        self.rows = [decoder.start(rng) for rng in rngs]
-
-    def texts(self) -> list[str]:
-        return [row.text.decode("ascii", errors="replace") for row in self.rows]
+        self.rows = rows
+        self._numbers: list[_Numbers | None] = [None] * len(rows)
 
     def __call__(self, input_ids: torch.LongTensor, scores: torch.FloatTensor) -> torch.FloatTensor:
-        tokens = [row.forced[0] if row.forced else self.decoder.end for row in self.rows]
-        free = [index for index, row in enumerate(self.rows) if not row.forced and not row.finished]
-        if free:
-            for index, token in zip(free, self._pick(free, scores), strict=True):
-                tokens[index] = token
-        for row, token in zip(self.rows, tokens, strict=True):
-            if not row.finished:
-                self.decoder.append(row, token)
+        logits = scores.float().cpu().numpy()
+        tokens = [self._next(index, each) for index, each in enumerate(logits)]
         picked = torch.full_like(scores, -torch.inf)
         picked.scatter_(1, torch.tensor(tokens, device=scores.device)[:, None], 0.0)
         return cast(torch.FloatTensor, picked)
 
-    def _pick(self, free: list[int], scores: torch.Tensor) -> list[int]:
-        """Return a token for each row in ``free``; scores: float32[B, V], any value, NaN included."""
-        limits = torch.finfo(scores.dtype)
-        scores = torch.nan_to_num(scores[free], nan=limits.min, posinf=limits.max, neginf=limits.min)
-        rows = [self.rows[index] for index in free]
-        if self.temperature:
-            return [self._sample(row, logits) for row, logits in zip(rows, scores.double().cpu().numpy(), strict=True)]
-        tokens = [-1] * len(rows)
-        if self.decoder.readout == "mean":
-            for i, row in enumerate(rows):
-                if choices := self.decoder.choices(row):
-                    logits = scores[i, torch.from_numpy(choices.ids).to(scores.device)].double().cpu().numpy()
-                    tokens[i] = row.estimate.choose(choices, logits)
-        rest = [i for i, token in enumerate(tokens) if token < 0]
-        if rest:
-            masks = np.zeros((len(rest), scores.shape[1]), dtype=bool)
-            for mask, i in zip(masks, rest, strict=True):
-                allowed = self.decoder.mask(rows[i])[: len(mask)]
-                mask[: len(allowed)] = allowed
-            forbidden = torch.from_numpy(~masks).to(scores.device)
-            best = scores[rest].masked_fill(forbidden, -torch.inf).argmax(dim=1)
-            for i, token in zip(rest, best.tolist(), strict=True):
-                tokens[i] = token
-        return tokens
+    def _next(self, index: int, logits: np.ndarray) -> int:
+        row = self.rows[index]
+        if self.decoder.words_done(row):
+            numbers = self._numbers[index] = self._numbers[index] or _Numbers(self.decoder, row)
+            return numbers.next(logits, self.temperature)
+        token = row.forced[0] if row.forced else self.decoder.choose_word(row, logits, self.temperature)
+        self.decoder.append(row, token)
+        return token
 
-    def _sample(self, row: _Row, logits: np.ndarray) -> int:
-        ids = np.flatnonzero(self.decoder.mask(row)[: len(logits)])
-        heights = np.cumsum(np.exp((logits[ids] - logits[ids].max()) / self.temperature))
-        drawn = np.searchsorted(heights, row.rng.random() * heights[-1], side="right")
-        return int(ids[min(drawn, len(ids) - 1)])
+
+class _Numbers:
+    """The numeric half of one answer, one token at a time."""
+
+    def __init__(self, decoder: AnswerDecoder, row: Row) -> None:
+        self.decoder = decoder
+        self.row = row
+        self.forced: deque[int] = deque()
+        self.slot = 0
+        self.level = 0
+        self.place = Places.start(1)
+
+    def next(self, logits: np.ndarray, temperature: float) -> int:
+        if self.forced:
+            return self.forced.popleft()
+        if self.slot == N_ACTIONS:
+            return self.decoder.end
+        tree = self.decoder.tree
+        draws = self.row.draws[self.slot, self.level : self.level + 1]
+        seen = logits[tree.ids[self.place.node]]
+        token = tree.choose(self.place, seen, readout=self.decoder.readout, temperature=temperature, draws=draws)
+        self.level += 1
+        if self.place.node[0] < 0:
+            self.row.values[self.slot] = self.place.value[0]
+            self.slot, self.level, self.place = self.slot + 1, 0, Places.start(1)
+            keys = self.decoder.number_tokens
+            self.forced.extend(keys.closing if self.slot == N_ACTIONS else keys.keys[self.slot])
+        return int(token[0])

@@ -14,14 +14,15 @@ a branch's key it is the number, whatever stands beside it.
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import numpy as np
 import torch
 
-from semanticface.answer import ARKIT_OPENS, NUMBER_TEXTS, format_answer
-from semanticface.arkit import N_ACTIONS
+from semanticface.answer import ARKIT_OPENS, NUMBER_TEXTS
+from semanticface.arkit import N_ACTIONS, NAMES
 from semanticface.errors import DatasetError, ModelError
 
 Numbers = Literal["sequential", "parallel"]
@@ -30,10 +31,15 @@ Numbers = Literal["sequential", "parallel"]
 Learn = Literal["all", "words", "numbers"]
 """Which part of an answer counts in the loss."""
 
+GROUP = 64
+"""Branches of one lesson are counted up to here; see ``branch_mask``."""
+
 IGNORED = -100
 """Label of positions that no loss is taken of, as everywhere in transformers."""
 
-_CLOSES_WORDS = '"}'
+CLOSES_WORDS = '"},'
+"""What stands between the last word and ``ARKIT_OPENS``."""
+
 _VALUE = re.compile(r":(-?[0-9.]+)")
 
 
@@ -61,16 +67,18 @@ def number_owners(answer: str) -> np.ndarray:
 
 @dataclass(frozen=True)
 class NumberTokens:
-    """How a tokenizer spells the numeric half of an answer.
+    """How a tokenizer spells the numeric half of an answer: keys and numbers never share a token.
 
     Attributes:
         keys: for each of the 52 numbers the tokens that name it; those of the first begin with what ends the words.
         opening: the tokens before the first number of an answer that has no words.
+        closing: the tokens behind the last number.
         spelled: for each of the values 0.00 to 1.00 its tokens.
     """
 
     keys: tuple[tuple[int, ...], ...]
     opening: tuple[int, ...]
+    closing: tuple[int, ...]
     spelled: tuple[tuple[int, ...], ...]
 
     @classmethod
@@ -78,47 +86,19 @@ class NumberTokens:
         """Read them off a fast tokenizer.
 
         Raises:
-            ModelError: numbers and keys share tokens, or a number is spelled differently behind different keys.
+            ModelError: it cannot write a piece back as it was.
         """
-        spelled = []
-        keys: list[tuple[int, ...]] = []
-        for step in range(len(NUMBER_TEXTS)):
-            bare = format_answer(np.full(N_ACTIONS, step / 100), None)
-            keys, numbers = _split(tokenizer, _CLOSES_WORDS + "," + bare.removeprefix("{"))
-            if len(set(numbers)) != 1:
-                raise ModelError(f"the tokenizer spells {NUMBER_TEXTS[step]} in several ways: {_REMEDY}")
-            spelled.append(numbers[0])
-        opening = _split(tokenizer, format_answer(np.zeros(N_ACTIONS), None))[0][0]
-        return cls(tuple(keys), opening, tuple(spelled))
 
+        def tokens(text: str) -> tuple[int, ...]:
+            ids = tokenizer(text, add_special_tokens=False)["input_ids"]
+            if tokenizer.decode(ids, clean_up_tokenization_spaces=False) != text:
+                raise ModelError(f"the tokenizer cannot spell answers: it turns {text!r} into other text")
+            return tuple(ids)
 
-_REMEDY = "set numbers: sequential for this model."
-
-
-def _split(tokenizer: Any, text: str) -> tuple[list[tuple[int, ...]], list[tuple[int, ...]]]:
-    """Return the tokens before each of the 52 numbers of a text, and those of each number."""
-    encoded = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
-    owners = number_owners(text)
-    keys: list[list[int]] = [[]]
-    numbers: list[list[int]] = []
-    last = -1
-    for token, (start, end) in zip(encoded["input_ids"], encoded["offset_mapping"], strict=True):
-        touched = set(owners[start:end].tolist())
-        if len(touched) > 1:
-            raise ModelError(
-                f"the tokenizer joins numbers with what stands beside them ({text[start:end]!r}): {_REMEDY}"
-            )
-        owner = touched.pop() if touched else last
-        if owner < 0:
-            if last >= 0:
-                keys.append([])
-            keys[-1].append(token)
-        else:
-            if owner != last:
-                numbers.append([])
-            numbers[-1].append(token)
-        last = owner
-    return [tuple(key) for key in keys[:N_ACTIONS]], [tuple(number) for number in numbers]
+        first, *others = NAMES
+        keys = [tokens(f'{CLOSES_WORDS}{ARKIT_OPENS}"{first}":'), *(tokens(f',"{name}":') for name in others)]
+        opening = tokens(f'{{{ARKIT_OPENS}"{first}":')
+        return cls(tuple(keys), opening, tokens("}}"), tuple(map(tokens, NUMBER_TEXTS)))
 
 
 @dataclass(frozen=True)
@@ -128,7 +108,7 @@ class Lesson:
     Attributes:
         ids: tokens shown.
         steps: how far each stands behind the prompt's last token, from 1; the steps of a branch begin again.
-        branches: 0 for tokens that all later ones see, k for those of number k - 1's branch.
+        branches: 0 for tokens that all later ones see, k for those of number k - 1's branch; see ``branch_mask``.
         labels: what each position is to predict, ``IGNORED`` where nothing; one more than ``ids``.
         weights: weight of each label in the loss.
         numbers: which of the 52 numbers each label is part of, -1 for none.
@@ -152,7 +132,7 @@ class AnswerTokens:
         number_weight: weight in the loss of tokens that hold digits of a coefficient; all others weigh 1.
 
     Raises:
-        ModelError: the tokenizer does not allow the parallel layout.
+        ModelError: the tokenizer cannot spell answers.
     """
 
     def __init__(
@@ -161,51 +141,66 @@ class AnswerTokens:
         self.tokenizer = tokenizer
         self.end = end
         self.number_weight = number_weight
-        self.parallel = NumberTokens.of(tokenizer) if numbers == "parallel" else None
+        self.parallel = numbers == "parallel"
+        self.tokens = NumberTokens.of(tokenizer)
 
     def __call__(self, answer: str, learn: Learn = "all") -> Lesson:
         """Lay out one canonical answer, with or without words.
 
         Raises:
-            DatasetError: it does not hold 52 numbers.
+            DatasetError: it does not hold 52 numbers, or not in the canonical form.
         """
-        return self._row(answer, learn) if self.parallel is None else self._tree(answer, learn, self.parallel)
+        return self._tree(answer, learn) if self.parallel else self._row(answer, learn)
+
+    def _said(self, answer: str) -> tuple[list[int], bool, list[int]]:
+        """Return the tokens of an answer's words, whether it has any, and its 52 numbers in hundredths."""
+        opens = answer.rfind(ARKIT_OPENS)
+        owners = number_owners(answer)
+        starts = np.flatnonzero(np.diff(owners, prepend=-1) * (owners >= 0)).tolist()
+        try:
+            values = [NUMBER_TEXTS.index(answer[start : start + 4]) for start in starts]
+        except ValueError:
+            raise DatasetError(
+                f"an answer is not in the canonical form: {answer[:80]!r}… Write it with data_prep/describe.py."
+            ) from None
+        words = answer[: opens - len(CLOSES_WORDS)] if opens > 1 else ""
+        ids = self.tokenizer(words, add_special_tokens=False)["input_ids"] if words else []
+        return list(ids), bool(words), values
 
     def _row(self, answer: str, learn: Learn) -> Lesson:
-        encoded = self.tokenizer(answer, add_special_tokens=False, return_offsets_mapping=True)
-        owners = number_owners(answer)
-        numbers = [int(owners[start:end].max(initial=-1)) for start, end in encoded["offset_mapping"]]
-        border = answer.rfind(ARKIT_OPENS)
-        after = [end > border for _, end in encoded["offset_mapping"]] + [True]
-        learnt = {"all": (True, False), "words": (False,), "numbers": (True,)}[learn]
+        said, has_words, values = self._said(answer)
+        labels, numbers = list(said), [-1] * len(said)
+        for number, value in enumerate(values):
+            key = self.tokens.keys[number] if number or has_words else self.tokens.opening
+            spelled = self.tokens.spelled[value]
+            labels += [*key, *spelled]
+            numbers += [-1] * len(key) + [number] * len(spelled)
+        labels += [*self.tokens.closing, self.end]
+        numbers += [-1] * (len(labels) - len(numbers))
+        words = [learn != "numbers"] * len(said)
+        rest = [learn != "words"] * (len(labels) - len(said))
         weights = [
-            (self.number_weight if number >= 0 else 1.0) if place in learnt else 0.0
-            for number, place in zip([*numbers, -1], after, strict=True)
+            (self.number_weight if number >= 0 else 1.0) if learnt else 0.0
+            for number, learnt in zip(numbers, words + rest, strict=True)
         ]
-        ids = encoded["input_ids"]
-        steps = list(range(1, len(ids) + 1))
-        return Lesson(ids, steps, [0] * len(ids), [*ids, self.end], weights, [*numbers, -1])
+        ids = labels[:-1]
+        return Lesson(ids, list(range(1, len(ids) + 1)), [0] * len(ids), labels, weights, numbers)
 
-    def _tree(self, answer: str, learn: Learn, tokens: NumberTokens) -> Lesson:
-        owners = number_owners(answer)
-        opens = answer.rfind(ARKIT_OPENS)
-        words = answer[: opens - len(_CLOSES_WORDS) - 1] if opens > 1 else ""
-        said = self.tokenizer(words, add_special_tokens=False)["input_ids"] if words else []
-        lesson = Lesson(list(said), list(range(1, len(said) + 1)), [0] * len(said))
+    def _tree(self, answer: str, learn: Learn) -> Lesson:
+        said, has_words, values = self._said(answer)
         # Behind the last word the model must say that the words end.
-        lesson.labels.extend([*said, tokens.keys[0][0]] if words else [IGNORED])
-        counts = 1.0 if words and learn != "numbers" else 0.0
-        lesson.weights.extend([counts] * len(lesson.labels))
-        lesson.numbers.extend([-1] * len(lesson.labels))
+        labels = [*said, self.tokens.keys[0][0]] if has_words else [IGNORED]
+        weights = [1.0 if has_words and learn != "numbers" else 0.0] * len(labels)
+        lesson = Lesson(said, list(range(1, len(said) + 1)), [0] * len(said), labels, weights, [-1] * len(labels))
         if learn == "words":
             return lesson
-        starts = np.flatnonzero(np.diff(owners, prepend=-1) * (owners >= 0))
-        for number, start in enumerate(starts.tolist()):
-            spelled = tokens.spelled[NUMBER_TEXTS.index(answer[start : start + 4])]
-            key = tokens.keys[number] if number or words else tokens.opening
+        n_said = len(said)
+        for number, value in enumerate(values):
+            key = self.tokens.keys[number] if number or has_words else self.tokens.opening
+            spelled = self.tokens.spelled[value]
             ids = [*key, *spelled[:-1]]
             lesson.ids.extend(ids)
-            lesson.steps.extend(range(len(said) + 1, len(said) + 1 + len(ids)))
+            lesson.steps.extend(range(n_said + 1, n_said + 1 + len(ids)))
             lesson.branches.extend([number + 1] * len(ids))
             silent = len(key) - 1
             lesson.labels.extend([IGNORED] * silent + list(spelled))
@@ -214,18 +209,36 @@ class AnswerTokens:
         return lesson
 
 
-def branch_mask(branches: torch.Tensor, seen: torch.Tensor | None = None) -> torch.Tensor:
+def join(lessons: Sequence[Lesson]) -> Lesson:
+    """Return several parallel lessons about one picture as one, so that the prompt before them is shown once.
+
+    None sees another. At most the first may learn from the prompt's last token.
+    """
+    out = Lesson(labels=lessons[0].labels[:1], weights=lessons[0].weights[:1], numbers=lessons[0].numbers[:1])
+    for group, lesson in enumerate(lessons, start=1):
+        out.ids.extend(lesson.ids)
+        out.steps.extend(lesson.steps)
+        out.branches.extend(group * GROUP + branch for branch in lesson.branches)
+        out.labels.extend(lesson.labels[1:])
+        out.weights.extend(lesson.weights[1:])
+        out.numbers.extend(lesson.numbers[1:])
+    return out
+
+
+def branch_mask(looking: torch.Tensor, seen: torch.Tensor, places: torch.Tensor) -> torch.Tensor:
     """Return who attends to whom; bool[B, 1, Q, K].
 
+    A token sees those before it that are in no branch (0), in its own, or in the one its own hangs on: branch
+    ``g * GROUP + k`` hangs on ``g * GROUP``.
+
     Args:
-        branches: int64[B, Q] of the positions that look: 0 trunk, above 0 a branch, -1 padding.
-        seen: int64[B, K] of those looked at, of which the last Q are the ones that look; None for the same.
+        looking: int64[B, Q], the branch of each position that looks; below 0 padding.
+        seen: int64[B, K], the branch of each position there is.
+        places: int64[B, Q], which of the K positions the ones that look are.
     """
-    seen = branches if seen is None else seen
-    n_looking, n_seen = branches.shape[1], seen.shape[1]
-    order = torch.arange(n_seen, device=seen.device)
-    earlier = order[None, :] <= order[n_seen - n_looking :, None]
-    own = (seen[:, None, :] == branches[:, :, None]) | (seen[:, None, :] == 0)
+    earlier = torch.arange(seen.shape[1], device=seen.device) <= places[:, :, None]
+    seen, looking = seen[:, None, :], looking[:, :, None]
+    own = (seen == looking) | (seen == 0) | (seen == looking - looking % GROUP)
     return (earlier & own)[:, None]
 
 
@@ -260,5 +273,7 @@ def lay_out(model: torch.nn.Module, inputs: dict[str, Any]) -> dict[str, Any]:
     inputs = dict(inputs)
     dtype = next(weight.dtype for weight in model.parameters() if weight.is_floating_point())
     inputs["position_ids"] = rotary_positions(model, inputs, inputs.pop("steps"))
-    inputs["attention_mask"] = additive(branch_mask(inputs.pop("branches")), dtype)
+    branches = inputs.pop("branches")
+    places = torch.arange(branches.shape[1], device=branches.device).expand_as(branches)
+    inputs["attention_mask"] = additive(branch_mask(branches, branches, places), dtype)
     return inputs

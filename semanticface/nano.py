@@ -43,7 +43,7 @@ CHAT_TEMPLATE = (
 
 
 def structure_tokens() -> list[str]:
-    """Return the fixed strings between the free slots of a canonical answer, with and without the emotion cue.
+    """Return the fixed strings between the free slots of a canonical answer: with and without emotion, and without words.
 
     Each becomes one token, so that an answer costs two tokens an action and one a field besides its words.
     """
@@ -60,6 +60,8 @@ def structure_tokens() -> list[str]:
         text = format_answer(np.zeros(N_ACTIONS, dtype=np.float32), emptied)
         text = text.replace("\\u0000", blank).replace("0.00", blank)
         found.update(dict.fromkeys(text.split(blank)))
+    bare = format_answer(np.zeros(N_ACTIONS, dtype=np.float32), None)
+    found[bare.partition("0.00")[0]] = None
     return list(found)
 
 

@@ -9,8 +9,9 @@ Three steps, each resumed where it was killed:
 2. The language model learns to speak beside the frozen tower, whose feature maps are computed once.
 3. Model, tokenizer, processor and recipe are saved as a stock transformers folder, in bfloat16.
 
-In step 2 a row either learns the words of its true analysis, or the true numbers behind an analysis of what the tower
-sees. Numbers never follow a true analysis: so taught, a model copies from its own words, which at work are guesses.
+In step 2 half of the rows learn the words of the true analysis and, beside them, the true numbers without words; the
+other half the true numbers behind an analysis of what the tower sees. Numbers never follow a true analysis: so taught,
+a model copies from its own words, which at work are guesses.
 """
 
 from __future__ import annotations
@@ -18,15 +19,17 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import math
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from tqdm import tqdm
-from transformers import AutoModel, PreTrainedTokenizerFast
+from transformers import AutoModel
 
 from semanticface import metrics, nano
 from semanticface.answer import format_answer
@@ -34,9 +37,10 @@ from semanticface.arkit import MIRROR_INDEX
 from semanticface.dataset import load_faces
 from semanticface.face.types import POINTS
 from semanticface.files import atomic_path
+from semanticface.layout import IGNORED, AnswerTokens, Lesson, Numbers, additive, branch_mask, join
 from semanticface.prompts import load_prompt, messages
 from semanticface.recipe import make_recipe, prompt_record, write_recipe
-from semanticface.semantics import describe_many
+from semanticface.semantics import Analysis, describe_many
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,6 +57,7 @@ class Settings:
     speak_samples: int = 80_000
     speak_lr: float = 3e-3
     speak_batch: int = 32
+    numbers: Numbers = "parallel"
     seed: int = 0
 
 
@@ -142,6 +147,12 @@ def one_cycle(step: int, steps: int, warmup: int = 200) -> float:
     return 0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, steps - warmup)))
 
 
+def say_speed(stage: str, samples: int, begun: float) -> None:
+    """Print how many samples a second a stage took, where it did anything."""
+    if samples > 0:
+        print(f"{stage}: {samples / (time.perf_counter() - begun):.1f} samples a second")
+
+
 def save_state(path: Path, **state: object) -> None:
     """Write a training state that a killed run goes on from."""
     with atomic_path(path) as temporary:
@@ -196,6 +207,7 @@ def train_tower(
         return disturb(to_tensor(pixels), rng), torch.from_numpy(coefficients), torch.from_numpy(points)
 
     bar = tqdm(prefetch(batch, steps, first), desc="tower", initial=first, total=steps, unit="step")
+    begun = time.perf_counter()
     for step, (pictures, coefficients, points) in enumerate(bar, start=first):
         tower.train(), heads.train()
         for group in optimizer.param_groups:
@@ -222,28 +234,22 @@ def train_tower(
             figures = metrics.score(held_out.coefficients, read.clip(0, 1), on_head=False)["model"]
             told = ", ".join(f"{f.label} {f.text(figures[f.key])}" for f in metrics.FIGURES if f.key in _TOLD)
             tqdm.write(f"{(step + 1) * settings.tower_batch} pictures seen; held out: {told}")
+    say_speed("tower", (steps - first) * settings.tower_batch, begun)
     return tower, heads
 
 
-@dataclasses.dataclass(frozen=True)
-class Lesson:
-    """Token ids of one row and the first position whose token is to be learned."""
+def lessons(tokens: AnswerTokens, values: np.ndarray, analysis: Analysis, glimpse: Analysis, turn: int) -> list[Lesson]:
+    """Return the rows one picture is taught by: its coefficients, their analysis, and that of what the tower sees."""
+    if turn % 2:
+        return [tokens(format_answer(values, glimpse), "numbers")]
+    both = [tokens(format_answer(values, analysis), "words"), tokens(format_answer(values, None), "numbers")]
+    return [join(both)] if tokens.parallel else both
 
-    ids: list[int]
-    learn_from: int
 
-
-def lessons(tokenizer: PreTrainedTokenizerFast, prefix: list[int], analyses: list, coefficients: np.ndarray,
-            kind: str) -> Iterator[Lesson]:  # fmt: skip
-    """Yield rows that end with the analysis (``words``) or learn only what follows it (``numbers``)."""
-    for analysis, values in zip(analyses, coefficients, strict=True):
-        said, numbers = format_answer(values, analysis).split('"},"arkit":', 1)
-        said_ids = tokenizer.encode(said, add_special_tokens=False)
-        rest_ids = [*tokenizer.encode('"},"arkit":' + numbers, add_special_tokens=False), tokenizer.eos_token_id]
-        if kind == "words":
-            yield Lesson(prefix + said_ids + rest_ids[:1], len(prefix))
-        else:
-            yield Lesson(prefix + said_ids + rest_ids, len(prefix) + len(said_ids))
+def pad(rows: list[list], fill: float, before: int = 0) -> torch.Tensor:
+    """Return rows of unequal length as one tensor, with ``before`` columns of ``fill`` in front."""
+    width = max(map(len, rows))
+    return torch.tensor([[fill] * before + row + [fill] * (width - len(row)) for row in rows])
 
 
 def train_to_speak(settings: Settings, train: Faces, tower: torch.nn.Module, heads: torch.nn.Module, out: Path):
@@ -272,11 +278,9 @@ def train_to_speak(settings: Settings, train: Faces, tower: torch.nn.Module, hea
         prefixes[emotion] = tokenizer.encode(chat, add_special_tokens=False)
     numbers = nano.number_ids(tokenizer)
     values = torch.linspace(0, 1, len(numbers))
-    value_of = torch.full((len(tokenizer),), -1.0)
-    value_of[numbers] = values
 
     weights = [p for p in model.parameters() if p.requires_grad]
-    optimizer = torch.optim.AdamW(weights, settings.speak_lr, weight_decay=0.05, betas=(0.9, 0.98))
+    optimizer = torch.optim.AdamW(weights, settings.speak_lr, weight_decay=0.05, betas=(0.9, 0.98), fused=True)
     steps = settings.speak_samples // settings.speak_batch
     first = 0
     if state_file.exists():
@@ -285,50 +289,66 @@ def train_to_speak(settings: Settings, train: Faces, tower: torch.nn.Module, hea
         optimizer.load_state_dict(state["optimizer"])
         first = state["step"]
 
+    answers = AnswerTokens(tokenizer, tokenizer.eos_token_id, numbers=settings.numbers)
+
     def batch(step: int) -> tuple[torch.Tensor, ...]:
         rng = np.random.default_rng([settings.seed, 1, step])
         chosen = rng.integers(0, len(truth), settings.speak_batch)
-        emotion = step // 2 % 8 != 7
-        kind, described = ("words", truth) if step % 2 == 0 else ("numbers", seen)
-        analyses = describe_many(described[chosen], emotion=emotion)
-        rows = list(lessons(tokenizer, prefixes[emotion], analyses, truth[chosen], kind))
-        width = max(len(row.ids) for row in rows)
-        ids = torch.full((len(rows), width), tokenizer.pad_token_id)
-        learn = torch.zeros(len(rows), width, dtype=torch.bool)
-        for i, row in enumerate(rows):
-            ids[i, : len(row.ids)] = torch.tensor(row.ids)
-            learn[i, row.learn_from : len(row.ids)] = True
-        return ids, learn, torch.from_numpy(features[chosen]).float(), torch.from_numpy(seen[chosen])
+        emotion = step % 8 != 7
+        prefix = prefixes[emotion]
+        analyses = describe_many(truth[chosen], emotion=emotion)
+        glimpses = describe_many(seen[chosen], emotion=emotion)
+        rows = [
+            (lesson, index)
+            for turn, (index, analysis, glimpse) in enumerate(zip(chosen, analyses, glimpses, strict=True))
+            for lesson in lessons(answers, truth[index], analysis, glimpse, turn)
+        ]
+        taught, pictures = [lesson for lesson, _ in rows], np.array([index for _, index in rows])
+        n = len(prefix)
+        ids = pad([prefix + lesson.ids for lesson in taught], tokenizer.pad_token_id)
+        steps = pad([[*range(n), *(n - 1 + step for step in lesson.steps)] for lesson in taught], 0)
+        branches = pad([[0] * n + lesson.branches for lesson in taught], -1)
+        labels = pad([lesson.labels if any(lesson.weights) else [IGNORED] for lesson in taught], IGNORED, n - 1)
+        weights = pad([lesson.weights for lesson in taught], 0.0, n - 1)
+        labels = labels.masked_fill(weights == 0, IGNORED)
+        # The tower's own view of each number that is learnt, in the order of the labels.
+        owners = pad([lesson.numbers for lesson in taught], -1, n - 1)
+        wanted = torch.from_numpy(seen[pictures])[torch.arange(len(rows))[:, None], owners.clamp(min=0)]
+        places = torch.arange(ids.shape[1]).expand_as(ids)
+        mask = additive(branch_mask(branches, branches, places), torch.bfloat16)
+        maps = torch.from_numpy(features[pictures]).float()
+        return ids, steps, mask, labels[:, : ids.shape[1]], owners, wanted, maps
 
     model.train()
     model.model.vision_tower.eval()
     bar = tqdm(prefetch(batch, steps, first), desc="speak", initial=first, total=steps, unit="step")
-    for step, (ids, learn, maps, teacher) in enumerate(bar, start=first):
+    begun = time.perf_counter()
+    for step, (ids, places, mask, labels, owners, teacher, maps) in enumerate(bar, start=first):
         for group in optimizer.param_groups:
             group["lr"] = settings.speak_lr * one_cycle(step, steps)
+        learnt = labels != IGNORED
         with torch.autocast("cpu", torch.bfloat16):
             embeds = model.get_input_embeddings()(ids)
             image = model.model.multi_modal_projector(maps.flatten(2).transpose(1, 2))
             embeds = embeds.masked_scatter((ids == model.config.image_token_id)[..., None], image.to(embeds.dtype))
-            hidden = model.model.language_model(inputs_embeds=embeds).last_hidden_state[:, :-1][learn[:, 1:]]
-            logits = model.lm_head(hidden)
-        target = ids[:, 1:][learn[:, 1:]]
-        loss = F.cross_entropy(logits.float(), target)
-        at_number = value_of[target] >= 0
-        if at_number.any():
-            # The readout takes the mean of the distribution over values, so that mean is taught as well: towards the
-            # tower's own estimate, which is far less noisy than a single label.
-            expected = logits.float()[at_number][:, numbers].softmax(-1) @ values
-            wanted = teacher.flatten()
-            loss = loss + 20 * (expected - wanted).square().mean()
+            hidden = model.model.language_model(inputs_embeds=embeds, attention_mask=mask, position_ids=places)
+            logits = model.lm_head(hidden.last_hidden_state[learnt]).float()
+        loss = words_loss = F.cross_entropy(logits, labels[learnt])
+        # The readout takes the mean of the distribution over values, so that mean is taught as well: towards the
+        # tower's own estimate, which is far less noisy than a single label.
+        at_number = owners[learnt] >= 0
+        expected = logits[at_number][:, numbers].softmax(-1) @ values
+        numbers_loss = (expected - teacher[learnt][at_number]).square().mean()
+        loss = words_loss + 20 * numbers_loss
         optimizer.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(weights, 1.0)
         optimizer.step()
-        if step % 30 < 3:
-            bar.set_postfix(**{"numbers" if at_number.any() else "words": f"{loss:.3f}"})
+        if step % 20 == 0:
+            bar.set_postfix(tokens=f"{words_loss:.3f}", numbers=f"{numbers_loss:.4f}")
         if (step + 1) % 500 == 0 or step + 1 == steps:
             save_state(state_file, model=model.state_dict(), optimizer=optimizer.state_dict(), step=step + 1)
+    say_speed("speak", (steps - first) * settings.speak_batch, begun)
     return model, processor
 
 
@@ -343,6 +363,9 @@ def main() -> None:
     parser.add_argument("--tower-lr", type=float, default=Settings.tower_lr)
     parser.add_argument(
         "--speak-samples", type=int, default=Settings.speak_samples, help="rows the language model sees"
+    )
+    parser.add_argument(
+        "--numbers", choices=get_args(Numbers), default=Settings.numbers, help="how answers are laid out (%(default)s)"
     )
     parser.add_argument("--seed", type=int, default=Settings.seed)
     settings = Settings(**vars(parser.parse_args()))
@@ -361,6 +384,7 @@ def main() -> None:
             prompt=prompt_record(load_prompt("distill")),
             emotion=True,
             readout="mean",
+            numbers=settings.numbers,
             image_size=nano.PIXELS,
             settings=dataclasses.asdict(settings),
             metrics={},

@@ -1,0 +1,105 @@
+"""A key-value cache whose rows move on at their own pace.
+
+Slot s of a row holds the token at place s of that row, whatever the other rows have reached. A token written there
+again simply takes the place, so guesses that turned out wrong cost no tidying up, and no row is ever padded.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from transformers.cache_utils import Cache, CacheLayerMixin
+
+_BLOCK = 256
+
+
+class _Layer(CacheLayerMixin):
+    """One layer: ``keys`` and ``values`` float[B, heads, capacity, head width], written at the cache's slots."""
+
+    is_sliding = False
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.slots: torch.Tensor | None = None
+        self.used = 0
+
+    def lazy_initialization(self, key_states: torch.Tensor, value_states: torch.Tensor) -> None:
+        self.dtype, self.device = key_states.dtype, key_states.device
+        self.is_initialized = True
+
+    def _room(self, states: torch.Tensor, kept: torch.Tensor | None) -> torch.Tensor:
+        """Return ``kept`` with room for the slots in use."""
+        if kept is not None and kept.shape[2] >= self.used:
+            return kept
+        capacity = -(-self.used // _BLOCK) * _BLOCK
+        grown = states.new_zeros(*states.shape[:2], capacity, states.shape[3])
+        if kept is not None:
+            grown[:, :, : kept.shape[2]] = kept
+        return grown
+
+    def update(
+        self, key_states: torch.Tensor, value_states: torch.Tensor, *args: Any, **kwargs: Any
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Write at the slots, and return everything up to the last one in use."""
+        assert self.slots is not None
+        if not self.is_initialized:
+            self.lazy_initialization(key_states, value_states)
+        self.keys, self.values = self._room(key_states, self.keys), self._room(value_states, self.values)
+        for kept, states in ((self.keys, key_states), (self.values, value_states)):
+            kept.scatter_(2, self.slots[:, None, :, None].expand_as(states), states)
+        return self.keys[:, :, : self.used], self.values[:, :, : self.used]
+
+    def get_seq_length(self) -> int:
+        return self.used
+
+    def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
+        return self.used, 0
+
+    def get_max_length(self) -> int:
+        return -1
+
+
+class RowCache(Cache):
+    """The cache of a batch."""
+
+    def __init__(self) -> None:
+        super().__init__(layer_class_to_replicate=_Layer)
+
+    @classmethod
+    def of_prefix(cls, prefix: RowCache, n_rows: int) -> RowCache:
+        """Return a cache whose rows all begin with the one row of ``prefix``."""
+        cache = cls()
+        for layer in prefix.layers:
+            copy = _Layer()
+            for name in ("keys", "values"):
+                setattr(copy, name, getattr(layer, name)[:, :, : layer.used].repeat(n_rows, 1, 1, 1))
+            copy.lazy_initialization(copy.keys, copy.values)
+            cache.layers.append(copy)
+        return cache
+
+    def write_at(self, slots: torch.Tensor, used: int) -> None:
+        """Say where the next tokens go.
+
+        Args:
+            slots: int64[B, Q].
+            used: slots in use afterwards, at least the highest + 1.
+        """
+        self._at = (slots, used)
+        for layer in self.layers:
+            layer.slots, layer.used = slots, used
+
+    def update(
+        self, key_states: torch.Tensor, value_states: torch.Tensor, layer_idx: int, *args: Any, **kwargs: Any
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Write one layer's states; layers come into being at the first pass."""
+        while len(self.layers) <= layer_idx:
+            layer = _Layer()
+            layer.slots, layer.used = self._at
+            self.layers.append(layer)
+        return self.layers[layer_idx].update(key_states, value_states)
+
+    def take(self, rows: torch.Tensor) -> None:
+        """Keep these rows, in this order, each as often as it is named; int64[n]."""
+        for layer in self.layers:
+            layer.keys, layer.values = layer.keys[rows], layer.values[rows]
