@@ -62,7 +62,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         metavar="REGION=CUTOFF,BETA",
-        help="--smooth with another setting for a region, or REGION=off: lower cutoffs are steadier, higher betas quicker",
+        help="--smooth, with another setting for a region, or REGION=off: low cutoffs are steady, high betas quick",
     )
 
 

@@ -2,7 +2,8 @@
 
 A video is opened by an allow-list of containers and codecs, and nothing but its picture stream is decoded. Every frame
 that the container announces comes out in its place: one that cannot be decoded comes without a picture and with the
-reason, and never shifts those after it.
+reason, and never shifts those after it. Frames coded as changes to a lost one come as the decoder makes them, smeared
+at worst, up to the next key frame.
 """
 
 from __future__ import annotations

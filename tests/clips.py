@@ -1,12 +1,20 @@
-"""Small real videos for the tests, written with PyAV. Not a test file."""
+"""Small real videos for the tests, written with PyAV, and a model that reads them at once. Not a test file."""
 
 from __future__ import annotations
 
+import os
+import signal
+from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
+from types import SimpleNamespace
 
 import av
 import numpy as np
+from PIL import Image
+
+from semanticface.predict import Prediction
+from semanticface.semantics import describe
 
 TICKS = 12000
 """Time base of the clips: every rate in use divides it, but for the broadcast ones."""
@@ -99,3 +107,35 @@ def damage(path: Path, number: int) -> Path:
     data[start : start + size] = bytes(size)
     path.write_bytes(data)
     return path
+
+
+class PixelPredictor:
+    """Stands in for a ``Predictor`` and answers at once with what the crop looks like.
+
+    Args:
+        kill_after: this many batches are answered, the next one kills the process, as a power cut would.
+        fails_on: places, counted from 0 over all crops, that get no answer.
+    """
+
+    bundle = SimpleNamespace(image_size=32, recipe={"kind": "test"})
+
+    def __init__(self, kill_after: int | None = None, fails_on: tuple[int, ...] = ()) -> None:
+        self.batches: list[int] = []
+        self._kill_after = kill_after
+        self._fails_on = fails_on
+
+    def stream(self, pictures: list[Image.Image], *, batch_size: int, crop: str) -> Iterator[Prediction]:
+        assert crop == "none" and len(pictures) <= batch_size
+        assert all(picture.size == (32, 32) for picture in pictures)
+        if len(self.batches) == self._kill_after:
+            os.kill(os.getpid(), signal.SIGKILL)
+        before = sum(self.batches)
+        self.batches.append(len(pictures))
+        for place, picture in enumerate(pictures):
+            name = f"picture {place + 1}"
+            if before + place in self._fails_on:
+                yield Prediction(name, "model_failed", f"{name}: the model failed: no reason")
+                continue
+            rows = np.asarray(picture, np.float32).mean(axis=(1, 2)) / 255
+            values = np.resize(rows, 52).astype(np.float32)
+            yield Prediction(name, "ok", coefficients=values, analysis=describe(values))
