@@ -1,0 +1,304 @@
+"""How cost grows with rows: time and peak memory of every stage, from rendering to evaluation, as people run them.
+
+    python eval/benchmarks/growth.py                                      # 1,000 and 10,000 rows; half an hour
+    python eval/benchmarks/growth.py --quick                              # three stages, 200 and 1,000 rows
+    python eval/benchmarks/growth.py --rows 10000 100000 --stages render describe
+
+Each stage is the real command in a process of its own:
+
+    render     data_prep/render_faces.py: the drawn look at 48 px on one process, so that many rows are feasible;
+               8 in 10 rows are for training, 1 for validation, 1 for test
+    describe   data_prep/describe.py on that dataset: all its rows
+    distil     train/distill.py of nano with LoRA as in train/configs/quickstart.yaml: `--steps` steps of an epoch
+    predict    semanticface predict on the pictures of the test split, a tenth of the rows, without looking for faces
+    evaluate   eval/evaluate.py on the same pictures, as crops
+
+Shown for each: what was measured (rows; for distil those its steps showed, of an epoch), seconds on the clock and of
+processor time, processor seconds for all rows, rows a second of them without the start-up, and the highest memory of
+the process and its children together: resident (with the files that are mapped, which the system may drop), and its
+own. The lines of `start-up` are the same command on 20 rows, the median of three. An epoch of distil is projected: its
+start plus its steps, at the median time between two steps of its own log.
+
+The last line is one JSON object. `time_exponent`: the slope of log(processor time without start-up) over log(rows),
+over all sizes; 1 is linear. `memory_growth` and `own_memory_growth`: peak memory at the largest number of rows divided
+by that at the smallest; 1 is flat. A stage that would take longer than `--longest`, judged by the size before, is left
+out and named.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import psutil
+
+from semanticface.dataset import load_faces
+from semanticface.errors import SemanticFaceError
+from semanticface.files import atomic_open
+
+ROOT = Path(__file__).resolve().parents[2]
+STAGES = ("render", "describe", "distil", "predict", "evaluate")
+QUICK = ("render", "describe", "predict")
+START_ROWS = 20
+POLL = 0.02  # seconds between two looks at a process's memory
+
+
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """What one run cost.
+
+    Attributes:
+        stage: one of ``STAGES``.
+        rows: of the dataset.
+        measured: rows that the stage worked on; for distil those its steps showed.
+        of: rows it would have worked on: more than ``measured`` only for distil, whose epoch is projected.
+        seconds: on the clock, as measured.
+        cpu_seconds: of processor time, of all processes, as measured.
+        epoch_cpu_seconds: processor time for all ``of`` rows: measured, or projected for distil.
+        peak_mb: highest resident memory of all processes together.
+        own_mb: the same without mapped files and shared memory.
+    """
+
+    stage: str
+    rows: int
+    measured: int
+    of: int
+    seconds: float
+    cpu_seconds: float
+    epoch_cpu_seconds: float
+    peak_mb: float
+    own_mb: float
+
+
+def watched(command: list[str], log: Path) -> tuple[float, float, float, float]:
+    """Run a command; return seconds, processor seconds, peak and own memory in MB, of it and all its children.
+
+    Raises:
+        SemanticFaceError: it failed; the end of what it printed is in the message.
+    """
+    peak = own = 0
+    start = time.perf_counter()
+    with log.open("w+", encoding="utf-8") as output:
+        process = subprocess.Popen(command, cwd=ROOT, stdout=output, stderr=subprocess.STDOUT)
+        seen = psutil.Process(process.pid)
+        try:
+            while True:
+                # wait4 and not Popen.wait: it alone says what this one child and its children used.
+                ended, status, usage = os.wait4(process.pid, os.WNOHANG)
+                if ended:
+                    process.returncode = os.waitstatus_to_exitcode(status)
+                    break
+                now = now_own = 0
+                for each in (seen, *seen.children(recursive=True)):
+                    try:
+                        memory = each.memory_info()
+                    except psutil.NoSuchProcess:
+                        continue
+                    now += memory.rss
+                    now_own += memory.rss - getattr(memory, "shared", 0)
+                peak, own = max(peak, now), max(own, now_own)
+                time.sleep(POLL)
+        except BaseException:
+            process.kill()
+            process.wait()
+            raise
+        if process.returncode:
+            output.seek(0)
+            raise SemanticFaceError(f"{' '.join(command)} failed with {process.returncode}:\n{output.read()[-2000:]}")
+    seconds = time.perf_counter() - start
+    return seconds, usage.ru_utime + usage.ru_stime, peak / 1e6, own / 1e6
+
+
+def step_seconds(logs: Path) -> float:
+    """The median time between two steps, from a training's TensorBoard log."""
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    events = EventAccumulator(str(logs))
+    events.Reload()
+    times = [event.wall_time for event in events.Scalars("train/loss")]
+    return statistics.median(np.diff(times).tolist())
+
+
+def write_pictures(dataset: Path, folder: Path) -> int:
+    """Write the pictures of the test split as files; return how many."""
+    import datasets
+
+    rows = load_faces(dataset, "test").cast_column("picture", datasets.Image(decode=False))
+    folder.mkdir()
+    for index, row in enumerate(rows):
+        (folder / f"{index:06}.png").write_bytes(row["picture"]["bytes"])
+    return len(rows)
+
+
+class Bench:
+    """Runs the stages in a scratch folder.
+
+    Args:
+        scratch: an empty folder.
+        steps: of distil.
+    """
+
+    def __init__(self, scratch: Path, steps: int) -> None:
+        self.scratch = scratch
+        self.steps = steps
+
+    def run(self, stage: str, rows: int, repeat: int = 0) -> Cost:
+        """Run one stage on a dataset of so many rows; the stages before it must have run on as many."""
+        work: dict[str, Callable[[Path, int], Cost]] = {
+            "render": self._render, "describe": self._describe, "distil": self._distil, "predict": self._predict,
+            "evaluate": self._evaluate,
+        }  # fmt: skip
+        folder = self.scratch / f"{rows}-{repeat}"
+        folder.mkdir(exist_ok=True)
+        return work[stage](folder, rows)
+
+    def _run(self, stage: str, folder: Path, rows: int, measured: int, *command: object) -> Cost:
+        words = [sys.executable, *map(str, command)]
+        seconds, cpu, peak, own = watched(words, folder / f"{stage}.log")
+        return Cost(stage, rows, measured, measured, seconds, cpu, cpu, peak, own)
+
+    def _render(self, folder: Path, rows: int) -> Cost:
+        return self._run(
+            "render", folder, rows, rows,
+            "data_prep/render_faces.py", "--out", folder / "rendered", "--rows", rows, "--looks", "drawn=1",
+            "--size", 48, "--supersample", 1, "--workers", 1, "--splits", "train=0.8,validation=0.1,test=0.1",
+        )  # fmt: skip
+
+    def _describe(self, folder: Path, rows: int) -> Cost:
+        command = ("data_prep/describe.py", folder / "rendered", folder / "faces")
+        return self._run("describe", folder, rows, rows, *command)
+
+    def _distil(self, folder: Path, rows: int) -> Cost:
+        batch, output = 8, folder / "adapter"
+        settings = {
+            "dataset": folder / "faces", "output": output, "train.steps": self.steps, "train.batch": batch,
+            "train.log_every": 1, "train.eval_rows": 2, "train.eval_every": self.steps, "train.save_every": self.steps,
+        }  # fmt: skip
+        cost = self._run(
+            "distil", folder, rows, self.steps * batch, "train/distill.py", "--config", "train/configs/quickstart.yaml",
+            "--set", *(f"{key}={value}" for key, value in settings.items()),
+        )  # fmt: skip
+        epoch = len(load_faces(folder / "faces", "train"))
+        # The log has the clock's time; other work on the machine slows both clock and steps.
+        step = step_seconds(output / "logs") * cost.cpu_seconds / cost.seconds
+        projected = cost.cpu_seconds + step * (epoch / batch - self.steps)
+        values = asdict(cost) | {"of": epoch, "epoch_cpu_seconds": projected}
+        return Cost(**values)
+
+    def _predict(self, folder: Path, rows: int) -> Cost:
+        pictures = folder / "pictures"
+        count = write_pictures(folder / "faces", pictures)
+        return self._run(
+            "predict", folder, rows, count, "-m", "semanticface.cli", "predict", pictures, "--no-crop",
+            "--out", folder / "predictions.jsonl",
+        )  # fmt: skip
+
+    def _evaluate(self, folder: Path, rows: int) -> Cost:
+        return self._run(
+            "evaluate", folder, rows, len(load_faces(folder / "faces", "test")), "eval/evaluate.py", "--model", "nano",
+            "--dataset", folder / "faces", "--crop", "box", "--out", folder / "evaluation",
+        )  # fmt: skip
+
+
+def exponent(costs: list[Cost], start: Cost) -> float | None:
+    """Slope of log(processor time) over log(rows), the start-up taken off both; None with fewer than two sizes."""
+    points = [(cost.of - start.of, cost.epoch_cpu_seconds - start.epoch_cpu_seconds) for cost in costs]
+    points = [(rows, seconds) for rows, seconds in points if rows > 0 and seconds > 0]
+    if len(points) < 2:
+        return None
+    rows, seconds = np.log(points).T
+    return round(float(np.polyfit(rows, seconds, 1)[0]), 3)
+
+
+def spent(cost: Cost) -> float:
+    """Processor time of a run."""
+    return cost.cpu_seconds
+
+
+def line(cost: Cost, start: Cost | None) -> str:
+    """One line of the table."""
+    measured = f"{cost.measured:,}" + (f" of {cost.of:,}" if cost.of > cost.measured else "")
+    rate = "start-up"
+    if start is not None:
+        more = cost.epoch_cpu_seconds - start.epoch_cpu_seconds
+        rate = f"{(cost.of - start.of) / more:.1f}" if more > 0 else "-"
+    return (
+        f"{cost.stage:9}{cost.rows:>9,}{measured:>17}{cost.seconds:>10.1f}{cost.cpu_seconds:>10.1f}"
+        f"{cost.epoch_cpu_seconds:>12.1f}{rate:>10}{cost.peak_mb:>10.0f}{cost.own_mb:>9.0f}"
+    )
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rows", type=int, nargs="+", default=[1_000, 10_000], help="sizes (default 1000 10000)")
+    parser.add_argument(
+        "--stages", nargs="+", choices=STAGES, default=STAGES, help="only these; each needs those before (default: all)"
+    )
+    parser.add_argument("--steps", type=int, default=30, help="steps of distil at every size (default %(default)s)")
+    parser.add_argument("--longest", type=float, default=30, help="minutes a stage may take (default %(default)s)")
+    parser.add_argument("--quick", action="store_true", help="render, describe and predict at 200 and 1,000 rows")
+    parser.add_argument("--work", type=Path, help="folder for the scratch files (default: the system's)")
+    parser.add_argument(
+        "--out", type=Path, default=Path("outputs/benchmarks/growth.json"), help="where to write (%(default)s)"
+    )
+    options = parser.parse_args()
+    sizes = [200, 1_000] if options.quick else sorted(set(options.rows))
+    stages = QUICK if options.quick else [stage for stage in STAGES if stage in options.stages]
+    if sizes[0] <= START_ROWS or options.steps < 4:
+        parser.error(f"--rows must be above {START_ROWS} and --steps at least 4")
+
+    repeats = 1 if options.quick else 3
+    print(f"{'stage':9}{'rows':>9}{'measured':>17}{'seconds':>10}{'CPU s':>10}{'CPU s (all)':>12}{'rows/s':>10}"
+          f"{'peak MB':>10}{'own MB':>9}")  # fmt: skip
+    costs: dict[str, list[Cost]] = {stage: [] for stage in stages}
+    left_out: list[str] = []
+    try:
+        with tempfile.TemporaryDirectory(prefix="growth-", dir=options.work) as scratch:
+            bench = Bench(Path(scratch), options.steps)
+            starts = [{stage: bench.run(stage, START_ROWS, repeat) for stage in stages} for repeat in range(repeats)]
+            start = {stage: sorted((each[stage] for each in starts), key=spent)[repeats // 2] for stage in stages}
+            for stage in stages:
+                print(line(start[stage], None))
+            for rows in sizes:
+                for stage in stages:
+                    done = costs[stage]
+                    grows = done and stage != "distil"  # whose steps are as many at every size
+                    minutes = done[-1].seconds * rows / done[-1].rows / 60 if grows else 0
+                    if minutes > options.longest:
+                        left_out.append(f"{stage} of {rows:,} rows: about {minutes:.0f} minutes")
+                        continue
+                    done.append(bench.run(stage, rows))
+                    print(line(done[-1], start[stage]), flush=True)
+        summary = {"time_exponent": {stage: exponent(done, start[stage]) for stage, done in costs.items()}}
+        for name, key in (("memory_growth", "peak_mb"), ("own_memory_growth", "own_mb")):
+            ratios = {stage: getattr(done[-1], key) / getattr(done[0], key) for stage, done in costs.items()}
+            summary[name] = {stage: round(ratio, 3) for stage, ratio in ratios.items()}
+        for what in left_out:
+            print(f"left out: {what}")
+        machine = {"cpus": os.cpu_count(), "machine": platform.machine(), "python": platform.python_version()}
+        runs = [asdict(cost) for stage in stages for cost in (start[stage], *costs[stage])]
+        with atomic_open(options.out) as file:
+            settings = {"rows": sizes, "start_rows": START_ROWS, "steps": options.steps}
+            json.dump(
+                summary | {"left_out": left_out, "runs": runs, "settings": settings, "machine": machine}, file, indent=2
+            )
+    except SemanticFaceError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    print(json.dumps(summary))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
