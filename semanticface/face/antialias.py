@@ -1,8 +1,8 @@
 """Which samples of a supersampled picture are worth shading, and the picture from those that were.
 
-Most pixels lie inside one smooth surface: there the samples along the pixel's diagonal tell what all of them would.
-So the diagonal is shaded first, and the rest only where the pixel holds an edge (another part, a step in depth, a
-lash, the background) or where the diagonal already differs by more than an eye could see.
+Most pixels lie inside one smooth surface, where one shading at the pixel's middle tells what all its samples would. So
+those are shaded once, and sample by sample only what holds an edge (another part, a step in depth, a lash, the
+background), an eye or the inside of a mouth, or differs from a neighbour by more than smooth shading does.
 """
 
 from __future__ import annotations
@@ -10,19 +10,21 @@ from __future__ import annotations
 import numpy as np
 
 from semanticface.face.compiled import kernel
+from semanticface.face.mesh import CLOTH
 from semanticface.face.raster import NOTHING
+from semanticface.face.rig import SKIN
 
 LASH_ONLY = -2
 """In a visibility buffer: nothing solid, but a lash was blended over the background."""
 STEP = np.float32(4.0)
 """Depth over which a pixel counts as an edge, in pixel widths at that depth."""
-TOLERANCE = np.float32(5 / 255)
-"""How much the samples of a pixel's diagonal may differ in any channel before the others are shaded too, sRGB."""
+TOLERANCE = np.float32(12 / 255)
+"""How much neighbouring even pixels may differ in any channel before both are shaded sample by sample, sRGB."""
 
 
 @kernel
-def first_samples(front, near, part, lashed, factor, focal):  # type: ignore[no-untyped-def]
-    """Choose what to shade first.
+def even_pixels(front, near, part, lashed, factor, focal):  # type: ignore[no-untyped-def]
+    """Find the pixels that show one surface without an edge.
 
     Args:
         front, near: int32[H, W] and float32[H, W] from ``raster.visibility``.
@@ -32,94 +34,111 @@ def first_samples(front, near, part, lashed, factor, focal):  # type: ignore[no-
         focal: of the camera in pixels, float32.
 
     Returns:
-        (flat indices of samples int32[N], bool[H / factor, W / factor]: pixels of which the diagonal was chosen only).
+        (bool[H / factor, W / factor], flat indices of the first samples of those pixels int32[N]).
     """
     height, width = lashed.shape
-    wide = width * factor
     even = np.zeros((height, width), np.bool_)
-    samples = np.empty(front.size, np.int32)
+    starts = np.empty(even.size, np.int32)
     n = 0
+    if factor == 1:
+        return even, starts[:0]
     for y in range(height):
         for x in range(width):
             top, left = y * factor, x * factor
             first = front[top, left]
-            alike = factor > 1 and first != NOTHING and not lashed[y, x]
-            if alike:
-                low = high = near[top, left]
-                for j in range(top, top + factor):
-                    for i in range(left, left + factor):
-                        t = front[j, i]
-                        if t == NOTHING or part[t] != part[first]:
-                            alike = False
-                        low, high = min(low, near[j, i]), max(high, near[j, i])
-                alike = alike and (high - low) * focal < STEP * low
-            even[y, x] = alike
-            for j in range(factor):
-                for i in range(factor):
-                    if (i == j or not alike) and front[top + j, left + i] != NOTHING:
-                        samples[n] = (top + j) * wide + left + i
-                        n += 1
-    return samples[:n], even
+            if first == NOTHING or lashed[y, x]:
+                continue
+            kind, alike = part[first], True
+            if kind != SKIN and kind < CLOTH:
+                continue  # eyes, teeth and tongue are small, and tell most
+            low = high = near[top, left]
+            for j in range(top, top + factor):
+                for i in range(left, left + factor):
+                    t = front[j, i]
+                    alike &= t != NOTHING and part[t] == kind
+                    low, high = min(low, near[j, i]), max(high, near[j, i])
+            if alike and (high - low) * focal < STEP * low:
+                even[y, x] = True
+                starts[n] = top * width * factor + left
+                n += 1
+    return even, starts[:n]
 
 
 @kernel
-def more_samples(out, even, factor):  # type: ignore[no-untyped-def]
-    """Choose what else to shade: all but the diagonal of the pixels whose diagonal shows a contrast.
+def _differ(out, one, other):  # type: ignore[no-untyped-def]
+    return (
+        abs(out[one, 0] - out[other, 0]) > TOLERANCE
+        or abs(out[one, 1] - out[other, 1]) > TOLERANCE
+        or abs(out[one, 2] - out[other, 2]) > TOLERANCE
+    )
+
+
+@kernel
+def other_samples(out, front, even, factor):  # type: ignore[no-untyped-def]
+    """Choose what to shade sample by sample: pixels with an edge, and even ones that differ from an even neighbour.
 
     Args:
-        out: float32[H * W, 3], shaded samples.
-        even: bool[H / factor, W / factor] from ``first_samples``; the chosen pixels are cleared.
+        out: float32[H * W, 3]; the first sample of each even pixel is shaded.
+        front: int32[H, W] from ``raster.visibility``.
+        even: bool[H / factor, W / factor] from ``even_pixels``; those that differ are cleared.
         factor: samples a pixel along each side.
 
     Returns:
-        Flat indices, int32[M].
+        Flat indices of samples, int32[M].
     """
     height, width = even.shape
     wide = width * factor
-    samples = np.empty(len(out), np.int32)
-    n = 0
+    rough = ~even
     for y in range(height):
         for x in range(width):
             if not even[y, x]:
                 continue
-            start = y * factor * wide + x * factor
-            contrast = np.float32(0)
-            for c in range(3):
-                low = high = out[start, c]
-                for k in range(1, factor):
-                    value = out[start + k * (wide + 1), c]
-                    low, high = min(low, value), max(high, value)
-                contrast = max(contrast, high - low)
-            if contrast > TOLERANCE:
+            at = (y * wide + x) * factor
+            if x + 1 < width and even[y, x + 1] and _differ(out, at, at + factor):
+                rough[y, x] = rough[y, x + 1] = True
+            if y + 1 < height and even[y + 1, x] and _differ(out, at, at + factor * wide):
+                rough[y, x] = rough[y + 1, x] = True
+    samples = np.empty(front.size, np.int32)
+    n = 0
+    for y in range(height):
+        for x in range(width):
+            if rough[y, x]:
                 even[y, x] = False
-                for j in range(factor):
-                    for i in range(factor):
-                        if i != j:
-                            samples[n] = start + j * wide + i
+                for j in range(y * factor, (y + 1) * factor):
+                    for i in range(x * factor, (x + 1) * factor):
+                        if front[j, i] != NOTHING:
+                            samples[n] = j * wide + i
                             n += 1
     return samples[:n]
 
 
 @kernel
 def resolve(out, front, even, background, factor):  # type: ignore[no-untyped-def]
-    """Mean of each pixel's samples, float32[size, size, 3]; ``background`` where a sample shows nothing."""
+    """The picture, float32[size, size, 3]: first samples of even pixels, means of the others' samples.
+
+    ``background`` stands where a sample shows nothing.
+    """
     height, width = even.shape
     wide = width * factor
-    picture = background.copy()
+    share = np.float32(1 / (factor * factor))
+    picture = np.empty_like(background)
     for y in range(height):
         for x in range(width):
+            at = (y * wide + x) * factor
+            if even[y, x]:
+                picture[y, x, 0], picture[y, x, 1], picture[y, x, 2] = out[at, 0], out[at, 1], out[at, 2]
+                continue
             r = g = b = np.float32(0)
-            n = 0
+            bare = 0
             for j in range(factor):
                 for i in range(factor):
-                    if i != j and even[y, x]:
-                        continue
-                    at = (y * factor + j) * wide + x * factor + i
+                    k = at + j * wide + i
                     if front[y * factor + j, x * factor + i] == NOTHING:
-                        r, g, b = r + background[y, x, 0], g + background[y, x, 1], b + background[y, x, 2]
+                        bare += 1
                     else:
-                        r, g, b = r + out[at, 0], g + out[at, 1], b + out[at, 2]
-                    n += 1
-            share = np.float32(1) / np.float32(n)
-            picture[y, x, 0], picture[y, x, 1], picture[y, x, 2] = r * share, g * share, b * share
+                        r, g, b = r + out[k, 0], g + out[k, 1], b + out[k, 2]
+            rest = np.float32(bare)
+            picture[y, x, 0] = (r + rest * background[y, x, 0]) * share
+            picture[y, x, 1] = (g + rest * background[y, x, 1]) * share
+            picture[y, x, 2] = (b + rest * background[y, x, 2]) * share
     return picture

@@ -9,7 +9,7 @@ import numpy as np
 from semanticface.face import appearance as look
 from semanticface.face import paint, raster
 from semanticface.face import rig as rigs
-from semanticface.face.antialias import LASH_ONLY, first_samples, more_samples, resolve
+from semanticface.face.antialias import LASH_ONLY, even_pixels, other_samples, resolve
 from semanticface.face.appearance import Appearance
 from semanticface.face.camera import Camera
 from semanticface.face.compiled import kernel
@@ -62,22 +62,24 @@ def crease(heights, x, y):  # type: ignore[no-untyped-def]
 
 @kernel
 def shade(  # type: ignore[no-untyped-def]
-    out, samples, front, w1, w2, attributes, triangles, part, turns, centres, heights, table, colours, amounts,
+    out, samples, span, front, w1, w2, attributes, triangles, part, turns, centres, heights, table, colours, amounts,
     directions, lamps, sky, ground, up, eye_place, shadow, bounds, right, over, soft, exposure,
 ):  # fmt: skip
     """Shade the ``samples`` (flat indices) of a view into ``out`` (float32[H * W, 3]), in sRGB."""
     s = np.empty(N_ATTRIBUTES, np.float32)
     block = np.empty(BLOCK_SIZE, np.float32)
-    lane = 0
+    lane, wide, share = 0, front.shape[1], np.float32(1 / span)
     front, w1, w2 = front.ravel(), w1.ravel(), w2.ravel()
     for n in range(len(samples)):
         at = samples[n]
-        t = front[at]
-        b1, b2 = w1[at], w2[at]
-        b0 = np.float32(1) - b1 - b2
-        i0, i1, i2 = triangles[t, 0], triangles[t, 1], triangles[t, 2]
-        for k in range(N_ATTRIBUTES):
-            s[k] = b0 * attributes[i0, k] + b1 * attributes[i1, k] + b2 * attributes[i2, k]
+        s[:] = 0
+        for step in range(span):
+            t = front[at + step * (wide + 1)]
+            b1, b2 = w1[at + step * (wide + 1)] * share, w2[at + step * (wide + 1)] * share
+            b0 = share - b1 - b2
+            i0, i1, i2 = triangles[t, 0], triangles[t, 1], triangles[t, 2]
+            for k in range(N_ATTRIBUTES):
+                s[k] += b0 * attributes[i0, k] + b1 * attributes[i1, k] + b2 * attributes[i2, k]
         x, y, z = s[0], s[1], s[2]
         qx, qy, qz = s[6], s[7], s[8]
         vx, vy, vz = eye_place[0] - qx, eye_place[1] - qy, eye_place[2] - qz
@@ -238,10 +240,10 @@ def draw(
         True
     )
     out = np.empty((view.front.size, 3), np.float32)
-    samples, even = first_samples(view.front, view.near, view.part, lashed, supersample, np.float32(camera.focal))
+    even, starts = even_pixels(view.front, view.near, view.part, lashed, supersample, np.float32(camera.focal))
     arguments = _arguments(view, mesh, paint_of, centres, coefficients, scene)
-    shade(out, samples, *arguments)
-    shade(out, more_samples(out, even, supersample), *arguments)
+    shade(out, starts, supersample, *arguments)
+    shade(out, other_samples(out, view.front, even, supersample), 1, *arguments)
     colours, amounts = paint_of.colours, paint_of.amounts
     lashes(out, view.front, view.lash_at, view.lash_from, colours, amounts, behind, supersample)
     return sensor(resolve(out, view.front, even, behind, supersample), shot)
