@@ -33,12 +33,13 @@ CODECS = (
     "huffyuv", "utvideo", "rawvideo", "png", "qtrle", "h263", "dvvideo", "msmpeg4v3",
 )  # fmt: skip
 """Codecs of cameras, phones and editors; what else FFmpeg can decode is rarely used and rarely checked."""
-MAX_FRAMES = 1_000_000
-"""More than four hours at 60 frames a second; as many rows as a table may have."""
+MAX_FRAMES = 999_999
+"""More than four hours at 60 frames a second; as many rows as a table may have below its header."""
 
 _CONTAINERS = "mov,matroska,avi"
 _CONVERT = "Convert it: ffmpeg -i INPUT -c:v libx264 -pix_fmt yuv420p OUTPUT.mp4"
 _STEADY = Fraction(1, 20)  # of a frame: Matroska rounds times to thousandths of a second
+_MISSING = Fraction(1, 2)  # seconds at the end of a video that containers may announce without holding them
 _ENDS = 2**20  # bytes at either end of a file by which it is known again
 _SHOWN = 0x10  # bit of a VP8 frame's first byte: it is to be shown, not only to be predicted from
 
@@ -145,7 +146,10 @@ class VideoFile(Take):
             if measured is None or not 0 < measured <= 1000:
                 raise VideoError(f"{path}: does not say how fast its frames follow each other. {_CONVERT}")
             rate = named_rate(Fraction(measured)) or Fraction(measured)
-            super().__init__(path, rate, _announced(container, stream, rate), identity)
+            exact, self._seconds = _announced(container, stream, rate)
+            estimate = None if self._seconds is None else round(self._seconds * rate)
+            super().__init__(path, rate, exact or estimate, identity)
+            self._exact = exact
             tagged = [stream.metadata, container.metadata, *(other.metadata for other in container.streams)]
             named = ({key.lower(): value for key, value in tags.items()} for tags in tagged)
             self.timecode = next((tags["timecode"] for tags in named if "timecode" in tags), None)
@@ -171,11 +175,20 @@ class VideoFile(Take):
                     yield Frame(number, time, None, "damaged", reason)
                 else:
                     yield Frame(number, time, None if number <= skip else _upright(decoded, aspect))
-        if self.count is not None and number < self.count - 1:
-            self.shortfall = (
-                f"{self.path}: the video breaks off: {number} of {self.count} frames are there. "
-                "Copy or export it again if the rest is wanted."
-            )
+        self.shortfall = self._missing(number, Fraction(0) if last is None or first is None else last - first)
+
+    def _missing(self, frames: int, seconds: Fraction) -> str:
+        """Say what was announced and did not come, given the number of frames and the time of the last."""
+        if self._exact:
+            there = f"{frames} of {self._exact} frames" if frames < self._exact else ""
+        else:
+            # Frames may follow each other unevenly, so their number proves nothing here.
+            announced = self._seconds or Fraction(0)
+            gone = seconds + 1 / self.rate < announced - min(_MISSING, announced / 4)
+            there = f"{float(seconds):.1f} of {float(announced):.1f} seconds" if gone else ""
+        return there and (
+            f"{self.path}: the video breaks off: {there} are there. Copy or export it again if the rest is wanted."
+        )
 
 
 def open_take(path: str | os.PathLike[str], rate: Fraction | None = None) -> Take:
@@ -271,22 +284,20 @@ def _is_cover(stream: Any) -> bool:
     return bool(stream.disposition & av.stream.Disposition.attached_pic)
 
 
-def _announced(container: Any, stream: Any, rate: Fraction) -> int | None:
-    """How many frames the container says there are, None where it does not."""
+def _announced(container: Any, stream: Any, rate: Fraction) -> tuple[int | None, Fraction | None]:
+    """How many frames the container says there are, or how many seconds of them; None for what it does not say."""
     if "mp4" in container.format.name and len(stream.index_entries):
-        # After cuts that the file makes by an edit list; ``frames`` counts what was cut too.
-        return len(stream.index_entries)
-    if stream.frames:
-        return int(stream.frames)
+        # What an edit list cuts away is still in the index, as it may be needed to decode the rest.
+        return sum(not entry.is_discard for entry in stream.index_entries), None
     if "DURATION" in stream.metadata and (found := re.fullmatch(r"(\d+):(\d+):([\d.]+)", stream.metadata["DURATION"])):
-        seconds = (int(found[1]) * 60 + int(found[2])) * 60 + Fraction(found[3])
-    elif stream.duration is not None:
-        seconds = stream.duration * stream.time_base
-    elif container.duration and len(container.streams) == 1:
-        seconds = Fraction(container.duration, av.time_base)
-    else:
-        return None
-    return round(seconds * rate) or None
+        return None, (int(found[1]) * 60 + int(found[2])) * 60 + Fraction(found[3])
+    if stream.frames:  # AVI, where pauses are counted as frames too
+        return None, stream.frames / rate
+    if stream.duration is not None:
+        return None, stream.duration * stream.time_base
+    if container.duration and len(container.streams) == 1:
+        return None, Fraction(container.duration, av.time_base)
+    return None, None
 
 
 def _in_place(stream: Any) -> Iterator[tuple[Fraction | None, av.VideoFrame | None]]:
