@@ -23,10 +23,11 @@ TOLERANCE = np.float32(12 / 255)
 
 
 @kernel
-def even_pixels(front, near, part, lashed, factor, focal):  # type: ignore[no-untyped-def]
+def even_pixels(samples, front, near, part, lashed, factor, focal):  # type: ignore[no-untyped-def]
     """Find the pixels that show one surface without an edge.
 
     Args:
+        samples: int32[H * W], where the result goes.
         front, near: int32[H, W] and float32[H, W] from ``raster.visibility``.
         part: uint8[T], part of each triangle.
         lashed: bool[H / factor, W / factor], pixels that a lash crosses.
@@ -38,10 +39,9 @@ def even_pixels(front, near, part, lashed, factor, focal):  # type: ignore[no-un
     """
     height, width = lashed.shape
     even = np.zeros((height, width), np.bool_)
-    starts = np.empty(even.size, np.int32)
     n = 0
     if factor == 1:
-        return even, starts[:0]
+        return even, samples[:0]
     for y in range(height):
         for x in range(width):
             top, left = y * factor, x * factor
@@ -59,9 +59,9 @@ def even_pixels(front, near, part, lashed, factor, focal):  # type: ignore[no-un
                     low, high = min(low, near[j, i]), max(high, near[j, i])
             if alike and (high - low) * focal < STEP * low:
                 even[y, x] = True
-                starts[n] = top * width * factor + left
+                samples[n] = top * width * factor + left
                 n += 1
-    return even, starts[:n]
+    return even, samples[:n]
 
 
 @kernel
@@ -74,10 +74,11 @@ def _differ(out, one, other):  # type: ignore[no-untyped-def]
 
 
 @kernel
-def other_samples(out, front, even, factor):  # type: ignore[no-untyped-def]
+def other_samples(samples, out, front, even, factor):  # type: ignore[no-untyped-def]
     """Choose what to shade sample by sample: pixels with an edge, and even ones that differ from an even neighbour.
 
     Args:
+        samples: int32[H * W], where the result goes.
         out: float32[H * W, 3]; the first sample of each even pixel is shaded.
         front: int32[H, W] from ``raster.visibility``.
         even: bool[H / factor, W / factor] from ``even_pixels``; those that differ are cleared.
@@ -98,7 +99,6 @@ def other_samples(out, front, even, factor):  # type: ignore[no-untyped-def]
                 rough[y, x] = rough[y, x + 1] = True
             if y + 1 < height and even[y + 1, x] and _differ(out, at, at + factor * wide):
                 rough[y, x] = rough[y + 1, x] = True
-    samples = np.empty(front.size, np.int32)
     n = 0
     for y in range(height):
         for x in range(width):

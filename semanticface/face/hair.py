@@ -31,7 +31,7 @@ def _skull() -> np.ndarray:
     level = (r.base[:, 1] - _LOW) / (_HIGH - _LOW) * _LEVELS
     whole = np.ptp(turn[skin], axis=1) < 2.5
     screen = np.stack([(turn / (2 * np.pi) + 0.5) * _TURNS, level, distance], 1).astype(np.float32)
-    out = visibility(screen, skin[whole], np.ones(int(whole.sum()), bool), _TURNS, _LEVELS)[3]
+    out = visibility(screen, skin[whole], np.ones(int(whole.sum()), bool), _TURNS, _LEVELS, "skull")[3].copy()
     for row in out:
         known = np.flatnonzero(row > 0.02)
         if len(known) > 2:

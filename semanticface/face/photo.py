@@ -42,6 +42,7 @@ from semanticface.face.mesh import CLOTH, HAIR, N_ATTRIBUTES, Mesh
 from semanticface.face.noise import VOLUME, noise, smooth
 from semanticface.face.rig import EYE_RIGHT, LOWER_TEETH, SKIN, TONGUE, UPPER_TEETH
 from semanticface.face.scene import Lights, background, lights, sensor
+from semanticface.face.scratch import scratch
 from semanticface.face.view import View, see, shadow_of
 
 SHADOW_SIZE = 160
@@ -239,11 +240,11 @@ def draw(
     lashed[view.lash_at // (size * supersample) // supersample, view.lash_at % (size * supersample) // supersample] = (
         True
     )
-    out = np.empty((view.front.size, 3), np.float32)
-    even, starts = even_pixels(view.front, view.near, view.part, lashed, supersample, np.float32(camera.focal))
+    out, samples = scratch("shaded", (view.front.size, 3)), scratch("samples", (view.front.size,), np.int32)
+    even, starts = even_pixels(samples, view.front, view.near, view.part, lashed, supersample, np.float32(camera.focal))
     arguments = _arguments(view, mesh, paint_of, centres, coefficients, scene)
     shade(out, starts, supersample, *arguments)
-    shade(out, other_samples(out, view.front, even, supersample), 1, *arguments)
+    shade(out, other_samples(samples, out, view.front, even, supersample), 1, *arguments)
     colours, amounts = paint_of.colours, paint_of.amounts
     lashes(out, view.front, view.lash_at, view.lash_from, colours, amounts, behind, supersample)
     return sensor(resolve(out, view.front, even, behind, supersample), shot)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import numpy as np
 
 from semanticface.face.compiled import kernel
+from semanticface.face.scratch import scratch
 
 NOTHING = -1
 FAR = np.float32(-1e9)
@@ -17,24 +18,33 @@ FAR = np.float32(-1e9)
 _HALF, _ZERO, _ONE = np.float32(0.5), np.float32(0), np.float32(1)
 
 
-@kernel
-def visibility(screen, triangles, two_sided, width, height):  # type: ignore[no-untyped-def]
+def visibility(
+    screen: np.ndarray, triangles: np.ndarray, two_sided: np.ndarray, width: int, height: int, name: str
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """Draw triangles into a visibility buffer.
 
     Args:
         screen: float32[V, 3], pixel x, pixel y (down) and 1 / depth of every vertex; depth must be positive.
         triangles: int32[T, 3], counter-clockwise seen from outside.
-        two_sided: bool[T], draw the back as well.
+        two_sided: bool[>= T], draw the back as well.
         width, height: of the buffer in pixels.
+        name: whose buffers these are, see ``scratch``; the result is valid until the name is used again.
 
     Returns:
         (triangle int32[H, W] or ``NOTHING``, weight of corner 1 float32[H, W], of corner 2 float32[H, W],
         1 / depth float32[H, W]); the weights are perspective-correct, and arbitrary where there is nothing.
     """
-    front = np.full((height, width), NOTHING, np.int32)
-    near = np.zeros((height, width), np.float32)
-    w1 = np.empty((height, width), np.float32)
-    w2 = np.empty((height, width), np.float32)
+    front = scratch(f"{name} front", (height, width), np.int32)
+    w1, w2, near = (scratch(f"{name} {what}", (height, width)) for what in ("w1", "w2", "near"))
+    _draw(screen, triangles, two_sided, front, w1, w2, near)
+    return front, w1, w2, near
+
+
+@kernel
+def _draw(screen, triangles, two_sided, front, w1, w2, near):  # type: ignore[no-untyped-def]
+    height, width = front.shape
+    front[:] = NOTHING
+    near[:] = 0
     for t in range(len(triangles)):
         a, b, c = triangles[t, 0], triangles[t, 1], triangles[t, 2]
         ax, ay, az = screen[a, 0], screen[a, 1], screen[a, 2]
@@ -67,7 +77,6 @@ def visibility(screen, triangles, two_sided, width, height):  # type: ignore[no-
                     row_front[x] = t
                     row_w1[x] = u * bz / z
                     row_w2[x] = v * cz / z
-    return front, w1, w2, near
 
 
 @kernel
@@ -169,15 +178,12 @@ def lit(shadow, bounds, u, v, depth):  # type: ignore[no-untyped-def]
 
 
 @kernel
-def enlarge(picture, factor):  # type: ignore[no-untyped-def]
-    """Every pixel as a block of ``factor`` x ``factor`` samples, float32[H * factor, W * factor, 3]."""
-    height, width = picture.shape[0] * factor, picture.shape[1] * factor
-    out = np.empty((height, width, 3), np.float32)
-    for y in range(height):
-        for x in range(width):
+def enlarge(out, picture, factor):  # type: ignore[no-untyped-def]
+    """Fill ``out``, float32[H * factor, W * factor, 3], with every pixel as a block of ``factor`` x ``factor``."""
+    for y in range(out.shape[0]):
+        for x in range(out.shape[1]):
             for c in range(3):
                 out[y, x, c] = picture[y // factor, x // factor, c]
-    return out
 
 
 @kernel

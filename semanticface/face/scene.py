@@ -9,6 +9,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFilter
 
 from semanticface.face.compiled import kernel
+from semanticface.face.scratch import scratch
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -169,7 +170,8 @@ def sensor(picture: np.ndarray, shot: int | None) -> np.ndarray:
     contrast, level = np.float32(rng.normal(1.0, 0.09)), np.float32(rng.normal(0, 0.025))
     saturation = np.float32(np.clip(rng.normal(1.0, 0.18), 0, 1.6)) if rng.random() > 0.04 else np.float32(0)
     amount = np.float32(min(rng.exponential(0.009), 0.035))
-    noise = rng.standard_normal(picture.shape, dtype=np.float32)
+    noise = scratch("grain", picture.shape)
+    rng.standard_normal(dtype=np.float32, out=noise)
     out = _develop(picture, noise, amount, saturation, gain, contrast, level)
     if rng.random() < 0.3:
         store = io.BytesIO()

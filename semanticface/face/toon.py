@@ -19,6 +19,7 @@ from semanticface.face.noise import VOLUME, noise, smooth
 from semanticface.face.photo import crease
 from semanticface.face.rig import EYE_RIGHT, LOWER_TEETH, SKIN, TONGUE, UPPER_TEETH, Identity
 from semanticface.face.scene import background, blur, lights
+from semanticface.face.scratch import scratch
 from semanticface.face.view import SHADOW_EXTENT, see, shadow_of
 from semanticface.face.warp import Bend, bend
 
@@ -302,8 +303,9 @@ def draw(
     full = size * supersample
     scene = lights(shot)
     view = see(mesh, camera, size, supersample)
-    out = raster.enlarge(background(shot, size), supersample)
-    group = np.zeros((full, full), np.uint8)
+    out, group = scratch("inked", (full, full, 3)), scratch("groups", (full, full), np.uint8)
+    raster.enlarge(out, background(shot, size), supersample)
+    group[:] = 0
     shadow = shadow_of(mesh, scene.directions[0] @ view.camera.turn, SHADOW_SIZE)
     tint = scene.colours[look.SKIN] / scene.colours[look.SKIN].mean()
     tint = (1 + 0.5 * (tint - 1)) * np.clip(scene.exposure * 0.9, 0.7, 1.1)

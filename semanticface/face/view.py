@@ -19,7 +19,7 @@ _BEFORE = np.float32(0.995)
 
 @dataclass(frozen=True, slots=True, eq=False)
 class View:
-    """Visible samples of a mesh.
+    """Visible samples of a mesh; valid until the same thread sees another.
 
     Attributes:
         camera: in samples, not pixels.
@@ -63,14 +63,14 @@ def see(mesh: Mesh, camera: Camera, size: int, supersample: int) -> View:
     camera, full = camera.enlarged(supersample), size * supersample
     screen = camera.screen(mesh.attributes[:, PLACE])
     triangles, hairs = mesh.triangles[: mesh.solid], mesh.triangles[mesh.solid :]
-    front, w1, w2, near = raster.visibility(screen, triangles, mesh.two_sided, full, full)
+    front, w1, w2, near = raster.visibility(screen, triangles, mesh.two_sided, full, full, "solid")
     # Lashes lie in a small window; buffers as large as the picture would cost more than drawing them.
     ends = screen[hairs.min() : hairs.max() + 1, :2]
     x0, y0 = (int(v) for v in np.clip(np.floor(ends.min(0)), 0, full))
     x1, y1 = (int(v) for v in np.clip(np.ceil(ends.max(0)), 0, full))
     window = screen - np.array([x0, y0, 0], np.float32)
     both = np.ones(len(hairs), bool)
-    lash, l1, l2, lash_near = raster.visibility(window, hairs, both, max(x1 - x0, 0), max(y1 - y0, 0))
+    lash, l1, l2, lash_near = raster.visibility(window, hairs, both, max(x1 - x0, 0), max(y1 - y0, 0), "lashes")
     base, centre = mesh.attributes[:, BASE], rig().lash_centre
     lash_at, lash_from = _lashes(near, lash, l1, l2, lash_near, x0, y0, base, hairs, centre)
     part = mesh.part[: mesh.solid]
