@@ -92,18 +92,23 @@ def _scored(hidden: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | Non
 
 
 def weighted_loss(
-    hidden: torch.Tensor, head: torch.nn.Linear, labels: torch.Tensor, weights: torch.Tensor
+    hidden: torch.Tensor,
+    head: torch.nn.Linear,
+    labels: torch.Tensor,
+    weights: torch.Tensor,
+    dtype: torch.dtype | None = None,
 ) -> torch.Tensor:
     """Return sum(weight * cross-entropy) of tokens, differentiable by their hidden states.
 
     Args:
         hidden: [N, width], what the head is given, in any float dtype.
-        head: frozen; its scores are rounded to its own dtype, as they would be by the model, all else is float32.
+        head: frozen.
         labels: int64[N], none of them ``IGNORED``.
         weights: float32[N].
+        dtype: what scores are computed in and rounded to, all else being float32; None for the head's own.
     """
     with torch.autocast(hidden.device.type, enabled=False):
-        return _WeightedLoss.apply(hidden, head.weight, head.bias, labels, weights)
+        return _WeightedLoss.apply(hidden, head.weight.to(dtype), head.bias, labels, weights)
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,12 +125,14 @@ class Guesses:
 
 
 @torch.no_grad()
-def guess(hidden: torch.Tensor, head: torch.nn.Linear, labels: torch.Tensor) -> Guesses:
+def guess(
+    hidden: torch.Tensor, head: torch.nn.Linear, labels: torch.Tensor, dtype: torch.dtype | None = None
+) -> Guesses:
     """Return what a model says at each place, and how far from the label; arguments as for ``weighted_loss``."""
     losses = torch.empty(len(hidden), dtype=torch.float32, device=hidden.device)
     tokens = torch.empty_like(labels)
     with torch.autocast(hidden.device.type, enabled=False):
-        for part, scores in _scored(hidden, head.weight, head.bias):
+        for part, scores in _scored(hidden, head.weight.to(dtype), head.bias):
             losses[part] = functional.cross_entropy(scores, labels[part], reduction="none")
             tokens[part] = scores.argmax(1)
     return Guesses(losses, tokens)

@@ -19,11 +19,13 @@ import torch
 from torch.nn import functional
 from transformers import AttentionInterface
 
-from semanticface.layout import IGNORED, additive, branch_mask, rotary_positions
+from semanticface.layout import IGNORED, branch_mask, rotary_positions
 from semanticface.loss import plain_head
 
 ATTENTION = "semanticface_rows"
 TARGETS = ("labels", "weights", "numbers")
+_STEP = 64
+"""Packed sequences are multiples of this, so that libraries which prepare themselves for a shape meet few."""
 _TRIED = "brows raised, jaw dropped"
 _ALIKE = {torch.float32: 1e-3, torch.bfloat16: 0.05}
 """How far logits may be apart, as a share of their size, when the same is computed in another order."""
@@ -35,8 +37,8 @@ class Rows:
 
     Attributes:
         lengths: tokens of each row, in order.
-        masks: for each row float[1, 1, length, length] to add to attention scores; None where every token attends to
-            all before it.
+        masks: for each row bool[1, 1, length, length], who attends to whom; None where every token attends to all
+            before it.
     """
 
     lengths: tuple[int, ...]
@@ -57,14 +59,19 @@ def attend_within_rows(
 ) -> tuple[torch.Tensor, None]:
     """Attention as transformers asks for it (query [1, heads, T, width]), row by row."""
     grouped = query.shape[1] != key.shape[1]
-    parts = zip(*(states.split(rows.lengths, dim=2) for states in (query, key, value)), rows.masks, strict=True)
-    heard = [
-        functional.scaled_dot_product_attention(
-            q, k, v, attn_mask=mask, dropout_p=dropout, is_causal=mask is None, scale=scaling, enable_gqa=grouped
-        )
-        for q, k, v, mask in parts
-    ]
-    return torch.cat(heard, dim=2).transpose(1, 2), None
+    given = query.dtype
+    if query.device.type == "cpu":
+        # The kernels of CPUs take several times as long in bfloat16.
+        query, key, value = query.float(), key.float(), value.float()
+    with torch.autocast(query.device.type, enabled=False):
+        parts = zip(*(states.split(rows.lengths, dim=2) for states in (query, key, value)), rows.masks, strict=True)
+        heard = [
+            functional.scaled_dot_product_attention(
+                q, k, v, attn_mask=mask, dropout_p=dropout, is_causal=mask is None, scale=scaling, enable_gqa=grouped
+            )
+            for q, k, v, mask in parts
+        ]
+    return torch.cat(heard, dim=2).transpose(1, 2).to(given), None
 
 
 AttentionInterface.register(ATTENTION, attend_within_rows)
@@ -97,21 +104,27 @@ def pack(model: torch.nn.Module, batch: dict[str, torch.Tensor]) -> tuple[dict[s
     }
     inputs["position_ids"] = positions[..., needed][..., None, :]
     lengths = needed.sum(1).tolist()
-    inputs["rows"] = Rows(tuple(lengths), tuple(_masks(model, branches, lengths)))
+    masks = _masks(branches, lengths)
+    if spare := -sum(lengths) % _STEP:
+        # A last row of no meaning, of answer tokens, since those of pictures are counted.
+        for name, value in inputs.items():
+            if value.shape[-2:] == (1, sum(lengths)):
+                inputs[name] = torch.cat([value, value[..., -1:].expand(*value.shape[:-1], spare)], dim=-1)
+        lengths, masks = [*lengths, spare], [*masks, None]
+    inputs["rows"] = Rows(tuple(lengths), tuple(masks))
     inputs["logits_to_keep"] = learnt[needed].nonzero().flatten()
     found = {name: values[learnt] for name, values in targets.items()}
     return inputs, found | {"owners": learnt.nonzero()[:, 0]}
 
 
-def _masks(model: torch.nn.Module, branches: torch.Tensor | None, lengths: list[int]) -> list[torch.Tensor | None]:
+def _masks(branches: torch.Tensor | None, lengths: list[int]) -> list[torch.Tensor | None]:
     if branches is None:
         return [None] * len(lengths)
-    dtype = next(weight.dtype for weight in model.parameters() if weight.is_floating_point())
     masks: list[torch.Tensor | None] = []
     for row, length in zip(branches, lengths, strict=True):
         own = row[None, :length]
         places = torch.arange(length, device=own.device)[None]
-        masks.append(additive(branch_mask(own, own, places), dtype) if own.any() else None)
+        masks.append(branch_mask(own, own, places) if own.any() else None)
     return masks
 
 

@@ -70,8 +70,13 @@ def test_nothing_is_computed_that_nothing_is_learnt_from(bundle):
     inputs, targets = pack(bundle.model, batch)
     learnt = batch["weights"] > 0
     last = [int(row.nonzero().max()) + 1 for row in learnt]
-    assert inputs["rows"].lengths == tuple(last)
-    assert inputs["input_ids"].shape == (1, sum(last)) < (1, int(batch["attention_mask"].sum()))
+    assert inputs["rows"].lengths[:3] == tuple(last)
+    # But for a few tokens of one more row, which keep shapes few.
+    spare = sum(inputs["rows"].lengths[3:])
+    assert spare < 64
+    assert inputs["input_ids"].shape == (1, sum(last) + spare) == (1, inputs["position_ids"].shape[-1])
+    assert sum(last) + spare < int(batch["attention_mask"].sum())
+    assert int(inputs["logits_to_keep"].max()) < sum(last)
     assert len(targets["labels"]) == int(learnt.sum())
 
 
