@@ -14,6 +14,7 @@ from semanticface.smooth import OneEuro
 from semanticface.timecode import RATES, Clock, Start, counting_rate, named_rate, parse_rate, parse_timecode, show_rate
 
 if TYPE_CHECKING:
+    from semanticface.decode import Mode
     from semanticface.video import Take
 
 ABOUT = (
@@ -106,7 +107,9 @@ def run(options: argparse.Namespace) -> int:
     from semanticface.predict import Predictor
     from semanticface.take import model_record, predict_take
 
-    predictor = Predictor.from_pretrained(options.model, device=options.device, emotion=not options.no_emotion)
+    mode: Mode = options.mode or ("numbers" if Path(options.out).suffix.lower() == ".csv" else "full")
+    emotion = not options.no_emotion
+    predictor = Predictor.from_pretrained(options.model, device=options.device, mode=mode, emotion=emotion)
     try:
         report = predict_take(
             take,
@@ -116,7 +119,7 @@ def run(options: argparse.Namespace) -> int:
             clock=clock,
             smoothing=smoothing if options.smooth or options.smooth_region else None,
             batch_size=options.batch_size,
-            settings={"model": model_record(options.model, predictor), "emotion": not options.no_emotion},
+            settings={"model": model_record(options.model, predictor), "mode": mode, "emotion": emotion},
         )
     except KeyboardInterrupt:
         _tell("interrupted; the same command goes on from where it stopped")

@@ -222,6 +222,15 @@ def test_predict_to_jsonl_and_csv(capsys, model, pictures, tmp_path):
     assert [float(cell) for cell in cells[1][1:]] == pytest.approx(list(rows[1]["coefficients"].values()), abs=1e-4)
 
 
+def test_predict_numbers_alone(capsys, model, pictures, tmp_path):
+    out = tmp_path / "x.jsonl"
+    code, _, _ = run(
+        capsys, "predict", pictures / "a.png", "--model", model, "--no-crop", "--mode", "numbers", "--out", out
+    )
+    (row,) = [json.loads(line) for line in out.read_text().splitlines()]
+    assert code == 0 and row["analysis"] is None and list(row["coefficients"]) == list(arkit.NAMES)
+
+
 def test_predict_prints_a_summary_and_writes_a_report(capsys, model, pictures, tmp_path):
     report = tmp_path / "r.html"
     picture = pictures / "a.png"

@@ -248,8 +248,10 @@ def test_the_command_on_a_video(capsys, at_once, tmp_path):
     code, told = run(capsys, path, "--no-crop", "--out", out, "--fps", "60", "--start", "00:00:10:00", "--smooth")
     assert code == 0 and "Unreal" not in told
     assert [row[0] for row in rows_of(out)][:3] == ["00:00:10:00.000", "00:00:10:02.400", "00:00:10:04.800"]
-    code, told = run(capsys, path, "--box", "0,0,9,9", "--out", out, "--smooth-region", "jaw=off")
+    code, told = run(capsys, path, "--box", "0,0,9,9", "--out", out, "--smooth-region", "jaw=off", "--mode", "full")
     assert code == 0
+    run(capsys, path, "--no-crop", "--out", tmp_path / "a.jsonl")
+    assert [options["mode"] for _, options in at_once] == ["numbers", "numbers", "full", "full"]
 
 
 def test_the_command_on_a_folder_of_frames(capsys, at_once, tmp_path):
