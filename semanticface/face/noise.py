@@ -15,20 +15,26 @@ def _volume() -> np.ndarray:
 
 VOLUME = _volume()
 """float32[32, 32, 32] in [0, 1), repeating."""
+TABLE = VOLUME.ravel()
+"""float32[32768], the same as the painters read it."""
 
 
 @kernel
 def noise(table, x, y, z):  # type: ignore[no-untyped-def]
-    """Trilinear value noise in [0, 1) with one cell a unit."""
+    """Trilinear value noise in [0, 1) with one cell a unit; ``table`` is ``TABLE``."""
     fx, fy, fz = np.floor(x), np.floor(y), np.floor(z)
-    i, j, k = int(fx) & 31, int(fy) & 31, int(fz) & 31
     u, v, w = x - fx, y - fy, z - fz
-    i1, j1, k1 = (i + 1) & 31, (j + 1) & 31, (k + 1) & 31
-    a = table[i, j, k] * (1 - w) + table[i, j, k1] * w
-    b = table[i, j1, k] * (1 - w) + table[i, j1, k1] * w
-    c = table[i1, j, k] * (1 - w) + table[i1, j, k1] * w
-    d = table[i1, j1, k] * (1 - w) + table[i1, j1, k1] * w
-    return (a * (1 - v) + b * v) * (1 - u) + (c * (1 - v) + d * v) * u
+    i, j, k = int(fx) & 31, int(fy) & 31, int(fz) & 31
+    i0, i1 = i << 10, ((i + 1) & 31) << 10
+    j0, j1 = j << 5, ((j + 1) & 31) << 5
+    k1 = (k + 1) & 31
+    a, a1 = table[i0 | j0 | k], table[i0 | j0 | k1]
+    b, b1 = table[i0 | j1 | k], table[i0 | j1 | k1]
+    c, c1 = table[i1 | j0 | k], table[i1 | j0 | k1]
+    d, d1 = table[i1 | j1 | k], table[i1 | j1 | k1]
+    a, b, c, d = a + (a1 - a) * w, b + (b1 - b) * w, c + (c1 - c) * w, d + (d1 - d) * w
+    a, c = a + (b - a) * v, c + (d - c) * v
+    return a + (c - a) * u
 
 
 @kernel
@@ -37,3 +43,13 @@ def smooth(low, high, x):  # type: ignore[no-untyped-def]
     t = (x - low) / (high - low)
     t = min(max(t, 0.0), 1.0)
     return t * t * (3 - 2 * t)
+
+
+@kernel
+def fade(x):  # type: ignore[no-untyped-def]
+    """About ``exp(-x)`` for x >= 0, to within 0.0003: a soft spot's profile, at a fifth of the price."""
+    t = min(x, 12.0) / 8
+    p = 1 - t * (1 - t * (0.5 - t * (1 / 6 - t / 24)))
+    p *= p
+    p *= p
+    return p * p

@@ -10,7 +10,7 @@ import math
 
 from semanticface.face import appearance as look
 from semanticface.face.compiled import kernel
-from semanticface.face.noise import noise, smooth
+from semanticface.face.noise import fade, noise, smooth
 
 
 @kernel
@@ -38,8 +38,11 @@ def brow(table, amounts, x, y):  # type: ignore[no-untyped-def]
 @kernel
 def hairline(amounts, x, y, z):  # type: ignore[no-untyped-def]
     """Signed height of a point over the hairline, decimetres; positive grows hair."""
+    front = 0.985 + amounts[look.HAIRLINE]
+    if y < min(front, 0.74) - 0.2 and abs(x) < 1.5 * (z + 0.10):
+        return -0.2  # the middle of the face, where no angle is needed to know that it is far below
     turn = abs(math.atan2(x, z + 0.10))
-    front = 0.985 + amounts[look.HAIRLINE] + 0.30 * amounts[look.RECEDE] * smooth(0.10, 0.45, turn)
+    front += 0.30 * amounts[look.RECEDE] * smooth(0.10, 0.45, turn)
     front += 0.25 * max(amounts[look.RECEDE] - 0.3, 0.0)
     side = 0.30 - 0.32 * amounts[look.SIDEBURN]
     if turn < 1.0:
@@ -75,8 +78,8 @@ def skin(table, colours, amounts, x, y, z, lips, lid, ear):  # type: ignore[no-u
     mid = noise(table, x * 11 + seed, y * 11, z * 11)
     fine = noise(table, x * 46, y * 46 + seed, z * 46)
     ax = abs(x)
-    flush = 0.55 * math.exp(-((ax - 0.38) ** 2 / 0.035 + (y - 0.0) ** 2 / 0.04)) if z > 0.4 else 0.0
-    flush += 0.7 * math.exp(-(x * x / 0.018 + (y + 0.01) ** 2 / 0.02)) if z > 0.9 else 0.0
+    flush = 0.55 * fade((ax - 0.38) ** 2 / 0.035 + y * y / 0.04) if z > 0.4 else 0.0
+    flush += 0.7 * fade(x * x / 0.018 + (y + 0.01) ** 2 / 0.02) if z > 0.9 else 0.0
     flush += 0.55 * ear + 0.25 * lid
     flush = flush * 0.55 + amounts[look.BLOTCH] * ((mid - 0.5) * 0.55 + (broad - 0.5) * 0.5)
     flush = min(max(flush, -0.3), 1.0) * 0.6
@@ -84,7 +87,7 @@ def skin(table, colours, amounts, x, y, z, lips, lid, ear):  # type: ignore[no-u
     r = (colours[look.SKIN, 0] + (colours[look.BLOOD, 0] - colours[look.SKIN, 0]) * flush) * shade
     g = (colours[look.SKIN, 1] + (colours[look.BLOOD, 1] - colours[look.SKIN, 1]) * flush) * shade
     b = (colours[look.SKIN, 2] + (colours[look.BLOOD, 2] - colours[look.SKIN, 2]) * flush) * shade
-    gloss = amounts[look.SHINE] * (0.5 + 0.5 * math.exp(-(x * x / 0.06)) * (1.0 if z > 0.7 else 0.3))
+    gloss = amounts[look.SHINE] * (0.5 + 0.5 * fade(x * x / 0.06) * (1.0 if z > 0.7 else 0.3))
     if amounts[look.SPOTS] > 0.0:
         k = amounts[look.SPOTS] * smooth(0.60, 0.66, noise(table, x * 5.5 + seed, y * 5.5, z * 5.5) * 0.75 + mid * 0.25)
         k *= 0.35 + 0.65 * smooth(0.15, 0.55, abs(x) + 0.8 * abs(y - 0.1))
@@ -102,7 +105,7 @@ def skin(table, colours, amounts, x, y, z, lips, lid, ear):  # type: ignore[no-u
         r, g, b = r * (1 - 0.65 * mole), g * (1 - 0.75 * mole), b * (1 - 0.75 * mole)
     if amounts[look.BLUSH] > 0.0 and z > 0.3:
         slant = y - 0.05 - 0.3 * (ax - 0.46)
-        k = 0.6 * amounts[look.BLUSH] * math.exp(-((ax - 0.46) ** 2 / 0.02 + slant**2 / 0.012))
+        k = 0.6 * amounts[look.BLUSH] * fade((ax - 0.46) ** 2 / 0.02 + slant * slant / 0.012)
         g, b = g * (1 - 0.35 * k), b * (1 - 0.28 * k)
     if z > 0.5 and 0.16 < y < 0.5:
         ex, ey = (ax - 0.308) / 0.17, (y - 0.345) / 0.075

@@ -39,7 +39,7 @@ from semanticface.face.light import (  # fmt: skip
     illuminate,
 )
 from semanticface.face.mesh import CLOTH, HAIR, N_ATTRIBUTES, Mesh
-from semanticface.face.noise import VOLUME, noise, smooth
+from semanticface.face.noise import TABLE, noise, smooth
 from semanticface.face.rig import EYE_RIGHT, LOWER_TEETH, SKIN, TONGUE, UPPER_TEETH
 from semanticface.face.scene import Lights, background, lights, sensor
 from semanticface.face.scratch import scratch
@@ -261,7 +261,7 @@ def _arguments(
     camera_place = (np.array([0, 0, view.camera.distance], np.float32) @ turn).astype(np.float32)
     return (
         view.front, view.w1, view.w2, mesh.attributes, view.triangles, view.part, rigs.rig().eye_turns(coefficients),
-        centres, heights, VOLUME, paint_of.colours, paint_of.amounts, directions, scene.colours, scene.sky,
+        centres, heights, TABLE, paint_of.colours, paint_of.amounts, directions, scene.colours, scene.sky,
         scene.ground, turn[1].copy(), camera_place, shadow.depth, shadow.bounds, shadow.right, shadow.up,
         np.float32(scene.soft), np.float32(scene.exposure),
     )  # fmt: skip

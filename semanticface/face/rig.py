@@ -9,6 +9,7 @@ The data (see ``assets/HEAD_LICENSE.md``) is the MakeHuman base mesh with the "F
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
@@ -103,29 +104,53 @@ def normals(vertices, triangles):  # type: ignore[no-untyped-def]
             out[i, 1] += ny
             out[i, 2] += nz
     for i in range(len(out)):
-        r = (out[i, 0] ** 2 + out[i, 1] ** 2 + out[i, 2] ** 2) ** 0.5
+        r = math.sqrt(out[i, 0] * out[i, 0] + out[i, 1] * out[i, 1] + out[i, 2] * out[i, 2])
         if r > 0.0:
-            out[i] /= r
+            out[i, 0], out[i, 1], out[i, 2] = out[i, 0] / r, out[i, 1] / r, out[i, 2] / r
     return out
 
 
-def _axes(names: list[str]) -> list[tuple[str, list[int], list[int]]]:
-    """Detail targets as axes: (name without side, targets for positive draws, targets for negative draws)."""
-    opposites = {"incr": "decr", "in": "out", "up": "down", "forward": "backward", "convex": "concave",
-                 "compress": "uncompress"}  # fmt: skip
-    place = {name: k for k, name in enumerate(names)}
-    taken: set[str] = set()
-    axes = []
-    for name in names:
-        if name in taken:
-            continue
-        stem, _, end = name.rpartition("-")
-        pair = next((b for a, b in opposites.items() if a == end and f"{stem}-{b}" in place), None)
-        if pair is None and any(b == end and f"{stem}-{a}" in place for a, b in opposites.items()):
-            continue
-        taken |= {name, f"{stem}-{pair}"}
-        axes.append((name, [place[name]], [place[f"{stem}-{pair}"]] if pair else []))
-    return axes
+class _Axes:
+    """Detail targets as axes that a head differs along, with what a draw of all of them takes.
+
+    An axis is a pair of opposite targets, or one target. The left and the right axis of a part share one draw, taken
+    with the first of the two, and each adds a little of its own.
+    """
+
+    def __init__(self, names: list[str]) -> None:
+        opposites = {"incr": "decr", "in": "out", "up": "down", "forward": "backward", "convex": "concave",
+                     "compress": "uncompress"}  # fmt: skip
+        place = {name: k for k, name in enumerate(names)}
+        self.size = len(names)
+        positive, negative, shared, own, scales = [], [], [], [], []
+        first: dict[str, int] = {}
+        taken: set[str] = set()
+        for name in names:
+            stem, _, end = name.rpartition("-")
+            if name in taken or any(b == end and f"{stem}-{a}" in place for a, b in opposites.items()):
+                continue
+            pair = next((b for a, b in opposites.items() if a == end and f"{stem}-{b}" in place), None)
+            taken |= {name, f"{stem}-{pair}"}
+            positive.append(place[name])
+            negative.append(place[f"{stem}-{pair}"] if pair else -1)
+            sided = name[:2] in ("l-", "r-")
+            shared.append(first.setdefault(name[2:] if sided else name, len(scales)))
+            scales.append(1.0)
+            own.append(len(scales) if sided else -1)
+            if sided:
+                scales.append(0.2)
+        self._positive, self._negative = np.array(positive), np.array(negative)
+        self._shared, self._own, self._scales = np.array(shared), np.array(own), np.array(scales)
+
+    def draw(self, rng: np.random.Generator, spread: float) -> np.ndarray:
+        """Weights of all detail targets, float64[targets], every axis drawn N(0, ``spread``)."""
+        draws = rng.normal(0, spread * self._scales)
+        common = draws[self._shared]
+        value = np.where(self._own < 0, common, 0.95 * common + draws[self._own])
+        target = np.where(value > 0, self._positive, self._negative)
+        weights = np.zeros(self.size)
+        weights[target[target >= 0]] = np.abs(value[target >= 0])
+        return weights
 
 
 class Rig:
@@ -168,8 +193,7 @@ class Rig:
             for k in ("expression", "macro", "detail")
         )
         self._macro_names = [str(n) for n in data["macro_names"]]
-        self._axes = _axes([str(n) for n in data["detail_names"]])
-        self._n_details = len(data["detail_names"])
+        self._axes = _Axes([str(n) for n in data["detail_names"]])
         self._eyes = [np.flatnonzero(self.part == k) for k in (EYE_LEFT, EYE_RIGHT)]
         self._base_centres = data["eye_centres"] - ORIGIN
         self.lash_centre = self._base_centres[0]
@@ -177,7 +201,7 @@ class Rig:
         near = [np.linalg.norm(self.base[skin] - c, axis=1) < 0.3 for c in self._base_centres]
         self._lids = nb.typed.List([skin[n] for n in near])
         self._teeth = [np.flatnonzero(self.part == k) for k in (UPPER_TEETH, LOWER_TEETH)]
-        self.average = self._identity(self._macro_weights(0.5, 2.0, (1 / 3,) * 3, 0.5), {}, 0.5, 2.0, (1 / 3,) * 3)
+        self.average = self._identity(self._macro_weights(0.5, 2.0, (1 / 3,) * 3, 0.5), None, 0.5, 2.0, (1 / 3,) * 3)
         self.inter_pupil = float(np.linalg.norm(self.average.eye_centres[0] - self.average.eye_centres[1]))
 
     def _macro_weights(self, masculine: float, age: float, ancestry: tuple[float, ...], weight: float) -> np.ndarray:
@@ -194,14 +218,17 @@ class Rig:
         return out
 
     def _identity(
-        self, macros: np.ndarray, details: dict[int, float], masculine: float, age: float, ancestry: tuple[float, ...]
+        self,
+        macros: np.ndarray,
+        details: np.ndarray | None,
+        masculine: float,
+        age: float,
+        ancestry: tuple[float, ...],
     ) -> Identity:
         v = self.base.copy()
         _add(v, macros, *self._macro)
-        weights = np.zeros(self._n_details)
-        for k, w in details.items():
-            weights[k] += w
-        _add(v, weights, *self._detail)
+        if details is not None:
+            _add(v, details, *self._detail)
         centres = np.array([(v[e[0]] + v[e[-1]]) / 2 for e in self._eyes])
         v += self._base_centres.mean(0) - centres.mean(0)
         centres = np.array([(v[e[0]] + v[e[-1]]) / 2 for e in self._eyes], np.float32)
@@ -227,17 +254,7 @@ class Rig:
         age = float(np.clip(rng.choice([1.55, 2.0, 2.25, 2.65], p=[0.1, 0.35, 0.35, 0.2]) + rng.normal(0, 0.2), 1.2, 3))
         ancestry = rng.dirichlet([0.35, 0.35, 0.35])
         weight = float(np.clip(rng.normal(0.5, 0.22), 0, 1))
-        details: dict[int, float] = {}
-        shared: dict[str, float] = {}
-        for name, positive, negative in self._axes:
-            stem = name[2:] if name[:2] in ("l-", "r-") else name
-            draw = shared.setdefault(stem, rng.normal(0, spread))
-            if stem != name:
-                draw = 0.95 * draw + rng.normal(0, 0.2 * spread)
-            if draw > 0:
-                details |= dict.fromkeys(positive, draw)
-            else:
-                details |= dict.fromkeys(negative, -draw)
+        details = self._axes.draw(rng, spread)
         return self._identity(
             self._macro_weights(masculine, age, tuple(ancestry), weight), details, masculine, age, tuple(ancestry)
         )

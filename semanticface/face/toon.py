@@ -15,7 +15,7 @@ from semanticface.face.camera import Camera
 from semanticface.face.compiled import kernel
 from semanticface.face.creases import height_map
 from semanticface.face.mesh import CLOTH, HAIR, N_ATTRIBUTES, Mesh
-from semanticface.face.noise import VOLUME, noise, smooth
+from semanticface.face.noise import TABLE, noise, smooth
 from semanticface.face.photo import crease
 from semanticface.face.rig import EYE_RIGHT, LOWER_TEETH, SKIN, TONGUE, UPPER_TEETH, Identity
 from semanticface.face.scene import background, blur, lights
@@ -313,7 +313,7 @@ def draw(
     heights = height_map(coefficients, paint_of.folds, paint_of.resting)
     cel(
         out, group, view.front, view.w1, view.w2, mesh.attributes, view.triangles, view.part, INK_GROUPS,
-        rigs.rig().eye_turns(coefficients), style.bend(who.eye_centres), heights, VOLUME, paint_of.colours,
+        rigs.rig().eye_turns(coefficients), style.bend(who.eye_centres), heights, TABLE, paint_of.colours,
         paint_of.amounts, shadow.light, tint.astype(np.float32), style.bands, style.shadow, style.ink,
         np.float32(style.lips), np.float32(style.folds), np.float32(style.gleam), shadow.depth, shadow.bounds,
         shadow.right, shadow.up,
