@@ -15,6 +15,7 @@ import json
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -69,7 +70,7 @@ class FinderNet(nn.Module):
         self.answer.bias = nn.Parameter(torch.tensor([-4.0, 0.0, 0.0, 0.0]))
 
     def forward(self, pixels: Tensor) -> Tensor:
-        """RGB pixels [B, 3, H, W] in 0..255, H and W multiples of 32, to maps [B, 4, H/8, W/8].
+        """RGB pixels [B, 3, H, W] in 0..255, H and W multiples of 32, to float32 maps [B, 4, H/8, W/8].
 
         The channels: logit that a face's centre lies in the cell; the centre's offset from the middle of the cell in
         x and y, in sides of the face; natural logarithm of the side over ``UNIT``.
@@ -80,9 +81,9 @@ class FinderNet(nn.Module):
         """What ``forward`` returns, from the backbone's features."""
         finest, detail, middle, context = features
         values = self.middle(middle) + functional.interpolate(self.context(context), scale_factor=2.0)
-        values = functional.interpolate(self.after_middle(values.relu()), scale_factor=2.0)
+        values = functional.interpolate(self.after_middle(values.relu_()), scale_factor=2.0)
         values = values + self.detail(detail) + self.finest(finest)
-        maps: Tensor = self.answer(self.head(values.relu()))
+        maps: Tensor = self.answer(self.head(values.relu_())).float()
         return maps
 
 
@@ -136,32 +137,40 @@ class Finder:
         """
         threshold = self.threshold if threshold is None else threshold
         whole = Box(0.0, 0.0, image.width, image.height).square()
+        large = crop_face(image, whole, 2 * INPUT, kept=2)
         candidates = []
-        for size in (INPUT, 2 * INPUT):
-            ours, photographed = self._look([crop_face(image, whole, size)])
-            for cells in (ours[0], photographed[0]):
-                candidates += [_moved(box, whole, size) for box in _peaks(cells)]
-        seen = self._second_look(image, without_doubles(candidates)[:_MOST_CANDIDATES])
+        for view in (large.resize((INPUT, INPUT), Image.Resampling.BICUBIC), large):
+            for cells in self._look([view]):
+                candidates += [_moved(box, whole, view.width) for box in _peaks(cells[0])]
+        seen = self._second_look(image, without_doubles(candidates)[:_MOST_CANDIDATES], threshold)
         smallest = _SMALLEST * max(image.size)
-        return [box for box in without_doubles(seen) if (box.score or 0.0) >= threshold and box.width >= smallest]
+        return [box for box in without_doubles(seen) if box.width >= smallest]
 
     def follow(self, image: Image.Image, box: Box) -> Box | None:
         """The face near a box where one was a moment ago, None where there is none; a tenth of the work of ``find``."""
-        seen = self._second_look(image, [box])
-        return seen[0] if seen and (seen[0].score or 0.0) >= self.threshold else None
+        seen = self._second_look(image, [box], self.threshold)
+        return seen[0] if seen else None
 
-    def _second_look(self, image: Image.Image, candidates: list[Box]) -> list[Box]:
+    def _second_look(self, image: Image.Image, candidates: list[Box], threshold: float) -> list[Box]:
+        """The faces of at least this score, each seen close up in itself and in its mirror image."""
         windows = [box.square(CLOSE_UP) for box in candidates if _touches(box, image)]
         if not windows:
             return []
         crops = [crop_face(image, window, INPUT) for window in windows]
-        mirrored = [crop.transpose(Image.Transpose.FLIP_LEFT_RIGHT) for crop in crops]
-        heads = self._look(crops + mirrored)
+        # The best candidate mostly is a face, the others mostly are not: those are mirrored only if that could help.
+        heads = self._look([*crops, _mirrored(crops[0])])
+        straight = [[_middle(cells[number]) for cells in heads] for number in range(len(crops))]
+        mirrored = {0: [_middle(cells[-1]) for cells in heads]}
+        needed = [n for n in range(1, len(crops)) if max(cells[0] for cells in straight[n]) + 1 >= 2 * threshold]
+        if needed:
+            heads = self._look([_mirrored(crops[number]) for number in needed])
+            mirrored |= {n: [_middle(cells[place]) for cells in heads] for place, n in enumerate(needed)}
         found = []
-        for number, window in enumerate(windows):
-            ours, photographed = (_both(cells[number], cells[number + len(windows)]) for cells in heads)
+        for number, other in mirrored.items():
+            ours, photographed = (_both(*both) for both in zip(straight[number], other, strict=True))
             score, (_, x, y, side) = max(ours[0], photographed[0]), ours if ours[0] >= _OURS_PLACES else photographed
-            found.append(_moved(_box(score, x, y, side), window, INPUT))
+            if score >= threshold:
+                found.append(_moved(_box(score, x, y, side), windows[number], INPUT))
         return found
 
     def _look(self, images: list[Image.Image]) -> tuple[np.ndarray, np.ndarray]:
@@ -174,9 +183,13 @@ class Finder:
             return ours, torch.stack([score, x, y + _DOWN * side, _LARGER * side], dim=1).numpy()
 
 
+def _mirrored(image: Image.Image) -> Image.Image:
+    return image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+
+
 def _both(straight: np.ndarray, mirrored: np.ndarray) -> np.ndarray:
     """The mean of what is said of a close-up and of its mirror image: (score, x, y, side)."""
-    mean: np.ndarray = (_middle(straight) + _middle(mirrored) * (1, -1, 1, 1) + (0, INPUT, 0, 0)) / 2
+    mean: np.ndarray = (straight + mirrored * (1, -1, 1, 1) + (0, INPUT, 0, 0)) / 2
     return mean
 
 
@@ -197,21 +210,26 @@ def _touches(box: Box, image: Image.Image) -> bool:
 def _peaks(cells: np.ndarray) -> list[Box]:
     """The cells [4, h, w] that no neighbour beats."""
     score = cells[0]
-    best_near = np.lib.stride_tricks.sliding_window_view(np.pad(score, 1), (3, 3)).max(axis=(2, 3))
+    best_near = functional.max_pool2d(torch.from_numpy(score)[None], 3, 1, 1)[0].numpy()
     rows, columns = np.nonzero((score >= best_near) & (score >= _CANDIDATE))
     return [_box(*cells[:, row, column]) for row, column in zip(rows, columns, strict=True)]
 
 
 def _middle(cells: np.ndarray) -> np.ndarray:
     """(score, x, y, side) of the face at the middle of a close-up: the best cell near it, with its neighbours' help."""
-    score, height, width = cells[0], *cells.shape[1:]
-    y, x = np.mgrid[:height, :width] + 0.5
-    # A face beside the one looked at must not take its place.
-    distance = np.hypot(x / width - 0.5, y / height - 0.5) * CLOSE_UP
-    row, column = np.unravel_index(np.argmax(np.where(distance < 0.4, score, 0.0)), score.shape)
+    score = cells[0]
+    row, column = np.unravel_index(np.argmax(np.where(_near_middle(*score.shape), score, 0.0)), score.shape)
     near = cells[:, max(row - 1, 0) : row + 2, max(column - 1, 0) : column + 2].reshape(4, -1)
     weights = near[0] ** 2 + 1e-9
     return np.concatenate([[score[row, column]], (near[1:] * weights).sum(axis=1) / weights.sum()])
+
+
+@functools.lru_cache(maxsize=4)
+def _near_middle(height: int, width: int) -> np.ndarray:
+    """Where the face that is looked at may be, bool[h, w]: one beside it must not take its place."""
+    y, x = np.mgrid[:height, :width] + 0.5
+    near: np.ndarray = np.hypot(x / width - 0.5, y / height - 0.5) * CLOSE_UP < 0.4
+    return near
 
 
 def without_doubles(boxes: list[Box]) -> list[Box]:
@@ -223,8 +241,14 @@ def without_doubles(boxes: list[Box]) -> list[Box]:
     return kept
 
 
+def _cpu_multiplies_bfloat16() -> bool:
+    # A processor that has to imitate bfloat16 is slower with it; torch before 2.13 does not say.
+    capabilities: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
+    return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
+
+
 def load_finder(path: str | Path) -> Finder:
-    """Load a finder from a safetensors file.
+    """Load a finder from a safetensors file; in bfloat16 where the processor multiplies that, half as slow again.
 
     Raises:
         ModelError: the file is missing, no safetensors, or not a finder of this version.
@@ -237,7 +261,8 @@ def load_finder(path: str | Path) -> Finder:
         net.load_state_dict(weights)
     except (OSError, SafetensorError, KeyError, TypeError, ValueError, RuntimeError) as error:
         raise ModelError(f"cannot load the face finder {path}: {error}. Make one with train/finder.py.") from error
-    return Finder(net.eval().to(memory_format=torch.channels_last), recipe)
+    net = net.eval().to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stubs lack it
+    return Finder(net.bfloat16() if _cpu_multiplies_bfloat16() else net, recipe)
 
 
 @functools.lru_cache(maxsize=1)

@@ -10,12 +10,14 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 
-from semanticface import centerface
+from semanticface import centerface, finder
 from semanticface.crop import Box, find_faces
 from semanticface.errors import ModelError
 from semanticface.face import HELD_OUT_LOOK, LOOKS, render
 from semanticface.face.sample import sample_coefficients
 from semanticface.finder import STRIDE, UNIT, cell_boxes, load_finder, packaged_finder, without_doubles
+
+WEIGHTS = Path(finder.__file__).parent / "assets" / "finder.safetensors"
 
 ASTRONAUT = Path(__file__).resolve().parents[1] / "examples" / "astronaut.jpg"
 
@@ -46,17 +48,58 @@ def test_finds_a_photographed_face_and_frames_it():
     assert found[0].overlap(Box(*measured)) > 0.65
 
 
-def test_finds_two_faces_and_says_so():
+def room_with_two() -> tuple[Image.Image, list[Box]]:
     room = Image.new("RGB", (500, 300), (90, 110, 130))
     boxes = []
     for look, seed, side, place in (("photo", 1, 180, (20, 60)), ("drawn", 2, 150, (300, 90))):
         picture, box = face(look, seed, side)
         room.paste(picture, place)
         boxes.append(Box(box.x0 + place[0], box.y0 + place[1], box.x1 + place[0], box.y1 + place[1]))
+    return room, boxes
+
+
+def test_finds_two_faces_and_says_so():
+    room, boxes = room_with_two()
     found = find_faces(room)
     assert len(found) == 2
     assert all(max(box.overlap(other) for other in found) > 0.6 for box in boxes)
     assert found[0].score >= found[1].score
+
+
+def test_what_is_not_looked_at_twice_could_not_be_a_face():
+    """A threshold of 0 has every candidate mirrored; what reaches the real one is the same."""
+    own = packaged_finder()
+    astronaut = Image.open(ASTRONAUT).convert("RGB")
+    room, _ = room_with_two()
+    room.paste(astronaut.rotate(180).resize((120, 120)), (190, 0))
+    for picture, faces in ((astronaut, 1), (room, 2)):
+        every, some = own.find(picture, 0.0), own.find(picture)
+        assert len(every) > len(some) == faces
+        for box, same in zip([box for box in every if box.score >= own.threshold], some, strict=True):
+            assert box.overlap(same) > 0.98
+            assert box.score == pytest.approx(same.score, abs=0.02)
+
+
+@pytest.mark.parametrize("fast", [False, True])
+def test_faces_are_the_same_in_either_precision(monkeypatch, fast):
+    monkeypatch.setattr(finder, "_cpu_multiplies_bfloat16", lambda: fast)
+    loaded = load_finder(WEIGHTS)
+    assert loaded.net.answer.weight.dtype == (torch.bfloat16 if fast else torch.float32)
+    picture, box = face("toon", 4)
+    for image, wanted in ((picture, [box]), room_with_two()):
+        found = loaded.find(image)
+        assert len(found) == len(wanted)
+        for box in wanted:
+            assert max(box.overlap(other) for other in found) > 0.6
+
+
+def test_a_point_convolution_is_a_convolution():
+    torch.manual_seed(0)
+    layer = centerface.Pointwise(5, 7)
+    pixels = torch.randn(2, 5, 3, 4)
+    plain = torch.nn.functional.conv2d(pixels, layer.weight, layer.bias)
+    for stored in (pixels, pixels.contiguous(memory_format=torch.channels_last)):
+        assert torch.allclose(layer(stored), plain, atol=1e-6)
 
 
 def test_finds_none_where_there_is_none():
