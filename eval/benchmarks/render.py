@@ -1,9 +1,23 @@
-"""How many whole samples a second each look renders: expression, rig, camera, picture, sensor, all included.
+"""How many whole samples a second each look renders, how that grows with cores, and how pyrender and moderngl compare.
 
-    python eval/benchmarks/render.py
+    python eval/benchmarks/render.py                                      # three minutes
+    python eval/benchmarks/render.py --quick                              # half of one
     python eval/benchmarks/render.py --size 128 --supersample 1 --framing crop --out outputs/render.json
 
-Prints a table and writes JSON. Each process renders its own seeds after one warm-up picture (which compiles).
+A whole sample is random coefficients, a new person, camera, picture and sensor. Every process renders its own seeds;
+one process and ``--processes`` take turns, round by round, so that a busy machine slows all alike, and figures are
+medians over rounds. ``core_scaling`` is the rate of all processes over theirs if each were as fast as one alone; it
+says something only where nothing else is running. CPU time a sample does not depend on that as much.
+
+pyrender and moderngl draw the same meshes (head, clothes, hair of random people and expressions) at the same size with
+4 samples a pixel and read the pixels back to numpy. Theirs is the smaller job: one colour a part under one light, from
+vertices and normals computed before the clock starts. `triangles` is our rasteriser doing that same job. Ratios are
+samples a second over theirs, one process each, and on one core where they draw in software: `…_ratio` of our whole
+samples (photo look), `…_ratio_same_job` of `triangles`. They need the extra `bench` (pip install 'semanticface[bench]')
+and a GL (apt-get install libegl1 libgl1-mesa-dri); where one is missing its ratios are null.
+
+The goals are 80 samples a second of the photo look on 2 cores, and a core scaling of 0.8. The last line is one JSON
+object: `samples_per_second`, `core_scaling`, `pyrender_ratio`, `moderngl_ratio` and the two of the same job.
 """
 
 from __future__ import annotations
@@ -13,74 +27,363 @@ import json
 import multiprocessing
 import os
 import platform
+import statistics
+import sys
 import time
+from collections.abc import Callable
+from functools import cached_property
+from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
+import numba as nb
 import numpy as np
 
-from semanticface.face import HELD_OUT_LOOK, LOOKS, render
+from semanticface.face import HELD_OUT_LOOK, LOOKS, raster, render
+from semanticface.face import mesh as meshes
+from semanticface.face.appearance import CLOTH, HAIR, LASH, SCLERA, SKIN, TEETH, TONGUE, appearance
+from semanticface.face.camera import Camera, shoot
+from semanticface.face.rig import rig
 from semanticface.face.sample import sample_coefficients
 from semanticface.files import atomic_open
 
+Framing = Literal["portrait", "crop"]
+PEERS = ("pyrender", "moderngl")
+SAME_JOB = "triangles"
+HEADS = 24
+NEAR, FAR = 1.0, 60.0
+# Colour of each part of a mesh, as a row of ``Appearance.colours``.
+PART_COLOURS = np.array([SKIN, SCLERA, SCLERA, TEETH, TEETH, TONGUE, LASH, CLOTH, HAIR])
+HOW_TO_GET = {
+    "pyrender": "pip install 'semanticface[bench]'; apt-get install libegl1 libgl1-mesa-dri (or libosmesa6)",
+    "moderngl": "pip install 'semanticface[bench]'; apt-get install libegl1 libgl1-mesa-dri",
+}
 
-def sample(look: str, seed: int, size: int, supersample: int, framing: Literal["portrait", "crop"]) -> None:
+Head = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, Camera]
+
+
+def sample(look: str, seed: int, size: int, supersample: int, framing: Framing) -> None:
     """One whole random sample."""
     c = sample_coefficients(np.random.default_rng([seed, 61]))
     render(c, look=look, subject=seed, shot=seed, size=size, supersample=supersample, framing=framing)
 
 
-def work(look: str, first: int, count: int, options: argparse.Namespace, barrier: object, results: object) -> None:
-    """Warm up, wait for the others, render, report (start, end, CPU seconds)."""
-    sample(look, first, options.size, options.supersample, options.framing)
-    barrier.wait()  # type: ignore[attr-defined]
-    start, cpu = time.time(), time.process_time()
-    for seed in range(first, first + count):
-        sample(look, seed, options.size, options.supersample, options.framing)
-    results.put((start, time.time(), time.process_time() - cpu))  # type: ignore[attr-defined]
+def heads(count: int, size: int, framing: Framing) -> list[Head]:
+    """What the peers draw: (vertices, normals, colours, each float32[V, 3], triangles int32[T, 3], camera) of heads."""
+    out = []
+    for seed in range(count):
+        who = rig().identity(seed)
+        paint = appearance(seed, who)
+        vertices = rig().vertices(sample_coefficients(np.random.default_rng([seed, 61])), who)
+        mesh = meshes.build(vertices, who, paint.hair, paint.hair_seed)
+        camera, _ = shoot(who.vertices[rig().box_ids], seed, size, framing)
+        colours = np.zeros((len(mesh.attributes), 3), np.float32)
+        colours[mesh.triangles] = paint.colours[PART_COLOURS[mesh.part]][:, None] ** (1 / 2.2)
+        place, normal = (np.ascontiguousarray(mesh.attributes[:, rows]) for rows in (meshes.PLACE, meshes.NORMAL))
+        out.append((place, normal, colours, mesh.triangles, camera))
+    return out
 
 
-def measure(look: str, processes: int, options: argparse.Namespace) -> dict[str, float | int | str]:
-    """Samples a second of ``processes`` processes together, and CPU milliseconds a sample."""
-    context = multiprocessing.get_context("spawn")
-    barrier, results = context.Barrier(processes), context.Queue()
-    workers = [
-        context.Process(target=work, args=(look, 1 + k * options.count, options.count, options, barrier, results))
-        for k in range(processes)
+def triangles_painter(size: int) -> tuple[Callable[[Head], np.ndarray], str]:
+    """Draw a head with our rasteriser as the peers do: four samples a pixel, vertex colours, one light."""
+
+    def paint(head: Head) -> np.ndarray:
+        place, normal, colours, triangles, camera = head
+        screen = camera.enlarged(2).screen(place)
+        both = np.ones(len(triangles), bool)
+        front, w1, w2, _ = raster.visibility(screen, triangles, both, 2 * size, 2 * size, "benchmark")
+        return _lambert(front, w1, w2, triangles, normal, colours, camera.turn[2].copy(), size)
+
+    return paint, "numba"
+
+
+@nb.njit(nogil=True, fastmath=True, error_model="numpy")  # not cached: a script has another name in each process
+def _lambert(front, w1, w2, triangles, normal, colours, light, size):  # type: ignore[no-untyped-def]
+    picture = np.empty((size, size, 3), np.uint8)
+    for y in range(size):
+        for x in range(size):
+            r = g = b = np.float32(0)
+            for k in range(4):
+                i, j = 2 * y + (k >> 1), 2 * x + (k & 1)
+                t = front[i, j]
+                if t < 0:
+                    r, g, b = r + np.float32(0.6), g + np.float32(0.6), b + np.float32(0.6)
+                    continue
+                p, q, s = triangles[t, 0], triangles[t, 1], triangles[t, 2]
+                b1, b2 = w1[i, j], w2[i, j]
+                b0 = np.float32(1) - b1 - b2
+                nx = b0 * normal[p, 0] + b1 * normal[q, 0] + b2 * normal[s, 0]
+                ny = b0 * normal[p, 1] + b1 * normal[q, 1] + b2 * normal[s, 1]
+                nz = b0 * normal[p, 2] + b1 * normal[q, 2] + b2 * normal[s, 2]
+                facing = (nx * light[0] + ny * light[1] + nz * light[2]) / np.sqrt(nx * nx + ny * ny + nz * nz)
+                shade = np.float32(0.35) + np.float32(0.65) * max(facing, np.float32(0))
+                r += shade * (b0 * colours[p, 0] + b1 * colours[q, 0] + b2 * colours[s, 0])
+                g += shade * (b0 * colours[p, 1] + b1 * colours[q, 1] + b2 * colours[s, 1])
+                b += shade * (b0 * colours[p, 2] + b1 * colours[q, 2] + b2 * colours[s, 2])
+            picture[y, x, 0] = np.uint8(min(r * np.float32(63.75), np.float32(255)))
+            picture[y, x, 1] = np.uint8(min(g * np.float32(63.75), np.float32(255)))
+            picture[y, x, 2] = np.uint8(min(b * np.float32(63.75), np.float32(255)))
+    return picture
+
+
+def moderngl_painter(size: int) -> tuple[Callable[[Head], np.ndarray], str]:
+    """Draw a head with moderngl: four samples a pixel, vertex colours, one light; and the name of the device."""
+    import moderngl
+
+    context = moderngl.create_standalone_context(backend="egl")
+    program = context.program(
+        vertex_shader="""
+            #version 330
+            uniform mat4 view;
+            in vec3 place, normal, colour;
+            out vec3 n, c;
+            void main() { gl_Position = view * vec4(place, 1.0); n = normal; c = colour; }
+        """,
+        fragment_shader="""
+            #version 330
+            uniform vec3 light;
+            in vec3 n, c;
+            out vec4 pixel;
+            void main() { pixel = vec4(c * (0.35 + 0.65 * max(dot(normalize(n), light), 0.0)), 1.0); }
+        """,
+    )
+    several = context.framebuffer(
+        [context.renderbuffer((size, size), samples=4)], context.depth_renderbuffer((size, size), samples=4)
+    )
+    one = context.framebuffer([context.renderbuffer((size, size))])
+    points, corners = context.buffer(reserve=1 << 20, dynamic=True), context.buffer(reserve=1 << 20, dynamic=True)
+    array = context.vertex_array(program, [(points, "3f 3f 3f", "place", "normal", "colour")], corners)
+    context.enable(moderngl.DEPTH_TEST)
+
+    def paint(head: Head) -> np.ndarray:
+        place, normal, colours, triangles, camera = head
+        points.orphan()
+        corners.orphan()
+        points.write(np.concatenate([place, normal, colours], 1).tobytes())
+        corners.write(triangles.tobytes())
+        program["view"].write(clip_matrix(camera, size).T.astype(np.float32).tobytes())
+        program["light"].value = tuple(float(v) for v in camera.turn[2])
+        several.use()
+        several.clear(0.6, 0.6, 0.6, 1.0)
+        array.render(vertices=triangles.size)
+        context.copy_framebuffer(one, several)
+        return np.frombuffer(one.read(components=3), np.uint8).reshape(size, size, 3)[::-1]
+
+    return paint, str(context.info["GL_RENDERER"])
+
+
+def clip_matrix(camera: Camera, size: int) -> np.ndarray:
+    """The camera as OpenGL wants it, float64[4, 4]: head space to clip space."""
+    across, down = (2 * c / size for c in camera.centre)
+    zoom = 2 * camera.focal / size
+    lens = np.array([[zoom, 0, across - 1, 0], [0, zoom, 1 - down, 0],
+                     [0, 0, (FAR + NEAR) / (FAR - NEAR), -2 * FAR * NEAR / (FAR - NEAR)], [0, 0, 1, 0]])  # fmt: skip
+    place = np.eye(4)
+    place[:3, :3] = camera.turn
+    depth = np.diag([1.0, 1.0, -1.0, 1.0])
+    depth[2, 3] = camera.distance
+    return lens @ depth @ place
+
+
+def pyrender_painter(size: int) -> tuple[Callable[[Head], np.ndarray], str]:
+    """Draw a head with pyrender: its four samples a pixel, vertex colours, one light; and the name of the device."""
+    import pyrender
+    from OpenGL.GL import GL_RENDERER, glGetString
+
+    renderer = pyrender.OffscreenRenderer(size, size)
+    material = pyrender.MetallicRoughnessMaterial(metallicFactor=0.0, roughnessFactor=0.8, doubleSided=True)
+
+    def paint(head: Head) -> np.ndarray:
+        place, normal, colours, triangles, camera = head
+        opaque = np.concatenate([colours, np.ones((len(colours), 1), np.float32)], 1)
+        shape = pyrender.Primitive(place, normals=normal, color_0=opaque, indices=triangles, material=material, mode=4)
+        turn, stand = np.eye(4), np.eye(4)
+        turn[:3, :3], stand[2, 3] = camera.turn, camera.distance
+        scene = pyrender.Scene(ambient_light=[0.3, 0.3, 0.3], bg_color=[0.6, 0.6, 0.6, 1.0])
+        scene.add(pyrender.Mesh([shape]), pose=turn)
+        scene.add(pyrender.IntrinsicsCamera(camera.focal, camera.focal, *camera.centre, NEAR, FAR), pose=stand)
+        scene.add(pyrender.DirectionalLight(intensity=3.0), pose=stand)
+        return renderer.render(scene)[0]
+
+    paint(heads(1, size, "portrait")[0])
+    renderer._platform.make_current()
+    return paint, glGetString(GL_RENDERER).decode()
+
+
+PAINTERS = {"pyrender": pyrender_painter, "moderngl": moderngl_painter, SAME_JOB: triangles_painter}
+
+
+def serve(pipe: Connection, kind: str, options: argparse.Namespace) -> None:
+    """Be one process that renders: answer every (look, first seed, count) with (start, end, CPU seconds)."""
+    if kind in PAINTERS:
+        try:
+            paint, device = PAINTERS[kind](options.size)
+        except Exception as error:  # without a GL these raise errors of any type, some of their own
+            pipe.send(f"missing: {type(error).__name__}: {error}")
+            return
+        work = heads(HEADS, options.size, options.framing)
+        for head in work:
+            paint(head)
+    else:
+        device = "numba"
+        for look in (*LOOKS, HELD_OUT_LOOK):
+            sample(look, 10**6, options.size, options.supersample, options.framing)
+    pipe.send(device)
+    while (job := pipe.recv()) is not None:
+        look, first, count = job
+        start, cpu = time.time(), time.process_time()
+        for seed in range(first, first + count):
+            if kind in PAINTERS:
+                paint(work[seed % HEADS])
+            else:
+                sample(look, seed, options.size, options.supersample, options.framing)
+        pipe.send((start, time.time(), time.process_time() - cpu))
+
+
+class Worker:
+    """A process of its own that renders on demand, on one core.
+
+    Attributes:
+        device: what it draws with; begins with ``missing`` if it cannot.
+    """
+
+    def __init__(self, kind: str, options: argparse.Namespace) -> None:
+        context = multiprocessing.get_context("spawn")
+        self.pipe, other = context.Pipe()
+        # Mesa's software renderer would take all cores.
+        os.environ |= {"NUMBA_NUM_THREADS": "1", "OMP_NUM_THREADS": "1", "LP_NUM_THREADS": "0"}
+        self.process = context.Process(target=serve, args=(other, kind, options), daemon=True)
+        self.process.start()
+        other.close()
+
+    @cached_property
+    def device(self) -> str:
+        return self._answer()
+
+    def _answer(self) -> Any:
+        try:
+            return self.pipe.recv()
+        except EOFError:
+            return "missing: the process ended without a word"
+
+    def ask(self, look: str, first: int, count: int) -> None:
+        self.pipe.send((look, first, count))
+
+    def times(self) -> tuple[float, float, float]:
+        return self._answer()
+
+    def stop(self) -> None:
+        if not self.device.startswith("missing"):
+            self.pipe.send(None)
+        self.process.join()
+
+
+def start_peer(kind: str, options: argparse.Namespace) -> Worker:
+    """A peer on a GPU or EGL's software renderer; pyrender else on OSMesa."""
+    os.environ["PYOPENGL_PLATFORM"] = "egl"
+    worker = Worker(kind, options)
+    if kind == "pyrender" and worker.device.startswith("missing"):
+        os.environ["PYOPENGL_PLATFORM"] = "osmesa"
+        other = Worker(kind, options)
+        worker = worker if other.device.startswith("missing") else other
+    return worker
+
+
+def rate(workers: list[Worker], look: str, first: int, count: int) -> tuple[float, float]:
+    """(samples a second of all workers together, CPU milliseconds a sample)."""
+    for k, worker in enumerate(workers):
+        worker.ask(look, first + k * count, count)
+    starts, ends, cpu = zip(*(worker.times() for worker in workers), strict=True)
+    total = len(workers) * count
+    return total / (max(ends) - min(starts)), 1000 * sum(cpu) / total
+
+
+def measure(options: argparse.Namespace) -> tuple[list[dict[str, Any]], dict[str, float | None]]:
+    """Rows of the table, and the figures of the last line."""
+    own = [Worker("ours", options) for _ in range(options.processes)]
+    peers = {kind: start_peer(kind, options) for kind in PEERS} | {SAME_JOB: Worker(SAME_JOB, options)}
+    for kind, worker in (*(("ours", worker) for worker in own), *peers.items()):
+        if worker.device.startswith("missing"):
+            print(f"{kind} is left out ({worker.device}). To have it: {HOW_TO_GET.get(kind, 'report this')}")
+    groups = {1: own[:1], options.processes: own}
+    seen: dict[tuple[str, int], list[tuple[float, float]]] = {}
+    first = 1
+    for _ in range(options.rounds):
+        for look in (*LOOKS, HELD_OUT_LOOK):
+            for number, group in groups.items():
+                seen.setdefault((look, number), []).append(rate(group, look, first, options.count))
+                first += options.processes * options.count
+            if look == "photo":
+                for kind, worker in peers.items():
+                    if not worker.device.startswith("missing"):
+                        seen.setdefault((kind, 1), []).append(rate([worker], look, first, options.count))
+    for worker in (*own, *peers.values()):
+        worker.stop()
+    rows = [
+        {
+            "what": what,
+            "processes": number,
+            "samples_per_second": round(statistics.median(r for r, _ in figures), 1),
+            "cpu_ms_per_sample": round(statistics.median(c for _, c in figures), 1),
+            "device": peers[what].device if what in peers else own[0].device,
+        }
+        for (what, number), figures in seen.items()
     ]
-    for worker in workers:
-        worker.start()
-    times = [results.get() for _ in workers]
-    for worker in workers:
-        worker.join()
-    starts, ends, cpu = zip(*times, strict=True)
-    total = processes * options.count
-    return {"look": look, "processes": processes, "samples_per_second": round(total / (max(ends) - min(starts)), 1),
-            "cpu_ms_per_sample": round(1000 * sum(cpu) / total, 1)}  # fmt: skip
+
+    def middle(what: str, number: int, other: str, under: int) -> float | None:
+        """Median over rounds of one rate over another of the same round."""
+        if (what, number) not in seen or (other, under) not in seen:
+            return None
+        pairs = zip(seen[what, number], seen[other, under], strict=True)
+        return round(statistics.median(a / b for (a, _), (b, _) in pairs), 3)
+
+    scaling = middle("photo", options.processes, "photo", 1)
+    figures = {
+        "samples_per_second": round(statistics.median(r for r, _ in seen["photo", options.processes]), 1),
+        "core_scaling": None if scaling is None else round(scaling / options.processes, 3),
+        "pyrender_ratio": middle("photo", 1, "pyrender", 1),
+        "moderngl_ratio": middle("photo", 1, "moderngl", 1),
+        "pyrender_ratio_same_job": middle(SAME_JOB, 1, "pyrender", 1),
+        "moderngl_ratio_same_job": middle(SAME_JOB, 1, "moderngl", 1),
+    }
+    return rows, figures
 
 
-def main() -> None:
+def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--size", type=int, default=224, help="of the picture in pixels")
-    parser.add_argument("--supersample", type=int, default=2, help="samples a pixel along each side")
-    parser.add_argument("--framing", choices=("portrait", "crop"), default="portrait")
-    parser.add_argument("--count", type=int, default=100, help="samples a process")
-    parser.add_argument("--processes", type=int, nargs="+", default=[1, 2], help="how many processes to try")
+    parser.add_argument("--size", type=int, default=224, help="of the picture in pixels (default %(default)s)")
+    parser.add_argument(
+        "--supersample", type=int, default=2, help="our samples a pixel along each side (default %(default)s)"
+    )
+    parser.add_argument("--framing", choices=("portrait", "crop"), default="portrait", help="default %(default)s")
+    parser.add_argument("--count", type=int, help="samples a process and round (default 150, quick 30)")
+    parser.add_argument("--rounds", type=int, help="how often all take turns (default 7, quick 3)")
+    parser.add_argument(
+        "--processes", type=int, default=os.cpu_count() or 1, help="how many is many (default: all cores)"
+    )
+    parser.add_argument("--quick", action="store_true", help="fewer samples: half a minute")
     parser.add_argument("--out", type=Path, default=Path("outputs/benchmarks/render.json"), help="JSON file")
     options = parser.parse_args()
-    rows = []
-    print(f"{'look':8}{'processes':>10}{'samples/s':>12}{'CPU ms/sample':>16}")
-    for look in (*LOOKS, HELD_OUT_LOOK):
-        for processes in options.processes:
-            row = measure(look, processes, options)
-            rows.append(row)
-            print(f"{row['look']:8}{row['processes']:>10}{row['samples_per_second']:>12}{row['cpu_ms_per_sample']:>16}")
-    settings = {k: getattr(options, k) for k in ("size", "supersample", "framing", "count")}
+    options.count = options.count or (30 if options.quick else 150)
+    options.rounds = options.rounds or (3 if options.quick else 7)
+    if min(options.count, options.rounds, options.processes) < 1:
+        parser.error("--count, --rounds and --processes are 1 or more")
+    rows, figures = measure(options)
+    print(f"{'what':10}{'processes':>10}{'samples/s':>12}{'CPU ms/sample':>16}  drawn by")
+    for row in rows:
+        print(
+            f"{row['what']:10}{row['processes']:>10}{row['samples_per_second']:>12}{row['cpu_ms_per_sample']:>16}  "
+            f"{row['device']}"
+        )
+    print("photo, toon, drawn, imp: whole samples. Others: given triangles in one colour a part under one light.")
+    settings = {k: getattr(options, k) for k in ("size", "supersample", "framing", "count", "rounds", "processes")}
     machine = {"cpus": os.cpu_count(), "machine": platform.machine(), "python": platform.python_version()}
     with atomic_open(options.out) as file:
-        json.dump({"settings": settings, "machine": machine, "results": rows}, file, indent=1)
+        json.dump({"settings": settings, "machine": machine, "results": rows, **figures}, file, indent=1)
     print(options.out)
+    print(json.dumps(figures))
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -122,7 +122,11 @@ class _Axes:
                      "compress": "uncompress"}  # fmt: skip
         place = {name: k for k, name in enumerate(names)}
         self.size = len(names)
-        positive, negative, shared, own, scales = [], [], [], [], []
+        positive: list[int] = []
+        negative: list[int] = []
+        shared: list[int] = []
+        own: list[int] = []
+        scales: list[float] = []
         first: dict[str, int] = {}
         taken: set[str] = set()
         for name in names:
