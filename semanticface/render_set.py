@@ -39,7 +39,9 @@ from semanticface.files import atomic_open
 from semanticface.recipe import RECIPE_NAME, check_range, git_commit
 from semanticface.semantics import describe
 
-SHARD_ROWS = 500
+SHARD_ROWS = 250
+"""Rows of a file at most; small datasets have smaller files, so that every worker has something to do to the end."""
+_FEWEST_ROWS, _SHARDS = 20, 24
 JPEG_QUALITY = 95
 _DRAWN_BY = ("numpy", "numba", "skia-python", "pillow")
 _THREAD_VARIABLES = ("NUMBA_NUM_THREADS", "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
@@ -212,10 +214,11 @@ class _Shard:
 
 def _shards(folder: Path, settings: RenderSettings) -> list[_Shard]:
     shards = []
+    most = min(SHARD_ROWS, max(_FEWEST_ROWS, -(-settings.rows // _SHARDS)))
     for split, rows in rows_by_split(settings).items():
-        starts = range(0, rows, SHARD_ROWS)
+        starts = range(0, rows, most)
         shards += [
-            _Shard(shard_path(folder, split, i, len(starts)), split, start, min(start + SHARD_ROWS, rows))
+            _Shard(shard_path(folder, split, i, len(starts)), split, start, min(start + most, rows))
             for i, start in enumerate(starts)
         ]
     return shards
