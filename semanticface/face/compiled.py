@@ -2,8 +2,31 @@
 
 from __future__ import annotations
 
-import numba as nb
+import hashlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
-kernel = nb.njit(cache=True, nogil=True, fastmath=True, error_model="numpy")
-"""Decorator: compiled once for all processes, without Python's check for a division by zero (which stops loops from
-being vectorised; kernels guard their own divisions)."""
+import numba as nb
+from numba.core.dispatcher import Dispatcher
+
+
+def _digest() -> str:
+    files = sorted(Path(__file__).parent.glob("*.py"))
+    return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()
+
+
+_SOURCES = _digest()
+
+
+def kernel(function: Callable[..., Any]) -> Any:
+    """Compile a function once for all processes.
+
+    It goes without Python's check for a division by zero, which stops loops from being vectorised: kernels guard their
+    own divisions. Numba throws away what it compiled when the function's own file changes, but a kernel also holds
+    copies of the kernels and constants it took from other files, so here any change to the folder counts.
+    """
+    compiled = nb.njit(cache=True, nogil=True, fastmath=True, error_model="numpy")(function)
+    if isinstance(compiled, Dispatcher):  # not so under NUMBA_DISABLE_JIT
+        compiled._cache._cache_file._source_stamp = _SOURCES  # type: ignore[attr-defined]
+    return compiled
