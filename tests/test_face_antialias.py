@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 
 from semanticface.face import antialias, render
 from semanticface.face.antialias import TOLERANCE, even_pixels, other_samples, resolve
-from semanticface.face.mesh import HAIR
+from semanticface.face.mesh import CLOTH, HAIR, MASK, build
 from semanticface.face.noise import TABLE, VOLUME, fade, noise
 from semanticface.face.raster import NOTHING, lit, shadow_bounds, visibility
-from semanticface.face.rig import EYE_LEFT, SKIN
+from semanticface.face.rig import LASHES, SKIN, rig
 from semanticface.face.sample import sample_coefficients
 from semanticface.face.scratch import LARGEST, scratch
 
@@ -28,9 +28,9 @@ def flat(size: int, factor: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return front, np.full(front.shape, 0.1, np.float32), np.zeros((size, size), bool)
 
 
-def chosen(front, near, lashed, part, factor):
+def chosen(front, near, lashed, part, factor, fine=(False, False)):
     room = np.empty(front.size, np.int32)
-    even, starts = even_pixels(room, front, near, np.array(part, np.uint8), lashed, factor, FOCAL)
+    even, starts = even_pixels(room, front, near, np.array(part, np.uint8), np.array(fine), lashed, factor, FOCAL)
     return even, starts.copy()
 
 
@@ -50,10 +50,10 @@ def test_without_supersampling_every_sample_is_shaded_itself() -> None:
     assert len(other_samples(np.empty(16, np.int32), np.zeros((16, 3), np.float32), front, even, 1)) == 16
 
 
-@pytest.mark.parametrize("what", ["background", "another part", "a step in depth", "a lash", "an eye"])
+@pytest.mark.parametrize("what", ["background", "another part", "a step in depth", "a lash", "an eye or the mouth"])
 def test_a_pixel_with_an_edge_is_shaded_sample_by_sample(what: str) -> None:
     front, near, lashed = flat(4, 2)
-    part = [SKIN, HAIR]
+    part, fine = [SKIN, HAIR], [False, False]
     if what == "background":
         front[3, 2], near[3, 2] = NOTHING, 0
     elif what == "another part":
@@ -64,8 +64,8 @@ def test_a_pixel_with_an_edge_is_shaded_sample_by_sample(what: str) -> None:
         lashed[1, 1] = True
     else:
         front[2:4, 2:4] = 1
-        part = [SKIN, EYE_LEFT]
-    even, _ = chosen(front, near, lashed, part, 2)
+        part, fine = [SKIN, SKIN], [False, True]
+    even, _ = chosen(front, near, lashed, part, 2, fine)
     assert not even[1, 1] and even.sum() == 15
     samples = other_samples(np.empty(64, np.int32), np.zeros((64, 3), np.float32), front, even, 2)
     expected = {8 * y + x for y in (2, 3) for x in (2, 3)} - ({8 * 3 + 2} if what == "background" else set())
@@ -100,17 +100,17 @@ def test_a_pixel_is_the_mean_of_its_samples() -> None:
     assert np.array_equal(picture[1, 1], out[10])
 
 
-@pytest.mark.parametrize("look", ["photo", "imp"])
+@pytest.mark.parametrize("look", ["photo", "toon", "imp"])
 def test_what_is_left_out_is_not_seen(look: str, monkeypatch: pytest.MonkeyPatch) -> None:
     options = {"look": look, "size": 160, "supersample": 2, "framing": "crop"}
     seeds = range(4)
     faces = [sample_coefficients(np.random.default_rng([seed, 61])) for seed in seeds]
     usual = [render(c, subject=k, shot=k, **options).picture for k, c in zip(seeds, faces, strict=True)]  # type: ignore[arg-type]
 
-    def nothing_even(samples, front, near, part, lashed, factor, focal):
+    def nothing_even(samples, front, near, part, fine, lashed, factor, focal):
         return np.zeros(lashed.shape, bool), samples[:0]
 
-    monkeypatch.setattr(f"{antialias.__package__}.photo.even_pixels", nothing_even)
+    monkeypatch.setattr(f"{antialias.__package__}.{'toon' if look == 'toon' else 'photo'}.even_pixels", nothing_even)
     for k, picture in zip(seeds, usual, strict=True):
         whole = render(faces[k], subject=k, shot=k, **options).picture  # type: ignore[arg-type]
         change = np.abs(picture.astype(int) - whole)
@@ -131,6 +131,17 @@ def test_pictures_do_not_depend_on_what_was_drawn_before_or_beside() -> None:
     with ThreadPoolExecutor(4) as pool:
         looks = list(first) * 4
         assert list(pool.map(draw, looks)) == [first[look] for look in looks]
+
+
+def test_lips_and_what_is_behind_them_are_never_left_out() -> None:
+    r = rig()
+    mesh = build(r.average.vertices, r.average, "bob", 1)
+    masks = mesh.attributes[:, MASK][mesh.triangles].max(1)
+    assert mesh.fine[(masks[:, :2] > 0.5).any(1)].all()
+    small = ~np.isin(mesh.part, (SKIN, CLOTH, HAIR))
+    assert mesh.fine[small].all() and not mesh.fine[np.isin(mesh.part, (CLOTH, HAIR))].any()
+    assert mesh.fine[~small].mean() < 0.2
+    assert (mesh.part[mesh.solid :] == LASHES).all() and not (mesh.part[: mesh.solid] == LASHES).any()
 
 
 def test_scratch_is_kept_by_thread_and_name_unless_it_is_huge() -> None:

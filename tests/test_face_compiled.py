@@ -11,7 +11,8 @@ from pathlib import Path
 from semanticface.face import compiled
 
 CALLED = "from painters.compiled import kernel\n@kernel\ndef tone(x):\n    return x + {}\n"
-CALLER = "from painters.compiled import kernel\nfrom painters.called import tone\n@kernel\ndef shade(x):\n    return tone(x)\n"
+CALLER = "from painters.compiled import kernel\nfrom painters.called import tone\n"
+CALLER += "@kernel\ndef shade(x):\n    return tone(x)\n"
 PROGRAM = "from painters.caller import shade; print(shade(1), sum(shade.stats.cache_hits.values()))"
 
 

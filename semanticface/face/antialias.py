@@ -2,7 +2,7 @@
 
 Most pixels lie inside one smooth surface, where one shading at the pixel's middle tells what all its samples would. So
 those are shaded once, and sample by sample only what holds an edge (another part, a step in depth, a lash, the
-background), an eye or the inside of a mouth, or differs from a neighbour by more than smooth shading does.
+background), eyes or mouth, or differs from a neighbour by more than smooth shading does.
 """
 
 from __future__ import annotations
@@ -10,9 +10,7 @@ from __future__ import annotations
 import numpy as np
 
 from semanticface.face.compiled import kernel
-from semanticface.face.mesh import CLOTH
 from semanticface.face.raster import NOTHING
-from semanticface.face.rig import SKIN
 
 LASH_ONLY = -2
 """In a visibility buffer: nothing solid, but a lash was blended over the background."""
@@ -23,13 +21,13 @@ TOLERANCE = np.float32(12 / 255)
 
 
 @kernel
-def even_pixels(samples, front, near, part, lashed, factor, focal):  # type: ignore[no-untyped-def]
+def even_pixels(samples, front, near, part, fine, lashed, factor, focal):  # type: ignore[no-untyped-def]
     """Find the pixels that show one surface without an edge.
 
     Args:
         samples: int32[H * W], where the result goes.
         front, near: int32[H, W] and float32[H, W] from ``raster.visibility``.
-        part: uint8[T], part of each triangle.
+        part, fine: uint8[T] and bool[>= T], part of each triangle, and whether no sample of it may be left out.
         lashed: bool[H / factor, W / factor], pixels that a lash crosses.
         factor: samples a pixel along each side.
         focal: of the camera in pixels, float32.
@@ -49,13 +47,11 @@ def even_pixels(samples, front, near, part, lashed, factor, focal):  # type: ign
             if first == NOTHING or lashed[y, x]:
                 continue
             kind, alike = part[first], True
-            if kind != SKIN and kind < CLOTH:
-                continue  # eyes, teeth and tongue are small, and tell most
             low = high = near[top, left]
             for j in range(top, top + factor):
                 for i in range(left, left + factor):
                     t = front[j, i]
-                    alike &= t != NOTHING and part[t] == kind
+                    alike &= t != NOTHING and part[t] == kind and not fine[t]
                     low, high = min(low, near[j, i]), max(high, near[j, i])
             if alike and (high - low) * focal < STEP * low:
                 even[y, x] = True
@@ -110,6 +106,38 @@ def other_samples(samples, out, front, even, factor):  # type: ignore[no-untyped
                             samples[n] = j * wide + i
                             n += 1
     return samples[:n]
+
+
+@kernel
+def blend(s, at, span, wide, front, w1, w2, attributes, triangles):  # type: ignore[no-untyped-def]
+    """Fill ``s`` (float32[N_ATTRIBUTES]) with what painters read at a sample, or in the middle of a pixel.
+
+    It is the mean over ``span`` samples of a buffer ``wide`` across, along the diagonal that begins at ``at``;
+    ``front``, ``w1`` and ``w2`` are flat.
+    """
+    share = np.float32(1) / np.float32(span)
+    s[:] = 0
+    for step in range(span):
+        t = front[at + step * (wide + 1)]
+        b1, b2 = w1[at + step * (wide + 1)] * share, w2[at + step * (wide + 1)] * share
+        b0 = share - b1 - b2
+        i0, i1, i2 = triangles[t, 0], triangles[t, 1], triangles[t, 2]
+        for k in range(len(s)):
+            s[k] += b0 * attributes[i0, k] + b1 * attributes[i1, k] + b2 * attributes[i2, k]
+
+
+@kernel
+def spread(out, group, even, factor):  # type: ignore[no-untyped-def]
+    """Copy the first sample of each even pixel to its others; ``out`` float32[H, W, 3], ``group`` uint8[H, W]."""
+    for y in range(even.shape[0]):
+        for x in range(even.shape[1]):
+            if even[y, x]:
+                top, left = y * factor, x * factor
+                for j in range(top, top + factor):
+                    for i in range(left, left + factor):
+                        group[j, i] = group[top, left]
+                        for c in range(3):
+                            out[j, i, c] = out[top, left, c]
 
 
 @kernel

@@ -27,6 +27,7 @@ class Mesh:
         triangles: int32[T, 3].
         part: uint8[T], as in ``rig`` plus ``CLOTH`` and ``HAIR``.
         two_sided, casts: bool[T], draw the back; throw a shadow.
+        fine: bool[T], eyes and mouth: small, and they tell most, so no sample of theirs is ever left out.
         solid: how many triangles come before those of the lashes, which are last.
     """
 
@@ -35,6 +36,7 @@ class Mesh:
     part: np.ndarray
     two_sided: np.ndarray
     casts: np.ndarray
+    fine: np.ndarray
     solid: int
 
 
@@ -78,7 +80,7 @@ def build(
         extra: what grows on the head instead of hair, in the form ``hair_mesh`` returns; *optional*.
     """
     rim, growth, _ = _cloth()
-    fixed, part, casts = _fixed()
+    fixed, part, casts, fine = _fixed()
     hair_vertices, hair_base, hair_triangles = extra or hair_mesh(who, style, hair_seed)
     n, m = len(vertices), len(fixed)
     place = np.empty((m + len(hair_vertices), 3), np.float32)
@@ -98,7 +100,8 @@ def build(
     hairs, k = len(hair_triangles), len(solid)
     part = np.concatenate([part[:k], np.full(hairs, HAIR, np.uint8), part[k:]])
     casts = np.concatenate([casts[:k], np.ones(hairs, bool), casts[k:]])
-    return Mesh(attributes, triangles, part, part >= CLOTH, casts, k + hairs)
+    fine = np.concatenate([fine[:k], np.zeros(hairs, bool), fine[k:]])
+    return Mesh(attributes, triangles, part, part >= CLOTH, casts, fine, k + hairs)
 
 
 @cache
@@ -110,8 +113,8 @@ def _triangles() -> tuple[np.ndarray, np.ndarray]:
 
 
 @cache
-def _fixed() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """What is the same in all meshes: attributes of head and clothes; part and shadow of ``_triangles``."""
+def _fixed() -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """What is the same in all meshes: attributes of head and clothes; part, shadow and fineness of ``_triangles``."""
     r = rig()
     n = len(r.base)
     attributes = np.zeros((n + len(_cloth()[1]), N_ATTRIBUTES), np.float32)
@@ -120,4 +123,6 @@ def _fixed() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     cloth = len(_cloth()[2])
     skull = r.part[solid[:-cloth, 0]]
     part = np.concatenate([skull, np.full(cloth, CLOTH, np.uint8), np.full(len(lashes), rigs.LASHES, np.uint8)])
-    return attributes, part, np.isin(part, (rigs.SKIN, CLOTH))
+    casts = np.isin(part, (rigs.SKIN, CLOTH))
+    lips_or_inside = attributes[np.concatenate([solid, lashes])][:, :, MASK][..., :2].max((1, 2)) > 0.3
+    return attributes, part, casts, ~casts | lips_or_inside

@@ -9,7 +9,7 @@ import numpy as np
 from semanticface.face import appearance as look
 from semanticface.face import paint, raster
 from semanticface.face import rig as rigs
-from semanticface.face.antialias import LASH_ONLY, even_pixels, other_samples, resolve
+from semanticface.face.antialias import LASH_ONLY, blend, even_pixels, other_samples, resolve
 from semanticface.face.appearance import Appearance
 from semanticface.face.camera import Camera
 from semanticface.face.compiled import kernel
@@ -66,28 +66,24 @@ def shade(  # type: ignore[no-untyped-def]
     out, samples, span, front, w1, w2, attributes, triangles, part, turns, centres, heights, table, colours, amounts,
     directions, lamps, sky, ground, up, eye_place, shadow, bounds, right, over, soft, exposure,
 ):  # fmt: skip
-    """Shade the ``samples`` (flat indices) of a view into ``out`` (float32[H * W, 3]), in sRGB."""
+    """Shade the ``samples`` (flat indices) of a view into ``out`` (float32[H * W, 3]), in sRGB.
+
+    Each stands for the ``span`` samples along a diagonal that begins with it, see ``antialias.blend``.
+    """
     s = np.empty(N_ATTRIBUTES, np.float32)
     block = np.empty(BLOCK_SIZE, np.float32)
-    lane, wide, share = 0, front.shape[1], np.float32(1 / span)
+    lane, wide = 0, front.shape[1]
     front, w1, w2 = front.ravel(), w1.ravel(), w2.ravel()
     for n in range(len(samples)):
         at = samples[n]
-        s[:] = 0
-        for step in range(span):
-            t = front[at + step * (wide + 1)]
-            b1, b2 = w1[at + step * (wide + 1)] * share, w2[at + step * (wide + 1)] * share
-            b0 = share - b1 - b2
-            i0, i1, i2 = triangles[t, 0], triangles[t, 1], triangles[t, 2]
-            for k in range(N_ATTRIBUTES):
-                s[k] += b0 * attributes[i0, k] + b1 * attributes[i1, k] + b2 * attributes[i2, k]
+        blend(s, at, span, wide, front, w1, w2, attributes, triangles)
         x, y, z = s[0], s[1], s[2]
         qx, qy, qz = s[6], s[7], s[8]
         vx, vy, vz = eye_place[0] - qx, eye_place[1] - qy, eye_place[2] - qz
         inv = 1 / math.sqrt(vx * vx + vy * vy + vz * vz)
         vx, vy, vz = vx * inv, vy * inv, vz * inv
         nx, ny, nz = s[3], s[4], s[5]
-        kind = part[t]
+        kind = part[front[at]]
         open_sky = s[13]
         gloss, wrap, wet = 0.0, 0.0, 0.0
         cavity = 1.0
@@ -241,7 +237,9 @@ def draw(
         True
     )
     out, samples = scratch("shaded", (view.front.size, 3)), scratch("samples", (view.front.size,), np.int32)
-    even, starts = even_pixels(samples, view.front, view.near, view.part, lashed, supersample, np.float32(camera.focal))
+    even, starts = even_pixels(
+        samples, view.front, view.near, view.part, mesh.fine, lashed, supersample, np.float32(camera.focal)
+    )
     arguments = _arguments(view, mesh, paint_of, centres, coefficients, scene)
     shade(out, starts, supersample, *arguments)
     shade(out, other_samples(samples, out, view.front, even, supersample), 1, *arguments)

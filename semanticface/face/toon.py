@@ -10,6 +10,7 @@ import numpy as np
 from semanticface.face import appearance as look
 from semanticface.face import paint, raster
 from semanticface.face import rig as rigs
+from semanticface.face.antialias import blend, even_pixels, other_samples, spread
 from semanticface.face.appearance import Appearance, appearance, linear
 from semanticface.face.camera import Camera
 from semanticface.face.compiled import kernel
@@ -122,136 +123,132 @@ def _mix(r, g, b, other, k):  # type: ignore[no-untyped-def]
 
 @kernel
 def cel(  # type: ignore[no-untyped-def]
-    out, group, front, w1, w2, attributes, triangles, part, groups, turns, centres, heights, table, colours, amounts,
-    light, tint, bands, shadow_colour, ink, lips_drawn, folds, gleam, shadow, bounds, right, over,
+    out, group, samples, span, front, w1, w2, attributes, triangles, part, groups, turns, centres, heights, table,
+    colours, amounts, light, tint, bands, shadow_colour, ink, lips_drawn, folds, gleam, shadow, bounds, right, over,
 ):  # fmt: skip
-    """Fill ``out`` (float32[H, W, 3] sRGB, the background so far) and ``group`` with the toon's flat paint."""
-    height, width = front.shape
+    """Fill ``samples`` of ``out`` (float32[H * W, 3] sRGB) and ``group`` (uint8[H * W]) with the toon's flat paint.
+
+    ``samples`` and ``span`` are as in ``photo.shade``.
+    """
     texels = shadow.shape[0] / 2 / SHADOW_EXTENT
     half = shadow.shape[0] / 2 - 0.5
+    wide = front.shape[1]
+    front, w1, w2 = front.ravel(), w1.ravel(), w2.ravel()
     s = np.empty(N_ATTRIBUTES, np.float32)
-    for py in range(height):
-        for px in range(width):
-            t = front[py, px]
-            if t < 0:
-                continue
-            b1, b2 = w1[py, px], w2[py, px]
-            b0 = 1 - b1 - b2
-            i0, i1, i2 = triangles[t, 0], triangles[t, 1], triangles[t, 2]
-            for k in range(N_ATTRIBUTES):
-                s[k] = b0 * attributes[i0, k] + b1 * attributes[i1, k] + b2 * attributes[i2, k]
-            x, y, z, qx, qy, qz = s[0], s[1], s[2], s[6], s[7], s[8]
-            kind = part[t]
-            line, flat, gloss = 0.0, 0.0, 0.0
-            # The light's edge follows the head's roundness more than its relief, as a pen would draw it.
-            nx, ny, nz = s[3] + 0.6 * qx, s[4] + 0.5 * (qy - 0.3), s[5] + 0.5 * qz
-            if kind == SKIN and s[10] > 0.5:
-                r, g, b = 0.11, 0.012, 0.016
-                flat = 1.0
-                kind = 9
-            elif kind == SKIN:
-                cloth_line = -1.15 + 0.9 * smooth(0.65, 1.1, abs(x)) - 0.3 * smooth(0.2, 0.9, z)
-                if y < cloth_line:
-                    kind = CLOTH
-                else:
-                    r, g, b = colours[look.SKIN, 0], colours[look.SKIN, 1], colours[look.SKIN, 2]
-                    ax = abs(x)
-                    if z > 0.3:
-                        h, _, _ = crease(heights, x, y)
-                        line = max(line, 0.8 * folds * smooth(0.0035, 0.0085, -h))
-                        blush = 0.45 * smooth(1.0, 0.2, (ax - 0.42) ** 2 / 0.02 + (y - 0.0) ** 2 / 0.012)
-                        g, b = g * (1 - 0.25 * blush), b * (1 - 0.18 * blush)
-                    k = smooth(0.42, 0.56, s[9])
-                    k *= lips_drawn
-                    r, g, b = _mix(r, g, b, colours[look.LIPS], k)
-                    line = max(line, 0.9 * smooth(0.26, 0.12, s[13]) * (1 - 0.8 * s[12]) if z > 0.4 else 0.0)
-                    if z > 0.5 and 0.16 < y < 0.5 and amounts[look.SHADOW_MAKEUP] > 0:
-                        ex, ey = (ax - 0.308) / 0.17, (y - 0.345) / 0.075
-                        k = amounts[look.SHADOW_MAKEUP] * smooth(1.8, 1.3, ex * ex + ey * ey) * smooth(0.0, 0.02, ey)
-                        r, g, b = _mix(r, g, b, colours[look.LID], k)
-                    if amounts[look.BEARD] > 0:
-                        k = smooth(0.4, 0.5, paint.beard(amounts, x, y, z, s[9]))
-                        r, g, b = _mix(r, g, b, colours[look.HAIR], k)
-                    if z > 0.3:
-                        k = smooth(0.22, 0.36, paint.brow(table, amounts, x, y) / max(amounts[look.BROW_DENSE], 0.1))
-                        r, g, b = _mix(r, g, b, colours[look.BROW], k)
-                    if amounts[look.CROP] > 0 and y > -0.6:
-                        k = smooth(-0.01, 0.015, paint.hairline(amounts, x, y, z)) * (1 - s[12])
-                        k *= min(amounts[look.CROP] * 1.4, 1.0)
-                        r, g, b = _mix(r, g, b, colours[look.HAIR], k)
-                    gloss = 0.15
-            if kind == CLOTH:
-                r, g, b = colours[look.CLOTH, 0], colours[look.CLOTH, 1], colours[look.CLOTH, 2]
-                if amounts[look.PATTERN] < 0.3 and (y * 5.0) % 1.0 < 0.4:
-                    r, g, b = colours[look.CLOTH2, 0], colours[look.CLOTH2, 1], colours[look.CLOTH2, 2]
-            elif kind == 1 or kind == EYE_RIGHT:
-                side = kind - 1
-                ox, oy, oz = qx - centres[side, 0], qy - centres[side, 1], qz - centres[side, 2]
-                inv = 1 / max(math.sqrt(ox * ox + oy * oy + oz * oz), 1e-6)
-                ox, oy, oz = ox * inv, oy * inv, oz * inv
-                m = turns[side]
-                lx = m[0, 0] * ox + m[1, 0] * oy + m[2, 0] * oz
-                ly = m[0, 1] * ox + m[1, 1] * oy + m[2, 1] * oz
-                lz = m[0, 2] * ox + m[1, 2] * oy + m[2, 2] * oz
-                d = math.sqrt(lx * lx + ly * ly) / amounts[look.IRIS_SIZE] if lz > 0 else 9.0
-                r, g, b = colours[look.SCLERA, 0], colours[look.SCLERA, 1], colours[look.SCLERA, 2]
-                if d < 1.06:
-                    up = 0.55 + 0.75 * smooth(0.5, -0.9, ly / amounts[look.IRIS_SIZE])
-                    r, g, b = colours[look.IRIS, 0] * up, colours[look.IRIS, 1] * up, colours[look.IRIS, 2] * up
-                    k = smooth(0.86, 0.94, d)
-                    r, g, b = _mix(r, g, b, colours[look.IRIS_RING], k)
-                    if d < amounts[look.PUPIL]:
-                        r, g, b = 0.005, 0.005, 0.008
-                    k = smooth(0.98, 1.06, d)
-                    r, g, b = _mix(r, g, b, colours[look.SCLERA], k)
-                    spot = (lx - amounts[look.IRIS_SIZE] * 0.32) ** 2 + (ly - amounts[look.IRIS_SIZE] * 0.38) ** 2
-                    if spot < (0.20 * amounts[look.IRIS_SIZE]) ** 2:
-                        r, g, b = 1.0, 1.0, 1.0
-                k = 0.35 * smooth(0.12, 0.22, oy)
-                r, g, b = r * (1 - k), g * (1 - k), b * (1 - 0.8 * k)
-                flat = 1.0
-            elif kind in (UPPER_TEETH, LOWER_TEETH):
-                deep = 0.65 * smooth(0.95, 0.70, z)
-                gap = abs(math.atan2(x, z - 0.62) / 0.30 - round(math.atan2(x, z - 0.62) / 0.30))
-                tone = (1 - deep) * (1 - 0.25 * smooth(0.08, 0.0, gap))
-                r, g, b = colours[look.TEETH, 0] * tone, colours[look.TEETH, 1] * tone, colours[look.TEETH, 2] * tone
-                flat = 1.0
-            elif kind == TONGUE:
-                tone = 1 - 0.6 * smooth(0.9, 0.5, z) - 0.2 * smooth(0.025, 0.0, abs(x))
-                r, g, b = colours[look.TONGUE, 0] * tone, colours[look.TONGUE, 1] * tone, colours[look.TONGUE, 2] * tone
-                flat = 1.0
-            elif kind == HAIR:
-                tone = 0.82 + 0.3 * smooth(0.4, 0.6, noise(table, x * 9, y * 0.8, amounts[look.SEED]))
-                r, g, b = colours[look.HAIR, 0] * tone, colours[look.HAIR, 1] * tone, colours[look.HAIR, 2] * tone
-                gloss = 0.6
-            if flat == 0.0:
-                inv = 1 / max(math.sqrt(nx * nx + ny * ny + nz * nz), 1e-6)
-                c = (nx * light[0] + ny * light[1] + nz * light[2]) * inv
-                if kind != HAIR:
-                    mx, my, mz = qx + 0.03 * s[3], qy + 0.03 * s[4], qz + 0.03 * s[5]
-                    free = raster.lit(
-                        shadow,
-                        bounds,
-                        (mx * right[0] + my * right[1] + mz * right[2]) * texels + half,
-                        (mx * over[0] + my * over[1] + mz * over[2]) * texels + half,
-                        mx * light[0] + my * light[1] + mz * light[2] + SHADOW_BIAS,
-                    )
-                    c = min(c, free * 3.0 - 1.2)
-                soft = bands[2]
-                day = smooth(bands[0] - soft, bands[0] + soft, c)
-                mr = shadow_colour[0] + (1 - shadow_colour[0]) * day
-                mg = shadow_colour[1] + (1 - shadow_colour[1]) * day
-                mb = shadow_colour[2] + (1 - shadow_colour[2]) * day
-                high = 0.16 * gleam * smooth(bands[1] - soft, bands[1] + soft, c)
-                if gloss > 0.3:
-                    band = smooth(0.13, 0.05, abs(y - 0.45)) * day
-                    high += 0.35 * gleam * band * smooth(0.35, 0.6, noise(table, x * 12, 0.0, amounts[look.SEED]))
-                high *= min(1.0, 0.1 + 1.6 * (r + g + b) / 3)
-                r, g, b = r * mr * tint[0] + high, g * mg * tint[1] + high, b * mb * tint[2] + high
-            group[py, px] = groups[min(kind, 8)] if kind < 9 else 7
-            out[py, px, 0] = _srgb(r) * (1 - line) + ink[0] * line
-            out[py, px, 1] = _srgb(g) * (1 - line) + ink[1] * line
-            out[py, px, 2] = _srgb(b) * (1 - line) + ink[2] * line
+    for at in samples:
+        blend(s, at, span, wide, front, w1, w2, attributes, triangles)
+        kind = part[front[at]]
+        x, y, z, qx, qy, qz = s[0], s[1], s[2], s[6], s[7], s[8]
+        line, flat, gloss = 0.0, 0.0, 0.0
+        # The light's edge follows the head's roundness more than its relief, as a pen would draw it.
+        nx, ny, nz = s[3] + 0.6 * qx, s[4] + 0.5 * (qy - 0.3), s[5] + 0.5 * qz
+        if kind == SKIN and s[10] > 0.5:
+            r, g, b = 0.11, 0.012, 0.016
+            flat = 1.0
+            kind = 9
+        elif kind == SKIN:
+            cloth_line = -1.15 + 0.9 * smooth(0.65, 1.1, abs(x)) - 0.3 * smooth(0.2, 0.9, z)
+            if y < cloth_line:
+                kind = CLOTH
+            else:
+                r, g, b = colours[look.SKIN, 0], colours[look.SKIN, 1], colours[look.SKIN, 2]
+                ax = abs(x)
+                if z > 0.3:
+                    h, _, _ = crease(heights, x, y)
+                    line = max(line, 0.8 * folds * smooth(0.0035, 0.0085, -h))
+                    blush = 0.45 * smooth(1.0, 0.2, (ax - 0.42) ** 2 / 0.02 + (y - 0.0) ** 2 / 0.012)
+                    g, b = g * (1 - 0.25 * blush), b * (1 - 0.18 * blush)
+                k = smooth(0.42, 0.56, s[9])
+                k *= lips_drawn
+                r, g, b = _mix(r, g, b, colours[look.LIPS], k)
+                line = max(line, 0.9 * smooth(0.26, 0.12, s[13]) * (1 - 0.8 * s[12]) if z > 0.4 else 0.0)
+                if z > 0.5 and 0.16 < y < 0.5 and amounts[look.SHADOW_MAKEUP] > 0:
+                    ex, ey = (ax - 0.308) / 0.17, (y - 0.345) / 0.075
+                    k = amounts[look.SHADOW_MAKEUP] * smooth(1.8, 1.3, ex * ex + ey * ey) * smooth(0.0, 0.02, ey)
+                    r, g, b = _mix(r, g, b, colours[look.LID], k)
+                if amounts[look.BEARD] > 0:
+                    k = smooth(0.4, 0.5, paint.beard(amounts, x, y, z, s[9]))
+                    r, g, b = _mix(r, g, b, colours[look.HAIR], k)
+                if z > 0.3:
+                    k = smooth(0.22, 0.36, paint.brow(table, amounts, x, y) / max(amounts[look.BROW_DENSE], 0.1))
+                    r, g, b = _mix(r, g, b, colours[look.BROW], k)
+                if amounts[look.CROP] > 0 and y > -0.6:
+                    k = smooth(-0.01, 0.015, paint.hairline(amounts, x, y, z)) * (1 - s[12])
+                    k *= min(amounts[look.CROP] * 1.4, 1.0)
+                    r, g, b = _mix(r, g, b, colours[look.HAIR], k)
+                gloss = 0.15
+        if kind == CLOTH:
+            r, g, b = colours[look.CLOTH, 0], colours[look.CLOTH, 1], colours[look.CLOTH, 2]
+            if amounts[look.PATTERN] < 0.3 and (y * 5.0) % 1.0 < 0.4:
+                r, g, b = colours[look.CLOTH2, 0], colours[look.CLOTH2, 1], colours[look.CLOTH2, 2]
+        elif kind == 1 or kind == EYE_RIGHT:
+            side = kind - 1
+            ox, oy, oz = qx - centres[side, 0], qy - centres[side, 1], qz - centres[side, 2]
+            inv = 1 / max(math.sqrt(ox * ox + oy * oy + oz * oz), 1e-6)
+            ox, oy, oz = ox * inv, oy * inv, oz * inv
+            m = turns[side]
+            lx = m[0, 0] * ox + m[1, 0] * oy + m[2, 0] * oz
+            ly = m[0, 1] * ox + m[1, 1] * oy + m[2, 1] * oz
+            lz = m[0, 2] * ox + m[1, 2] * oy + m[2, 2] * oz
+            d = math.sqrt(lx * lx + ly * ly) / amounts[look.IRIS_SIZE] if lz > 0 else 9.0
+            r, g, b = colours[look.SCLERA, 0], colours[look.SCLERA, 1], colours[look.SCLERA, 2]
+            if d < 1.06:
+                up = 0.55 + 0.75 * smooth(0.5, -0.9, ly / amounts[look.IRIS_SIZE])
+                r, g, b = colours[look.IRIS, 0] * up, colours[look.IRIS, 1] * up, colours[look.IRIS, 2] * up
+                k = smooth(0.86, 0.94, d)
+                r, g, b = _mix(r, g, b, colours[look.IRIS_RING], k)
+                if d < amounts[look.PUPIL]:
+                    r, g, b = 0.005, 0.005, 0.008
+                k = smooth(0.98, 1.06, d)
+                r, g, b = _mix(r, g, b, colours[look.SCLERA], k)
+                spot = (lx - amounts[look.IRIS_SIZE] * 0.32) ** 2 + (ly - amounts[look.IRIS_SIZE] * 0.38) ** 2
+                if spot < (0.20 * amounts[look.IRIS_SIZE]) ** 2:
+                    r, g, b = 1.0, 1.0, 1.0
+            k = 0.35 * smooth(0.12, 0.22, oy)
+            r, g, b = r * (1 - k), g * (1 - k), b * (1 - 0.8 * k)
+            flat = 1.0
+        elif kind in (UPPER_TEETH, LOWER_TEETH):
+            deep = 0.65 * smooth(0.95, 0.70, z)
+            gap = abs(math.atan2(x, z - 0.62) / 0.30 - round(math.atan2(x, z - 0.62) / 0.30))
+            tone = (1 - deep) * (1 - 0.25 * smooth(0.08, 0.0, gap))
+            r, g, b = colours[look.TEETH, 0] * tone, colours[look.TEETH, 1] * tone, colours[look.TEETH, 2] * tone
+            flat = 1.0
+        elif kind == TONGUE:
+            tone = 1 - 0.6 * smooth(0.9, 0.5, z) - 0.2 * smooth(0.025, 0.0, abs(x))
+            r, g, b = colours[look.TONGUE, 0] * tone, colours[look.TONGUE, 1] * tone, colours[look.TONGUE, 2] * tone
+            flat = 1.0
+        elif kind == HAIR:
+            tone = 0.82 + 0.3 * smooth(0.4, 0.6, noise(table, x * 9, y * 0.8, amounts[look.SEED]))
+            r, g, b = colours[look.HAIR, 0] * tone, colours[look.HAIR, 1] * tone, colours[look.HAIR, 2] * tone
+            gloss = 0.6
+        if flat == 0.0:
+            inv = 1 / max(math.sqrt(nx * nx + ny * ny + nz * nz), 1e-6)
+            c = (nx * light[0] + ny * light[1] + nz * light[2]) * inv
+            if kind != HAIR:
+                mx, my, mz = qx + 0.03 * s[3], qy + 0.03 * s[4], qz + 0.03 * s[5]
+                free = raster.lit(
+                    shadow,
+                    bounds,
+                    (mx * right[0] + my * right[1] + mz * right[2]) * texels + half,
+                    (mx * over[0] + my * over[1] + mz * over[2]) * texels + half,
+                    mx * light[0] + my * light[1] + mz * light[2] + SHADOW_BIAS,
+                )
+                c = min(c, free * 3.0 - 1.2)
+            soft = bands[2]
+            day = smooth(bands[0] - soft, bands[0] + soft, c)
+            mr = shadow_colour[0] + (1 - shadow_colour[0]) * day
+            mg = shadow_colour[1] + (1 - shadow_colour[1]) * day
+            mb = shadow_colour[2] + (1 - shadow_colour[2]) * day
+            high = 0.16 * gleam * smooth(bands[1] - soft, bands[1] + soft, c)
+            if gloss > 0.3:
+                band = smooth(0.13, 0.05, abs(y - 0.45)) * day
+                high += 0.35 * gleam * band * smooth(0.35, 0.6, noise(table, x * 12, 0.0, amounts[look.SEED]))
+            high *= min(1.0, 0.1 + 1.6 * (r + g + b) / 3)
+            r, g, b = r * mr * tint[0] + high, g * mg * tint[1] + high, b * mb * tint[2] + high
+        group[at] = groups[min(kind, 8)] if kind < 9 else 7
+        out[at, 0] = _srgb(r) * (1 - line) + ink[0] * line
+        out[at, 1] = _srgb(g) * (1 - line) + ink[1] * line
+        out[at, 2] = _srgb(b) * (1 - line) + ink[2] * line
 
 
 @kernel
@@ -311,18 +308,27 @@ def draw(
     tint = (1 + 0.5 * (tint - 1)) * np.clip(scene.exposure * 0.9, 0.7, 1.1)
     paint_of = style.paint
     heights = height_map(coefficients, paint_of.folds, paint_of.resting)
-    cel(
-        out, group, view.front, view.w1, view.w2, mesh.attributes, view.triangles, view.part, INK_GROUPS,
+    samples = scratch("samples", (full * full,), np.int32)
+    unlashed = np.zeros((size, size), bool)
+    even, starts = even_pixels(
+        samples, view.front, view.near, view.part, mesh.fine, unlashed, supersample, np.float32(camera.focal)
+    )
+    arguments = (
+        view.front, view.w1, view.w2, mesh.attributes, view.triangles, view.part, INK_GROUPS,
         rigs.rig().eye_turns(coefficients), style.bend(who.eye_centres), heights, TABLE, paint_of.colours,
         paint_of.amounts, shadow.light, tint.astype(np.float32), style.bands, style.shadow, style.ink,
         np.float32(style.lips), np.float32(style.folds), np.float32(style.gleam), shadow.depth, shadow.bounds,
         shadow.right, shadow.up,
     )  # fmt: skip
+    colours, groups = out.reshape(-1, 3), group.ravel()
+    cel(colours, groups, starts, supersample, *arguments)
+    cel(colours, groups, other_samples(samples, colours, view.front, even, supersample), 1, *arguments)
+    spread(out, group, even, supersample)
     if style.width > 0:
         reach = max(1, round(style.width * full / 448))
         outline(out, group, view.near, reach, np.float32(0.16), style.ink)
     amount = np.float32(paint_of.amounts[look.LASH_AMOUNT])
-    lash_ink(out.reshape(-1, 3), view.lash_at, view.lash_from, style.ink, amount)
+    lash_ink(colours, view.lash_at, view.lash_from, style.ink, amount)
     out = raster.downsample(out, supersample)
     if supersample == 1:
         out = blur(out, np.float32(0.12))
