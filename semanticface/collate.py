@@ -7,7 +7,7 @@ which order and who sees whom.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -30,15 +30,17 @@ class Example:
     """One row as the model is to learn it.
 
     Attributes:
-        picture: square RGB crop at the model's image size.
+        picture: square RGB crop at the model's image size; None where what the tower saw in it is at hand.
         answer: canonical text (``answer.format_answer``), with or without words.
         learn: which part of the answer counts in the loss: the ``words`` of the analysis, the ``numbers`` after them
             with their keys, or ``all``.
+        features: what the tower saw (``features.SeenTower``), each tensor [1, …].
     """
 
-    picture: Image.Image
+    picture: Image.Image | None
     answer: str
     learn: Learn = "all"
+    features: Mapping[str, torch.Tensor] | None = None
 
 
 def prompt_text(processor: Any, prompt: Prompt) -> str:
@@ -100,6 +102,26 @@ class Collator:
         self.lay_out = AnswerTokens(self.tokenizer, end, numbers=numbers, number_weight=number_weight)
         pad = self.tokenizer.pad_token_id
         self.pad = end if pad is None else pad
+        self.template: dict[str, torch.Tensor] | None = None
+
+    def pictured(self, crops: Sequence[Image.Image]) -> dict[str, torch.Tensor]:
+        """Return the processor's tensors for the prompt with each crop."""
+        return _prompt_tensors(self.processor, self.text, crops)
+
+    def _prompts(self, examples: Sequence[Example]) -> dict[str, Any]:
+        """Return the processor's tensors, or those of the template with the features of each example."""
+        shown = [example.picture for example in examples if example.picture is not None]
+        if len(shown) == len(examples):
+            return dict(self.pictured(shown))
+        if self.template is None:
+            raise ValueError("examples without pictures need a template")
+        # Every row has the tokens of the template, and its pixels are not looked at.
+        batch: dict[str, Any] = {
+            name: value.repeat(len(examples), *[1] * (value.ndim - 1)) for name, value in self.template.items()
+        }
+        features = [example.features or {} for example in examples]
+        batch["features"] = {name: torch.cat([each[name] for each in features]) for name in features[0]}
+        return batch
 
     def __call__(self, examples: Sequence[Example]) -> dict[str, torch.Tensor]:
         """Return the batch, padded on the right.
@@ -110,8 +132,9 @@ class Collator:
             ``weights`` float32[B, L]: weight of each label in the loss, 0 where there is none;
             ``numbers`` int64[B, L]: which of the 52 numbers a label is part of, -1 for none;
             and in the parallel layout what ``layout.lay_out`` needs: ``steps`` and ``branches``, int64[B, L].
+            Where examples carry features instead of pictures, those too, joined, as a mapping ``features``.
         """
-        batch = _prompt_tensors(self.processor, self.text, [example.picture for example in examples])
+        batch = self._prompts(examples)
         shape = batch["input_ids"].shape
         lessons = [self.lay_out(example.answer, example.learn) for example in examples]
         longest = max(len(lesson.ids) for lesson in lessons)
@@ -125,7 +148,7 @@ class Collator:
         # What a processor says of each token (Qwen-VL: is it a picture?) is 0 for the words of an answer.
         endings = {"input_ids": ids, "attention_mask": real}
         for name, value in batch.items():
-            if value.shape == shape:
+            if isinstance(value, torch.Tensor) and value.shape == shape:
                 batch[name] = torch.cat([value, endings.get(name, torch.zeros_like(ids))], dim=1)
         before = (shape[0], shape[1] - 1)  # the prompt's last token predicts the answer's first
         for name, fill in (("labels", IGNORED), ("weights", 0.0), ("numbers", -1)):

@@ -62,12 +62,12 @@ class _Adapted(torch.autograd.Function):
         return found, None, None, of_down, of_up, None, None
 
 
-def _forward(layer: Linear, name: str, inputs: torch.Tensor) -> torch.Tensor:
+def _forward(layer: Linear, name: str, weight: torch.Tensor, inputs: torch.Tensor) -> torch.Tensor:
     base, dropout = layer.base_layer, layer.lora_dropout[name]
     rate = dropout.p if layer.training and isinstance(dropout, torch.nn.Dropout) else 0.0
     return _Adapted.apply(
         inputs,
-        base.weight,
+        weight,
         base.bias,
         layer.lora_A[name].weight,
         layer.lora_B[name].weight,
@@ -77,8 +77,12 @@ def _forward(layer: Linear, name: str, inputs: torch.Tensor) -> torch.Tensor:
 
 
 @contextlib.contextmanager
-def fused(model: torch.nn.Module) -> Iterator[int]:
+def fused(model: torch.nn.Module, dtype: torch.dtype | None = None) -> Iterator[int]:
     """Compute a PeftModel's LoRA layers so until the block ends; yields how many.
+
+    Args:
+        model: changed in place, and back.
+        dtype: what products will be computed in. Frozen weights are converted to it here, once, and not every time.
 
     Layers whose base is in 4 bits, and any that hold more than one plain adapter, stay peft's.
     """
@@ -88,7 +92,7 @@ def fused(model: torch.nn.Module) -> Iterator[int]:
             continue
         names = layer.active_adapters
         if len(names) == 1 and not layer.merged and not layer.lora_variant and not layer.lora_bias[names[0]]:
-            layer.forward = functools.partial(_forward, layer, names[0])  # type: ignore[method-assign]
+            layer.forward = functools.partial(_forward, layer, names[0], layer.base_layer.weight.to(dtype))  # type: ignore[method-assign]
             changed.append(layer)
     try:
         yield len(changed)

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import datasets
 import numpy as np
+import torch
 import torch.utils.data
 from PIL import Image
 
@@ -38,6 +40,8 @@ class AugmentSettings:
         shift: the crop's centre moves by up to this share of the face box's side, either way, across and down.
         scale: the crop is up to this share larger or smaller than the face box.
         wordless: share of rows whose answer is its numbers alone, for answering without words.
+        variants: in how many fixed alterations a row is shown, over and over, so that a frozen vision tower need not
+            look at each more than once; 0 alters every showing anew.
         apart: learn words and numbers from different rows. One row learns the words of its answer; the next learns its
             numbers behind the words of another face, so that they must be read from the picture. A small model taught
             whole answers copies its numbers from the true words before them, but at work its words are guesses.
@@ -47,6 +51,7 @@ class AugmentSettings:
     shift: float = 0.06
     scale: float = 0.1
     wordless: float = 0.0
+    variants: int = 0
     apart: bool = False
 
     def __post_init__(self) -> None:
@@ -54,6 +59,7 @@ class AugmentSettings:
         check_range("augment.shift", self.shift, 0, 0.5)
         check_range("augment.scale", self.scale, 0, 0.5)
         check_range("augment.wordless", self.wordless, 0, 1)
+        check_range("augment.variants", self.variants, 0, 1000)
 
 
 def check_rows(faces: datasets.Dataset, folder: str | Path, *, emotion: bool) -> None:
@@ -140,6 +146,9 @@ class TrainRows(torch.utils.data.Dataset[Example]):
         augment: how they are altered.
         emotion: whether answers written anew for mirrored rows speak of emotion.
         seed: of order and alterations.
+
+    Attributes:
+        seen: gives what the tower saw in a crop, by its slot; None for rows with pictures.
     """
 
     def __init__(
@@ -153,11 +162,14 @@ class TrainRows(torch.utils.data.Dataset[Example]):
         seed: int,
     ) -> None:
         self.faces = faces
+        # Without the picture, which takes longest to read.
+        self._worded = faces.select_columns([name for name in faces.column_names if name != "picture"])
         self.image_size = image_size
         self.count = count
         self.augment = augment
         self.emotion = emotion
         self.seed = seed
+        self.seen: Callable[[int], Mapping[str, torch.Tensor]] | None = None
         self._last_order: tuple[int, np.ndarray] | None = None
 
     def _order(self, pass_number: int) -> np.ndarray:
@@ -170,31 +182,59 @@ class TrainRows(torch.utils.data.Dataset[Example]):
     def __len__(self) -> int:
         return self.count
 
-    def __getitem__(self, position: int) -> Example:
-        if not 0 <= position < self.count:
-            raise IndexError(position)
-        pass_number, place = divmod(position, len(self.faces))
-        row = self.faces[int(self._order(pass_number)[place])]
-        rng = np.random.default_rng([self.seed, 1, position])
-        picture, answer = load_picture(row["picture"]), row["answer"]
+    @property
+    def slots(self) -> int:
+        """How many different crops are shown, where alterations are fixed; slot = row * variants + variant."""
+        return len(self.faces) * self.augment.variants
+
+    def crop(self, slot: int) -> Image.Image:
+        """Return one of the fixed alterations of a row."""
+        draws, mirrored = self._draws([2, slot])
+        return self._crop(self.faces[slot // self.augment.variants], draws, mirrored)
+
+    def _draws(self, place: list[int]) -> tuple[np.random.Generator, bool]:
+        """Return what a crop's alterations are drawn from, and whether it is mirrored."""
+        rng = np.random.default_rng([self.seed, *place])
+        return rng, bool(rng.random() < self.augment.mirror)
+
+    def _crop(self, row: dict[str, Any], rng: np.random.Generator, mirrored: bool) -> Image.Image:
+        picture = load_picture(row["picture"])
         box = _face_box(row, picture)
         if row.get("box") is not None:
             box = _jittered(box, rng, self.augment)
         crop = crop_face(picture, box, self.image_size)
-        if rng.random() < self.augment.mirror:
-            crop = crop.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+        return crop.transpose(Image.Transpose.FLIP_LEFT_RIGHT) if mirrored else crop
+
+    def __getitem__(self, position: int) -> Example:
+        if not 0 <= position < self.count:
+            raise IndexError(position)
+        pass_number, place = divmod(position, len(self.faces))
+        index = int(self._order(pass_number)[place])
+        rng, mirrored = self._draws([1, position])
+        draws, slot = rng, index * self.augment.variants
+        if self.augment.variants:
+            slot += pass_number % self.augment.variants
+            draws, mirrored = self._draws([2, slot])
+        crop, features = None, None
+        if self.seen is None:
+            row = self.faces[index]
+            crop = self._crop(row, draws, mirrored)
+        else:
+            row, features = self._worded[index], self.seen(slot)
+        answer = row["answer"]
+        if mirrored:
             coefficients = arkit.mirror(np.asarray(row["coefficients"], dtype=np.float32))
             answer = format_answer(coefficients, describe(coefficients, emotion=self.emotion))
         if rng.random() < self.augment.wordless:
-            return Example(crop, format_answer(parse_answer(answer).coefficients, None), learn="numbers")
+            return Example(crop, format_answer(parse_answer(answer).coefficients, None), "numbers", features)
         if not self.augment.apart:
-            return Example(crop, answer)
+            return Example(crop, answer, "all", features)
         if rng.random() < 0.5:
-            return Example(crop, answer, learn="words")
-        words = parse_answer(self.faces[int(rng.integers(len(self.faces)))]["answer"]).analysis
+            return Example(crop, answer, "words", features)
+        words = parse_answer(self._worded[int(rng.integers(len(self.faces)))]["answer"]).analysis
         if words is None:
             raise DatasetError("an answer holds no analysis. Write the column answer with data_prep/describe.py.")
-        return Example(crop, format_answer(parse_answer(answer).coefficients, words), learn="numbers")
+        return Example(crop, format_answer(parse_answer(answer).coefficients, words), "numbers", features)
 
 
 def _jittered(box: Box, rng: np.random.Generator, augment: AugmentSettings) -> Box:

@@ -25,6 +25,7 @@ from transformers.integrations import TensorBoardCallback
 
 from semanticface.collate import Collator, Example, split_targets, token_losses
 from semanticface.errors import ConfigError, SemanticFaceError
+from semanticface.features import SeenTower, seen_once
 from semanticface.files import atomic_open
 from semanticface.layout import IGNORED, lay_out
 from semanticface.lora import fused
@@ -32,6 +33,7 @@ from semanticface.loss import guess, weighted_loss
 from semanticface.model import Bundle
 from semanticface.packing import pack, packed
 from semanticface.recipe import RECIPE_NAME, check_range
+from semanticface.rows import TrainRows
 
 SETTINGS_NAME = "settings.json"
 _DECIMAL = re.compile(r"\d\.\d+")
@@ -99,11 +101,13 @@ class FaceTrainer(Trainer):
 
     Args:
         head: what scores the vocabulary of a model that ``packing.packed`` has changed; None for a model as it was.
+        tower: what is given the features of batches that carry them; None where they carry pictures.
     """
 
-    def __init__(self, *args: Any, head: torch.nn.Linear | None, **kwargs: Any) -> None:
+    def __init__(self, *args: Any, head: torch.nn.Linear | None, tower: SeenTower | None, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.head = head
+        self.tower = tower
         self.scoring = torch.bfloat16 if self.args.bf16 else None
         # The loss below is already a share of the whole step's, whatever the model class accepts.
         self.model_accepts_loss_kwargs = True
@@ -118,6 +122,9 @@ class FaceTrainer(Trainer):
         self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> torch.Tensor:
         """Return this batch's share of the step's weighted mean cross-entropy."""
+        inputs = dict(inputs)
+        if self.tower is not None:
+            self.tower.answer(inputs.pop("features"))
         if self.head is None:
             inputs, targets = split_targets(inputs)
             losses = token_losses(model(**lay_out(model, inputs), use_cache=False).logits, targets["labels"])
@@ -316,7 +323,7 @@ def train(
     bundle: Bundle,
     settings: TrainSettings,
     collator: Collator,
-    train_rows: Callable[[int], Dataset[Example]],
+    train_rows: Callable[[int], TrainRows],
     eval_rows: Dataset[Example],
     folder: Path,
 ) -> tuple[dict[str, float], bool]:
@@ -328,7 +335,8 @@ def train(
         collator: makes batches.
         train_rows: given how many rows the training shows in all, returns exactly those, in order.
         eval_rows: held-out rows.
-        folder: checkpoints go to ``checkpoints`` inside, TensorBoard's logs to ``logs``.
+        folder: checkpoints go to ``checkpoints`` inside, TensorBoard's logs to ``logs``, and what the tower saw to
+            ``features`` until the end.
 
     Returns:
         The figures of ``FaceTrainer.evaluate`` at the end, and whether this process is the one that saves.
@@ -378,15 +386,24 @@ def train(
         if arguments.process_index == 0:
             start = int(resumed.name.rpartition("-")[2]) if resumed else 0
             callbacks.append(TensorBoardCallback(SummaryWriter(str(folder / "logs"), purge_step=start + 1)))
-        with packed(bundle.model, bundle.tokenizer) as head, fused(bundle.model):
+        products = torch.bfloat16 if arguments.bf16 else None
+        rows = train_rows(settings.steps * settings.batch * settings.accumulation * arguments.world_size)
+        with (
+            seen_once(bundle, collator, rows, folder / "features", products) as (tower, seen),
+            packed(bundle.model, bundle.tokenizer) as head,
+            fused(bundle.model, products) as n_fused,
+        ):
+            if arguments.process_index == 0:
+                laid = "end to end, scored on answers alone" if head is not None else "padded, as this model asks"
+                print(f"batches   {laid}; {n_fused} LoRA layers fused; products in {products or bundle.model.dtype}")
+                print(f"tower     {seen}", flush=True)
             trainer = FaceTrainer(
                 head=head,
+                tower=tower,
                 model=bundle.model,
                 args=arguments,
                 data_collator=collator,
-                train_dataset=train_rows(
-                    settings.steps * settings.batch * settings.accumulation * arguments.world_size
-                ),
+                train_dataset=rows,
                 eval_dataset=eval_rows,
                 callbacks=callbacks,
             )

