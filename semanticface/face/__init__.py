@@ -65,36 +65,26 @@ def render(
     if look not in (*LOOKS, HELD_OUT_LOOK):
         raise ConfigError(f"look {look!r} is unknown: use one of {', '.join((*LOOKS, HELD_OUT_LOOK))}.")
     head = rig()
-    who = _human(subject)
-    vertices, neutral, centres = head.vertices(c, who), who.vertices[head.box_ids], who.eye_centres
-    if look == "toon":
-        style = toon.style_of(subject, who)
-        camera, box = shoot(style.bend(neutral), shot, size, framing)
-        mesh = meshes.build(vertices, who, style.paint.hair, style.paint.hair_seed, style.bend)
-        picture = toon.draw(mesh, style, who, c, camera, shot=shot, size=size, supersample=supersample)
-    elif look == HELD_OUT_LOOK:
+    if look == HELD_OUT_LOOK:
         goblin = imps.imp(subject, _human)
-        who = goblin.who
-        vertices = goblin.ears(head.vertices(c, who))
-        camera, box = shoot(goblin.shape(who.vertices[head.box_ids]), shot, size, framing)
-        grown = imps.horns(who, 0.55)
-        mesh = meshes.build(vertices, who, goblin.paint.hair, 0, goblin.shape, grown)
-        centres = goblin.shape(who.eye_centres)
+        who, bend, grown = goblin.who, goblin.shape, imps.horns(goblin.who, 0.55)
+        camera, box = shoot(bend(who.vertices[head.box_ids]), shot, size, framing)
+        mesh = meshes.build(goblin.ears(head.vertices(c, who)), who, goblin.paint.hair, 0, bend, grown)
+        scene, centres = imps.stage(shot), bend(who.eye_centres)
         picture = photo.draw(
-            mesh,
-            goblin.paint,
-            centres,
-            c,
-            camera,
-            scene=imps.stage(shot),
-            shot=shot,
-            size=size,
-            supersample=supersample,
+            mesh, goblin.paint, centres, c, camera, scene=scene, shot=shot, size=size, supersample=supersample
         )
+    elif look == "toon":
+        who = _human(subject)
+        style = toon.style_of(subject, who)
+        camera, box = shoot(style.bend(who.vertices[head.box_ids]), shot, size, framing)
+        mesh = meshes.build(head.vertices(c, who), who, style.paint.hair, style.paint.hair_seed, style.bend)
+        picture = toon.draw(mesh, style, who, c, camera, shot=shot, size=size, supersample=supersample)
     else:
+        who = _human(subject)
         paint = appearance(subject, who)
-        camera, box = shoot(neutral, shot, size, framing)
-        mesh = meshes.build(vertices, who, paint.hair, paint.hair_seed)
-        picture = photo.draw(mesh, paint, centres, c, camera, shot=shot, size=size, supersample=supersample)
+        camera, box = shoot(who.vertices[head.box_ids], shot, size, framing)
+        mesh = meshes.build(head.vertices(c, who), who, paint.hair, paint.hair_seed)
+        picture = photo.draw(mesh, paint, who.eye_centres, c, camera, shot=shot, size=size, supersample=supersample)
     points = camera.screen(mesh.attributes[head.point_ids, meshes.PLACE])[:, :2]
     return Rendered(picture, points, box, camera.facts(size, box), c)

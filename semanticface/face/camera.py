@@ -38,8 +38,12 @@ class Camera:
         """Pixel x, y and 1 / depth of head-space points, float32[..., 3]."""
         p = vertices @ self.turn.T
         near = 1 / (self.distance - p[..., 2])
-        x = self.centre[0] + self.focal * p[..., 0] * near
-        return np.stack([x, self.centre[1] - self.focal * p[..., 1] * near, near], -1).astype(np.float32)
+        zoom = self.focal * near
+        out = np.empty(p.shape, np.float32)
+        out[..., 0] = self.centre[0] + zoom * p[..., 0]
+        out[..., 1] = self.centre[1] - zoom * p[..., 1]
+        out[..., 2] = near
+        return out
 
     def enlarged(self, factor: int) -> Camera:
         """The same view on a picture of ``factor`` times the size."""
