@@ -22,11 +22,13 @@ from semanticface.answer import parse_answer
 from semanticface.arkit import by_name
 from semanticface.collate import prompt_inputs
 from semanticface.crop import Box, crop_face, find_faces
-from semanticface.decode import AnswerDecoder, Readout
+from semanticface.decode import AnswerDecoder, Mode
 from semanticface.errors import AnswerError, PictureError
 from semanticface.model import Bundle, load_trained
+from semanticface.numbers import Readout
 from semanticface.picture import load_picture
 from semanticface.prompts import load_prompt
+from semanticface.reader import Reader
 from semanticface.semantics import Analysis
 
 Picture = str | Path | bytes | Image.Image
@@ -45,7 +47,7 @@ class Prediction:
             ``no_face``, ``model_failed`` or ``invalid_answer``.
         reason: why there is no answer, in a sentence with the fix; empty when there is one.
         coefficients: float32[52] in [0, 1], project order; None unless ``ok``.
-        analysis: the explanation; None unless ``ok``.
+        analysis: the explanation; None unless ``ok``, and where numbers alone were asked for.
         text: the answer as the model wrote it; empty where it was not asked.
         box: where in the upright picture the model looked; None where it was not asked.
         note: what is worth knowing of a good answer, such as further faces in the picture; mostly empty.
@@ -95,15 +97,20 @@ class Predictor:
     """A model that reads faces.
 
     Args:
-        bundle: the model; its recipe names the prompt, the readout and whether answers speak of emotion.
-        readout: how numbers are read, ``greedy`` or ``mean`` (see ``semanticface.decode``); None takes the recipe's.
+        bundle: the model; its recipe names the prompt, the readout, the layout of the numbers and whether answers speak
+            of emotion. Its weights must stay as they are while the predictor is in use.
+        mode: ``full`` writes the explanation and the numbers, ``numbers`` the numbers alone, which is several times as
+            fast: for video.
+        readout: how numbers are read, ``greedy`` or ``mean`` (see ``semanticface.numbers``); None takes the recipe's.
         emotion: False leaves emotion out, of the question and of the answers, whatever the recipe says.
 
     Raises:
         ModelError: answers cannot be decoded with the model's tokenizer.
     """
 
-    def __init__(self, bundle: Bundle, *, readout: Readout | None = None, emotion: bool = True) -> None:
+    def __init__(
+        self, bundle: Bundle, *, mode: Mode = "full", readout: Readout | None = None, emotion: bool = True
+    ) -> None:
         recipe = bundle.recipe
         self.bundle = bundle
         trained = load_prompt(recipe["prompt"]["name"], emotion=recipe["emotion"])
@@ -116,7 +123,14 @@ class Predictor:
             )
         emotion = emotion and recipe["emotion"]
         self.prompt = load_prompt(trained.name, emotion=emotion)
-        self.decoder = AnswerDecoder(bundle.tokenizer, emotion=emotion, readout=readout or recipe["readout"])
+        decoder = AnswerDecoder(
+            bundle.tokenizer,
+            emotion=emotion,
+            readout=readout or recipe["readout"],
+            numbers=recipe["numbers"],
+            mode=mode,
+        )
+        self.reader = Reader(decoder, bundle.model)
 
     @classmethod
     def from_pretrained(
@@ -124,6 +138,7 @@ class Predictor:
         path_or_id: str | Path = "nano",
         *,
         device: str | None = None,
+        mode: Mode = "full",
         readout: Readout | None = None,
         emotion: bool = True,
     ) -> Predictor:
@@ -132,6 +147,7 @@ class Predictor:
         Args:
             path_or_id: what ``model.load_trained`` takes.
             device: such as ``cpu`` or ``cuda``; None takes a GPU where there is one.
+            mode: as in the class.
             readout: as in the class.
             emotion: as in the class.
 
@@ -139,7 +155,7 @@ class Predictor:
             ModelError: anything about the model that is missing, damaged or unsafe.
             ConfigError: the device is not there.
         """
-        return cls(load_trained(path_or_id, device=device or "auto"), readout=readout, emotion=emotion)
+        return cls(load_trained(path_or_id, device=device or "auto"), mode=mode, readout=readout, emotion=emotion)
 
     def __call__(
         self,
@@ -149,9 +165,13 @@ class Predictor:
         crop: Crop = "auto",
         temperature: float = 0.0,
         seed: int = 0,
+        answers: int = 1,
     ) -> list[Prediction]:
-        """Return one prediction for each picture, in order; arguments as in ``stream``."""
-        return list(self.stream(pictures, batch_size=batch_size, crop=crop, temperature=temperature, seed=seed))
+        """Return the predictions for each picture, in order; arguments as in ``stream``."""
+        stream = self.stream(
+            pictures, batch_size=batch_size, crop=crop, temperature=temperature, seed=seed, answers=answers
+        )
+        return list(stream)
 
     def stream(
         self,
@@ -161,8 +181,9 @@ class Predictor:
         crop: Crop = "auto",
         temperature: float = 0.0,
         seed: int = 0,
+        answers: int = 1,
     ) -> Iterator[Prediction]:
-        """Yield one prediction for each picture, in order, holding one batch in memory at a time.
+        """Yield the predictions for each picture, in order, holding one batch in memory at a time.
 
         Args:
             pictures: paths, file contents or Pillow images.
@@ -170,7 +191,9 @@ class Predictor:
             crop: ``auto`` finds the face and says in ``note`` when it chose among several; ``none`` shows the whole
                 picture; a box, in pixels of the upright picture, shows that part of every picture.
             temperature: 0 gives the best answer; above 0 samples one.
-            seed: of sampling. A picture's sample depends on the seed and the picture's place, not on its batch.
+            seed: of sampling. A picture's samples depend on the seed and the picture's place, not on its batch.
+            answers: samples of each picture, at least 1, one behind the other; the picture is looked at once. A picture
+                without an answer still gives one prediction.
 
         Raises:
             ValueError: an argument out of range.
@@ -179,6 +202,8 @@ class Predictor:
             raise ValueError(f"batch_size is {batch_size}: give at least 1")
         if not temperature >= 0:  # which catches NaN too
             raise ValueError(f"temperature is {temperature}: give 0 or more")
+        if answers < 1 or (answers > 1 and not temperature):
+            raise ValueError(f"answers is {answers}: give 1, or more with a temperature above 0")
         if seed < 0:
             raise ValueError(f"seed is {seed}: give 0 or more")
         if not isinstance(crop, Box) and crop not in ("auto", "none"):
@@ -187,24 +212,31 @@ class Predictor:
         while chunk := list(islice(numbered, batch_size)):
             prepared = [_prepare(picture, index, crop, self.bundle.image_size) for index, picture in chunk]
             looks = [item for item in prepared if isinstance(item, _Look)]
-            answers = iter(self._answer(looks, temperature, seed))
+            answered = iter(self._answer(looks, temperature, seed, answers))
             for item in prepared:
-                yield next(answers) if isinstance(item, _Look) else item
+                if isinstance(item, _Look):
+                    yield from next(answered)
+                else:
+                    yield item
 
-    def _answer(self, looks: Sequence[_Look], temperature: float, seed: int) -> list[Prediction]:
+    def _answer(self, looks: Sequence[_Look], temperature: float, seed: int, answers: int) -> list[list[Prediction]]:
+        """Return each look's predictions."""
         if not looks:
             return []
         try:
             inputs = prompt_inputs(self.bundle, self.prompt, [look.crop for look in looks])
-            seeds = [(seed, look.index) for look in looks]
-            texts = self.decoder.generate(self.bundle.model, inputs, temperature=temperature, seeds=seeds)
+            seeds = [(seed, look.index, nth) for look in looks for nth in range(answers)]
+            texts = self.reader.read(inputs, temperature=temperature, seeds=seeds, repeats=answers)
         except (RuntimeError, ValueError, IndexError) as error:
             # A batch may be too large for the device, or one picture at fault: what can be answered alone, is.
             if len(looks) > 1:
-                return [self._answer([look], temperature, seed)[0] for look in looks]
+                return [self._answer([look], temperature, seed, answers)[0] for look in looks]
             reason = f"{looks[0].image}: the model failed: {error}"
-            return [Prediction(looks[0].image, "model_failed", reason, box=looks[0].box)]
-        return [_read(look, text) for look, text in zip(looks, texts, strict=True)]
+            return [[Prediction(looks[0].image, "model_failed", reason, box=looks[0].box)]]
+        return [
+            [_read(look, text) for text in texts[index * answers : (index + 1) * answers]]
+            for index, look in enumerate(looks)
+        ]
 
 
 def _prepare(picture: Picture, index: int, crop: Crop, size: int) -> _Look | Prediction:

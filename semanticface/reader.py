@@ -34,7 +34,7 @@ from semanticface.row_cache import RowCache
 from semanticface.semantics import describe_many
 
 _GUESSED = 12
-"""Words guessed ahead of a pass: more are rarely all right."""
+"""Tokens of words, or numbers, guessed ahead of a pass: more are rarely all right."""
 
 _LOGITS = 2**25
 """Most logits of guessed numbers held at once."""
@@ -89,7 +89,7 @@ class Reader:
             ValueError: a negative temperature, or sampling without one seed for each answer.
             ModelError: numbers are to be read side by side, and the model's attention does not allow it.
         """
-        obstacle = self._obstacle(inputs)
+        obstacle = self.obstacle(inputs)
         if obstacle:
             if self.decoder.numbers == "parallel":
                 raise ModelError(f"numbers cannot be read side by side: {obstacle}. Train with numbers: sequential.")
@@ -138,7 +138,7 @@ class Reader:
             self._prefix = (shared, cache)
         return self._prefix
 
-    def _obstacle(self, inputs: Mapping[str, Any]) -> str:
+    def obstacle(self, inputs: Mapping[str, Any]) -> str:
         """Return why the model cannot be read this way, empty if it can."""
         config = self.model.config
         text = config.get_text_config()
@@ -325,9 +325,10 @@ class _Batch:
         guesses = np.tile(self.reader.last_values, (len(self.rows), 1))
         done = np.zeros(len(self.rows), dtype=np.int64)
         busy = np.arange(len(self.rows))
+        ahead = np.full(len(self.rows), N_ACTIONS)
         while len(busy):
-            ahead = _LOGITS // (self.reader.n_vocabulary * tree.depth * len(busy))
-            ends = np.minimum(done + max(4, ahead), N_ACTIONS)
+            most = max(4, _LOGITS // (self.reader.n_vocabulary * tree.depth * len(busy)))
+            ends = np.minimum(done + np.minimum(ahead, most), N_ACTIONS)
             feeds: list[list[int]] = []
             starts = np.zeros(len(busy), dtype=np.int64)
             # Where each number's first token stands among the tokens of its answer.
@@ -353,12 +354,14 @@ class _Batch:
                     # A number whose last token was the wrong one is whole now.
                     slot += int(wrong[b, slot] == len(tokens.spelled[found[b, slot]]) - 1)
                 guesses[b, done[b] : ends[b]] = found[b, done[b] : ends[b]]
+                # Where guesses go wrong early, few are worth showing.
+                ahead[b] = max(_GUESSED, 2 * (slot - int(done[b])))
                 done[b] = slot
                 self.rows[index].values[:slot] = guesses[b, :slot]
             kept = np.flatnonzero(done < N_ACTIONS)
             if len(kept) < len(busy):
                 self.reader.last_values = self.rows[int(busy[done == N_ACTIONS][-1])].values.copy()
-                busy, done, guesses, self.fed = busy[kept], done[kept], guesses[kept], self.fed[kept]
+                busy, done, ahead, guesses, self.fed = (each[kept] for each in (busy, done, ahead, guesses, self.fed))
                 rows = torch.from_numpy(kept).to(self.device)
                 self.ahead = self.ahead[rows]
                 self.cache.take(rows)

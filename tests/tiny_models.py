@@ -18,9 +18,12 @@ from PIL import Image
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import (
     CLIPImageProcessor,
+    CLIPVisionConfig,
     FastVlmConfig,
     FastVlmForConditionalGeneration,
     LlamaConfig,
+    LlavaConfig,
+    LlavaForConditionalGeneration,
     LlavaProcessor,
     PreTrainedModel,
     PreTrainedTokenizerFast,
@@ -38,7 +41,7 @@ from semanticface.face.sample import sample_coefficients
 from semanticface.prompts import load_prompt
 from semanticface.semantics import describe
 
-SIDE = {"fast_vlm": 32, "smolvlm": 32, "qwen3_vl": 64}
+SIDE = {"fast_vlm": 32, "smolvlm": 32, "qwen3_vl": 64, "llava": 32}
 """Sides of the square pictures; Qwen3-VL's comes from its config (``model.image_size``), the others' are built in."""
 
 _CHATML = (
@@ -91,11 +94,13 @@ def faces(folder: Path, rows: int = 8, *, emotion: bool = True, size: int = 48) 
     return folder
 
 
-def _tokenizer(specials: list[str], *, numbers: bool, **named: object) -> PreTrainedTokenizerFast:
+def _tokenizer(
+    specials: list[str], *, numbers: bool, single_digits: bool = True, **named: object
+) -> PreTrainedTokenizerFast:
     """Train a byte-level BPE on a few answers; ``numbers`` adds 0.00 to 1.00 as whole tokens."""
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
-        [pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.ByteLevel(add_prefix_space=False)]
+        [pre_tokenizers.Digits(individual_digits=single_digits), pre_tokenizers.ByteLevel(add_prefix_space=False)]
     )
     tokenizer.decoder = decoders.ByteLevel()
     prompt = load_prompt("distill")
@@ -289,6 +294,50 @@ def qwen3_vl(folder: Path) -> Path:
         "chat_template.json": {"chat_template": _CHATML},
     }
     return _save(folder, Qwen3VLForConditionalGeneration(config), tokenizer, files)
+
+
+def llava(folder: Path) -> Path:
+    """Save a LLaVA: CLIP tower, Llama; digits in groups, so that some numbers have more tokens than others."""
+    torch.manual_seed(0)
+    specials = ["<|pad|>", "<|end|>", "<|system|>", "<|user|>", "<|assistant|>", "<image>"]
+    tokenizer = _tokenizer(
+        specials,
+        numbers=False,
+        single_digits=False,
+        pad_token="<|pad|>",
+        eos_token="<|end|>",
+        extra_special_tokens={"image_token": "<image>"},
+    )
+    side = SIDE["llava"]
+    tower = CLIPVisionConfig(
+        hidden_size=16, intermediate_size=32, num_hidden_layers=2, num_attention_heads=2, image_size=side, patch_size=16
+    )
+    text = LlamaConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=32,
+        intermediate_size=64,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        pad_token_id=tokenizer.pad_token_id,
+        bos_token_id=None,
+        eos_token_id=tokenizer.eos_token_id,
+    )
+    config = LlavaConfig(
+        vision_config=tower,
+        text_config=text,
+        image_token_index=tokenizer.convert_tokens_to_ids("<image>"),
+        image_seq_length=4,
+    )
+    processor = LlavaProcessor(
+        image_processor=CLIPImageProcessor(size={"height": side, "width": side}, do_center_crop=False),
+        tokenizer=tokenizer,
+        patch_size=16,
+        vision_feature_select_strategy="default",
+        num_additional_image_tokens=1,
+        chat_template=_PLAIN,
+    )
+    processor.save_pretrained(folder)
+    return _save(folder, LlavaForConditionalGeneration(config), tokenizer, {})
 
 
 BUILD: dict[str, Callable[[Path], Path]] = {"fast_vlm": fast_vlm, "smolvlm": smolvlm, "qwen3_vl": qwen3_vl}
