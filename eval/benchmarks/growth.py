@@ -51,7 +51,7 @@ ROOT = Path(__file__).resolve().parents[2]
 STAGES = ("render", "describe", "distil", "predict", "evaluate")
 QUICK = ("render", "describe", "predict")
 START_ROWS = 20
-POLL = 0.02  # seconds between two looks at a process's memory
+POLL = 0.05  # seconds between two looks at a process's memory
 
 
 @dataclass(frozen=True, slots=True)
