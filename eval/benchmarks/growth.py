@@ -1,7 +1,7 @@
 """How cost grows with rows: time and peak memory of every stage, from rendering to evaluation, as people run them.
 
     python eval/benchmarks/growth.py                                      # 1,000 and 10,000 rows; half an hour
-    python eval/benchmarks/growth.py --quick                              # three stages, 200 and 1,000 rows
+    python eval/benchmarks/growth.py --quick                              # three stages, 100 and 500 rows
     python eval/benchmarks/growth.py --rows 10000 100000 --stages render describe
 
 Each stage is the real command in a process of its own:
@@ -247,13 +247,13 @@ def main() -> int:
     )
     parser.add_argument("--steps", type=int, default=30, help="steps of distil at every size (default %(default)s)")
     parser.add_argument("--longest", type=float, default=30, help="minutes a stage may take (default %(default)s)")
-    parser.add_argument("--quick", action="store_true", help="render, describe and predict at 200 and 1,000 rows")
+    parser.add_argument("--quick", action="store_true", help="render, describe and predict at 100 and 500 rows")
     parser.add_argument("--work", type=Path, help="folder for the scratch files (default: the system's)")
     parser.add_argument(
         "--out", type=Path, default=Path("outputs/benchmarks/growth.json"), help="where to write (%(default)s)"
     )
     options = parser.parse_args()
-    sizes = [200, 1_000] if options.quick else sorted(set(options.rows))
+    sizes = [100, 500] if options.quick else sorted(set(options.rows))
     stages = QUICK if options.quick else [stage for stage in STAGES if stage in options.stages]
     if sizes[0] <= START_ROWS or options.steps < 4:
         parser.error(f"--rows must be above {START_ROWS} and --steps at least 4")
