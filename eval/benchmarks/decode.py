@@ -1,0 +1,665 @@
+"""How fast answers are decoded: forward passes, time beside constrained `generate`, faces a second, memory.
+
+    python eval/benchmarks/decode.py                       # about an hour and a half, most of it the memory part
+    python eval/benchmarks/decode.py --parts answers digits stream
+    python eval/benchmarks/decode.py --quick               # under a minute
+    python eval/benchmarks/decode.py --model outputs/my-adapter
+
+`answers`: the same rendered crops, prompt tensors and float32 weights, greedy, batches of 1 and 16. All ways of
+decoding take turns picture by picture, so that a busy machine slows all alike; ratios are medians over pictures (over
+batches, at 16). Ours are `semanticface.reader` (numbers in a row, and side by side) and its measure, token by token
+through `generate`. The peers are `generate` with xgrammar's LogitsProcessor, and with that of outlines, for the same
+texts: canonical JSON in fixed key order, bounded words, 52 numbers of two decimals. Compiling their grammars is not
+counted. One Reader answers all pictures of its column, as in use, and learns phrases on the way; it sees no picture
+twice, and starts with one further picture that is not counted. A pass is a call of the language model. A model is
+trained for numbers in a row or side by side (recipe, `numbers`); the other way is measured as well, its texts are
+valid and mean less.
+
+`digits`: a small Qwen3-VL with random weights and single digits for tokens: the same text in a row as token by token?
+`stream`: `Predictor.stream` from pictures in memory, batches of 16, the recipe's readout, all cores; with given crops,
+and with the face finder on portraits. `memory`: resident memory of a process that reads 10,000 altered crops.
+
+Goals: identical text, at most 1/4 of the passes in a row and 1/15 side by side, 4 times as fast as the better peer at
+batch 1 and 3 times at 16, 15 faces a second of numbers and 5 of full answers on 2 cores, memory that does not grow.
+`speedup_…` is of full answers the way the model was trained for. Should a peer spell keys in more tokens than needed,
+`speedup_…_same_tokens` is what were left if it did not. Peers need `pip install -e '.[bench]'`; without them the
+figures are null. The last line is one JSON object.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import json
+import os
+import platform
+import re
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import psutil
+import torch
+from PIL import Image, ImageEnhance
+from tqdm import tqdm
+
+from semanticface.answer import format_answer, parse_answer
+from semanticface.arkit import N_ACTIONS
+from semanticface.collate import prompt_inputs
+from semanticface.decode import AnswerDecoder, Mode
+from semanticface.errors import AnswerError
+from semanticface.face import LOOKS, render
+from semanticface.face.sample import sample_coefficients
+from semanticface.files import atomic_open
+from semanticface.grammar import MAX_OTHER_TEXT, MAX_TEXT
+from semanticface.layout import Numbers
+from semanticface.model import Bundle, ModelConfig, load_base, load_trained
+from semanticface.predict import Predictor
+from semanticface.prompts import load_prompt
+from semanticface.reader import Reader
+from semanticface.recipe import versions
+from semanticface.semantics import describe
+
+PARTS = ("answers", "digits", "stream", "memory")
+BATCHES = (1, 16)
+PEERS = ("xgrammar", "outlines")
+TOKEN = "token by token"
+FIRST_SUBJECT = 9_000_000  # training sets count their people from 0
+
+Inputs = Mapping[str, torch.Tensor]
+Ask = Callable[[Inputs], list[str]]
+
+
+@dataclass(frozen=True, slots=True)
+class Amount:
+    """How much is measured.
+
+    Attributes:
+        pictures: answered one by one, by batch size.
+        digits: pictures shown to the Qwen3-VL, by batch size.
+        rounds: of the stream, each of ``round`` new pictures.
+        round: pictures.
+        memory: pictures of the memory part.
+    """
+
+    pictures: dict[int, int]
+    digits: dict[int, int]
+    rounds: int
+    round: int
+    memory: int
+
+
+FULL = Amount({1: 48, 16: 48}, {1: 8, 16: 16}, 5, 48, 10_000)
+QUICK = Amount({1: 8, 16: 16}, {1: 1, 16: 2}, 2, 32, 200)
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """One batch answered: on the clock, of processor time, calls of the language model, and what came out."""
+
+    seconds: float
+    cpu: float
+    passes: int
+    texts: list[str]
+
+
+class Passes:
+    """Counts the calls of a model's language layers."""
+
+    def __init__(self, model: Any) -> None:
+        self.count = 0
+        model.get_decoder().register_forward_hook(self._seen)
+
+    def _seen(self, *_: Any) -> None:
+        self.count += 1
+
+
+# --- what is shown ----------------------------------------------------------------------------------------------------
+
+
+def crops(count: int, size: int, first: int = 0, framing: Literal["crop", "portrait"] = "crop") -> list[Image.Image]:
+    """Render faces, one look after the other; each number is a person and an expression of its own."""
+    out = []
+    for n in tqdm(range(first, first + count), desc="rendering", leave=False):
+        coefficients = sample_coefficients(np.random.default_rng([n, 83]))
+        look = LOOKS[n % len(LOOKS)]
+        rendered = render(
+            coefficients, look=look, subject=FIRST_SUBJECT + n, shot=FIRST_SUBJECT + n, size=size, framing=framing
+        )
+        out.append(Image.fromarray(rendered.picture))
+    return out
+
+
+# --- the peers' grammars ----------------------------------------------------------------------------------------------
+
+
+def pieces(*, emotion: bool) -> list[str | int | None]:
+    """Return what a canonical answer is made of, in order: fixed strings, longest lengths of texts, None (a number)."""
+
+    def walk(key: str, value: Any) -> Iterator[str | int | None]:
+        if isinstance(value, dict):
+            for n, (name, inner) in enumerate(value.items()):
+                yield f'{"," if n else "{"}"{name}":'
+                yield from walk(name, inner)
+            yield "}"
+        elif isinstance(value, str):
+            yield from ('"', MAX_TEXT.get(key, MAX_OTHER_TEXT), '"')
+        else:
+            yield None
+
+    still = np.zeros(N_ACTIONS)
+    answer = json.loads(format_answer(still, describe(still, emotion=emotion)))
+    out: list[str | int | None] = []
+    for piece in walk("", answer):
+        if isinstance(piece, str) and out and isinstance(out[-1], str):
+            out[-1] += piece
+        else:
+            out.append(piece)
+    return out
+
+
+def as_regex(parts: Sequence[str | int | None]) -> str:
+    """Return the pieces as a regular expression."""
+
+    def one(part: str | int | None) -> str:
+        if part is None:
+            return r"(?:0\.[0-9][0-9]|1\.00)"
+        return re.escape(part) if isinstance(part, str) else rf"[!#-\[\]-~][ !#-\[\]-~]{{0,{part - 1}}}"
+
+    return "".join(map(one, parts))
+
+
+def as_ebnf(parts: Sequence[str | int | None]) -> str:
+    """Return the pieces as xgrammar's EBNF."""
+
+    def one(part: str | int | None) -> str:
+        if part is None:
+            return "number"
+        return json.dumps(part) if isinstance(part, str) else f"first letter{{0,{part - 1}}}"
+
+    rules = (
+        f"root ::= {' '.join(map(one, parts))}",
+        r"first ::= [!#-\[\]-~]",
+        r"letter ::= [ !#-\[\]-~]",
+        'number ::= "0." [0-9] [0-9] | "1.00"',
+    )
+    return "\n".join(rules) + "\n"
+
+
+def xgrammar_maker(bundle: Bundle, emotion: bool) -> Callable[[], Any]:
+    """Return what makes xgrammar's processor for one call of `generate`."""
+    import xgrammar
+    from xgrammar.contrib.hf import LogitsProcessor
+
+    width = bundle.model.get_output_embeddings().weight.shape[0]
+    about = xgrammar.TokenizerInfo.from_huggingface(
+        bundle.tokenizer, vocab_size=width, stop_token_ids=[bundle.tokenizer.eos_token_id]
+    )
+    compiled = xgrammar.GrammarCompiler(about).compile_grammar(as_ebnf(pieces(emotion=emotion)))
+    return lambda: LogitsProcessor(compiled)
+
+
+def outlines_maker(bundle: Bundle, emotion: bool) -> Callable[[], Any]:
+    """Return what makes the processor of outlines for one call of `generate`."""
+    import outlines
+    from outlines.backends import get_regex_logits_processor
+
+    model = outlines.from_transformers(bundle.model, bundle.tokenizer)
+    processor = get_regex_logits_processor(None, model, as_regex(pieces(emotion=emotion)))
+
+    def ready() -> Any:
+        processor.reset()
+        return processor
+
+    return ready
+
+
+def peer(bundle: Bundle, decoder: AnswerDecoder, maker: Callable[[], Any]) -> Ask:
+    """Return greedy `generate` under a processor; every text ends with the tokenizer's end token."""
+    from transformers import GenerationConfig, LogitsProcessorList
+
+    settings = GenerationConfig(
+        max_new_tokens=decoder.max_new_tokens,
+        eos_token_id=decoder.end,
+        pad_token_id=decoder.pad,
+        use_cache=True,
+        do_sample=False,
+        num_beams=1,
+        temperature=1.0,
+        top_k=50,
+        top_p=1.0,
+        repetition_penalty=1.0,
+        no_repeat_ngram_size=0,
+    )
+
+    def ask(inputs: Inputs) -> list[str]:
+        with torch.inference_mode():
+            ids = bundle.model.generate(
+                **inputs, generation_config=settings, logits_processor=LogitsProcessorList([maker()])
+            )
+        said = ids[:, inputs["input_ids"].shape[1] :]
+        return bundle.tokenizer.batch_decode(said, skip_special_tokens=True, clean_up_tokenization_spaces=False)
+
+    return ask
+
+
+MAKERS = {"xgrammar": xgrammar_maker, "outlines": outlines_maker}
+
+
+# --- all ways of decoding ---------------------------------------------------------------------------------------------
+
+
+def ours(bundle: Bundle, ways: Sequence[tuple[Mode, Numbers | None]]) -> dict[str, Ask]:
+    """Return our own ways of decoding under their names; None for numbers is token by token."""
+    out: dict[str, Ask] = {}
+    for mode, numbers in ways:
+        decoder = AnswerDecoder(
+            bundle.tokenizer, emotion=bundle.recipe["emotion"], numbers=numbers or "sequential", mode=mode
+        )
+        if numbers:
+            out[name_of(mode, numbers)] = Reader(decoder, bundle.model).read
+        else:
+            out[name_of(mode, None)] = partial(decoder.token_by_token, bundle.model)
+    return out
+
+
+def name_of(mode: Mode, numbers: Numbers | None) -> str:
+    """Return the name of one of our own ways of decoding."""
+    return f"{ {'sequential': 'in a row', 'parallel': 'side by side', None: TOKEN}[numbers] }, {mode}"
+
+
+ROW, BESIDE, SLOW = (name_of("full", numbers) for numbers in ("sequential", "parallel", None))
+WAYS: tuple[tuple[Mode, Numbers | None], ...] = tuple(
+    itertools.product(("full", "numbers"), (None, "sequential", "parallel"))
+)
+
+
+def peers(bundle: Bundle) -> tuple[dict[str, Ask], dict[str, str]]:
+    """Return the peers that can be had, and why the others cannot."""
+    decoder = AnswerDecoder(bundle.tokenizer, emotion=bundle.recipe["emotion"])
+    found: dict[str, Ask] = {}
+    absent: dict[str, str] = {}
+    for name, maker in MAKERS.items():
+        start = time.perf_counter()
+        try:
+            found[name] = peer(bundle, decoder, maker(bundle, bundle.recipe["emotion"]))
+            print(f"{name}: grammar compiled in {time.perf_counter() - start:.2f} s")
+        except ImportError as error:
+            absent[name] = f"{error}: pip install -e '.[bench]'"
+        except (RuntimeError, ValueError, TypeError, NotImplementedError) as error:
+            absent[name] = f"not usable: {error}"
+    return found, absent
+
+
+def take_turns(
+    sides: Mapping[str, Ask], batches: Sequence[Inputs], counter: Passes, what: str, *, started: bool = False
+) -> dict[str, list[Run]]:
+    """Answer every batch with every side, in turns; the first batch does not count unless all have started."""
+    runs: dict[str, list[Run]] = {name: [] for name in sides}
+    for n, inputs in enumerate(tqdm(batches, desc=what, leave=False)):
+        # Who goes first finds the caches cold.
+        order = list(sides)[n % len(sides) :] + list(sides)[: n % len(sides)]
+        for name in order:
+            before, start, cpu = counter.count, time.perf_counter(), time.process_time()
+            texts = sides[name](inputs)
+            run = Run(time.perf_counter() - start, time.process_time() - cpu, counter.count - before, texts)
+            if n or started:
+                runs[name].append(run)
+    return runs
+
+
+def batches_of(bundle: Bundle, pictures: Sequence[Image.Image], size: int) -> list[Inputs]:
+    """Return the model's inputs for asking about pictures in batches."""
+    prompt = load_prompt(bundle.recipe["prompt"]["name"], emotion=bundle.recipe["emotion"])
+    shown = [pictures[start : start + size] for start in range(0, len(pictures), size)]
+    return [prompt_inputs(bundle, prompt, some) for some in shown]
+
+
+def ratio(one: Sequence[Run], other: Sequence[Run], of: Literal["seconds", "cpu"] = "seconds") -> float:
+    """Return how many times as long one takes as the other; median over batches."""
+    return statistics.median(getattr(a, of) / getattr(b, of) for a, b in zip(one, other, strict=True))
+
+
+def passes(runs: Sequence[Run]) -> float:
+    """Return the forward passes of a batch; mean over batches."""
+    return statistics.fmean(run.passes for run in runs)
+
+
+def same_texts(one: Sequence[Run], other: Sequence[Run]) -> int:
+    """Return how many texts are the same, byte for byte."""
+    return sum(a == b for x, y in zip(one, other, strict=True) for a, b in zip(x.texts, y.texts, strict=True))
+
+
+def n_valid(runs: Sequence[Run]) -> int:
+    """Return how many texts are answers."""
+    count = 0
+    for text in itertools.chain.from_iterable(run.texts for run in runs):
+        try:
+            parse_answer(text)
+            count += 1
+        except AnswerError:
+            pass
+    return count
+
+
+def table(runs: Mapping[str, Sequence[Run]], batch: int) -> list[dict[str, Any]]:
+    """Print one line a side, and return their figures."""
+    pictures = sum(len(run.texts) for run in runs[SLOW])
+    print(f"\nbatch {batch}, {pictures} pictures")
+    print(f"{'':24}{'passes':>8}{'ms':>9}{'CPU ms':>9}{'valid':>7}{'same text':>11}")
+    rows = []
+    for name, found in runs.items():
+        row = {
+            "what": name,
+            "batch": batch,
+            "passes": round(passes(found), 2),
+            "ms": round(statistics.median(1000 * run.seconds / len(run.texts) for run in found), 2),
+            "cpu_ms": round(statistics.median(1000 * run.cpu / len(run.texts) for run in found), 2),
+            "valid": n_valid(found),
+            "same_text": same_texts(found, runs[name_of("numbers" if name.endswith("numbers") else "full", None)]),
+        }
+        rows.append(row)
+        print(
+            f"{name:24}{row['passes']:8.1f}{row['ms']:9.1f}{row['cpu_ms']:9.1f}{row['valid']:7}{row['same_text']:11}",
+            flush=True,
+        )
+    return rows
+
+
+def speedups(runs: Mapping[str, Sequence[Run]], mine: str) -> dict[str, float | None]:
+    """Return how many times as fast as the better peer one of our ways is.
+
+    ``speedup`` on the clock, ``speedup_cpu`` of processor time, and ``speedup_same_tokens`` had the peer made no more
+    passes than token by token.
+    """
+    there = [name for name in PEERS if name in runs]
+    if not there:
+        return {"speedup": None, "speedup_cpu": None, "speedup_same_tokens": None}
+    best = min(there, key=lambda name: statistics.median(run.seconds for run in runs[name]))
+    plain = ratio(runs[best], runs[mine])
+    detour = max(1.0, passes(runs[best]) / passes(runs[SLOW]))
+    return {
+        "speedup": round(plain, 2),
+        "speedup_cpu": round(ratio(runs[best], runs[mine], "cpu"), 2),
+        "speedup_same_tokens": round(plain / detour, 2),
+    }
+
+
+def measure_answers(bundle: Bundle, amount: Amount) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return the figures of the last line, and all there is to keep."""
+    counter = Passes(bundle.model)
+    others, absent = peers(bundle)
+    for name, why in absent.items():
+        print(f"{name} is left out ({why})")
+    trained = bundle.recipe["numbers"]
+    print(f"numbers were trained {'side by side' if trained == 'parallel' else 'in a row'}; the other way means less")
+    pictures = crops(max(amount.pictures.values()) + 1, bundle.image_size)
+    figures: dict[str, Any] = {}
+    rows: list[dict[str, Any]] = []
+    same: list[bool] = []
+    faster: dict[str, Any] = {}
+    for batch in BATCHES:
+        sides = ours(bundle, WAYS) | others
+        inputs = batches_of(bundle, pictures[:1], 1)
+        inputs += batches_of(bundle, pictures[1 : 1 + amount.pictures[batch]], batch)
+        runs = take_turns(sides, inputs, counter, f"batch {batch}")
+        rows += table(runs, batch)
+        same.append(same_texts(runs[ROW], runs[SLOW]) == amount.pictures[batch])
+        found = {way: speedups(runs, way) for way in (ROW, BESIDE)}
+        for way, times in found.items():
+            print(f"{way}: {times['speedup']} times as fast as the better peer, {times['speedup_cpu']} by CPU time")
+        faster[str(batch)] = found
+        shipped = found[name_of("full", trained)]
+        figures[f"speedup_batch{batch}"] = shipped["speedup"]
+        figures[f"speedup_batch{batch}_same_tokens"] = shipped["speedup_same_tokens"]
+        if batch == 1:
+            figures["passes_ratio_sequential"] = round(passes(runs[ROW]) / passes(runs[SLOW]), 4)
+            figures["passes_ratio_parallel"] = round(passes(runs[BESIDE]) / passes(runs[SLOW]), 4)
+    figures["identical"] = all(same)
+    return figures, {"answers": rows, "speedups": faster, "left_out": absent}
+
+
+# --- a tokenizer of digits --------------------------------------------------------------------------------------------
+
+
+CHAT = """\
+{%- for message in messages -%}
+{{ '<|im_start|>' + message['role'] + '\n' }}
+{%- for part in message['content'] -%}
+{%- if part['type'] == 'image' -%}<|vision_start|><|image_pad|><|vision_end|>
+{%- else -%}{{ part['text'] }}{%- endif -%}
+{%- endfor -%}
+{{ '<|im_end|>\n' }}
+{%- endfor -%}
+{%- if add_generation_prompt -%}{{ '<|im_start|>assistant\n' }}{%- endif -%}"""
+
+
+def small_qwen3_vl(folder: Path) -> Path:
+    """Save a Qwen3-VL, class for class, with small widths, random weights, and single digits for tokens."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+    from transformers import PreTrainedTokenizerFast, Qwen3VLConfig, Qwen3VLForConditionalGeneration
+
+    named = {"image_token": "<|image_pad|>", "video_token": "<|video_pad|>"}
+    named |= {"vision_start_token": "<|vision_start|>", "vision_end_token": "<|vision_end|>"}
+    spelling = Tokenizer(models.BPE())
+    spelling.pre_tokenizer = pre_tokenizers.Sequence(
+        [pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.ByteLevel(add_prefix_space=False)]
+    )
+    spelling.decoder = decoders.ByteLevel()
+    prompt, rng = load_prompt("zero_shot"), np.random.default_rng(0)
+    vectors = [sample_coefficients(rng) for _ in range(40)]
+    trainer = trainers.BpeTrainer(
+        vocab_size=1500,
+        special_tokens=["<|endoftext|>", "<|im_start|>", "<|im_end|>", *named.values()],
+        initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
+        show_progress=False,
+    )
+    answers = [format_answer(vector, describe(vector)) for vector in vectors]
+    spelling.train_from_iterator([*answers, prompt.system, prompt.user], trainer)
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=spelling,
+        pad_token="<|endoftext|>",
+        eos_token="<|im_end|>",
+        clean_up_tokenization_spaces=False,
+    )
+    torch.manual_seed(0)
+    rotary = {"rope_type": "default", "rope_theta": 5e6, "mrope_section": [4, 2, 2], "mrope_interleaved": True}
+    places: dict[str, Any] = {f"{name}_id": tokenizer.convert_tokens_to_ids(token) for name, token in named.items()}
+    model = Qwen3VLForConditionalGeneration(
+        Qwen3VLConfig(
+            vision_config={"depth": 2, "hidden_size": 32, "intermediate_size": 64, "num_heads": 2,
+                           "out_hidden_size": 64, "num_position_embeddings": 64, "deepstack_visual_indexes": [0]},
+            text_config={"vocab_size": len(tokenizer), "hidden_size": 64, "intermediate_size": 128,
+                         "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 16,
+                         "rope_parameters": rotary},
+            **places,
+            tie_word_embeddings=True,
+        )
+    )  # fmt: skip
+    # As large as in trained models: small scores would make ties of what a trained model tells apart.
+    for weight in model.get_input_embeddings().parameters():
+        weight.data.mul_(25)
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    pictures = {
+        "image_processor_type": "Qwen2VLImageProcessorFast",
+        "processor_class": "Qwen3VLProcessor",
+        "image_mean": [0.5, 0.5, 0.5],
+        "image_std": [0.5, 0.5, 0.5],
+        "merge_size": 2,
+        "patch_size": 16,
+        "temporal_patch_size": 2,
+        "size": {"longest_edge": 2**24, "shortest_edge": 2**16},
+    }
+    files = {
+        "chat_template.json": {"chat_template": CHAT},
+        "preprocessor_config.json": pictures,
+        "video_preprocessor_config.json": pictures | {"video_processor_type": "Qwen3VLVideoProcessor"},
+    }
+    for name, content in files.items():
+        (folder / name).write_text(json.dumps(content), encoding="utf-8")
+    return folder
+
+
+def measure_digits(amount: Amount) -> dict[str, Any]:
+    """Return whether texts are the same where a number is several tokens, and passes, by batch size."""
+    with tempfile.TemporaryDirectory() as scratch:
+        bundle = load_base(ModelConfig(str(small_qwen3_vl(Path(scratch))), device="cpu", image_size=64))
+    counter = Passes(bundle.model)
+    pictures = crops(max(amount.digits.values()), bundle.image_size)
+    same, rows = True, []
+    for batch in BATCHES:
+        sides = ours(bundle, (("full", None), ("full", "sequential")))
+        count = amount.digits[batch]
+        inputs = batches_of(bundle, pictures[:count], batch)
+        runs = take_turns(sides, inputs, counter, f"Qwen3-VL, batch {batch}", started=True)
+        equal = same_texts(runs[ROW], runs[SLOW])
+        same &= equal == count
+        rows.append({"batch": batch, "passes": {name: round(passes(found), 2) for name, found in runs.items()}})
+        print(
+            f"Qwen3-VL with random weights and digits, batch {batch}: {equal} of {count} texts the same, "
+            f"{passes(runs[ROW]):.0f} passes in a row, {passes(runs[SLOW]):.0f} token by token"
+        )
+    return {"identical": same, "rows": rows}
+
+
+# --- faces a second ---------------------------------------------------------------------------------------------------
+
+
+def measure_stream(bundle: Bundle, amount: Amount) -> dict[str, Any]:
+    """Return faces a second of `Predictor.stream`, end to end, by mode and crop; medians over rounds."""
+    cases = tuple(itertools.product(("numbers", "full"), ("none", "auto")))
+    predictors = {case: Predictor(bundle, mode=case[0]) for case in cases}  # type: ignore[arg-type]
+    rates: dict[tuple[str, str], list[float]] = {case: [] for case in cases}
+    found = dict.fromkeys(cases, 0)
+    first = 100_000
+    for number in range(amount.rounds + 1):
+        count = amount.round if number else 4
+        shown = {
+            "none": crops(count, bundle.image_size, first),
+            "auto": crops(count, 224, first, "portrait"),
+        }
+        first += count
+        for case in cases:
+            start = time.perf_counter()
+            answers = list(predictors[case].stream(shown[case[1]], crop=case[1]))  # type: ignore[arg-type]
+            seconds = time.perf_counter() - start
+            if number:
+                rates[case].append(count / seconds)
+                found[case] += sum(answer.status == "ok" for answer in answers)
+    figures: dict[str, Any] = {}
+    print(f"\n{'faces a second':24}{'given crops':>14}{'faces found':>14}")
+    for mode in ("numbers", "full"):
+        one, other = (round(statistics.median(rates[mode, crop]), 2) for crop in ("none", "auto"))
+        seen = found[mode, "auto"], amount.rounds * amount.round
+        print(f"{mode:24}{one:14.1f}{other:14.1f}   ({seen[0]} of {seen[1]} found and answered)")
+        figures |= {f"faces_per_second_{mode}": one, f"faces_per_second_{mode}_with_finder": other}
+    return figures
+
+
+# --- memory -----------------------------------------------------------------------------------------------------------
+
+
+def altered(pictures: Sequence[Image.Image], count: int) -> Iterator[Image.Image]:
+    """Yield so many pictures, no two alike: those given, brighter or darker."""
+    rng = np.random.default_rng(1)
+    for n in range(count):
+        yield ImageEnhance.Brightness(pictures[n % len(pictures)]).enhance(float(rng.uniform(0.5, 1.5)))
+
+
+def growth(seen: Sequence[int]) -> float:
+    """Return how resident memory grew: median of the last tenth of the samples over that of as many at the start.
+
+    The start are the samples up to the 300th picture, one a picture; of fewer than 600 pictures, the second quarter.
+    """
+    n = len(seen)
+    settled = min(300, n // 2)
+    return statistics.median(seen[-max(1, n // 10) :]) / statistics.median(seen[settled // 2 : settled])
+
+
+def watch_memory(model: str, count: int) -> dict[str, Any]:
+    """Read so many pictures in this process, and return its memory after each of them and at the end."""
+    predictor = Predictor(load_trained(model, device="cpu"), mode="full")
+    pictures = crops(48, predictor.bundle.image_size, 200_000)
+    process, seen = psutil.Process(), []
+    bar = tqdm(predictor.stream(altered(pictures, count), crop="none"), total=count, desc="memory")
+    for _ in bar:
+        seen.append(process.memory_info().rss)
+    return {"growth": round(growth(seen), 4), "mb": [round(rss / 1e6, 1) for rss in seen[:: max(1, count // 100)]]}
+
+
+def measure_memory(model: str, amount: Amount) -> dict[str, Any]:
+    """Return what `watch_memory` says in a process of its own."""
+    command = [sys.executable, __file__, "--model", model, "--worker", str(amount.memory)]
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True)
+    if done.returncode:
+        raise SystemExit("the memory part failed; its words are above")
+    found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    print(
+        f"\nmemory over {amount.memory:,} pictures: {found['mb'][0]:.0f} MB at first, {found['mb'][-1]:.0f} MB at the "
+        f"end; {found['growth']:.3f} times what it was once settled"
+    )
+    return found
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", default="nano", help="nano, or a model or adapter folder (default %(default)s)")
+    parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS, help="what to measure (default: all)")
+    parser.add_argument("--quick", action="store_true", help="few pictures: a look, not a measurement")
+    parser.add_argument("--out", type=Path, default=Path("outputs/benchmarks/decode.json"), help="JSON file")
+    parser.add_argument("--worker", type=int, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.worker:
+        print(json.dumps(watch_memory(options.model, options.worker)))
+        return 0
+    amount = QUICK if options.quick else FULL
+    bundle = load_trained(options.model, device="cpu", dtype="float32")
+    figures: dict[str, Any] = dict.fromkeys(
+        ("identical_text", "passes_ratio_sequential", "passes_ratio_parallel", "speedup_batch1", "speedup_batch16",
+         "faces_per_second_numbers", "faces_per_second_full", "peak_memory_growth")
+    )  # fmt: skip
+    kept: dict[str, Any] = {}
+    identical = []
+    if "answers" in options.parts:
+        found, kept = measure_answers(bundle, amount)
+        identical.append(found.pop("identical"))
+        figures |= found
+    if "digits" in options.parts:
+        kept["digits"] = measure_digits(amount)
+        identical.append(kept["digits"]["identical"])
+    if "stream" in options.parts:
+        figures |= measure_stream(bundle, amount)
+    if "memory" in options.parts:
+        kept["memory"] = measure_memory(options.model, amount)
+        figures["peak_memory_growth"] = kept["memory"]["growth"]
+    if identical:
+        figures["identical_text"] = all(identical)
+    settings = {
+        "model": options.model,
+        "numbers": bundle.recipe["numbers"],
+        "readout": bundle.recipe["readout"],
+        "parts": list(options.parts),
+        "quick": options.quick,
+        "threads": torch.get_num_threads(),
+        **asdict(amount),
+    }
+    machine = {"machine": platform.machine(), "processors": os.cpu_count(), "versions": versions()}
+    with atomic_open(options.out) as file:
+        json.dump({"settings": settings, **figures, **kept, **machine}, file, indent=2)
+        file.write("\n")
+    print(options.out)
+    print(json.dumps(figures))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
