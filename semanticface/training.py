@@ -31,6 +31,7 @@ from semanticface.layout import IGNORED, lay_out
 from semanticface.lora import fused
 from semanticface.loss import guess, weighted_loss
 from semanticface.model import Bundle
+from semanticface.norm import fused_norms
 from semanticface.packing import pack, packed
 from semanticface.recipe import RECIPE_NAME, check_range
 from semanticface.rows import TrainRows
@@ -392,10 +393,12 @@ def train(
             seen_once(bundle, collator, rows, folder / "features", products) as (tower, seen),
             packed(bundle.model, bundle.tokenizer) as head,
             fused(bundle.model, products) as n_fused,
+            fused_norms(bundle.model) as n_norms,
         ):
             if arguments.process_index == 0:
                 laid = "end to end, scored on answers alone" if head is not None else "padded, as this model asks"
-                print(f"batches   {laid}; {n_fused} LoRA layers fused; products in {products or bundle.model.dtype}")
+                print(f"batches   {laid}; products in {products or bundle.model.dtype}")
+                print(f"layers    {n_fused} of LoRA and {n_norms} norms computed in fewer passes")
                 print(f"tower     {seen}", flush=True)
             trainer = FaceTrainer(
                 head=head,
