@@ -78,6 +78,8 @@ class AnswerDecoder:
 
     Attributes:
         max_new_tokens: bound within which every answer ends, the end token included.
+        keys: the tokens before each of the 52 numbers; those of the first end the words, where there are any.
+        tree: how the numbers are spelled.
 
     Raises:
         ModelError: the tokenizer is not a fast one, has no end token, or cannot spell the answers;
@@ -111,6 +113,8 @@ class AnswerDecoder:
         self.max_new_tokens = longest_answer(emotion=emotion) + 1
         self.tokenizer = tokenizer
         self.number_tokens = NumberTokens.of(tokenizer)
+        opening = self.number_tokens.keys[0] if mode == "full" else self.number_tokens.opening
+        self.keys = (opening, *self.number_tokens.keys[1:])
         self.tree = NumberTree(self.number_tokens.spelled)
         self._vocabulary = llguidance.hf.from_tokenizer(tokenizer, slices=list(SLICES))
         self._matcher = LLMatcher(self._vocabulary, words_grammar(emotion=emotion))

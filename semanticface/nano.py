@@ -43,7 +43,7 @@ CHAT_TEMPLATE = (
 
 
 def structure_tokens() -> list[str]:
-    """Return the fixed strings between the free slots of a canonical answer: with and without emotion, and without words.
+    """Return the fixed strings between the free slots of canonical answers: with and without emotion, without words.
 
     Each becomes one token, so that an answer costs two tokens an action and one a field besides its words.
     """

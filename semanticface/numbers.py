@@ -156,7 +156,8 @@ class NumberTree:
 
         Of digits these are ``0`` and ``.``; where a number is one token there are none.
         """
-        tokens, nodes = [], [0]
+        tokens: list[int] = []
+        nodes = [0]
         while True:
             node = nodes[-1]
             counts = np.bincount(self._child_of[node][self._child_of[node] >= 0])

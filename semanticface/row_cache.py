@@ -6,7 +6,7 @@ again simply takes the place, so guesses that turned out wrong cost no tidying u
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 import torch
 from transformers.cache_utils import Cache, CacheLayerMixin
@@ -50,6 +50,11 @@ class _Layer(CacheLayerMixin):
             kept.scatter_(2, self.slots[:, None, :, None].expand_as(states), states)
         return self.keys[:, :, : self.used], self.values[:, :, : self.used]
 
+    def states(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return keys and values of a layer that holds some."""
+        assert self.keys is not None and self.values is not None
+        return self.keys, self.values
+
     def get_seq_length(self) -> int:
         return self.used
 
@@ -64,18 +69,18 @@ class RowCache(Cache):
     """The cache of a batch."""
 
     def __init__(self) -> None:
-        super().__init__(layer_class_to_replicate=_Layer)
+        self._rows: list[_Layer] = []
+        super().__init__(layers=cast(Any, self._rows))
 
     @classmethod
     def of_prefix(cls, prefix: RowCache, n_rows: int) -> RowCache:
         """Return a cache whose rows all begin with the one row of ``prefix``."""
         cache = cls()
-        for layer in prefix.layers:
+        for layer in prefix._rows:
             copy = _Layer()
-            for name in ("keys", "values"):
-                setattr(copy, name, getattr(layer, name)[:, :, : layer.used].repeat(n_rows, 1, 1, 1))
+            copy.keys, copy.values = (kept[:, :, : layer.used].repeat(n_rows, 1, 1, 1) for kept in layer.states())
             copy.lazy_initialization(copy.keys, copy.values)
-            cache.layers.append(copy)
+            cache._rows.append(copy)
         return cache
 
     def write_at(self, slots: torch.Tensor, used: int) -> None:
@@ -86,20 +91,20 @@ class RowCache(Cache):
             used: slots in use afterwards, at least the highest + 1.
         """
         self._at = (slots, used)
-        for layer in self.layers:
+        for layer in self._rows:
             layer.slots, layer.used = slots, used
 
     def update(
         self, key_states: torch.Tensor, value_states: torch.Tensor, layer_idx: int, *args: Any, **kwargs: Any
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Write one layer's states; layers come into being at the first pass."""
-        while len(self.layers) <= layer_idx:
+        while len(self._rows) <= layer_idx:
             layer = _Layer()
             layer.slots, layer.used = self._at
-            self.layers.append(layer)
-        return self.layers[layer_idx].update(key_states, value_states)
+            self._rows.append(layer)
+        return self._rows[layer_idx].update(key_states, value_states)
 
     def take(self, rows: torch.Tensor) -> None:
         """Keep these rows, in this order, each as often as it is named; int64[n]."""
-        for layer in self.layers:
-            layer.keys, layer.values = layer.keys[rows], layer.values[rows]
+        for layer in self._rows:
+            layer.keys, layer.values = (kept[rows] for kept in layer.states())

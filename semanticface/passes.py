@@ -1,0 +1,209 @@
+"""Forward passes of a batch of answers, each as far as it has come: what is shown, where it lies, who sees whom."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from semanticface.decode import AnswerDecoder, Row
+from semanticface.layout import additive, branch_mask, rotary_positions
+from semanticface.row_cache import RowCache
+
+HIDDEN = -2
+"""The branch of tokens that no other may see."""
+
+_OF_TOKENS = ("input_ids", "attention_mask", "mm_token_type_ids")
+
+
+@dataclass
+class Branches:
+    """The branches of one row's tokens; see ``layout``.
+
+    Attributes:
+        trunk: the place of the first token that is in a branch.
+        of: the branch of every token from there on, ``HIDDEN`` for those that no token may see.
+        steps: how far each stands behind the trunk.
+    """
+
+    trunk: int
+    of: list[int]
+    steps: list[int]
+
+
+@dataclass(frozen=True)
+class Prefix:
+    """The beginning of a prompt, and what the model made of it.
+
+    Attributes:
+        ids: its tokens, all those before the picture.
+        cache: of one row.
+    """
+
+    ids: list[int]
+    cache: RowCache
+
+    @classmethod
+    def of(cls, model: Any, ids: list[int]) -> Prefix:
+        """Show a model the beginning of a prompt."""
+        cache = RowCache()
+        slots = torch.arange(len(ids), device=model.device)[None]
+        cache.write_at(slots, len(ids))
+        trunk = torch.zeros_like(slots)
+        model(
+            input_ids=torch.tensor([ids], device=model.device),
+            attention_mask=additive(branch_mask(trunk, trunk, slots), model.get_input_embeddings().weight.dtype),
+            position_ids=slots,
+            past_key_values=cache,
+            use_cache=True,
+            logits_to_keep=1,
+        )
+        return cls(ids, cache)
+
+
+class Batch:
+    """The answers of one call, and how far each has come.
+
+    Tokens of a row are counted from the start of its prompt, and token k lies in slot k of the cache. The prompt goes
+    through with the first tokens of the answer.
+
+    Args:
+        decoder: the rules.
+        model: a vision-language model.
+        prefix: how the prompts begin, where that is known.
+        inputs: what the model takes, prompts of one length; ``input_ids`` is int64[B, T].
+        rows: B x repeats answers with nothing written.
+        repeats: answers to each prompt, beside each other.
+        temperature: above 0 samples.
+
+    Attributes:
+        fed: int64[rows], the place of each row's next token to be shown.
+        inputs: None from the first pass on.
+    """
+
+    def __init__(
+        self,
+        decoder: AnswerDecoder,
+        model: Any,
+        prefix: Prefix | None,
+        inputs: dict[str, Any],
+        rows: list[Row],
+        repeats: int,
+        temperature: float,
+    ) -> None:
+        self.decoder, self.model = decoder, model
+        self.rows = rows
+        self.repeats = repeats
+        self.temperature = temperature
+        self.inputs: dict[str, Any] | None = inputs
+        ids = inputs["input_ids"]
+        self.device = ids.device
+        self.dtype = self.model.get_input_embeddings().weight.dtype
+        self.n_vocabulary = self.model.get_output_embeddings().weight.shape[0]
+        n_prompts, self.n_prompt = ids.shape
+        straight = torch.arange(self.n_prompt, device=self.device).expand(n_prompts, -1)
+        self.asked = rotary_positions(self.model, inputs, straight)
+        # How far the position of a token behind the picture is ahead of its place.
+        self.ahead = self.asked.amax(dim=(0, 2) if self.asked.ndim == 3 else 1) + 1 - self.n_prompt
+        if prefix is not None and not bool(
+            (ids[:, : len(prefix.ids)] == torch.tensor(prefix.ids, device=ids.device)).all()
+        ):
+            prefix = None
+        self.n_prefix = 0 if prefix is None else len(prefix.ids)
+        self.cache = RowCache() if prefix is None else RowCache.of_prefix(prefix.cache, n_prompts)
+        self.fed = np.full(len(rows), self.n_prompt)
+
+    def show(
+        self, feeds: Sequence[Sequence[int]], wanted: np.ndarray, branches: Sequence[Branches] | None = None
+    ) -> torch.Tensor:
+        """Show each row its next tokens; the first pass shows the picture and the prompt before them.
+
+        Args:
+            feeds: for each row its tokens from place ``fed`` on (behind the prompt, where that is not shown yet).
+            wanted: int64[K], rising; the columns of ``feeds`` whose logits are wanted.
+            branches: for each row, in which branches its tokens are; None where all are in one row.
+
+        Returns:
+            logits [B, K, V].
+        """
+        fed = self.fed
+        if self.inputs is not None:
+            # Answers to one picture begin alike.
+            fed, feeds, branches = fed[:: self.repeats], feeds[:: self.repeats], branches and branches[:: self.repeats]
+        width = max(map(len, feeds))
+        used = int(fed.max()) + width
+        ids = np.array([[*feed, *[self.decoder.pad] * (width - len(feed))] for feed in feeds])
+        slots = fed[:, None] + np.arange(width)
+        steps = slots.copy()
+        looking, seen = np.zeros_like(slots), np.zeros((len(feeds), used), dtype=np.int64)
+        for b, branch in enumerate(branches or []):
+            n = len(feeds[b])
+            seen[b, branch.trunk :] = HIDDEN
+            seen[b, branch.trunk : fed[b] + n] = branch.of
+            looking[b] = HIDDEN
+            looking[b, :n] = branch.of[-n:]
+            steps[b, :n] = branch.trunk + np.array(branch.steps[-n:])
+        return self._forward(
+            *(torch.from_numpy(each).to(self.device) for each in (ids, slots, steps, looking, seen, wanted))
+        )
+
+    def _forward(
+        self,
+        ids: torch.Tensor,
+        slots: torch.Tensor,
+        steps: torch.Tensor,
+        looking: torch.Tensor,
+        seen: torch.Tensor,
+        wanted: torch.Tensor,
+    ) -> torch.Tensor:
+        """Run the model on tokens at ``slots``, rotated by ``steps``; the first time on the prompt too."""
+        positions = steps + self.ahead[:, None]
+        if self.asked.ndim == 3:
+            positions = positions.expand(3, -1, -1)
+        extra: dict[str, Any] = {}
+        first = self.inputs
+        if first is not None:
+            prompt = torch.arange(self.n_prefix, self.n_prompt, device=self.device).expand(len(ids), -1)
+            ids = torch.cat([first["input_ids"][:, self.n_prefix :], ids], dim=1)
+            slots = torch.cat([prompt, slots], dim=1)
+            positions = torch.cat([self.asked[..., self.n_prefix :], positions], dim=-1)
+            looking = torch.cat([torch.zeros_like(prompt), looking], dim=1)
+            wanted = wanted + prompt.shape[1]
+            extra = {name: value for name, value in first.items() if name not in _OF_TOKENS}
+        self.cache.write_at(slots, seen.shape[1])
+        logits: torch.Tensor = self.model(
+            input_ids=ids,
+            attention_mask=additive(branch_mask(looking, seen, slots), self.dtype),
+            position_ids=positions,
+            past_key_values=self.cache,
+            use_cache=True,
+            logits_to_keep=wanted,
+            **extra,
+        ).logits
+        if first is not None:
+            self.inputs = None
+            if self.repeats > 1:
+                order = torch.arange(len(ids), device=self.device).repeat_interleave(self.repeats)
+                self.cache.take(order)
+                self.ahead, logits = self.ahead[order], logits[order]
+        return logits
+
+    def gather(self, logits: torch.Tensor, rows: np.ndarray, columns: np.ndarray, nodes: np.ndarray) -> np.ndarray:
+        """Return the logits of the tokens that numbers at ``nodes`` can go on with; float[N, C]."""
+        ids = torch.from_numpy(self.decoder.tree.ids[nodes]).to(self.device)
+        b, k = (torch.from_numpy(each).to(self.device)[:, None] for each in (rows, columns))
+        return logits[b, k, ids].float().cpu().numpy()
+
+    def settle(self, row: Row) -> None:
+        """Write the tokens that the grammar forces next."""
+        while row.forced:
+            self.decoder.append(row, row.forced[0])
+
+    def keep(self, rows: np.ndarray) -> None:
+        """Go on with these rows of the cache alone; int64[n]."""
+        chosen = torch.from_numpy(rows).to(self.device)
+        self.fed, self.ahead = self.fed[rows], self.ahead[chosen]
+        self.cache.take(chosen)
