@@ -344,7 +344,7 @@ def main() -> int:
         results = {
             name: compare(name, case, scratch, 1 if options.quick else options.repeats) for name, case in cases.items()
         }
-        speaking = pretraining(scratch, *((96, 640) if options.quick else (600, 16_000)))
+        speaking = pretraining(scratch, *((96, 640) if options.quick else (600, 6_400)))
         print(f"pretrain.py, language stage: {speaking:.1f} samples a second")
     summary = {
         "nano_speedup": round(results["nano"]["speedup"], 2),
