@@ -2,7 +2,9 @@
 
     python eval/benchmarks/decode.py                       # about an hour and a half, most of it the memory part
     python eval/benchmarks/decode.py --parts answers digits stream
-    python eval/benchmarks/decode.py --quick               # under a minute
+    python eval/benchmarks/decode.py --quick               # a minute
+    OMP_NUM_THREADS=1 python eval/benchmarks/decode.py     # where other work runs: threads that wait for each other
+                                                           # on a busy machine take many times as long
     python eval/benchmarks/decode.py --model outputs/my-adapter
 
 `answers`: the same rendered crops, prompt tensors and float32 weights, greedy, batches of 1 and 16. All ways of
@@ -98,7 +100,7 @@ class Amount:
 
 
 FULL = Amount({1: 48, 16: 48}, {1: 8, 16: 16}, 5, 48, 10_000)
-QUICK = Amount({1: 8, 16: 16}, {1: 1, 16: 2}, 2, 32, 200)
+QUICK = Amount({1: 8, 16: 16}, {1: 1, 16: 2}, 1, 16, 200)
 
 
 @dataclass(frozen=True, slots=True)
@@ -576,9 +578,9 @@ def altered(pictures: Sequence[Image.Image], count: int) -> Iterator[Image.Image
 
 
 def growth(seen: Sequence[int]) -> float:
-    """Return how resident memory grew: median of the last tenth of the samples over that of as many at the start.
+    """Return how resident memory grew: the median of the last tenth of the samples over that of the start.
 
-    The start are the samples up to the 300th picture, one a picture; of fewer than 600 pictures, the second quarter.
+    There is one sample a picture, and the start are the 150th to the 300th; of fewer than 600, the second quarter.
     """
     n = len(seen)
     settled = min(300, n // 2)
