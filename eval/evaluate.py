@@ -76,6 +76,9 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
         default="auto",
         help="auto: find the face, as users get it; box: the dataset's own box, to measure the model alone",
     )
+    parser.add_argument(
+        "--mode", choices=("full", "numbers"), default="full", help="numbers: no words, as for video (%(default)s)"
+    )
     parser.add_argument("--batch-size", type=int, default=16, help="pictures at a time (default: %(default)s)")
     parser.add_argument("--device", help="cpu, cuda, … (default: the best there is)")
     parser.add_argument("--before", type=Path, metavar="DIR", help="--out of an earlier run, shown beside this one")
@@ -103,7 +106,7 @@ def evaluate(options: argparse.Namespace) -> list[tuple[str, metrics.Result]]:
     if options.limit is not None and options.limit < len(faces):
         indices = np.sort(np.random.default_rng(options.seed).choice(len(faces), options.limit, replace=False))
     photos = [] if options.photos is None else list(report.file_samples(options.photos))
-    predictor = Predictor.from_pretrained(options.model, device=options.device)
+    predictor = Predictor.from_pretrained(options.model, device=options.device, mode=options.mode)
     if options.crop == "box" and "box" not in faces.column_names:
         raise DatasetError(f"{options.dataset} has no column box. Use --crop auto.")
 
@@ -121,7 +124,7 @@ def evaluate(options: argparse.Namespace) -> list[tuple[str, metrics.Result]]:
     for index, prediction in zip(indices.tolist(), tqdm(stream, total=len(indices), unit="picture"), strict=True):
         box = Box(*faces[index]["box"]) if options.crop == "box" else prediction.box
         predictions.append(dataclasses.replace(prediction, image=f"{options.split}/{index}", box=box))
-    true = np.array(faces.select(indices)["coefficients"], dtype=np.float32)
+    true = faces.select(indices).with_format("numpy")["coefficients"][:].astype(np.float32)
     unknown = np.full(true.shape[1], np.nan, dtype=np.float32)
     answers = np.stack([unknown if p.coefficients is None else p.coefficients for p in predictions])
     mean, median = constants or (None, None)
@@ -142,6 +145,7 @@ def evaluate(options: argparse.Namespace) -> list[tuple[str, metrics.Result]]:
         "rows": len(true),
         "seed": options.seed,
         "crop": options.crop,
+        "mode": options.mode,
         "commit": git_commit(),
         "versions": versions(),
     }
@@ -160,7 +164,7 @@ def _constants(folder: Path, split: str) -> tuple[np.ndarray, np.ndarray] | None
     except DatasetError as error:
         print(f"evaluate: the constants come from the {split} split itself: {error}", file=sys.stderr)
         return None
-    return metrics.constants(np.array(train["coefficients"], dtype=np.float32))
+    return metrics.constants(train.with_format("numpy")["coefficients"][:].astype(np.float32))
 
 
 def _earlier(folder: Path) -> metrics.Result:
@@ -211,7 +215,7 @@ def _write_report(
         report.Samples("Worst", cards(worst), "Without an answer, or with the largest mean error."),
         report.Samples("Best", cards(best), "With the smallest mean error."),
     ]
-    shown = {key: str(recipe[key]) for key in ("model", "dataset", "split", "rows", "crop", "seed", "command")}
+    shown = {key: str(recipe[key]) for key in ("model", "mode", "dataset", "split", "rows", "crop", "seed", "command")}
     if recipe["commit"]:
         shown["commit"] = recipe["commit"]
     report.write_report(options.out / "report.html", options.title, sections, recipe=shown)

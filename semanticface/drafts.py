@@ -12,39 +12,54 @@ import numpy as np
 
 from semanticface.arkit import N_ACTIONS
 
-_CONTEXTS = (7, 5, 3, 2, 1)
-_MOST_ENTRIES = 200_000
+_CONTEXTS = (12, 8, 5, 4, 3, 2, 1)
+_ENOUGH = 3
+_MOST_CONTEXTS = 200_000
 
 
 class Drafts:
-    """Remembers which token followed which: the longest known context decides, the last sight of it wins."""
+    """Counts which token followed which tokens; the longest context seen often enough decides."""
 
     def __init__(self) -> None:
-        self._following: dict[tuple[int, ...], int] = {}
+        self._following: dict[tuple[int, ...], dict[int, int]] = {}
 
-    def learn(self, tokens: Sequence[int]) -> None:
-        """Remember one answer's tokens; past a bound of memory only contexts already known are brought up to date."""
-        full = len(self._following) >= _MOST_ENTRIES
+    def learn(self, tokens: Sequence[int], weight: int = 1) -> None:
+        """Count one answer's tokens, ``weight`` times; past a bound of memory only in contexts already known."""
+        full = len(self._following) >= _MOST_CONTEXTS
         for length in _CONTEXTS:
             for end in range(length, len(tokens)):
                 context = tuple(tokens[end - length : end])
-                if not full or context in self._following:
-                    self._following[context] = tokens[end]
+                if full and context not in self._following:
+                    continue
+                counts = self._following.setdefault(context, {})
+                counts[tokens[end]] = counts.get(tokens[end], 0) + weight
 
-    def guess(self, tokens: Sequence[int], most: int) -> list[int]:
-        """Return up to ``most`` tokens that may follow; fewer where nothing like it was seen."""
+    def guess(self, tokens: Sequence[int], most: int, least: float) -> list[int]:
+        """Return tokens that may follow: up to ``most``, as long as their chance to be right together is ``least``."""
         known = list(tokens[-_CONTEXTS[0] :])
         out: list[int] = []
+        chance = 1.0
         while len(out) < most:
-            for length in _CONTEXTS:
-                token = self._following.get(tuple(known[-length:])) if len(known) >= length else None
-                if token is not None:
-                    break
-            else:
+            counts = self._counts(known)
+            if not counts:
+                break
+            token = max(counts, key=counts.__getitem__)
+            chance *= counts[token] / sum(counts.values())
+            if chance < least:
                 break
             out.append(token)
             known.append(token)
         return out
+
+    def _counts(self, known: list[int]) -> dict[int, int]:
+        longest: dict[int, int] = {}
+        for length in _CONTEXTS:
+            counts = self._following.get(tuple(known[-length:])) if len(known) >= length else None
+            if counts:
+                longest = longest or counts
+                if sum(counts.values()) >= _ENOUGH:
+                    return counts
+        return longest
 
 
 def typical_expressions(count: int = 256) -> np.ndarray:

@@ -117,7 +117,11 @@ class Batch:
         self.fed = np.full(len(rows), self.n_prompt)
 
     def show(
-        self, feeds: Sequence[Sequence[int]], wanted: np.ndarray, branches: Sequence[Branches] | None = None
+        self,
+        feeds: Sequence[Sequence[int]],
+        wanted: np.ndarray,
+        branches: Sequence[Branches] | None = None,
+        live: np.ndarray | None = None,
     ) -> torch.Tensor:
         """Show each row its next tokens; the first pass shows the picture and the prompt before them.
 
@@ -125,11 +129,13 @@ class Batch:
             feeds: for each row its tokens from place ``fed`` on (behind the prompt, where that is not shown yet).
             wanted: int64[K], rising; the columns of ``feeds`` whose logits are wanted.
             branches: for each row, in which branches its tokens are; None where all are in one row.
+            live: int64[B], the rows that these are; None for all. The first pass shows all.
 
         Returns:
             logits [B, K, V].
         """
-        fed = self.fed
+        live = None if live is None or len(live) == len(self.fed) else live
+        fed = self.fed if live is None else self.fed[live]
         if self.inputs is not None:
             # Answers to one picture begin alike.
             fed, feeds, branches = fed[:: self.repeats], feeds[:: self.repeats], branches and branches[:: self.repeats]
@@ -146,9 +152,9 @@ class Batch:
             looking[b] = HIDDEN
             looking[b, :n] = branch.of[-n:]
             steps[b, :n] = branch.trunk + np.array(branch.steps[-n:])
-        return self._forward(
-            *(torch.from_numpy(each).to(self.device) for each in (ids, slots, steps, looking, seen, wanted))
-        )
+        rows = None if live is None else torch.from_numpy(live).to(self.device)
+        shown = (torch.from_numpy(each).to(self.device) for each in (ids, slots, steps, looking, seen, wanted))
+        return self._forward(*shown, rows=rows)
 
     def _forward(
         self,
@@ -158,9 +164,11 @@ class Batch:
         looking: torch.Tensor,
         seen: torch.Tensor,
         wanted: torch.Tensor,
+        *,
+        rows: torch.Tensor | None,
     ) -> torch.Tensor:
         """Run the model on tokens at ``slots``, rotated by ``steps``; the first time on the prompt too."""
-        positions = steps + self.ahead[:, None]
+        positions = steps + (self.ahead if rows is None else self.ahead[rows])[:, None]
         if self.asked.ndim == 3:
             positions = positions.expand(3, -1, -1)
         extra: dict[str, Any] = {}
@@ -173,7 +181,7 @@ class Batch:
             looking = torch.cat([torch.zeros_like(prompt), looking], dim=1)
             wanted = wanted + prompt.shape[1]
             extra = {name: value for name, value in first.items() if name not in _OF_TOKENS}
-        self.cache.write_at(slots, seen.shape[1])
+        self.cache.write_at(slots, seen.shape[1], rows)
         logits: torch.Tensor = self.model(
             input_ids=ids,
             attention_mask=additive(branch_mask(looking, seen, slots), self.dtype),

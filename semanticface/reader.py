@@ -32,8 +32,14 @@ from semanticface.layout import CLOSES_WORDS
 from semanticface.passes import Batch, Prefix
 from semanticface.semantics import describe_many
 
-_GUESSED = 12
-"""Tokens of words guessed ahead of a pass: more are rarely all right."""
+_GUESSED = 24
+"""Most tokens of words guessed ahead of a pass."""
+
+_WORTH = 0.03
+"""Chance to be right from which a guess is worth showing, for each row of a batch: one row has time to spare."""
+
+_OWN = 4
+"""How often a model's own words count, beside what Stage I would say."""
 
 _KNOWN_INPUTS = {"input_ids", "attention_mask", "pixel_values", "pixel_attention_mask", "image_grid_thw",
                  "mm_token_type_ids", "image_sizes"}  # fmt: skip
@@ -143,21 +149,19 @@ def _write_words(batch: Batch, drafts: Drafts) -> None:
     """Write the words of every row, and what follows them up to the first number."""
     for row in batch.rows:
         batch.settle(row)
+    worth = min(0.5, _WORTH * len(batch.rows))
     while busy := [index for index, row in enumerate(batch.rows) if not batch.decoder.words_done(row)]:
-        feeds: list[list[int]] = [[] for _ in batch.rows]
-        known = np.zeros(len(batch.rows), dtype=np.int64)
-        for index in busy:
-            row = batch.rows[index]
-            unfed = row.tokens[batch.fed[index] - batch.n_prompt :]
-            known[index] = len(unfed)
-            feeds[index] = unfed + drafts.guess(row.tokens, _GUESSED)
-        first = int(known[busy].min()) - 1
-        wanted = np.arange(first, max(map(len, feeds)))
-        logits = batch.show(feeds, wanted).float().cpu().numpy()
-        for index in busy:
-            batch.fed[index] += _check(batch, batch.rows[index], feeds[index], int(known[index]), logits[index], first)
+        unfed = [batch.rows[index].tokens[batch.fed[index] - batch.n_prompt :] for index in busy]
+        feeds = [
+            tokens + drafts.guess(batch.rows[index].tokens, _GUESSED, worth)
+            for index, tokens in zip(busy, unfed, strict=True)
+        ]
+        first = min(map(len, unfed)) - 1
+        logits = batch.show(feeds, np.arange(first, max(map(len, feeds))), live=np.array(busy)).float().cpu().numpy()
+        for index, tokens, feed, seen in zip(busy, unfed, feeds, logits, strict=True):
+            batch.fed[index] += _check(batch, batch.rows[index], feed, len(tokens), seen, first)
     for row in batch.rows:
-        drafts.learn(row.tokens)
+        drafts.learn(row.tokens, _OWN)
 
 
 def _check(batch: Batch, row: Row, feed: list[int], known: int, logits: np.ndarray, first: int) -> int:

@@ -23,6 +23,7 @@ class _Layer(CacheLayerMixin):
         super().__init__()
         self.slots: torch.Tensor | None = None
         self.used = 0
+        self.rows: torch.Tensor | None = None
 
     def lazy_initialization(self, key_states: torch.Tensor, value_states: torch.Tensor) -> None:
         self.dtype, self.device = key_states.dtype, key_states.device
@@ -33,7 +34,8 @@ class _Layer(CacheLayerMixin):
         if kept is not None and kept.shape[2] >= self.used:
             return kept
         capacity = -(-self.used // _BLOCK) * _BLOCK
-        grown = states.new_zeros(*states.shape[:2], capacity, states.shape[3])
+        n_rows = len(states) if kept is None else len(kept)
+        grown = states.new_zeros(n_rows, states.shape[1], capacity, states.shape[3])
         if kept is not None:
             grown[:, :, : kept.shape[2]] = kept
         return grown
@@ -46,9 +48,13 @@ class _Layer(CacheLayerMixin):
         if not self.is_initialized:
             self.lazy_initialization(key_states, value_states)
         self.keys, self.values = self._room(key_states, self.keys), self._room(value_states, self.values)
+        if self.rows is None:
+            for kept, states in ((self.keys, key_states), (self.values, value_states)):
+                kept.scatter_(2, self.slots[:, None, :, None].expand_as(states), states)
+            return self.keys[:, :, : self.used], self.values[:, :, : self.used]
         for kept, states in ((self.keys, key_states), (self.values, value_states)):
-            kept.scatter_(2, self.slots[:, None, :, None].expand_as(states), states)
-        return self.keys[:, :, : self.used], self.values[:, :, : self.used]
+            kept[self.rows[:, None], :, self.slots] = states.transpose(1, 2)
+        return self.keys[self.rows, :, : self.used], self.values[self.rows, :, : self.used]
 
     def states(self) -> tuple[torch.Tensor, torch.Tensor]:
         """Return keys and values of a layer that holds some."""
@@ -83,16 +89,17 @@ class RowCache(Cache):
             cache._rows.append(copy)
         return cache
 
-    def write_at(self, slots: torch.Tensor, used: int) -> None:
+    def write_at(self, slots: torch.Tensor, used: int, rows: torch.Tensor | None = None) -> None:
         """Say where the next tokens go.
 
         Args:
             slots: int64[B, Q].
             used: slots in use afterwards, at least the highest + 1.
+            rows: int64[B], the rows that the next tokens belong to; None for all.
         """
-        self._at = (slots, used)
+        self._at = (slots, used, rows)
         for layer in self._rows:
-            layer.slots, layer.used = slots, used
+            layer.slots, layer.used, layer.rows = self._at
 
     def update(
         self, key_states: torch.Tensor, value_states: torch.Tensor, layer_idx: int, *args: Any, **kwargs: Any
@@ -100,7 +107,7 @@ class RowCache(Cache):
         """Write one layer's states; layers come into being at the first pass."""
         while len(self._rows) <= layer_idx:
             layer = _Layer()
-            layer.slots, layer.used = self._at
+            layer.slots, layer.used, layer.rows = self._at
             self._rows.append(layer)
         return self._rows[layer_idx].update(key_states, value_states)
 
