@@ -79,13 +79,16 @@ def test_speedups_are_over_the_better_peer(benchmark: ModuleType) -> None:
     found = {
         benchmark.SLOW: runs(benchmark, [9, 9, 9]),
         benchmark.ROW: runs(benchmark, [1, 2, 1]),
-        "xgrammar": runs(benchmark, [6, 8, 40], passes=20),
+        "xgrammar": runs(benchmark, [12, 16, 80], passes=20),
         "outlines": runs(benchmark, [9, 9, 9]),
     }
     figures = benchmark.speedups(found, benchmark.ROW)
-    assert figures == {"speedup": 6, "speedup_cpu": 6, "speedup_same_tokens": 3}
+    # xgrammar needs half of its passes: 6, 8 and 40 seconds, with a smaller median than outlines.
+    assert figures == {"speedup": 6, "speedup_cpu": 6, "speedup_as_it_comes": 9}
+    found["xgrammar"] = runs(benchmark, [12, 16, 80], passes=5)
+    assert benchmark.speedups(found, benchmark.ROW)["speedup"] == 9, "few passes are no reason to count more"
     del found["xgrammar"]
-    assert benchmark.speedups(found, benchmark.ROW)["speedup_same_tokens"] == 9
+    assert benchmark.speedups(found, benchmark.ROW)["speedup_as_it_comes"] == 9
     del found["outlines"]
     assert set(benchmark.speedups(found, benchmark.ROW).values()) == {None}
 

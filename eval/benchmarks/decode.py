@@ -23,8 +23,10 @@ and with the face finder on portraits. `memory`: resident memory of a process th
 
 Goals: identical text, at most 1/4 of the passes in a row and 1/15 side by side, 4 times as fast as the better peer at
 batch 1 and 3 times at 16, 15 faces a second of numbers and 5 of full answers on 2 cores, memory that does not grow.
-`speedup_…` is of full answers the way the model was trained for. Should a peer spell keys in more tokens than needed,
-`speedup_…_same_tokens` is what were left if it did not. Peers need `pip install -e '.[bench]'`; without them the
+`speedup_…` is of full answers the way the model was trained for. A model trained for numbers side by side never learnt
+to write their keys, and a peer spells them in several times the tokens they need; that is not held against it:
+`speedup_…` counts as many of its passes as token by token makes, `speedup_…_as_it_comes` all of them.
+Peers need `pip install -e '.[bench]'`; without them the
 figures are null. The last line is one JSON object.
 """
 
@@ -377,21 +379,30 @@ def table(runs: Mapping[str, Sequence[Run]], batch: int) -> list[dict[str, Any]]
 
 
 def speedups(runs: Mapping[str, Sequence[Run]], mine: str) -> dict[str, float | None]:
-    """Return how many times as fast as the better peer one of our ways is.
+    """Return how many times as fast as the better peer one of our ways is; medians over batches.
 
-    ``speedup`` on the clock, ``speedup_cpu`` of processor time, and ``speedup_same_tokens`` had the peer made no more
-    passes than token by token.
+    ``speedup`` had the peer made no more passes than token by token, ``speedup_cpu`` the same of processor time, and
+    ``speedup_as_it_comes`` with all the passes it did make.
     """
     there = [name for name in PEERS if name in runs]
     if not there:
-        return {"speedup": None, "speedup_cpu": None, "speedup_same_tokens": None}
-    best = min(there, key=lambda name: statistics.median(run.seconds for run in runs[name]))
-    plain = ratio(runs[best], runs[mine])
-    detour = max(1.0, passes(runs[best]) / passes(runs[SLOW]))
+        return dict.fromkeys(("speedup", "speedup_cpu", "speedup_as_it_comes"))
+
+    def direct(name: str) -> list[Run]:
+        needed = [min(1.0, slow.passes / run.passes) for run, slow in zip(runs[name], runs[SLOW], strict=True)]
+        return [
+            Run(run.seconds * share, run.cpu * share, run.passes, run.texts)
+            for run, share in zip(runs[name], needed, strict=True)
+        ]
+
+    def best(ways: Mapping[str, Sequence[Run]]) -> Sequence[Run]:
+        return min(ways.values(), key=lambda found: statistics.median(run.seconds for run in found))
+
+    rival = best({name: direct(name) for name in there})
     return {
-        "speedup": round(plain, 2),
-        "speedup_cpu": round(ratio(runs[best], runs[mine], "cpu"), 2),
-        "speedup_same_tokens": round(plain / detour, 2),
+        "speedup": round(ratio(rival, runs[mine]), 2),
+        "speedup_cpu": round(ratio(rival, runs[mine], "cpu"), 2),
+        "speedup_as_it_comes": round(ratio(best({name: runs[name] for name in there}), runs[mine]), 2),
     }
 
 
@@ -417,11 +428,14 @@ def measure_answers(bundle: Bundle, amount: Amount) -> tuple[dict[str, Any], dic
         same.append(same_texts(runs[ROW], runs[SLOW]) == amount.pictures[batch])
         found = {way: speedups(runs, way) for way in (ROW, BESIDE)}
         for way, times in found.items():
-            print(f"{way}: {times['speedup']} times as fast as the better peer, {times['speedup_cpu']} by CPU time")
+            print(
+                f"{way}: {times['speedup']} times as fast as the better peer, {times['speedup_cpu']} by CPU time; "
+                f"with the passes it did make, {times['speedup_as_it_comes']}"
+            )
         faster[str(batch)] = found
         shipped = found[name_of("full", trained)]
         figures[f"speedup_batch{batch}"] = shipped["speedup"]
-        figures[f"speedup_batch{batch}_same_tokens"] = shipped["speedup_same_tokens"]
+        figures[f"speedup_batch{batch}_as_it_comes"] = shipped["speedup_as_it_comes"]
         if batch == 1:
             figures["passes_ratio_sequential"] = round(passes(runs[ROW]) / passes(runs[SLOW]), 4)
             figures["passes_ratio_parallel"] = round(passes(runs[BESIDE]) / passes(runs[SLOW]), 4)
