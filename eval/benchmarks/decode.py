@@ -1,6 +1,6 @@
 """How fast answers are decoded: forward passes, time beside constrained `generate`, faces a second, memory.
 
-    python eval/benchmarks/decode.py                       # about an hour and a half, most of it the memory part
+    python eval/benchmarks/decode.py                       # about a quarter of an hour on two idle cores
     python eval/benchmarks/decode.py --parts answers digits stream
     python eval/benchmarks/decode.py --quick               # a minute
     OMP_NUM_THREADS=1 python eval/benchmarks/decode.py     # where other work runs: threads that wait for each other
@@ -25,9 +25,8 @@ Goals: identical text, at most 1/4 of the passes in a row and 1/15 side by side,
 batch 1 and 3 times at 16, 15 faces a second of numbers and 5 of full answers on 2 cores, memory that does not grow.
 `speedup_…` is of full answers the way the model was trained for. A model trained for numbers side by side never learnt
 to write their keys, and a peer spells them in several times the tokens they need; that is not held against it:
-`speedup_…` counts as many of its passes as token by token makes, `speedup_…_as_it_comes` all of them.
-Peers need `pip install -e '.[bench]'`; without them the
-figures are null. The last line is one JSON object.
+`speedup_…` counts as many of its passes as token by token makes, `speedup_…_as_it_comes` all of them. Peers need
+`pip install -e '.[bench]'`; without them the figures are null. The last line is one JSON object.
 """
 
 from __future__ import annotations
