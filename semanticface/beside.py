@@ -30,7 +30,7 @@ def read_beside(batch: Batch) -> None:
     ends = np.cumsum(n_keys + len(trunk)) - len(trunk) - 1  # where each key ends
     branches = [Branches(batch.n_prompt + int(n), list(of), list(steps)) for n in said]
     wanted = np.unique(np.add.outer(ends, np.flatnonzero(tree.n_children[nodes] > 1)))
-    logits = batch.show([ids] * len(batch.rows), wanted, branches)
+    logits = batch.show([ids] * len(batch.rows), wanted, branches=branches)
     batch.fed = batch.fed + len(ids)
 
     # All numbers of all rows, one behind the other.
@@ -90,7 +90,7 @@ def read_beside(batch: Batch) -> None:
                 branch.of.append(HIDDEN)
                 branch.steps.append(0)
         wanted = np.unique(columns)
-        logits = batch.show(feeds, wanted, branches)
+        logits = batch.show(feeds, wanted, branches=branches)
         batch.fed = batch.fed + np.array(list(map(len, feeds)))
         seen = batch.gather(logits, row[unfinished], np.searchsorted(wanted, columns), places.node[unfinished])
         write(unfinished, seen)

@@ -2,10 +2,13 @@
 
 A guess costs nothing when it is wrong: the decoder checks every token of it against the model in one pass and keeps
 those that the model would have written anyway. Analyses are made of a few hundred phrases, so most guesses are right.
+Where several words are likely, several are guessed: guesses form a tree (SpecInfer, Miao et al. 2023,
+arXiv 2305.09781).
 """
 
 from __future__ import annotations
 
+import heapq
 from collections.abc import Sequence
 
 import numpy as np
@@ -13,7 +16,7 @@ import numpy as np
 from semanticface.arkit import N_ACTIONS
 
 _CONTEXTS = (12, 8, 5, 4, 3, 2, 1)
-_ENOUGH = 3
+_ENOUGH = 5
 _MOST_CONTEXTS = 200_000
 
 
@@ -34,27 +37,44 @@ class Drafts:
                 counts = self._following.setdefault(context, {})
                 counts[tokens[end]] = counts.get(tokens[end], 0) + weight
 
-    def guess(self, tokens: Sequence[int], most: int, least: float) -> list[int]:
-        """Return tokens that may follow: up to ``most``, as long as their chance to be right together is ``least``."""
-        known = list(tokens[-_CONTEXTS[0] :])
-        out: list[int] = []
-        chance = 1.0
-        while len(out) < most:
-            counts = self._counts(known)
-            if not counts:
-                break
-            token = max(counts, key=counts.__getitem__)
-            chance *= counts[token] / sum(counts.values())
-            if chance < least:
-                break
-            out.append(token)
-            known.append(token)
-        return out
+    def guess(self, tokens: Sequence[int], most: int, least: float = 0.01) -> tuple[list[int], list[int]]:
+        """Return a tree of what may follow: the ``most`` likeliest beginnings, a token each, parents before children.
 
-    def _counts(self, known: list[int]) -> dict[int, int]:
+        Args:
+            tokens: what is written so far.
+            most: tokens in all.
+            least: a beginning less likely than this is not worth showing.
+
+        Returns:
+            The tokens, and for each the index of the one before it, -1 for those that follow ``tokens``.
+        """
+        out: list[int] = []
+        parents: list[int] = []
+        # (minus the chance, order of discovery, what was known before, parent, token)
+        open_ends: list[tuple[float, int, tuple[int, ...], int, int]] = []
+        found = 0
+
+        def spread(known: tuple[int, ...], chance: float, parent: int) -> None:
+            nonlocal found
+            counts = self._counts(known)
+            total = sum(counts.values())
+            for token, count in counts.items():
+                if chance * count / total >= least:
+                    found += 1
+                    heapq.heappush(open_ends, (-chance * count / total, found, known, parent, token))
+
+        spread(tuple(tokens[-_CONTEXTS[0] :]), 1.0, -1)
+        while open_ends and len(out) < most:
+            chance, _, known, parent, token = heapq.heappop(open_ends)
+            out.append(token)
+            parents.append(parent)
+            spread((*known, token)[-_CONTEXTS[0] :], -chance, len(out) - 1)
+        return out, parents
+
+    def _counts(self, known: tuple[int, ...]) -> dict[int, int]:
         longest: dict[int, int] = {}
         for length in _CONTEXTS:
-            counts = self._following.get(tuple(known[-length:])) if len(known) >= length else None
+            counts = self._following.get(known[-length:]) if len(known) >= length else None
             if counts:
                 longest = longest or counts
                 if sum(counts.values()) >= _ENOUGH:

@@ -120,7 +120,9 @@ class Batch:
         self,
         feeds: Sequence[Sequence[int]],
         wanted: np.ndarray,
+        *,
         branches: Sequence[Branches] | None = None,
+        parents: Sequence[Sequence[int]] | None = None,
         live: np.ndarray | None = None,
     ) -> torch.Tensor:
         """Show each row its next tokens; the first pass shows the picture and the prompt before them.
@@ -129,6 +131,8 @@ class Batch:
             feeds: for each row its tokens from place ``fed`` on (behind the prompt, where that is not shown yet).
             wanted: int64[K], rising; the columns of ``feeds`` whose logits are wanted.
             branches: for each row, in which branches its tokens are; None where all are in one row.
+            parents: for each row, the index in its feed of the token before each, -1 where that is no longer fed, when
+                a feed is a tree; a token sees those on its own path alone.
             live: int64[B], the rows that these are; None for all. The first pass shows all.
 
         Returns:
@@ -138,7 +142,8 @@ class Batch:
         fed = self.fed if live is None else self.fed[live]
         if self.inputs is not None:
             # Answers to one picture begin alike.
-            fed, feeds, branches = fed[:: self.repeats], feeds[:: self.repeats], branches and branches[:: self.repeats]
+            fed, feeds = fed[:: self.repeats], feeds[:: self.repeats]
+            branches, parents = branches and branches[:: self.repeats], parents and parents[:: self.repeats]
         width = max(map(len, feeds))
         used = int(fed.max()) + width
         ids = np.array([[*feed, *[self.decoder.pad] * (width - len(feed))] for feed in feeds])
@@ -152,19 +157,31 @@ class Batch:
             looking[b] = HIDDEN
             looking[b, :n] = branch.of[-n:]
             steps[b, :n] = branch.trunk + np.array(branch.steps[-n:])
-        rows = None if live is None else torch.from_numpy(live).to(self.device)
-        shown = (torch.from_numpy(each).to(self.device) for each in (ids, slots, steps, looking, seen, wanted))
-        return self._forward(*shown, rows=rows)
+        mask = branch_mask(*map(self._tensor, (looking, seen, slots)))
+        if parents is not None:
+            path = np.zeros((len(feeds), width, used), dtype=bool)
+            for b, before in enumerate(parents):
+                path[b, :, : fed[b]] = True
+                for index, parent in enumerate(before):
+                    if parent >= 0:
+                        path[b, index] = path[b, parent]
+                        steps[b, index] = steps[b, parent] + 1
+                    path[b, index, fed[b] + index] = True
+            mask = self._tensor(path)[:, None]
+        rows = None if live is None else self._tensor(live)
+        tokens, places, angles = map(self._tensor, (ids, slots, steps))
+        return self._forward(tokens, places, angles, mask, self._tensor(wanted), rows)
+
+    def _tensor(self, array: np.ndarray) -> torch.Tensor:
+        return torch.from_numpy(array).to(self.device)
 
     def _forward(
         self,
         ids: torch.Tensor,
         slots: torch.Tensor,
         steps: torch.Tensor,
-        looking: torch.Tensor,
-        seen: torch.Tensor,
+        mask: torch.Tensor,
         wanted: torch.Tensor,
-        *,
         rows: torch.Tensor | None,
     ) -> torch.Tensor:
         """Run the model on tokens at ``slots``, rotated by ``steps``; the first time on the prompt too."""
@@ -173,18 +190,20 @@ class Batch:
             positions = positions.expand(3, -1, -1)
         extra: dict[str, Any] = {}
         first = self.inputs
+        used = mask.shape[-1]
         if first is not None:
             prompt = torch.arange(self.n_prefix, self.n_prompt, device=self.device).expand(len(ids), -1)
             ids = torch.cat([first["input_ids"][:, self.n_prefix :], ids], dim=1)
             slots = torch.cat([prompt, slots], dim=1)
             positions = torch.cat([self.asked[..., self.n_prefix :], positions], dim=-1)
-            looking = torch.cat([torch.zeros_like(prompt), looking], dim=1)
+            earlier = torch.arange(used, device=self.device) <= prompt[:, :, None]
+            mask = torch.cat([earlier[:, None], mask], dim=2)
             wanted = wanted + prompt.shape[1]
             extra = {name: value for name, value in first.items() if name not in _OF_TOKENS}
-        self.cache.write_at(slots, seen.shape[1], rows)
+        self.cache.write_at(slots, used, rows)
         logits: torch.Tensor = self.model(
             input_ids=ids,
-            attention_mask=additive(branch_mask(looking, seen, slots), self.dtype),
+            attention_mask=additive(mask, self.dtype),
             position_ids=positions,
             past_key_values=self.cache,
             use_cache=True,
@@ -198,6 +217,22 @@ class Batch:
                 self.cache.take(order)
                 self.ahead, logits = self.ahead[order], logits[order]
         return logits
+
+    def advance(self, live: np.ndarray, kept: Sequence[Sequence[int]]) -> None:
+        """Keep of each row's last feed these tokens alone, one behind the other.
+
+        Args:
+            live: int64[B], the rows.
+            kept: for each the indices of its tokens, rising.
+        """
+        fed = self.fed[live]
+        width = max(map(len, kept))
+        # A row with fewer moves its last token onto itself.
+        sources = np.array([[*each, *[each[-1]] * (width - len(each))] for each in kept])
+        targets = np.array([[*range(len(each)), *[each[-1]] * (width - len(each))] for each in kept])
+        if (sources != targets).any():
+            self.cache.move(self._tensor(live), *(self._tensor(fed[:, None] + each) for each in (sources, targets)))
+        self.fed[live] = fed + np.array(list(map(len, kept)))
 
     def gather(self, logits: torch.Tensor, rows: np.ndarray, columns: np.ndarray, nodes: np.ndarray) -> np.ndarray:
         """Return the logits of the tokens that numbers at ``nodes`` can go on with; float[N, C]."""

@@ -32,11 +32,8 @@ from semanticface.layout import CLOSES_WORDS
 from semanticface.passes import Batch, Prefix
 from semanticface.semantics import describe_many
 
-_GUESSED = 24
-"""Most tokens of words guessed ahead of a pass."""
-
-_WORTH = 0.03
-"""Chance to be right from which a guess is worth showing, for each row of a batch: one row has time to spare."""
+_GUESSED = {1: 24, 4: 12, 12: 6}
+"""Most tokens of words guessed ahead of a pass, by the rows of a batch from which on: many rows fill a machine."""
 
 _OWN = 4
 """How often a model's own words count, beside what Stage I would say."""
@@ -149,33 +146,48 @@ def _write_words(batch: Batch, drafts: Drafts) -> None:
     """Write the words of every row, and what follows them up to the first number."""
     for row in batch.rows:
         batch.settle(row)
-    worth = min(0.5, _WORTH * len(batch.rows))
     while busy := [index for index, row in enumerate(batch.rows) if not batch.decoder.words_done(row)]:
-        unfed = [batch.rows[index].tokens[batch.fed[index] - batch.n_prompt :] for index in busy]
-        feeds = [
-            tokens + drafts.guess(batch.rows[index].tokens, _GUESSED, worth)
-            for index, tokens in zip(busy, unfed, strict=True)
+        most = [count for rows, count in _GUESSED.items() if rows <= len(busy)][-1]
+        feeds, parents, known = [], [], []
+        for index in busy:
+            row = batch.rows[index]
+            unfed = row.tokens[batch.fed[index] - batch.n_prompt :]
+            tokens, before = drafts.guess(row.tokens, most)
+            feeds.append(unfed + tokens)
+            parents.append([*range(-1, len(unfed) - 1), *(len(unfed) + parent for parent in before)])
+            # A guess without a parent follows the last token known.
+            parents[-1][len(unfed) :] = [max(parent, len(unfed) - 1) for parent in parents[-1][len(unfed) :]]
+            known.append(len(unfed))
+        first = min(known) - 1
+        live = np.array(busy)
+        wanted = np.arange(first, max(map(len, feeds)))
+        logits = batch.show(feeds, wanted, parents=parents, live=live).float().cpu().numpy()
+        kept = [
+            _check(batch, batch.rows[index], feed, before, n_known, seen, first)
+            for index, feed, before, n_known, seen in zip(busy, feeds, parents, known, logits, strict=True)
         ]
-        first = min(map(len, unfed)) - 1
-        logits = batch.show(feeds, np.arange(first, max(map(len, feeds))), live=np.array(busy)).float().cpu().numpy()
-        for index, tokens, feed, seen in zip(busy, unfed, feeds, logits, strict=True):
-            batch.fed[index] += _check(batch, batch.rows[index], feed, len(tokens), seen, first)
+        batch.advance(live, kept)
     for row in batch.rows:
         drafts.learn(row.tokens, _OWN)
 
 
-def _check(batch: Batch, row: Row, feed: list[int], known: int, logits: np.ndarray, first: int) -> int:
+def _check(
+    batch: Batch, row: Row, feed: list[int], parents: list[int], known: int, logits: np.ndarray, first: int
+) -> list[int]:
     """Write what the model says to a feed whose tokens behind ``known`` are guesses.
 
     Returns:
-        How many tokens of the feed are part of the answer.
+        Which tokens of the feed are part of the answer, in order.
     """
-    at = known - 1
+    guesses = {(parents[index], feed[index]): index for index in range(known, len(feed))}
+    kept = list(range(known))
     while row.forced or not batch.decoder.words_done(row):
-        token = row.forced[0] if row.forced else batch.decoder.choose_word(row, logits[at - first], batch.temperature)
+        seen = logits[kept[-1] - first]
+        token = row.forced[0] if row.forced else batch.decoder.choose_word(row, seen, batch.temperature)
         batch.decoder.append(row, token)
-        if at + 1 == len(feed) or feed[at + 1] != token:
+        guess = guesses.get((kept[-1], token))
+        if guess is None:
             batch.settle(row)
             break
-        at += 1
-    return at + 1
+        kept.append(guess)
+    return kept

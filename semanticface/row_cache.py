@@ -111,6 +111,13 @@ class RowCache(Cache):
             self._rows.append(layer)
         return self._rows[layer_idx].update(key_states, value_states)
 
+    def move(self, rows: torch.Tensor, sources: torch.Tensor, targets: torch.Tensor) -> None:
+        """Copy tokens of some rows to other slots; int64[n] the rows, int64[n, Q] from and to which slots."""
+        rows = rows[:, None]
+        for layer in self._rows:
+            for kept in layer.states():
+                kept[rows, :, targets] = kept[rows, :, sources]
+
     def take(self, rows: torch.Tensor) -> None:
         """Keep these rows, in this order, each as often as it is named; int64[n]."""
         for layer in self._rows:

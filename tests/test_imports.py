@@ -7,7 +7,19 @@ import sys
 
 import pytest
 
-LIGHT = ("arkit", "semantics", "answer", "prompts", "metrics", "tables", "picture", "face")
+LIGHT = (
+    "arkit",
+    "semantics",
+    "answer",
+    "prompts",
+    "metrics",
+    "tables",
+    "picture",
+    "face",
+    "live_link",
+    "smooth",
+    "timecode",
+)
 
 
 @pytest.mark.parametrize("module", LIGHT)

@@ -16,7 +16,7 @@ from semanticface import predict
 from semanticface.answer import parse_answer
 from semanticface.arkit import NAMES
 from semanticface.crop import Box
-from semanticface.decode import AnswerDecoder
+from semanticface.reader import Reader
 from semanticface.model import load_trained
 from semanticface.predict import Prediction, Predictor
 from semanticface.prompts import load_prompt
@@ -107,7 +107,7 @@ def test_the_recipe_rules_and_can_be_overruled(folders):
     bundle = load_trained(folders["fast_vlm"], device="cpu")
     make_lively(bundle.model, bundle.tokenizer)
     assert Predictor(bundle).prompt == load_prompt("zero_shot")
-    assert Predictor(bundle).decoder.readout == "greedy"
+    assert Predictor(bundle).reader.decoder.readout == "greedy"
     silent = Predictor(bundle, emotion=False)
     assert silent.prompt == load_prompt("zero_shot", emotion=False)
     assert silent(pictures(1), crop="none")[0].analysis.emotional_implication is None
@@ -120,6 +120,33 @@ def test_the_recipe_rules_and_can_be_overruled(folders):
     assert "emotional_implication" not in found.to_dict()["analysis"]
     assert found.text == Predictor(bundle, readout="mean", emotion=False)(pictures(1), crop="none")[0].text
     assert found.text != Predictor(bundle, readout="greedy")(pictures(1), crop="none")[0].text
+
+
+@pytest.mark.parametrize("numbers", ["sequential", "parallel"])
+def test_numbers_can_be_asked_for_without_words(folders, numbers):
+    bundle = load_trained(folders["fast_vlm"], device="cpu")
+    make_lively(bundle.model, bundle.tokenizer)
+    bundle.recipe["numbers"] = numbers
+    given = pictures(5)
+    found = Predictor(bundle, mode="numbers")(given, crop="none", batch_size=2)
+    assert {one.status for one in found} == {"ok"}
+    assert all(one.analysis is None and one.text.startswith('{"arkit":{') for one in found)
+    assert all(one.to_dict()["analysis"] is None for one in found)
+    full = Predictor(bundle)(given, crop="none")
+    assert [one.text for one in found] != [one.text for one in full]
+    assert all(one.analysis is not None for one in full)
+
+
+def test_several_samples_of_each_picture_stay_together(nano_like):
+    given = [*pictures(2), b"no picture", *pictures(1)]
+    found = nano_like(given, crop="none", temperature=1.0, seed=3, answers=3, batch_size=2)
+    assert [one.status for one in found] == [*["ok"] * 6, "not_a_picture", *["ok"] * 3]
+    assert [one.image for one in found[:7]] == [*["picture 1"] * 3, *["picture 2"] * 3, "picture 3"]
+    assert len({one.text for one in found}) == 10
+    assert texts(nano_like(given, crop="none", temperature=1.0, seed=3, answers=3, batch_size=4)) == texts(found)
+    for wrong in ({"answers": 0}, {"answers": 2}):
+        with pytest.raises(ValueError, match="answers"):
+            nano_like(given, crop="none", **wrong)
 
 
 def test_a_changed_prompt_is_said(folders, caplog):
@@ -135,7 +162,7 @@ def test_a_changed_prompt_is_said(folders, caplog):
 
 def test_from_pretrained_loads_a_folder(folders):
     predictor = Predictor.from_pretrained(folders["fast_vlm"], device="cpu", readout="mean")
-    assert predictor.decoder.readout == "mean"
+    assert predictor.reader.decoder.readout == "mean"
     assert predictor(pictures(1), crop="none", temperature=0.5)[0].status == "ok"
 
 
@@ -196,7 +223,7 @@ def test_a_picture_the_model_fails_on_does_not_take_others_with_it(nano_like):
 
 
 def test_an_answer_that_does_not_parse_is_kept_and_said(nano_like, monkeypatch):
-    monkeypatch.setattr(AnswerDecoder, "generate", lambda self, model, inputs, **options: ['{"analysis":{"expr'])
+    monkeypatch.setattr(Reader, "read", lambda self, inputs, **options: ['{"analysis":{"expr'])
     found = nano_like(pictures(1), crop="none")[0]
     assert (found.status, found.coefficients) == ("invalid_answer", None)
     assert found.text == found.to_dict()["text"] == '{"analysis":{"expr'
