@@ -13,9 +13,9 @@ batches, at 16). Ours are `semanticface.reader` (numbers in a row, and side by s
 through `generate`. The peers are `generate` with xgrammar's LogitsProcessor, and with that of outlines, for the same
 texts: canonical JSON in fixed key order, bounded words, 52 numbers of two decimals. Compiling their grammars is not
 counted. One Reader answers all pictures of its column, as in use, and learns phrases on the way: it has answered 240
-other pictures before (48 with --quick), sees no picture twice, and starts with one that is not counted. A pass is a call of the language model. A model is
-trained for numbers in a row or side by side (recipe, `numbers`); the other way is measured as well, its texts are
-valid and mean less.
+other pictures before (48 with --quick), sees no picture twice, and starts with one that is not counted. A pass is a
+call of the language model. A model is trained for numbers in a row or side by side (recipe, `numbers`); the other way
+is measured as well, its texts are valid and mean less.
 
 `digits`: a small Qwen3-VL with random weights and single digits for tokens: the same text in a row as token by token?
 `stream`: `Predictor.stream` from pictures in memory, batches of 16, the recipe's readout, all cores; with given crops,
