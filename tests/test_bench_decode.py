@@ -146,7 +146,7 @@ def test_it_ends_with_its_figures(
     benchmark: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "decode.json"
-    monkeypatch.setattr(benchmark, "QUICK", benchmark.Amount({1: 1, 16: 2}, {1: 1, 16: 1}, 1, 2, 10))
+    monkeypatch.setattr(benchmark, "QUICK", benchmark.Amount({1: 1, 16: 2}, {1: 1, 16: 1}, 1, 2, 10, 2))
     monkeypatch.setattr(sys, "argv", ["decode.py", "--quick", "--parts", "answers", "stream", "--out", str(out)])
     assert benchmark.main() == 0
     printed = capsys.readouterr().out
