@@ -33,8 +33,8 @@ from transformers import (
 from semanticface.answer import ARKIT_OPENS, NUMBER_TEXTS
 from semanticface.arkit import N_ACTIONS, NAMES
 from semanticface.errors import ModelError
-from semanticface.grammar import FIRST_KEY, SLICES, longest_answer, words_grammar
-from semanticface.layout import CLOSES_WORDS, Numbers, NumberTokens
+from semanticface.grammar import SLICES, longest_answer, words_grammar
+from semanticface.layout import CLOSES_WORDS, FIRST_KEY, Numbers, NumberTokens
 from semanticface.numbers import NumberTree, Places, Readout
 
 Mode = Literal["full", "numbers"]
@@ -166,12 +166,20 @@ class AnswerDecoder:
         if self.numbers == "parallel":
             raise ModelError("numbers read side by side are not written token by token: choose sequential.")
         writer = _Writer(self, self.start(len(inputs["input_ids"]), temperature, seeds), temperature)
-        settings = GenerationConfig(
+        with torch.inference_mode():
+            model.generate(
+                **inputs, generation_config=self.generation_config(), logits_processor=LogitsProcessorList([writer])
+            )
+        return [self.text(row) for row in writer.rows]
+
+    def generation_config(self) -> GenerationConfig:
+        """Return the settings with which ``model.generate`` takes the best token that a processor allows."""
+        return GenerationConfig(
             max_new_tokens=self.max_new_tokens,
             eos_token_id=self.end,
             pad_token_id=self.pad,
             use_cache=True,
-            # The writer picks each token itself; these keep a model's own generation settings out of its scores.
+            # These keep a model's own generation settings out of its scores.
             do_sample=False,
             num_beams=1,
             temperature=1.0,
@@ -180,9 +188,6 @@ class AnswerDecoder:
             repetition_penalty=1.0,
             no_repeat_ngram_size=0,
         )
-        with torch.inference_mode():
-            model.generate(**inputs, generation_config=settings, logits_processor=LogitsProcessorList([writer]))
-        return [self.text(row) for row in writer.rows]
 
     def start(
         self, n_rows: int, temperature: float = 0.0, seeds: Sequence[int | Sequence[int]] | None = None

@@ -12,16 +12,13 @@ from llguidance import LLMatcher
 
 from semanticface.answer import ARKIT_OPENS, NUMBER_TEXTS
 from semanticface.arkit import NAMES, REGIONS
-from semanticface.layout import CLOSES_WORDS
+from semanticface.layout import CLOSES_WORDS, FIRST_KEY
 
 MAX_TEXT = {"gaze": 256, "mouth": 720}
 """Longest free text of the analysis fields that can be long, in characters; all of Stage I's texts fit."""
 
 MAX_OTHER_TEXT = 192
 """Longest free text of every other analysis field."""
-
-FIRST_KEY = f'{CLOSES_WORDS}{ARKIT_OPENS}"{NAMES[0]}":'
-"""What follows the last word: the end of the analysis and the first key."""
 
 # Printable ASCII without quote and backslash; a text does not begin with a space.
 _LETTER = r"[ !#-\[\]-~]"

@@ -40,6 +40,9 @@ IGNORED = -100
 CLOSES_WORDS = '"},'
 """What stands between the last word and ``ARKIT_OPENS``."""
 
+FIRST_KEY = f'{CLOSES_WORDS}{ARKIT_OPENS}"{NAMES[0]}":'
+"""What follows the last word: the end of the analysis and the first key."""
+
 _VALUE = re.compile(r":(-?[0-9.]+)")
 
 
@@ -95,9 +98,8 @@ class NumberTokens:
                 raise ModelError(f"the tokenizer cannot spell answers: it turns {text!r} into other text")
             return tuple(ids)
 
-        first, *others = NAMES
-        keys = [tokens(f'{CLOSES_WORDS}{ARKIT_OPENS}"{first}":'), *(tokens(f',"{name}":') for name in others)]
-        opening = tokens(f'{{{ARKIT_OPENS}"{first}":')
+        keys = [tokens(FIRST_KEY), *(tokens(f',"{name}":') for name in NAMES[1:])]
+        opening = tokens("{" + FIRST_KEY.removeprefix(CLOSES_WORDS))
         return cls(tuple(keys), opening, tokens("}}"), tuple(map(tokens, NUMBER_TEXTS)))
 
 

@@ -236,8 +236,8 @@ class Batch:
 
     def gather(self, logits: torch.Tensor, rows: np.ndarray, columns: np.ndarray, nodes: np.ndarray) -> np.ndarray:
         """Return the logits of the tokens that numbers at ``nodes`` can go on with; float[N, C]."""
-        ids = torch.from_numpy(self.decoder.tree.ids[nodes]).to(self.device)
-        b, k = (torch.from_numpy(each).to(self.device)[:, None] for each in (rows, columns))
+        ids = self._tensor(self.decoder.tree.ids[nodes])
+        b, k = (self._tensor(each)[:, None] for each in (rows, columns))
         return logits[b, k, ids].float().cpu().numpy()
 
     def settle(self, row: Row) -> None:
@@ -247,6 +247,6 @@ class Batch:
 
     def keep(self, rows: np.ndarray) -> None:
         """Go on with these rows of the cache alone; int64[n]."""
-        chosen = torch.from_numpy(rows).to(self.device)
+        chosen = self._tensor(rows)
         self.fed, self.ahead = self.fed[rows], self.ahead[chosen]
         self.cache.take(chosen)

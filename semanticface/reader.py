@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from semanticface.answer import format_answer
+from semanticface.answer import ARKIT_OPENS, format_answer
 from semanticface.arkit import N_ACTIONS
 from semanticface.beside import read_beside
 from semanticface.decode import AnswerDecoder, Row
@@ -112,7 +112,7 @@ class Reader:
             first = list(self.decoder.number_tokens.keys[0])
             values = typical_expressions()
             for analysis in describe_many(values, emotion=self.decoder.emotion):
-                words = format_answer(np.zeros(N_ACTIONS), analysis).partition(CLOSES_WORDS + '"arkit"')[0]
+                words = format_answer(np.zeros(N_ACTIONS), analysis).partition(CLOSES_WORDS + ARKIT_OPENS)[0]
                 self._drafts.learn([*encode(words, add_special_tokens=False)["input_ids"], *first])
         return self._drafts
 
@@ -154,9 +154,8 @@ def _write_words(batch: Batch, drafts: Drafts) -> None:
             unfed = row.tokens[batch.fed[index] - batch.n_prompt :]
             tokens, before = drafts.guess(row.tokens, most)
             feeds.append(unfed + tokens)
+            # A guess whose parent is -1 follows the last token known.
             parents.append([*range(-1, len(unfed) - 1), *(len(unfed) + parent for parent in before)])
-            # A guess without a parent follows the last token known.
-            parents[-1][len(unfed) :] = [max(parent, len(unfed) - 1) for parent in parents[-1][len(unfed) :]]
             known.append(len(unfed))
         first = min(known) - 1
         live = np.array(busy)

@@ -13,6 +13,7 @@ import heapq
 import os
 import re
 import stat
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
@@ -63,7 +64,7 @@ class Frame:
     reason: str = ""
 
 
-class Take:
+class Take(ABC):
     """What a video and a folder of frames have in common.
 
     Attributes:
@@ -88,13 +89,13 @@ class Take:
         """The rate in which timecodes count these frames, one of ``timecode.RATES``."""
         return counting_rate(self.rate)
 
+    @abstractmethod
     def frames(self, skip: int = 0) -> Iterator[Frame]:
         """Yield the frames from the first; the first ``skip`` are not made into pictures.
 
         Raises:
             VideoError: more than ``MAX_FRAMES``.
         """
-        raise NotImplementedError
 
 
 class PictureFolder(Take):

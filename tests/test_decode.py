@@ -25,7 +25,8 @@ from semanticface.arkit import N_ACTIONS, NAMES
 from semanticface.decode import AnswerDecoder
 from semanticface.errors import ModelError
 from semanticface.face.sample import sample_coefficients
-from semanticface.grammar import FIRST_KEY, longest_answer
+from semanticface.grammar import longest_answer
+from semanticface.layout import FIRST_KEY
 from semanticface.numbers import NumberTree, Places
 from semanticface.semantics import describe
 

@@ -229,26 +229,14 @@ def outlines_maker(bundle: Bundle, emotion: bool) -> Callable[[], Any]:
 
 def peer(bundle: Bundle, decoder: AnswerDecoder, maker: Callable[[], Any]) -> Ask:
     """Return greedy `generate` under a processor; every text ends with the tokenizer's end token."""
-    from transformers import GenerationConfig, LogitsProcessorList
-
-    settings = GenerationConfig(
-        max_new_tokens=decoder.max_new_tokens,
-        eos_token_id=decoder.end,
-        pad_token_id=decoder.pad,
-        use_cache=True,
-        do_sample=False,
-        num_beams=1,
-        temperature=1.0,
-        top_k=50,
-        top_p=1.0,
-        repetition_penalty=1.0,
-        no_repeat_ngram_size=0,
-    )
+    from transformers import LogitsProcessorList
 
     def ask(inputs: Inputs) -> list[str]:
         with torch.inference_mode():
             ids = bundle.model.generate(
-                **inputs, generation_config=settings, logits_processor=LogitsProcessorList([maker()])
+                **inputs,
+                generation_config=decoder.generation_config(),
+                logits_processor=LogitsProcessorList([maker()]),
             )
         said = ids[:, inputs["input_ids"].shape[1] :]
         return bundle.tokenizer.batch_decode(said, skip_special_tokens=True, clean_up_tokenization_spaces=False)
