@@ -13,8 +13,9 @@ Conventions, the same in every figure:
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import repeat
 from typing import Any
 
 import numpy as np
@@ -82,6 +83,7 @@ BASELINES: tuple[tuple[str, str], ...] = (("constant_mean", "constant mean"), ("
 
 _LEFT = np.array([a.index for a in arkit.ACTIONS if a.side == "left"])
 _RIGHT = arkit.MIRROR_INDEX[_LEFT]
+_BLOCK = 4096  # rows held as float64 at a time, so that many rows cost no more memory than their own
 
 
 def constants(coefficients: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -100,7 +102,7 @@ def score(
     true: np.ndarray,
     predicted: np.ndarray,
     *,
-    analyses: Sequence[Analysis | None] | None = None,
+    analyses: Iterable[Analysis | None] | None = None,
     train_mean: np.ndarray | None = None,
     train_median: np.ndarray | None = None,
     on_head: bool = True,
@@ -110,8 +112,8 @@ def score(
     Args:
         true: ``[N, 52]``, each in [0, 1].
         predicted: ``[N, 52]``, each in [0, 1]; a row with NaN is an invalid answer.
-        analyses: the N explanations the model gave, ``None`` where it gave none; without them the two agreement
-            figures are ``None`` for the model.
+        analyses: the N explanations the model gave, ``None`` where it gave none, read once and not kept; without them
+            the agreement figures are ``None``.
         train_mean: float[52] from ``constants`` of the training set; give both or neither. Without them the constants
             come from the valid rows of ``true`` itself, which favours the constants; the result says so.
         train_median: as ``train_mean``.
@@ -136,18 +138,17 @@ def score(
           - ``per_region``: {region: the same, pooled over its actions}.
 
     Raises:
-        ValueError: shapes differ, values out of range, or only one constant given.
+        ValueError: shapes or counts differ, values out of range, or only one constant given.
     """
-    true = np.asarray(true, dtype=np.float64)
-    predicted = np.asarray(predicted, dtype=np.float64)
-    _check(true, predicted, analyses, train_mean, train_median)
+    true, predicted = np.asarray(true), np.asarray(predicted)
+    _check(true, predicted, train_mean, train_median)
     valid = ~np.isnan(predicted).any(axis=1)
-    truth, answers = true[valid], predicted[valid]
+    truth, answers = (true, predicted) if valid.all() else (true[valid], predicted[valid])
     if train_mean is not None and train_median is not None:
         origin, fixed = "training set", (train_mean, train_median)
     else:
         origin, fixed = "test set", constants(truth) if len(truth) else (np.zeros(arkit.N_ACTIONS),) * 2
-    own = None if analyses is None else [a for a, ok in zip(analyses, valid, strict=True) if ok]
+    own = None if analyses is None else _of_valid(analyses, valid)
     head_errors = _HeadErrors(truth) if on_head and len(truth) else None
 
     result: Result = {"samples": len(true), "valid": int(valid.sum()), "constants_from": origin}
@@ -155,7 +156,8 @@ def score(
     result["model"]["valid_share"] = _mean(valid)
     for (key, _), constant in zip(BASELINES, fixed, strict=True):
         rows = np.broadcast_to(np.asarray(constant, dtype=np.float64), truth.shape)
-        result[key] = _figures(truth, rows, _described(rows, analyses), head_errors)
+        words = None if analyses is None else repeat(describe(np.asarray(constant, np.float32)), len(rows))
+        result[key] = _figures(truth, rows, words, head_errors)
         result[key]["valid_share"] = 1.0
     return result
 
@@ -205,7 +207,6 @@ def caption(result: Result) -> str:
 def _check(
     true: np.ndarray,
     predicted: np.ndarray,
-    analyses: Sequence[Analysis | None] | None,
     train_mean: np.ndarray | None,
     train_median: np.ndarray | None,
 ) -> None:
@@ -215,8 +216,6 @@ def _check(
         raise ValueError("true coefficients must be numbers in [0, 1]")
     if not (np.isnan(predicted) | ((predicted >= 0) & (predicted <= 1))).all():
         raise ValueError("predicted coefficients must be in [0, 1], or NaN in the rows of invalid answers")
-    if analyses is not None and len(analyses) != len(true):
-        raise ValueError(f"{len(analyses)} analyses for {len(true)} rows: give one a row, None where there is none")
     if (train_mean is None) != (train_median is None):
         raise ValueError("give both train_mean and train_median (see constants), or neither")
     for constant in (train_mean, train_median):
@@ -228,46 +227,70 @@ def _mean(values: np.ndarray) -> float | None:
     return float(values.mean()) if values.size else None
 
 
+def _blocks(rows: int) -> Iterator[slice]:
+    return (slice(start, start + _BLOCK) for start in range(0, rows, _BLOCK))
+
+
+def _of_valid(analyses: Iterable[Analysis | None], valid: np.ndarray) -> Iterator[Analysis | None]:
+    """Yield the explanations of the valid rows."""
+    count = 0
+    for count, analysis in enumerate(analyses, start=1):
+        if count <= len(valid) and valid[count - 1]:
+            yield analysis
+    if count != len(valid):
+        raise ValueError(f"{count} analyses for {len(valid)} rows: give one a row, None where there is none")
+
+
 def _figures(
     truth: np.ndarray,
     answers: np.ndarray,
-    analyses: list[Analysis | None] | None,
+    analyses: Iterable[Analysis | None] | None,
     head_errors: _HeadErrors | None,
 ) -> Result:
     """Return the figures of one predictor over valid rows ``[n, 52]``."""
+    sums = _sums(truth, answers)
     correlations = _correlations(truth, answers)
     defined = [value for value in correlations if value is not None]
-    out: Result = _errors(truth, answers)
+    out: Result = _errors(sums)
     out["correlation"] = float(np.mean(defined)) if defined else None
     out["correlation_actions"] = len(defined)
     out |= _sides(truth, answers)
     out["vertex_error"], out["vertex_error_p95"] = (None, None) if head_errors is None else head_errors(answers)
     out |= _agreements(truth, answers, analyses)
     out["per_action"] = {
-        name: _errors(truth[:, i], answers[:, i]) | {"correlation": correlations[i]}
-        for i, name in enumerate(arkit.NAMES)
+        name: _errors(sums[:, i]) | {"correlation": correlations[i]} for i, name in enumerate(arkit.NAMES)
     }
     out["per_region"] = {}
     for region, indices in arkit.REGION_INDEX.items():
         of_region = [c for c in (correlations[i] for i in indices) if c is not None]
-        out["per_region"][region] = _errors(truth[:, indices], answers[:, indices]) | {
+        out["per_region"][region] = _errors(sums[:, indices]) | {
             "correlation": float(np.mean(of_region)) if of_region else None
         }
     return out
 
 
-def _errors(truth: np.ndarray, answers: np.ndarray) -> Result:
-    """Return the error figures of any equally shaped selection of coefficients."""
-    error = np.abs(answers - truth)
-    is_active, says_active = truth > ACTIVE, answers > ACTIVE
-    hits = int((is_active & says_active).sum())
-    marks = int(is_active.sum() + says_active.sum())
-    mean_square = _mean(error**2)
+def _sums(truth: np.ndarray, answers: np.ndarray) -> np.ndarray:
+    """Return what ``_errors`` rests on, float64[7, 52]: sums over the rows, for each action."""
+    out = np.zeros((7, arkit.N_ACTIONS))
+    for block in _blocks(len(truth)):
+        true, answer = truth[block].astype(np.float64), answers[block].astype(np.float64)
+        error, is_active, says_active = np.abs(answer - true), true > ACTIVE, answer > ACTIVE
+        parts = (
+            np.ones_like(error), error, error**2,
+            is_active, error * is_active, says_active, is_active & says_active,
+        )  # fmt: skip
+        out += [part.sum(axis=0) for part in parts]
+    return out
+
+
+def _errors(sums: np.ndarray) -> Result:
+    """Return the error figures of some actions together, from their columns of ``_sums``."""
+    count, error, square, active, active_error, says, hits = sums.reshape(len(sums), -1).sum(axis=1).tolist()
     return {
-        "mae": _mean(error),
-        "rmse": None if mean_square is None else mean_square**0.5,
-        "mae_active": _mean(error[is_active]),
-        "f1": 2 * hits / marks if marks else None,
+        "mae": error / count if count else None,
+        "rmse": (square / count) ** 0.5 if count else None,
+        "mae_active": active_error / active if active else None,
+        "f1": 2 * hits / (active + says) if active + says else None,
     }
 
 
@@ -275,33 +298,37 @@ def _correlations(truth: np.ndarray, answers: np.ndarray) -> list[float | None]:
     """Return Pearson's correlation of each action: None where truth is constant, 0 where only the answer is."""
     if len(truth) < 2:
         return [None] * arkit.N_ACTIONS
-    x, y = truth - truth.mean(axis=0), answers - answers.mean(axis=0)
-    spread_x, spread_y = x.std(axis=0), y.std(axis=0)
     out: list[float | None] = []
     for i in range(arkit.N_ACTIONS):
-        if spread_x[i] < CONSTANT:
+        x, y = truth[:, i].astype(np.float64), answers[:, i].astype(np.float64)
+        x, y = x - x.mean(), y - y.mean()
+        spread_x, spread_y = x.std(), y.std()
+        if spread_x < CONSTANT:
             out.append(None)
-        elif spread_y[i] < CONSTANT:
+        elif spread_y < CONSTANT:
             out.append(0.0)
         else:
-            value = float((x[:, i] * y[:, i]).mean() / (spread_x[i] * spread_y[i]))
-            out.append(min(1.0, max(-1.0, value)))
+            out.append(min(1.0, max(-1.0, float((x * y).mean() / (spread_x * spread_y)))))
     return out
 
 
 def _sides(truth: np.ndarray, answers: np.ndarray) -> Result:
-    true_lean, lean = truth[:, _LEFT] - truth[:, _RIGHT], answers[:, _LEFT] - answers[:, _RIGHT]
-    one_sided = np.abs(true_lean) > ONE_SIDED
-    undecided = np.abs(lean) < UNDECIDED
-    confused = ~undecided & (np.sign(lean) != np.sign(true_lean))
+    cases = confused = undecided = 0
+    for block in _blocks(len(truth)):
+        true, answer = truth[block].astype(np.float64), answers[block].astype(np.float64)
+        true_lean, lean = true[:, _LEFT] - true[:, _RIGHT], answer[:, _LEFT] - answer[:, _RIGHT]
+        one_sided, close = np.abs(true_lean) > ONE_SIDED, np.abs(lean) < UNDECIDED
+        cases += int(one_sided.sum())
+        undecided += int((one_sided & close).sum())
+        confused += int((one_sided & ~close & (np.sign(lean) != np.sign(true_lean))).sum())
     return {
-        "left_right_confusion": _mean(confused[one_sided]),
-        "left_right_undecided": _mean(undecided[one_sided]),
-        "left_right_cases": int(one_sided.sum()),
+        "left_right_confusion": confused / cases if cases else None,
+        "left_right_undecided": undecided / cases if cases else None,
+        "left_right_cases": cases,
     }
 
 
-def _agreements(truth: np.ndarray, answers: np.ndarray, analyses: list[Analysis | None] | None) -> Result:
+def _agreements(truth: np.ndarray, answers: np.ndarray, analyses: Iterable[Analysis | None] | None) -> Result:
     if analyses is None:
         return {"agreement_own": None, "agreement_true": None, "explained": 0}
     own, real = [], []
@@ -310,13 +337,6 @@ def _agreements(truth: np.ndarray, answers: np.ndarray, analyses: list[Analysis 
             own.append(agreement(analysis, answer.astype(np.float32)).score)
             real.append(agreement(analysis, true.astype(np.float32)).score)
     return {"agreement_own": _mean(np.array(own)), "agreement_true": _mean(np.array(real)), "explained": len(own)}
-
-
-def _described(rows: np.ndarray, analyses: Sequence[Analysis | None] | None) -> list[Analysis | None] | None:
-    """Return what Stage I says of a constant predictor, for as many rows; None where the model is not judged either."""
-    if analyses is None or not len(rows):
-        return None
-    return [describe(rows[0].astype(np.float32))] * len(rows)
 
 
 class _HeadErrors:

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as st_numpy
 
 from semanticface import arkit, metrics
+from semanticface.semantics import describe, describe_many
 
 I = arkit.INDEX  # noqa: E741
 
@@ -143,8 +144,6 @@ def test_properties(data):
 
 
 def test_agreement_of_explanations():
-    from semanticface.semantics import describe
-
     true = rows({"mouthSmileLeft": 0.8, "mouthSmileRight": 0.8}, {"jawOpen": 0.9}, {"cheekPuff": 0.6})
     predicted = rows({"mouthSmileLeft": 0.7, "mouthSmileRight": 0.7}, {"browInnerUp": 0.9}, {"cheekPuff": 0.6})
     said = [describe(row) for row in predicted]
@@ -170,6 +169,22 @@ def test_vertex_error_does_not_depend_on_the_block(monkeypatch):
     whole = score(true, predicted, on_head=True)["model"]["vertex_error_p95"]
     monkeypatch.setattr(metrics._HeadErrors, "_BLOCK", 3)
     assert score(true, predicted, on_head=True)["model"]["vertex_error_p95"] == pytest.approx(whole, rel=1e-5)
+
+
+def test_any_number_of_rows_at_a_time_gives_the_same_figures(monkeypatch):
+    true, predicted = random_rows(10, 3).astype(np.float32), random_rows(10, 4).astype(np.float32)
+    predicted[7, 2] = np.nan
+    said = describe_many(np.nan_to_num(predicted))
+    whole = score(true, predicted, analyses=said)
+    monkeypatch.setattr(metrics, "_BLOCK", 3)
+    parts = score(true, predicted, analyses=(each for each in said))
+    for column in ("model", "constant_mean", "constant_median"):
+        for figure in metrics.FIGURES:
+            assert parts[column][figure.key] == pytest.approx(whole[column][figure.key])
+        assert parts[column]["per_action"]["jawOpen"] == pytest.approx(whole[column]["per_action"]["jawOpen"])
+    for count in (9, 11):
+        with pytest.raises(ValueError, match=f"{count} analyses for 10 rows"):
+            score(true, predicted, analyses=iter((said * 2)[:count]))
 
 
 def test_table_and_comparison():
