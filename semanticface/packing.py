@@ -1,9 +1,8 @@
 """A batch without padding: its rows one behind the other in a single sequence, each attending to itself alone.
 
 Everything in a language model but attention treats tokens one by one, so padding is computed in vain in all of it, and
-so is whatever stands behind the last token of a row that is learnt from. Here rows lie end to end, and an attention
-function registered with transformers takes the sequence apart again. Rows keep their order, and what is computed for
-each token is the same.
+so is whatever stands behind the last token of a row that is learnt from. Here rows lie end to end, and `attention`
+takes the sequence apart again. Rows keep their order, and what is computed for each token is the same.
 
 Only models whose layers attend to everything before them can be laid out so; ``packed`` compares before it trusts.
 """
@@ -12,69 +11,21 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch.nn import functional
-from transformers import AttentionInterface
 
+from semanticface.attention import ATTENTION, Rows
 from semanticface.layout import IGNORED, branch_mask, rotary_positions
 from semanticface.loss import plain_head
 
-ATTENTION = "semanticface_rows"
 TARGETS = ("labels", "weights", "numbers")
 _STEP = 64
 """Packed sequences are multiples of this, so that libraries which prepare themselves for a shape meet few."""
 _TRIED = "brows raised, jaw dropped"
 _ALIKE = {torch.float32: 1e-3, torch.bfloat16: 0.05}
 """How far logits may be apart, as a share of their size, when the same is computed in another order."""
-
-
-@dataclass(frozen=True, slots=True)
-class Rows:
-    """How the rows of a packed sequence are told apart.
-
-    Attributes:
-        lengths: tokens of each row, in order.
-        masks: for each row bool[1, 1, length, length], who attends to whom; None where every token attends to all
-            before it.
-    """
-
-    lengths: tuple[int, ...]
-    masks: tuple[torch.Tensor | None, ...]
-
-
-def attend_within_rows(
-    module: torch.nn.Module,
-    query: torch.Tensor,
-    key: torch.Tensor,
-    value: torch.Tensor,
-    attention_mask: torch.Tensor | None,
-    *,
-    rows: Rows,
-    scaling: float | None = None,
-    dropout: float = 0.0,
-    **_: Any,
-) -> tuple[torch.Tensor, None]:
-    """Attention as transformers asks for it (query [1, heads, T, width]), row by row."""
-    grouped = query.shape[1] != key.shape[1]
-    given = query.dtype
-    if query.device.type == "cpu":
-        # The kernels of CPUs take several times as long in bfloat16.
-        query, key, value = query.float(), key.float(), value.float()
-    with torch.autocast(query.device.type, enabled=False):
-        parts = zip(*(states.split(rows.lengths, dim=2) for states in (query, key, value)), rows.masks, strict=True)
-        heard = [
-            functional.scaled_dot_product_attention(
-                q, k, v, attn_mask=mask, dropout_p=dropout, is_causal=mask is None, scale=scaling, enable_gqa=grouped
-            )
-            for q, k, v, mask in parts
-        ]
-    return torch.cat(heard, dim=2).transpose(1, 2).to(given), None
-
-
-AttentionInterface.register(ATTENTION, attend_within_rows)
 
 
 def pack(model: torch.nn.Module, batch: dict[str, torch.Tensor]) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:

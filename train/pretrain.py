@@ -34,10 +34,11 @@ from transformers import AutoModel
 from semanticface import metrics, nano
 from semanticface.answer import format_answer
 from semanticface.arkit import MIRROR_INDEX
+from semanticface.attention import ATTENTION, Rows
 from semanticface.dataset import load_faces
 from semanticface.face.types import POINTS
 from semanticface.files import atomic_path
-from semanticface.layout import IGNORED, AnswerTokens, Lesson, Numbers, additive, branch_mask, join
+from semanticface.layout import IGNORED, AnswerTokens, Lesson, Numbers, branch_mask, join
 from semanticface.prompts import load_prompt, messages
 from semanticface.recipe import make_recipe, prompt_record, write_recipe
 from semanticface.semantics import Analysis, describe_many
@@ -246,12 +247,6 @@ def lessons(tokens: AnswerTokens, values: np.ndarray, analysis: Analysis, glimps
     return [join(both)] if tokens.parallel else both
 
 
-def pad(rows: list[list], fill: float, before: int = 0) -> torch.Tensor:
-    """Return rows of unequal length as one tensor, with ``before`` columns of ``fill`` in front."""
-    width = max(map(len, rows))
-    return torch.tensor([[fill] * before + row + [fill] * (width - len(row)) for row in rows])
-
-
 def train_to_speak(settings: Settings, train: Faces, tower: torch.nn.Module, heads: torch.nn.Module, out: Path):
     """Teach a new language model to say what the tower sees; returns model and processor."""
     state_file = out / "speak.pt"
@@ -303,27 +298,32 @@ def train_to_speak(settings: Settings, train: Faces, tower: torch.nn.Module, hea
             for turn, (index, analysis, glimpse) in enumerate(zip(chosen, analyses, glimpses, strict=True))
             for lesson in lessons(answers, truth[index], analysis, glimpse, turn)
         ]
-        taught, pictures = [lesson for lesson, _ in rows], np.array([index for _, index in rows])
-        n = len(prefix)
-        ids = pad([prefix + lesson.ids for lesson in taught], tokenizer.pad_token_id)
-        steps = pad([[*range(n), *(n - 1 + step for step in lesson.steps)] for lesson in taught], 0)
-        branches = pad([[0] * n + lesson.branches for lesson in taught], -1)
-        labels = pad([lesson.labels if any(lesson.weights) else [IGNORED] for lesson in taught], IGNORED, n - 1)
-        weights = pad([lesson.weights for lesson in taught], 0.0, n - 1)
-        labels = labels.masked_fill(weights == 0, IGNORED)
+        # The rows lie end to end, so that nothing is computed for padding.
+        n, ids, places, labels, owners, masks = len(prefix), [], [], [], [], []
+        for lesson, _ in rows:
+            ids += prefix + lesson.ids
+            places += [*range(n), *(n - 1 + step for step in lesson.steps)]
+            labels += [IGNORED] * (n - 1)
+            labels += [
+                label if weight else IGNORED for label, weight in zip(lesson.labels, lesson.weights, strict=True)
+            ]
+            owners += [-1] * (n - 1) + lesson.numbers
+            branches = torch.tensor([[0] * n + lesson.branches])
+            masks.append(branch_mask(branches, branches, torch.arange(branches.shape[1])[None]))
+        pictures, labels, owners = np.array([index for _, index in rows]), torch.tensor(labels), torch.tensor(owners)
+        lengths = tuple(mask.shape[-1] for mask in masks)
         # The tower's own view of each number that is learnt, in the order of the labels.
-        owners = pad([lesson.numbers for lesson in taught], -1, n - 1)
-        wanted = torch.from_numpy(seen[pictures])[torch.arange(len(rows))[:, None], owners.clamp(min=0)]
-        places = torch.arange(ids.shape[1]).expand_as(ids)
-        mask = additive(branch_mask(branches, branches, places), torch.bfloat16)
+        wanted = torch.from_numpy(seen[pictures])[np.repeat(np.arange(len(rows)), lengths), owners.clamp(min=0)]
         maps = torch.from_numpy(features[pictures]).float()
-        return ids, steps, mask, labels[:, : ids.shape[1]], owners, wanted, maps
+        return torch.tensor([ids]), torch.tensor([places]), Rows(lengths, tuple(masks)), labels, owners, wanted, maps
 
     model.train()
     model.model.vision_tower.eval()
+    attention = model.model.language_model.config._attn_implementation
+    model.model.language_model.set_attn_implementation(ATTENTION)
     bar = tqdm(prefetch(batch, steps, first), desc="speak", initial=first, total=steps, unit="step")
     begun = time.perf_counter()
-    for step, (ids, places, mask, labels, owners, teacher, maps) in enumerate(bar, start=first):
+    for step, (ids, places, rows, labels, owners, teacher, maps) in enumerate(bar, start=first):
         for group in optimizer.param_groups:
             group["lr"] = settings.speak_lr * one_cycle(step, steps)
         learnt = labels != IGNORED
@@ -331,8 +331,8 @@ def train_to_speak(settings: Settings, train: Faces, tower: torch.nn.Module, hea
             embeds = model.get_input_embeddings()(ids)
             image = model.model.multi_modal_projector(maps.flatten(2).transpose(1, 2))
             embeds = embeds.masked_scatter((ids == model.config.image_token_id)[..., None], image.to(embeds.dtype))
-            hidden = model.model.language_model(inputs_embeds=embeds, attention_mask=mask, position_ids=places)
-            logits = model.lm_head(hidden.last_hidden_state[learnt]).float()
+            hidden = model.model.language_model(inputs_embeds=embeds, position_ids=places, rows=rows)
+            logits = model.lm_head(hidden.last_hidden_state[0, learnt]).float()
         loss = words_loss = F.cross_entropy(logits, labels[learnt])
         # The readout takes the mean of the distribution over values, so that mean is taught as well: towards the
         # tower's own estimate, which is far less noisy than a single label.
@@ -348,6 +348,7 @@ def train_to_speak(settings: Settings, train: Faces, tower: torch.nn.Module, hea
             bar.set_postfix(tokens=f"{words_loss:.3f}", numbers=f"{numbers_loss:.4f}")
         if (step + 1) % 500 == 0 or step + 1 == steps:
             save_state(state_file, model=model.state_dict(), optimizer=optimizer.state_dict(), step=step + 1)
+    model.model.language_model.set_attn_implementation(attention)
     say_speed("speak", (steps - first) * settings.speak_batch, begun)
     return model, processor
 
