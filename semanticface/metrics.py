@@ -162,6 +162,19 @@ def score(
     return result
 
 
+def vertex_errors(true: np.ndarray, predicted: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return ``vertex_error`` and ``vertex_error_p95`` of each picture, as ``score`` defines them.
+
+    Args:
+        true: ``[N, 52]`` in [0, 1], at least one row.
+        predicted: ``[N, 52]`` in [0, 1], without NaN.
+
+    Returns:
+        Two arrays ``[N]``, in percent of the inter-pupil distance.
+    """
+    return _HeadErrors(np.asarray(true)).of_each(np.asarray(predicted))
+
+
 def compare(results: Sequence[tuple[str, Result]]) -> str:
     """Return a Markdown table of named results side by side, followed by the constants of the last one.
 
@@ -362,10 +375,15 @@ class _HeadErrors:
 
     def __call__(self, answers: np.ndarray) -> tuple[float, float]:
         """Return the mean and the mean 95th percentile of the moving vertices' errors."""
+        means, tails = self.of_each(answers)
+        return float(means.mean()), float(tails.mean())
+
+    def of_each(self, answers: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return mean and 95th percentile of the moving vertices' errors in each row."""
         means, tails = [], []
         for start in range(0, len(answers), self._BLOCK):
             block = slice(start, start + self._BLOCK)
             error = self._distances(answers[block], self._truth[block])[:, self._moving]
             means.append(error.mean(axis=1))
             tails.append(np.percentile(error, 95, axis=1))
-        return float(np.concatenate(means).mean()), float(np.concatenate(tails).mean())
+        return np.concatenate(means), np.concatenate(tails)
