@@ -27,7 +27,7 @@ import shlex
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -41,6 +41,7 @@ from semanticface.files import atomic_open
 from semanticface.picture import load_picture
 from semanticface.predict import Prediction, Predictor
 from semanticface.recipe import git_commit, versions
+from semanticface.semantics import Analysis
 
 CARDS = 6
 """Sample cards in each of the three selections of the report."""
@@ -105,37 +106,49 @@ def evaluate(options: argparse.Namespace) -> list[tuple[str, metrics.Result]]:
     indices = np.arange(len(faces))
     if options.limit is not None and options.limit < len(faces):
         indices = np.sort(np.random.default_rng(options.seed).choice(len(faces), options.limit, replace=False))
-    photos = [] if options.photos is None else list(report.file_samples(options.photos))
+    if earlier is not None and earlier["samples"] != len(indices):
+        raise SemanticFaceError(
+            f"{options.before}: made of {earlier['samples']} pictures, this one has {len(indices)}. "
+            "Use the same dataset, split, limit and seed."
+        )
+    if options.photos is not None:
+        next(tables.read_coefficients(options.photos))  # so that a file that cannot be read is said before the work
     predictor = Predictor.from_pretrained(options.model, device=options.device, mode=options.mode)
     if options.crop == "box" and "box" not in faces.column_names:
         raise DatasetError(f"{options.dataset} has no column box. Use --crop auto.")
 
-    def pictures() -> Iterator[Image.Image]:
-        for index in indices.tolist():
-            row = faces[index]
-            if options.crop == "box":
-                yield crop_face(load_picture(row["picture"]), Box(*row["box"]), predictor.bundle.image_size)
-            else:
-                yield row["picture"]
+    chosen = faces.select(indices)
+    true = chosen.with_format("numpy")["coefficients"][:].astype(np.float32)
+    boxes = chosen.with_format("numpy")["box"][:] if options.crop == "box" else None
 
-    crop: Literal["auto", "none"] = "none" if options.crop == "box" else "auto"
-    stream = predictor.stream(pictures(), batch_size=options.batch_size, crop=crop)
-    predictions = []
-    for index, prediction in zip(indices.tolist(), tqdm(stream, total=len(indices), unit="picture"), strict=True):
-        box = Box(*faces[index]["box"]) if options.crop == "box" else prediction.box
-        predictions.append(dataclasses.replace(prediction, image=f"{options.split}/{index}", box=box))
-    true = faces.select(indices).with_format("numpy")["coefficients"][:].astype(np.float32)
-    unknown = np.full(true.shape[1], np.nan, dtype=np.float32)
-    answers = np.stack([unknown if p.coefficients is None else p.coefficients for p in predictions])
+    def given(place: int) -> Box | None:
+        return None if boxes is None else Box(*boxes[place].tolist())
+
+    def pictures() -> Iterator[Image.Image]:
+        for place, row in enumerate(chosen.select_columns("picture")):
+            box = given(place)
+            if box is None:
+                yield row["picture"]
+            else:
+                yield crop_face(load_picture(row["picture"]), box, predictor.bundle.image_size)
+
+    stream = predictor.stream(pictures(), batch_size=options.batch_size, crop="auto" if boxes is None else "none")
+    answers = np.full_like(true, np.nan)
+
+    def predictions() -> Iterator[Prediction]:
+        for place, prediction in enumerate(tqdm(stream, total=len(indices), unit="picture")):
+            if prediction.coefficients is not None:
+                answers[place] = prediction.coefficients
+            box = given(place) or prediction.box
+            yield dataclasses.replace(prediction, image=f"{options.split}/{indices[place]}", box=box)
+
+    # Words are many times as large as numbers: they go to the file and are read again where they are needed.
+    written = options.out / "predictions.jsonl"
+    tables.write(written, predictions())
     mean, median = constants or (None, None)
-    result = metrics.score(
-        true, answers, analyses=[p.analysis for p in predictions], train_mean=mean, train_median=median
-    )
+    analyses = (row["analysis"] and Analysis.from_dict(row["analysis"]) for row in _read(written))
+    result = metrics.score(true, answers, analyses=analyses, train_mean=mean, train_median=median)
     results = [("model", result)] if earlier is None else [("before", earlier), ("after", result)]
-    try:
-        metrics.compare(results)
-    except ValueError as error:
-        raise SemanticFaceError(f"{options.before}: {error}. Use the same dataset, split, limit and seed.") from error
 
     recipe = {
         "command": options.command,
@@ -149,8 +162,7 @@ def evaluate(options: argparse.Namespace) -> list[tuple[str, metrics.Result]]:
         "commit": git_commit(),
         "versions": versions(),
     }
-    tables.write(options.out / "predictions.jsonl", predictions)
-    _write_report(options, results, recipe, faces, indices, predictions, true, answers, photos)
+    _write_report(options, results, recipe, chosen, true, answers)
     with atomic_open(options.out / "metrics.json") as file:
         json.dump({"result": result, "recipe": recipe}, file, indent=2, allow_nan=False)
         file.write("\n")
@@ -167,6 +179,11 @@ def _constants(folder: Path, split: str) -> tuple[np.ndarray, np.ndarray] | None
     return metrics.constants(train.with_format("numpy")["coefficients"][:].astype(np.float32))
 
 
+def _read(predictions: Path) -> Iterator[dict[str, Any]]:
+    with predictions.open(encoding="utf-8") as file:
+        yield from map(json.loads, file)
+
+
 def _earlier(folder: Path) -> metrics.Result:
     path = folder / "metrics.json"
     try:
@@ -181,44 +198,43 @@ def _write_report(
     options: argparse.Namespace,
     results: list[tuple[str, metrics.Result]],
     recipe: dict[str, Any],
-    faces: Any,
-    indices: np.ndarray,
-    predictions: list[Prediction],
+    chosen: Any,
     true: np.ndarray,
     answers: np.ndarray,
-    photos: list[report.Sample],
 ) -> None:
     errors = np.abs(answers - true).mean(axis=1)
+    worst, best, drawn = report.selections(errors, CARDS, options.seed)
+    shown = {*worst.tolist(), *best.tolist(), *drawn.tolist()}
+    told = {place: row for place, row in enumerate(_read(options.out / "predictions.jsonl")) if place in shown}
 
     def cards(rows: np.ndarray) -> Iterator[report.Sample]:
-        for row in rows.tolist():
-            prediction = predictions[row]
+        for place in rows.tolist():
+            row, box, analysis = told[place], told[place].get("box"), told[place]["analysis"]
             yield report.Sample(
-                prediction.image,
-                load_picture(faces[int(indices[row])]["picture"]),
-                prediction.coefficients,
-                prediction.analysis,
-                truth=true[row],
-                box=prediction.box,
-                chip="" if np.isnan(errors[row]) else f"mean error {errors[row]:.3f}",
-                reason=prediction.reason,
-                note=prediction.note,
+                row["image"],
+                load_picture(chosen[place]["picture"]),
+                None if row["coefficients"] is None else answers[place],
+                analysis and Analysis.from_dict(analysis),
+                truth=true[place],
+                box=box and Box(*box),
+                chip="" if np.isnan(errors[place]) else f"mean error {errors[place]:.3f}",
+                reason=row.get("reason", ""),
+                note=row.get("note", ""),
             )
 
-    worst, best, drawn = report.selections(errors, CARDS, options.seed)
     sections: list[report.Figures | report.Samples] = [report.Figures("Figures", results)]
-    if photos:
+    if options.photos is not None:
         intro = "Pictures from outside the data set, without a truth to compare with."
-        sections.append(report.Samples("Photographs", photos, intro))
+        sections.append(report.Samples("Photographs", report.file_samples(options.photos), intro))
     sections += [
         report.Samples("Random", cards(drawn), f"Drawn by the seed {options.seed}."),
         report.Samples("Worst", cards(worst), "Without an answer, or with the largest mean error."),
         report.Samples("Best", cards(best), "With the smallest mean error."),
     ]
-    shown = {key: str(recipe[key]) for key in ("model", "mode", "dataset", "split", "rows", "crop", "seed", "command")}
+    facts = {key: str(recipe[key]) for key in ("model", "mode", "dataset", "split", "rows", "crop", "seed", "command")}
     if recipe["commit"]:
-        shown["commit"] = recipe["commit"]
-    report.write_report(options.out / "report.html", options.title, sections, recipe=shown)
+        facts["commit"] = recipe["commit"]
+    report.write_report(options.out / "report.html", options.title, sections, recipe=facts)
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ import argparse
 import dataclasses
 import os
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -267,12 +267,15 @@ def _predict(options: argparse.Namespace) -> int:
         temperature=options.temperature,
         seed=options.seed,
     )
-    predictions = list(tqdm(stream, total=len(pictures), unit="picture", disable=len(pictures) == 1))
-    code = _deliver(predictions, options)
-    if options.report is not None:
-        from semanticface.report import write_prediction_report
+    predictions = tqdm(stream, total=len(pictures), unit="picture", disable=len(pictures) == 1)
+    if options.report is None:
+        return _deliver(predictions, options, say=tqdm.write)
 
-        write_prediction_report(options.report, predictions, model=options.model)
+    from semanticface.report import PredictionReport
+
+    report = PredictionReport()
+    code = _deliver(report.watch(predictions), options, say=tqdm.write)
+    report.write(options.report, model=options.model)
     return code
 
 
@@ -322,8 +325,11 @@ def _described(path: Path, *, emotion: bool) -> Iterator[Answered]:
                 yield Answered(name, coefficients=row.coefficients, analysis=next(analyses))
 
 
-def _deliver(outcomes: Iterable[Outcome], options: argparse.Namespace) -> int:
-    """Write outcomes to ``--out`` or print them, name the failed ones, and return the exit code."""
+def _deliver(outcomes: Iterable[Outcome], options: argparse.Namespace, say: Callable[..., None] = print) -> int:
+    """Write outcomes to ``--out`` or print them as they come, name the failed ones, and return the exit code.
+
+    ``say`` is ``print``, or what prints above a progress bar.
+    """
     failed = total = 0
 
     def checked() -> Iterator[Outcome]:
@@ -332,12 +338,12 @@ def _deliver(outcomes: Iterable[Outcome], options: argparse.Namespace) -> int:
             total += 1
             if outcome.status != "ok":
                 failed += 1
-                print(f"semanticface: {outcome.reason}", file=sys.stderr)
+                say(f"semanticface: {outcome.reason}", file=sys.stderr)
             yield outcome
 
     if options.out is None:
         for outcome in checked():
-            print(_summary(outcome))
+            say(_summary(outcome))
     else:
         tables.write(options.out, checked())
         print(f"{options.out}: {total} rows, {failed} failed", file=sys.stderr)

@@ -170,18 +170,33 @@ def _reread(path: str) -> Image.Image | None:
     return None
 
 
-def write_prediction_report(path: str | os.PathLike[str], predictions: Sequence[Prediction], *, model: str) -> None:
-    """Write a page for predictions of pictures on disk, without truth.
+class PredictionReport:
+    """A page for predictions of pictures on disk, without truth; of those that pass, only what it shows is kept."""
 
-    Raises:
-        SemanticFaceError: the system refuses to write.
-    """
-    failed = sum(prediction.status != "ok" for prediction in predictions)
-    intro = f"{_count(len(predictions), 'picture')}, {failed} without an answer."
-    if len(predictions) > MAX_PREDICTIONS:
-        intro += f" The first {MAX_PREDICTIONS} are shown."
-    shown = Samples("Pictures", prediction_samples(predictions[:MAX_PREDICTIONS]), intro)
-    write_report(path, "What the faces do", [shown], recipe={"model": model})
+    def __init__(self) -> None:
+        self._shown: list[Prediction] = []
+        self._total = self._failed = 0
+
+    def watch(self, predictions: Iterable[Prediction]) -> Iterator[Prediction]:
+        """Yield the predictions on, taking note of them."""
+        for prediction in predictions:
+            self._total += 1
+            self._failed += prediction.status != "ok"
+            if self._total <= MAX_PREDICTIONS:
+                self._shown.append(prediction)
+            yield prediction
+
+    def write(self, path: str | os.PathLike[str], *, model: str) -> None:
+        """Write the page of what has passed.
+
+        Raises:
+            SemanticFaceError: the system refuses to write.
+        """
+        intro = f"{_count(self._total, 'picture')}, {self._failed} without an answer."
+        if self._total > MAX_PREDICTIONS:
+            intro += f" The first {MAX_PREDICTIONS} are shown."
+        shown = Samples("Pictures", prediction_samples(self._shown), intro)
+        write_report(path, "What the faces do", [shown], recipe={"model": model})
 
 
 def selections(errors: np.ndarray, count: int, seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

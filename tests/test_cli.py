@@ -5,6 +5,7 @@ import json
 import signal
 import subprocess
 import sys
+import weakref
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,7 @@ import pytest
 from PIL import Image
 from tiny_models import answers, fast_vlm
 
-from semanticface import arkit, cli, tables
+from semanticface import arkit, cli, predict, report, tables
 from semanticface.answer import parse_answer
 
 ROOT = Path(__file__).parents[1]
@@ -232,15 +233,68 @@ def test_predict_numbers_alone(capsys, model, pictures, tmp_path):
 
 
 def test_predict_prints_a_summary_and_writes_a_report(capsys, model, pictures, tmp_path):
-    report = tmp_path / "r.html"
+    page = tmp_path / "r.html"
     picture = pictures / "a.png"
     code, printed, _ = run(
-        capsys, "predict", picture, "--model", model, "--box", "2,2,38,38", "--report", report, "--no-emotion"
+        capsys, "predict", picture, "--model", model, "--box", "2,2,38,38", "--report", page, "--no-emotion"
     )
     assert code == 0
     assert printed.startswith(f"{picture}\n") and "symmetry" in printed and "suggests" not in printed
-    assert "a.png" in report.read_text()
-    assert "suggests" not in report.read_text()
+    assert "a.png" in page.read_text()
+    assert "suggests" not in page.read_text()
+
+
+@pytest.fixture
+def streamed(monkeypatch):
+    """Replace the model by one that answers every picture in turn; returns how many of its predictions live at each."""
+    made, alive = [], []
+
+    class Fake:
+        @classmethod
+        def from_pretrained(cls, *_, **__):
+            return cls()
+
+        def stream(self, pictures, **_):
+            for number, path in enumerate(pictures):
+                if path.name == "stop.png":
+                    raise KeyboardInterrupt
+                status, reason = ("ok", "") if number % 3 else ("no_face", f"{path}: no face")
+                face = None if reason else np.full(52, 0.5, np.float32)
+                prediction = predict.Prediction(str(path), status, reason, face, text="x" * 1000)
+                made.append(weakref.ref(prediction))
+                yield prediction
+                del prediction
+                alive.append(sum(each() is not None for each in made))
+
+    monkeypatch.setattr(predict, "Predictor", Fake)
+    return alive
+
+
+@pytest.mark.parametrize("output", ["x.jsonl", "x.csv", None])
+def test_predictions_are_not_kept(capsys, streamed, tmp_path, monkeypatch, output):
+    monkeypatch.setattr(report, "MAX_PREDICTIONS", 2)
+    names = [tmp_path / f"{number}.png" for number in range(30)]
+    out = [] if output is None else ["--out", tmp_path / output]
+    code, printed, errors = run(capsys, "predict", *names, *out, "--report", tmp_path / "r.html")
+    assert code == 1
+    assert len(streamed) == 30 and max(streamed) <= 2 + 2  # those that the report shows, and those in passing
+    assert [line for line in errors.splitlines() if "no face" in line] == [
+        f"semanticface: {name}: no face" for name in names[::3]
+    ]
+    lines = printed.splitlines() if output is None else (tmp_path / output).read_text().splitlines()
+    assert sum(".png" in line and "no_face:" not in line for line in lines) == 30
+    assert "30 pictures, 10 without an answer. The first 2 are shown" in (tmp_path / "r.html").read_text()
+
+
+def test_predict_prints_as_it_goes_and_writes_whole_files(capsys, streamed, tmp_path):
+    names = [tmp_path / "a.png", tmp_path / "b.png", tmp_path / "stop.png"]
+    code, printed, _ = run(capsys, "predict", *names)
+    assert code == 130 and f"{names[1]}\n" in printed
+    (tmp_path / "x.jsonl").write_text("kept")
+    code, _, _ = run(capsys, "predict", *names, "--out", tmp_path / "x.jsonl")
+    assert code == 130
+    assert [path.name for path in tmp_path.iterdir()] == ["x.jsonl"]
+    assert (tmp_path / "x.jsonl").read_text() == "kept"
 
 
 @pytest.mark.parametrize(

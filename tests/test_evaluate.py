@@ -1,8 +1,11 @@
 """``eval/evaluate.py`` from a dataset and a model to figures, predictions and page."""
 
+import dataclasses
 import importlib.util
 import json
+import re
 import sys
+import weakref
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +14,8 @@ from PIL import Image
 from tiny_models import faces, fast_vlm
 
 from semanticface import arkit, metrics, tables
+from semanticface.crop import Box
+from semanticface.semantics import describe
 from semanticface.tables import Answered, read_coefficients
 
 SCRIPT = Path(__file__).parents[1] / "eval" / "evaluate.py"
@@ -70,6 +75,52 @@ def test_constants_fall_back_to_the_split_and_say_so(script, places, tmp_path, c
     datasets.DatasetDict({"test": whole["test"]}).save_to_disk(str(tmp_path / "faces"))
     assert script._constants(tmp_path / "faces", "test") is None
     assert "the constants come from the test split itself" in capsys.readouterr().err
+
+
+def test_predictions_are_not_kept(script, places, monkeypatch):
+    _, dataset, folder = places
+    said = [describe(arkit.vector({name: 0.6})) for name in ("jawOpen", "cheekPuff", "browInnerUp", "noseSneerLeft")]
+    made, alive = [], []
+
+    class Fake:
+        bundle = None
+
+        @classmethod
+        def from_pretrained(cls, *_, **__):
+            return cls()
+
+        def stream(self, pictures, **_):
+            for number, _picture in enumerate(pictures):
+                if number % 4 == 3:
+                    prediction = script.Prediction("?", "no_face", "no face found")
+                else:
+                    face, box = arkit.vector({"jawOpen": number / 10}), Box(1, 2, 30, 40)
+                    analysis = dataclasses.replace(said[number % 4], symmetry=f"said of {number}")
+                    prediction = script.Prediction("?", "ok", "", face, analysis, box=box, note=f"note on {number}")
+                made.append(weakref.ref(prediction))
+                yield prediction
+                del prediction
+                alive.append(sum(each() is not None for each in made))
+
+    monkeypatch.setattr(script, "Predictor", Fake)
+    out = folder / "streamed"
+    assert script.main(["--dataset", str(dataset), "--split", "train", "--out", str(out)]) == 0
+    count = len(script.load_faces(dataset, "train"))
+    assert count > 6 and len(alive) == count and max(alive) <= 2
+    rows = [json.loads(line) for line in (out / "predictions.jsonl").read_text().splitlines()]
+    assert [row["image"] for row in rows] == [f"train/{number}" for number in range(count)]
+    result = json.loads((out / "metrics.json").read_text())["result"]["model"]
+    assert result["explained"] == count - count // 4
+    # Each card has its own words, box, note or reason, read from the file again.
+    cards = (out / "report.html").read_text().split("<article")[1:]
+    assert len(cards) == min(count, 18)
+    for card in cards:
+        number = int(re.search(r"train/(\d+)</h3>", card)[1])
+        if number % 4 == 3:
+            assert "no face found" in card
+        else:
+            assert f"said of {number}<" in card and f"note on {number}<" in card and 'class="found"' in card
+            assert f"jawOpen: prediction {number / 10:.2f}" in card
 
 
 def test_photographs_are_added_and_failures_are_cards(script, places, monkeypatch):

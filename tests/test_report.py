@@ -184,20 +184,26 @@ def test_a_face_at_rest_says_so(tmp_path):
 
 
 def test_predictions_of_pictures_on_disk(tmp_path, monkeypatch):
+    def write(predictions):
+        page = report.PredictionReport()
+        assert list(page.watch(iter(predictions))) == predictions
+        page.write(tmp_path / "r.html", model="nano")
+
     picture().save(tmp_path / "a.png")
     smile = arkit.vector({"mouthSmileLeft": 0.9})
     good = Prediction(str(tmp_path / "a.png"), "ok", "", smile, describe(smile), box=Box(0, 0, 300, 200), note="noted")
     bad = Prediction(str(tmp_path / "gone.png"), "missing", "gone.png: no such file.")
-    report.write_prediction_report(tmp_path / "r.html", [good, bad], model="nano")
+    write([good, bad])
     text = (tmp_path / "r.html").read_text()
     for words in ("2 pictures, 1 without an answer", "a.png", "noted", "gone.png: no such file.", "nano"):
         assert words in text
     assert text.count("<img") == 2
     assert 'class="found"' not in text  # a box around the whole picture says nothing
     monkeypatch.setattr(report, "MAX_PREDICTIONS", 1)
-    report.write_prediction_report(tmp_path / "r.html", [good, bad], model="nano")
-    assert "The first 1 are shown" in (tmp_path / "r.html").read_text()
-    assert (tmp_path / "r.html").read_text().count("<article") == 1
+    write([good, bad, good])
+    text = (tmp_path / "r.html").read_text()
+    assert "3 pictures, 1 without an answer. The first 1 are shown" in text
+    assert text.count("<article") == 1
 
 
 def test_predictions_in_a_file(tmp_path):
