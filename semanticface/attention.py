@@ -70,17 +70,19 @@ def attend_within_rows(
     **_: Any,
 ) -> tuple[torch.Tensor, None]:
     """Attention as transformers asks for it (query [1, heads, T, width]), row by row."""
-    given, on_cpu = query.dtype, query.device.type == "cpu"
-    quick = on_cpu and given == torch.bfloat16 and not dropout and max(rows.lengths) <= _SHORT
-    if on_cpu and not quick:
+    device, given = query.device.type, value.dtype
+    dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else given
+    quick = device == "cpu" and dtype == torch.bfloat16 and not dropout and max(rows.lengths) <= _SHORT
+    if device == "cpu" and not quick:
         # The fused kernels of CPUs take several times as long in bfloat16.
-        query, key, value = query.float(), key.float(), value.float()
-    apart = zip(*(states.split(rows.lengths, dim=2) for states in (query, key, value)), strict=True)
-    with torch.autocast(query.device.type, enabled=False):
+        dtype = torch.float32
+    with torch.autocast(device, enabled=False):
+        split = (states.to(dtype).split(rows.lengths, dim=2) for states in (query, key, value))
+        apart = zip(*split, strict=True)
         if quick:
             scale = query.shape[-1] ** -0.5 if scaling is None else scaling
             heard = [
-                _products(q, k, v, bias, scale) for (q, k, v), bias in zip(apart, _added(rows, given), strict=True)
+                _products(q, k, v, bias, scale) for (q, k, v), bias in zip(apart, _added(rows, dtype), strict=True)
             ]
         else:
             grouped = query.shape[1] != key.shape[1]
