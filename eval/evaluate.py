@@ -202,7 +202,7 @@ def _write_report(
     true: np.ndarray,
     answers: np.ndarray,
 ) -> None:
-    errors = np.abs(answers - true).mean(axis=1)
+    errors = np.array([np.abs(answer - truth).mean() for answer, truth in zip(answers, true, strict=True)])
     worst, best, drawn = report.selections(errors, CARDS, options.seed)
     shown = {*worst.tolist(), *best.tolist(), *drawn.tolist()}
     told = {place: row for place, row in enumerate(_read(options.out / "predictions.jsonl")) if place in shown}

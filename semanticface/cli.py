@@ -252,7 +252,7 @@ def _predict(options: argparse.Namespace) -> int:
         tables.check_target(options.out)
     if options.report is not None and Path(options.report).suffix.lower() != ".html":
         raise SemanticFaceError(f"{options.report}: a report is a web page. End its name in .html.")
-    pictures = expand(options.pictures)
+    pictures = list(map(os.fspath, expand(options.pictures)))  # text: a third of a Path's memory
 
     from semanticface.predict import Predictor
 

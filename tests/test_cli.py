@@ -256,11 +256,11 @@ def streamed(monkeypatch):
 
         def stream(self, pictures, **_):
             for number, path in enumerate(pictures):
-                if path.name == "stop.png":
+                if path.endswith("stop.png"):
                     raise KeyboardInterrupt
                 status, reason = ("ok", "") if number % 3 else ("no_face", f"{path}: no face")
                 face = None if reason else np.full(52, 0.5, np.float32)
-                prediction = predict.Prediction(str(path), status, reason, face, text="x" * 1000)
+                prediction = predict.Prediction(path, status, reason, face, text="x" * 1000)
                 made.append(weakref.ref(prediction))
                 yield prediction
                 del prediction

@@ -7,6 +7,8 @@ import sys
 from pathlib import Path
 
 import pytest
+from PIL import Image
+from tiny_models import faces
 
 from semanticface.errors import SemanticFaceError
 
@@ -55,3 +57,18 @@ def test_a_projected_epoch_is_shown_as_such(growth):
     assert "240 of 800" in growth.line(whole, start)
     assert f"{784 / 40:.1f}" in growth.line(whole, start)
     assert "start-up" in growth.line(start, None)
+
+
+def test_pictures_are_repeated_row_by_row(growth, tmp_path):
+    faces(tmp_path / "source")
+    source = growth.load_faces(tmp_path / "source", "test")
+    growth.write_dataset(tmp_path / "source", tmp_path / "set", 5)
+    written = growth.load_faces(tmp_path / "set", "test")
+    growth.write_pictures(tmp_path / "source", tmp_path / "pictures", 5)
+    files = sorted((tmp_path / "pictures").iterdir())
+    assert len(source) == 2 and len(written) == len(files) == 5
+    for place, (row, file) in enumerate(zip(written, files, strict=True)):
+        original = source[place % 2]
+        assert row["coefficients"] == original["coefficients"] and row["box"] == original["box"]
+        assert row["picture"].tobytes() == original["picture"].tobytes() == Image.open(file).tobytes()
+    assert len(growth.load_faces(tmp_path / "set", "train")) == len(growth.load_faces(tmp_path / "source", "train"))

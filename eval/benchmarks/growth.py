@@ -1,8 +1,9 @@
 """How cost grows with rows: time and peak memory of every stage, from rendering to evaluation, as people run them.
 
-    python eval/benchmarks/growth.py                                      # 1,000 and 10,000 rows; half an hour
-    python eval/benchmarks/growth.py --quick                              # three stages, 100 and 500 rows
+    OMP_NUM_THREADS=1 python eval/benchmarks/growth.py             # 1,000 and 10,000 rows; three quarters of an hour
+    OMP_NUM_THREADS=1 python eval/benchmarks/growth.py --quick     # three stages, 100 and 300 rows
     python eval/benchmarks/growth.py --rows 10000 100000 --stages render describe
+    OMP_NUM_THREADS=1 python eval/benchmarks/growth.py --rows 1000 10000 100000 --stages predict evaluate --mode numbers
 
 Each stage is the real command in a process of its own:
 
@@ -10,8 +11,12 @@ Each stage is the real command in a process of its own:
                8 in 10 rows are for training, 1 for validation, 1 for test
     describe   data_prep/describe.py on that dataset: all its rows
     distil     train/distill.py of nano with LoRA as in train/configs/quickstart.yaml: `--steps` steps of an epoch
-    predict    semanticface predict on the pictures of the test split, a tenth of the rows, without looking for faces
-    evaluate   eval/evaluate.py on the same pictures, as crops
+    predict    semanticface predict on a folder of as many pictures, to a JSONL, without looking for faces
+    evaluate   eval/evaluate.py on a test split of as many rows, cut out by their own boxes
+
+The last two take other pictures than the first three: 1,000 faces of the drawn look at 48 px, rendered beforehand and
+repeated in order to as many rows or files as are asked for. Each row or file is stored, read, decoded and answered by
+itself; nothing is kept from one time that a face is shown to the next. `--mode` is what both are asked for.
 
 Shown for each: what was measured (rows; for distil those its steps showed, of an epoch), seconds on the clock and of
 processor time, processor seconds for all rows, rows a second of them without the start-up, and the highest memory of
@@ -40,6 +45,7 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+import datasets
 import numpy as np
 import psutil
 
@@ -51,6 +57,7 @@ ROOT = Path(__file__).resolve().parents[2]
 STAGES = ("render", "describe", "distil", "predict", "evaluate")
 QUICK = ("render", "describe", "predict")
 START_ROWS = 20
+SOURCE_ROWS = 1000  # different pictures in predict and evaluate
 POLL = 0.05  # seconds between two looks at a process's memory
 
 
@@ -60,7 +67,7 @@ class Cost:
 
     Attributes:
         stage: one of ``STAGES``.
-        rows: of the dataset.
+        rows: of the dataset, or pictures in the folder.
         measured: rows that the stage worked on; for distil those its steps showed.
         of: rows it would have worked on: more than ``measured`` only for distil, whose epoch is projected.
         seconds: on the clock, as measured.
@@ -130,15 +137,25 @@ def step_seconds(logs: Path) -> float:
     return statistics.median(np.diff(times).tolist())
 
 
-def write_pictures(dataset: Path, folder: Path) -> int:
-    """Write the pictures of the test split as files; return how many."""
-    import datasets
+def repeated(faces: datasets.Dataset, rows: int) -> datasets.Dataset:
+    """As many rows, the given ones in order and again from the first, as they are stored: pictures are not decoded."""
+    stored = faces.cast_column("picture", datasets.Image(decode=False))
+    return stored.select(np.arange(rows) % len(faces)).cast_column("picture", faces.features["picture"])
 
-    rows = load_faces(dataset, "test").cast_column("picture", datasets.Image(decode=False))
+
+def write_dataset(source: Path, folder: Path, rows: int) -> None:
+    """Write a dataset with the training split of the source and as many rows of its test split."""
+    splits = {"train": load_faces(source, "train"), "test": repeated(load_faces(source, "test"), rows)}
+    datasets.DatasetDict(splits).save_to_disk(str(folder))
+
+
+def write_pictures(source: Path, folder: Path, rows: int) -> None:
+    """Write as many pictures of the source's test split as files."""
     folder.mkdir()
-    for index, row in enumerate(rows):
-        (folder / f"{index:06}.png").write_bytes(row["picture"]["bytes"])
-    return len(rows)
+    faces = load_faces(source, "test").cast_column("picture", datasets.Image(decode=False))
+    pictures = [row["bytes"] for row in faces["picture"]]
+    for index in range(rows):
+        (folder / f"{index:06}.png").write_bytes(pictures[index % len(pictures)])
 
 
 class Bench:
@@ -147,14 +164,16 @@ class Bench:
     Args:
         scratch: an empty folder.
         steps: of distil.
+        mode: of predict and evaluate, ``full`` or ``numbers``.
     """
 
-    def __init__(self, scratch: Path, steps: int) -> None:
+    def __init__(self, scratch: Path, steps: int, mode: str) -> None:
         self.scratch = scratch
         self.steps = steps
+        self.mode = mode
 
     def run(self, stage: str, rows: int, repeat: int = 0) -> Cost:
-        """Run one stage on a dataset of so many rows; the stages before it must have run on as many."""
+        """Run one stage on so many rows; for describe and distil the stages before must have run on as many."""
         work: dict[str, Callable[[Path, int], Cost]] = {
             "render": self._render, "describe": self._describe, "distil": self._distil, "predict": self._predict,
             "evaluate": self._evaluate,
@@ -169,11 +188,16 @@ class Bench:
         return Cost(stage, rows, measured, measured, seconds, cpu, cpu, peak, own)
 
     def _render(self, folder: Path, rows: int) -> Cost:
-        return self._run(
-            "render", folder, rows, rows,
-            "data_prep/render_faces.py", "--out", folder / "rendered", "--rows", rows, "--looks", "drawn=1",
-            "--size", 48, "--supersample", 1, "--workers", 1, "--splits", "train=0.8,validation=0.1,test=0.1",
-        )  # fmt: skip
+        splits = "train=0.8,validation=0.1,test=0.1"
+        return self._run("render", folder, rows, rows, *_rendering(folder / "rendered", rows, splits))
+
+    def _source(self) -> Path:
+        """The dataset whose test split predict and evaluate repeat, rendered on first use."""
+        folder = self.scratch / "source"
+        if not folder.exists():
+            command = _rendering(folder, SOURCE_ROWS * 5 // 4, "train=0.2,test=0.8")
+            watched([sys.executable, *map(str, command)], self.scratch / "source.log")
+        return folder
 
     def _describe(self, folder: Path, rows: int) -> Cost:
         command = ("data_prep/describe.py", folder / "rendered", folder / "faces")
@@ -198,17 +222,26 @@ class Bench:
 
     def _predict(self, folder: Path, rows: int) -> Cost:
         pictures = folder / "pictures"
-        count = write_pictures(folder / "faces", pictures)
+        write_pictures(self._source(), pictures, rows)
         return self._run(
-            "predict", folder, rows, count, "-m", "semanticface.cli", "predict", pictures, "--no-crop",
-            "--out", folder / "predictions.jsonl",
+            "predict", folder, rows, rows, "-m", "semanticface.cli", "predict", pictures, "--no-crop",
+            "--mode", self.mode, "--out", folder / "predictions.jsonl",
         )  # fmt: skip
 
     def _evaluate(self, folder: Path, rows: int) -> Cost:
+        dataset = folder / "test"
+        write_dataset(self._source(), dataset, rows)
         return self._run(
-            "evaluate", folder, rows, len(load_faces(folder / "faces", "test")), "eval/evaluate.py", "--model", "nano",
-            "--dataset", folder / "faces", "--crop", "box", "--out", folder / "evaluation",
+            "evaluate", folder, rows, rows, "eval/evaluate.py", "--model", "nano", "--dataset", dataset,
+            "--crop", "box", "--mode", self.mode, "--out", folder / "evaluation",
         )  # fmt: skip
+
+
+def _rendering(folder: Path, rows: int, splits: str) -> tuple[object, ...]:
+    return (
+        "data_prep/render_faces.py", "--out", folder, "--rows", rows, "--looks", "drawn=1", "--size", 48,
+        "--supersample", 1, "--workers", 1, "--splits", splits,
+    )  # fmt: skip
 
 
 def exponent(costs: list[Cost], start: Cost) -> float | None:
@@ -243,17 +276,25 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rows", type=int, nargs="+", default=[1_000, 10_000], help="sizes (default 1000 10000)")
     parser.add_argument(
-        "--stages", nargs="+", choices=STAGES, default=STAGES, help="only these; each needs those before (default: all)"
+        "--stages",
+        nargs="+",
+        choices=STAGES,
+        default=STAGES,
+        help="only these; distil needs describe, which needs render (default: all)",
     )
     parser.add_argument("--steps", type=int, default=30, help="steps of distil at every size (default %(default)s)")
+    parser.add_argument(
+        "--mode", choices=("full", "numbers"), default="full", help="of predict and evaluate (default %(default)s)"
+    )
     parser.add_argument("--longest", type=float, default=30, help="minutes a stage may take (default %(default)s)")
-    parser.add_argument("--quick", action="store_true", help="render, describe and predict at 100 and 500 rows")
+    parser.add_argument("--quick", action="store_true", help="render, describe and predict at 100 and 300 rows")
     parser.add_argument("--work", type=Path, help="folder for the scratch files (default: the system's)")
     parser.add_argument(
         "--out", type=Path, default=Path("outputs/benchmarks/growth.json"), help="where to write (%(default)s)"
     )
     options = parser.parse_args()
-    sizes = [100, 500] if options.quick else sorted(set(options.rows))
+    datasets.disable_progress_bars()
+    sizes = [100, 300] if options.quick else sorted(set(options.rows))
     stages = QUICK if options.quick else [stage for stage in STAGES if stage in options.stages]
     if sizes[0] <= START_ROWS or options.steps < 4:
         parser.error(f"--rows must be above {START_ROWS} and --steps at least 4")
@@ -265,7 +306,7 @@ def main() -> int:
     left_out: list[str] = []
     try:
         with tempfile.TemporaryDirectory(prefix="growth-", dir=options.work) as scratch:
-            bench = Bench(Path(scratch), options.steps)
+            bench = Bench(Path(scratch), options.steps, options.mode)
             starts = [{stage: bench.run(stage, START_ROWS, repeat) for stage in stages} for repeat in range(repeats)]
             start = {stage: sorted((each[stage] for each in starts), key=spent)[repeats // 2] for stage in stages}
             for stage in stages:
@@ -286,10 +327,13 @@ def main() -> int:
             summary[name] = {stage: round(ratio, 3) for stage, ratio in ratios.items()}
         for what in left_out:
             print(f"left out: {what}")
-        machine = {"cpus": os.cpu_count(), "machine": platform.machine(), "python": platform.python_version()}
+        machine = {
+            "cpus": os.cpu_count(), "threads": os.environ.get("OMP_NUM_THREADS"), "machine": platform.machine(),
+            "python": platform.python_version(),
+        }  # fmt: skip
         runs = [asdict(cost) for stage in stages for cost in (start[stage], *costs[stage])]
         with atomic_open(options.out) as file:
-            settings = {"rows": sizes, "start_rows": START_ROWS, "steps": options.steps}
+            settings = {"rows": sizes, "start_rows": START_ROWS, "steps": options.steps, "mode": options.mode}
             json.dump(
                 summary | {"left_out": left_out, "runs": runs, "settings": settings, "machine": machine}, file, indent=2
             )
