@@ -41,11 +41,10 @@ def read_beside(batch: Batch) -> None:
     shown = np.zeros(len(row), dtype=np.int64)  # tokens of each number that its branch sees
 
     def write(chosen: np.ndarray, seen: np.ndarray) -> np.ndarray:
-        here = Places(*(each[chosen] for each in (places.node, places.value, places.rest, places.weight)))
+        here = places.take(chosen)
         draws = np.array([batch.rows[row[n]].draws[number[n], len(written[n])] for n in chosen.tolist()])
         tokens = tree.choose(here, seen, readout=batch.decoder.readout, temperature=batch.temperature, draws=draws)
-        places.node[chosen], places.value[chosen] = here.node, here.value
-        places.rest[chosen], places.weight[chosen] = here.rest, here.weight
+        places.put(chosen, here)
         for n, token in zip(chosen.tolist(), tokens.tolist(), strict=True):
             written[n].append(token)
         return tokens
@@ -95,7 +94,8 @@ def read_beside(batch: Batch) -> None:
         seen = batch.gather(logits, row[unfinished], np.searchsorted(wanted, columns), places.node[unfinished])
         write(unfinished, seen)
     for index, each in enumerate(batch.rows):
-        each.values[:] = places.value[index * N_ACTIONS : (index + 1) * N_ACTIONS]
+        own = slice(index * N_ACTIONS, (index + 1) * N_ACTIONS)
+        each.values[:], each.shares[:] = places.value[own], places.shares[own]
 
 
 def _show_last_words(batch: Batch, said: np.ndarray) -> None:

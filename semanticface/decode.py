@@ -35,7 +35,7 @@ from semanticface.arkit import N_ACTIONS, NAMES
 from semanticface.errors import ModelError
 from semanticface.grammar import SLICES, longest_answer, words_grammar
 from semanticface.layout import CLOSES_WORDS, FIRST_KEY, Numbers, NumberTokens
-from semanticface.numbers import NumberTree, Places, Readout
+from semanticface.numbers import N_VALUES, NumberTree, Places, Readout
 
 Mode = Literal["full", "numbers"]
 """What is written: words and numbers, or the numbers alone."""
@@ -55,6 +55,7 @@ class Row:
         forced: tokens that come next whatever the model thinks.
         text: the bytes of ``tokens``.
         values: int64[52] in hundredths, -1 where not yet read.
+        shares: float32[52, 101], the model's distribution of each number that is read; see ``semanticface.numbers``.
     """
 
     matcher: LLMatcher | None
@@ -64,6 +65,21 @@ class Row:
     forced: deque[int] = field(default_factory=deque)
     text: bytearray = field(default_factory=bytearray)
     values: np.ndarray = field(default_factory=lambda: np.full(N_ACTIONS, -1))
+    shares: np.ndarray = field(default_factory=lambda: np.zeros((N_ACTIONS, N_VALUES), dtype=np.float32))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Written:
+    """An answer, and what the model made of each number.
+
+    Attributes:
+        text: canonical.
+        shares: float32[52, 101], the distribution that each number was read off, as far as it is known; the probability
+            of each value from 0.00 to 1.00 (see ``semanticface.numbers``).
+    """
+
+    text: str
+    shares: np.ndarray
 
 
 class AnswerDecoder:
@@ -163,6 +179,22 @@ class AnswerDecoder:
             ValueError: as in ``generate``.
             ModelError: numbers are to be read side by side.
         """
+        return [each.text for each in self.write_token_by_token(model, inputs, temperature=temperature, seeds=seeds)]
+
+    def write_token_by_token(
+        self,
+        model: Any,
+        inputs: Mapping[str, Any],
+        *,
+        temperature: float = 0.0,
+        seeds: Sequence[int | Sequence[int]] | None = None,
+    ) -> list[Written]:
+        """As ``token_by_token``, with the distribution of each number.
+
+        Raises:
+            ValueError: as in ``generate``.
+            ModelError: numbers are to be read side by side.
+        """
         if self.numbers == "parallel":
             raise ModelError("numbers read side by side are not written token by token: choose sequential.")
         writer = _Writer(self, self.start(len(inputs["input_ids"]), temperature, seeds), temperature)
@@ -170,7 +202,7 @@ class AnswerDecoder:
             model.generate(
                 **inputs, generation_config=self.generation_config(), logits_processor=LogitsProcessorList([writer])
             )
-        return [self.text(row) for row in writer.rows]
+        return [self.written(row) for row in writer.rows]
 
     def generation_config(self) -> GenerationConfig:
         """Return the settings with which ``model.generate`` takes the best token that a processor allows."""
@@ -263,13 +295,13 @@ class AnswerDecoder:
             count += 1
         return count
 
-    def text(self, row: Row) -> str:
+    def written(self, row: Row) -> Written:
         """Return the answer of a row whose numbers are all read."""
         words = "{"
         if row.matcher is not None:
             words = row.text[: -len(FIRST_KEY)].decode("ascii", errors="replace") + CLOSES_WORDS
         numbers = [f'"{name}":{NUMBER_TEXTS[value]}' for name, value in zip(NAMES, row.values.tolist(), strict=True)]
-        return f"{words}{ARKIT_OPENS}{','.join(numbers)}}}}}"
+        return Written(f"{words}{ARKIT_OPENS}{','.join(numbers)}}}}}", row.shares)
 
     def _force(self, row: Row) -> None:
         assert row.matcher is not None
@@ -331,7 +363,7 @@ class _Numbers:
         token = tree.choose(self.place, seen, readout=self.decoder.readout, temperature=temperature, draws=draws)
         self.level += 1
         if self.place.node[0] < 0:
-            self.row.values[self.slot] = self.place.value[0]
+            self.row.values[self.slot], self.row.shares[self.slot] = self.place.value[0], self.place.shares[0]
             self.slot, self.level, self.place = self.slot + 1, 0, Places.start(1)
             keys = self.decoder.number_tokens
             self.forced.extend(keys.closing if self.slot == N_ACTIONS else keys.keys[self.slot])

@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 
 from semanticface.arkit import N_ACTIONS
-from semanticface.numbers import Places
+from semanticface.numbers import N_VALUES, Places
 from semanticface.passes import Batch
 
 _AT_LEAST = 12
@@ -53,7 +53,7 @@ def read_in_a_row(batch: Batch, guess: np.ndarray) -> np.ndarray:
             starts[b] = min(batch.fed[b] - batch.n_prompt, places[b, done[b]] - 1)
             feeds.append(written[starts[b] : -1])
         batch.fed = starts + batch.n_prompt
-        found, wrong = _read_guesses(batch, feeds, places - starts[:, None], done, ends, guesses, busy)
+        found, shares, wrong = _read_guesses(batch, feeds, places - starts[:, None], done, ends, guesses, busy)
         for b, index in enumerate(busy.tolist()):
             slot = int(done[b])
             while slot < ends[b] and wrong[b, slot] < 0:
@@ -66,8 +66,9 @@ def read_in_a_row(batch: Batch, guess: np.ndarray) -> np.ndarray:
             guesses[b, done[b] : ends[b]] = found[b, done[b] : ends[b]]
             # Where guesses go wrong early, few are worth showing.
             ahead[b] = max(_AT_LEAST, 2 * (slot - int(done[b])))
-            done[b] = slot
             batch.rows[index].values[:slot] = guesses[b, :slot]
+            batch.rows[index].shares[done[b] : slot] = shares[b, done[b] : slot]
+            done[b] = slot
         kept = np.flatnonzero(done < N_ACTIONS)
         if len(kept) < len(busy):
             busy, done, ahead, guesses = (each[kept] for each in (busy, done, ahead, guesses))
@@ -83,11 +84,12 @@ def _read_guesses(
     ends: np.ndarray,
     guesses: np.ndarray,
     busy: np.ndarray,
-) -> tuple[np.ndarray, np.ndarray]:
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Show guesses and read what the model makes of each behind the ones before it.
 
     Returns:
-        int64[B, 52] the values read (as near to the guess as the tokens read allow, where not all could be), and
+        int64[B, 52] the values read (as near to the guess as the tokens read allow, where not all could be),
+        float32[B, 52, 101] their distributions as far as they were read, and
         int64[B, 52] which token of a guess was the first wrong one, -1 where none was.
     """
     tree = batch.decoder.tree
@@ -102,17 +104,19 @@ def _read_guesses(
     for t, level in enumerate(levels):
         level = level[wrong[level] < 0]
         node = tree.path[guess[level], t]
-        here = Places(node, state.value[level], state.rest[level], state.weight[level])
+        here = state.take(level)
+        here.node = node
         seen = batch.gather(logits, b[level], np.searchsorted(wanted, column[level] + t), node)
         token = tree.choose(
             here, seen, readout=batch.decoder.readout, temperature=batch.temperature, draws=draws[b, slot, t][level]
         )
-        state.rest[level], state.weight[level] = here.rest, here.weight
+        state.put(level, here)
         missed = np.flatnonzero(token != [tree.spelled[value][t] for value in guess[level].tolist()])
         wrong[level[missed]] = t
         whole = here.node[missed] < 0
         nearest = tree.nearest(here.node[missed], guess[level[missed]])
         found[level[missed]] = np.where(whole, here.value[missed], nearest)
     out, first = guesses.copy(), np.full(guesses.shape, -1)
-    out[b, slot], first[b, slot] = found, wrong
-    return out, first
+    shares = np.zeros((*guesses.shape, N_VALUES), dtype=np.float32)
+    out[b, slot], shares[b, slot], first[b, slot] = found, state.shares, wrong
+    return out, shares, first

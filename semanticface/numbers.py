@@ -4,17 +4,22 @@ A number is one of 101 texts, 0.00 to 1.00, and a tokenizer spells each as a pat
 (digits). ``NumberTree`` holds those paths as tables, so that a step down the tree is a few array operations whether it
 is taken by one number or by the 52 of sixteen answers.
 
-Readout at temperature 0:
+While a number is written, the model's distribution over the 101 values is gathered on the way (``Places.shares``). With
+one token a number it is exact. With several, the model is asked along the path that is written alone: how likely each
+branch beside the path is, is exact, and its probability is spread evenly over the values it leads to; at the path's end
+all is exact. Of digits: the tenths are exact, and the hundredths within the tenth that is written.
+
+Readout at temperature 0, each of the distribution as far as it is known:
 
 * ``greedy``: the likeliest token.
-* ``mean``: the expectation of the model's distribution over the values, rounded to two decimals (RAIL, arXiv
-  2403.04182), which is best for squared error; the written number is that value, so later tokens condition on it. With
-  one token for each number it is exact. With several, the distribution of later digits is known along the path that is
-  written alone. The expectation then is ``rest + weight * E[value | path]``: branches not taken count with their
-  probability times the middle of the values they lead to, the path taken with the model's own distribution at each
-  further token. Each token written is the one that leads to the value nearest to the expectation so far, so the number
-  can end up to half a tenth away from the true expectation when the model is torn between tenths, and equals it (to two
-  decimals) when it is sure of them.
+* ``mean``: the expectation, rounded to two decimals (RAIL, arXiv 2403.04182), which is best for squared error. Of
+  digits it can be up to half a tenth away from the true expectation when the model is torn between tenths, and equals
+  it (to two decimals) when it is sure of them.
+* ``median``: the value that truth is as likely above as below, which is best for absolute error. It is exact for digits
+  too: the path that is written is the one to the median, and the distribution along it is known.
+
+The written number is the value read, so later tokens condition on it. Each of its tokens is the one that leads to the
+value nearest to the one read so far.
 
 A temperature above 0 asks for a sample, so then numbers are sampled like every other token.
 """
@@ -27,7 +32,11 @@ from typing import Literal
 
 import numpy as np
 
-Readout = Literal["greedy", "mean"]
+Readout = Literal["greedy", "mean", "median"]
+
+N_VALUES = 101
+VALUES: np.ndarray = np.arange(N_VALUES) / 100
+"""float64[101], what a number can be."""
 
 _LARGEST = float(np.finfo(np.float32).max)
 
@@ -39,19 +48,29 @@ class Places:
     Attributes:
         node: int64[N], place in the tree; -1 where the number is whole.
         value: int64[N], hundredths, where the number is whole.
-        rest: float64[N], sum of probability times middle over the branches not taken.
         weight: float64[N], probability of the path taken.
+        shares: float64[N, 101], probability of each value, as far as the path taken tells; each row sums to 1.
     """
 
     node: np.ndarray
     value: np.ndarray
-    rest: np.ndarray
     weight: np.ndarray
+    shares: np.ndarray
 
     @classmethod
     def start(cls, count: int) -> Places:
         """Return numbers of which nothing is written."""
-        return cls(np.zeros(count, np.int64), np.full(count, -1), np.zeros(count), np.ones(count))
+        shares = np.full((count, N_VALUES), 1 / N_VALUES)
+        return cls(np.zeros(count, np.int64), np.full(count, -1), np.ones(count), shares)
+
+    def take(self, chosen: np.ndarray) -> Places:
+        """Return a copy of some of them; int64[n] or bool[N]."""
+        return Places(self.node[chosen], self.value[chosen], self.weight[chosen], self.shares[chosen])
+
+    def put(self, chosen: np.ndarray, moved: Places) -> None:
+        """Set those that ``take`` copied to what has become of the copy."""
+        self.node[chosen], self.value[chosen] = moved.node, moved.value
+        self.weight[chosen], self.shares[chosen] = moved.weight, moved.shares
 
 
 class NumberTree:
@@ -69,7 +88,6 @@ class NumberTree:
 
     def __init__(self, spelled: Sequence[tuple[int, ...]]) -> None:
         self.spelled = tuple(spelled)
-        values = np.arange(len(spelled)) / 100
         reached: dict[tuple[int, ...], list[int]] = {}
         for value, tokens in enumerate(spelled):
             for length in range(len(tokens) + 1):
@@ -87,21 +105,21 @@ class NumberTree:
         self.ids = np.zeros(shape, dtype=np.int64)
         self._next = np.full(shape, -1)
         self._whole = np.full(shape, -1)
-        self._middle = np.zeros(shape)
-        self._child_of = np.full((len(children), len(values)), -1)
+        self._child_of = np.full((len(children), N_VALUES), -1)
+        # Of the branch that a value is on: how many values it leads to.
+        self._breadth = np.ones((len(children), N_VALUES))
         for node, paths in enumerate(children):
             self.ids[node] = paths[0][-1]
             for child, path in enumerate(paths):
                 self.ids[node, child] = path[-1]
-                self._middle[node, child] = values[reached[path]].mean()
                 self._child_of[node, reached[path]] = child
+                self._breadth[node, reached[path]] = len(reached[path])
                 if path in index:
                     self._next[node, child] = index[path]
                 else:
                     self._whole[node, child] = reached[path][0]
-        self._values = values
         self._missing = np.arange(width) >= self.n_children[:, None]
-        self.path = np.full((len(values), self.depth), -1)
+        self.path = np.full((N_VALUES, self.depth), -1)
         for value, tokens in enumerate(spelled):
             self.path[value, : len(tokens)] = [index[tokens[:length]] for length in range(len(tokens))]
 
@@ -129,7 +147,7 @@ class NumberTree:
         node = places.node
         logits = np.nan_to_num(logits.astype(np.float64), nan=-np.inf).clip(-_LARGEST, _LARGEST)
         logits[self._missing[node]] = -np.inf
-        rows = np.arange(len(node))
+        known = self._learn(places, logits)
         if temperature:
             assert draws is not None
             heights = np.exp((logits - logits.max(1, keepdims=True)) / temperature).cumsum(1)
@@ -138,18 +156,46 @@ class NumberTree:
         elif readout == "greedy":
             child = logits.argmax(1)
         else:
-            shares = np.exp(logits - logits.max(1, keepdims=True))
-            shares /= shares.sum(1, keepdims=True)
-            expectation = places.rest + places.weight * (shares * self._middle[node]).sum(1)
-            distance = np.abs(self._values - expectation[:, None])
+            read = mean_of(places.shares) if readout == "mean" else VALUES[median_of(places.shares)]
+            distance = np.abs(VALUES - read[:, None])
             distance[self._child_of[node] < 0] = np.inf
             child = self._child_of[node, distance.argmin(1)]
-            taken = shares[rows, child]
-            places.rest = expectation - places.weight * taken * self._middle[node, child]
-            places.weight = places.weight * taken
+        places.weight = places.weight * known[np.arange(len(node)), child]
         places.value = self._whole[node, child]
         places.node = self._next[node, child]
         return self.ids[node, child]
+
+    def _learn(self, places: Places, logits: np.ndarray) -> np.ndarray:
+        """Add to the shares of N places what the model says of their next token; float64[N, C], its probabilities."""
+        known = np.exp(logits - logits.max(1, keepdims=True))
+        known /= known.sum(1, keepdims=True)
+        child = self._child_of[places.node]
+        spread = np.take_along_axis(known, child, 1) * (places.weight[:, None] / self._breadth[places.node])
+        places.shares = np.where(child >= 0, spread, places.shares)
+        return known
+
+    def likeliest(self, shares: np.ndarray) -> np.ndarray:
+        """Return the values to which the likeliest tokens lead; int64[N], hundredths.
+
+        Of branches that nothing tells apart it is the one in the middle; only values beside a path of several tokens
+        are on such branches.
+
+        Args:
+            shares: float[N, 101], as in ``Places``.
+        """
+        value = np.full(len(shares), -1)
+        node = np.zeros(len(shares), dtype=np.int64)
+        while len(rows := np.flatnonzero(value < 0)):
+            for at in np.unique(node[rows]).tolist():
+                here = rows[node[rows] == at]
+                of = self._child_of[at]
+                order = np.argsort(of, kind="stable")[np.count_nonzero(of < 0) :]
+                starts = np.searchsorted(of[order], np.arange(self.n_children[at]))
+                mass = np.add.reduceat(shares[np.ix_(here, order)], starts, axis=1)
+                alike = (mass.min(1) == mass.max(1)) & (at > 0)  # the first token is always asked for
+                child = np.where(alike, self.n_children[at] // 2, mass.argmax(1))
+                value[here], node[here] = self._whole[at, child], self._next[at, child]
+        return value
 
     def trunk(self) -> tuple[list[int], list[int]]:
         """Return the tokens with which more than half of the values begin, and the nodes before each and behind them.
@@ -162,13 +208,25 @@ class NumberTree:
             node = nodes[-1]
             counts = np.bincount(self._child_of[node][self._child_of[node] >= 0])
             child = int(counts.argmax())
-            if 2 * counts[child] <= len(self._values) or self._next[node, child] < 0:
+            if 2 * counts[child] <= N_VALUES or self._next[node, child] < 0:
                 return tokens, nodes
             tokens.append(int(self.ids[node, child]))
             nodes.append(int(self._next[node, child]))
 
     def nearest(self, node: np.ndarray, value: np.ndarray) -> np.ndarray:
         """Return, for N places, the value nearest to the given one that can still be written; int64[N]."""
-        distance = np.abs(self._values - self._values[value][:, None])
+        distance = np.abs(VALUES - VALUES[value][:, None])
         distance[self._child_of[node] < 0] = np.inf
         return distance.argmin(1)
+
+
+def mean_of(shares: np.ndarray) -> np.ndarray:
+    """Return the expectation of each distribution; shares float[..., 101], float64[...]."""
+    # Row by row, not as a product of matrices: what a row gives must not depend on the others.
+    return np.asarray((shares * VALUES).sum(-1))
+
+
+def median_of(shares: np.ndarray) -> np.ndarray:
+    """Return the lowest value that holds half of each distribution with those below it; int64[...], hundredths."""
+    heights = shares.cumsum(-1, dtype=np.float64)
+    return np.asarray((heights < heights[..., -1:] / 2).sum(-1))

@@ -24,7 +24,7 @@ import torch
 from semanticface.answer import ARKIT_OPENS, format_answer
 from semanticface.arkit import N_ACTIONS
 from semanticface.beside import read_beside
-from semanticface.decode import AnswerDecoder, Row
+from semanticface.decode import AnswerDecoder, Row, Written
 from semanticface.drafts import Drafts, typical_expressions
 from semanticface.errors import ModelError
 from semanticface.in_a_row import read_in_a_row
@@ -65,6 +65,18 @@ class Reader:
         seeds: Sequence[int | Sequence[int]] | None = None,
         repeats: int = 1,
     ) -> list[str]:
+        """Return the texts of ``write``."""
+        answers = self.write(inputs, temperature=temperature, seeds=seeds, repeats=repeats)
+        return [answer.text for answer in answers]
+
+    def write(
+        self,
+        inputs: Mapping[str, Any],
+        *,
+        temperature: float = 0.0,
+        seeds: Sequence[int | Sequence[int]] | None = None,
+        repeats: int = 1,
+    ) -> list[Written]:
         """Write ``repeats`` answers for each row of ``inputs``, those of one row beside each other.
 
         A row asked several times goes through the model's picture tower, and its prompt through the model, once.
@@ -76,7 +88,7 @@ class Reader:
             repeats: answers a row.
 
         Returns:
-            B x repeats canonical texts.
+            B x repeats answers.
 
         Raises:
             ValueError: a negative temperature, or sampling without one seed for each answer.
@@ -87,14 +99,14 @@ class Reader:
             if self.decoder.numbers == "parallel":
                 raise ModelError(f"numbers cannot be read side by side: {obstacle}. Train with numbers: sequential.")
             repeated = {name: value.repeat_interleave(repeats, 0) for name, value in inputs.items()}
-            return self.decoder.token_by_token(self.model, repeated, temperature=temperature, seeds=seeds)
+            return self.decoder.write_token_by_token(self.model, repeated, temperature=temperature, seeds=seeds)
         rows = self.decoder.start(len(inputs["input_ids"]) * repeats, temperature, seeds)
         if rows:
             with torch.inference_mode():
-                self._write(dict(inputs), rows, repeats, temperature)
-        return [self.decoder.text(row) for row in rows]
+                self._fill(dict(inputs), rows, repeats, temperature)
+        return [self.decoder.written(row) for row in rows]
 
-    def _write(self, inputs: dict[str, Any], rows: list[Row], repeats: int, temperature: float) -> None:
+    def _fill(self, inputs: dict[str, Any], rows: list[Row], repeats: int, temperature: float) -> None:
         prefix = self.prefix(inputs["input_ids"][0].tolist())
         batch = Batch(self.decoder, self.model, prefix, inputs, rows, repeats, temperature)
         if self.decoder.mode == "full":

@@ -41,6 +41,7 @@ _RECIPE_KEYS = (
     "metrics",
 )
 _LAYOUTS = ("sequential", "parallel")
+_MODES = ("full", "numbers")
 _PACKAGES = ("torch", "transformers", "peft", "accelerate", "datasets", "bitsandbytes", "numpy")
 _HASHED_AT_ONCE = 1 << 20
 
@@ -231,7 +232,7 @@ def make_recipe(
         base: for an adapter, how to load and recognise the weights under it (``model.base_record``); None for a base.
         prompt: name, version and sha256 of the prompt that the model was trained with.
         emotion: whether its answers carry ``emotional_implication``.
-        readout: how numbers are read from it unless the caller says otherwise, ``greedy`` or ``mean``.
+        readout: how numbers are read from it unless the caller says otherwise, ``greedy``, ``mean`` or ``median``.
         image_size: side in pixels of the square crop it takes.
         settings: everything a person chose.
         metrics: figures measured on held-out rows.
@@ -263,7 +264,8 @@ def read_recipe(folder: str | Path) -> dict[str, Any]:
     """Read ``semanticface.json`` of a model folder; one that does not say how numbers are laid out has them in a row.
 
     Raises:
-        ModelError: the file is missing, no JSON object, lacks a key of ``make_recipe``, or names an unknown layout.
+        ModelError: the file is missing, no JSON object, lacks a key of ``make_recipe``, or names an unknown layout; or
+            what ``semanticface calibrate`` wrote into it is damaged.
     """
     path = Path(folder) / RECIPE_NAME
     try:
@@ -280,4 +282,30 @@ def read_recipe(folder: str | Path) -> dict[str, Any]:
         raise ModelError(f"{path} lacks {', '.join(missing)}: it is from another version. Train the model again.")
     if recipe.setdefault("numbers", "sequential") not in _LAYOUTS:
         raise ModelError(f"{path}: numbers is {recipe['numbers']!r}, not {' or '.join(_LAYOUTS)}: update SemanticFace.")
+    _check_calibration(recipe.get("calibration"), path)
     return recipe
+
+
+def calibrated_level(recipe: Mapping[str, Any], mode: str) -> float | None:
+    """Return the level that makes a model's intervals hold what they say (``semanticface.intervals``).
+
+    None where the model was not calibrated, or not in this mode.
+    """
+    level: float | None = ((recipe.get("calibration") or {}).get("levels") or {}).get(mode)
+    return level
+
+
+def _check_calibration(calibration: Any, path: Path) -> None:
+    """Raise a ModelError unless there is none, or it has levels from 0.5 to 1 by mode."""
+    if calibration is None:
+        return
+    levels = calibration.get("levels") if isinstance(calibration, dict) else None
+    if (
+        not isinstance(levels, dict)
+        or not set(levels) <= set(_MODES)
+        or not all(type(level) is float and 0.5 <= level <= 1 for level in levels.values())
+    ):
+        raise ModelError(
+            f"{path}: calibration must have levels from 0.5 to 1 for {' or '.join(_MODES)}. Make it again: "
+            "semanticface calibrate MODEL DATASET"
+        )

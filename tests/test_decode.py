@@ -386,14 +386,13 @@ def test_a_batch_of_numbers_is_read_as_each_alone(seed, sharpness):
         values = np.full(len(rows), -1)
         for level in range(4):
             alive = np.flatnonzero(values < 0)
-            here = Places(places.node[alive], places.value[alive], places.rest[alive], places.weight[alive])
+            here = places.take(alive)
             DIGITS.choose(here, logits[level][rows[alive]], **how)
+            places.put(alive, here)
             values[alive[here.node < 0]] = here.value[here.node < 0]
-            for name in ("node", "rest", "weight"):
-                getattr(places, name)[alive] = getattr(here, name)
         return values.tolist()
 
-    for how in ({"readout": "greedy"}, {"readout": "mean"}):
+    for how in ({"readout": "greedy"}, {"readout": "mean"}, {"readout": "median"}):
         together = read(np.arange(7), **how)
         assert together == [read(np.array([row]), **how)[0] for row in range(7)]
         assert all(0 <= value <= 100 for value in together)
@@ -419,6 +418,49 @@ def test_the_estimate_from_one_path_is_within_half_a_tenth(first, seed, sharpnes
         assert abs(read - expected) <= 0.005 + 1e-9
 
 
+def gathered(first: float, tenths: np.ndarray, hundredths: np.ndarray, readout: str) -> tuple[Places, np.ndarray]:
+    """Read a number digit by digit; return its place at the end, and the whole distribution over the 101 values."""
+    below_one = np.concatenate([tenths[tenth] * hundredths[tenth] for tenth in range(10)])
+    whole = np.append((1 - first) * below_one, first)
+    places, written = Places.start(1), ""
+    while places.node[0] >= 0:
+        at = places.node[0]
+        ids = DIGITS.ids[at, : DIGITS.n_children[at]].tolist()
+        mass = [sum(whole[v] for v, text in enumerate(NUMBER_TEXTS) if text.startswith(written + chr(i))) for i in ids]
+        logits = np.full(DIGITS.ids.shape[1], -np.inf)
+        with np.errstate(divide="ignore"):
+            logits[: len(ids)] = np.log(mass)
+        written += chr(DIGITS.choose(places, logits[None], readout=readout)[0])
+    assert float(written) == places.value[0] / 100
+    return places, whole
+
+
+@given(
+    first=st.sampled_from([0.0, 0.01, 0.4, 0.97]),
+    seed=st.integers(0, 10_000),
+    sharpness=st.sampled_from([0.1, 1.0, 5.0]),
+    readout=st.sampled_from(["greedy", "mean", "median"]),
+)
+def test_digits_are_known_along_the_path_and_spread_evenly_beside_it(first, seed, sharpness, readout):
+    rng = np.random.default_rng(seed)
+    tenths, hundredths = (np.exp(rng.standard_normal(shape) * sharpness) for shape in (10, (10, 10)))
+    tenths, hundredths = tenths / tenths.sum(), hundredths / hundredths.sum(axis=1, keepdims=True)
+    places, whole = gathered(first, tenths, hundredths, readout)
+    value, shares = int(places.value[0]), places.shares[0]
+    expected = np.append(np.repeat(whole[:100].reshape(10, 10).sum(1) / 10, 10), first)
+    if value < 100:
+        taken = slice(value // 10 * 10, value // 10 * 10 + 10)
+        expected[taken] = whole[taken]
+    else:
+        expected[:100] = (1 - first) / 100
+    assert np.allclose(shares, expected, atol=1e-9)
+    assert shares.sum() == pytest.approx(1)
+    if readout == "median":
+        assert value == np.searchsorted(whole.cumsum(), 0.5 - 1e-12)
+    if readout == "greedy":
+        assert DIGITS.likeliest(shares[None])[0] == value
+
+
 # --- misuse -------------------------------------------------------------------------------------------------------
 
 
@@ -431,8 +473,8 @@ def test_misuse_is_told(tiny):
         it.decoder.generate(it.model, inputs, temperature=1.0, seeds=[1])
     with pytest.raises(ValueError, match="temperature"):
         it.decoder.generate(it.model, inputs, temperature=-1.0)
-    with pytest.raises(ModelError, match="readout 'median' is unknown: it must be greedy or mean"):
-        AnswerDecoder(it.tokenizer, readout="median")
+    with pytest.raises(ModelError, match="readout 'mode' is unknown: it must be greedy or mean or median"):
+        AnswerDecoder(it.tokenizer, readout="mode")
     with pytest.raises(ModelError, match="numbers 'beside' is unknown"):
         AnswerDecoder(it.tokenizer, numbers="beside")
     with pytest.raises(ModelError, match="mode 'words' is unknown"):

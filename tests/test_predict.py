@@ -10,12 +10,13 @@ import numpy as np
 import pytest
 import tiny_models
 from lively import make_lively
-from PIL import Image
+from PIL import Image, ImageOps
 
 from semanticface import predict
 from semanticface.answer import parse_answer
-from semanticface.arkit import NAMES
+from semanticface.arkit import MIRROR_INDEX, NAMES
 from semanticface.crop import Box
+from semanticface.decode import Written
 from semanticface.model import load_trained
 from semanticface.predict import Prediction, Predictor
 from semanticface.prompts import load_prompt
@@ -122,6 +123,72 @@ def test_the_recipe_rules_and_can_be_overruled(folders):
     assert found.text != Predictor(bundle, readout="greedy")(pictures(1), crop="none")[0].text
 
 
+# --- what the distributions say -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("readout", ["greedy", "mean", "median"])
+@pytest.mark.parametrize("numbers", ["sequential", "parallel"])
+def test_greedy_mean_median_and_interval_come_from_one_pass(folders, numbers, readout):
+    bundle = load_trained(folders["fast_vlm"], device="cpu")
+    make_lively(bundle.model, bundle.tokenizer)
+    bundle.recipe["numbers"] = numbers
+    predictor = Predictor(bundle, mode="numbers", readout=readout)
+    assert predictor.level is None
+    for found in predictor(pictures(3), crop="none", batch_size=2, keep_shares=True):
+        values = np.arange(101) / 100
+        assert np.allclose(found.shares.sum(1), 1, atol=1e-5)
+        assert np.allclose(found.mean, found.shares @ values, atol=1e-5)
+        assert np.array_equal(found.reading.greedy, values.astype(np.float32)[found.shares.argmax(1)])
+        assert np.abs(getattr(found.reading, readout) - found.coefficients).max() <= 0.005 + 1e-6
+        low, high = found.interval.T
+        assert ((low >= 0) & (low <= found.median) & (found.median <= high) & (high <= 1)).all()
+        inside = (found.shares * ((values >= low[:, None] - 1e-6) & (values <= high[:, None] + 1e-6))).sum(1)
+        assert (inside > 0.8 - 1e-5).all()
+        assert not found.reading.calibrated
+    plain = predictor(pictures(1), crop="none")[0]
+    assert plain.shares is None
+    assert plain.mean is not None
+
+
+def test_a_calibrated_model_has_other_intervals_and_says_so(folders):
+    bundle = load_trained(folders["fast_vlm"], device="cpu")
+    make_lively(bundle.model, bundle.tokenizer)
+    raw = Predictor(bundle, mode="numbers")(pictures(1), crop="none")[0]
+    bundle.recipe["calibration"] = {"levels": {"numbers": 0.95}}
+    fitted = Predictor(bundle, mode="numbers")(pictures(1), crop="none")[0]
+    assert fitted.text == raw.text
+    widths = [np.ptp(one.interval, axis=1) for one in (raw, fitted)]
+    assert (widths[1] >= widths[0]).all()
+    assert widths[1].mean() > widths[0].mean()
+    assert [one.to_dict()["calibrated"] for one in (raw, fitted)] == [False, True]
+    assert Predictor(bundle, mode="full").level is None
+
+
+@pytest.mark.parametrize("readout", ["greedy", "mean", "median"])
+@pytest.mark.parametrize("name", ["fast_vlm", "qwen3_vl"])
+def test_with_its_mirror_image_a_picture_gets_the_mean_of_both(predictors, name, readout):
+    bundle = predictors[name].bundle
+    given = pictures(3)
+    plain, both = (Predictor(bundle, readout=readout, mirror=mirror) for mirror in (False, True))
+    alone = plain(given, crop="none", keep_shares=True)
+    turned = plain([ImageOps.mirror(one) for one in given], crop="none", keep_shares=True)
+    found = both([*given, b"no picture"], crop="none", batch_size=2, keep_shares=True)
+    assert found.pop().status != "ok"
+    for one, other, mean in zip(alone, turned, found, strict=True):
+        assert mean.analysis == one.analysis
+        assert parse_answer(mean.text).analysis == one.analysis
+        expected = (one.shares + other.shares[MIRROR_INDEX]) / 2
+        np.testing.assert_allclose(mean.shares, expected, atol=1e-4)
+        assert np.abs(getattr(mean.reading, readout) - mean.coefficients).max() <= 0.005 + 1e-6
+        assert np.array_equal(parse_answer(mean.text).coefficients, mean.coefficients)
+        assert not np.allclose(mean.shares, one.shares, atol=1e-4)
+    again = both([ImageOps.mirror(one) for one in given], crop="none")
+    for one, other in zip(found, again, strict=True):
+        np.testing.assert_allclose(one.mean[MIRROR_INDEX], other.mean, atol=1e-4)
+    with pytest.raises(ValueError, match="temperature"):
+        both(given, crop="none", temperature=1.0)
+
+
 @pytest.mark.parametrize("numbers", ["sequential", "parallel"])
 def test_numbers_can_be_asked_for_without_words(folders, numbers):
     bundle = load_trained(folders["fast_vlm"], device="cpu")
@@ -225,7 +292,8 @@ def test_a_picture_the_model_fails_on_does_not_take_others_with_it(nano_like):
 
 
 def test_an_answer_that_does_not_parse_is_kept_and_said(nano_like, monkeypatch):
-    monkeypatch.setattr(Reader, "read", lambda self, inputs, **options: ['{"analysis":{"expr'])
+    cut = Written('{"analysis":{"expr', np.full((52, 101), 1 / 101, dtype=np.float32))
+    monkeypatch.setattr(Reader, "write", lambda self, inputs, **options: [cut])
     found = nano_like(pictures(1), crop="none")[0]
     assert (found.status, found.coefficients) == ("invalid_answer", None)
     assert found.text == found.to_dict()["text"] == '{"analysis":{"expr'
@@ -286,10 +354,13 @@ def test_no_face_and_several_faces_are_said(nano_like, monkeypatch):
 
 def test_json_form(nano_like):
     good, bad = (p.to_dict() for p in nano_like([pictures(1)[0], b""], crop="none"))
-    assert list(good) == ["image", "status", "box", "coefficients", "analysis"]
+    assert list(good) == ["image", "status", "box", "coefficients", "interval", "calibrated", "analysis"]
     assert good["box"] == [0, 0, 48, 48]
     assert tuple(good["coefficients"]) == NAMES
     assert all(value == round(value, 2) for value in good["coefficients"].values())
+    assert tuple(good["interval"]) == NAMES
+    assert all(0 <= low <= high <= 1 for low, high in good["interval"].values())
+    assert good["calibrated"] is False
     assert bad == {
         "image": "picture 2",
         "status": "empty",

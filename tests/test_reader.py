@@ -17,13 +17,13 @@ from semanticface.decode import AnswerDecoder
 from semanticface.errors import ModelError
 from semanticface.layout import AnswerTokens, NumberTokens, join, lay_out
 from semanticface.model import ModelConfig, load_base
-from semanticface.numbers import NumberTree, Places
+from semanticface.numbers import NumberTree, Places, median_of
 from semanticface.prompts import load_prompt
 from semanticface.reader import Reader
 
 PROMPT = load_prompt("distill")
 BUILD = tiny_models.BUILD | {"llava": tiny_models.llava}
-HOW = [("full", "greedy"), ("full", "mean"), ("numbers", "greedy"), ("numbers", "mean")]
+HOW = [("full", "greedy"), ("full", "mean"), ("numbers", "greedy"), ("numbers", "mean"), ("numbers", "median")]
 
 
 @pytest.fixture(scope="module", params=BUILD)
@@ -106,6 +106,25 @@ def test_the_text_is_that_of_token_by_token(bundle, mode, readout, count):
             texts = [text for batch in batches for text in reader.read(prompt_inputs(bundle, PROMPT, batch))]
         assert texts == expected[:first]
         assert quick.language < slow.language * len(batches) / 3
+
+
+@pytest.mark.parametrize("temperature", [0.0, 0.7])
+def test_the_distributions_are_those_of_token_by_token(bundle, temperature):
+    """Of every number, along the path that is written; a sample's are not sharpened by its temperature."""
+    decoder = AnswerDecoder(bundle.tokenizer, readout="median", mode="numbers")
+    inputs = asked(bundle, 5)
+    seeds = list(range(5))
+    expected = decoder.write_token_by_token(bundle.model, inputs, temperature=temperature, seeds=seeds)
+    found = Reader(decoder, bundle.model).write(inputs, temperature=temperature, seeds=seeds)
+    for one, other in zip(expected, found, strict=True):
+        assert one.text == other.text
+        assert one.shares.shape == (N_ACTIONS, 101)
+        np.testing.assert_allclose(one.shares.sum(1), 1, atol=1e-5)
+        np.testing.assert_allclose(other.shares, one.shares, atol=1e-4)
+        written = (parse_answer(one.text).coefficients * 100).round().astype(int)
+        if not temperature:
+            assert np.array_equal(median_of(one.shares), written)
+    assert len({answer.shares.tobytes() for answer in found}) == 5
 
 
 @pytest.mark.parametrize("temperature", [0.0, 0.7])
@@ -221,6 +240,7 @@ def test_numbers_are_read_as_they_were_trained(bundle, mode, readout, monkeypatc
                 seen = logits[row, column].double().numpy()[decoder.tree.ids[places.node]]
                 assert decoder.tree.choose(places, seen, readout=readout)[0] == token
             assert places.value[0] == value
+            np.testing.assert_allclose(rows[row].shares[number], places.shares[0], atol=1e-4)
 
 
 def test_a_number_sees_prompt_words_and_its_own_key_alone(bundle):

@@ -37,6 +37,7 @@ from semanticface.model import (
     load_base,
     save_adapter,
 )
+from semanticface.numbers import Readout
 from semanticface.prompts import load_prompt
 from semanticface.recipe import RECIPE_NAME, make_recipe, prompt_record, read_settings
 from semanticface.rows import AugmentSettings, EvalRows, TrainRows, check_rows, dataset_record
@@ -54,7 +55,8 @@ class Settings:
         emotion: whether answers speak of emotion; must be as the dataset was made.
         numbers: how the 52 numbers are laid out: each read with those before it, or side by side, which is many times
             faster at work.
-        readout: how numbers are read from the model unless asked otherwise: the likeliest, or the expected value.
+        readout: how numbers are read from the model unless asked otherwise: the likeliest, the expected or the middle
+            value.
         model: the base model.
         lora: where LoRA goes.
         augment: how training rows are altered.
@@ -65,7 +67,7 @@ class Settings:
     output: str
     emotion: bool = True
     numbers: Literal["sequential", "parallel"] = "parallel"
-    readout: Literal["greedy", "mean"] = "greedy"
+    readout: Readout = "greedy"
     # The model and what of it is trained.
     model: ModelConfig = field(default_factory=ModelConfig)
     lora: LoraSettings = field(default_factory=LoraSettings)
