@@ -25,6 +25,7 @@ from semanticface.crop import Box, crop_face
 from semanticface.errors import PictureError
 from semanticface.face import render
 from semanticface.files import atomic_open
+from semanticface.grid import Tables
 from semanticface.metrics import BASELINES, FIGURES, Result, caption
 from semanticface.movements import RELAXED
 from semanticface.picture import load_picture
@@ -98,7 +99,7 @@ class Figures:
 def write_report(
     path: str | os.PathLike[str],
     title: str,
-    sections: Iterable[Figures | Samples],
+    sections: Iterable[Figures | Samples | Tables],
     *,
     subtitle: str = "",
     recipe: Mapping[str, str] | None = None,
@@ -129,12 +130,18 @@ def write_report(
             + "</header>\n<main>\n"
         )
         for section in sections:
-            parts = _figures(section) if isinstance(section, Figures) else _samples(section)
+            parts = _parts(section)
             intro = f'<p class="quiet">{escape(section.intro)}</p>' if section.intro else ""
             file.write(f"<section>\n<h2>{escape(section.title)}</h2>{intro}\n")
             file.writelines(parts)
             file.write("</section>\n")
         file.write(f"</main>\n<footer><p>Made by SemanticFace {escape(__version__)}.</p></footer>\n</body>\n</html>\n")
+
+
+def _parts(section: Figures | Samples | Tables) -> Iterator[str]:
+    if isinstance(section, Tables):
+        return section.html()
+    return _figures(section) if isinstance(section, Figures) else _samples(section)
 
 
 def prediction_samples(predictions: Iterable[Prediction]) -> Iterator[Sample]:
