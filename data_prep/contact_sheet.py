@@ -18,7 +18,7 @@ from PIL import Image, ImageDraw
 from tqdm import tqdm
 
 from semanticface import arkit
-from semanticface.face import HELD_OUT_LOOK, LOOKS, render
+from semanticface.face import CONDITIONS, HELD_OUT_LOOK, LOOKS, render
 from semanticface.face.sample import sample_coefficients
 from semanticface.files import atomic_path
 
@@ -54,13 +54,23 @@ def actions(look: str, size: int, subject: int | None) -> Image.Image:
     return sheet(pictures, labels, 9)
 
 
-def random_faces(look: str, size: int, count: int, seed: int, columns: int = 8) -> Image.Image:
+def random_faces(look: str, options: argparse.Namespace, columns: int = 8) -> Image.Image:
     """Random people, shots and expressions."""
     pictures = []
-    for k in range(seed, seed + count):
+    for k in range(options.seed, options.seed + options.count):
         c = sample_coefficients(np.random.default_rng([k, 1]))
-        pictures.append(render(c, look=look, subject=k, shot=k, size=size).picture)
-    return sheet(pictures, [""] * count, columns)
+        pictures.append(
+            render(
+                c,
+                look=look,
+                subject=k,
+                shot=k,
+                size=options.size,
+                framing=options.framing,
+                conditions=options.conditions,
+            ).picture
+        )
+    return sheet(pictures, [""] * options.count, columns)
 
 
 def main() -> None:
@@ -71,6 +81,8 @@ def main() -> None:
     parser.add_argument("--count", type=int, default=40, help="faces on a random sheet")
     parser.add_argument("--subject", type=int, help="whose actions to show; left out: the plain average head")
     parser.add_argument("--seed", type=int, default=0, help="first subject and shot of the random sheet")
+    parser.add_argument("--framing", choices=("portrait", "crop"), default="portrait", help="of the random sheet")
+    parser.add_argument("--conditions", choices=CONDITIONS, default="usual", help="of the random sheet")
     options = parser.parse_args()
     rows = []
     for look in tqdm(options.look or (*LOOKS, HELD_OUT_LOOK), desc="looks"):
@@ -78,7 +90,7 @@ def main() -> None:
             if kind == "actions":
                 picture = actions(look, options.size, options.subject)
             else:
-                picture = random_faces(look, options.size, options.count, options.seed)
+                picture = random_faces(look, options)
                 rows.append(picture.crop((0, 0, picture.width, min(2 * options.size, picture.height))))
             target = options.out / f"{look}_{kind}.png"
             with atomic_path(target) as temporary:

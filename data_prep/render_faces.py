@@ -14,6 +14,9 @@ More examples:
     # 600 pictures of people that training never sees
     python data_prep/render_faces.py --out outputs/test --rows 600 --only test
 
+    # the shifted test set: harsh light, blur, noise, things before the face, heads turned far
+    python data_prep/render_faces.py --out outputs/hard --rows 600 --only test --looks photo=1 --conditions hard
+
     # one new character, in a style that the base model has never seen
     python data_prep/render_faces.py --out outputs/imp --rows 600 --looks imp=1 --subject 7
 """
@@ -26,6 +29,7 @@ import sys
 from pathlib import Path
 
 from semanticface.errors import SemanticFaceError
+from semanticface.face import CONDITIONS
 from semanticface.render_set import RenderSettings, render_set, rows_by_split, subjects_by_split
 
 DEFAULTS = RenderSettings()
@@ -65,6 +69,12 @@ def arguments() -> argparse.ArgumentParser:
         help="a head in a frame, or the face's box as a model is fed (default %(default)s)",
     )
     parser.add_argument(
+        "--conditions",
+        choices=CONDITIONS,
+        default=DEFAULTS.conditions,
+        help="usual, or hard for a test set harder than anything trained on (default %(default)s)",
+    )
+    parser.add_argument(
         "--splits",
         type=shares,
         default=DEFAULTS.splits,
@@ -96,6 +106,7 @@ def main() -> int:
             size=options.size,
             supersample=options.supersample,
             framing=options.framing,
+            conditions=options.conditions,
             splits=options.splits,
             subjects=options.subjects,
             subject=options.subject,

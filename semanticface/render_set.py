@@ -57,6 +57,7 @@ class RenderSettings:
         size: side of the pictures in pixels.
         supersample: samples per pixel and axis.
         framing: ``portrait`` for a head somewhere in the frame, ``crop`` for the face's box, as a model is fed.
+        conditions: ``usual``, or ``hard`` for the shifted test set, which nothing trains on; see ``face.conditions``.
         splits: share of each split, by name, in the order in which they are written; need not sum to 1.
         subjects: how many different people there are to draw from. Which split a person belongs to depends on their
             number and ``splits`` alone, never on ``rows`` or ``seed``.
@@ -71,6 +72,7 @@ class RenderSettings:
     size: int = 224
     supersample: int = 2
     framing: Literal["portrait", "crop"] = "portrait"
+    conditions: face.Conditions = "usual"
     splits: dict[str, float] = dataclasses.field(
         default_factory=lambda: {"train": 0.96, "validation": 0.02, "test": 0.02}
     )
@@ -90,6 +92,8 @@ class RenderSettings:
             check_range("subject", self.subject, 0)
         if self.framing not in ("portrait", "crop"):
             raise ConfigError(f"framing must be portrait or crop, not {self.framing!r}")
+        if self.conditions not in face.CONDITIONS:
+            raise ConfigError(f"conditions must be {' or '.join(face.CONDITIONS)}, not {self.conditions!r}")
         known = (*face.LOOKS, face.HELD_OUT_LOOK)
         for look in self.looks:
             if look not in known:
@@ -179,6 +183,7 @@ def make_row(settings: RenderSettings, people: np.ndarray, row_seed: int) -> dic
         size=settings.size,
         supersample=settings.supersample,
         framing=settings.framing,
+        conditions=settings.conditions,
     )
     # Stage I reads the numbers as the answer shows them, so that words and digits never disagree.
     shown = np.round(coefficients, 2)

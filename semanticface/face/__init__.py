@@ -20,6 +20,7 @@ from semanticface.face import imp as imps
 from semanticface.face import mesh as meshes
 from semanticface.face.appearance import appearance
 from semanticface.face.camera import Framing, shoot
+from semanticface.face.conditions import CONDITIONS, Conditions, odds
 from semanticface.face.rig import Identity, rig
 from semanticface.face.types import POINTS, Rendered
 
@@ -27,7 +28,7 @@ LOOKS = ("photo", "toon", "drawn")
 HELD_OUT_LOOK = "imp"
 """A goblin of the mesh looks that never enters the base model's training: the new character of the quickstart."""
 
-__all__ = ["HELD_OUT_LOOK", "LOOKS", "POINTS", "Rendered", "render"]
+__all__ = ["CONDITIONS", "HELD_OUT_LOOK", "LOOKS", "POINTS", "Conditions", "Rendered", "render"]
 
 
 @lru_cache(maxsize=64)
@@ -37,7 +38,7 @@ def _human(subject: int | None) -> Identity:
 
 def render(
     coefficients: np.ndarray, *, look: str = "photo", subject: int | None = 0, shot: int | None = None,
-    size: int = 224, supersample: int = 2, framing: Framing = "portrait",
+    size: int = 224, supersample: int = 2, framing: Framing = "portrait", conditions: Conditions = "usual",
 ) -> Rendered:  # fmt: skip
     """Draw a face.
 
@@ -50,9 +51,12 @@ def render(
         supersample: samples a pixel along each side, 1 to 4.
         framing: ``portrait``: the head somewhere in the frame; ``crop``: the frame is the face's box, jittered by
             the shot by up to 6 % of its side and 10 % in scale.
+        conditions: ``usual``: what models train on; ``hard``: harsh light, blur, noise, compression, things before
+            the face, heads turned far. A plain portrait (no shot) is the same in both.
 
     Raises:
-        ConfigError: an unknown look or framing, a size or supersampling out of range, coefficients of another shape.
+        ConfigError: an unknown look, framing or conditions, a size or supersampling out of range, coefficients of
+            another shape.
     """
     c = np.asarray(coefficients, np.float32)
     if c.shape != (N_ACTIONS,) or not np.isfinite(c).all():
@@ -60,31 +64,36 @@ def render(
     if not 16 <= size <= 2048 or not 1 <= supersample <= 4:
         raise ConfigError(f"size {size} and supersample {supersample}: use 16 to 2048 and 1 to 4.")
     c = np.clip(c, 0, 1)
+    odds(conditions)
     if look == "drawn":
-        return drawn.draw(c, subject=subject, shot=shot, size=size, supersample=supersample, framing=framing)
+        return drawn.draw(c, subject=subject, shot=shot, size=size, supersample=supersample, framing=framing,
+                          conditions=conditions)  # fmt: skip
     if look not in (*LOOKS, HELD_OUT_LOOK):
         raise ConfigError(f"look {look!r} is unknown: use one of {', '.join((*LOOKS, HELD_OUT_LOOK))}.")
     head = rig()
     if look == HELD_OUT_LOOK:
         goblin = imps.imp(subject, _human)
         who, bend, grown = goblin.who, goblin.shape, imps.horns(goblin.who, 0.55)
-        camera, box = shoot(bend(who.vertices[head.box_ids]), shot, size, framing)
+        camera, box = shoot(bend(who.vertices[head.box_ids]), shot, size, framing, conditions)
         mesh = meshes.build(goblin.ears(head.vertices(c, who)), who, goblin.paint.hair, 0, bend, grown)
-        scene, centres = imps.stage(shot), bend(who.eye_centres)
+        scene, centres = imps.stage(shot, conditions), bend(who.eye_centres)
         picture = photo.draw(
-            mesh, goblin.paint, centres, c, camera, scene=scene, shot=shot, size=size, supersample=supersample
-        )
+            mesh, goblin.paint, centres, c, camera, scene=scene, shot=shot, size=size, supersample=supersample,
+            conditions=conditions,
+        )  # fmt: skip
     elif look == "toon":
         who = _human(subject)
         style = toon.style_of(subject, who)
-        camera, box = shoot(style.bend(who.vertices[head.box_ids]), shot, size, framing)
+        camera, box = shoot(style.bend(who.vertices[head.box_ids]), shot, size, framing, conditions)
         mesh = meshes.build(head.vertices(c, who), who, style.paint.hair, style.paint.hair_seed, style.bend)
-        picture = toon.draw(mesh, style, who, c, camera, shot=shot, size=size, supersample=supersample)
+        picture = toon.draw(mesh, style, who, c, camera, shot=shot, size=size, supersample=supersample,
+                            conditions=conditions)  # fmt: skip
     else:
         who = _human(subject)
         paint = appearance(subject, who)
-        camera, box = shoot(who.vertices[head.box_ids], shot, size, framing)
+        camera, box = shoot(who.vertices[head.box_ids], shot, size, framing, conditions)
         mesh = meshes.build(head.vertices(c, who), who, paint.hair, paint.hair_seed)
-        picture = photo.draw(mesh, paint, who.eye_centres, c, camera, shot=shot, size=size, supersample=supersample)
+        picture = photo.draw(mesh, paint, who.eye_centres, c, camera, shot=shot, size=size, supersample=supersample,
+                             conditions=conditions)  # fmt: skip
     points = camera.screen(mesh.attributes[head.point_ids, meshes.PLACE])[:, :2]
     return Rendered(picture, points, box, camera.facts(size, box), c)

@@ -8,6 +8,7 @@ from typing import Literal
 import numpy as np
 
 from semanticface.errors import ConfigError
+from semanticface.face.conditions import Conditions, odds
 
 Framing = Literal["portrait", "crop"]
 BOX_MARGIN = 1.25
@@ -74,7 +75,9 @@ def box_of(screen: np.ndarray) -> np.ndarray:
     return np.concatenate([centre - half, centre + half]).astype(np.float32)
 
 
-def shoot(outline: np.ndarray, shot: int | None, size: int, framing: Framing) -> tuple[Camera, np.ndarray]:
+def shoot(
+    outline: np.ndarray, shot: int | None, size: int, framing: Framing, conditions: Conditions = "usual"
+) -> tuple[Camera, np.ndarray]:
     """Place a camera.
 
     Args:
@@ -82,6 +85,7 @@ def shoot(outline: np.ndarray, shot: int | None, size: int, framing: Framing) ->
         shot: seed; ``None`` is straight ahead with a 20 degree lens.
         size: of the square picture in pixels.
         framing: ``portrait`` puts the head anywhere in the frame, ``crop`` fills the frame with the box.
+        conditions: how far heads turn.
 
     Returns:
         The camera and the box in pixels.
@@ -93,9 +97,13 @@ def shoot(outline: np.ndarray, shot: int | None, size: int, framing: Framing) ->
     jitter, zoom = np.zeros(2), 1.0
     if shot is not None:
         rng = np.random.default_rng([shot, 21])
+        chances = odds(conditions)
         spread = 1.7 if rng.random() < 0.08 else 1.0
-        yaw, pitch, roll = (float(np.clip(rng.normal(0, s * spread), -m, m)) for s, m in ((15, 50), (8, 28), (6, 25)))
-        fov = float(rng.uniform(20, 60))
+        yaw, pitch, roll = (
+            float(np.clip(rng.normal(0, s * spread), -m, m))
+            for s, m in zip(chances.turn, chances.farthest, strict=True)
+        )
+        fov = float(rng.uniform(16, 66))
         share = float(rng.uniform(0.42, 0.95))
         shift = rng.normal(0, 0.25, 2)
         jitter, zoom = rng.uniform(-0.06, 0.06, 2), float(rng.uniform(0.9, 1.1))

@@ -14,23 +14,30 @@ import skia
 
 from semanticface.errors import ConfigError
 from semanticface.face.camera import Framing, box_of
+from semanticface.face.conditions import Conditions
 from semanticface.face.drawn_hair import beard, body, hair
 from semanticface.face.drawn_paint import Painter
 from semanticface.face.drawn_pen import View, pixel
 from semanticface.face.drawn_shape import SIDES, Shape, shape_of
 from semanticface.face.drawn_style import Colour, Style, mix, shade, style_of, vivid
+from semanticface.face.sensor import reprint
 from semanticface.face.types import POINTS, Rendered
 
 _PLAIN_BACKGROUND: Colour = (0.80, 0.85, 0.90)
+# Spread and limit of yaw, pitch and roll in degrees: a flat face cannot turn as far as a head.
+_TURNS = {"usual": ((13, 32), (7, 20), (6, 25)), "hard": ((19, 38), (11, 24), (10, 35))}
 
 
-def _view(neutral: Shape, style: Style, shot: int | None, size: int, framing: Framing) -> tuple[View, np.ndarray]:
+def _view(
+    neutral: Shape, style: Style, shot: int | None, size: int, framing: Framing, conditions: Conditions
+) -> tuple[View, np.ndarray]:
     """Turn and place the head; return the view and the box of the face without expression."""
     view = View()
     share, shift, jitter, zoom = 0.72, np.zeros(2), np.zeros(2), 1.0
     if shot is not None:
         rng = np.random.default_rng([shot, 0xD7])
-        yaw, pitch, roll = (float(np.clip(rng.normal(0, s), -m, m)) for s, m in ((13, 32), (7, 20), (6, 25)))
+        far = _TURNS[conditions]
+        yaw, pitch, roll = (float(np.clip(rng.normal(0, s), -m, m)) for s, m in far)
         view = View(*np.radians([yaw, pitch, roll]).tolist())
         share = float(rng.uniform(0.42, 0.95))
         shift = np.clip(rng.normal(0, 0.25, 2), -0.6, 0.6)
@@ -164,6 +171,7 @@ def draw(
     size: int = 224,
     supersample: int = 2,
     framing: Framing = "portrait",
+    conditions: Conditions = "usual",
 ) -> Rendered:
     """Draw one cartoon face.
 
@@ -174,6 +182,7 @@ def draw(
         size: side of the picture in pixels.
         supersample: the canvas is this many times larger and then averaged; lines are smooth at 1 already.
         framing: ``portrait``, the head somewhere in the frame, or ``crop``, the frame is the face's box.
+        conditions: how far the head turns, and what the picture suffers afterwards.
 
     Raises:
         ConfigError: an unknown framing.
@@ -182,7 +191,7 @@ def draw(
         raise ConfigError(f"framing {framing!r} is unknown: use 'portrait' or 'crop'.")
     coefficients = np.asarray(coefficients, dtype=np.float32)
     style = style_of(subject)
-    view, box = _view(shape_of(style, np.zeros_like(coefficients)), style, shot, size, framing)
+    view, box = _view(shape_of(style, np.zeros_like(coefficients)), style, shot, size, framing, conditions)
 
     pixels = np.empty((size * supersample, size * supersample, 4), dtype=np.uint8)
     canvas = skia.Surface(pixels).getCanvas()
@@ -208,7 +217,7 @@ def draw(
     if style.glasses:
         painter.glasses()
 
-    picture = _rgb(pixels, supersample)
+    picture = reprint(_rgb(pixels, supersample), shot, conditions)
     degrees = np.degrees([view.yaw, view.pitch, view.roll])
     camera = dict(zip(("yaw", "pitch", "roll"), degrees.tolist(), strict=True))
     camera |= {"fov": 0.0, "scale": float(box[2] - box[0]) / size}

@@ -13,6 +13,7 @@ import numpy as np
 
 from semanticface.face import appearance as look
 from semanticface.face.appearance import Appearance, linear
+from semanticface.face.conditions import Conditions
 from semanticface.face.rig import Identity, rig
 from semanticface.face.scene import Lights, lights
 from semanticface.face.warp import Bend, bend
@@ -113,12 +114,13 @@ def imp(subject: int | None, human: Callable[[int | None], Identity]) -> Imp:
     return Imp(who, paint, shape, reach)
 
 
-def stage(shot: int | None) -> Lights:
+def stage(shot: int | None, conditions: Conditions) -> Lights:
     """The imp's light: warm key and a strong teal or magenta light from behind."""
-    plain = lights(shot)
+    plain = lights(shot, conditions)
     rng = np.random.default_rng([52] if shot is None else [shot, 52])
     colours = plain.colours.copy()
     colours[0] *= np.array([1.1, 1.0, 0.82], np.float32)
     behind = np.array([0.35, 1.5, 1.6] if rng.random() < 0.6 else [1.6, 0.4, 1.3])
     colours[2] = behind * rng.uniform(0.7, 1.3)
-    return Lights(plain.directions, colours, plain.sky, plain.ground, plain.soft, plain.exposure)
+    return Lights(plain.directions, colours, plain.sky, plain.ground, plain.soft, plain.exposure,
+                  plain.pattern)  # fmt: skip

@@ -11,8 +11,10 @@ from semanticface.face import paint, raster
 from semanticface.face import rig as rigs
 from semanticface.face.antialias import LASH_ONLY, blend, even_pixels, other_samples, resolve
 from semanticface.face.appearance import Appearance
+from semanticface.face.backdrop import background
 from semanticface.face.camera import Camera
 from semanticface.face.compiled import kernel
+from semanticface.face.conditions import Conditions
 from semanticface.face.creases import HEIGHT, STEP, WIDTH, X0, Y0, height_map
 from semanticface.face.light import (  # fmt: skip
     BLOCK,
@@ -41,8 +43,9 @@ from semanticface.face.light import (  # fmt: skip
 from semanticface.face.mesh import CLOTH, HAIR, N_ATTRIBUTES, Mesh
 from semanticface.face.noise import TABLE, noise, smooth
 from semanticface.face.rig import EYE_RIGHT, LOWER_TEETH, SKIN, TONGUE, UPPER_TEETH
-from semanticface.face.scene import Lights, background, lights, sensor
+from semanticface.face.scene import Lights, lights
 from semanticface.face.scratch import scratch
+from semanticface.face.sensor import sensor
 from semanticface.face.view import View, see, shadow_of
 
 SHADOW_SIZE = 160
@@ -211,6 +214,7 @@ def draw(
     shot: int | None,
     size: int,
     supersample: int,
+    conditions: Conditions,
     scene: Lights | None = None,
 ) -> np.ndarray:
     """Shade a mesh as a photograph.
@@ -224,12 +228,13 @@ def draw(
         shot: seed of light, background and sensor.
         size: of the picture in pixels.
         supersample: samples a pixel along each side.
+        conditions: of light and sensor.
         scene: light in place of the shot's; *optional*.
 
     Returns:
         uint8[size, size, 3].
     """
-    scene = scene or lights(shot)
+    scene = scene or lights(shot, conditions)
     view = see(mesh, camera, size, supersample)
     behind = background(shot, size)
     lashed = np.zeros((size, size), bool)
@@ -245,7 +250,7 @@ def draw(
     shade(out, other_samples(samples, out, view.front, even, supersample), 1, *arguments)
     colours, amounts = paint_of.colours, paint_of.amounts
     lashes(out, view.front, view.lash_at, view.lash_from, colours, amounts, behind, supersample)
-    return sensor(resolve(out, view.front, even, behind, supersample), shot)
+    return sensor(resolve(out, view.front, even, behind, supersample), shot, conditions)
 
 
 def _arguments(
@@ -254,7 +259,7 @@ def _arguments(
     """What ``shade`` reads, in its order, after the samples."""
     turn = view.camera.turn
     directions = (scene.directions @ turn).astype(np.float32)
-    shadow = shadow_of(mesh, directions[0], SHADOW_SIZE)
+    shadow = shadow_of(mesh, directions[0], SHADOW_SIZE, scene.pattern)
     heights = height_map(coefficients, paint_of.folds, paint_of.resting)
     camera_place = (np.array([0, 0, view.camera.distance], np.float32) @ turn).astype(np.float32)
     return (

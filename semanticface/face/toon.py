@@ -12,15 +12,18 @@ from semanticface.face import paint, raster
 from semanticface.face import rig as rigs
 from semanticface.face.antialias import blend, even_pixels, other_samples, spread
 from semanticface.face.appearance import Appearance, appearance, linear
+from semanticface.face.backdrop import background
 from semanticface.face.camera import Camera
 from semanticface.face.compiled import kernel
+from semanticface.face.conditions import Conditions
 from semanticface.face.creases import height_map
 from semanticface.face.mesh import CLOTH, HAIR, N_ATTRIBUTES, Mesh
 from semanticface.face.noise import TABLE, noise, smooth
 from semanticface.face.photo import crease
 from semanticface.face.rig import EYE_RIGHT, LOWER_TEETH, SKIN, TONGUE, UPPER_TEETH, Identity
-from semanticface.face.scene import background, blur, lights
+from semanticface.face.scene import lights
 from semanticface.face.scratch import scratch
+from semanticface.face.sensor import blur, reprint
 from semanticface.face.view import SHADOW_EXTENT, see, shadow_of
 from semanticface.face.warp import Bend, bend
 
@@ -295,15 +298,16 @@ def draw(
     shot: int | None,
     size: int,
     supersample: int,
+    conditions: Conditions,
 ) -> np.ndarray:
     """Draw a bent mesh as a cartoon; arguments as in ``photo.draw``; uint8[size, size, 3]."""
     full = size * supersample
-    scene = lights(shot)
+    scene = lights(shot, conditions)
     view = see(mesh, camera, size, supersample)
     out, group = scratch("inked", (full, full, 3)), scratch("groups", (full, full), np.uint8)
     raster.enlarge(out, background(shot, size), supersample)
     group[:] = 0
-    shadow = shadow_of(mesh, scene.directions[0] @ view.camera.turn, SHADOW_SIZE)
+    shadow = shadow_of(mesh, scene.directions[0] @ view.camera.turn, SHADOW_SIZE, scene.pattern)
     tint = scene.colours[look.SKIN] / scene.colours[look.SKIN].mean()
     tint = (1 + 0.5 * (tint - 1)) * np.clip(scene.exposure * 0.9, 0.7, 1.1)
     paint_of = style.paint
@@ -332,4 +336,4 @@ def draw(
     out = raster.downsample(out, supersample)
     if supersample == 1:
         out = blur(out, np.float32(0.12))
-    return (np.clip(out, 0, 1) * 255 + 0.5).astype(np.uint8)
+    return reprint((np.clip(out, 0, 1) * 255 + 0.5).astype(np.uint8), shot, conditions)

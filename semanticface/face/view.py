@@ -100,10 +100,16 @@ def _lashes(near, front, w1, w2, lash_near, x0, y0, base, triangles, centre):  #
     return at[:n], place[:n]
 
 
-def shadow_of(mesh: Mesh, towards: np.ndarray, size: int) -> Shadow:
-    """The shadow a mesh throws in the light from ``towards`` (unit vector in head space), on ``size`` texels a side."""
+def shadow_of(mesh: Mesh, towards: np.ndarray, size: int, pattern: np.ndarray | None = None) -> Shadow:
+    """The shadow a mesh throws in the light from ``towards`` (unit vector in head space), on ``size`` texels a side.
+
+    ``pattern`` is what stands far before the light, as in ``scene.Lights``.
+    """
     light = towards.astype(np.float32)
     right, up = raster.across(light)
     depth = raster.shadow_map(mesh.attributes[:, PLACE], mesh.triangles, mesh.casts, right, up, light, size,
                               SHADOW_EXTENT)  # fmt: skip
+    if pattern is not None:
+        texels = np.arange(size) * len(pattern) // size
+        depth[pattern[np.ix_(texels, texels)]] = -raster.FAR
     return Shadow(depth, raster.shadow_bounds(depth), right, up, light)
