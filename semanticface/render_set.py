@@ -61,6 +61,7 @@ class RenderSettings:
         splits: share of each split, by name, in the order in which they are written; need not sum to 1.
         subjects: how many different people there are to draw from. Which split a person belongs to depends on their
             number and ``splits`` alone, never on ``rows`` or ``seed``.
+        first_subject: number of the first of them, who are counted on from there.
         subject: draw this one person only; the splits then hold out pictures, not people.
         only: write this split alone, with all the rows; its people are the same as when all splits are written.
         seed: another seed, other rows.
@@ -77,6 +78,7 @@ class RenderSettings:
         default_factory=lambda: {"train": 0.96, "validation": 0.02, "test": 0.02}
     )
     subjects: int = 20_000
+    first_subject: int = 0
     subject: int | None = None
     only: str | None = None
     seed: int = 0
@@ -87,6 +89,7 @@ class RenderSettings:
         check_range("size", self.size, 32, 2048)
         check_range("supersample", self.supersample, 1, 4)
         check_range("subjects", self.subjects, 1, 10_000_000)
+        check_range("first_subject", self.first_subject, 0, 10_000_000)
         check_range("seed", self.seed, 0)
         if self.subject is not None:
             check_range("subject", self.subject, 0)
@@ -136,7 +139,7 @@ def subjects_by_split(settings: RenderSettings) -> dict[str, np.ndarray]:
     if settings.subject is not None:
         return {split: np.array([settings.subject]) for split in settings.splits}
     people: dict[str, list[int]] = {split: [] for split in settings.splits}
-    for subject in range(settings.subjects):
+    for subject in range(settings.first_subject, settings.first_subject + settings.subjects):
         people[split_of(subject, settings.splits)].append(subject)
     empty = [split for split, members in people.items() if not members]
     if empty:
@@ -358,8 +361,10 @@ def _begin(folder: Path, settings: RenderSettings, overwrite: bool) -> dict[str,
         if begun is None:
             raise DatasetError(f"{folder} holds something else: choose another --out.")
         if not overwrite:
-            for part in ("settings", "versions"):
-                _refuse_difference(folder, part, begun.get(part) or {}, recipe[part])
+            # A setting that was not there yet when the set was begun has its default.
+            begun_settings = dataclasses.asdict(RenderSettings()) | (begun.get("settings") or {})
+            _refuse_difference(folder, "settings", begun_settings, recipe["settings"])
+            _refuse_difference(folder, "versions", begun.get("versions") or {}, recipe["versions"])
             return begun
         shutil.rmtree(folder)
     with atomic_open(path) as file:

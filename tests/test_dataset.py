@@ -3,6 +3,7 @@
 import dataclasses
 import hashlib
 import io
+import json
 import os
 import resource
 import shutil
@@ -156,6 +157,17 @@ def test_other_settings_are_refused_and_named(made, change):
         render_set.render_set(made, dataclasses.replace(SMALL, **change))
 
 
+def test_a_setting_that_came_later_has_its_default(tmp_path):
+    few = dataclasses.replace(SMALL, rows=2, splits={"train": 1.0})
+    out = render_set.render_set(tmp_path / "set", few)
+    recipe = json.loads((out / render_set.RECIPE_NAME).read_text())
+    del recipe["settings"]["first_subject"]
+    (out / render_set.RECIPE_NAME).write_text(json.dumps(recipe))
+    assert render_set.render_set(out, few) == out
+    with pytest.raises(DatasetError, match="first_subject 0 there, 9 here"):
+        render_set.render_set(out, dataclasses.replace(few, first_subject=9))
+
+
 def test_overwrite_replaces_only_what_it_made(tmp_path):
     few = dataclasses.replace(SMALL, rows=4, splits={"train": 1.0})
     out = render_set.render_set(tmp_path / "set", few)
@@ -178,6 +190,8 @@ def test_subjects_never_share_a_split_and_do_not_depend_on_rows_or_seed():
     changed = subjects_by_split(dataclasses.replace(many, rows=77, seed=9))
     for split in people:
         np.testing.assert_array_equal(people[split], changed[split])
+    later = subjects_by_split(dataclasses.replace(many, subjects=4000, first_subject=1000))
+    np.testing.assert_array_equal(later["test"], people["test"][people["test"] >= 1000])
     # Pinned: another hash would move people between splits of datasets that are already trained on.
     assert [split_of(subject, many.splits) for subject in (0, 1, 8, 12, 21)] == [
         "train",
@@ -239,6 +253,7 @@ def test_one_split_alone_has_its_own_people(tmp_path):
         ({"splits": {"../evil": 1.0}}, "plain name"),
         ({"framing": "wide"}, "framing"),
         ({"seed": -1}, "seed"),
+        ({"first_subject": -1}, "first_subject"),
     ],
 )
 def test_settings_that_cannot_be_met_are_refused(change, named):

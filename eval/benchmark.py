@@ -1,0 +1,338 @@
+"""Measure a model on four sets of rendered faces with exact labels, beside the constants and, if given, MediaPipe.
+
+    python eval/benchmark.py                                                  # nano, 500 pictures a set; ten minutes
+    python eval/benchmark.py --quick                                          # 100 pictures a set
+    python eval/benchmark.py --model outputs/adapter --mediapipe face_landmarker.task
+
+The sets: the photo look, the toon look, the drawn look, and the photo look under hard conditions (``shifted``), each
+500 portraits of 512 px of people from number 8,000,000 on, almost every picture another person. Training sets count
+their people from 0, the face finder's from 5,000,000. Every reader gets the whole portrait and finds the face itself,
+as in use. The pictures are drawn once and kept, also when the drawing is interrupted; they are drawn anew when the
+renderer changes.
+
+Scored are all 52 actions; beside MediaPipe its 51 too. A picture in which a reader finds no face counts as its own
+mean answer over the other pictures (see ``semanticface.benchmark``); how many it found is a figure of its own, and
+there is a table over the pictures in which every reader found one. Intervals are 95 % bootstrap intervals over people.
+
+MediaPipe needs ``pip install -c constraints.txt mediapipe`` and the ``face_landmarker.task`` that its users download.
+It answers 140 pictures a second, and its answers are kept, so it is asked once. Version 1.2.2 looks up a server of its
+maker's (usage statistics); ``unshare -rn python eval/benchmark.py …`` runs all of this without a network.
+
+Writes into ``--out``/MODEL-MODE-READOUT: ``benchmark.json``, ``benchmark.md``, ``index.html`` (the tables, and the
+worst and some typical pictures of each set) and the answers, ``SET.jsonl``. ``--publish`` also copies the results to
+docs/benchmark.json and writes the figures anew that documents show from it (see ``semanticface.published``).
+
+The last line is one JSON object: ``photo_corr``, ``photo_mae``, ``toon_corr``, ``drawn_corr``, ``shifted_corr``, the
+same names with ``_mediapipe`` where it ran, ``median_mae_gain`` and ``interval_coverage``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import functools
+import hashlib
+import importlib.metadata
+import json
+import os
+import shlex
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from tqdm import tqdm
+
+import semanticface
+from semanticface import arkit, metrics, published, report, tables
+from semanticface.benchmark import MODEL, PEER, SETS, Reader, headline, largest_errors, score_set, worst_and_typical
+from semanticface.dataset import load_faces
+from semanticface.errors import ConfigError, SemanticFaceError
+from semanticface.face.sample import sample_coefficients
+from semanticface.files import atomic_open
+from semanticface.folders import find_folder
+from semanticface.grid import Tables
+from semanticface.mediapipe_peer import ACTIONS, FaceLandmarker, identity
+from semanticface.picture import load_picture
+from semanticface.predict import Prediction, Predictor
+from semanticface.recipe import check_range, files_sha256, git_commit, versions
+from semanticface.render_set import RenderSettings, render_set
+
+ROOT = Path(__file__).resolve().parents[1]
+PUBLISHED = ROOT / "docs" / "benchmark.json"
+ROWS, QUICK_ROWS = 500, 100
+SIZE = 512
+FIRST_SUBJECT = 8_000_000
+SUBJECTS = 100_000
+LABELS_FOR_CONSTANTS = 20_000
+SEED = 2026
+WORST, TYPICAL = 6, 4
+TITLE = "How well rendered faces are read"
+
+
+@dataclasses.dataclass(frozen=True)
+class Scored:
+    """One set: its rows, what the model said of each, and the figures."""
+
+    faces: Any
+    predictions: list[Prediction]
+    peer: np.ndarray | None
+    result: dict[str, Any]
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the benchmark and return the exit code."""
+    options = _options(arguments)
+    try:
+        results, folder = benchmark(options)
+    except SemanticFaceError as error:
+        print(f"benchmark: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("benchmark: interrupted; the pictures drawn so far are kept", file=sys.stderr)
+        return 130
+    print(f"\n{published.summary(results).markdown()}\n\n{published.readout_table(results).markdown()}")
+    print(f"\n{folder / 'index.html'}\n")
+    print(json.dumps(results["headline"]))
+    return 0
+
+
+def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", default="nano", help='"nano", a model or adapter folder, or a hub id (%(default)s)')
+    parser.add_argument(
+        "--mode", choices=("full", "numbers"), default="full", help="numbers: no words, as for video (%(default)s)"
+    )
+    parser.add_argument(
+        "--readout", choices=("greedy", "mean", "median"), help="how answers' numbers are read (default: the model's)"
+    )
+    parser.add_argument("--mediapipe", type=Path, metavar="TASK", help="its face_landmarker.task: measure it too")
+    parser.add_argument("--quick", action="store_true", help=f"{QUICK_ROWS} pictures a set instead of {ROWS}")
+    parser.add_argument(
+        "--out", type=Path, default=Path("outputs/benchmark"), help="folder of pictures and results (%(default)s)"
+    )
+    parser.add_argument("--batch-size", type=int, default=16, help="pictures at a time (default: %(default)s)")
+    parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="that draw pictures (all cores)")
+    parser.add_argument("--device", help="cpu, cuda, … (default: the best there is)")
+    parser.add_argument("--publish", action="store_true", help="write docs/benchmark.json and the figures in documents")
+    options = parser.parse_args(arguments)
+    if options.publish and options.quick:
+        parser.error("--publish needs the whole sets: leave --quick out")
+    return options
+
+
+def benchmark(options: argparse.Namespace) -> tuple[dict[str, Any], Path]:
+    """Draw, read, score and write; return the results and the folder they are in."""
+    check_range("batch-size", options.batch_size, 1)
+    peer = None if options.mediapipe is None else identity(options.mediapipe)
+    weights, _ = find_folder(options.model)
+    rows = QUICK_ROWS if options.quick else ROWS
+    folders = {key: _draw(key, rows, options) for key in SETS}
+    predictor = Predictor.from_pretrained(
+        options.model, device=options.device, mode=options.mode, readout=options.readout
+    )
+    readout = predictor.reader.decoder.readout
+    mean, median = _constants()
+    name = Path(options.model).name
+    out = options.out / "-".join([name, options.mode, readout, *(["quick"] if options.quick else [])])
+    sets = {}
+    for key, folder in folders.items():
+        faces = load_faces(folder, "test")
+        answered = None if peer is None else _ask_peer(faces, folder, peer, options)
+        sets[key] = _score(key, faces, predictor, answered, mean, median, options, out)
+    results: dict[str, Any] = {
+        "headline": headline({key: scored.result for key, scored in sets.items()}),
+        "sets": {key: scored.result for key, scored in sets.items()},
+        "recipe": {
+            "command": _command(options),
+            "model": name,
+            "weights": files_sha256(list(weights.glob("*.safetensors"))),
+            "mode": options.mode,
+            "readout": readout,
+            "renderer": _renderer(),
+            "commit": git_commit(),
+            "versions": versions(),
+        },
+    }
+    if peer is not None:
+        results["recipe"]["mediapipe"] = peer
+    _write(out, results, sets)
+    if options.publish:
+        _publish(results)
+    return results, out
+
+
+def _command(options: argparse.Namespace) -> str:
+    """Return the command without places that mean something on this machine alone."""
+    parts = ["python", "eval/benchmark.py"]
+    if options.model != "nano":
+        parts += ["--model", Path(options.model).name]
+    if options.mode != "full":
+        parts += ["--mode", options.mode]
+    if options.readout is not None:
+        parts += ["--readout", options.readout]
+    if options.mediapipe is not None:
+        parts += ["--mediapipe", options.mediapipe.name]
+    return shlex.join([*parts, *(["--quick"] if options.quick else [])])
+
+
+def _draw(key: str, rows: int, options: argparse.Namespace) -> Path:
+    """Return the folder of a set's pictures, drawn where they are not there yet."""
+    settings = RenderSettings(
+        rows=rows,
+        looks={"photo" if key == "shifted" else key: 1.0},
+        size=SIZE,
+        conditions="hard" if key == "shifted" else "usual",
+        splits={"test": 1.0},
+        first_subject=FIRST_SUBJECT,
+        subjects=SUBJECTS,
+        seed=SEED,
+    )
+    return render_set(options.out / "pictures" / f"{key}-{rows}-{_renderer()}", settings, workers=options.workers)
+
+
+@functools.cache
+def _renderer() -> str:
+    """Return a short hash of what decides how faces are drawn: its code, its head, and the packages it draws with."""
+    package = Path(semanticface.__file__).parent
+    code = files_sha256([*sorted((package / "face").glob("*.py")), package / "assets" / "head.npz"])
+    drawn_by = {name: importlib.metadata.version(name) for name in ("numpy", "numba", "skia-python", "pillow")}
+    return hashlib.sha256(json.dumps([code, semanticface.__version__, drawn_by]).encode()).hexdigest()[:8]
+
+
+def _constants() -> tuple[np.ndarray, np.ndarray]:
+    rng = np.random.default_rng(SEED)
+    return metrics.constants(np.stack([sample_coefficients(rng) for _ in range(LABELS_FOR_CONSTANTS)]))
+
+
+def _ask_peer(faces: Any, folder: Path, peer: dict[str, str], options: argparse.Namespace) -> np.ndarray:
+    """Return MediaPipe's answers, float32[N, 52], NaN where it finds no face; it is asked only once."""
+    path = folder.with_name(f"{folder.name}-mediapipe-{peer['version']}-{peer['sha256'][:8]}.jsonl")
+    if not path.is_file():
+        bar = tqdm(faces.select_columns("picture"), desc=f"{PEER}: {folder.name}", unit="picture")
+        with FaceLandmarker(options.mediapipe) as landmarker:
+            found = [landmarker.read(load_picture(row["picture"])) for row in bar]
+        tables.write(
+            path,
+            [
+                tables.Answered(f"test/{i}", "no_face", "MediaPipe finds no face")
+                if each is None
+                else tables.Answered(f"test/{i}", coefficients=each)
+                for i, each in enumerate(found)
+            ],
+        )
+    answers = _stacked(row.coefficients for row in tables.read_coefficients(path))
+    if len(answers) != len(faces):
+        raise ConfigError(f"{path} has {len(answers)} answers for {len(faces)} pictures: remove it and run again.")
+    return answers
+
+
+def _score(
+    key: str,
+    faces: Any,
+    predictor: Predictor,
+    peer: np.ndarray | None,
+    mean: np.ndarray,
+    median: np.ndarray,
+    options: argparse.Namespace,
+    out: Path,
+) -> Scored:
+    """Let the model read a set and return what came of it; the answers are written too."""
+    true = faces.with_format("numpy")["coefficients"][:].astype(np.float32)
+    stream = predictor.stream(
+        (row["picture"] for row in faces.select_columns("picture")), batch_size=options.batch_size
+    )
+    bar = tqdm(stream, desc=f"{Path(options.model).name}: {key}", total=len(faces), unit="picture")
+    predictions = [dataclasses.replace(each, image=f"{key}/{i}") for i, each in enumerate(bar)]
+    tables.write(out / f"{key}.jsonl", predictions)
+    analyses = [each.analysis for each in predictions] if options.mode == "full" else None
+    readers = {MODEL: Reader(_stacked(each.coefficients for each in predictions), analyses=analyses)}
+    if peer is not None:
+        readers[PEER] = Reader(peer, actions=ACTIONS)
+    readings = [each.reading for each in predictions]
+    result = score_set(true, faces["subject"], readers, mean=mean, median=median, readings=readings, seed=SEED)
+    return Scored(faces, predictions, peer, result)
+
+
+def _stacked(answers: Iterable[np.ndarray | None]) -> np.ndarray:
+    """Return answers as float32[N, 52], NaN in the rows of those that are missing."""
+    unknown = np.full(arkit.N_ACTIONS, np.nan, np.float32)
+    return np.stack([unknown if answer is None else answer for answer in answers])
+
+
+def _write(out: Path, results: dict[str, Any], sets: dict[str, Scored]) -> None:
+    """Write results as JSON, Markdown and page."""
+    _write_json(out / "benchmark.json", results)
+    parts = [f"# {TITLE}", published.how(results), published.summary(results).markdown()]
+    parts.append(published.readout_table(results).markdown())
+    for key in results["sets"]:
+        parts += [f"## {key}: {SETS[key]}", *(table.markdown() for table in published.scope_tables(results, key))]
+        parts.append(published.actions_table(results, key).markdown())
+    with atomic_open(out / "benchmark.md") as file:
+        file.write("\n\n".join(parts) + "\n")
+    recipe = results["recipe"]
+    facts = {
+        "model": f"{recipe['model']}, weights {recipe['weights'][:8]}",
+        "mode": recipe["mode"],
+        "readout": recipe["readout"],
+    }
+    facts |= {"command": recipe["command"]} | ({"commit": recipe["commit"]} if recipe["commit"] else {})
+    report.write_report(out / "index.html", TITLE, _sections(results, sets), recipe=facts)
+
+
+def _sections(results: dict[str, Any], sets: dict[str, Scored]) -> Iterator[Tables | report.Samples]:
+    summary = [published.summary(results), published.readout_table(results)]
+    yield Tables("Summary", summary, published.plain(published.how(results)))
+    for key, scored in sets.items():
+        figures = [*published.scope_tables(results, key), published.actions_table(results, key)]
+        yield Tables(f"{key}: figures", figures, SETS[key])
+        true = scored.faces.with_format("numpy")["coefficients"][:].astype(np.float32)
+        errors = np.abs(_stacked(each.coefficients for each in scored.predictions) - true).mean(axis=1)
+        worst, typical = worst_and_typical(errors, max(WORST, TYPICAL))
+        intro = "Without an answer, or with the largest mean error."
+        yield report.Samples(f"{key}: the worst", _cards(scored, true, errors, worst[:WORST]), intro)
+        intro = f"With a mean error next to the median, {np.nanmedian(errors):.3f}."
+        yield report.Samples(f"{key}: typical", _cards(scored, true, errors, typical[:TYPICAL]), intro)
+
+
+def _cards(scored: Scored, true: np.ndarray, errors: np.ndarray, rows: np.ndarray) -> Iterator[report.Sample]:
+    for i in rows.tolist():
+        said = scored.predictions[i]
+        note = "" if said.coefficients is None else f"Furthest off: {largest_errors(true[i], said.coefficients)}. "
+        if scored.peer is not None:
+            apart = np.abs(scored.peer[i] - true[i])[[arkit.INDEX[name] for name in ACTIONS]].mean()
+            note += "MediaPipe finds no face." if np.isnan(apart) else f"MediaPipe's mean error: {apart:.3f}."
+        yield report.Sample(
+            said.image,
+            load_picture(scored.faces[i]["picture"]),
+            said.coefficients,
+            said.analysis,
+            truth=true[i],
+            box=said.box,
+            chip="" if np.isnan(errors[i]) else f"mean error {errors[i]:.3f}",
+            reason=said.reason,
+            note=" ".join(filter(None, (note, said.note))),
+        )
+
+
+def _publish(results: dict[str, Any]) -> None:
+    """Commit-ready: the results in docs/, and every document's marked figures written anew."""
+    _write_json(PUBLISHED, results)
+    for path in published.documents(ROOT):
+        text = path.read_text(encoding="utf-8")
+        filled = published.fill(text, results)
+        if filled != text:
+            with atomic_open(path) as file:
+                file.write(filled)
+            print(f"wrote {path.relative_to(ROOT)}")
+
+
+def _write_json(path: Path, results: dict[str, Any]) -> None:
+    with atomic_open(path) as file:
+        json.dump(results, file, indent=1, allow_nan=False)
+        file.write("\n")
+
+
+if __name__ == "__main__":
+    sys.exit(main())
