@@ -1,9 +1,10 @@
 """How cost grows with rows: time and peak memory of every stage, from rendering to evaluation, as people run them.
 
-    OMP_NUM_THREADS=1 python eval/benchmarks/growth.py             # 1,000 and 10,000 rows; three quarters of an hour
-    OMP_NUM_THREADS=1 python eval/benchmarks/growth.py --quick     # three stages, 100 and 300 rows
+    export OMP_NUM_THREADS=1     # threads that wait for each other use processor time too
+    python eval/benchmarks/growth.py                                      # 1,000 and 10,000 rows; half an hour
+    python eval/benchmarks/growth.py --quick                              # three stages, 100 and 300 rows
     python eval/benchmarks/growth.py --rows 10000 100000 --stages render describe
-    OMP_NUM_THREADS=1 python eval/benchmarks/growth.py --rows 1000 10000 100000 --stages predict evaluate --mode numbers
+    python eval/benchmarks/growth.py --rows 10000 100000 --stages predict evaluate --mode numbers
 
 Each stage is the real command in a process of its own:
 
@@ -14,9 +15,9 @@ Each stage is the real command in a process of its own:
     predict    semanticface predict on a folder of as many pictures, to a JSONL, without looking for faces
     evaluate   eval/evaluate.py on a test split of as many rows, cut out by their own boxes
 
-The last two take other pictures than the first three: 1,000 faces of the drawn look at 48 px, rendered beforehand and
-repeated in order to as many rows or files as are asked for. Each row or file is stored, read, decoded and answered by
-itself; nothing is kept from one time that a face is shown to the next. `--mode` is what both are asked for.
+The last two take other pictures than the first three: `--faces` of the drawn look at 48 px, rendered beforehand, and
+repeated in order where more rows are asked for. Each row is stored, read, decoded and answered by itself; but a reader
+that writes words (`--mode full`) learns phrases from what it has read, so give it as many faces as rows.
 
 Shown for each: what was measured (rows; for distil those its steps showed, of an epoch), seconds on the clock and of
 processor time, processor seconds for all rows, rows a second of them without the start-up, and the highest memory of
@@ -57,7 +58,6 @@ ROOT = Path(__file__).resolve().parents[2]
 STAGES = ("render", "describe", "distil", "predict", "evaluate")
 QUICK = ("render", "describe", "predict")
 START_ROWS = 20
-SOURCE_ROWS = 1000  # different pictures in predict and evaluate
 POLL = 0.05  # seconds between two looks at a process's memory
 
 
@@ -165,12 +165,14 @@ class Bench:
         scratch: an empty folder.
         steps: of distil.
         mode: of predict and evaluate, ``full`` or ``numbers``.
+        faces: different ones in predict and evaluate.
     """
 
-    def __init__(self, scratch: Path, steps: int, mode: str) -> None:
+    def __init__(self, scratch: Path, steps: int, mode: str, faces: int) -> None:
         self.scratch = scratch
         self.steps = steps
         self.mode = mode
+        self.faces = faces
 
     def run(self, stage: str, rows: int, repeat: int = 0) -> Cost:
         """Run one stage on so many rows; for describe and distil the stages before must have run on as many."""
@@ -195,7 +197,7 @@ class Bench:
         """The dataset whose test split predict and evaluate repeat, rendered on first use."""
         folder = self.scratch / "source"
         if not folder.exists():
-            command = _rendering(folder, SOURCE_ROWS * 5 // 4, "train=0.2,test=0.8")
+            command = _rendering(folder, self.faces * 5 // 4, "train=0.2,test=0.8")
             watched([sys.executable, *map(str, command)], self.scratch / "source.log")
         return folder
 
@@ -286,6 +288,12 @@ def main() -> int:
     parser.add_argument(
         "--mode", choices=("full", "numbers"), default="full", help="of predict and evaluate (default %(default)s)"
     )
+    parser.add_argument(
+        "--faces",
+        type=int,
+        default=10_000,
+        help="different ones in predict and evaluate (default %(default)s)",
+    )
     parser.add_argument("--longest", type=float, default=30, help="minutes a stage may take (default %(default)s)")
     parser.add_argument("--quick", action="store_true", help="render, describe and predict at 100 and 300 rows")
     parser.add_argument("--work", type=Path, help="folder for the scratch files (default: the system's)")
@@ -296,8 +304,9 @@ def main() -> int:
     datasets.disable_progress_bars()
     sizes = [100, 300] if options.quick else sorted(set(options.rows))
     stages = QUICK if options.quick else [stage for stage in STAGES if stage in options.stages]
-    if sizes[0] <= START_ROWS or options.steps < 4:
-        parser.error(f"--rows must be above {START_ROWS} and --steps at least 4")
+    faces = min(options.faces, sizes[-1])
+    if sizes[0] <= START_ROWS or options.steps < 4 or faces < START_ROWS:
+        parser.error(f"--rows must be above {START_ROWS}, --faces at least {START_ROWS} and --steps at least 4")
 
     repeats = 1 if options.quick else 3
     print(f"{'stage':9}{'rows':>9}{'measured':>17}{'seconds':>10}{'CPU s':>10}{'CPU s (all)':>12}{'rows/s':>10}"
@@ -306,7 +315,7 @@ def main() -> int:
     left_out: list[str] = []
     try:
         with tempfile.TemporaryDirectory(prefix="growth-", dir=options.work) as scratch:
-            bench = Bench(Path(scratch), options.steps, options.mode)
+            bench = Bench(Path(scratch), options.steps, options.mode, faces)
             starts = [{stage: bench.run(stage, START_ROWS, repeat) for stage in stages} for repeat in range(repeats)]
             start = {stage: sorted((each[stage] for each in starts), key=spent)[repeats // 2] for stage in stages}
             for stage in stages:
@@ -333,7 +342,9 @@ def main() -> int:
         }  # fmt: skip
         runs = [asdict(cost) for stage in stages for cost in (start[stage], *costs[stage])]
         with atomic_open(options.out) as file:
-            settings = {"rows": sizes, "start_rows": START_ROWS, "steps": options.steps, "mode": options.mode}
+            settings = {
+                "rows": sizes, "start_rows": START_ROWS, "steps": options.steps, "mode": options.mode, "faces": faces,
+            }  # fmt: skip
             json.dump(
                 summary | {"left_out": left_out, "runs": runs, "settings": settings, "machine": machine}, file, indent=2
             )
