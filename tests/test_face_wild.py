@@ -8,6 +8,9 @@ import pytest
 from semanticface.errors import ConfigError
 from semanticface.face import CONDITIONS, render
 from semanticface.face.backdrop import background
+from semanticface.face.glasses import spectacles
+from semanticface.face.outfit import NOTHING_ON, outfit
+from semanticface.face.rig import rig
 from semanticface.face.scene import lights
 from semanticface.face.sensor import reprint, sensor
 
@@ -23,7 +26,7 @@ def test_conditions_leave_labels_of_a_plain_portrait_alone() -> None:
 
 def test_hard_turns_heads_further_and_loses_more() -> None:
     turns, lost = {}, {}
-    clean = background(3, 96)
+    clean = render(np.zeros(52), look="toon", subject=None, size=96).picture.astype(np.float32) / 255
     for name in CONDITIONS:
         faces = [render(np.zeros(52), look="drawn", subject=k, shot=k, size=32, conditions=name) for k in range(60)]
         turns[name] = np.mean([abs(face.camera["yaw"]) for face in faces])
@@ -70,3 +73,40 @@ def test_backgrounds_differ_and_stay_in_range() -> None:
         assert picture.min() >= 0 and picture.max() <= 1
     assert len({p.tobytes() for p in pictures}) == 80
     assert np.array_equal(pictures[7], background(7, 40))
+
+
+@pytest.mark.parametrize("subject", range(12))
+def test_glasses_stand_before_the_eyes_and_clear_the_face(subject: int) -> None:
+    who = rig().identity(subject)
+    frame, lenses = spectacles(who, subject, tinted=False)
+    assert np.isfinite(frame.place).all() and frame.triangles.max() < len(frame.place)
+    assert lenses.triangles.max() < len(lenses.place)
+    half = len(lenses.place) // 2
+    for pane, eye in zip((lenses.place[:half], lenses.place[half:]), who.eye_centres, strict=True):
+        low, high = pane.min(0), pane.max(0)
+        assert (low[:2] < eye[:2]).all() and (eye[:2] < high[:2]).all() and low[2] > eye[2] + 0.05
+    # The arms end behind the ears' front, the frame is about as wide as the head.
+    assert frame.place[:, 2].min() < 0.15 and 0.45 < frame.place[:, 0].max() < 1.2
+
+
+def test_things_change_the_picture_and_no_label(monkeypatch: pytest.MonkeyPatch) -> None:
+    c = np.full(52, 0.2)
+    subject = next(k for k in range(100) if outfit(k, 1, rig().identity(k), "usual").lenses is not None)
+    for look in ("photo", "toon"):
+        dressed = render(c, look=look, subject=subject, shot=1, size=64)
+        with monkeypatch.context() as bare:
+            bare.setattr("semanticface.face.outfit", lambda *_: NOTHING_ON)
+            naked = render(c, look=look, subject=subject, shot=1, size=64)
+        assert not np.array_equal(dressed.picture, naked.picture)
+        assert np.array_equal(dressed.points, naked.points) and np.array_equal(dressed.box, naked.box)
+    assert outfit(subject, None, rig().average, "hard") is outfit(None, 1, rig().average, "hard") is NOTHING_ON
+
+
+def test_a_fifth_wears_glasses_and_keeps_them() -> None:
+    who = rig().average
+    worn = np.array([[outfit(k, shot, who, "usual").lenses is not None for shot in range(6)] for k in range(150)])
+    share, habit = worn.mean(), worn.mean(1)
+    assert 0.12 < share < 0.30
+    assert ((habit > 0.5) | (habit < 0.35)).mean() > 0.95
+    hard = np.mean([outfit(k, k, who, "hard").lenses is not None for k in range(150)])
+    assert hard > 1.5 * share

@@ -21,6 +21,7 @@ from semanticface.face import mesh as meshes
 from semanticface.face.appearance import appearance
 from semanticface.face.camera import Framing, shoot
 from semanticface.face.conditions import CONDITIONS, Conditions, odds
+from semanticface.face.outfit import outfit
 from semanticface.face.rig import Identity, rig
 from semanticface.face.types import POINTS, Rendered
 
@@ -85,15 +86,17 @@ def render(
         who = _human(subject)
         style = toon.style_of(subject, who)
         camera, box = shoot(style.bend(who.vertices[head.box_ids]), shot, size, framing, conditions)
-        mesh = meshes.build(head.vertices(c, who), who, style.paint.hair, style.paint.hair_seed, style.bend)
+        mesh = meshes.build(head.vertices(c, who), who, style.paint.hair, style.paint.hair_seed, style.bend,
+                            prop=outfit(subject, shot, who, conditions).solid)  # fmt: skip
         picture = toon.draw(mesh, style, who, c, camera, shot=shot, size=size, supersample=supersample,
                             conditions=conditions)  # fmt: skip
     else:
         who = _human(subject)
         paint = appearance(subject, who)
         camera, box = shoot(who.vertices[head.box_ids], shot, size, framing, conditions)
-        mesh = meshes.build(head.vertices(c, who), who, paint.hair, paint.hair_seed)
+        wears = outfit(subject, shot, who, conditions)
+        mesh = meshes.build(head.vertices(c, who), who, paint.hair, paint.hair_seed, prop=wears.solid)
         picture = photo.draw(mesh, paint, who.eye_centres, c, camera, shot=shot, size=size, supersample=supersample,
-                             conditions=conditions)  # fmt: skip
+                             conditions=conditions, lenses=wears.lenses)  # fmt: skip
     points = camera.screen(mesh.attributes[head.point_ids, meshes.PLACE])[:, :2]
     return Rendered(picture, points, box, camera.facts(size, box), c)

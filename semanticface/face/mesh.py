@@ -1,4 +1,4 @@
-"""Everything solid in a shot as one mesh: head, clothes, hair; with what painters read at each vertex."""
+"""Everything solid in a shot as one mesh: head, clothes, hair, things; with what painters read at each vertex."""
 
 from __future__ import annotations
 
@@ -9,10 +9,11 @@ import numpy as np
 
 from semanticface.face import rig as rigs
 from semanticface.face.hair import hair_mesh
+from semanticface.face.props import Prop
 from semanticface.face.rig import Identity, rig
 from semanticface.face.warp import Bend
 
-CLOTH, HAIR = 7, 8
+CLOTH, HAIR, PROP = 7, 8, 9
 # Columns of ``Mesh.attributes``.
 BASE, NORMAL, PLACE, MASK, SKY = slice(0, 3), slice(3, 6), slice(6, 9), slice(9, 13), 13
 N_ATTRIBUTES = 14
@@ -23,9 +24,10 @@ class Mesh:
     """Triangles ready to draw.
 
     Attributes:
-        attributes: float32[V, 14]: base-mesh coordinates, normal, head-space place, four masks, open sky.
+        attributes: float32[V, 14]: base-mesh coordinates, normal, head-space place, four masks, open sky; a thing has
+            its colour and surface (see ``props.Prop``) where the head has coordinates and masks.
         triangles: int32[T, 3].
-        part: uint8[T], as in ``rig`` plus ``CLOTH`` and ``HAIR``.
+        part: uint8[T], as in ``rig`` plus ``CLOTH``, ``HAIR`` and ``PROP``.
         two_sided, casts: bool[T], draw the back; throw a shadow.
         fine: bool[T], eyes and mouth: small, and they tell most, so no sample of theirs is ever left out.
         solid: how many triangles come before those of the lashes, which are last.
@@ -68,8 +70,9 @@ def build(
     hair_seed: int,
     bend: Bend | None = None,
     extra: tuple[np.ndarray, np.ndarray, np.ndarray] | None = None,
+    prop: Prop | None = None,
 ) -> Mesh:
-    """Head under an expression, clothes and hair as one mesh.
+    """Head under an expression, clothes, hair and what is worn or held as one mesh.
 
     Args:
         vertices: float32[V, 3] from ``Rig.vertices``.
@@ -78,30 +81,36 @@ def build(
         hair_seed: seed of its shape.
         bend: cartoon proportions; *optional*.
         extra: what grows on the head instead of hair, in the form ``hair_mesh`` returns; *optional*.
+        prop: what is worn or held; *optional*.
     """
     rim, growth, _ = _cloth()
     fixed, part, casts, fine = _fixed()
     hair_vertices, hair_base, hair_triangles = extra or hair_mesh(who, style, hair_seed)
-    n, m = len(vertices), len(fixed)
-    place = np.empty((m + len(hair_vertices), 3), np.float32)
-    place[:n], place[m:] = vertices, hair_vertices
+    n, m, h = len(vertices), len(fixed), len(fixed) + len(hair_vertices)
+    place = np.empty((h + (len(prop.place) if prop else 0), 3), np.float32)
+    place[:n], place[m:h] = vertices, hair_vertices
     hem = np.concatenate([vertices[rim], vertices[rim]])
     place[n:m] = hem * growth
     place[n:m, 1] = hem[:, 1] + growth[:, 1]
     attributes = np.zeros((len(place), N_ATTRIBUTES), np.float32)
     attributes[:m] = fixed
-    attributes[n:m, BASE], attributes[m:, BASE], attributes[m:, SKY] = place[n:m], hair_base, 1.0
+    attributes[n:m, BASE], attributes[m:h, BASE], attributes[m:, SKY] = place[n:m], hair_base, 1.0
+    solid, lashes = _triangles()
+    more = [hair_triangles + np.int32(m)]
+    if prop:
+        place[h:], attributes[h:, BASE], attributes[h:, MASK] = prop.place, prop.colour, prop.surface
+        more.append(prop.triangles + np.int32(h))
     if bend is not None:
         place = bend(place)
-    solid, lashes = _triangles()
-    triangles = np.concatenate([solid, hair_triangles + np.int32(m), lashes])
+    triangles = np.concatenate([solid, *more, lashes])
     attributes[:, NORMAL] = rigs.normals(place, triangles)
     attributes[:, PLACE] = place
-    hairs, k = len(hair_triangles), len(solid)
-    part = np.concatenate([part[:k], np.full(hairs, HAIR, np.uint8), part[k:]])
-    casts = np.concatenate([casts[:k], np.ones(hairs, bool), casts[k:]])
-    fine = np.concatenate([fine[:k], np.zeros(hairs, bool), fine[k:]])
-    return Mesh(attributes, triangles, part, part >= CLOTH, casts, fine, k + hairs)
+    kinds = np.repeat(np.array([HAIR, PROP], np.uint8)[: len(more)], [len(t) for t in more])
+    k, grown = len(solid), len(kinds)
+    part = np.concatenate([part[:k], kinds, part[k:]])
+    casts = np.concatenate([casts[:k], np.ones(grown, bool), casts[k:]])
+    fine = np.concatenate([fine[:k], np.zeros(grown, bool), fine[k:]])
+    return Mesh(attributes, triangles, part, part >= CLOTH, casts, fine, k + grown)
 
 
 @cache

@@ -16,6 +16,8 @@ from semanticface.face.camera import Camera
 from semanticface.face.compiled import kernel
 from semanticface.face.conditions import Conditions
 from semanticface.face.creases import HEIGHT, STEP, WIDTH, X0, Y0, height_map
+from semanticface.face.glass import look_through
+from semanticface.face.glasses import Lenses
 from semanticface.face.light import (  # fmt: skip
     BLOCK,
     BLOCK_SIZE,
@@ -40,7 +42,7 @@ from semanticface.face.light import (  # fmt: skip
     curve,
     illuminate,
 )
-from semanticface.face.mesh import CLOTH, HAIR, N_ATTRIBUTES, Mesh
+from semanticface.face.mesh import CLOTH, HAIR, N_ATTRIBUTES, PROP, Mesh
 from semanticface.face.noise import TABLE, noise, smooth
 from semanticface.face.rig import EYE_RIGHT, LOWER_TEETH, SKIN, TONGUE, UPPER_TEETH
 from semanticface.face.scene import Lights, lights
@@ -164,6 +166,11 @@ def shade(  # type: ignore[no-untyped-def]
             nx, nz = nx + tilt * vz, nz - tilt * vx
             gloss, wrap = 0.35, 0.25
             open_sky = 0.45 + 0.55 * smooth(0.0, 0.12, z)
+        elif kind == PROP:
+            grain = noise(table, qx * s[12], qy * s[12], qz * s[12]) if s[11] > 0.0 else 0.5
+            tone = 1 + s[11] * (2 * grain - 1)
+            r, g, b = x * tone, y * tone, z * tone
+            gloss, wrap = s[9], s[10]
         ao = (0.15 + 0.85 * open_sky) * cavity
         block[NX + lane], block[NY + lane], block[NZ + lane] = nx, ny, nz
         block[VX + lane], block[VY + lane], block[VZ + lane] = vx, vy, vz
@@ -216,6 +223,7 @@ def draw(
     supersample: int,
     conditions: Conditions,
     scene: Lights | None = None,
+    lenses: Lenses | None = None,
 ) -> np.ndarray:
     """Shade a mesh as a photograph.
 
@@ -230,6 +238,7 @@ def draw(
         supersample: samples a pixel along each side.
         conditions: of light and sensor.
         scene: light in place of the shot's; *optional*.
+        lenses: glass before the eyes; *optional*.
 
     Returns:
         uint8[size, size, 3].
@@ -250,7 +259,10 @@ def draw(
     shade(out, other_samples(samples, out, view.front, even, supersample), 1, *arguments)
     colours, amounts = paint_of.colours, paint_of.amounts
     lashes(out, view.front, view.lash_at, view.lash_from, colours, amounts, behind, supersample)
-    return sensor(resolve(out, view.front, even, behind, supersample), shot, conditions)
+    picture = resolve(out, view.front, even, behind, supersample)
+    if lenses is not None and shot is not None:
+        look_through(picture, lenses, view, scene, shot, conditions)
+    return sensor(picture, shot, conditions)
 
 
 def _arguments(

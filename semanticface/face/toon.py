@@ -17,7 +17,7 @@ from semanticface.face.camera import Camera
 from semanticface.face.compiled import kernel
 from semanticface.face.conditions import Conditions
 from semanticface.face.creases import height_map
-from semanticface.face.mesh import CLOTH, HAIR, N_ATTRIBUTES, Mesh
+from semanticface.face.mesh import CLOTH, HAIR, N_ATTRIBUTES, PROP, Mesh
 from semanticface.face.noise import TABLE, noise, smooth
 from semanticface.face.photo import crease
 from semanticface.face.rig import EYE_RIGHT, LOWER_TEETH, SKIN, TONGUE, UPPER_TEETH, Identity
@@ -32,7 +32,8 @@ _FANCY = np.array(
     [(255, 196, 206), (158, 196, 240), (250, 222, 120), (196, 200, 210), (255, 170, 120), (236, 236, 240)], float
 )
 SHADOW_SIZE, SHADOW_BIAS = 128, 0.05
-INK_GROUPS = np.array([1, 2, 2, 3, 3, 4, 1, 5, 6], np.uint8)
+_INSIDE = PROP + 1  # of the mouth, in the painter alone
+INK_GROUPS = np.array([1, 2, 2, 3, 3, 4, 1, 5, 6, 8, 7], np.uint8)
 """Ink runs where two neighbouring pixels' parts lie in different groups."""
 
 
@@ -148,7 +149,7 @@ def cel(  # type: ignore[no-untyped-def]
         if kind == SKIN and s[10] > 0.5:
             r, g, b = 0.11, 0.012, 0.016
             flat = 1.0
-            kind = 9
+            kind = _INSIDE
         elif kind == SKIN:
             cloth_line = -1.15 + 0.9 * smooth(0.65, 1.1, abs(x)) - 0.3 * smooth(0.2, 0.9, z)
             if y < cloth_line:
@@ -224,6 +225,8 @@ def cel(  # type: ignore[no-untyped-def]
             tone = 0.82 + 0.3 * smooth(0.4, 0.6, noise(table, x * 9, y * 0.8, amounts[look.SEED]))
             r, g, b = colours[look.HAIR, 0] * tone, colours[look.HAIR, 1] * tone, colours[look.HAIR, 2] * tone
             gloss = 0.6
+        elif kind == PROP:
+            r, g, b = x, y, z
         if flat == 0.0:
             inv = 1 / max(math.sqrt(nx * nx + ny * ny + nz * nz), 1e-6)
             c = (nx * light[0] + ny * light[1] + nz * light[2]) * inv
@@ -248,7 +251,7 @@ def cel(  # type: ignore[no-untyped-def]
                 high += 0.35 * gleam * band * smooth(0.35, 0.6, noise(table, x * 12, 0.0, amounts[look.SEED]))
             high *= min(1.0, 0.1 + 1.6 * (r + g + b) / 3)
             r, g, b = r * mr * tint[0] + high, g * mg * tint[1] + high, b * mb * tint[2] + high
-        group[at] = groups[min(kind, 8)] if kind < 9 else 7
+        group[at] = groups[kind]
         out[at, 0] = _srgb(r) * (1 - line) + ink[0] * line
         out[at, 1] = _srgb(g) * (1 - line) + ink[1] * line
         out[at, 2] = _srgb(b) * (1 - line) + ink[2] * line

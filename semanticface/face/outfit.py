@@ -1,0 +1,50 @@
+"""What a subject wears and holds in a shot; a subject who wears something usually keeps it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from semanticface.face.conditions import Conditions, odds
+from semanticface.face.glasses import Lenses, spectacles
+from semanticface.face.props import Prop, join
+from semanticface.face.rig import Identity
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Outfit:
+    """What is on and before a head.
+
+    Attributes:
+        solid: everything opaque as one thing; ``None`` for nothing.
+        lenses: glass before the eyes; ``None`` for none.
+    """
+
+    solid: Prop | None
+    lenses: Lenses | None
+
+
+NOTHING_ON = Outfit(None, None)
+
+
+def outfit(subject: int | None, shot: int | None, who: Identity, conditions: Conditions) -> Outfit:
+    """Dress a subject for a shot; a plain portrait and the plain subject go bare.
+
+    Args:
+        subject: seed of what it likes to wear.
+        shot: seed of what it wears today.
+        who: its head.
+        conditions: how likely things are.
+    """
+    if subject is None or shot is None:
+        return NOTHING_ON
+    habits, today, chances = np.random.default_rng([subject, 13]), np.random.default_rng([shot, 28]), odds(conditions)
+    things: list[Prop] = []
+    lenses = None
+    wears = habits.random() < (0.19 if who.age < 2.4 else 0.38)
+    own, dark = int(habits.integers(2**31)), habits.random() < 0.04
+    if today.random() < chances.glasses[0 if wears else 1]:
+        frame, lenses = spectacles(who, own, dark or today.random() < 0.06)
+        things.append(frame)
+    return Outfit(join(things) if things else None, lenses)
