@@ -4,7 +4,8 @@
 
 writes into ``--out``:
 
-* ``metrics.json``: the result of ``metrics.score`` and how it was made;
+* ``metrics.json``: the result of ``metrics.score``, greedy, mean and median of the same pass side by side with how
+  often the intervals hold the truth (``intervals.figures``), and how it was made;
 * ``predictions.jsonl``: one line a row of the split, in order, as ``semanticface predict`` writes it;
 * ``report.html``: the figures, and the worst, the best and some random pictures.
 
@@ -33,7 +34,7 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
-from semanticface import metrics, report, tables
+from semanticface import intervals, metrics, report, tables
 from semanticface.crop import Box, crop_face
 from semanticface.dataset import load_faces
 from semanticface.errors import DatasetError, SemanticFaceError
@@ -51,14 +52,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the evaluation and return the exit code."""
     options = _options(arguments)
     try:
-        result = evaluate(options)
+        results, readouts = evaluate(options)
     except SemanticFaceError as error:
         print(f"evaluate: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("evaluate: interrupted", file=sys.stderr)
         return 130
-    print(metrics.compare(result))
+    print(metrics.compare(results))
+    print(f"\n{readouts}")
     print(f"\n{options.out / 'report.html'}")
     return 0
 
@@ -80,6 +82,12 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--mode", choices=("full", "numbers"), default="full", help="numbers: no words, as for video (%(default)s)"
     )
+    parser.add_argument(
+        "--readout", choices=("greedy", "mean", "median"), help="what the answers carry (default: the model's own)"
+    )
+    parser.add_argument(
+        "--mirror", action="store_true", help="read each picture's mirror image too and average both (twice the time)"
+    )
     parser.add_argument("--batch-size", type=int, default=16, help="pictures at a time (default: %(default)s)")
     parser.add_argument("--device", help="cpu, cuda, … (default: the best there is)")
     parser.add_argument("--before", type=Path, metavar="DIR", help="--out of an earlier run, shown beside this one")
@@ -96,8 +104,8 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     return options
 
 
-def evaluate(options: argparse.Namespace) -> list[tuple[str, metrics.Result]]:
-    """Predict the rows, score them, write the three files, and return the named results."""
+def evaluate(options: argparse.Namespace) -> tuple[list[tuple[str, metrics.Result]], str]:
+    """Predict the rows, score them, write the three files, and return the named results and a table of the readouts."""
     faces = load_faces(options.dataset, options.split)
     if not len(faces):
         raise DatasetError(f"{options.dataset}: the split {options.split} has no rows. Choose another --split.")
@@ -113,7 +121,9 @@ def evaluate(options: argparse.Namespace) -> list[tuple[str, metrics.Result]]:
         )
     if options.photos is not None:
         next(tables.read_coefficients(options.photos))  # so that a file that cannot be read is said before the work
-    predictor = Predictor.from_pretrained(options.model, device=options.device, mode=options.mode)
+    predictor = Predictor.from_pretrained(
+        options.model, device=options.device, mode=options.mode, readout=options.readout, mirror=options.mirror
+    )
     if options.crop == "box" and "box" not in faces.column_names:
         raise DatasetError(f"{options.dataset} has no column box. Use --crop auto.")
 
@@ -134,11 +144,14 @@ def evaluate(options: argparse.Namespace) -> list[tuple[str, metrics.Result]]:
 
     stream = predictor.stream(pictures(), batch_size=options.batch_size, crop="auto" if boxes is None else "none")
     answers = np.full_like(true, np.nan)
+    tallies = []
 
     def predictions() -> Iterator[Prediction]:
         for place, prediction in enumerate(tqdm(stream, total=len(indices), unit="picture")):
             if prediction.coefficients is not None:
                 answers[place] = prediction.coefficients
+            if prediction.reading is not None:
+                tallies.append(intervals.tally(true[place], prediction.reading))
             box = given(place) or prediction.box
             yield dataclasses.replace(prediction, image=f"{options.split}/{indices[place]}", box=box)
 
@@ -150,6 +163,8 @@ def evaluate(options: argparse.Namespace) -> list[tuple[str, metrics.Result]]:
     result = metrics.score(true, answers, analyses=analyses, train_mean=mean, train_median=median)
     results = [("model", result)] if earlier is None else [("before", earlier), ("after", result)]
 
+    calibrated = predictor.level is not None
+    readouts = intervals.figures(np.array(tallies))
     recipe = {
         "command": options.command,
         "model": str(options.model),
@@ -159,14 +174,17 @@ def evaluate(options: argparse.Namespace) -> list[tuple[str, metrics.Result]]:
         "seed": options.seed,
         "crop": options.crop,
         "mode": options.mode,
+        "readout": predictor.readout,
+        "mirror": options.mirror,
+        "calibrated": calibrated,
         "commit": git_commit(),
         "versions": versions(),
     }
-    _write_report(options, results, recipe, chosen, true, answers)
+    _write_report(options, results, recipe, chosen, true, answers, intervals.summary(readouts, calibrated))
     with atomic_open(options.out / "metrics.json") as file:
-        json.dump({"result": result, "recipe": recipe}, file, indent=2, allow_nan=False)
+        json.dump({"result": result, "readouts": readouts, "recipe": recipe}, file, indent=2, allow_nan=False)
         file.write("\n")
-    return results
+    return results, intervals.table(readouts, calibrated)
 
 
 def _constants(folder: Path, split: str) -> tuple[np.ndarray, np.ndarray] | None:
@@ -201,6 +219,7 @@ def _write_report(
     chosen: Any,
     true: np.ndarray,
     answers: np.ndarray,
+    summary: str,
 ) -> None:
     errors = np.array([np.abs(answer - truth).mean() for answer, truth in zip(answers, true, strict=True)])
     worst, best, drawn = report.selections(errors, CARDS, options.seed)
@@ -222,7 +241,7 @@ def _write_report(
                 note=row.get("note", ""),
             )
 
-    sections: list[report.Figures | report.Samples] = [report.Figures("Figures", results)]
+    sections: list[report.Figures | report.Samples] = [report.Figures("Figures", results, summary)]
     if options.photos is not None:
         intro = "Pictures from outside the data set, without a truth to compare with."
         sections.append(report.Samples("Photographs", report.file_samples(options.photos), intro))

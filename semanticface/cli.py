@@ -1,4 +1,4 @@
-"""The ``semanticface`` command: predict, parse, describe, render. Thin: each subcommand calls the library.
+"""The ``semanticface`` command: predict, calibrate, parse, describe, render. Thin: each subcommand calls the library.
 
 Exit codes: 0 all went well; 1 some rows or pictures failed (each named on standard error, its place kept); 2 nothing
 could be done, with one line that says why; 130 interrupted. Heavy modules are imported where they are used, so that
@@ -16,7 +16,7 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from semanticface import __version__, tables, take_command
+from semanticface import __version__, arguments, tables, take_command
 from semanticface.errors import AnswerError, SemanticFaceError
 from semanticface.tables import Answered, Outcome
 
@@ -27,11 +27,11 @@ if TYPE_CHECKING:
 _DESCRIBED_AT_ONCE = 1024
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command and return its exit code; ``arguments`` defaults to the command line's."""
+def main(words: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit code; ``words`` defaults to the command line's."""
     for stream in (sys.stdout, sys.stderr):
         stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
-    options = _parser().parse_args(arguments)
+    options = _parser().parse_args(words)
     try:
         code = options.run(options)
         sys.stdout.flush()
@@ -72,6 +72,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"semanticface {__version__}")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     _add_predict(commands)
+    _add_calibrate(commands)
     _add_parse(commands)
     _add_describe(commands)
     _add_render(commands)
@@ -95,6 +96,7 @@ def _command(
 
 
 _OUT_HELP = "write X.jsonl or X.csv instead of a summary to the terminal"
+_DEVICE_HELP = "cpu, cuda, cuda:1, mps (default: the best there is)"
 _NO_EMOTION_HELP = "leave out what the face suggests a person feels"
 
 
@@ -106,8 +108,10 @@ def _add_predict(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
         "Reads PNG, JPEG and WebP; a folder stands for the pictures in it, sorted by name. The face is found and\n"
         "cropped first; with several faces the most certain one is taken. Everything runs on this machine.\n\n"
         "The JSONL has one object a picture, in order: image, status (ok, or a short code with a reason beside it),\n"
-        "coefficients (by action name), analysis. The CSV has image and the 52 actions; a failed picture keeps its\n"
-        "row, with empty cells, and its reason goes to standard error.\n\n" + take_command.ABOUT,
+        "coefficients (by action name), interval (lowest and highest value of each with a probability of 80 %;\n"
+        "calibrated says whether that was fitted on held-out faces), analysis. The CSV has image and the 52 actions;\n"
+        "a failed picture keeps its row, with empty cells, and its reason goes to standard error.\n\n"
+        + take_command.ABOUT,
         "semanticface predict face.jpg",
         "semanticface predict photos/ --out faces.csv",
         "semanticface predict frame.png --box 120,80,360,320 --report face.html",
@@ -123,25 +127,72 @@ def _add_predict(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
     where = parser.add_mutually_exclusive_group()
     where.add_argument("--no-crop", action="store_true", help="the pictures are square crops of a face already")
     where.add_argument(
-        "--box", type=_box, metavar="X0,Y0,X1,Y1", help="the face's box in pixels, the same in all pictures"
+        "--box", type=arguments.box, metavar="X0,Y0,X1,Y1", help="the face's box in pixels, the same in all pictures"
     )
     parser.add_argument(
-        "--batch-size", type=_positive, default=16, help="pictures at a time; lower it if memory runs out (%(default)s)"
+        "--batch-size",
+        type=arguments.positive,
+        default=16,
+        help="pictures at a time; lower it if memory runs out (%(default)s)",
     )
     parser.add_argument(
-        "--temperature", type=_temperature, default=0.0, help="above 0: sample answers instead of the best one"
+        "--temperature", type=arguments.temperature, default=0.0, help="above 0: sample answers instead of the best one"
     )
-    parser.add_argument("--seed", type=_seed, default=0, help="makes sampling repeatable (default: %(default)s)")
+    parser.add_argument(
+        "--seed", type=arguments.seed, default=0, help="makes sampling repeatable (default: %(default)s)"
+    )
     parser.add_argument(
         "--mode",
         choices=("full", "numbers"),
         help="full: words, then numbers in the light of them; numbers: numbers alone, several times as fast "
         "(default: full; numbers for a video to .csv, which holds no words)",
     )
-    parser.add_argument("--device", help="cpu, cuda, cuda:1, mps (default: the best there is)")
+    parser.add_argument(
+        "--readout",
+        choices=("greedy", "mean", "median"),
+        help="what of the model's distribution the coefficients are: the likeliest token, the mean (least squared "
+        "error) or the median (least absolute error; most resting actions are 0) (default: the model's own)",
+    )
+    parser.add_argument(
+        "--mirror",
+        action="store_true",
+        help="read each picture's mirror image too and average both, for twice the time: a little more accurate",
+    )
+    parser.add_argument("--device", help=_DEVICE_HELP)
     parser.add_argument("--no-emotion", action="store_true", help=_NO_EMOTION_HELP)
     take_command.add_options(parser)
     parser.set_defaults(run=_predict)
+
+
+def _add_calibrate(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    parser = _command(
+        commands,
+        "calibrate",
+        "fit a model's intervals to faces it was not trained on",
+        "They hold 80 % of the truths then. MODEL is nano or the folder of a model or adapter, DATASET a folder of\n"
+        "faces with labels, as data_prep/render_faces.py writes it. Half of its people are fitted to; on the others\n"
+        "it is measured how often the intervals hold the truth. The result goes into MODEL's semanticface.json, for\n"
+        "words with numbers and for numbers alone. Uncalibrated intervals are what the model's distribution says.",
+        "semanticface calibrate outputs/my-adapter outputs/faces",
+        "semanticface calibrate outputs/my-adapter outputs/crops --crop box --split test --limit 300",
+    )
+    parser.add_argument("model", metavar="MODEL", help='"nano", or a folder')
+    parser.add_argument("dataset", type=Path, metavar="DATASET", help="folder of faces")
+    parser.add_argument("--split", default="validation", help="part of it, unseen in training (default: %(default)s)")
+    parser.add_argument(
+        "--limit", type=arguments.positive, default=1000, help="pictures at most (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--crop", choices=("auto", "box"), default="auto", help="find the face, or take the dataset's box (%(default)s)"
+    )
+    parser.add_argument(
+        "--batch-size", type=arguments.positive, default=16, help="pictures at a time (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--seed", type=arguments.seed, default=0, help="draws pictures and halves (default: %(default)s)"
+    )
+    parser.add_argument("--device", help=_DEVICE_HELP)
+    parser.set_defaults(run=_calibrate)
 
 
 def _add_parse(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -191,53 +242,13 @@ def _add_render(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
     parser.add_argument("file", type=Path, metavar="FILE", help="CSV or JSONL of coefficients")
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder for the pictures")
     parser.add_argument("--look", default="photo", help="photo, toon or drawn (default: %(default)s)")
-    parser.add_argument("--size", type=_size, default=256, help="pixels a side (default: %(default)s)")
+    parser.add_argument("--size", type=arguments.size, default=256, help="pixels a side (default: %(default)s)")
     parser.add_argument(
         "--sheet",
         action="store_true",
         help="also write sheet.png, an overview of up to 60 rows evenly spread over the file",
     )
     parser.set_defaults(run=_render)
-
-
-def _box(text: str) -> Box:
-    from semanticface.crop import Box
-
-    try:
-        x0, y0, x1, y1 = (float(part) for part in text.split(","))
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"{text!r} is not four numbers such as 120,80,360,320") from None
-    if not (x0 < x1 < float("inf") and y0 < y1 < float("inf")):
-        raise argparse.ArgumentTypeError(f"{text!r} has no area: give left,top,right,bottom in pixels")
-    return Box(x0, y0, x1, y1)
-
-
-def _positive(text: str) -> int:
-    return _whole(text, 1, 4096)
-
-
-def _size(text: str) -> int:
-    return _whole(text, 32, 2048)
-
-
-def _seed(text: str) -> int:
-    return _whole(text, 0, 2**31 - 1)
-
-
-def _whole(text: str, low: int, high: int) -> int:
-    if not text.isascii() or not text.isdigit() or not low <= int(text) <= high:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from {low} to {high}")
-    return int(text)
-
-
-def _temperature(text: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = -1.0
-    if not 0 <= value <= 10:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number from 0 to 10")
-    return value
 
 
 def _predict(options: argparse.Namespace) -> int:
@@ -250,6 +261,8 @@ def _predict(options: argparse.Namespace) -> int:
 
     if options.out is not None:
         tables.check_target(options.out)
+    if options.mirror and options.temperature > 0:
+        raise SemanticFaceError("--mirror averages what --temperature would sample. Leave one of them out.")
     if options.report is not None and Path(options.report).suffix.lower() != ".html":
         raise SemanticFaceError(f"{options.report}: a report is a web page. End its name in .html.")
     pictures = list(map(os.fspath, expand(options.pictures)))  # text: a third of a Path's memory
@@ -257,7 +270,12 @@ def _predict(options: argparse.Namespace) -> int:
     from semanticface.predict import Predictor
 
     predictor = Predictor.from_pretrained(
-        options.model, device=options.device, mode=options.mode or "full", emotion=not options.no_emotion
+        options.model,
+        device=options.device,
+        mode=options.mode or "full",
+        readout=options.readout,
+        emotion=not options.no_emotion,
+        mirror=options.mirror,
     )
     crop: Literal["auto", "none"] | Box = "none" if options.no_crop else options.box or "auto"
     stream = predictor.stream(
@@ -277,6 +295,23 @@ def _predict(options: argparse.Namespace) -> int:
     code = _deliver(report.watch(predictions), options, say=tqdm.write)
     report.write(options.report, model=options.model)
     return code
+
+
+def _calibrate(options: argparse.Namespace) -> int:
+    from semanticface.calibrate import calibrate, table
+
+    found = calibrate(
+        options.model,
+        options.dataset,
+        split=options.split,
+        limit=options.limit,
+        crop=options.crop,
+        batch_size=options.batch_size,
+        device=options.device,
+        seed=options.seed,
+    )
+    print(table(found, options.model))
+    return 0
 
 
 def _parse(options: argparse.Namespace) -> int:

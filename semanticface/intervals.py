@@ -54,11 +54,12 @@ class Reading:
         """Return one row's: arrays [52] and [52, 2]."""
         return Reading(self.greedy[row], self.mean[row], self.median[row], self.interval[row], self.calibrated)
 
-    def to_dict(self) -> dict[str, Any]:
-        """Return the JSON form of one row's: [lowest, highest] by action name, and whether that is calibrated."""
-        pairs = zip(NAMES, self.interval.tolist(), strict=True)
-        interval = {name: [round(low, 2), round(high, 2)] for name, (low, high) in pairs}
-        return {"interval": interval, "calibrated": self.calibrated}
+
+def interval_dict(interval: np.ndarray, calibrated: bool) -> dict[str, Any]:
+    """Return the JSON form of intervals [52, 2]: [lowest, highest] by action name, and whether they are calibrated."""
+    pairs = zip(NAMES, interval.tolist(), strict=True)
+    told = {name: [round(low, 2), round(high, 2)] for name, (low, high) in pairs}
+    return {"interval": told, "calibrated": calibrated}
 
 
 def read(tree: NumberTree, shares: np.ndarray, level: float | None = None) -> Reading:
@@ -142,6 +143,8 @@ def fit_level(shares: np.ndarray, true: np.ndarray) -> float:
     return round((least + most) / 2, 4)
 
 
+READOUTS = ("greedy", "mean", "median")
+
 _SUMS = (
     "numbers", "greedy_error", "greedy_square", "mean_error", "mean_square", "median_error", "median_square",
     "covered", "width", "in_doubt", "covered_in_doubt", "width_in_doubt",
@@ -160,7 +163,7 @@ def tally(true: np.ndarray, reading: Reading) -> np.ndarray:
     """
     true = np.asarray(true, dtype=np.float64)
     columns = [np.ones_like(true)]
-    for name in ("greedy", "mean", "median"):
+    for name in READOUTS:
         error = np.abs(getattr(reading, name) - true)
         columns += [error, error**2]
     low, high = reading.interval[..., 0], reading.interval[..., 1]
@@ -191,7 +194,7 @@ def figures(tallies: np.ndarray) -> dict[str, Any]:
         return part / whole if part is not None and whole else None
 
     out: dict[str, Any] = {}
-    for name in ("greedy", "mean", "median"):
+    for name in READOUTS:
         square = ratio(total[f"{name}_square"], count)
         out[name] = {"mae": ratio(total[f"{name}_error"], count), "rmse": None if square is None else square**0.5}
     for name, figure in (("median", "mae"), ("mean", "rmse")):
@@ -204,6 +207,33 @@ def figures(tallies: np.ndarray) -> dict[str, Any]:
         "interval_width": ratio(total["width_in_doubt"], doubt),
         "interval_width_all": ratio(total["width"], count),
     }
+
+
+def table(told: dict[str, Any], calibrated: bool) -> str:
+    """Return ``figures`` as Markdown: the readouts side by side, and ``summary``."""
+    lines = ["| read as | mean error (MAE) ↓ | RMS error ↓ |", "| :-- | --: | --: |"]
+    for name in READOUTS:
+        cells = ("–" if value is None else f"{value:.4f}" for value in told[name].values())
+        lines.append(f"| {name} | {' | '.join(cells)} |")
+    return "\n".join([*lines, "", summary(told, calibrated)])
+
+
+def summary(told: dict[str, Any], calibrated: bool) -> str:
+    """Return what ``figures`` say of the readouts and of the intervals, a sentence each, as far as they are there."""
+    said = []
+    if told["median_mae_gain"] is not None and told["mean_rmse_gain"] is not None:
+        said.append(
+            f"Read as the median instead of the likeliest token, the mean error is {100 * told['median_mae_gain']:.1f} "
+            f"% lower; read as the mean, the RMS error is {100 * told['mean_rmse_gain']:.1f} % lower."
+        )
+    if told["interval_coverage"] is not None:
+        said.append(
+            f"The {100 * SHARE:.0f} % intervals ({'calibrated' if calibrated else 'not calibrated'}) hold "
+            f"{100 * told['interval_coverage']:.1f} % of the truths where the model is in doubt, which it is of "
+            f"{100 * told['in_doubt']:.1f} % of the numbers, and {100 * told['interval_coverage_all']:.1f} % of all; "
+            f"where in doubt they are {told['interval_width']:.2f} wide."
+        )
+    return " ".join(said)
 
 
 def _hundredths(values: np.ndarray) -> np.ndarray:

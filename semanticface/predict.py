@@ -25,7 +25,7 @@ from semanticface.collate import prompt_inputs
 from semanticface.crop import Box, crop_face, find_faces
 from semanticface.decode import AnswerDecoder, Mode, Written
 from semanticface.errors import AnswerError, PictureError
-from semanticface.intervals import Reading, read
+from semanticface.intervals import Reading, interval_dict, read
 from semanticface.model import Bundle, load_trained
 from semanticface.numbers import Readout
 from semanticface.picture import load_picture
@@ -106,7 +106,7 @@ class Prediction:
         else:
             out["coefficients"] = {name: round(value, 4) for name, value in by_name(self.coefficients).items()}
         if self.reading is not None:
-            out |= self.reading.to_dict()
+            out |= interval_dict(self.reading.interval, self.reading.calibrated)
         out["analysis"] = None if self.analysis is None else self.analysis.to_dict()
         if self.text and self.status != "ok":
             out["text"] = self.text
@@ -137,6 +137,10 @@ class Predictor:
         emotion: False leaves emotion out, of the question and of the answers, whatever the recipe says.
         mirror: also read each picture's mirror image and average both distributions of each coefficient, for twice the
             time; the words are those of the picture itself.
+
+    Attributes:
+        readout: how the numbers of the answers are read.
+        level: what the intervals were fitted to hold (``intervals.fit_level``); None where they were not.
 
     Raises:
         ModelError: answers cannot be decoded with the model's tokenizer.
@@ -171,6 +175,7 @@ class Predictor:
             mode=mode,
         )
         self.reader = Reader(decoder, bundle.model)
+        self.readout = decoder.readout
         self.mirror = mirror
         self.level = calibrated_level(recipe, mode)
 
@@ -309,7 +314,7 @@ class Predictor:
         out = []
         for plain, other in zip(written, self.reader.write(flipped), strict=True):
             shares = (plain.shares + other.shares[MIRROR_INDEX]) / 2
-            values = getattr(read(decoder.tree, shares), decoder.readout)
+            values = getattr(read(decoder.tree, shares), self.readout)
             out.append(Written(format_answer(values, parse_answer(plain.text).analysis), shares))
         return out
 

@@ -19,6 +19,7 @@ import numpy as np
 from semanticface import __version__
 from semanticface.crop import Box
 from semanticface.errors import SemanticFaceError
+from semanticface.intervals import interval_dict
 from semanticface.semantics import Analysis
 from semanticface.tables import Answered
 
@@ -33,6 +34,8 @@ class FrameAnswer(Answered):
         timecode: ``HH:MM:SS:FF.fff``; empty until the table is written.
         box: where the model looked, in pixels; None where it was not asked.
         note: what is worth knowing of the frame; mostly empty.
+        interval: float32[52, 2], as in ``predict.Prediction``; None where there is no answer.
+        calibrated: whether it was fitted on held-out faces.
     """
 
     frame: int = 0
@@ -40,9 +43,11 @@ class FrameAnswer(Answered):
     timecode: str = ""
     box: Box | None = None
     note: str = ""
+    interval: np.ndarray | None = None
+    calibrated: bool = False
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the JSON form: as ``Answered``, with frame, timecode, time (seconds), and note and box where given."""
+        """Return the JSON form: as ``Answered``, with frame, timecode, time (seconds), and what else is there."""
         plain = Answered.to_dict(self)
         out = {"image": plain.pop("image"), "frame": self.frame, "timecode": self.timecode}
         out |= {"time": round(float(self.time), 6), "status": plain.pop("status")}
@@ -50,6 +55,9 @@ class FrameAnswer(Answered):
             out["note"] = self.note
         if self.box is not None:
             out["box"] = [round(corner, 2) for corner in corners(self.box)]
+        out["coefficients"] = plain.pop("coefficients")
+        if self.interval is not None:
+            out |= interval_dict(self.interval, self.calibrated)
         return out | plain
 
 
@@ -125,6 +133,8 @@ class SideFile:
                     "status": answer.status,
                     "reason": answer.reason,
                     "coefficients": None if values is None else np.asarray(values, np.float32).tolist(),
+                    "interval": None if answer.interval is None else np.rint(answer.interval * 100).tolist(),
+                    "calibrated": answer.calibrated,
                     "analysis": answer.analysis and answer.analysis.to_dict(),
                     "box": answer.box and corners(answer.box),
                     "note": answer.note,
@@ -141,6 +151,7 @@ class SideFile:
             for line in file:
                 row = json.loads(line)
                 values, analysis, box = row["coefficients"], row["analysis"], row["box"]
+                interval = row["interval"]
                 yield FrameAnswer(
                     row["image"],
                     row["status"],
@@ -151,6 +162,8 @@ class SideFile:
                     Fraction(row["time"]),
                     box=None if box is None else Box(*box),
                     note=row["note"],
+                    interval=None if interval is None else np.array(interval, np.float32) / 100,
+                    calibrated=row["calibrated"],
                 )
 
 

@@ -178,7 +178,13 @@ def _answer(take: Take, look: _Look, predictions: Iterator[Prediction]) -> Frame
     said = next(predictions)
     reason = said.reason and f"{name}: {said.reason.removeprefix(f'{said.image}: ')}"
     return dataclasses.replace(
-        answer, status=said.status, reason=reason, coefficients=said.coefficients, analysis=said.analysis
+        answer,
+        status=said.status,
+        reason=reason,
+        coefficients=said.coefficients,
+        analysis=said.analysis,
+        interval=said.interval,
+        calibrated=said.reading is not None and said.reading.calibrated,
     )
 
 

@@ -109,7 +109,14 @@ def run(options: argparse.Namespace) -> int:
 
     mode: Mode = options.mode or ("numbers" if Path(options.out).suffix.lower() == ".csv" else "full")
     emotion = not options.no_emotion
-    predictor = Predictor.from_pretrained(options.model, device=options.device, mode=mode, emotion=emotion)
+    predictor = Predictor.from_pretrained(
+        options.model,
+        device=options.device,
+        mode=mode,
+        readout=options.readout,
+        emotion=emotion,
+        mirror=options.mirror,
+    )
     try:
         report = predict_take(
             take,
@@ -119,7 +126,13 @@ def run(options: argparse.Namespace) -> int:
             clock=clock,
             smoothing=smoothing if options.smooth or options.smooth_region else None,
             batch_size=options.batch_size,
-            settings={"model": model_record(options.model, predictor), "mode": mode, "emotion": emotion},
+            settings={
+                "model": model_record(options.model, predictor),
+                "mode": mode,
+                "readout": options.readout,
+                "emotion": emotion,
+                "mirror": options.mirror,
+            },
         )
     except KeyboardInterrupt:
         _tell("interrupted; the same command goes on from where it stopped")

@@ -55,8 +55,24 @@ def test_before_and_after(script, places, capsys):
     assert written["result"]["constant_mean"]["mae"] == pytest.approx(np.abs(true - mean).mean())
     assert written["recipe"]["command"].startswith("python eval/evaluate.py --model ")
     assert written["recipe"]["versions"]["torch"]
+    assert (written["recipe"]["readout"], written["recipe"]["calibrated"]) == ("greedy", False)
+    readouts = written["readouts"]
+    assert readouts["greedy"]["mae"] == pytest.approx(written["result"]["model"]["mae"], abs=1e-4)
+    assert f"| greedy | {readouts['greedy']['mae']:.4f} | {readouts['greedy']['rmse']:.4f} |" in printed
+    assert f"The 80 % intervals (not calibrated) hold {100 * readouts['interval_coverage']:.1f} %" in printed
     page = (folder / "one" / "report.html").read_text()
     assert page.count("<article") == 2 and page.count("<img") >= 6
+    assert "The 80 % intervals (not calibrated) hold" in page
+
+    assert (
+        script.main([*common, "--out", str(folder / "median"), "--readout", "median", "--mirror", "--mode", "numbers"])
+        == 0
+    )
+    both = json.loads((folder / "median" / "metrics.json").read_text())
+    assert (both["recipe"]["readout"], both["recipe"]["mirror"]) == ("median", True)
+    assert both["readouts"]["median"]["mae"] == pytest.approx(both["result"]["model"]["mae"], abs=1e-4)
+    assert both["readouts"]["mean"] != readouts["mean"]
+    capsys.readouterr()
 
     assert script.main([*common, "--out", str(folder / "two"), "--before", str(folder / "one"), "--limit", "9"]) == 0
     printed = capsys.readouterr().out
@@ -83,7 +99,8 @@ def test_predictions_are_not_kept(script, places, monkeypatch):
     made, alive = [], []
 
     class Fake:
-        bundle = None
+        bundle = level = None
+        readout = "mean"
 
         @classmethod
         def from_pretrained(cls, *_, **__):
@@ -131,7 +148,8 @@ def test_photographs_are_added_and_failures_are_cards(script, places, monkeypatc
     class Blind:
         """A predictor that finds no face anywhere."""
 
-        bundle = None
+        bundle = level = None
+        readout = "mean"
 
         @classmethod
         def from_pretrained(cls, *_, **__):

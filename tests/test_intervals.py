@@ -59,7 +59,7 @@ def test_a_reading_is_within_bounds_and_around_its_median(seed, sharpness, level
     assert (below > 0.5 - 1e-5).all()
     one = found.of(1)
     assert np.array_equal(one.interval, found.interval[1])
-    told = one.to_dict()
+    told = intervals.interval_dict(one.interval, one.calibrated)
     assert told["calibrated"] == found.calibrated
     assert tuple(told["interval"]) == NAMES
     assert np.allclose(list(told["interval"].values()), one.interval, atol=1e-6)
