@@ -42,6 +42,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from PIL import Image
 from tqdm import tqdm
 
 import semanticface
@@ -240,11 +241,8 @@ def _score(
 ) -> Scored:
     """Let the model read a set and return what came of it; the answers are written too."""
     true = faces.with_format("numpy")["coefficients"][:].astype(np.float32)
-    stream = predictor.stream(
-        (row["picture"] for row in faces.select_columns("picture")), batch_size=options.batch_size
-    )
-    bar = tqdm(stream, desc=f"{Path(options.model).name}: {key}", total=len(faces), unit="picture")
-    predictions = [dataclasses.replace(each, image=f"{key}/{i}") for i, each in enumerate(bar)]
+    stream = predictor.stream(_pictures(key, faces), batch_size=options.batch_size)
+    predictions = list(tqdm(stream, desc=f"{Path(options.model).name}: {key}", total=len(faces), unit="picture"))
     tables.write(out / f"{key}.jsonl", predictions)
     analyses = [each.analysis for each in predictions] if options.mode == "full" else None
     readers = {MODEL: Reader(_stacked(each.coefficients for each in predictions), analyses=analyses)}
@@ -253,6 +251,13 @@ def _score(
     readings = [each.reading for each in predictions]
     result = score_set(true, faces["subject"], readers, mean=mean, median=median, readings=readings, seed=SEED)
     return Scored(faces, predictions, peer, result)
+
+
+def _pictures(key: str, faces: Any) -> Iterator[Image.Image]:
+    """Yield a set's pictures under the names that answers, errors and cards give them."""
+    for i, row in enumerate(faces.select_columns("picture")):
+        row["picture"].filename = f"{key}/{i}"
+        yield row["picture"]
 
 
 def _stacked(answers: Iterable[np.ndarray | None]) -> np.ndarray:

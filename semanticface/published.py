@@ -54,16 +54,15 @@ def summary(results: Results) -> Table:
     both = ", ".join(called[key] for key, _ in readers)
     head = ["pictures", *(f"correlation ↑ {called[key]}" for key, _ in readers)]
     head += [f"MAE ↓ {called[key]}" for key, _ in readers]
-    head += ["MAE constant mean, median", "words match the truth ↑", f"faces found ↑ {both}"]
+    head += ["MAE constant mean, median", "words true ↑", f"faces found ↑ {both}"]
     rows = []
     for name, found in results["sets"].items():
 
         def cell(key: str, scope: str, figure: str, found: Results = found, interval: bool = False) -> str:
             return _cell(_BY_KEY[figure], found["scopes"][scope]["figures"][key].get(figure), interval=interval)
 
-        row = [name]
-        for figure in ("correlation", "mae"):
-            row += [cell(key, scope, figure, interval=True) for key, scope in readers]
+        row = [name, *(cell(key, scope, "correlation", interval=True) for key, scope in readers)]
+        row += [cell(key, scope, "mae") for key, scope in readers]
         row.append(", ".join(cell(key, "all", "mae") for key, _ in BASELINES))
         row.append(cell(MODEL, "all", "agreement_true"))
         row.append(", ".join(cell(key, scope, "valid_share") for key, scope in readers))
