@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 
 from semanticface.errors import ConfigError
 from semanticface.face import CONDITIONS, render
+from semanticface.face.appearance import appearance
 from semanticface.face.backdrop import background
 from semanticface.face.glasses import spectacles
-from semanticface.face.outfit import NOTHING_ON, outfit
+from semanticface.face.occluders import hand, strands, thing
+from semanticface.face.outfit import NOTHING_ON, Outfit, outfit
+from semanticface.face.props import Prop
 from semanticface.face.rig import rig
 from semanticface.face.scene import lights
 from semanticface.face.sensor import reprint, sensor
@@ -89,9 +94,28 @@ def test_glasses_stand_before_the_eyes_and_clear_the_face(subject: int) -> None:
     assert frame.place[:, 2].min() < 0.15 and 0.45 < frame.place[:, 0].max() < 1.2
 
 
+def worn(subject: int, shot: int | None, conditions: str = "usual") -> Outfit:
+    who = rig().average
+    return outfit(subject, shot, who, who.vertices, appearance(subject, who), conditions)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("make", [hand, thing, strands])
+def test_what_is_held_lies_before_the_face_and_not_in_it(make: Callable[..., Prop]) -> None:
+    who = rig().average
+    front = np.zeros(52, np.float32)
+    vertices = rig().vertices(front, who)
+    for seed in range(8):
+        prop = make(vertices, appearance(1, who), seed)
+        assert np.isfinite(prop.place).all() and prop.triangles.min() == 0
+        assert len(prop.place) == len(prop.colour) == len(prop.surface) == prop.triangles.max() + 1
+        assert (prop.colour >= 0).all() and prop.place[:, 2].max() > 0.6
+        again = make(vertices, appearance(1, who), seed)
+        assert np.array_equal(prop.place, again.place)
+
+
 def test_things_change_the_picture_and_no_label(monkeypatch: pytest.MonkeyPatch) -> None:
     c = np.full(52, 0.2)
-    subject = next(k for k in range(100) if outfit(k, 1, rig().identity(k), "usual").lenses is not None)
+    subject = next(k for k in range(100) if worn(k, 1).lenses is not None)
     for look in ("photo", "toon"):
         dressed = render(c, look=look, subject=subject, shot=1, size=64)
         with monkeypatch.context() as bare:
@@ -99,14 +123,12 @@ def test_things_change_the_picture_and_no_label(monkeypatch: pytest.MonkeyPatch)
             naked = render(c, look=look, subject=subject, shot=1, size=64)
         assert not np.array_equal(dressed.picture, naked.picture)
         assert np.array_equal(dressed.points, naked.points) and np.array_equal(dressed.box, naked.box)
-    assert outfit(subject, None, rig().average, "hard") is outfit(None, 1, rig().average, "hard") is NOTHING_ON
+    assert worn(subject, None, "hard") is NOTHING_ON
 
 
 def test_a_fifth_wears_glasses_and_keeps_them() -> None:
-    who = rig().average
-    worn = np.array([[outfit(k, shot, who, "usual").lenses is not None for shot in range(6)] for k in range(150)])
-    share, habit = worn.mean(), worn.mean(1)
-    assert 0.12 < share < 0.30
+    habit = np.array([[worn(k, shot).lenses is not None for shot in range(6)] for k in range(150)]).mean(1)
+    assert 0.12 < habit.mean() < 0.30
     assert ((habit > 0.5) | (habit < 0.35)).mean() > 0.95
-    hard = np.mean([outfit(k, k, who, "hard").lenses is not None for k in range(150)])
-    assert hard > 1.5 * share
+    hard = np.mean([worn(k, k, "hard").lenses is not None for k in range(150)])
+    assert hard > 1.5 * habit.mean()

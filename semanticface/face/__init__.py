@@ -86,16 +86,20 @@ def render(
         who = _human(subject)
         style = toon.style_of(subject, who)
         camera, box = shoot(style.bend(who.vertices[head.box_ids]), shot, size, framing, conditions)
-        mesh = meshes.build(head.vertices(c, who), who, style.paint.hair, style.paint.hair_seed, style.bend,
-                            prop=outfit(subject, shot, who, conditions).solid)  # fmt: skip
+        vertices = head.vertices(c, who)
+        wears = outfit(subject, shot, who, vertices, style.paint, conditions)
+        mesh = meshes.build(
+            vertices, who, style.paint.hair, style.paint.hair_seed, style.bend, prop=wears.solid
+        )  # fmt: skip
         picture = toon.draw(mesh, style, who, c, camera, shot=shot, size=size, supersample=supersample,
                             conditions=conditions)  # fmt: skip
     else:
         who = _human(subject)
         paint = appearance(subject, who)
         camera, box = shoot(who.vertices[head.box_ids], shot, size, framing, conditions)
-        wears = outfit(subject, shot, who, conditions)
-        mesh = meshes.build(head.vertices(c, who), who, paint.hair, paint.hair_seed, prop=wears.solid)
+        vertices = head.vertices(c, who)
+        wears = outfit(subject, shot, who, vertices, paint, conditions)
+        mesh = meshes.build(vertices, who, paint.hair, paint.hair_seed, prop=wears.solid)
         picture = photo.draw(mesh, paint, who.eye_centres, c, camera, shot=shot, size=size, supersample=supersample,
                              conditions=conditions, lenses=wears.lenses)  # fmt: skip
     points = camera.screen(mesh.attributes[head.point_ids, meshes.PLACE])[:, :2]

@@ -6,8 +6,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from semanticface.face.appearance import Appearance
 from semanticface.face.conditions import Conditions, odds
 from semanticface.face.glasses import Lenses, spectacles
+from semanticface.face.occluders import hand, strands, thing
 from semanticface.face.props import Prop, join
 from semanticface.face.rig import Identity
 
@@ -28,13 +30,22 @@ class Outfit:
 NOTHING_ON = Outfit(None, None)
 
 
-def outfit(subject: int | None, shot: int | None, who: Identity, conditions: Conditions) -> Outfit:
+def outfit(
+    subject: int | None,
+    shot: int | None,
+    who: Identity,
+    vertices: np.ndarray,
+    paint: Appearance,
+    conditions: Conditions,
+) -> Outfit:
     """Dress a subject for a shot; a plain portrait and the plain subject go bare.
 
     Args:
         subject: seed of what it likes to wear.
-        shot: seed of what it wears today.
+        shot: seed of what it wears and holds today.
         who: its head.
+        vertices: float32[V, 3], the head under its expression.
+        paint: its colours.
         conditions: how likely things are.
     """
     if subject is None or shot is None:
@@ -47,4 +58,10 @@ def outfit(subject: int | None, shot: int | None, who: Identity, conditions: Con
     if today.random() < chances.glasses[0 if wears else 1]:
         frame, lenses = spectacles(who, own, dark or today.random() < 0.06)
         things.append(frame)
+    kind = today.random()
+    if kind < chances.held:
+        before = hand if kind < 0.68 * chances.held else thing
+        things.append(before(vertices, paint, shot))
+    if today.random() < chances.strands and paint.hair not in ("bald", "crop", "afro"):
+        things.append(strands(vertices, paint, shot))
     return Outfit(join(things) if things else None, lenses)
