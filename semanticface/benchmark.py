@@ -87,7 +87,8 @@ def score_set(
           ``metrics.FIGURES``: [value, low, high], or None where undefined}}) and, with a peer, ``lead``: the model's
           ``correlation`` and ``mae`` less the peer's, [value, low, high], over the same resamples;
         * ``per_action``: {reader: {action: {correlation, mae}}} over all pictures;
-        * ``readout``: ``intervals.figures`` of the readings, where there are any.
+        * ``readout``: ``intervals.figures`` of the readings, where there are any, with the ``correlation`` of greedy,
+          mean and median beside their errors.
 
     Raises:
         ValueError: shapes do not fit, or no pictures.
@@ -127,9 +128,9 @@ def score_set(
         key: _per_action(true, values, supported.get(key, arkit.NAMES)) for key, values in rows.items()
     }
     pairs = [] if readings is None else zip(true, readings, strict=True)
-    tallies = [tally(truth, reading) for truth, reading in pairs if reading is not None]
-    if tallies:
-        out["readout"] = _rounded(readout_figures(np.stack(tallies)))
+    known = [(truth, reading) for truth, reading in pairs if reading is not None]
+    if known:
+        out["readout"] = _readout(np.stack([truth for truth, _ in known]), [reading for _, reading in known])
     return out
 
 
@@ -155,6 +156,16 @@ def _scope(
         leads = {figure: found[MODEL][figure] - found[PEER][figure] for figure in ("correlation", "mae")}
         out["lead"] = {figure: _plain(bootstrap.estimate(values)) for figure, values in leads.items()}
     return out
+
+
+def _readout(true: np.ndarray, readings: Sequence[Reading]) -> Result:
+    out = readout_figures(np.stack([tally(truth, reading) for truth, reading in zip(true, readings, strict=True)]))
+    once = np.ones((1, len(true)))
+    for name in ("greedy", "mean", "median"):
+        answers = np.stack([getattr(reading, name) for reading in readings])
+        out[name]["correlation"] = float(bootstrap.figures(true, answers, once)["correlation"][0])
+    rounded: Result = _rounded(out)
+    return rounded
 
 
 def filled(answers: np.ndarray) -> np.ndarray:
@@ -215,7 +226,7 @@ def largest_errors(true: np.ndarray, predicted: np.ndarray, count: int = 4) -> s
 def _rounded(value: Any) -> Any:
     if isinstance(value, dict):
         return {key: _rounded(part) for key, part in value.items()}
-    return round(value, _DIGITS) if isinstance(value, float) else value
+    return None if value is None or np.isnan(value) else round(value, _DIGITS)
 
 
 def _plain(value: Estimate) -> list[float] | None:

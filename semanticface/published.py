@@ -105,22 +105,23 @@ def actions_table(results: Results, name: str) -> Table:
 
 def readout_table(results: Results) -> Table:
     """Return what the model's distributions of the numbers are worth: readouts against each other, and intervals."""
-    head = ["pictures", "MAE ↓ likeliest", "median", "lower by", "RMS error ↓ likeliest", "mean", "lower by"]
-    head += ["80 % intervals hold", "their width ↓"]
+    ways = ("greedy", "median", "mean")
+    head = ["pictures", "correlation ↑", "MAE ↓", "median below likeliest", "RMS error ↓", "mean below likeliest"]
     rows = []
     for name, result in results["sets"].items():
         found = result.get("readout")
         if found is not None:
-            row = [name, _number(found["greedy"]["mae"]), _number(found["median"]["mae"])]
-            row += [
-                _percent(found["median_mae_gain"]),
-                _number(found["greedy"]["rmse"]),
-                _number(found["mean"]["rmse"]),
+            cells = [
+                ", ".join(_number(found[way][figure]) for way in ways) for figure in ("correlation", "mae", "rmse")
             ]
-            row += [_percent(found["mean_rmse_gain"]), _percent(found["interval_coverage"])]
-            rows.append([*row, _number(found["interval_width"])])
-    caption = "Numbers read in three ways off the same distributions, and the intervals of those in doubt."
-    return Table(head, rows, caption)
+            cells.insert(2, _percent(found["median_mae_gain"]))
+            cells += [_percent(found["mean_rmse_gain"]), _percent(found["interval_coverage"])]
+            rows.append([name, *cells, _number(found["interval_width"])])
+    caption = (
+        "Numbers read in three ways off the same distributions: the likeliest, the median, the mean. And their 80 % "
+        "intervals, where a number is in doubt."
+    )
+    return Table([*head, "intervals hold", "their width ↓"], rows, caption)
 
 
 def how(results: Results) -> str:
@@ -164,6 +165,11 @@ def plain(text: str) -> str:
 def marks(text: str) -> list[str]:
     """Return what a document shows between marks, by name, in order."""
     return [match[2].strip() for match in _MARKED.finditer(text)]
+
+
+def outside(text: str) -> str:
+    """Return a document without what stands between its marks."""
+    return _MARKED.sub("", text)
 
 
 def _content(what: str, results: Results) -> str:
