@@ -35,6 +35,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from semanticface import intervals, metrics, report, tables
+from semanticface.arkit import NAMES
 from semanticface.crop import Box, crop_face
 from semanticface.dataset import load_faces
 from semanticface.errors import DatasetError, SemanticFaceError
@@ -239,6 +240,7 @@ def _write_report(
                 chip="" if np.isnan(errors[place]) else f"mean error {errors[place]:.3f}",
                 reason=row.get("reason", ""),
                 note=row.get("note", ""),
+                interval=np.array([row["interval"][name] for name in NAMES]) if "interval" in row else None,
             )
 
     sections: list[report.Figures | report.Samples] = [report.Figures("Figures", results, summary)]

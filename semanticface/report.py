@@ -58,6 +58,7 @@ class Sample:
         chip: a few words at the right of the heading, such as its error.
         reason: why there is no prediction.
         note: a remark on a good one.
+        interval: float32[52, 2], where the model takes each coefficient to be with a probability of 0.8; or None.
     """
 
     title: str
@@ -69,6 +70,7 @@ class Sample:
     chip: str = ""
     reason: str = ""
     note: str = ""
+    interval: np.ndarray | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,6 +157,7 @@ def prediction_samples(predictions: Iterable[Prediction]) -> Iterator[Sample]:
             box=prediction.box,
             reason=prediction.reason,
             note=prediction.note,
+            interval=prediction.interval,
         )
 
 
@@ -297,7 +300,7 @@ def _samples(section: Samples) -> Iterator[str]:
             words = ""
             if sample.analysis is not None:
                 words = _explanation(sample.analysis) + _checked(sample.analysis, sample.predicted, sample.truth)
-            yield f'<div class="split"><div>{words}</div><div>{_bars(sample.predicted, sample.truth)}</div></div>\n'
+            yield f'<div class="split"><div>{words}</div><div>{_bars(sample, sample.predicted)}</div></div>\n'
         yield "</article>\n"
 
 
@@ -363,8 +366,9 @@ def _checked(analysis: Analysis, predicted: np.ndarray, truth: np.ndarray | None
     return f'<p class="quiet checked">{escape(out)}</p>'
 
 
-def _bars(predicted: np.ndarray, truth: np.ndarray | None) -> str:
+def _bars(sample: Sample, predicted: np.ndarray) -> str:
     """Return bars that grow outwards from the action's name, the subject's right on the left as in the picture."""
+    truth = sample.truth
     shown: list[str] = []
     still: list[str] = []
     for action in arkit.ACTIONS:
@@ -372,10 +376,11 @@ def _bars(predicted: np.ndarray, truth: np.ndarray | None) -> str:
             continue  # drawn beside its left partner
         left, right = action.index, arkit.INDEX[action.mirror]
         known = [predicted] if truth is None else [predicted, truth]
-        row = _bar(action, predicted, truth)
+        row = _bar(action, predicted, truth, sample.interval)
         (shown if max(max(v[left], v[right]) for v in known) >= _SHOWN else still).append(row)
     key = '<li class="truth">truth</li>' if truth is not None else ""
-    out = f'<ul class="legend">{key}<li>prediction</li></ul><div class="bars">'
+    key += "<li>prediction</li>" + ('<li class="likely">80 % interval</li>' if sample.interval is not None else "")
+    out = f'<ul class="legend">{key}</ul><div class="bars">'
     out += '<div class="barhead"><span class="right">subject\'s right</span><span></span>'
     out += '<span class="left">left</span></div>'
     out += "".join(shown) or '<p class="quiet">No action is visible.</p>'
@@ -384,14 +389,20 @@ def _bars(predicted: np.ndarray, truth: np.ndarray | None) -> str:
     return out + "</div>"
 
 
-def _bar(action: arkit.Action, predicted: np.ndarray, truth: np.ndarray | None) -> str:
+def _bar(action: arkit.Action, predicted: np.ndarray, truth: np.ndarray | None, interval: np.ndarray | None) -> str:
     sides = []
     for side, name in (("right", action.mirror), ("left", action.name)):
         value = float(predicted[arkit.INDEX[name]])
         true = None if truth is None else float(truth[arkit.INDEX[name]])
         told = f"{name}: prediction {value:.2f}" + ("" if true is None else f", truth {true:.2f}")
+        likely = ""
+        if interval is not None:
+            low, high = interval[arkit.INDEX[name]].tolist()
+            told += f", likely {low:.2f} to {high:.2f}"
+            inner, outer = ("left", "right") if side == "left" else ("right", "left")
+            likely = f'<i class="likely" style="{inner}:{100 * low:.1f}%;{outer}:{100 - 100 * high:.1f}%"></i>'
         bars = "" if true is None else f'<i class="truth" style="width:{100 * true:.1f}%"></i>'
-        bars += f'<i style="width:{100 * value:.1f}%"></i>'
+        bars += f'{likely}<i style="width:{100 * value:.1f}%"></i>'
         # An action on the midline is drawn to both sides and numbered once.
         number = "" if action.side == "both" and side == "right" else f"{value:.2f}"
         sides.append(

@@ -63,6 +63,9 @@ def test_before_and_after(script, places, capsys):
     page = (folder / "one" / "report.html").read_text()
     assert page.count("<article") == 2 and page.count("<img") >= 6
     assert "The 80 % intervals (not calibrated) hold" in page
+    first = json.loads((folder / "one" / "predictions.jsonl").read_text().splitlines()[0])
+    low, high = first["interval"]["jawOpen"]
+    assert f"likely {low:.2f} to {high:.2f}" in page
 
     assert (
         script.main([*common, "--out", str(folder / "median"), "--readout", "median", "--mirror", "--mode", "numbers"])

@@ -169,6 +169,24 @@ def _contrast(one, other):
     return (high + 0.05) / (low + 0.05)
 
 
+def test_a_whisker_spans_the_interval_behind_its_bar(tmp_path, browser):
+    interval = np.stack([0.5 * SMILE, np.minimum(1, SMILE + 0.1)], axis=1)
+    write_report(
+        tmp_path / "page.html", "T", [Samples("S", [Sample("s", None, SMILE, truth=SMILE, interval=interval)])]
+    )
+    tab = browser.new_page(viewport={"width": 1200, "height": 900})
+    tab.goto((tmp_path / "page.html").as_uri())
+    assert tab.get_by_text("80 % interval").count() == 1
+    for name, side, low, high in (("mouthSmileLeft", "left", 0.4, 0.9), ("mouthSmileRight", "right", 0.2, 0.5)):
+        shown = tab.get_by_label(f"{name}: prediction")
+        assert f"likely {low:.2f} to {high:.2f}" in shown.get_attribute("aria-label")
+        track, whisker, bar = (shown.locator(each).bounding_box() for each in (".track", ".likely", "i >> nth=-1"))
+        ends = sorted((edge - track["x"]) / track["width"] for edge in (whisker["x"], whisker["x"] + whisker["width"]))
+        assert ends == pytest.approx([low, high] if side == "left" else [1 - high, 1 - low], abs=0.01)
+        assert whisker["y"] == pytest.approx(bar["y"], abs=1)
+    tab.close()
+
+
 def test_words_that_do_not_hold_are_said(tmp_path):
     smile, frown = arkit.vector({"mouthSmileLeft": 0.9, "mouthSmileRight": 0.9}), arkit.vector({"jawOpen": 0.9})
     for truth, expected in ((None, "hold for its own numbers."), (frown, "Left out: jawOpen.")):
