@@ -6,6 +6,7 @@ They are fitted to the head without expression, as real ones are to a head at re
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 
@@ -165,15 +166,22 @@ def _ears(who: Identity) -> np.ndarray:
     return np.array(out)
 
 
+@cache
+def _skull(side: int) -> np.ndarray:
+    """Vertices of one side of the head that an arm may pass, int64[N]."""
+    b = rig().base
+    beside = (side * b[:, 0] > 0.3) & (abs(b[:, 1] - 0.3) < 0.5) & (abs(b[:, 2] - 0.3) < 0.7)
+    return np.flatnonzero((rig().part == SKIN) & (rig().masks[:, 3] < 0.3) & beside)
+
+
 def _arm(who: Identity, hinge: np.ndarray, ear: np.ndarray, side: int) -> np.ndarray:
     """From the hinge along the temple over the ear and down behind it, outside the skin; float[N, 3]."""
     t = np.linspace(0, 1, 9)[:, None]
     path = hinge + (ear - hinge) * t
-    bulge = side * who.vertices[(rig().part == SKIN) & (rig().masks[:, 3] < 0.3)] * [1, side, side]
-    for point in path[1:]:
-        close = (abs(bulge[:, 1] - point[1]) < 0.10) & (abs(bulge[:, 2] - point[2]) < 0.12)
-        if close.any():
-            point[0] = side * max(side * point[0], float(bulge[close, 0].max()) + 0.012)
+    skull = who.vertices[_skull(side)]
+    beside = (abs(skull[:, 1] - path[:, 1:2]) < 0.10) & (abs(skull[:, 2] - path[:, 2:]) < 0.12)
+    widest = np.where(beside, side * skull[:, 0], 0.0).max(1) + 0.012
+    path[1:, 0] = side * np.maximum(side * path[1:, 0], widest[1:])
     inwards = np.array([side, 1, 1])
     behind = path[-1] + inwards * [[-0.01, -0.03, -0.10], [-0.03, -0.16, -0.17], [-0.05, -0.28, -0.2]]
     path[0, 0] += 0.02 * side

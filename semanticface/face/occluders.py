@@ -9,6 +9,7 @@ import numpy as np
 
 from semanticface.face.appearance import BLOOD, CLOTH, HAIR, Appearance, linear
 from semanticface.face.appearance import SKIN as SKIN_COLOUR
+from semanticface.face.compiled import kernel
 from semanticface.face.props import Prop, Stuff, join, rod, solid
 from semanticface.face.rig import SKIN, rig
 
@@ -29,17 +30,48 @@ def _front(vertices: np.ndarray) -> np.ndarray:
     return vertices[(rig().part == SKIN) & (rig().masks[:, 1] < 0.5) & (rig().base[:, 1] > -1.1)]
 
 
-def _clear(path: np.ndarray, radius: float, skin: np.ndarray, out: np.ndarray) -> np.ndarray:
-    """Lift a path along ``out`` until a tube of ``radius`` lies on the skin, without kinks."""
-    away = path[:, None] - skin[None]
-    height = away @ out
-    beside = (away * away).sum(-1) - height * height
-    need = np.where(beside < (1.3 * radius) ** 2, radius * 0.85 - height, -np.inf).max(1)
-    lift = np.clip(need, 0, 0.7)
+@kernel
+def _needed(path, radius, skin, out):  # type: ignore[no-untyped-def]
+    """How far along ``out`` each point of a tube must move to lie on the skin, float64[N]."""
+    need = np.zeros(len(path))
+    reach = (1.3 * radius) ** 2
+    for k in range(len(path)):
+        for i in range(len(skin)):
+            dx, dy, dz = path[k, 0] - skin[i, 0], path[k, 1] - skin[i, 1], path[k, 2] - skin[i, 2]
+            height = dx * out[0] + dy * out[1] + dz * out[2]
+            if dx * dx + dy * dy + dz * dz - height * height < reach:
+                need[k] = max(need[k], radius * 0.85 - height)
+    return np.minimum(need, 0.7)
+
+
+def _even(lift: np.ndarray) -> np.ndarray:
+    """No kink: a point lies no lower than the mean of its neighbours, twice over."""
     for _ in range(2):
         padded = np.pad(lift, 1, mode="edge")
         lift = np.maximum(lift, 0.5 * (padded[:-2] + padded[2:]))
-    return path + lift[:, None] * out
+    return lift
+
+
+def _clear(path: np.ndarray, radius: float, skin: np.ndarray, out: np.ndarray) -> np.ndarray:
+    """Lift a path along ``out`` until a tube of ``radius`` lies on the skin."""
+    return path + _even(_needed(path, radius, skin, out))[:, None] * out
+
+
+@kernel
+def _surface(plan, skin, reach):  # type: ignore[no-untyped-def]
+    """Height z of the foremost skin within ``reach`` of points x, y; of the nearest where there is none; float64[N]."""
+    out = np.empty(len(plan))
+    for k in range(len(plan)):
+        best, nearest, z = -1e9, 1e9, 0.0
+        for i in range(len(skin)):
+            dx, dy = plan[k, 0] - skin[i, 0], plan[k, 1] - skin[i, 1]
+            d = dx * dx + dy * dy
+            if d < nearest:
+                nearest, z = d, skin[i, 2]
+            if d < reach * reach:
+                best = max(best, skin[i, 2])
+        out[k] = best if best > -1e8 else z
+    return out
 
 
 def _flesh(paint: Appearance, rng: np.random.Generator) -> Stuff:
@@ -237,12 +269,7 @@ def strands(vertices: np.ndarray, paint: Appearance, seed: int) -> Prop:
         x0, end = root + rng.normal(0, 0.12), low + rng.normal(0, 0.12)
         bow = fall * (rng.uniform(0.05, 0.5) * t**1.4) + 0.04 * np.sin(rng.uniform(2, 7) * t + rng.uniform(0, 6))
         x, y = x0 + bow, 1.06 + (end - 1.06) * t
-        plan = np.stack([x, y], 1)
-        near = np.argsort(((skin[None, :, :2] - plan[:, None]) ** 2).sum(-1), 1)[:, :4]
-        z = skin[near, 2].max(1) + 0.03
-        for _ in range(2):
-            padded = np.pad(z, 1, mode="edge")
-            z = np.maximum(z, 0.5 * (padded[:-2] + padded[2:]))
+        z = _even(_surface(np.stack([x, y], 1), skin, 0.05) + 0.03)
         path = np.stack([x, y, z + 0.02 * rng.random()], 1)
         wide = rng.uniform(0.008, 0.042) * (1 - 0.85 * t**2)
         r, g, b = (paint.colours[HAIR] * rng.uniform(0.7, 1.3)).tolist()

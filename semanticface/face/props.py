@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 
@@ -56,6 +57,7 @@ def join(props: Sequence[Prop]) -> Prop:
     )
 
 
+@lru_cache(maxsize=128)
 def grid(rows: int, columns: int, *, round_rows: bool = False, round_columns: bool = False) -> np.ndarray:
     """Triangles over vertices laid out in rows, int64[T, 3]; ``round_…`` joins the last to the first."""
     i = np.arange(rows if round_rows else rows - 1)[:, None]
@@ -63,6 +65,12 @@ def grid(rows: int, columns: int, *, round_rows: bool = False, round_columns: bo
     a, b = i * columns + j, i * columns + (j + 1) % columns
     c, d = (i + 1) % rows * columns + j, (i + 1) % rows * columns + (j + 1) % columns
     return np.concatenate([np.stack([a, c, d], -1).reshape(-1, 3), np.stack([a, d, b], -1).reshape(-1, 3)])
+
+
+def _cross(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """Cross products of rows, several times faster than numpy's on a few."""
+    (x, y, z), (u, v, w) = a.T, b.T
+    return np.stack([y * w - z * v, z * u - x * w, x * v - y * u], 1)
 
 
 def rod(
@@ -87,9 +95,9 @@ def rod(
     deep = thick if deep is None else np.broadcast_to(np.asarray(deep, float), len(path))
     along = np.roll(path, -1, 0) - np.roll(path, 1, 0) if closed else np.gradient(path, axis=0)
     along = along / np.linalg.norm(along, axis=1, keepdims=True)
-    side = np.cross(along, up)
+    side = _cross(along, np.broadcast_to(up, along.shape))
     side /= np.linalg.norm(side, axis=1, keepdims=True)
-    high = np.cross(side, along)
+    high = _cross(side, along)
     if round_ends:
         turns = np.radians([15.0, 45.0, 75.0])
         caps = []
