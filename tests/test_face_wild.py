@@ -12,6 +12,8 @@ from semanticface.face import CONDITIONS, render
 from semanticface.face.appearance import appearance
 from semanticface.face.backdrop import background
 from semanticface.face.glasses import spectacles
+from semanticface.face.hair import hair_mesh
+from semanticface.face.headwear import headwear
 from semanticface.face.occluders import hand, strands, thing
 from semanticface.face.outfit import NOTHING_ON, Outfit, outfit
 from semanticface.face.props import Prop
@@ -111,6 +113,24 @@ def test_what_is_held_lies_before_the_face_and_not_in_it(make: Callable[..., Pro
         assert (prop.colour >= 0).all() and prop.place[:, 2].max() > 0.6
         again = make(vertices, appearance(1, who), seed)
         assert np.array_equal(prop.place, again.place)
+
+
+def test_hats_lie_on_the_hair_and_leave_the_eyes_free() -> None:
+    kinds = set()
+    for seed in range(24):
+        who = rig().identity(seed)
+        hat, cover = headwear(who, seed)
+        kinds.add(len(hat.place))
+        assert np.isfinite(hat.place).all() and hat.triangles.max() < len(hat.place) == len(hat.colour)
+        assert hat.place[:, 1].max() > 0.7
+        before = hat.place[(abs(hat.place[:, 0]) < 0.5) & (hat.place[:, 2] > 0.5) & (hat.place[:, 1] > -0.4)]
+        assert before[:, 1].min() > who.eye_centres[:, 1].max() + 0.1
+        free, pressed = (hair_mesh(who, "afro", 3, c)[0] for c in (None, cover))
+        if cover.edge.max() < -5:
+            assert len(pressed) == 0
+        elif cover.edge.max() < 5:
+            assert pressed[:, 1].max() < min(free[:, 1].max(), hat.place[:, 1].max() + 0.02)
+    assert len(kinds) >= 4
 
 
 def test_things_change_the_picture_and_no_label(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -89,7 +89,7 @@ def render(
         vertices = head.vertices(c, who)
         wears = outfit(subject, shot, who, vertices, style.paint, conditions)
         mesh = meshes.build(
-            vertices, who, style.paint.hair, style.paint.hair_seed, style.bend, prop=wears.solid
+            vertices, who, style.paint.hair, style.paint.hair_seed, style.bend, prop=wears.solid, cover=wears.cover
         )  # fmt: skip
         picture = toon.draw(mesh, style, who, c, camera, shot=shot, size=size, supersample=supersample,
                             conditions=conditions)  # fmt: skip
@@ -99,7 +99,7 @@ def render(
         camera, box = shoot(who.vertices[head.box_ids], shot, size, framing, conditions)
         vertices = head.vertices(c, who)
         wears = outfit(subject, shot, who, vertices, paint, conditions)
-        mesh = meshes.build(vertices, who, paint.hair, paint.hair_seed, prop=wears.solid)
+        mesh = meshes.build(vertices, who, paint.hair, paint.hair_seed, prop=wears.solid, cover=wears.cover)
         picture = photo.draw(mesh, paint, who.eye_centres, c, camera, shot=shot, size=size, supersample=supersample,
                              conditions=conditions, lenses=wears.lenses)  # fmt: skip
     points = camera.screen(mesh.attributes[head.point_ids, meshes.PLACE])[:, :2]

@@ -7,6 +7,7 @@ to each identity. The painter reads (turn in radians, way in decimetres, distanc
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from functools import cache
 
 import numpy as np
@@ -17,8 +18,21 @@ from semanticface.face.rig import SKIN, Identity, rig
 
 STYLES = ("bald", "crop", "short", "fringe", "bob", "long", "afro", "tied")
 COLUMNS, ROWS = 72, 22
-AXIS = 0.0
+AXIS, TOP = 0.0, 1.54
 _TURNS, _LEVELS, _LOW, _HIGH = 144, 160, -2.0, 1.62
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Cover:
+    """What lies on hair and presses it to the skull.
+
+    Attributes:
+        edge: float[N], height of its lower edge on the base mesh by turn, evenly from -pi to pi.
+        room: between skull and cover, decimetres.
+    """
+
+    edge: np.ndarray
+    room: float
 
 
 @cache
@@ -42,6 +56,18 @@ def _skull() -> np.ndarray:
     top = np.flatnonzero(out.max(1) > 0.02)[-1]
     out[top:] = out[top] * np.sqrt(np.clip(1 - np.arange(_LEVELS - top) / 6, 0, 1))[:, None]
     return out
+
+
+def skull_distance(y: np.ndarray, turn: np.ndarray) -> np.ndarray:
+    """Distance of the base mesh's skull from the head's axis at heights and turns, in their common shape."""
+    skull = _skull()
+    level = np.clip((y - _LOW) / (_HIGH - _LOW) * _LEVELS - 0.5, 0, _LEVELS - 1.001)
+    column = np.clip((turn / (2 * np.pi) + 0.5) * _TURNS - 0.5, 0, _TURNS - 1.001)
+    i, j = level.astype(int), column.astype(int)
+    fi, fj = level - i, column - j
+    return (skull[i, j] * (1 - fi) + skull[i + 1, j] * fi) * (1 - fj) + (
+        skull[i, j + 1] * (1 - fi) + skull[i + 1, j + 1] * fi
+    ) * fj
 
 
 @cache
@@ -78,7 +104,7 @@ def _tips(style: str, turn: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     return np.where(a < edge, np.maximum(front, np.interp(a, [0, edge], [-1, 0.55])), end)
 
 
-def _sheet(style: str, seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _sheet(style: str, seed: int, cover: Cover | None) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Hair on the base mesh: vertices, what the painter reads, triangles."""
     rng = np.random.default_rng([seed, 31])
     turn = np.linspace(-np.pi, np.pi, COLUMNS)
@@ -91,16 +117,8 @@ def _sheet(style: str, seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
               "long": rng.uniform(0.06, 0.16), "afro": rng.uniform(0.22, 0.6), "tied": 0.045}[style]  # fmt: skip
     ragged = {"short": 0.03, "tied": 0.02, "afro": 0.06}.get(style, 0.09)
     tips = tips + ragged * (clump - 0.5) * 2
-    skull = _skull()
-    top = 1.54
-    y = top - (top - tips) * t**1.7
-    level = np.clip((y - _LOW) / (_HIGH - _LOW) * _LEVELS - 0.5, 0, _LEVELS - 1.001)
-    column = np.clip((turn / (2 * np.pi) + 0.5) * _TURNS - 0.5, 0, _TURNS - 1.001)
-    i, j = level.astype(int), column.astype(int)
-    fi, fj = level - i, column - j
-    distance = (skull[i, j] * (1 - fi) + skull[i + 1, j] * fi) * (1 - fj) + (
-        skull[i, j + 1] * (1 - fi) + skull[i + 1, j + 1] * fi
-    ) * fj
+    y = TOP - (TOP - tips) * t**1.7
+    distance = skull_distance(y, turn)
     distance[0] = 0.0
     hangs = style in ("bob", "long", "fringe")
     if hangs:
@@ -121,12 +139,16 @@ def _sheet(style: str, seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         puff = puff * (0.88 + 0.24 * bumps)
     radius = distance + puff * np.minimum(1, 3 * t)
     lift = puff * (1 - np.minimum(t * 1.2, 1) ** 2)
+    if cover is not None:
+        under = y > np.interp(turn, np.linspace(-np.pi, np.pi, len(cover.edge)), cover.edge) - 0.03
+        radius = np.where(under, np.minimum(radius, distance + cover.room), radius)
+        lift = np.where(under, np.minimum(lift, cover.room), lift)
     vertices = np.stack([radius * np.sin(turn), y + lift, AXIS + radius * np.cos(turn)], -1).reshape(-1, 3)
-    read = np.stack(np.broadcast_arrays(turn[None, :], (top - y) + radius, puff * 0 + t * 0.25), -1).reshape(-1, 3)
+    read = np.stack(np.broadcast_arrays(turn[None, :], (TOP - y) + radius, puff * 0 + t * 0.25), -1).reshape(-1, 3)
     a = (np.arange(ROWS - 1)[:, None] * COLUMNS + np.arange(COLUMNS - 1)).ravel()
     quads = [(a, a + COLUMNS, a + COLUMNS + 1), (a, a + COLUMNS + 1, a + 1)]
     triangles = np.concatenate([np.stack(q, 1) for q in quads])
-    if style == "tied":
+    if style == "tied" and cover is None:
         bun, bun_triangles = _bun(rng)
         triangles = np.concatenate([triangles, bun_triangles + len(vertices)])
         vertices = np.concatenate([vertices, bun])
@@ -148,22 +170,30 @@ def _bun(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
     return centre + ball * rng.uniform(0.24, 0.42, 3), np.concatenate([np.stack(q, 1) for q in triangles])
 
 
-def hair_mesh(who: Identity, style: str, seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def carry(who: Identity, place: np.ndarray) -> np.ndarray:
+    """What is laid out on the base mesh's skull, moved to where a head's skull is; float32[N, 3]."""
+    rows, solve = _fit()
+    field = solve @ (who.vertices[rows] - rig().base[rows])
+    return (place + _terms(place) @ field).astype(np.float32)
+
+
+def hair_mesh(
+    who: Identity, style: str, seed: int, cover: Cover | None = None
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Hair of a head.
 
     Args:
         who: whose head.
         style: one of ``STYLES``.
         seed: of the cut.
+        cover: what is worn on it; *optional*.
 
     Returns:
         (vertices float32[H, 3] in head space, what the painter reads float32[H, 3], triangles int32[T, 3]); empty for
-        bald and cropped heads, whose hair is painted on the skin.
+        bald and cropped heads, whose hair is painted on the skin, and where the cover leaves none to be seen.
     """
-    if style in ("bald", "crop"):
+    hidden = cover is not None and cover.edge.max() < _LOW
+    if style in ("bald", "crop") or hidden:
         return np.zeros((0, 3), np.float32), np.zeros((0, 3), np.float32), np.zeros((0, 3), np.int32)
-    vertices, read, triangles = _sheet(style, seed)
-    rows, solve = _fit()
-    field = solve @ (who.vertices[rows] - rig().base[rows])
-    vertices = vertices + _terms(vertices) @ field
-    return vertices.astype(np.float32), read.astype(np.float32), triangles.astype(np.int32)
+    vertices, read, triangles = _sheet(style, seed, cover)
+    return carry(who, vertices), read.astype(np.float32), triangles.astype(np.int32)

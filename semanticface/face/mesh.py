@@ -8,7 +8,7 @@ from functools import cache
 import numpy as np
 
 from semanticface.face import rig as rigs
-from semanticface.face.hair import hair_mesh
+from semanticface.face.hair import Cover, hair_mesh
 from semanticface.face.props import Prop
 from semanticface.face.rig import Identity, rig
 from semanticface.face.warp import Bend
@@ -71,6 +71,7 @@ def build(
     bend: Bend | None = None,
     extra: tuple[np.ndarray, np.ndarray, np.ndarray] | None = None,
     prop: Prop | None = None,
+    cover: Cover | None = None,
 ) -> Mesh:
     """Head under an expression, clothes, hair and what is worn or held as one mesh.
 
@@ -82,10 +83,11 @@ def build(
         bend: cartoon proportions; *optional*.
         extra: what grows on the head instead of hair, in the form ``hair_mesh`` returns; *optional*.
         prop: what is worn or held; *optional*.
+        cover: what presses the hair down; *optional*.
     """
     rim, growth, _ = _cloth()
     fixed, part, casts, fine = _fixed()
-    hair_vertices, hair_base, hair_triangles = extra or hair_mesh(who, style, hair_seed)
+    hair_vertices, hair_base, hair_triangles = extra or hair_mesh(who, style, hair_seed, cover)
     n, m, h = len(vertices), len(fixed), len(fixed) + len(hair_vertices)
     place = np.empty((h + (len(prop.place) if prop else 0), 3), np.float32)
     place[:n], place[m:h] = vertices, hair_vertices

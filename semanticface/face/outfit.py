@@ -9,6 +9,8 @@ import numpy as np
 from semanticface.face.appearance import Appearance
 from semanticface.face.conditions import Conditions, odds
 from semanticface.face.glasses import Lenses, spectacles
+from semanticface.face.hair import Cover
+from semanticface.face.headwear import headwear
 from semanticface.face.occluders import hand, strands, thing
 from semanticface.face.props import Prop, join
 from semanticface.face.rig import Identity
@@ -21,13 +23,15 @@ class Outfit:
     Attributes:
         solid: everything opaque as one thing; ``None`` for nothing.
         lenses: glass before the eyes; ``None`` for none.
+        cover: what presses the hair down; ``None`` for nothing.
     """
 
     solid: Prop | None
     lenses: Lenses | None
+    cover: Cover | None
 
 
-NOTHING_ON = Outfit(None, None)
+NOTHING_ON = Outfit(None, None, None)
 
 
 def outfit(
@@ -54,14 +58,19 @@ def outfit(
     things: list[Prop] = []
     lenses = None
     wears = habits.random() < (0.19 if who.age < 2.4 else 0.38)
+    covered = habits.random() < 0.10
     own, dark = int(habits.integers(2**31)), habits.random() < 0.04
     if today.random() < chances.glasses[0 if wears else 1]:
         frame, lenses = spectacles(who, own, dark or today.random() < 0.06)
         things.append(frame)
+    cover = None
+    if today.random() < chances.headwear[0 if covered else 1]:
+        hat, cover = headwear(who, own)
+        things.append(hat)
     kind = today.random()
     if kind < chances.held:
         before = hand if kind < 0.68 * chances.held else thing
         things.append(before(vertices, paint, shot))
     if today.random() < chances.strands and paint.hair not in ("bald", "crop", "afro"):
         things.append(strands(vertices, paint, shot))
-    return Outfit(join(things) if things else None, lenses)
+    return Outfit(join(things) if things else None, lenses, cover)
