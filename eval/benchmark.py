@@ -314,6 +314,7 @@ def _cards(scored: Scored, true: np.ndarray, errors: np.ndarray, rows: np.ndarra
             said.coefficients,
             said.analysis,
             truth=true[i],
+            interval=said.interval,
             box=said.box,
             chip="" if np.isnan(errors[i]) else f"mean error {errors[i]:.3f}",
             reason=said.reason,
