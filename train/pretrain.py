@@ -28,6 +28,8 @@ from typing import get_args
 import numpy as np
 import torch
 import torch.nn.functional as F
+from accelerate import Accelerator
+from torch import nn
 from tqdm import tqdm
 from transformers import AutoModel
 
@@ -42,6 +44,7 @@ from semanticface.layout import IGNORED, AnswerTokens, Lesson, Numbers, branch_m
 from semanticface.prompts import load_prompt, messages
 from semanticface.recipe import make_recipe, prompt_record, write_recipe
 from semanticface.semantics import Analysis, describe_many
+from semanticface.steps import Steps
 
 
 @dataclasses.dataclass(frozen=True)
@@ -98,34 +101,33 @@ MIRROR_POINTS = np.array([POINTS.index(_swap_sides(name)) for name in POINTS])
 
 def to_tensor(pixels: np.ndarray) -> torch.Tensor:
     """Scale uint8 pixels [B, H, W, 3] as nano's processor does: float32 [B, 3, H, W] in [-1, 1]."""
-    tensor = torch.from_numpy(pixels).permute(0, 3, 1, 2).float()
-    return (tensor / 127.5 - 1).contiguous(memory_format=torch.channels_last)
+    return torch.from_numpy(pixels).permute(0, 3, 1, 2).contiguous().float().div_(127.5).sub_(1)
 
 
 def disturb(pictures: torch.Tensor, rng: torch.Generator) -> torch.Tensor:
-    """Vary light, colour, sharpness and occlusion of pictures [B, 3, H, W] in [-1, 1]; labels stay true."""
+    """Vary light, colour, sharpness and occlusion of pictures [B, 3, H, W] in [-1, 1], in place; labels stay true."""
     n, _, height, width = pictures.shape
 
     def draw(low: float, high: float, *shape: int) -> torch.Tensor:
-        return torch.rand(n, *shape, generator=rng) * (high - low) + low
+        return torch.rand(shape, generator=rng) * (high - low) + low
 
     def some(share: float) -> torch.Tensor:
-        return torch.rand(n, 1, 1, 1, generator=rng) < share
+        return (torch.rand(n, generator=rng) < share).nonzero().flatten()
 
-    grey = pictures.mean(1, keepdim=True)
-    pictures = torch.where(some(0.15), grey.expand_as(pictures), pictures)
-    pictures = pictures * draw(0.6, 1.4, 1, 1, 1) * draw(0.85, 1.15, 3, 1, 1) + draw(-0.3, 0.3, 1, 1, 1)
-    blurred = F.avg_pool2d(pictures, 3, 1, 1, count_include_pad=False)
-    coarse = F.interpolate(F.avg_pool2d(pictures, 2), scale_factor=2.0, mode="bilinear")
-    pictures = torch.where(some(0.2), blurred, torch.where(some(0.1), coarse, pictures))
-    noise = torch.randn(pictures.shape, generator=rng) * draw(0, 0.12, 1, 1, 1)
-    pictures = pictures + torch.where(some(0.4), noise, torch.zeros(()))
-    rows, columns = torch.arange(height)[None, :, None], torch.arange(width)[None, None, :]
-    top, left = draw(0, height, 1, 1), draw(0, width, 1, 1)
-    tall, wide = draw(8, height / 3, 1, 1), draw(8, width / 3, 1, 1)
-    hole = (rows >= top) & (rows < top + tall) & (columns >= left) & (columns < left + wide)
-    hole = hole[:, None] & some(0.2)
-    return torch.where(hole, draw(-1, 1, 3, 1, 1), pictures).clamp(-1, 1)
+    grey = some(0.15)
+    pictures[grey] = pictures[grey].mean(1, keepdim=True)
+    gain = draw(0.6, 1.4, n, 1, 1, 1) * draw(0.85, 1.15, n, 3, 1, 1)
+    pictures.mul_(gain).add_(draw(-0.3, 0.3, n, 1, 1, 1))
+    soft, coarse, noisy = some(0.2), some(0.1), some(0.4)
+    pictures[soft] = F.avg_pool2d(pictures[soft], 3, 1, 1, count_include_pad=False)
+    pictures[coarse] = F.interpolate(F.avg_pool2d(pictures[coarse], 2), scale_factor=2.0, mode="bilinear")
+    noise = torch.randn(len(noisy), 3, height, width, generator=rng)
+    pictures[noisy] += noise * draw(0, 0.12, len(noisy), 1, 1, 1)
+    for row in some(0.2).tolist():
+        top, left = int(draw(0, height)), int(draw(0, width))
+        tall, wide = int(draw(8, height / 3)), int(draw(8, width / 3))
+        pictures[row, :, top : top + tall, left : left + wide] = draw(-1, 1, 3, 1, 1)
+    return pictures.clamp_(-1, 1)
 
 
 def prefetch(make: Callable[[int], tuple], count: int, start: int) -> Iterator[tuple]:
@@ -160,82 +162,92 @@ def save_state(path: Path, **state: object) -> None:
         torch.save(state, temporary)
 
 
-def tower_outputs(tower: torch.nn.Module, heads: torch.nn.Module, pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def see(tower: nn.Module, pictures: torch.Tensor) -> torch.Tensor:
+    """The feature maps of a tower, float32[B, C, H, W], computed in bfloat16."""
+    pictures = pictures.to(tower.device, memory_format=torch.channels_last)
+    with torch.autocast(pictures.device.type, torch.bfloat16):
+        return tower(pictures).last_hidden_state.float()
+
+
+def tower_outputs(tower: nn.Module, heads: nn.Module, pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return feature maps float16[N, C, H, W] and the coefficients the heads read from them, float32[N, 52]."""
     tower.eval(), heads.eval()
     features, coefficients = [], []
     with torch.inference_mode():
         for start in range(0, len(pixels), 256):
-            with torch.autocast("cpu", torch.bfloat16):
-                maps = tower(to_tensor(pixels[start : start + 256])).last_hidden_state
-            features.append(maps.half().numpy())
-            coefficients.append(heads(maps.float())[0].numpy())
+            maps = see(tower, to_tensor(pixels[start : start + 256]))
+            features.append(maps.half().cpu().numpy())
+            coefficients.append(heads(maps)[0].cpu().numpy())
     return np.concatenate(features), np.concatenate(coefficients)
 
 
 def train_tower(
-    settings: Settings, train: Faces, held_out: Faces, state_file: Path
-) -> tuple[torch.nn.Module, torch.nn.Module]:
+    settings: Settings, accelerator: Accelerator, train: Faces, held_out: Faces, state_file: Path
+) -> tuple[nn.Module, nn.Module]:
     """Bring the tower up on coefficients and landmarks; returns it with the heads that read them."""
     torch.manual_seed(settings.seed)
-    tower = AutoModel.from_config(nano.tower_config()).to(memory_format=torch.channels_last)
-    heads = nano.TowerHeads(nano.WIDTHS[-1], (nano.PIXELS // nano.STRIDE) ** 2, len(POINTS))
+    tower = AutoModel.from_config(nano.tower_config()).to(accelerator.device, memory_format=torch.channels_last)
+    heads = nano.TowerHeads(nano.WIDTHS[-1], (nano.PIXELS // nano.STRIDE) ** 2, len(POINTS)).to(accelerator.device)
     if settings.tower_from:
         tower.load_state_dict(torch.load(settings.tower_from, weights_only=True)["tower"])
-    weights = [*tower.parameters(), *heads.parameters()]
-    optimizer = torch.optim.AdamW(weights, settings.tower_lr, weight_decay=0.05)
-    steps = settings.tower_samples // settings.tower_batch
+    filters = [weight for weight in tower.parameters() if weight.ndim == 4 and weight.shape[1] > 3]
+    known = set(map(id, filters))
+    others = [weight for module in (tower, heads) for weight in module.parameters() if id(weight) not in known]
+    steps = Steps(accelerator, filters, others, settings.tower_lr)
+    count = settings.tower_samples // settings.tower_batch
     first = 0
     if state_file.exists():
         state = torch.load(state_file, weights_only=True)
         tower.load_state_dict(state["tower"])
         heads.load_state_dict(state["heads"])
-        optimizer.load_state_dict(state["optimizer"])
+        steps.load_state_dict(state["optimizer"])
         first = state["step"]
     # Each action counts alike: rare and faint ones would otherwise hardly be learned.
-    scale = torch.from_numpy(1 / train.coefficients.std(0).clip(0.05))
+    scale = torch.from_numpy(1 / train.coefficients.std(0).clip(0.05)).to(accelerator.device)
 
     def batch(step: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         per_pass = len(train.pixels) // settings.tower_batch
         order = np.random.default_rng([settings.seed, step // per_pass]).permutation(len(train.pixels))
         at = (step % per_pass) * settings.tower_batch
-        chosen = np.sort(order[at : at + settings.tower_batch])
-        rng = torch.Generator().manual_seed(settings.seed * 1_000_003 + step)
+        chosen = np.sort(order[at : at + settings.tower_batch])[accelerator.process_index :: accelerator.num_processes]
+        rng = torch.Generator().manual_seed((settings.seed * 1_000_003 + step) * 1009 + accelerator.process_index)
         pixels, coefficients, points = train.pixels[chosen], train.coefficients[chosen], train.points[chosen]
         if step % 2:
             pixels, coefficients = np.ascontiguousarray(pixels[:, :, ::-1]), coefficients[:, MIRROR_INDEX]
             points = points[:, MIRROR_POINTS] * np.array([-1, 1], dtype=np.float32) + np.array([1, 0], dtype=np.float32)
         return disturb(to_tensor(pixels), rng), torch.from_numpy(coefficients), torch.from_numpy(points)
 
-    bar = tqdm(prefetch(batch, steps, first), desc="tower", initial=first, total=steps, unit="step")
+    bar = tqdm(
+        prefetch(batch, count, first), desc="tower", initial=first, total=count, unit="step",
+        disable=not accelerator.is_main_process,
+    )  # fmt: skip
     begun = time.perf_counter()
     for step, (pictures, coefficients, points) in enumerate(bar, start=first):
         tower.train(), heads.train()
-        for group in optimizer.param_groups:
-            group["lr"] = settings.tower_lr * one_cycle(step, steps)
-        with torch.autocast("cpu", torch.bfloat16):
-            maps = tower(pictures).last_hidden_state
-        guess, placed = heads(maps.float())
+        guess, placed = heads(see(tower, pictures))
+        coefficients, points = coefficients.to(guess.device), points.to(guess.device)
         seen = points.isfinite()
         loss_actions = ((guess - coefficients) * scale).square().mean()
         loss_points = (placed - points.nan_to_num()).square()[seen].mean() * 1000
-        loss = loss_actions + settings.point_weight * loss_points
-        optimizer.zero_grad()
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(weights, 1.0)
-        optimizer.step()
+        steps.take(loss_actions + settings.point_weight * loss_points, one_cycle(step, count))
         if step % 50 == 0:
             bar.set_postfix(actions=f"{loss_actions:.3f}", points=f"{loss_points:.3f}")
-        if (step + 1) % 1000 == 0 or step + 1 == steps:
+        if accelerator.is_main_process and ((step + 1) % 1000 == 0 or step + 1 == count):
             save_state(
                 state_file,
-                tower=tower.state_dict(), heads=heads.state_dict(), optimizer=optimizer.state_dict(), step=step + 1,
+                tower=tower.state_dict(), heads=heads.state_dict(), optimizer=steps.state_dict(), step=step + 1,
             )  # fmt: skip
             _, read = tower_outputs(tower, heads, held_out.pixels)
             figures = metrics.score(held_out.coefficients, read.clip(0, 1), on_head=False)["model"]
             told = ", ".join(f"{f.label} {f.text(figures[f.key])}" for f in metrics.FIGURES if f.key in _TOLD)
             tqdm.write(f"{(step + 1) * settings.tower_batch} pictures seen; held out: {told}")
-    say_speed("tower", (steps - first) * settings.tower_batch, begun)
+    if accelerator.is_main_process:
+        say_speed("tower", (count - first) * settings.tower_batch, begun)
+    accelerator.wait_for_everyone()
+    # What the norms have seen differs between processes.
+    state = torch.load(state_file, weights_only=True)
+    tower.load_state_dict(state["tower"])
+    heads.load_state_dict(state["heads"])
     return tower, heads
 
 
@@ -247,7 +259,9 @@ def lessons(tokens: AnswerTokens, values: np.ndarray, analysis: Analysis, glimps
     return [join(both)] if tokens.parallel else both
 
 
-def train_to_speak(settings: Settings, train: Faces, tower: torch.nn.Module, heads: torch.nn.Module, out: Path):
+def train_to_speak(
+    settings: Settings, accelerator: Accelerator, train: Faces, tower: nn.Module, heads: nn.Module, out: Path
+):
     """Teach a new language model to say what the tower sees; returns model and processor."""
     state_file = out / "speak.pt"
     features, seen = tower_outputs(tower, heads, train.pixels)
@@ -262,7 +276,7 @@ def train_to_speak(settings: Settings, train: Faces, tower: torch.nn.Module, hea
     tokenizer = nano.build_tokenizer([*texts, *[asked[True].system, asked[True].user] * 200])
     processor = nano.build_processor(tokenizer)
     torch.manual_seed(settings.seed)
-    model = nano.build_model(tokenizer)
+    model = nano.build_model(tokenizer).to(accelerator.device)
     model.model.vision_tower.load_state_dict(tower.state_dict())
     model.model.vision_tower.requires_grad_(False).eval()
     n_cells = (nano.PIXELS // nano.STRIDE) ** 2
@@ -272,23 +286,28 @@ def train_to_speak(settings: Settings, train: Faces, tower: torch.nn.Module, hea
         chat = chat.replace("<image>", "<image>" * n_cells)
         prefixes[emotion] = tokenizer.encode(chat, add_special_tokens=False)
     numbers = nano.number_ids(tokenizer)
-    values = torch.linspace(0, 1, len(numbers))
+    values = torch.linspace(0, 1, len(numbers), device=accelerator.device)
 
-    weights = [p for p in model.parameters() if p.requires_grad]
-    optimizer = torch.optim.AdamW(weights, settings.speak_lr, weight_decay=0.05, betas=(0.9, 0.98), fused=True)
-    steps = settings.speak_samples // settings.speak_batch
+    learning = {name: weight for name, weight in model.named_parameters() if weight.requires_grad}
+    matrices = [weight for name, weight in learning.items() if weight.ndim == 2 and "embed" not in name]
+    known = set(map(id, matrices))
+    others = [weight for weight in learning.values() if id(weight) not in known]
+    steps = Steps(accelerator, matrices, others, settings.speak_lr)
+    count = settings.speak_samples // settings.speak_batch
     first = 0
     if state_file.exists():
         state = torch.load(state_file, weights_only=True)
         model.load_state_dict(state["model"])
-        optimizer.load_state_dict(state["optimizer"])
+        steps.load_state_dict(state["optimizer"])
         first = state["step"]
 
     answers = AnswerTokens(tokenizer, tokenizer.eos_token_id, numbers=settings.numbers)
 
     def batch(step: int) -> tuple[torch.Tensor, ...]:
         rng = np.random.default_rng([settings.seed, 1, step])
-        chosen = rng.integers(0, len(truth), settings.speak_batch)
+        chosen = rng.integers(0, len(truth), settings.speak_batch)[
+            accelerator.process_index :: accelerator.num_processes
+        ]
         emotion = step % 8 != 7
         prefix = prefixes[emotion]
         analyses = describe_many(truth[chosen], emotion=emotion)
@@ -321,35 +340,34 @@ def train_to_speak(settings: Settings, train: Faces, tower: torch.nn.Module, hea
     model.model.vision_tower.eval()
     attention = model.model.language_model.config._attn_implementation
     model.model.language_model.set_attn_implementation(ATTENTION)
-    bar = tqdm(prefetch(batch, steps, first), desc="speak", initial=first, total=steps, unit="step")
+    bar = tqdm(
+        prefetch(batch, count, first), desc="speak", initial=first, total=count, unit="step",
+        disable=not accelerator.is_main_process,
+    )  # fmt: skip
     begun = time.perf_counter()
     for step, (ids, places, rows, labels, owners, teacher, maps) in enumerate(bar, start=first):
-        for group in optimizer.param_groups:
-            group["lr"] = settings.speak_lr * one_cycle(step, steps)
+        ids, labels, owners = (part.to(accelerator.device) for part in (ids, labels, owners))
         learnt = labels != IGNORED
-        with torch.autocast("cpu", torch.bfloat16):
+        with torch.autocast(accelerator.device.type, torch.bfloat16):
             embeds = model.get_input_embeddings()(ids)
-            image = model.model.multi_modal_projector(maps.flatten(2).transpose(1, 2))
+            image = model.model.multi_modal_projector(maps.to(ids.device).flatten(2).transpose(1, 2))
             embeds = embeds.masked_scatter((ids == model.config.image_token_id)[..., None], image.to(embeds.dtype))
-            hidden = model.model.language_model(inputs_embeds=embeds, position_ids=places, rows=rows)
+            hidden = model.model.language_model(inputs_embeds=embeds, position_ids=places.to(ids.device), rows=rows)
             logits = model.lm_head(hidden.last_hidden_state[0, learnt]).float()
-        loss = words_loss = F.cross_entropy(logits, labels[learnt])
+        words_loss = F.cross_entropy(logits, labels[learnt])
         # The readout takes the mean of the distribution over values, so that mean is taught as well: towards the
         # tower's own estimate, which is far less noisy than a single label.
         at_number = owners[learnt] >= 0
         expected = logits[at_number][:, numbers].softmax(-1) @ values
-        numbers_loss = (expected - teacher[learnt][at_number]).square().mean()
-        loss = words_loss + 20 * numbers_loss
-        optimizer.zero_grad()
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(weights, 1.0)
-        optimizer.step()
+        numbers_loss = (expected - teacher.to(ids.device)[learnt][at_number]).square().mean()
+        steps.take(words_loss + 20 * numbers_loss, one_cycle(step, count))
         if step % 20 == 0:
             bar.set_postfix(tokens=f"{words_loss:.3f}", numbers=f"{numbers_loss:.4f}")
-        if (step + 1) % 500 == 0 or step + 1 == steps:
-            save_state(state_file, model=model.state_dict(), optimizer=optimizer.state_dict(), step=step + 1)
+        if accelerator.is_main_process and ((step + 1) % 500 == 0 or step + 1 == count):
+            save_state(state_file, model=model.state_dict(), optimizer=steps.state_dict(), step=step + 1)
     model.model.language_model.set_attn_implementation(attention)
-    say_speed("speak", (steps - first) * settings.speak_batch, begun)
+    if accelerator.is_main_process:
+        say_speed("speak", (count - first) * settings.speak_batch, begun)
     return model, processor
 
 
@@ -370,12 +388,14 @@ def main() -> None:
     )
     parser.add_argument("--seed", type=int, default=Settings.seed)
     settings = Settings(**vars(parser.parse_args()))
-    out = Path(settings.out)
+    accelerator, out = Accelerator(), Path(settings.out)
     out.mkdir(parents=True, exist_ok=True)
     train, held_out = read_faces(settings.faces, "train"), read_faces(settings.faces, "validation")
-    print(f"{len(train.pixels)} training faces, {len(held_out.pixels)} held out, of other subjects")
-    tower, heads = train_tower(settings, train, held_out, out / "tower.pt")
-    model, processor = train_to_speak(settings, train, tower, heads, out)
+    accelerator.print(f"{len(train.pixels)} training faces, {len(held_out.pixels)} held out, of other subjects")
+    tower, heads = train_tower(settings, accelerator, train, held_out, out / "tower.pt")
+    model, processor = train_to_speak(settings, accelerator, train, tower, heads, out)
+    if not accelerator.is_main_process:
+        return
     with atomic_path(out / "model") as folder:
         model.to(torch.bfloat16).save_pretrained(folder)
         processor.save_pretrained(folder)
