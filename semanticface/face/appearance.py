@@ -17,8 +17,9 @@ SKIN, BLOOD, LIPS, BROW, HAIR, IRIS, IRIS_RING, SCLERA, TEETH, TONGUE, CLOTH, LI
 # Places in ``Appearance.amounts``.
 (BLOTCH, FRECKLES, PORES, SHINE, STUBBLE, BEARD, BROW_THICK, BROW_DENSE, BROW_LIFT, BROW_ARCH, BROW_LENGTH, HAIRLINE,
  RECEDE, CROP, IRIS_SIZE, PUPIL, VEINS, LIP_EDGE, LIP_GLOSS, SHADOW_MAKEUP, LINER, LASH_AMOUNT, BLUSH, COLLAR, PATTERN,
- SEED, TEETH_GAPS, SIDEBURN, MOLES, GRAIN, SPOTS) = range(31)  # fmt: skip
-N_AMOUNTS = 31
+ SEED, TEETH_GAPS, SIDEBURN, MOLES, GRAIN, SPOTS, MOUSTACHE, CHIN_BEARD, JAW_BEARD, BLEMISHES,
+ EYE_BAGS) = range(36)  # fmt: skip
+N_AMOUNTS = 36
 
 # sRGB skin from very light to very dark.
 _SKIN = np.array(
@@ -30,6 +31,17 @@ _HAIR = np.array(
 _IRIS = np.array(
     [(52, 31, 18), (78, 48, 26), (104, 72, 40), (122, 106, 62), (96, 118, 78), (92, 122, 136), (112, 146, 172),
      (128, 140, 146)], float)  # fmt: skip
+
+
+_LIPSTICK = np.array(
+    [(168, 36, 48), (196, 82, 92), (120, 34, 54), (206, 110, 98), (150, 60, 40), (196, 40, 110), (84, 30, 60),
+     (212, 84, 60), (178, 122, 104), (60, 24, 30)], float)  # fmt: skip
+_EYE_SHADOW = np.array(
+    [(120, 80, 70), (90, 70, 90), (60, 70, 100), (140, 100, 60), (70, 50, 45), (40, 38, 42), (80, 120, 150),
+     (90, 130, 100), (190, 120, 140), (150, 60, 130), (210, 170, 110)], float)  # fmt: skip
+# Moustache, chin, jaw: the ways a beard is cut, with the share of beards.
+_BEARDS = np.array([(1, 1, 1), (1, 0, 0), (0, 1, 0), (1, 1, 0), (0, 1, 1), (1, 0.9, 0.35)], float)
+_BEARD_SHARES = (0.42, 0.16, 0.10, 0.18, 0.05, 0.09)
 
 
 def linear(srgb: np.ndarray) -> np.ndarray:
@@ -44,7 +56,7 @@ class Appearance:
 
     Attributes:
         colours: float32[15, 3], linear RGB, rows named above.
-        amounts: float32[31], places named above.
+        amounts: float32[36], places named above.
         resting: how far wrinkles show at rest, 0 to 1.
         folds: how deep expression wrinkles go, about 1.
         hair: hair style, one of ``hair.STYLES``.
@@ -104,13 +116,15 @@ def appearance(subject: int | None, who: Identity) -> Appearance:
         red = rng.random() > 0.93 and dark <= 0.4
         hair = _pick(rng, _HAIR[[7, 7]], 0) if red else _pick(rng, _HAIR[:7], light)
     brow = hair * rng.uniform(0.55, 0.85) if hair.mean() > 60 else hair
+    if rng.random() < 0.15:  # dyed hair over brows of their own, or brows drawn darker
+        brow = _pick(rng, _HAIR[:5], rng.random())
     iris = _pick(rng, _IRIS, rng.beta(0.9, 1.1) if dark < 0.4 else rng.beta(0.7, 4.0))
     made_up = rng.random() < (0.12 if man else 0.55)
     lip = skin * np.array([0.88, 0.62, 0.62]) * rng.normal(1, 0.04, 3) * (1 - 0.1 * dark)
     if made_up and rng.random() < 0.7:
-        tint = np.array([(168, 36, 48), (196, 82, 92), (120, 34, 54), (206, 110, 98), (150, 60, 40)][rng.integers(5)])
+        tint = _LIPSTICK[rng.integers(len(_LIPSTICK))] * rng.uniform(0.8, 1.1)
         lip = lip + (tint - lip) * rng.uniform(0.3, 0.9)
-    shadow_tint = rng.choice([[120, 80, 70], [90, 70, 90], [60, 70, 100], [140, 100, 60], [70, 50, 45]])
+    shadow_tint = _EYE_SHADOW[rng.integers(len(_EYE_SHADOW))] * rng.uniform(0.7, 1.2)
     cloth = rng.uniform(15, 235, 3)
     cloth = (cloth.mean() + (cloth - cloth.mean()) * rng.uniform(0, 0.9)) * (0.35 + 0.65 * rng.random())
     cloth2 = cloth * 0.7 if rng.random() < 0.6 else rng.uniform(15, 235, 3)
@@ -122,11 +136,11 @@ def appearance(subject: int | None, who: Identity) -> Appearance:
         TEETH: np.array([238, 233 - 8 * yellow, 222 - 34 * yellow]) * rng.uniform(0.85, 1.0),
         TONGUE: np.array([200, 104, 102]) * rng.uniform(0.8, 1.05), CLOTH: cloth, CLOTH2: cloth2,
         LID: skin + (shadow_tint - skin) * (rng.uniform(0.3, 0.8) if made_up else 0.0),
-        LASH: np.minimum(hair * 0.5, 40), SPOT: skin,
+        LASH: np.minimum(hair * 0.5, 40), SPOT: skin + 0.55 * (np.array([244, 214, 198]) - skin),
     }  # fmt: skip
     colours = np.stack([linear(np.clip(values[k], 0, 255)) for k in range(15)])
     bearded = man and who.age > 1.8
-    beard = bearded and rng.random() < 0.3
+    beard = bearded and rng.random() < 0.36
     amounts = np.zeros(N_AMOUNTS)
     amounts[BLOTCH] = rng.uniform(0.1, 0.8)
     amounts[FRECKLES] = rng.uniform(0.3, 1.0) if rng.random() < 0.18 * (1.3 - dark) else 0.0
@@ -134,8 +148,13 @@ def appearance(subject: int | None, who: Identity) -> Appearance:
     amounts[SHINE] = rng.uniform(0.15, 1.0)
     amounts[STUBBLE] = rng.uniform(0.2, 1.0) if bearded and rng.random() < 0.6 else 0.0
     amounts[BEARD] = rng.uniform(0.45, 1.0) if beard else 0.0
-    amounts[BROW_THICK] = np.clip(rng.normal(1.15 if man else 0.85, 0.25), 0.4, 1.9)
-    amounts[BROW_DENSE] = np.clip(rng.normal(0.85, 0.2), 0.3, 1.2)
+    amounts[[MOUSTACHE, CHIN_BEARD, JAW_BEARD]] = _BEARDS[rng.choice(len(_BEARDS), p=_BEARD_SHARES)]
+    amounts[BLEMISHES] = rng.uniform(0.3, 1.2) if rng.random() < (0.3 if who.age < 2.1 else 0.12) else 0.0
+    amounts[EYE_BAGS] = 0.35 * rng.random() ** 2 + 0.15 * min(old, 1.0) * rng.random()
+    if rng.random() < 0.015:  # skin that has lost its colour in patches
+        amounts[SPOTS] = rng.uniform(0.5, 1.0)
+    amounts[BROW_THICK] = np.clip(rng.normal(1.15 if man else 0.85, 0.32), 0.35, 2.2)
+    amounts[BROW_DENSE] = np.clip(rng.normal(0.82, 0.26), 0.2, 1.25)
     amounts[BROW_LIFT] = rng.normal(0.0, 0.012)
     amounts[BROW_ARCH] = np.clip(rng.normal(0.9 if man else 1.2, 0.4), -0.2, 2.2)
     amounts[BROW_LENGTH] = np.clip(rng.normal(1.0, 0.08), 0.75, 1.2)

@@ -70,8 +70,8 @@ _USUAL = Odds(
 )  # fmt: skip
 _HARD = Odds(
     turn=(27, 15, 12), farthest=(60, 38, 40), contrast=(5, 1.5), raking=0.40, pattern=0.30, coloured=0.30,
-    exposure=0.38, defocus=0.35, defocus_most=3.0, motion=0.30, motion_most=11, coarse=0.45, coarse_most=3.2, jpeg=0.8,
-    quality=(8, 45), noise=0.020, print=1.0, glasses=(1.0, 0.35), headwear=(1.0, 0.15), held=0.35, strands=0.30,
+    exposure=0.38, defocus=0.35, defocus_most=3.0, motion=0.30, motion_most=11, coarse=0.45, coarse_most=2.8, jpeg=0.8,
+    quality=(12, 45), noise=0.020, print=1.0, glasses=(1.0, 0.35), headwear=(1.0, 0.15), held=0.35, strands=0.30,
 )  # fmt: skip
 
 

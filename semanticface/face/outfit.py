@@ -8,6 +8,7 @@ import numpy as np
 
 from semanticface.face.appearance import Appearance
 from semanticface.face.conditions import Conditions, odds
+from semanticface.face.earrings import earrings
 from semanticface.face.glasses import Lenses, spectacles
 from semanticface.face.hair import Cover
 from semanticface.face.headwear import headwear
@@ -63,6 +64,8 @@ def outfit(
     if today.random() < chances.glasses[0 if wears else 1]:
         frame, lenses = spectacles(who, own, dark or today.random() < 0.06)
         things.append(frame)
+    if habits.random() < (0.07 if who.masculine > 0.5 else 0.4):
+        things.append(earrings(who, own))
     cover = None
     if today.random() < chances.headwear[0 if covered else 1]:
         hat, cover = headwear(who, own)

@@ -57,17 +57,20 @@ def hairline(amounts, x, y, z):  # type: ignore[no-untyped-def]
 
 @kernel
 def beard(amounts, x, y, z, lips):  # type: ignore[no-untyped-def]
-    """How much of the beard area a point lies in, 0 to 1."""
+    """How far a point lies where a beard grows, and where this one is let grow: (0 to 1, 0 to 1)."""
     ax = abs(x)
     if y > 0.15 or z < -0.25:
-        return 0.0
+        return 0.0, 0.0
     low = smooth(-1.12, -0.80, y)
     cheek = -0.36 + 0.95 * max(ax - 0.30, 0.0) ** 1.1 if ax > 0.30 else -0.36
     top = smooth(cheek + 0.07, cheek - 0.05, y)
     moustache = smooth(0.33, 0.25, ax) * smooth(-0.12, -0.17, y)
-    area = max(top, moustache) * low
-    sides = smooth(0.05, 0.25, z)
-    return area * max(sides, 0.0) * (1 - smooth(0.15, 0.5, lips))
+    over = moustache * smooth(-0.40, -0.34, y)
+    chin = smooth(0.34, 0.25, ax)
+    clean = max(smooth(0.05, 0.25, z), 0.0) * low * (1 - smooth(0.15, 0.5, lips))
+    grown = top * (amounts[look.CHIN_BEARD] * chin + amounts[look.JAW_BEARD] * (1 - chin))
+    grown = max(grown * (1 - over), amounts[look.MOUSTACHE] * over)
+    return max(top, moustache) * clean, grown * clean
 
 
 @kernel
@@ -103,6 +106,10 @@ def skin(table, colours, amounts, x, y, z, lips, lid, ear):  # type: ignore[no-u
     if amounts[look.MOLES] > 0.0:
         mole = smooth(0.952, 0.962, noise(table, x * 9 + 7 * seed, y * 9 + 5, z * 9))
         r, g, b = r * (1 - 0.65 * mole), g * (1 - 0.75 * mole), b * (1 - 0.75 * mole)
+    if amounts[look.BLEMISHES] > 0.0 and z > 0.0:
+        spot = noise(table, x * 16 + 11 * seed, y * 16 + 3, z * 16)
+        k = amounts[look.BLEMISHES] * smooth(0.80, 0.90, spot) * smooth(0.40, 0.60, broad)
+        g, b = g * (1 - 0.45 * k), b * (1 - 0.40 * k)
     if amounts[look.BLUSH] > 0.0 and z > 0.3:
         slant = y - 0.05 - 0.3 * (ax - 0.46)
         k = 0.6 * amounts[look.BLUSH] * fade((ax - 0.46) ** 2 / 0.02 + slant * slant / 0.012)
@@ -119,17 +126,17 @@ def skin(table, colours, amounts, x, y, z, lips, lid, ear):  # type: ignore[no-u
             lx, ly = (ax - 0.308) / 0.145, (y - 0.335) / 0.050
             k = 0.9 * amounts[look.LINER] * smooth(1.30, 1.05, lx * lx + ly * ly)
             r, g, b = r * (1 - k), g * (1 - k), b * (1 - k)
-        # Thin skin around the eyes shows blood and shadow.
-        k = 0.16 * smooth(2.4, 0.8, e)
+        # Thin skin around the eyes shows blood and shadow, most of all under them.
+        k = (0.16 + amounts[look.EYE_BAGS] * smooth(0.3, -0.6, ey)) * smooth(2.6, 0.8, e)
         r, g, b = r * (1 - 0.7 * k), g * (1 - k), b * (1 - 0.8 * k)
     stub = amounts[look.STUBBLE] + 2.0 * amounts[look.BEARD]
     if stub > 0.0:
-        area = beard(amounts, x, y, z, lips)
+        area, grown = beard(amounts, x, y, z, lips)
         if area > 0.0:
             grain = noise(table, x * 75, y * 75, z * 75 + seed)
             strand = noise(table, x * 60, y * 16, z * 60 + seed)
             k = area * (0.38 * amounts[look.STUBBLE] * (0.6 + 0.8 * grain))
-            full = smooth(0.25, 0.75, area + 0.5 * (strand - 0.5)) * amounts[look.BEARD] * (0.75 + 0.4 * strand)
+            full = smooth(0.25, 0.75, grown + 0.5 * (strand - 0.5)) * amounts[look.BEARD] * (0.75 + 0.4 * strand)
             k = min(max(k, full), 0.97)
             tone = 0.75 + 0.5 * strand
             r += (colours[look.HAIR, 0] * tone - r) * k

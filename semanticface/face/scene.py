@@ -107,7 +107,7 @@ def lights(shot: int | None, conditions: Conditions = "usual") -> Lights:
     ground = sky * rng.uniform(0.3, 0.9) * _tint(rng, rng.normal(0.2, 0.2))
     # Metered as a camera does: the brighter the scene, the lower the gain, with an error of about a third of a stop.
     energy = colours[0].mean() * 0.55 + colours[1].mean() * 0.4 + sky.mean() * 0.7 + ground.mean() * 0.3
-    exposure = 1.45 / energy * np.exp(np.clip(rng.normal(-0.12, chances.exposure), -1.1, 0.45))
+    exposure = 1.45 / energy * np.exp(np.clip(rng.normal(-0.17, chances.exposure), -1.1, 0.4))
     return Lights(directions=np.stack([key, fill, rim]).astype(np.float32), colours=colours.astype(np.float32),
                   sky=sky.astype(np.float32), ground=ground.astype(np.float32), soft=float(soft),
                   exposure=float(exposure), pattern=pattern)  # fmt: skip

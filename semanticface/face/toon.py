@@ -85,7 +85,7 @@ def style_of(subject: int | None, who: Identity) -> ToonStyle:
     colours[look.SKIN] = np.clip(grey + (colours[look.SKIN] - grey) * rng.uniform(1.0, 1.35), 0.01, 1)
     colours[look.SCLERA] = linear(np.array([246, 246, 248]))
     colours[look.TEETH] = linear(np.array([248, 246, 240]))
-    for place in (look.BLOTCH, look.PORES, look.MOLES, look.VEINS, look.STUBBLE):
+    for place in (look.BLOTCH, look.PORES, look.MOLES, look.VEINS, look.STUBBLE, look.BLEMISHES, look.SPOTS):
         amounts[place] = 0
     amounts[look.BROW_THICK] *= rng.uniform(1.0, 1.7)
     amounts[look.IRIS_SIZE] = rng.uniform(0.46, 0.62)
@@ -171,7 +171,7 @@ def cel(  # type: ignore[no-untyped-def]
                     k = amounts[look.SHADOW_MAKEUP] * smooth(1.8, 1.3, ex * ex + ey * ey) * smooth(0.0, 0.02, ey)
                     r, g, b = _mix(r, g, b, colours[look.LID], k)
                 if amounts[look.BEARD] > 0:
-                    k = smooth(0.4, 0.5, paint.beard(amounts, x, y, z, s[9]))
+                    k = smooth(0.4, 0.5, paint.beard(amounts, x, y, z, s[9])[1])
                     r, g, b = _mix(r, g, b, colours[look.HAIR], k)
                 if z > 0.3:
                     k = smooth(0.22, 0.36, paint.brow(table, amounts, x, y) / max(amounts[look.BROW_DENSE], 0.1))
