@@ -1,0 +1,131 @@
+"""Published figures: documents show what the committed results hold, nothing else."""
+
+import json
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from semanticface import arkit, published
+from semanticface.benchmark import MODEL, PEER, SETS, Reader, headline, score_set
+from semanticface.errors import ConfigError
+from semanticface.face.sample import sample_coefficients
+from semanticface.folders import NANO
+from semanticface.intervals import Reading
+from semanticface.recipe import files_sha256
+
+ROOT = Path(__file__).parents[1]
+COMMITTED = ROOT / "docs" / "benchmark.json"
+
+
+def results(*, peer=True):
+    rng = np.random.default_rng(0)
+    true = 0.8 * np.stack([sample_coefficients(rng) for _ in range(12)])
+    readers = {MODEL: Reader(np.clip(0.9 * true + 0.02, 0, 1))}
+    if peer:
+        theirs = 0.5 * true
+        theirs[0] = np.nan
+        readers[PEER] = Reader(theirs, tuple(name for name in arkit.NAMES if name != "tongueOut"))
+    interval = np.stack([true - 0.1, true + 0.1], axis=-1).clip(0, 1)
+    reading = Reading(np.clip(true + 0.2, 0, 1), true, np.clip(true + 0.1, 0, 1), interval)
+    found = score_set(
+        true,
+        [f"p{i}" for i in range(12)],
+        readers,
+        mean=true.mean(axis=0),
+        median=np.zeros(52),
+        readings=[reading.of(i) for i in range(12)],
+    )
+    sets = dict.fromkeys(SETS, found)
+    recipe = {"command": "python eval/benchmark.py", "model": "nano"}
+    if peer:
+        recipe["mediapipe"] = {"version": "1.0", "sha256": "ab"}
+    return {"headline": headline(sets), "sets": sets, "recipe": recipe}
+
+
+def test_every_mark_is_filled_and_filling_twice_changes_nothing():
+    found = results()
+    names = ["summary", "tables", "readout", "how", "actions toon"]
+    text = "Read <!-- benchmark:photo_corr -->0.99<!-- /benchmark --> well.\n"
+    text += "\n".join(f"<!-- benchmark:{name} -->\nSTALE\n<!-- /benchmark -->" for name in names)
+    filled = published.fill(text, found)
+    assert published.fill(filled, found) == filled
+    assert published.marks(filled) == ["photo_corr", *names]
+    assert "STALE" not in filled
+    corr = found["headline"]["photo_corr"]
+    assert f"Read <!-- benchmark:photo_corr -->{corr:.2f}<!-- /benchmark --> well." in filled
+    assert f"| mouthPucker | {found['sets']['toon']['per_action'][MODEL]['mouthPucker']['correlation']:.3f} |" in filled
+    assert published.fill("no marks, photo_corr 0.99", found) == "no marks, photo_corr 0.99"
+    with pytest.raises(ConfigError, match="benchmark:photo_cor -->: the results have no such thing"):
+        published.fill("<!-- benchmark:photo_cor -->0.9<!-- /benchmark -->", found)
+
+
+def test_a_changed_figure_is_noticed():
+    found = results()
+    filled = published.fill("<!-- benchmark:summary --><!-- /benchmark -->", found)
+    value = f"{found['sets']['drawn']['scopes']['all']['figures'][MODEL]['mae'][0]:.3f}"
+    flattered = filled.replace(value, "0.001")
+    assert flattered != filled
+    assert published.fill(flattered, found) == filled
+
+
+def test_tables_name_every_reader_and_what_they_rest_on():
+    tables = published.scope_tables(results(), "photo")
+    assert [list(table.head) for table in tables] == [
+        ["figure", "nano", "constant mean", "constant median"],
+        ["figure", "nano", "MediaPipe", "constant mean", "constant median"],
+        ["figure", "nano", "MediaPipe", "constant mean", "constant median"],
+    ]
+    assert tables[0].caption == "All 52 actions, all 12 pictures."
+    assert tables[1].caption.startswith("The 51 actions that MediaPipe has, all 12 pictures. nano less MediaPipe: ")
+    assert tables[2].caption.startswith("51 actions, the 11 pictures in which every reader finds a face.")
+    row = next(row for row in tables[1].rows if row[0].startswith("mean error (MAE)"))
+    assert re.fullmatch(r"0\.\d{3} \(0\.\d{3}–0\.\d{3}\)", row[1])
+    assert "51 actions" in published.how(results())
+    assert "91.7 %" in published.summary(results()).markdown()
+    readout = published.readout_table(results())
+    assert readout.rows[0][1:4] == ["1.000, 1.000, 1.000", "0.200, 0.100, 0.000", "50.0 %"]
+    assert readout.rows[0][-2] == "100.0 %"
+
+
+def test_without_mediapipe_nothing_speaks_of_it():
+    alone = results(peer=False)
+    names = ["summary", "tables", "readout", "how", "actions photo"]
+    text = "".join(f"<!-- benchmark:{name} --><!-- /benchmark -->" for name in names)
+    assert "MediaPipe" not in published.fill(text, alone)
+    assert not [name for name in alone["headline"] if name.endswith(PEER)]
+
+
+def test_documents_show_the_committed_results():
+    committed = json.loads(COMMITTED.read_text())
+    documents = published.documents(ROOT)
+    assert ROOT / "docs" / "benchmark.md" in documents
+    for path in documents:
+        text = path.read_text(encoding="utf-8")
+        shown = published.fill(text, committed)
+        assert text == shown, (
+            f"{path.name} shows other figures than docs/benchmark.json: run the benchmark with --publish"
+        )
+
+
+def test_no_figure_of_the_benchmark_stands_outside_its_marks():
+    figure = re.compile(r"(?<![\d.])[01]\.\d{2,3}(?![\d.])|\d+\.\d %")
+    assert figure.findall(published.outside("<!-- benchmark:photo_corr -->0.71<!-- /benchmark --> is not 0.72")) == [
+        "0.72"
+    ]
+    for name in ("README.md", "docs/nano.md", "docs/benchmark.md"):
+        for paragraph in published.outside((ROOT / name).read_text(encoding="utf-8")).split("\n\n"):
+            if "eval/benchmark.py" in paragraph or "MediaPipe" in paragraph:
+                assert not figure.findall(paragraph), f"{name}: put these figures between marks: {paragraph}"
+
+
+def test_the_committed_results_are_of_whole_sets_and_of_the_model_in_the_package():
+    committed = json.loads(COMMITTED.read_text())
+    assert set(committed["sets"]) == set(SETS)
+    for found in committed["sets"].values():
+        assert found["pictures"] >= 500
+    assert "--quick" not in committed["recipe"]["command"]
+    assert committed["headline"] == headline(committed["sets"])
+    weights = files_sha256(list(NANO.glob("*.safetensors")))
+    assert committed["recipe"]["weights"] == weights, "measure the new nano: python eval/benchmark.py --publish"
