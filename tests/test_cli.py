@@ -232,6 +232,25 @@ def test_predict_numbers_alone(capsys, model, pictures, tmp_path):
     assert code == 0 and row["analysis"] is None and list(row["coefficients"]) == list(arkit.NAMES)
 
 
+def test_readout_and_mirror_are_chosen(capsys, pictures, tmp_path):
+    """With nano, which says different things of a picture, its mirror image, the mean and the median."""
+    found = []
+    for options in ([], ["--readout", "median"], ["--readout", "median", "--mirror"]):
+        out = tmp_path / "x.jsonl"
+        command = ["predict", pictures / "a.png", "--no-crop", "--mode", "numbers", "--out", out, *options]
+        assert run(capsys, *command)[0] == 0
+        (row,) = [json.loads(line) for line in out.read_text().splitlines()]
+        assert list(row["interval"]) == list(row["coefficients"]) == list(arkit.NAMES)
+        found.append(row)
+    mean, median, both = found
+    assert mean["interval"] == median["interval"] != both["interval"]
+    assert len({tuple(row["coefficients"].values()) for row in found}) == 3
+    for row in (median, both):
+        assert all(low <= row["coefficients"][name] <= high for name, (low, high) in row["interval"].items())
+    code, _, errors = run(capsys, "predict", pictures / "a.png", "--mirror", "--temperature", "1")
+    assert code == 2 and "--mirror averages what --temperature would sample" in errors
+
+
 def test_predict_prints_a_summary_and_writes_a_report(capsys, model, pictures, tmp_path):
     page = tmp_path / "r.html"
     picture = pictures / "a.png"

@@ -13,6 +13,7 @@ LIGHT = (
     "answer",
     "prompts",
     "metrics",
+    "intervals",
     "tables",
     "picture",
     "face",
