@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import cache
+
 import numpy as np
 
 from semanticface.face.appearance import linear
@@ -12,6 +14,13 @@ _METALS = np.array(
     [(206, 168, 90), (200, 202, 206), (230, 226, 218), (150, 40, 60), (40, 120, 130), (30, 30, 34)], float
 )
 _UP, _OUT = np.array([0.0, 1.0, 0.0]), np.array([1.0, 0.0, 0.0])
+
+
+@cache
+def _lobe(side: int) -> np.ndarray:
+    """The lowest vertices of an ear, int64[N]."""
+    ear = np.flatnonzero((rig().masks[:, 3] > 0.5) & (side * rig().base[:, 0] > 0))
+    return ear[rig().base[ear, 1] < np.quantile(rig().base[ear, 1], 0.12)]
 
 
 def earrings(who: Identity, seed: int) -> Prop:
@@ -27,8 +36,7 @@ def earrings(who: Identity, seed: int) -> Prop:
     kind, size = rng.random(), rng.uniform(0.7, 1.3)
     parts = []
     for side in (1, -1) if rng.random() < 0.92 else (1,):
-        ear = who.vertices[(rig().masks[:, 3] > 0.5) & (side * rig().base[:, 0] > 0)]
-        low = ear[ear[:, 1] < np.quantile(ear[:, 1], 0.12)]
+        low = who.vertices[_lobe(side)]
         lobe = np.array([side * (side * low[:, 0]).max(), low[:, 1].mean(), low[:, 2].mean()])
         if kind < 0.45:  # a stud
             ball = lobe + side * _OUT * np.linspace(0.0, 0.02, 3)[:, None]

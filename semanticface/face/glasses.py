@@ -91,8 +91,8 @@ def spectacles(who: Identity, seed: int, tinted: bool) -> tuple[Prop, Lenses]:
         thick = deep = rng.uniform(0.008, 0.013)
 
     z0 = _front(who, middle[0] + a, middle[1] - b, middle[1] + b, middle[1])
-    nose = who.vertices[(abs(rig().base[:, 0]) < 0.06) & (rig().part == SKIN)]
-    nose = nose[(abs(nose[:, 1] - middle[1] - 0.04) < 0.05) & (nose[:, 2] > 0.5)]
+    nose = who.vertices[_places().nose]
+    nose = nose[abs(nose[:, 1] - middle[1] - 0.04) < 0.05]
     z_nose = float(nose[:, 2].max()) + 0.03 if len(nose) else z0
 
     def at(x: np.ndarray, y: np.ndarray) -> np.ndarray:
@@ -101,7 +101,6 @@ def spectacles(who: Identity, seed: int, tinted: bool) -> tuple[Prop, Lenses]:
 
     frame, panes = [], []
     forward = np.array([0.0, 0.0, 1.0])
-    ear = _ears(who)
     for k, side in enumerate((1, -1)):
         rim = at(side * (middle[0] + border[:, 0]), middle[1] + border[:, 1])
         panes.append(_pane(rim))
@@ -113,7 +112,7 @@ def spectacles(who: Identity, seed: int, tinted: bool) -> tuple[Prop, Lenses]:
             upper = upper[np.argsort(-border[upper, 0])]
             frame.append(solid(*rod(rim[upper], thick, forward), stuff))
         hinge = rim[np.argmax(border[:, 0] + 0.6 * border[:, 1])] + [0, 0, -0.01]
-        arm = _arm(who, hinge, ear[k], side)
+        arm = _arm(who, hinge, who.vertices[_places().roots[k]].mean(0), side)
         wide = thick * (0.9 if make == "plastic" else 1.0)
         frame.append(solid(*rod(arm, wide, np.array([0.0, 1.0, 0.0]), deep=1.6 * deep), stuff))
     high = middle[1] + b * rng.uniform(0.15, 0.5)
@@ -145,25 +144,37 @@ def _rgb(colour: np.ndarray) -> tuple[float, float, float]:
     return r, g, b
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class _Places:
+    """Vertices that glasses are fitted to: int64[N] each, the ears' upper roots on the left and the right."""
+
+    nose: np.ndarray
+    face: np.ndarray
+    roots: tuple[np.ndarray, np.ndarray]
+
+
+@cache
+def _places() -> _Places:
+    r, b = rig(), rig().base
+    skin = (r.part == SKIN) & (r.masks[:, 1] < 0.5) & (b[:, 2] > 0.3) & (b[:, 1] > -0.5) & (b[:, 1] < 1.0)
+    roots = []
+    for side in (1, -1):
+        ear = np.flatnonzero((r.masks[:, 3] > 0.5) & (side * b[:, 0] > 0))
+        ear = ear[b[ear, 1] > np.quantile(b[ear, 1], 0.8)]
+        near = side * b[ear, 0] < np.quantile(side * b[ear, 0], 0.6)
+        roots.append(ear[near & (b[ear, 2] > np.quantile(b[ear, 2], 0.4))])
+    nose = np.flatnonzero(skin & (abs(b[:, 0]) < 0.06) & (b[:, 2] > 0.5))
+    return _Places(nose, np.flatnonzero(skin & (abs(b[:, 0]) > 0.08)), (roots[0], roots[1]))
+
+
 def _front(who: Identity, wide: float, low: float, high: float, middle: float) -> float:
     """How far forward the frame must stand to clear brows, lids and cheeks."""
-    v = who.vertices
-    skin = (rig().part == SKIN) & (rig().masks[:, 1] < 0.5)
+    v = who.vertices[_places().face]
     x, y = abs(v[:, 0]), v[:, 1]
-    under = v[skin & (x > 0.16) & (x < wide) & (y > low - 0.02) & (y < high) & (v[:, 2] > 0.3)]
+    under = v[(x > 0.16) & (x < wide) & (y > low - 0.02) & (y < high)]
     clear = under[:, 2] - _TILT * (under[:, 1] - middle) + _WRAP * under[:, 0] ** 2
     lids = who.eye_centres[:, 2].max() + who.eye_radii.max() + 0.06
-    return float(max(clear.max() + 0.035, lids))
-
-
-def _ears(who: Identity) -> np.ndarray:
-    """Where the arms rest: the upper root of the left and of the right ear, float[2, 3]."""
-    out = []
-    for side in (1, -1):
-        ear = who.vertices[(rig().masks[:, 3] > 0.5) & (side * rig().base[:, 0] > 0)]
-        top = ear[ear[:, 1] > np.quantile(ear[:, 1], 0.8)]
-        out.append([np.quantile(side * top[:, 0], 0.3) * side, top[:, 1].mean(), np.quantile(top[:, 2], 0.6)])
-    return np.array(out)
+    return float(max(clear.max(initial=0.0) + 0.035, lids))
 
 
 @cache

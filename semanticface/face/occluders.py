@@ -5,6 +5,8 @@ Hands and hair follow the skin as it is under the expression, so that they touch
 
 from __future__ import annotations
 
+from functools import cache
+
 import numpy as np
 
 from semanticface.face.appearance import BLOOD, CLOTH, HAIR, Appearance, linear
@@ -25,9 +27,15 @@ _RESTS: tuple[tuple[tuple[float, float, float], tuple[float, float], tuple[float
 _THINGS = np.array([(24, 24, 26), (225, 222, 216), (150, 30, 36), (40, 70, 120), (60, 60, 64), (210, 170, 60)], float)
 
 
+@cache
+def _front_ids() -> np.ndarray:
+    r = rig()
+    return np.flatnonzero((r.part == SKIN) & (r.masks[:, 1] < 0.5) & (r.base[:, 1] > -1.1) & (r.base[:, 2] > -0.1))
+
+
 def _front(vertices: np.ndarray) -> np.ndarray:
     """Skin of the face and brow under the expression, float32[N, 3]."""
-    return vertices[(rig().part == SKIN) & (rig().masks[:, 1] < 0.5) & (rig().base[:, 1] > -1.1)]
+    return vertices[_front_ids()]
 
 
 @kernel
