@@ -194,13 +194,10 @@ class TowerHeads(nn.Module):
 
     def __init__(self, channels: int, cells: int, n_points: int) -> None:
         super().__init__()
-        self.coefficients = nn.Linear(channels, N_ACTIONS)
+        self.coefficients = nn.Linear(channels * cells, N_ACTIONS)
         self.points = nn.Linear(channels * cells, n_points * 2)
 
     def forward(self, feature_map: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return coefficients [B, 52] and points [B, n_points, 2] (0 to 1 over the crop) from [B, C, H, W].
-
-        Coefficients come from the mean over cells: a language model reads that with plain attention, whereas places
-        need every cell's own weights.
-        """
-        return self.coefficients(feature_map.mean((2, 3))), self.points(feature_map.flatten(1)).unflatten(1, (-1, 2))
+        """Return coefficients [B, 52] and points [B, n_points, 2] (0 to 1 over the crop) from [B, C, H, W]."""
+        flat = feature_map.flatten(1)
+        return self.coefficients(flat), self.points(flat).unflatten(1, (-1, 2))

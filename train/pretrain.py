@@ -56,7 +56,7 @@ class Settings:
     tower_samples: int = 700_000
     tower_lr: float = 2e-3
     tower_from: str | None = None
-    tower_batch: int = 64
+    tower_batch: int = 128
     point_weight: float = 0.1
     speak_samples: int = 80_000
     speak_lr: float = 3e-3
