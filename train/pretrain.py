@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import hashlib
 import math
 import time
 from collections.abc import Callable, Iterator
@@ -74,20 +75,35 @@ class Faces:
     points: np.ndarray
 
 
-def read_faces(folders: list[str], split: str) -> Faces:
-    """Decode one split of several dataset folders into arrays."""
-    pixels, coefficients, points = [], [], []
-    for folder in folders:
-        rows = load_faces(folder, split)
-        for row in tqdm(rows, desc=f"reading {folder} {split}", unit="face"):
-            picture = row["picture"].convert("RGB")
-            size = picture.width
-            if picture.size != (nano.PIXELS, nano.PIXELS):
-                picture = picture.resize((nano.PIXELS, nano.PIXELS), reducing_gap=2.0)
-            pixels.append(np.asarray(picture))
-            coefficients.append(row["coefficients"])
-            points.append(np.asarray(row["points"], dtype=np.float32) / size)
-    return Faces(np.stack(pixels), np.array(coefficients, dtype=np.float32), np.stack(points))
+def read_faces(folders: list[str], split: str, out: Path, accelerator: Accelerator) -> Faces:
+    """Decode one split of several dataset folders, once, into files that all processes map into their memory."""
+    parts = [load_faces(folder, split) for folder in folders]
+    name = hashlib.sha256("".join(part._fingerprint for part in parts).encode()).hexdigest()[:16]
+    folder = out / f"{split}-{name}"
+    if accelerator.is_main_process and not folder.exists():
+        count = sum(map(len, parts))
+        with atomic_path(folder) as scratch:
+            scratch.mkdir()
+            shape = (count, nano.PIXELS, nano.PIXELS, 3)
+            pixels = np.lib.format.open_memmap(scratch / "pixels.npy", mode="w+", dtype=np.uint8, shape=shape)
+            coefficients, points = [], []
+            rows = (row for part in parts for row in part)
+            for place, row in enumerate(tqdm(rows, desc=f"reading {split}", total=count, unit="face")):
+                picture = row["picture"].convert("RGB")
+                size = picture.width
+                if picture.size != (nano.PIXELS, nano.PIXELS):
+                    picture = picture.resize((nano.PIXELS, nano.PIXELS), reducing_gap=2.0)
+                pixels[place] = np.asarray(picture)
+                coefficients.append(row["coefficients"])
+                points.append(np.asarray(row["points"], dtype=np.float32) / size)
+            np.save(scratch / "coefficients.npy", np.array(coefficients, dtype=np.float32))
+            np.save(scratch / "points.npy", np.stack(points))
+    accelerator.wait_for_everyone()
+    return Faces(
+        np.load(folder / "pixels.npy", mmap_mode="r"),
+        np.load(folder / "coefficients.npy"),
+        np.load(folder / "points.npy"),
+    )
 
 
 def _swap_sides(name: str) -> str:
@@ -169,13 +185,16 @@ def see(tower: nn.Module, pictures: torch.Tensor) -> torch.Tensor:
         return tower(pictures).last_hidden_state.float()
 
 
-def tower_outputs(tower: nn.Module, heads: nn.Module, pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def tower_outputs(
+    tower: nn.Module, heads: nn.Module, pixels: np.ndarray, *, mirrored: bool = False
+) -> tuple[np.ndarray, np.ndarray]:
     """Return feature maps float16[N, C, H, W] and the coefficients the heads read from them, float32[N, 52]."""
     tower.eval(), heads.eval()
     features, coefficients = [], []
     with torch.inference_mode():
         for start in range(0, len(pixels), 256):
-            maps = see(tower, to_tensor(pixels[start : start + 256]))
+            part = pixels[start : start + 256]
+            maps = see(tower, to_tensor(np.ascontiguousarray(part[:, :, ::-1]) if mirrored else np.array(part)))
             features.append(maps.half().cpu().numpy())
             coefficients.append(heads(maps)[0].cpu().numpy())
     return np.concatenate(features), np.concatenate(coefficients)
@@ -265,7 +284,7 @@ def train_to_speak(
     """Teach a new language model to say what the tower sees; returns model and processor."""
     state_file = out / "speak.pt"
     features, seen = tower_outputs(tower, heads, train.pixels)
-    flipped, seen_flipped = tower_outputs(tower, heads, np.ascontiguousarray(train.pixels[:, :, ::-1]))
+    flipped, seen_flipped = tower_outputs(tower, heads, train.pixels, mirrored=True)
     features, seen = np.concatenate([features, flipped]), np.concatenate([seen, seen_flipped]).clip(0, 1)
     truth = np.concatenate([train.coefficients, train.coefficients[:, MIRROR_INDEX]])
 
@@ -388,9 +407,9 @@ def main() -> None:
     )
     parser.add_argument("--seed", type=int, default=Settings.seed)
     settings = Settings(**vars(parser.parse_args()))
-    accelerator, out = Accelerator(), Path(settings.out)
+    accelerator, out = Accelerator(cpu=not torch.cuda.is_available()), Path(settings.out)
     out.mkdir(parents=True, exist_ok=True)
-    train, held_out = read_faces(settings.faces, "train"), read_faces(settings.faces, "validation")
+    train, held_out = (read_faces(settings.faces, split, out, accelerator) for split in ("train", "validation"))
     accelerator.print(f"{len(train.pixels)} training faces, {len(held_out.pixels)} held out, of other subjects")
     tower, heads = train_tower(settings, accelerator, train, held_out, out / "tower.pt")
     model, processor = train_to_speak(settings, accelerator, train, tower, heads, out)
