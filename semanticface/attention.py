@@ -1,7 +1,7 @@
 """Attention over rows that lie end to end in one sequence, each attending to itself alone.
 
 Registered with transformers under ``ATTENTION``, so that any of its decoders can be set to it; ``packing`` and
-``train/pretrain.py`` do.
+``speaking`` do.
 """
 
 from __future__ import annotations

@@ -1,12 +1,20 @@
-"""Optimizer steps of a training from nothing: Muon beside AdamW, on one process or several."""
+"""Optimizer steps of a training from nothing: Muon beside AdamW, on one process or several; and what is around them."""
 
 from __future__ import annotations
 
-from typing import Any
+import math
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, TypeVar
 
 import torch
 from accelerate import Accelerator
 from torch import nn
+
+from semanticface.files import atomic_path
+
+T = TypeVar("T")
 
 
 class Steps:
@@ -57,6 +65,32 @@ class Steps:
     def load_state_dict(self, states: list[dict[str, Any]]) -> None:
         for optimizer, state in zip(self.optimizers, states, strict=True):
             optimizer.load_state_dict(state)
+
+
+def one_cycle(step: int, steps: int, warmup: int = 200) -> float:
+    """Return the share of the peak learning rate at ``step``: linear warm-up, then a half cosine down to 1 %."""
+    if step < warmup:
+        return (step + 1) / warmup
+    return 0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, steps - warmup)))
+
+
+def prefetch(make: Callable[[int], T], count: int, start: int) -> Iterator[T]:
+    """Yield ``make(start)`` to ``make(count - 1)``, each prepared on a thread while the one before is used."""
+    if start >= count:
+        return
+    with ThreadPoolExecutor(1) as pool:
+        coming = pool.submit(make, start)
+        for step in range(start, count):
+            ready = coming.result()
+            if step + 1 < count:
+                coming = pool.submit(make, step + 1)
+            yield ready
+
+
+def save_state(path: Path, **state: object) -> None:
+    """Write a training state that a killed run goes on from."""
+    with atomic_path(path) as temporary:
+        torch.save(state, temporary)
 
 
 def average_gradients(accelerator: Accelerator, weights: list[nn.Parameter]) -> None:
