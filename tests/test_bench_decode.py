@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import importlib.util
+import importlib
 import json
 import re
 import sys
@@ -20,7 +20,7 @@ from semanticface.face.sample import sample_coefficients
 from semanticface.grammar import MAX_OTHER_TEXT, MAX_TEXT
 from semanticface.semantics import describe
 
-SCRIPT = Path(__file__).parents[1] / "eval" / "benchmarks" / "decode.py"
+FOLDER = Path(__file__).parents[1] / "eval" / "benchmarks"
 NAMES = {
     "identical_text", "passes_ratio_sequential", "passes_ratio_parallel", "speedup_batch1", "speedup_batch16",
     "faces_per_second_numbers", "faces_per_second_full", "peak_memory_growth",
@@ -29,13 +29,17 @@ NAMES = {
 
 @pytest.fixture(scope="module")
 def benchmark() -> Iterator[ModuleType]:
-    spec = importlib.util.spec_from_file_location("bench_decode", SCRIPT)
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["bench_decode"] = module
-    spec.loader.exec_module(module)
-    yield module
-    del sys.modules["bench_decode"]
+    with pytest.MonkeyPatch.context() as patch:
+        # As for a script: its own folder comes first.
+        patch.syspath_prepend(str(FOLDER))
+        yield importlib.import_module("decode")
+    for name in ("decode", "decode_peers"):
+        del sys.modules[name]
+
+
+@pytest.fixture(scope="module")
+def grammars(benchmark: ModuleType) -> ModuleType:
+    return sys.modules["decode_peers"]
 
 
 def answers(emotion: bool) -> list[str]:
@@ -45,8 +49,8 @@ def answers(emotion: bool) -> list[str]:
 
 
 @pytest.mark.parametrize("emotion", [True, False])
-def test_the_peers_regex_takes_canonical_answers_alone(benchmark: ModuleType, emotion: bool) -> None:
-    regex = re.compile(benchmark.as_regex(benchmark.pieces(emotion=emotion)))
+def test_the_peers_regex_takes_canonical_answers_alone(grammars: ModuleType, emotion: bool) -> None:
+    regex = re.compile(grammars.as_regex(grammars.pieces(emotion=emotion)))
     for text in answers(emotion):
         assert regex.fullmatch(text)
         for worse in (text + " ", text.replace(":", ": ", 1), re.sub(r"\d\.", "2.", text, count=1), text[:-1]):
@@ -54,17 +58,17 @@ def test_the_peers_regex_takes_canonical_answers_alone(benchmark: ModuleType, em
     assert not regex.fullmatch(answers(not emotion)[0])
 
 
-def test_the_peers_texts_are_as_long_as_ours_may_be(benchmark: ModuleType) -> None:
-    lengths = [piece for piece in benchmark.pieces(emotion=True) if isinstance(piece, int)]
+def test_the_peers_texts_are_as_long_as_ours_may_be(grammars: ModuleType) -> None:
+    lengths = [piece for piece in grammars.pieces(emotion=True) if isinstance(piece, int)]
     assert sorted(lengths) == sorted([*MAX_TEXT.values(), *[MAX_OTHER_TEXT] * 9])
-    assert [benchmark.pieces(emotion=True).count(None), benchmark.pieces(emotion=False).count(None)] == [52, 52]
-    regex = re.compile(benchmark.as_regex(['"', 4, '"']))
+    assert [grammars.pieces(emotion=True).count(None), grammars.pieces(emotion=False).count(None)] == [52, 52]
+    regex = re.compile(grammars.as_regex(['"', 4, '"']))
     assert regex.fullmatch('"a bc"') and not any(map(regex.fullmatch, ('"abcde"', '""', '" a"', '"a\\"', '"é"')))
 
 
-def test_xgrammars_grammar_takes_what_the_regex_takes(benchmark: ModuleType) -> None:
+def test_xgrammars_grammar_takes_what_the_regex_takes(grammars: ModuleType) -> None:
     testing = pytest.importorskip("xgrammar").testing
-    grammar = benchmark.as_ebnf(benchmark.pieces(emotion=True))
+    grammar = grammars.as_ebnf(grammars.pieces(emotion=True))
     for text in answers(True)[:3]:
         assert testing._is_grammar_accept_string(grammar, text)
         assert not testing._is_grammar_accept_string(grammar, text.replace(",", ", ", 1))
@@ -155,7 +159,7 @@ def test_it_ends_with_its_figures(
     assert figures["identical_text"] is True and figures["peak_memory_growth"] is None
     assert 0 < figures["passes_ratio_parallel"] <= figures["passes_ratio_sequential"] < 1
     assert figures["faces_per_second_numbers"] > 0 and figures["faces_per_second_full"] > 0
-    missing = [peer for peer in benchmark.PEERS if f"{peer} is left out" in printed]
+    missing = [peer for peer in benchmark.MAKERS if f"{peer} is left out" in printed]
     assert (figures["speedup_batch1"] is None) == (len(missing) == 2)
     saved = json.loads(out.read_text())
     assert figures.items() <= saved.items()

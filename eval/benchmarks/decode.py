@@ -36,13 +36,12 @@ import itertools
 import json
 import os
 import platform
-import re
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -51,34 +50,29 @@ from typing import Any, Literal
 import numpy as np
 import psutil
 import torch
+from decode_peers import MAKERS, Ask, Inputs, peer
 from PIL import Image, ImageEnhance
 from tqdm import tqdm
 
-from semanticface.answer import format_answer, parse_answer
-from semanticface.arkit import N_ACTIONS
+from semanticface.answer import parse_answer
 from semanticface.collate import prompt_inputs
 from semanticface.decode import AnswerDecoder, Mode
 from semanticface.errors import AnswerError
 from semanticface.face import LOOKS, render
 from semanticface.face.sample import sample_coefficients
 from semanticface.files import atomic_open
-from semanticface.grammar import MAX_OTHER_TEXT, MAX_TEXT
 from semanticface.layout import Numbers
 from semanticface.model import Bundle, ModelConfig, load_base, load_trained
 from semanticface.predict import Predictor
 from semanticface.prompts import load_prompt
 from semanticface.reader import Reader
 from semanticface.recipe import versions
-from semanticface.semantics import describe
 
+ROOT = Path(__file__).resolve().parents[2]
 PARTS = ("answers", "digits", "stream", "memory")
 BATCHES = (1, 16)
-PEERS = ("xgrammar", "outlines")
 TOKEN = "token by token"
 FIRST_SUBJECT = 9_000_000  # training sets count their people from 0
-
-Inputs = Mapping[str, torch.Tensor]
-Ask = Callable[[Inputs], list[str]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,110 +135,6 @@ def crops(count: int, size: int, first: int = 0, framing: Literal["crop", "portr
         )
         out.append(Image.fromarray(rendered.picture))
     return out
-
-
-# --- the peers' grammars ----------------------------------------------------------------------------------------------
-
-
-def pieces(*, emotion: bool) -> list[str | int | None]:
-    """Return what a canonical answer is made of, in order: fixed strings, longest lengths of texts, None (a number)."""
-
-    def walk(key: str, value: Any) -> Iterator[str | int | None]:
-        if isinstance(value, dict):
-            for n, (name, inner) in enumerate(value.items()):
-                yield f'{"," if n else "{"}"{name}":'
-                yield from walk(name, inner)
-            yield "}"
-        elif isinstance(value, str):
-            yield from ('"', MAX_TEXT.get(key, MAX_OTHER_TEXT), '"')
-        else:
-            yield None
-
-    still = np.zeros(N_ACTIONS)
-    answer = json.loads(format_answer(still, describe(still, emotion=emotion)))
-    out: list[str | int | None] = []
-    for piece in walk("", answer):
-        if isinstance(piece, str) and out and isinstance(out[-1], str):
-            out[-1] += piece
-        else:
-            out.append(piece)
-    return out
-
-
-def as_regex(parts: Sequence[str | int | None]) -> str:
-    """Return the pieces as a regular expression."""
-
-    def one(part: str | int | None) -> str:
-        if part is None:
-            return r"(?:0\.[0-9][0-9]|1\.00)"
-        return re.escape(part) if isinstance(part, str) else rf"[!#-\[\]-~][ !#-\[\]-~]{{0,{part - 1}}}"
-
-    return "".join(map(one, parts))
-
-
-def as_ebnf(parts: Sequence[str | int | None]) -> str:
-    """Return the pieces as xgrammar's EBNF."""
-
-    def one(part: str | int | None) -> str:
-        if part is None:
-            return "number"
-        return json.dumps(part) if isinstance(part, str) else f"first letter{{0,{part - 1}}}"
-
-    rules = (
-        f"root ::= {' '.join(map(one, parts))}",
-        r"first ::= [!#-\[\]-~]",
-        r"letter ::= [ !#-\[\]-~]",
-        'number ::= "0." [0-9] [0-9] | "1.00"',
-    )
-    return "\n".join(rules) + "\n"
-
-
-def xgrammar_maker(bundle: Bundle, emotion: bool) -> Callable[[], Any]:
-    """Return what makes xgrammar's processor for one call of `generate`."""
-    import xgrammar
-    from xgrammar.contrib.hf import LogitsProcessor
-
-    width = bundle.model.get_output_embeddings().weight.shape[0]
-    about = xgrammar.TokenizerInfo.from_huggingface(
-        bundle.tokenizer, vocab_size=width, stop_token_ids=[bundle.tokenizer.eos_token_id]
-    )
-    compiled = xgrammar.GrammarCompiler(about).compile_grammar(as_ebnf(pieces(emotion=emotion)))
-    return lambda: LogitsProcessor(compiled)
-
-
-def outlines_maker(bundle: Bundle, emotion: bool) -> Callable[[], Any]:
-    """Return what makes the processor of outlines for one call of `generate`."""
-    import outlines
-    from outlines.backends import get_regex_logits_processor
-
-    model = outlines.from_transformers(bundle.model, bundle.tokenizer)
-    processor = get_regex_logits_processor(None, model, as_regex(pieces(emotion=emotion)))
-
-    def ready() -> Any:
-        processor.reset()
-        return processor
-
-    return ready
-
-
-def peer(bundle: Bundle, decoder: AnswerDecoder, maker: Callable[[], Any]) -> Ask:
-    """Return greedy `generate` under a processor; every text ends with the tokenizer's end token."""
-    from transformers import LogitsProcessorList
-
-    def ask(inputs: Inputs) -> list[str]:
-        with torch.inference_mode():
-            ids = bundle.model.generate(
-                **inputs,
-                generation_config=decoder.generation_config(),
-                logits_processor=LogitsProcessorList([maker()]),
-            )
-        said = ids[:, inputs["input_ids"].shape[1] :]
-        return bundle.tokenizer.batch_decode(said, skip_special_tokens=True, clean_up_tokenization_spaces=False)
-
-    return ask
-
-
-MAKERS = {"xgrammar": xgrammar_maker, "outlines": outlines_maker}
 
 
 # --- all ways of decoding ---------------------------------------------------------------------------------------------
@@ -373,7 +263,7 @@ def speedups(runs: Mapping[str, Sequence[Run]], mine: str) -> dict[str, float | 
     ``speedup`` had the peer made no more passes than token by token, ``speedup_cpu`` the same of processor time, and
     ``speedup_as_it_comes`` with all the passes it did make.
     """
-    there = [name for name in PEERS if name in runs]
+    there = [name for name in MAKERS if name in runs]
     if not there:
         return dict.fromkeys(("speedup", "speedup_cpu", "speedup_as_it_comes"))
 
@@ -439,89 +329,14 @@ def measure_answers(bundle: Bundle, amount: Amount) -> tuple[dict[str, Any], dic
 # --- a tokenizer of digits --------------------------------------------------------------------------------------------
 
 
-CHAT = """\
-{%- for message in messages -%}
-{{ '<|im_start|>' + message['role'] + '\n' }}
-{%- for part in message['content'] -%}
-{%- if part['type'] == 'image' -%}<|vision_start|><|image_pad|><|vision_end|>
-{%- else -%}{{ part['text'] }}{%- endif -%}
-{%- endfor -%}
-{{ '<|im_end|>\n' }}
-{%- endfor -%}
-{%- if add_generation_prompt -%}{{ '<|im_start|>assistant\n' }}{%- endif -%}"""
-
-
-def small_qwen3_vl(folder: Path) -> Path:
-    """Save a Qwen3-VL, class for class, with small widths, random weights, and single digits for tokens."""
-    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
-    from transformers import PreTrainedTokenizerFast, Qwen3VLConfig, Qwen3VLForConditionalGeneration
-
-    named = {"image_token": "<|image_pad|>", "video_token": "<|video_pad|>"}
-    named |= {"vision_start_token": "<|vision_start|>", "vision_end_token": "<|vision_end|>"}
-    spelling = Tokenizer(models.BPE())
-    spelling.pre_tokenizer = pre_tokenizers.Sequence(
-        [pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.ByteLevel(add_prefix_space=False)]
-    )
-    spelling.decoder = decoders.ByteLevel()
-    prompt, rng = load_prompt("zero_shot"), np.random.default_rng(0)
-    vectors = [sample_coefficients(rng) for _ in range(40)]
-    trainer = trainers.BpeTrainer(
-        vocab_size=1500,
-        special_tokens=["<|endoftext|>", "<|im_start|>", "<|im_end|>", *named.values()],
-        initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
-        show_progress=False,
-    )
-    answers = [format_answer(vector, describe(vector)) for vector in vectors]
-    spelling.train_from_iterator([*answers, prompt.system, prompt.user], trainer)
-    tokenizer = PreTrainedTokenizerFast(
-        tokenizer_object=spelling,
-        pad_token="<|endoftext|>",
-        eos_token="<|im_end|>",
-        clean_up_tokenization_spaces=False,
-    )
-    torch.manual_seed(0)
-    rotary = {"rope_type": "default", "rope_theta": 5e6, "mrope_section": [4, 2, 2], "mrope_interleaved": True}
-    places: dict[str, Any] = {f"{name}_id": tokenizer.convert_tokens_to_ids(token) for name, token in named.items()}
-    model = Qwen3VLForConditionalGeneration(
-        Qwen3VLConfig(
-            vision_config={"depth": 2, "hidden_size": 32, "intermediate_size": 64, "num_heads": 2,
-                           "out_hidden_size": 64, "num_position_embeddings": 64, "deepstack_visual_indexes": [0]},
-            text_config={"vocab_size": len(tokenizer), "hidden_size": 64, "intermediate_size": 128,
-                         "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 16,
-                         "rope_parameters": rotary},
-            **places,
-            tie_word_embeddings=True,
-        )
-    )  # fmt: skip
-    # As large as in trained models: small scores would make ties of what a trained model tells apart.
-    for weight in model.get_input_embeddings().parameters():
-        weight.data.mul_(25)
-    model.save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-    pictures = {
-        "image_processor_type": "Qwen2VLImageProcessorFast",
-        "processor_class": "Qwen3VLProcessor",
-        "image_mean": [0.5, 0.5, 0.5],
-        "image_std": [0.5, 0.5, 0.5],
-        "merge_size": 2,
-        "patch_size": 16,
-        "temporal_patch_size": 2,
-        "size": {"longest_edge": 2**24, "shortest_edge": 2**16},
-    }
-    files = {
-        "chat_template.json": {"chat_template": CHAT},
-        "preprocessor_config.json": pictures,
-        "video_preprocessor_config.json": pictures | {"video_processor_type": "Qwen3VLVideoProcessor"},
-    }
-    for name, content in files.items():
-        (folder / name).write_text(json.dumps(content), encoding="utf-8")
-    return folder
-
-
 def measure_digits(amount: Amount) -> dict[str, Any]:
     """Return whether texts are the same where a number is several tokens, and passes, by batch size."""
+    sys.path.insert(0, str(ROOT / "tests"))
+    import tiny_models
+
     with tempfile.TemporaryDirectory() as scratch:
-        bundle = load_base(ModelConfig(str(small_qwen3_vl(Path(scratch))), device="cpu", image_size=64))
+        folder = str(tiny_models.qwen3_vl(Path(scratch)))
+        bundle = load_base(ModelConfig(folder, device="cpu", image_size=tiny_models.SIDE["qwen3_vl"]))
     counter = Passes(bundle.model)
     pictures = crops(max(amount.digits.values()), bundle.image_size)
     same, rows = True, []
