@@ -30,9 +30,6 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import functools
-import hashlib
-import importlib.metadata
 import json
 import os
 import shlex
@@ -45,7 +42,6 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
-import semanticface
 from semanticface import arkit, metrics, published, report, tables
 from semanticface.benchmark import MODEL, PEER, SETS, Reader, headline, largest_errors, score_set, worst_and_typical
 from semanticface.dataset import load_faces
@@ -58,7 +54,7 @@ from semanticface.mediapipe_peer import ACTIONS, FaceLandmarker, identity
 from semanticface.picture import load_picture
 from semanticface.predict import Prediction, Predictor
 from semanticface.recipe import check_range, files_sha256, git_commit, versions
-from semanticface.render_set import RenderSettings, render_set
+from semanticface.render_set import RenderSettings, render_set, renderer_hash
 
 ROOT = Path(__file__).resolve().parents[1]
 PUBLISHED = ROOT / "docs" / "benchmark.json"
@@ -151,7 +147,7 @@ def benchmark(options: argparse.Namespace) -> tuple[dict[str, Any], Path]:
             "weights": files_sha256(list(weights.glob("*.safetensors"))),
             "mode": options.mode,
             "readout": readout,
-            "renderer": _renderer(),
+            "renderer": renderer_hash(),
             "commit": git_commit(),
             "versions": versions(),
         },
@@ -190,16 +186,7 @@ def _draw(key: str, rows: int, options: argparse.Namespace) -> Path:
         subjects=SUBJECTS,
         seed=SEED,
     )
-    return render_set(options.out / "pictures" / f"{key}-{rows}-{_renderer()}", settings, workers=options.workers)
-
-
-@functools.cache
-def _renderer() -> str:
-    """Return a short hash of what decides how faces are drawn: its code, its head, and the packages it draws with."""
-    package = Path(semanticface.__file__).parent
-    code = files_sha256([*sorted((package / "face").glob("*.py")), package / "assets" / "head.npz"])
-    drawn_by = {name: importlib.metadata.version(name) for name in ("numpy", "numba", "skia-python", "pillow")}
-    return hashlib.sha256(json.dumps([code, semanticface.__version__, drawn_by]).encode()).hexdigest()[:8]
+    return render_set(options.out / "pictures" / f"{key}-{rows}-{renderer_hash()}", settings, workers=options.workers)
 
 
 def _constants() -> tuple[np.ndarray, np.ndarray]:

@@ -41,12 +41,17 @@ def _fields(emotion: bool) -> list[tuple[str, str]]:
     return list(before.items())
 
 
-def words_grammar(*, emotion: bool = True) -> str:
-    """Return the llguidance grammar (Lark) of an answer from its first brace to the key of its first number."""
+def words_grammar(*, emotion: bool = True, behind_numbers: bool = False) -> str:
+    """Return the llguidance grammar (Lark) of an answer from its first brace to the key of its first number.
+
+    With ``behind_numbers``, of an answer whose words are its second half: from its first word to its end.
+    """
     body = []
     for field, before in _fields(emotion):
         body += [json.dumps(before), f"TEXT_{MAX_TEXT.get(field, MAX_OTHER_TEXT)}"]
     body.append(json.dumps(FIRST_KEY))
+    if behind_numbers:
+        body = [*body[1:-1], json.dumps('"}}')]
     lengths = {*MAX_TEXT.values(), MAX_OTHER_TEXT}
     texts = [rf"TEXT_{most}: /{_FIRST_LETTER}{_LETTER}{{0,{most - 1}}}/" for most in lengths]
     return LLMatcher.grammar_from_lark("\n".join([f"start: {' '.join(body)}", *texts]) + "\n")

@@ -8,6 +8,7 @@ shard's rows at a time and hands back nothing but "done".
 from __future__ import annotations
 
 import dataclasses
+import functools
 import hashlib
 import importlib.metadata
 import io
@@ -36,7 +37,7 @@ from semanticface.dataset import CAMERA_KEYS, begun_recipe, shard_path, write_in
 from semanticface.errors import ConfigError, DatasetError
 from semanticface.face.sample import sample_coefficients
 from semanticface.files import atomic_open
-from semanticface.recipe import RECIPE_NAME, check_range, git_commit
+from semanticface.recipe import RECIPE_NAME, check_range, files_sha256, git_commit
 from semanticface.semantics import describe
 
 SHARD_ROWS = 250
@@ -109,6 +110,15 @@ class RenderSettings:
         for what, shares in (("looks", self.looks), ("splits", self.splits)):
             if not shares or not all(np.isfinite(share) and share > 0 for share in shares.values()):
                 raise ConfigError(f"{what} must be name=share pairs with shares above 0, not {shares}")
+
+
+@functools.cache
+def renderer_hash() -> str:
+    """Return a short hash of what decides how faces are drawn: its code, its head, and the packages it draws with."""
+    package = Path(semanticface.__file__).parent
+    code = files_sha256([*sorted((package / "face").glob("*.py")), package / "assets" / "head.npz"])
+    drawn_by = {name: importlib.metadata.version(name) for name in _DRAWN_BY}
+    return hashlib.sha256(json.dumps([code, semanticface.__version__, drawn_by]).encode()).hexdigest()[:8]
 
 
 def subject_name(subject: int) -> str:

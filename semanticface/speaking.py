@@ -95,6 +95,10 @@ class SpeakSettings:
         """Steps that show the samples."""
         return self.samples // self.batch
 
+    def rate(self, step: int) -> float:
+        """Return the share of the peak learning rate at a step; at most a fifth of the steps warm up."""
+        return one_cycle(step, self.steps, min(200, max(1, self.steps // 5)))
+
     def chosen(self, step: int, count: int) -> np.ndarray:
         """Return which of ``count`` pictures a step shows; int64[batch]."""
         return np.random.default_rng([self.seed, 1, step]).integers(0, count, self.batch)
@@ -200,7 +204,7 @@ def speak(
         at_number = owners[learnt] >= 0
         expected = logits[at_number][:, numbers].softmax(-1) @ values
         numbers_loss = (expected - aims.to(ids.device)[learnt][at_number]).square().mean()
-        steps.take(tokens_loss + _MEAN_WEIGHT * numbers_loss, one_cycle(step, settings.steps))
+        steps.take(tokens_loss + _MEAN_WEIGHT * numbers_loss, settings.rate(step))
         if step % 20 == 0:
             bar.set_postfix(tokens=f"{tokens_loss:.3f}", numbers=f"{numbers_loss:.4f}")
         if accelerator.is_main_process and ((step + 1) % save_every == 0 or step + 1 == settings.steps):
