@@ -77,6 +77,7 @@ CHARACTER, LOOK = 7, "imp"
 SPLITS = {"train": 0.8, "test": 0.2}
 FIRST_SUBJECT, SUBJECTS = 6_000_000, 20_000
 SEED = 2027
+VALIDATED = 64
 SAVE_EVERY = 100
 
 
@@ -94,7 +95,7 @@ class Budget:
     """
 
     rows: int = 12_000
-    samples: int = 12_000
+    samples: int = 16_000
     tests: int = 300
     seeds: int = 3
     personal: tuple[int, ...] = (50, 200, 1000)
@@ -102,7 +103,7 @@ class Budget:
 
 
 FULL = Budget()
-QUICK = Budget(rows=600, samples=1_600, tests=40, seeds=1, personal=(50,), steps=40)
+QUICK = Budget(rows=600, samples=1_600, tests=24, seeds=1, personal=(50,), steps=40)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -267,7 +268,7 @@ class Ablations:
     def _learn_and_test(self, key: str, seed: int, place: Path) -> dict[str, Any]:
         variant, settings = VARIANTS[key], SpeakSettings(self.budget.samples, seed=seed)
         if variant.head is not None:
-            head = heads.train_head(variant.head, self._sights, settings, self.accelerator)
+            head = heads.train_head(variant.head, self._sights, settings, self.accelerator.device)
             return self._scored(lambda _, crops: (head.read(self._maps(crops)), None))
         assert variant.teach is not None
         bundle = self._bundle
@@ -295,8 +296,8 @@ class Ablations:
     def _personal(self) -> tuple[dict[int, dict[int, Any]], dict[int, Any]]:
         """Return the figures by number of pictures and seed, and those of the base."""
         budget = self.budget
-        most, held_out = max(budget.personal), 64
-        shares = {"train": most, "validation": held_out, "test": budget.tests}
+        most = max(budget.personal)
+        shares = {"train": most, "validation": VALIDATED, "test": budget.tests}
         settings = RenderSettings(
             rows=sum(shares.values()), looks={LOOK: 1.0}, subject=CHARACTER, splits=dict(shares), seed=SEED
         )
