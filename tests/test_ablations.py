@@ -96,6 +96,7 @@ def script():
 def test_from_pictures_to_the_last_line_and_nothing_twice(script, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(script, "TESTED", ("photo", "drawn"))
     monkeypatch.setattr(script, "VALIDATED", 1)
+    monkeypatch.setattr(script.heads, "seen_by_others", lambda maps, truth, people: truth)  # slow, and tested itself
     monkeypatch.setattr(script.Ablations, "_distil", lambda *_: "nano")
     arguments = ["--quick", "--rows", "12", "--samples", "64", "--tests", "2", "--personal", "2", "--workers", "1"]
     arguments += ["--only", "coefficients", "linear", "personal", "--out", str(tmp_path)]
