@@ -223,15 +223,16 @@ class Ablations:
         folder = self._crops(LEARNT, "train", self.budget.rows)
         faces = read_faces([folder], "train", folder.with_name(f"{folder.name}-pixels"), self.accelerator)
         tower = self._bundle.model.model.vision_tower
-        maps = [
+        parts = [
             part.half().cpu().numpy()
             for mirrored in (False, True)
             for part in feature_maps(tower, faces.pixels, mirrored=mirrored)
         ]
+        maps = np.concatenate(parts)
         truth = np.concatenate([faces.coefficients, faces.coefficients[:, MIRROR_INDEX]])
         people = load_faces(folder, "train")["subject"]
-        seen = heads.seen_by_others(np.concatenate(maps), truth, [*people, *people])
-        return Sights(np.concatenate(maps), truth, seen, aims=truth)
+        seen = heads.seen_by_others(maps, truth, [*people, *people])
+        return Sights(maps, truth, seen, aims=truth)
 
     @functools.cached_property
     def _tests(self) -> dict[str, tuple[np.ndarray, list[Image.Image]]]:
