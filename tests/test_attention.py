@@ -8,7 +8,7 @@ from semanticface.attention import Rows, attend_within_rows
 from semanticface.layout import branch_mask
 
 HEADS, GROUPS, WIDTH = 6, 3, 16
-LENGTHS = (5, 40, 17)
+LENGTHS = (5, 150, 17)  # the second is longer than a block
 
 
 def rows(branching: bool) -> Rows:
