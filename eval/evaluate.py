@@ -145,14 +145,15 @@ def evaluate(options: argparse.Namespace) -> tuple[list[tuple[str, metrics.Resul
 
     stream = predictor.stream(pictures(), batch_size=options.batch_size, crop="auto" if boxes is None else "none")
     answers = np.full_like(true, np.nan)
-    tallies = []
+    # In one piece: small arrays kept one by one would pin the memory that each batch frees around them.
+    tallies = np.full((len(true), intervals.N_SUMS), np.nan)
 
     def predictions() -> Iterator[Prediction]:
         for place, prediction in enumerate(tqdm(stream, total=len(indices), unit="picture")):
             if prediction.coefficients is not None:
                 answers[place] = prediction.coefficients
             if prediction.reading is not None:
-                tallies.append(intervals.tally(true[place], prediction.reading))
+                tallies[place] = intervals.tally(true[place], prediction.reading)
             box = given(place) or prediction.box
             yield dataclasses.replace(prediction, image=f"{options.split}/{indices[place]}", box=box)
 
@@ -165,7 +166,7 @@ def evaluate(options: argparse.Namespace) -> tuple[list[tuple[str, metrics.Resul
     results = [("model", result)] if earlier is None else [("before", earlier), ("after", result)]
 
     calibrated = predictor.level is not None
-    readouts = intervals.figures(np.array(tallies))
+    readouts = intervals.figures(tallies[~np.isnan(tallies).any(axis=1)])
     recipe = {
         "command": options.command,
         "model": str(options.model),

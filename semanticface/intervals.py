@@ -149,6 +149,7 @@ _SUMS = (
     "numbers", "greedy_error", "greedy_square", "mean_error", "mean_square", "median_error", "median_square",
     "covered", "width", "in_doubt", "covered_in_doubt", "width_in_doubt",
 )  # fmt: skip
+N_SUMS = len(_SUMS)
 
 
 def tally(true: np.ndarray, reading: Reading) -> np.ndarray:
@@ -159,7 +160,7 @@ def tally(true: np.ndarray, reading: Reading) -> np.ndarray:
         reading: of the same pictures.
 
     Returns:
-        float64[N, 12], or [12].
+        float64[N, N_SUMS], or [N_SUMS].
     """
     true = np.asarray(true, dtype=np.float64)
     columns = [np.ones_like(true)]

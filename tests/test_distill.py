@@ -274,7 +274,9 @@ def test_errors_name_the_fix_and_the_exit_code_says_so(monkeypatch, capsys, over
     assert "made with emotion" in fails(monkeypatch, capsys, config, *overrides("emotion=false"))
     assert "no model 'none/such'" in fails(monkeypatch, capsys, config, *overrides("model.base=none/such"))
     assert "train.steps must be at least 1" in fails(monkeypatch, capsys, config, *overrides("train.steps=0"))
-    assert "readout must be one of greedy, mean, median" in fails(monkeypatch, capsys, config, *overrides("readout=mode"))
+    assert "readout must be one of greedy, mean, median" in fails(
+        monkeypatch, capsys, config, *overrides("readout=mode")
+    )
     assert "config" in fails(monkeypatch, capsys, tmp_path / "none.yaml", *overrides())
     assert not (tmp_path / "adapter" / "adapter_model.safetensors").exists()
 
