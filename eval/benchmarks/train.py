@@ -20,7 +20,7 @@ of training, its preparations included, to the end of its last step. Memory is t
 Loss curves are compared step by step: `loss_gap` is the mean distance over the mean loss.
 
 The last line is one JSON object. `pretrain_samples_per_second` is what `train/pretrain.py` says of its language stage,
-on the clock, with all cores.
+on the clock, with one process a core.
 """
 
 from __future__ import annotations
@@ -307,8 +307,10 @@ def pretraining(scratch: Path, rows: int, samples: int) -> float:
     """Samples a second of pretrain.py's language stage, as it prints them."""
     faces = faces_of(scratch, rows, "pretrain-faces", "--size", "128", "--supersample", "1")
     printed = told(
-        ["train/pretrain.py", "--faces", str(faces), "--out", str(scratch / "pretrained"), "--tower-samples", "640",
-         "--speak-samples", str(samples)]
+        ["-m", "accelerate.commands.launch", "--cpu", "--num_processes", str(os.cpu_count()), "train/pretrain.py",
+         "--faces", str(faces), "--out", str(scratch / "pretrained"), "--tower-samples", "640",
+         "--speak-samples", str(samples)],
+        threads=1,
     )  # fmt: skip
     found = re.findall(r"^speak\w*: ([\d.]+) samples a second$", printed, re.MULTILINE)
     if not found:
