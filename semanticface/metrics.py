@@ -353,25 +353,13 @@ def _agreements(truth: np.ndarray, answers: np.ndarray, analyses: Iterable[Analy
 
 
 class _HeadErrors:
-    """Measures predictions against one truth on the plain head, a block of rows at a time so that memory stays flat."""
-
-    _BLOCK = 64
+    """Measures predictions against one truth on the plain head."""
 
     def __init__(self, truth: np.ndarray) -> None:
-        from semanticface.face.rig import EYE_LEFT, EYE_RIGHT, SKIN, TONGUE, rig
+        from semanticface.face.distance import moving_vertices
 
-        self._rig = rig()
         self._truth = truth
-        # Only vertices that some action moves by a visible amount: the back of the skull would dilute every error,
-        # and teeth and lashes would count the jaw and the lids twice.
-        travel = self._distances(np.eye(arkit.N_ACTIONS), np.zeros((1, arkit.N_ACTIONS)))
-        shown = np.isin(self._rig.part, (SKIN, EYE_LEFT, EYE_RIGHT, TONGUE))
-        self._moving = np.flatnonzero((travel.max(axis=0) > 0.5) & shown)
-
-    def _distances(self, one: np.ndarray, other: np.ndarray) -> np.ndarray:
-        """Return how far apart each vertex is, [n, V] in percent of the inter-pupil distance."""
-        apart = self._rig.vertices(one.astype(np.float32)) - self._rig.vertices(other.astype(np.float32))
-        return np.linalg.norm(apart, axis=-1) * (100 / self._rig.inter_pupil)
+        self._moving = moving_vertices()
 
     def __call__(self, answers: np.ndarray) -> tuple[float, float]:
         """Return the mean and the mean 95th percentile of the moving vertices' errors."""
@@ -380,10 +368,6 @@ class _HeadErrors:
 
     def of_each(self, answers: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Return mean and 95th percentile of the moving vertices' errors in each row."""
-        means, tails = [], []
-        for start in range(0, len(answers), self._BLOCK):
-            block = slice(start, start + self._BLOCK)
-            error = self._distances(answers[block], self._truth[block])[:, self._moving]
-            means.append(error.mean(axis=1))
-            tails.append(np.percentile(error, 95, axis=1))
-        return np.concatenate(means), np.concatenate(tails)
+        from semanticface.face.distance import vertex_distances
+
+        return vertex_distances(answers, self._truth, self._moving)

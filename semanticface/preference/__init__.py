@@ -1,0 +1,1 @@
+"""SuperFace: candidates, choices between rendered faces, pairs, judges and preference training."""
