@@ -1,0 +1,331 @@
+"""Where choices are kept: one SQLite file, written the moment each is made, by several annotators at once.
+
+A choice is durable when ``Store.add`` returns: the file is in WAL mode with ``synchronous=FULL``, so neither a killed
+program nor a power cut takes it back. Nothing is overwritten: undoing marks a choice withdrawn. Only
+``delete_pictures`` deletes, and what it deletes is wiped from the file.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sqlite3
+import threading
+import time
+from collections.abc import Collection, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from semanticface.errors import SemanticFaceError
+from semanticface.preference.choice_file import now
+from semanticface.preference.types import Choice, Question
+
+VERSION = 1
+"""Of the tables; kept in the file as ``user_version``."""
+_APPLICATION = 0x53464331  # "SFC1", kept in the file as application_id: whose file this is
+_WAIT = 20.0  # seconds that one annotator waits for another's write, which takes milliseconds
+_COLUMNS = "question, picture, area, a, b, kind, of, verdict, annotator, model, round, time"
+
+_TABLES = f"""
+CREATE TABLE choices (
+    number INTEGER PRIMARY KEY,
+    question TEXT NOT NULL, picture TEXT NOT NULL, area TEXT NOT NULL, a TEXT NOT NULL, b TEXT NOT NULL,
+    kind TEXT NOT NULL, of TEXT NOT NULL, verdict TEXT NOT NULL, annotator TEXT NOT NULL, model TEXT NOT NULL,
+    round INTEGER NOT NULL, time TEXT NOT NULL,
+    withdrawn TEXT
+) STRICT;
+CREATE UNIQUE INDEX standing ON choices (annotator, model, round, question) WHERE withdrawn IS NULL;
+CREATE INDEX pictures ON choices (picture);
+PRAGMA application_id = {_APPLICATION};
+PRAGMA user_version = {VERSION};
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Imported:
+    """What became of choices that were brought in.
+
+    Attributes:
+        added: new ones.
+        known: there already, standing or withdrawn.
+        differing: places in the import whose question the same annotator has answered otherwise here; those here stand.
+    """
+
+    added: int
+    known: int
+    differing: tuple[int, ...]
+
+
+class Store:
+    """The choices of any number of annotators, models and rounds; safe to use from several threads and processes.
+
+    Args:
+        path: of the SQLite file; made, with its folder, if it is not there and ``create`` is set.
+        create: whether a missing file is made.
+
+    Raises:
+        SemanticFaceError: the file is missing, damaged, another program's or a newer version's, or may not be written.
+    """
+
+    def __init__(self, path: str | os.PathLike[str], *, create: bool = True) -> None:
+        self.path = Path(path)
+        self._local = threading.local()
+        self._connections: list[sqlite3.Connection] = []
+        self._lock = threading.Lock()
+        if not create and not self.path.is_file():
+            raise SemanticFaceError(f"{self.path}: no such database of choices. Give the one that annotate wrote.")
+        with self._named():
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+        self._open()
+
+    def __enter__(self) -> Store:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close every thread's connection; what is in the write-ahead log moves into the file."""
+        with self._lock:
+            for connection in self._connections:
+                connection.close()
+            self._connections.clear()
+            self._local = threading.local()
+
+    def add(self, choice: Choice) -> bool:
+        """Keep a choice; return False, and keep nothing, if its annotator has answered its question already.
+
+        Raises:
+            SemanticFaceError: it cannot be stored, on a full disk for example; all that was stored before stays.
+        """
+        with self._writing() as connection:
+            return self._insert(connection, choice)
+
+    def add_many(self, choices: Iterable[Choice]) -> Imported:
+        """Bring choices in, all or none; the same ones again change nothing.
+
+        A choice that was withdrawn here stays withdrawn. One that differs from what the same annotator answered to the
+        same question here is left out.
+
+        Raises:
+            SemanticFaceError: they cannot be stored.
+        """
+        added = known = 0
+        differing = []
+        with self._writing() as connection:
+            for place, choice in enumerate(choices):
+                same = connection.execute(
+                    f"SELECT 1 FROM choices WHERE ({_COLUMNS}) = (?,?,?,?,?,?,?,?,?,?,?,?)", _row(choice)
+                ).fetchone()
+                if same is not None:
+                    known += 1
+                elif self._insert(connection, choice):
+                    added += 1
+                else:
+                    differing.append(place)
+        return Imported(added, known, tuple(differing))
+
+    def undo(self, annotator: str, model: str, round: int) -> Choice | None:
+        """Withdraw the last standing choice of an annotator in a round, and return it; None if there is none.
+
+        Raises:
+            SemanticFaceError: it cannot be stored.
+        """
+        with self._writing() as connection:
+            last = connection.execute(
+                f"SELECT {_COLUMNS}, number FROM choices "
+                "WHERE annotator = ? AND model = ? AND round = ? AND withdrawn IS NULL ORDER BY number DESC LIMIT 1",
+                (annotator, model, round),
+            ).fetchone()
+            if last is None:
+                return None
+            *values, number = last
+            connection.execute("UPDATE choices SET withdrawn = ? WHERE number = ?", (now(), number))
+            return _choice(values)
+
+    def choices(
+        self, *, annotator: str | None = None, model: str | None = None, round: int | None = None
+    ) -> list[Choice]:
+        """Return the standing choices in the order in which they were stored, all or those that match.
+
+        Raises:
+            SemanticFaceError: the file cannot be read.
+        """
+        with self._named():
+            rows = self._connection().execute(
+                f"SELECT {_COLUMNS} FROM choices WHERE withdrawn IS NULL AND (?1 IS NULL OR annotator = ?1) "
+                "AND (?2 IS NULL OR model = ?2) AND (?3 IS NULL OR round = ?3) ORDER BY number",
+                (annotator, model, round),
+            )
+            return [_choice(row) for row in rows]
+
+    def answered_by_others(self, question: str, annotator: str, model: str, round: int) -> bool:
+        """Return whether anybody else's choice for a question stands.
+
+        Raises:
+            SemanticFaceError: the file cannot be read.
+        """
+        with self._named():
+            found = self._connection().execute(
+                "SELECT 1 FROM choices WHERE question = ? AND annotator != ? AND model = ? AND round = ? "
+                "AND withdrawn IS NULL LIMIT 1",
+                (question, annotator, model, round),
+            )
+            return found.fetchone() is not None
+
+    def withdrawn(self) -> int:
+        """Return how many choices were taken back."""
+        with self._named():
+            found = self._connection().execute("SELECT count(*) FROM choices WHERE withdrawn IS NOT NULL").fetchone()
+        return int(found[0])
+
+    def delete_pictures(self, pictures: Collection[str]) -> int:
+        """Delete every choice about some pictures, withdrawn ones too, wipe them from the file and return how many.
+
+        Raises:
+            SemanticFaceError: they cannot be deleted; then all are still there.
+        """
+        with self._writing() as connection:
+            count = sum(
+                connection.execute("DELETE FROM choices WHERE picture = ?", (picture,)).rowcount
+                for picture in sorted(pictures)
+            )
+        with self._named():
+            # Deleted rows are overwritten (secure_delete); the log that still holds them is emptied too.
+            self._connection().execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+        return count
+
+    def _insert(self, connection: sqlite3.Connection, choice: Choice) -> bool:
+        places = ", ".join("?" * len(_row(choice)))
+        # Only the index of standing choices is expected to object; anything else is an error.
+        done = connection.execute(
+            f"INSERT INTO choices ({_COLUMNS}) VALUES ({places}) "
+            "ON CONFLICT (annotator, model, round, question) WHERE withdrawn IS NULL DO NOTHING",
+            _row(choice),
+        )
+        return done.rowcount == 1
+
+    def _open(self) -> None:
+        """Make the tables where there are none, and check what is there."""
+        deadline = time.monotonic() + _WAIT
+        with self._named():
+            connection = self._connection()
+            while True:
+                try:
+                    self._prepare(connection)
+                    return
+                except sqlite3.OperationalError as error:
+                    # Changing to WAL needs the file alone and does not wait for others by itself.
+                    if error.sqlite_errorcode != sqlite3.SQLITE_BUSY or time.monotonic() > deadline:
+                        raise
+                    time.sleep(0.05)
+
+    def _prepare(self, connection: sqlite3.Connection) -> None:
+        self._has_tables(connection)  # nothing of another program's file is changed
+        connection.execute("PRAGMA journal_mode = WAL").fetchone()
+        with self._transaction(connection):
+            if not self._has_tables(connection):
+                for statement in filter(str.strip, _TABLES.split(";")):
+                    connection.execute(statement)
+        problems = [row[0] for row in connection.execute("PRAGMA quick_check(1)")]
+        if problems != ["ok"]:
+            raise self._damaged(problems[0])
+
+    def _has_tables(self, connection: sqlite3.Connection) -> bool:
+        """Return whether the file is a store; False where it is empty; raise if it is anything else."""
+        if not connection.execute("SELECT 1 FROM sqlite_master LIMIT 1").fetchone():
+            return False
+        (application,) = connection.execute("PRAGMA application_id").fetchone()
+        (version,) = connection.execute("PRAGMA user_version").fetchone()
+        if application != _APPLICATION:
+            raise SemanticFaceError(f"{self.path}: a database of another program. Choose another --database.")
+        if version != VERSION:
+            raise SemanticFaceError(
+                f"{self.path}: written by another version of SemanticFace (tables {version}, here {VERSION}). "
+                "Update SemanticFace, or export with the version that wrote it and import here."
+            )
+        return True
+
+    def _connection(self) -> sqlite3.Connection:
+        """Return this thread's connection."""
+        connection: sqlite3.Connection | None = getattr(self._local, "connection", None)
+        if connection is None:
+            # Only its own thread works with a connection; any may close it.
+            connection = sqlite3.connect(self.path, timeout=_WAIT, isolation_level=None, check_same_thread=False)
+            with self._lock:
+                self._connections.append(connection)
+            connection.execute("PRAGMA synchronous = FULL")
+            connection.execute("PRAGMA secure_delete = ON").fetchone()
+            self._local.connection = connection
+        return connection
+
+    @contextlib.contextmanager
+    def _writing(self) -> Iterator[sqlite3.Connection]:
+        """A transaction that is kept as a whole if the block succeeds."""
+        with self._named():
+            connection = self._connection()
+            with self._transaction(connection):
+                yield connection
+
+    @staticmethod
+    @contextlib.contextmanager
+    def _transaction(connection: sqlite3.Connection) -> Iterator[None]:
+        connection.execute("BEGIN IMMEDIATE")
+        try:
+            yield
+            connection.execute("COMMIT")
+        except BaseException:
+            if connection.in_transaction:
+                connection.execute("ROLLBACK")
+            raise
+
+    @contextlib.contextmanager
+    def _named(self) -> Iterator[None]:
+        """Turn what SQLite and the system refuse into errors that name the file and the fix."""
+        try:
+            yield
+        except sqlite3.Error as error:
+            raise self._explained(error) from error
+        except OSError as error:
+            raise SemanticFaceError(
+                f"{self.path}: {error.strerror or error}. Choose another place for --database."
+            ) from error
+
+    def _explained(self, error: sqlite3.Error) -> SemanticFaceError:
+        code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+        if code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
+            return self._damaged(str(error))
+        kept = "What was stored before is safe; this was not stored."
+        if code in (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR):
+            return SemanticFaceError(f"{self.path}: {error}. {kept} Free some space on this disk and do it again.")
+        if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
+            return SemanticFaceError(
+                f"{self.path}: another program has held it for {_WAIT:.0f} seconds. {kept} Close that program and do "
+                "it again."
+            )
+        if code in (sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_PERM):
+            return SemanticFaceError(
+                f"{self.path}: {error}. {kept} Choose another --database, or make the file and its folder writable."
+            )
+        return SemanticFaceError(f"{self.path}: {error}. {kept}")
+
+    def _damaged(self, what: str) -> SemanticFaceError:
+        return SemanticFaceError(
+            f"{self.path}: damaged, or not a database ({what}). Move it away, save what can be read with\n"
+            f"  sqlite3 {self.path} .recover | sqlite3 recovered.sqlite\n"
+            "and go on with recovered.sqlite, or begin a new one and import your last export into it."
+        )
+
+
+def _row(choice: Choice) -> tuple[Any, ...]:
+    q = choice.question
+    return (
+        *(q.id, q.picture, q.area, q.a, q.b, q.kind, q.of),
+        *(choice.verdict, choice.annotator, choice.model, choice.round, choice.time),
+    )
+
+
+def _choice(row: Iterable[Any]) -> Choice:
+    id, picture, area, a, b, kind, of, *rest = row
+    return Choice(Question(id, picture, area, a, b, kind, of), *rest)
