@@ -15,6 +15,7 @@ from tqdm import tqdm
 
 from semanticface import nano
 from semanticface.dataset import load_faces
+from semanticface.errors import DatasetError
 from semanticface.files import atomic_path
 
 _AT_ONCE = 256
@@ -45,10 +46,13 @@ def read_faces(folders: Sequence[str | Path], split: str, out: Path, accelerator
         accelerator: of the processes that want them.
 
     Raises:
-        DatasetError: a folder cannot be read.
+        DatasetError: a folder cannot be read, or has no landmarks.
         SemanticFaceError: the disk refuses.
     """
     parts = [load_faces(folder, split) for folder in folders]
+    for given, part in zip(folders, parts, strict=True):
+        if "points" not in part.column_names:
+            raise DatasetError(f"{given} has no column points. Make it with data_prep/render_faces.py --framing crop.")
     name = hashlib.sha256("".join(part._fingerprint for part in parts).encode()).hexdigest()[:16]
     folder = out / f"{split}-{name}"
     if accelerator.is_main_process and not folder.exists():

@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import sys
 import time
 from pathlib import Path
 from typing import Any, get_args
@@ -33,11 +34,12 @@ from transformers import AutoModel
 from semanticface import metrics, nano
 from semanticface.answer import format_answer
 from semanticface.arkit import MIRROR_INDEX
+from semanticface.errors import SemanticFaceError
 from semanticface.face.types import POINTS
 from semanticface.files import atomic_path
 from semanticface.layout import Numbers
 from semanticface.prompts import load_prompt
-from semanticface.recipe import make_recipe, prompt_record, write_recipe
+from semanticface.recipe import check_range, make_recipe, prompt_record, write_recipe
 from semanticface.semantics import describe_many
 from semanticface.speaking import Sights, SpeakSettings, new_model, pretraining, speak
 from semanticface.steps import Steps, one_cycle, prefetch, save_state
@@ -60,6 +62,10 @@ class Settings:
     speak_batch: int = 32
     numbers: Numbers = "parallel"
     seed: int = 0
+
+    def __post_init__(self) -> None:
+        check_range("tower_samples", self.tower_samples, self.tower_batch)
+        check_range("speak_samples", self.speak_samples, self.speak_batch)
 
 
 def _swap_sides(name: str) -> str:
@@ -141,7 +147,7 @@ def train_tower(
     scale = torch.from_numpy(1 / train.coefficients.std(0).clip(0.05)).to(accelerator.device)
 
     def batch(step: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        per_pass = len(train.pixels) // settings.tower_batch
+        per_pass = max(1, len(train.pixels) // settings.tower_batch)  # fewer faces than a batch are one smaller batch
         order = np.random.default_rng([settings.seed, step // per_pass]).permutation(len(train.pixels))
         at = (step % per_pass) * settings.tower_batch
         chosen = np.sort(order[at : at + settings.tower_batch])[accelerator.process_index :: accelerator.num_processes]
@@ -214,7 +220,7 @@ def train_to_speak(
     return model, processor
 
 
-def main() -> None:
+def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--faces", nargs="+", required=True, help="dataset folders made by data_prep/render_faces.py")
     parser.add_argument("--out", required=True, help="folder of the model and of the states a killed run goes on from")
@@ -230,7 +236,24 @@ def main() -> None:
         "--numbers", choices=get_args(Numbers), default=Settings.numbers, help="how answers are laid out (%(default)s)"
     )
     parser.add_argument("--seed", type=int, default=Settings.seed)
-    settings = Settings(**vars(parser.parse_args()))
+    options = parser.parse_args()
+    try:
+        pretrain(Settings(**vars(options)))
+    except SemanticFaceError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("stopped; the same command goes on from the last state", file=sys.stderr)
+        return 130
+    return 0
+
+
+def pretrain(settings: Settings) -> None:
+    """Train the tower, then the language model, and save what they come to.
+
+    Raises:
+        SemanticFaceError: the faces cannot be read, or the disk refuses.
+    """
     accelerator, out = Accelerator(cpu=not torch.cuda.is_available()), Path(settings.out)
     out.mkdir(parents=True, exist_ok=True)
     train, held_out = (read_faces(settings.faces, split, out, accelerator) for split in ("train", "validation"))
@@ -258,4 +281,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())
