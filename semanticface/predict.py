@@ -315,7 +315,12 @@ class Predictor:
         for plain, other in zip(written, self.reader.write(flipped), strict=True):
             shares = (plain.shares + other.shares[MIRROR_INDEX]) / 2
             values = getattr(read(decoder.tree, shares), self.readout)
-            out.append(Written(format_answer(values, parse_answer(plain.text).analysis), shares))
+            try:
+                analysis = parse_answer(plain.text).analysis
+            except AnswerError:
+                out.append(plain)  # `_read` says what is wrong with it
+            else:
+                out.append(Written(format_answer(values, analysis), shares))
         return out
 
 

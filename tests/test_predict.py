@@ -291,7 +291,9 @@ def test_a_picture_the_model_fails_on_does_not_take_others_with_it(nano_like):
     assert found[2].reason == "picture 3: the model failed: out of memory"
 
 
-def test_an_answer_that_does_not_parse_is_kept_and_said(nano_like, monkeypatch):
+@pytest.mark.parametrize("mirror", [False, True])
+def test_an_answer_that_does_not_parse_is_kept_and_said(nano_like, monkeypatch, mirror):
+    monkeypatch.setattr(nano_like, "mirror", mirror)
     cut = Written('{"analysis":{"expr', np.full((52, 101), 1 / 101, dtype=np.float32))
     monkeypatch.setattr(Reader, "write", lambda self, inputs, **options: [cut])
     found = nano_like(pictures(1), crop="none")[0]
