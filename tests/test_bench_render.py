@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import subprocess
 import sys
@@ -11,17 +10,14 @@ from types import ModuleType
 
 import numpy as np
 import pytest
+from scripts import load_script
 
 SCRIPT = Path(__file__).parents[1] / "eval" / "benchmarks" / "render.py"
 
 
 @pytest.fixture(scope="module")
 def benchmark() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("bench_render", SCRIPT)
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return load_script("eval/benchmarks/render.py")
 
 
 def test_opengl_sees_points_where_the_camera_does(benchmark: ModuleType) -> None:

@@ -1,12 +1,10 @@
 """The benchmark: how readers are scored beside each other, and the whole command on a tiny model."""
 
-import importlib.util
 import json
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
+from scripts import load_script
 from tiny_models import fast_vlm
 
 from semanticface import arkit, benchmark, metrics, published, tables
@@ -16,7 +14,6 @@ from semanticface.intervals import Reading
 from semanticface.render_set import RenderSettings
 from semanticface.semantics import describe
 
-SCRIPT = Path(__file__).parents[1] / "eval" / "benchmark.py"
 FEWER = tuple(name for name in arkit.NAMES if name != "tongueOut")
 MEAN, MEDIAN = np.full(52, 0.1), np.zeros(52)
 
@@ -117,12 +114,7 @@ def test_rows_to_show():
 
 @pytest.fixture(scope="module")
 def script():
-    spec = importlib.util.spec_from_file_location("benchmark_script", SCRIPT)
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["benchmark_script"] = module
-    spec.loader.exec_module(module)
-    yield module
-    del sys.modules["benchmark_script"]
+    return load_script("eval/benchmark.py")
 
 
 class Peer:

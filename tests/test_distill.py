@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import importlib.util
 import json
 import math
 import os
@@ -17,6 +16,7 @@ import pytest
 import tiny_models
 import torch
 from safetensors.torch import load_file
+from scripts import load_script
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from transformers import TrainerControl, TrainerState, TrainingArguments
 
@@ -33,15 +33,7 @@ ROOT = Path(__file__).resolve().parents[1]
 CONFIGS = {"fast_vlm": "quickstart.yaml", "smolvlm": "smolvlm2_500m.yaml", "qwen3_vl": "qwen3_vl_4b.yaml"}
 
 
-def script(name: str):
-    spec = importlib.util.spec_from_file_location(name, ROOT / "train" / f"{name}.py")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module
-    spec.loader.exec_module(module)
-    return module
-
-
-distill = script("distill")
+distill = load_script("train/distill.py")
 
 
 @pytest.fixture(scope="module")

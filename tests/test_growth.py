@@ -2,27 +2,19 @@
 
 from __future__ import annotations
 
-import importlib.util
 import sys
-from pathlib import Path
 
 import pytest
 from PIL import Image
+from scripts import load_script
 from tiny_models import faces
 
 from semanticface.errors import SemanticFaceError
 
-SCRIPT = Path(__file__).parents[1] / "eval" / "benchmarks" / "growth.py"
-
 
 @pytest.fixture(scope="module")
 def growth():
-    spec = importlib.util.spec_from_file_location("growth", SCRIPT)
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["growth"] = module
-    spec.loader.exec_module(module)
-    yield module
-    del sys.modules["growth"]
+    return load_script("eval/benchmarks/growth.py")
 
 
 def test_memory_and_time_of_children_count(growth, tmp_path):
