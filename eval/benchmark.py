@@ -34,7 +34,7 @@ import json
 import os
 import shlex
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -44,7 +44,7 @@ from tqdm import tqdm
 
 from semanticface import arkit, metrics, published, report, tables
 from semanticface.benchmark import MODEL, PEER, SETS, Reader, headline, largest_errors, score_set, worst_and_typical
-from semanticface.dataset import load_faces
+from semanticface.dataset import coefficients_of, load_faces
 from semanticface.errors import ConfigError, SemanticFaceError
 from semanticface.face.sample import sample_coefficients
 from semanticface.files import atomic_open
@@ -210,7 +210,7 @@ def _ask_peer(faces: Any, folder: Path, peer: dict[str, str], options: argparse.
                 for i, each in enumerate(found)
             ],
         )
-    answers = _stacked(row.coefficients for row in tables.read_coefficients(path))
+    answers = metrics.stacked(row.coefficients for row in tables.read_coefficients(path))
     if len(answers) != len(faces):
         raise ConfigError(f"{path} has {len(answers)} answers for {len(faces)} pictures: remove it and run again.")
     return answers
@@ -227,12 +227,12 @@ def _score(
     out: Path,
 ) -> Scored:
     """Let the model read a set and return what came of it; the answers are written too."""
-    true = faces.with_format("numpy")["coefficients"][:].astype(np.float32)
+    true = coefficients_of(faces)
     stream = predictor.stream(_pictures(key, faces), batch_size=options.batch_size)
     predictions = list(tqdm(stream, desc=f"{Path(options.model).name}: {key}", total=len(faces), unit="picture"))
     tables.write(out / f"{key}.jsonl", predictions)
     analyses = [each.analysis for each in predictions] if options.mode == "full" else None
-    readers = {MODEL: Reader(_stacked(each.coefficients for each in predictions), analyses=analyses)}
+    readers = {MODEL: Reader(metrics.stacked(each.coefficients for each in predictions), analyses=analyses)}
     if peer is not None:
         readers[PEER] = Reader(peer, actions=ACTIONS)
     readings = [each.reading for each in predictions]
@@ -245,12 +245,6 @@ def _pictures(key: str, faces: Any) -> Iterator[Image.Image]:
     for i, row in enumerate(faces.select_columns("picture")):
         row["picture"].filename = f"{key}/{i}"
         yield row["picture"]
-
-
-def _stacked(answers: Iterable[np.ndarray | None]) -> np.ndarray:
-    """Return answers as float32[N, 52], NaN in the rows of those that are missing."""
-    unknown = np.full(arkit.N_ACTIONS, np.nan, np.float32)
-    return np.stack([unknown if answer is None else answer for answer in answers])
 
 
 def _write(out: Path, results: dict[str, Any], sets: dict[str, Scored]) -> None:
@@ -279,8 +273,8 @@ def _sections(results: dict[str, Any], sets: dict[str, Scored]) -> Iterator[Tabl
     for key, scored in sets.items():
         figures = [*published.scope_tables(results, key), published.actions_table(results, key)]
         yield Tables(f"{key}: figures", figures, SETS[key])
-        true = scored.faces.with_format("numpy")["coefficients"][:].astype(np.float32)
-        errors = np.abs(_stacked(each.coefficients for each in scored.predictions) - true).mean(axis=1)
+        true = coefficients_of(scored.faces)
+        errors = np.abs(metrics.stacked(each.coefficients for each in scored.predictions) - true).mean(axis=1)
         worst, typical = worst_and_typical(errors, max(WORST, TYPICAL))
         intro = "Without an answer, or with the largest mean error."
         yield report.Samples(f"{key}: the worst", _cards(scored, true, errors, worst[:WORST]), intro)

@@ -15,7 +15,7 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
-from semanticface import arkit, heads, metrics
+from semanticface import heads, metrics
 from semanticface.agreement import agreement
 from semanticface.answer import format_answer
 from semanticface.layout import AnswerTokens, Lesson, join
@@ -100,8 +100,7 @@ def answer(
     predictor = Predictor(bundle, mode="full" if order == "words, numbers" else "numbers")
     stream = predictor.stream(crops, batch_size=batch, crop="none")
     predictions = list(tqdm(stream, desc=name, total=len(crops), unit="picture"))
-    nothing = np.full(arkit.N_ACTIONS, np.nan, np.float32)
-    read = np.stack([nothing if each.coefficients is None else each.coefficients for each in predictions])
+    read = metrics.stacked(each.coefficients for each in predictions)
     if order == "numbers":
         return read, None
     analyses = [each.analysis for each in predictions]

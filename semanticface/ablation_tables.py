@@ -21,7 +21,6 @@ SHOWN = (
 """The figures of the tables."""
 
 _FIGURE = {figure.key: figure for figure in (*FIGURES, RULE)}
-_ARROW = {"lower": "↓", "higher": "↑"}
 _BASE = "coefficients"
 _DIGITS = 5
 
@@ -172,6 +171,6 @@ def _seeds(runs: Runs) -> str:
 def _table(rows: Sequence[tuple[str, Spreads]], caption: str, *, signed: bool = False) -> Table:
     """Return a table of the figures that any row has."""
     keys = [key for key in SHOWN if any(found[key].mean is not None for _, found in rows)]
-    head = ["", *(f"{_FIGURE[key].label} {_ARROW[_FIGURE[key].better]}" for key in keys)]
+    head = ["", *(f"{_FIGURE[key].label} {_FIGURE[key].arrow}" for key in keys)]
     cells = [[title, *(found[key].text(_FIGURE[key], signed=signed) for key in keys)] for title, found in rows]
     return Table(head, cells, caption)

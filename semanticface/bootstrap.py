@@ -15,13 +15,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from semanticface import arkit
-from semanticface.metrics import ACTIVE, CONSTANT, ONE_SIDED, UNDECIDED
+from semanticface.metrics import ACTIVE, CONSTANT, LEFT, ONE_SIDED, RIGHT, UNDECIDED
 
 RESAMPLES = 2000
 LEVEL = 0.95
 
-_LEFT = np.array([a.index for a in arkit.ACTIONS if a.side == "left"])
-_RIGHT = arkit.MIRROR_INDEX[_LEFT]
 _ALL = np.arange(arkit.N_ACTIONS)
 
 
@@ -110,8 +108,8 @@ def figures(
         "correlation": _mean_correlation(correlations(x, y, weights)),
         "f1": _ratio(2 * total(is_active & says_active), total(is_active) + total(says_active)),
     }
-    pairs = np.isin(_LEFT, actions) & np.isin(_RIGHT, actions)
-    left, right = _LEFT[pairs], _RIGHT[pairs]
+    pairs = np.isin(LEFT, actions) & np.isin(RIGHT, actions)
+    left, right = LEFT[pairs], RIGHT[pairs]
     true_lean, lean = true[:, left] - true[:, right], predicted[:, left] - predicted[:, right]
     one_sided, close = np.abs(true_lean) > ONE_SIDED, np.abs(lean) < UNDECIDED
     cases = total(one_sided)

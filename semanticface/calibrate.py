@@ -17,10 +17,11 @@ from PIL import Image
 from tqdm import tqdm
 
 from semanticface.crop import Box, crop_face
-from semanticface.dataset import load_faces
+from semanticface.dataset import coefficients_of, load_faces
 from semanticface.decode import Mode
 from semanticface.errors import DatasetError, ModelError
 from semanticface.folders import find_folder
+from semanticface.grid import Table
 from semanticface.intervals import SHARE, figures, fit_level, read, tally
 from semanticface.model import load_trained
 from semanticface.picture import load_picture
@@ -127,20 +128,23 @@ def calibrate(
 
 def table(found: list[Calibrated], model: str | Path) -> str:
     """Return what a calibration found in a few lines of Markdown."""
-    lines = [
-        "| 80 % intervals | level | hold the truth, before → after | of numbers in doubt | of all, before → after |",
-        "| :-- | --: | --: | --: | --: |",
+    head = [
+        "80 % intervals",
+        "level",
+        "hold the truth, before → after",
+        "of numbers in doubt",
+        "of all, before → after",
     ]
+    rows = []
     for each in found:
         covered, everything = (
             " → ".join(_percent(side[key]) for side in (each.before, each.after))
             for key in ("interval_coverage", "interval_coverage_all")
         )
-        lines.append(
-            f"| {each.mode} | {each.level:.3f} | {covered} | {_percent(each.after['in_doubt'])} | {everything} |"
-        )
+        rows.append([each.mode, f"{each.level:.3f}", covered, _percent(each.after["in_doubt"]), everything])
     first = found[0]
-    lines += [
+    lines = [
+        Table(head, rows).markdown(),
         "",
         f"Levels fitted on {first.fitted} pictures, coverage on {first.checked} of other people. In doubt are numbers "
         "whose interval has more than one value; where the model is sure of one, that value is the interval.",
@@ -178,5 +182,5 @@ def _predicted(
     bar = tqdm(stream, total=len(faces), unit="picture", desc=predictor.reader.decoder.mode)
     kept = [(index, each.shares) for index, each in enumerate(bar) if each.shares is not None]
     rows = np.array([index for index, _ in kept], dtype=np.int64)
-    true = np.array(faces["coefficients"], dtype=np.float32)[rows]
+    true = coefficients_of(faces)[rows]
     return np.array([shares for _, shares in kept], dtype=np.float32), true, rows

@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 
 from semanticface.arkit import NAMES
+from semanticface.grid import Table
 from semanticface.numbers import N_VALUES, VALUES, NumberTree, mean_of, median_of
 
 SHARE = 0.8
@@ -212,11 +213,9 @@ def figures(tallies: np.ndarray) -> dict[str, Any]:
 
 def table(told: dict[str, Any], calibrated: bool) -> str:
     """Return ``figures`` as Markdown: the readouts side by side, and ``summary``."""
-    lines = ["| read as | mean error (MAE) ↓ | RMS error ↓ |", "| :-- | --: | --: |"]
-    for name in READOUTS:
-        cells = ("–" if value is None else f"{value:.4f}" for value in told[name].values())
-        lines.append(f"| {name} | {' | '.join(cells)} |")
-    return "\n".join([*lines, "", summary(told, calibrated)])
+    rows = [[name, *("–" if value is None else f"{value:.4f}" for value in told[name].values())] for name in READOUTS]
+    head = ["read as", "mean error (MAE) ↓", "RMS error ↓"]
+    return f"{Table(head, rows).markdown()}\n\n{summary(told, calibrated)}"
 
 
 def summary(told: dict[str, Any], calibrated: bool) -> str:

@@ -22,6 +22,7 @@ import numpy as np
 
 from semanticface import arkit
 from semanticface.agreement import agreement
+from semanticface.grid import Table
 from semanticface.semantics import Analysis, describe
 
 ACTIVE = 0.1
@@ -54,6 +55,11 @@ class Figure:
     percent: bool = False
     suffix: str = ""
 
+    @property
+    def arrow(self) -> str:
+        """Which way is better, as tables show it."""
+        return "↓" if self.better == "lower" else "↑"
+
     def text(self, value: float | None) -> str:
         """Return the value as shown in tables; a dash where it is undefined."""
         if value is None:
@@ -81,8 +87,9 @@ FIGURES: tuple[Figure, ...] = (
 BASELINES: tuple[tuple[str, str], ...] = (("constant_mean", "constant mean"), ("constant_median", "constant median"))
 """Keys of the constant predictors in a result, and their names for readers."""
 
-_LEFT = np.array([a.index for a in arkit.ACTIONS if a.side == "left"])
-_RIGHT = arkit.MIRROR_INDEX[_LEFT]
+LEFT: np.ndarray = np.array([a.index for a in arkit.ACTIONS if a.side == "left"])
+RIGHT: np.ndarray = arkit.MIRROR_INDEX[LEFT]
+"""The actions of the subject's left, and their partners on the right; int64[P] both."""
 _BLOCK = 4096  # rows held as float64 at a time, so that many rows cost no more memory than their own
 
 
@@ -162,6 +169,12 @@ def score(
     return result
 
 
+def stacked(answers: Iterable[np.ndarray | None]) -> np.ndarray:
+    """Return answers, at least one, as ``score`` takes them: float32[N, 52], NaN in the rows of those missing."""
+    missing = np.full(arkit.N_ACTIONS, np.nan, np.float32)
+    return np.stack([missing if answer is None else answer for answer in answers])
+
+
 def vertex_errors(true: np.ndarray, predicted: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return ``vertex_error`` and ``vertex_error_p95`` of each picture, as ``score`` defines them.
 
@@ -188,17 +201,12 @@ def compare(results: Sequence[tuple[str, Result]]) -> str:
     last = results[-1][1]
     columns = [(name, result["model"]) for name, result in results]
     columns += [(label, last[key]) for key, label in BASELINES]
-    arrow = {"lower": "↓", "higher": "↑"}
-    lines = [
-        "| figure | " + " | ".join(name.replace("|", "\\|") for name, _ in columns) + " |",
-        "| :-- |" + " --: |" * len(columns),
-    ]
+    rows = []
     for figure in FIGURES:
         values = [column[figure.key] for _, column in columns]
         if any(value is not None for value in values):
-            cells = " | ".join(figure.text(value) for value in values)
-            lines.append(f"| {figure.label} {arrow[figure.better]} | {cells} |")
-    return "\n".join([*lines, "", caption(last)])
+            rows.append([f"{figure.label} {figure.arrow}", *map(figure.text, values)])
+    return f"{Table(['figure', *(name for name, _ in columns)], rows).markdown()}\n\n{caption(last)}"
 
 
 def table(result: Result) -> str:
@@ -329,7 +337,7 @@ def _sides(truth: np.ndarray, answers: np.ndarray) -> Result:
     cases = confused = undecided = 0
     for block in _blocks(len(truth)):
         true, answer = truth[block].astype(np.float64), answers[block].astype(np.float64)
-        true_lean, lean = true[:, _LEFT] - true[:, _RIGHT], answer[:, _LEFT] - answer[:, _RIGHT]
+        true_lean, lean = true[:, LEFT] - true[:, RIGHT], answer[:, LEFT] - answer[:, RIGHT]
         one_sided, close = np.abs(true_lean) > ONE_SIDED, np.abs(lean) < UNDECIDED
         cases += int(one_sided.sum())
         undecided += int((one_sided & close).sum())

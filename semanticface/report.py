@@ -254,8 +254,8 @@ def _figures(section: Figures) -> Iterator[str]:
             f'<td class="{style or ("best" if value == best else "")}">{escape(figure.text(value))}</td>'
             for value, (_, _, style) in zip(values, columns, strict=True)
         )
-        way = "↓" if figure.better == "lower" else "↑"
-        yield f'<tr><th scope="row">{escape(figure.label)} <span class="way">{way}</span></th>{cells}</tr>\n'
+        way = f'<span class="way">{figure.arrow}</span>'
+        yield f'<tr><th scope="row">{escape(figure.label)} {way}</th>{cells}</tr>\n'
     yield f'</tbody></table></div>\n<p class="quiet checked">{escape(caption(last))} ↓ lower is better, ↑ higher.</p>'
     for heading, key in (("By region", "per_region"), ("By action", "per_action")):
         yield f"<details><summary>{heading}</summary>{_breakdown(last['model'][key])}</details>\n"

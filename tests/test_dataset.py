@@ -20,7 +20,7 @@ import pytest
 
 from semanticface import dataset, render_set
 from semanticface.answer import parse_answer
-from semanticface.dataset import FEATURES, load_faces
+from semanticface.dataset import FEATURES, coefficients_of, load_faces
 from semanticface.errors import ConfigError, DatasetError, SemanticFaceError
 from semanticface.face.types import POINTS
 from semanticface.render_set import RenderSettings, rows_by_split, split_of, subjects_by_split
@@ -64,6 +64,8 @@ def test_columns_and_round_trip(made):
         assert np.array(row["points"]).shape == (len(POINTS), 2)
         assert row["look"] == "drawn"
     assert len({row["subject"] for row in train}) > 10
+    chosen = coefficients_of(train.select([5, 2]))
+    assert chosen.dtype == np.float32 and np.array_equal(chosen, [train[5]["coefficients"], train[2]["coefficients"]])
 
 
 def test_pictures_carry_no_metadata(made):

@@ -187,6 +187,14 @@ def test_any_number_of_rows_at_a_time_gives_the_same_figures(monkeypatch):
             score(true, predicted, analyses=iter((said * 2)[:count]))
 
 
+def test_missing_answers_are_rows_of_nan():
+    known = random_rows(1, 0)[0].astype(np.float32)
+    found = metrics.stacked(iter([None, known, None]))
+    assert found.dtype == np.float32
+    assert np.isnan(found[[0, 2]]).all() and np.array_equal(found[1], known)
+    assert score(np.stack([known] * 3), found)["model"]["valid_share"] == pytest.approx(1 / 3)
+
+
 def test_table_and_comparison():
     true = random_rows(6, 1)
     before, after = score(true, random_rows(6, 2)), score(true, true)
