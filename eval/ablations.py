@@ -59,7 +59,7 @@ from semanticface import heads, metrics
 from semanticface.ablation import VARIANTS, answer, figures
 from semanticface.arkit import MIRROR_INDEX
 from semanticface.crop import Box, crop_face
-from semanticface.dataset import load_faces
+from semanticface.dataset import coefficients_of, load_faces
 from semanticface.errors import SemanticFaceError
 from semanticface.files import atomic_open, atomic_path
 from semanticface.folders import find_folder
@@ -239,7 +239,7 @@ class Ablations:
         out = {}
         for look in TESTED:
             faces = load_faces(self._crops(look, "test", self.budget.tests), "test")
-            out[look] = _true(faces), [load_picture(picture) for picture in faces["picture"]]
+            out[look] = coefficients_of(faces), [load_picture(picture) for picture in faces["picture"]]
         return out
 
     # --- one run --------------------------------------------------------------------------------------------------
@@ -331,16 +331,13 @@ class Ablations:
         changes = {"dataset": rows, "output": adapter, "model.base": self.model, "train.seed": seed}
         if self.budget.steps:
             changes |= {"train.steps": self.budget.steps}
-        command = [sys.executable, "train/distill.py", "--config", "train/configs/quickstart.yaml", "--set"]
+        scripts = ROOT / "train"
+        command = [sys.executable, str(scripts / "distill.py")]
+        command += ["--config", str(scripts / "configs" / "quickstart.yaml"), "--set"]
         command += [f"{key}={value}" for key, value in changes.items()]
-        if subprocess.run(command, cwd=ROOT, check=False).returncode:
+        if subprocess.run(command, check=False).returncode:
             raise SemanticFaceError(f"train/distill.py failed on {rows}; what it printed says why.")
         return adapter
-
-
-def _true(faces: Any) -> np.ndarray:
-    true: np.ndarray = faces.with_format("numpy")["coefficients"][:].astype(np.float32)
-    return true
 
 
 def _test_on(model: str | Path, character: Path) -> dict[str, Any]:
@@ -348,8 +345,8 @@ def _test_on(model: str | Path, character: Path) -> dict[str, Any]:
     bundle, faces = load_trained(model), load_faces(character, "test")
     crops = [crop_face(load_picture(row["picture"]), Box(*row["box"]), bundle.image_size) for row in faces]
     read = answer(bundle, "words, numbers", crops, name="reading the character")
-    constants = metrics.constants(_true(load_faces(character, "train")))
-    return {LOOK: figures(_true(faces), *read, constants)}
+    constants = metrics.constants(coefficients_of(load_faces(character, "train")))
+    return {LOOK: figures(coefficients_of(faces), *read, constants)}
 
 
 if __name__ == "__main__":

@@ -37,7 +37,7 @@ from tqdm import tqdm
 from semanticface import intervals, metrics, report, tables
 from semanticface.arkit import NAMES
 from semanticface.crop import Box, crop_face
-from semanticface.dataset import load_faces
+from semanticface.dataset import coefficients_of, load_faces
 from semanticface.errors import DatasetError, SemanticFaceError
 from semanticface.files import atomic_open
 from semanticface.picture import load_picture
@@ -120,8 +120,9 @@ def evaluate(options: argparse.Namespace) -> tuple[list[tuple[str, metrics.Resul
             f"{options.before}: made of {earlier['samples']} pictures, this one has {len(indices)}. "
             "Use the same dataset, split, limit and seed."
         )
-    if options.photos is not None:
-        next(tables.read_coefficients(options.photos))  # so that a file that cannot be read is said before the work
+    # Before the work, so that a file that will not do costs none of it.
+    if options.photos is not None and next(tables.read_coefficients(options.photos), None) is None:
+        raise SemanticFaceError(f"{options.photos} has no rows. Give what semanticface predict wrote of pictures.")
     predictor = Predictor.from_pretrained(
         options.model, device=options.device, mode=options.mode, readout=options.readout, mirror=options.mirror
     )
@@ -129,7 +130,7 @@ def evaluate(options: argparse.Namespace) -> tuple[list[tuple[str, metrics.Resul
         raise DatasetError(f"{options.dataset} has no column box. Use --crop auto.")
 
     chosen = faces.select(indices)
-    true = chosen.with_format("numpy")["coefficients"][:].astype(np.float32)
+    true = coefficients_of(chosen)
     boxes = chosen.with_format("numpy")["box"][:] if options.crop == "box" else None
 
     def given(place: int) -> Box | None:
@@ -196,7 +197,7 @@ def _constants(folder: Path, split: str) -> tuple[np.ndarray, np.ndarray] | None
     except DatasetError as error:
         print(f"evaluate: the constants come from the {split} split itself: {error}", file=sys.stderr)
         return None
-    return metrics.constants(train.with_format("numpy")["coefficients"][:].astype(np.float32))
+    return metrics.constants(coefficients_of(train))
 
 
 def _read(predictions: Path) -> Iterator[dict[str, Any]]:

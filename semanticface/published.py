@@ -31,7 +31,6 @@ from semanticface.metrics import BASELINES, FIGURES, Figure
 Results = Mapping[str, Any]
 
 _MARKED = re.compile(r"(<!-- benchmark:(.*?) -->)(.*?)(<!-- /benchmark -->)", re.DOTALL)
-_ARROW = {"lower": "↓", "higher": "↑"}
 _BY_KEY = {figure.key: figure for figure in FIGURES}
 _SCOPES = {
     "all": "All {actions} actions, all {pictures} pictures.",
@@ -81,7 +80,7 @@ def scope_tables(results: Results, name: str) -> list[Table]:
             values = [found["figures"][key].get(figure.key) for key in readers]
             if any(value is not None for value in values):
                 cells = [_cell(figure, value, interval=True) for value in values]
-                rows.append([f"{figure.label} {_ARROW[figure.better]}", *cells])
+                rows.append([f"{figure.label} {figure.arrow}", *cells])
         caption = _SCOPES[scope].format(**found)
         if "lead" in found:
             leads = [f"{key} {_signed(found['lead'][key])}" for key in ("correlation", "mae")]
@@ -191,7 +190,7 @@ def _content(what: str, results: Results) -> str:
     if kind == "actions" and name in results["sets"]:
         return f"\n{actions_table(results, name).markdown()}\n"
     known = ", ".join(
-        ["summary", "tables", "how", *(f"actions {key}" for key in results["sets"]), *results["headline"]]
+        ["summary", "tables", "readout", "how", *(f"actions {key}" for key in results["sets"]), *results["headline"]]
     )
     raise ConfigError(f"<!-- benchmark:{what} -->: the results have no such thing. They have {known}.")
 

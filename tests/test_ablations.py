@@ -2,24 +2,25 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
-import sys
+import types
 from pathlib import Path
 
 import numpy as np
 import pytest
+from scripts import load_script
+from tiny_models import faces
 
 from semanticface import ablation_tables as tables
 from semanticface import metrics
 from semanticface.ablation import RULE, figures
 from semanticface.ablation_tables import Spread
 from semanticface.agreement import agreement
+from semanticface.errors import SemanticFaceError
 from semanticface.face.sample import sample_coefficients
 from semanticface.render_set import RenderSettings
 from semanticface.semantics import describe, describe_many
 
-SCRIPT = Path(__file__).parents[1] / "eval" / "ablations.py"
 KEYS = [*(figure.key for figure in metrics.FIGURES), RULE.key]
 
 
@@ -85,12 +86,7 @@ def test_figures_are_those_of_metrics_and_of_words_made_by_rule():
 
 @pytest.fixture(scope="module")
 def script():
-    spec = importlib.util.spec_from_file_location("ablations_script", SCRIPT)
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["ablations_script"] = module
-    spec.loader.exec_module(module)
-    yield module
-    del sys.modules["ablations_script"]
+    return load_script("eval/ablations.py")
 
 
 def test_from_pictures_to_the_last_line_and_nothing_twice(script, tmp_path, monkeypatch, capsys):
@@ -124,6 +120,25 @@ def test_from_pictures_to_the_last_line_and_nothing_twice(script, tmp_path, monk
     assert json.loads(capsys.readouterr().out.splitlines()[-1]) == line
     with pytest.raises(AssertionError, match="done twice"):
         script.main([*arguments[:-4], "linear", "--samples", "96", "--out", str(tmp_path)])
+
+
+def test_a_character_is_learnt_from_any_folder(script, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    asked = []
+
+    def run(command, *, check):
+        _, distill, _, config, _, *changes = command
+        asked.append(dict(change.split("=", 1) for change in changes))
+        assert Path(distill).is_file() and Path(config).is_file() and not check
+        return types.SimpleNamespace(returncode=len(asked) - 1)
+
+    monkeypatch.setattr(script.subprocess, "run", run)
+    work = script.Ablations(script._options(["--quick", "--out", "out"]))
+    adapter = work._distil(faces(tmp_path / "imp"), 3, 1, Path("out/runs/one"))
+    assert adapter == Path(asked[0]["output"]) and asked[0]["train.seed"] == "1"
+    assert len(script.load_faces(asked[0]["dataset"], "train")) == 3
+    with pytest.raises(SemanticFaceError, match=r"train/distill\.py failed on"):
+        work._distil(tmp_path / "imp", 3, 1, Path("out/runs/one"))
 
 
 def test_nobody_here_is_in_another_set(script):

@@ -1,16 +1,14 @@
 """``eval/evaluate.py`` from a dataset and a model to figures, predictions and page."""
 
 import dataclasses
-import importlib.util
 import json
 import re
-import sys
 import weakref
-from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
+from scripts import load_script
 from tiny_models import faces, fast_vlm
 
 from semanticface import arkit, metrics, tables
@@ -18,16 +16,10 @@ from semanticface.crop import Box
 from semanticface.semantics import describe
 from semanticface.tables import Answered, read_coefficients
 
-SCRIPT = Path(__file__).parents[1] / "eval" / "evaluate.py"
-
 
 @pytest.fixture(scope="module")
 def script():
-    spec = importlib.util.spec_from_file_location("evaluate", SCRIPT)
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["evaluate"] = module
-    spec.loader.exec_module(module)
-    return module
+    return load_script("eval/evaluate.py")
 
 
 @pytest.fixture(scope="module")
@@ -96,10 +88,8 @@ def test_constants_fall_back_to_the_split_and_say_so(script, places, tmp_path, c
     assert "the constants come from the test split itself" in capsys.readouterr().err
 
 
-def test_predictions_are_not_kept(script, places, monkeypatch):
-    _, dataset, folder = places
-    said = [describe(arkit.vector({name: 0.6})) for name in ("jawOpen", "cheekPuff", "browInnerUp", "noseSneerLeft")]
-    made, alive = [], []
+def stand_in(monkeypatch, script, stream):
+    """Let a function answer in the place of any model."""
 
     class Fake:
         bundle = level = None
@@ -110,19 +100,30 @@ def test_predictions_are_not_kept(script, places, monkeypatch):
             return cls()
 
         def stream(self, pictures, **_):
-            for number, _picture in enumerate(pictures):
-                if number % 4 == 3:
-                    prediction = script.Prediction("?", "no_face", "no face found")
-                else:
-                    face, box = arkit.vector({"jawOpen": number / 10}), Box(1, 2, 30, 40)
-                    analysis = dataclasses.replace(said[number % 4], symmetry=f"said of {number}")
-                    prediction = script.Prediction("?", "ok", "", face, analysis, box=box, note=f"note on {number}")
-                made.append(weakref.ref(prediction))
-                yield prediction
-                del prediction
-                alive.append(sum(each() is not None for each in made))
+            return stream(pictures)
 
     monkeypatch.setattr(script, "Predictor", Fake)
+
+
+def test_predictions_are_not_kept(script, places, monkeypatch):
+    _, dataset, folder = places
+    said = [describe(arkit.vector({name: 0.6})) for name in ("jawOpen", "cheekPuff", "browInnerUp", "noseSneerLeft")]
+    made, alive = [], []
+
+    def stream(pictures):
+        for number, _ in enumerate(pictures):
+            if number % 4 == 3:
+                prediction = script.Prediction("?", "no_face", "no face found")
+            else:
+                face, box = arkit.vector({"jawOpen": number / 10}), Box(1, 2, 30, 40)
+                analysis = dataclasses.replace(said[number % 4], symmetry=f"said of {number}")
+                prediction = script.Prediction("?", "ok", "", face, analysis, box=box, note=f"note on {number}")
+            made.append(weakref.ref(prediction))
+            yield prediction
+            del prediction
+            alive.append(sum(each() is not None for each in made))
+
+    stand_in(monkeypatch, script, stream)
     out = folder / "streamed"
     assert script.main(["--dataset", str(dataset), "--split", "train", "--out", str(out)]) == 0
     count = len(script.load_faces(dataset, "train"))
@@ -148,21 +149,10 @@ def test_photographs_are_added_and_failures_are_cards(script, places, monkeypatc
     Image.fromarray(np.zeros((64, 64, 3), np.uint8)).save(folder / "photo.png")
     out = folder / "photos"
 
-    class Blind:
-        """A predictor that finds no face anywhere."""
+    def blind(pictures):
+        return (script.Prediction(f"picture {number}", "no_face", "no face found") for number, _ in enumerate(pictures))
 
-        bundle = level = None
-        readout = "mean"
-
-        @classmethod
-        def from_pretrained(cls, *_, **__):
-            return cls()
-
-        def stream(self, pictures, **_):
-            for number, _picture in enumerate(pictures):
-                yield script.Prediction(f"picture {number}", "no_face", "no face found")
-
-    monkeypatch.setattr(script, "Predictor", Blind)
+    stand_in(monkeypatch, script, blind)
     tables.write(folder / "p.jsonl", [Answered(str(folder / "photo.png"), coefficients=arkit.vector({"jawOpen": 0.5}))])
     arguments = ["--dataset", str(dataset), "--out", str(out), "--photos", str(folder / "p.jsonl")]
     assert script.main(arguments) == 0
@@ -181,10 +171,12 @@ def test_photographs_are_added_and_failures_are_cards(script, places, monkeypatc
         (["--dataset", "FACES", "--before", "GONE"], ["metrics.json", "Run evaluate.py first"]),
         (["--dataset", "FACES", "--model", "GONE"], ["GONE"]),
         (["--dataset", "FACES", "--photos", "GONE"], ["GONE", "No such file"]),
+        (["--dataset", "FACES", "--photos", "HEADER"], ["HEADER has no rows", "semanticface predict"]),
     ],
 )
 def test_errors_are_one_line_and_write_nothing(script, places, tmp_path, capsys, arguments, words):
-    named = {"GONE": str(tmp_path / "GONE"), "FACES": str(places[1])}
+    (tmp_path / "HEADER").write_text(",".join(tables.COLUMNS) + "\n")
+    named = {"GONE": str(tmp_path / "GONE"), "FACES": str(places[1]), "HEADER": str(tmp_path / "HEADER")}
     assert script.main([*(named.get(word, word) for word in arguments), "--out", str(tmp_path / "out")]) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith("evaluate: ")

@@ -59,6 +59,9 @@ def test_every_mark_is_filled_and_filling_twice_changes_nothing():
     assert published.fill("no marks, photo_corr 0.99", found) == "no marks, photo_corr 0.99"
     with pytest.raises(ConfigError, match="benchmark:photo_cor -->: the results have no such thing"):
         published.fill("<!-- benchmark:photo_cor -->0.9<!-- /benchmark -->", found)
+    for name in ("readout", "actions toon", "photo_corr"):
+        with pytest.raises(ConfigError, match=rf"They have .*\b{name}\b"):
+            published.fill("<!-- benchmark:words --><!-- /benchmark -->", found)
 
 
 def test_a_changed_figure_is_noticed():
