@@ -16,7 +16,7 @@ from PIL import Image
 from torch.nn import functional
 
 from semanticface.errors import ModelError
-from semanticface.layout import IGNORED, AnswerTokens, Learn, Numbers
+from semanticface.layout import IGNORED, AnswerTokens, Learn, Lesson, Numbers
 from semanticface.prompts import Prompt, messages
 
 if TYPE_CHECKING:
@@ -134,9 +134,14 @@ class Collator:
             and in the parallel layout what ``layout.lay_out`` needs: ``steps`` and ``branches``, int64[B, L].
             Where examples carry features instead of pictures, those too, joined, as a mapping ``features``.
         """
-        batch = self._prompts(examples)
+        return self.answered(
+            self._prompts(examples), [self.lay_out(example.answer, example.learn) for example in examples]
+        )
+
+    def answered(self, batch: dict[str, Any], lessons: Sequence[Lesson]) -> dict[str, Any]:
+        """Return a batch of prompts (``pictured``) with a lesson behind each, as ``__call__`` does."""
+        batch = dict(batch)
         shape = batch["input_ids"].shape
-        lessons = [self.lay_out(example.answer, example.learn) for example in examples]
         longest = max(len(lesson.ids) for lesson in lessons)
 
         def padded(rows: Sequence[list[Any]], fill: float) -> torch.Tensor:

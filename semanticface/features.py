@@ -169,7 +169,7 @@ def seen_once(
         tower.eval()
         folder.mkdir(parents=True, exist_ok=True)
         place = folder / _name(bundle, rows, tower, dtype)
-        one = _look(bundle, base, seen, collator, [rows.crop(0)], dtype)
+        one = look_at(bundle, base, seen, collator, [rows.crop(0)], dtype)
         size = rows.slots * sum(value.nbytes for value in (one or {}).values())
         if one is None:
             why_not = "its tower returns more than tensors of pictures"
@@ -193,7 +193,7 @@ def seen_once(
         rows.seen = collator.template = None
 
 
-def _look(
+def look_at(
     bundle: Bundle, base: Any, seen: SeenTower, collator: Collator, crops: list[Any], dtype: torch.dtype | None
 ) -> dict[str, torch.Tensor] | None:
     """Return what the tower says of some crops, each tensor [crops, …]; None if it says anything else."""
@@ -226,6 +226,6 @@ def _fill(
         parts = []
         for start in range(0, len(slots), _AT_ONCE):
             crops = [rows.crop(slot) for slot in slots[start : start + _AT_ONCE]]
-            parts.append(_look(bundle, base, seen, collator, crops, dtype) or {})
+            parts.append(look_at(bundle, base, seen, collator, crops, dtype) or {})
         with atomic_path(path) as temporary:
             save_file({name: torch.cat([part[name] for part in parts]) for name in parts[0]}, temporary)

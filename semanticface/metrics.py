@@ -364,7 +364,7 @@ class _HeadErrors:
     """Measures predictions against one truth on the plain head."""
 
     def __init__(self, truth: np.ndarray) -> None:
-        from semanticface.face.distance import moving_vertices
+        from semanticface.distance import moving_vertices
 
         self._truth = truth
         self._moving = moving_vertices()
@@ -376,6 +376,6 @@ class _HeadErrors:
 
     def of_each(self, answers: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Return mean and 95th percentile of the moving vertices' errors in each row."""
-        from semanticface.face.distance import vertex_distances
+        from semanticface.distance import vertex_distances
 
         return vertex_distances(answers, self._truth, self._moving)

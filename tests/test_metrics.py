@@ -167,7 +167,7 @@ def test_vertex_error_on_the_head():
 def test_vertex_error_does_not_depend_on_the_block(monkeypatch):
     true, predicted = random_rows(7, 5), random_rows(7, 6)
     whole = score(true, predicted, on_head=True)["model"]["vertex_error_p95"]
-    monkeypatch.setattr("semanticface.face.distance._BLOCK", 3)
+    monkeypatch.setattr("semanticface.distance._BLOCK", 3)
     assert score(true, predicted, on_head=True)["model"]["vertex_error_p95"] == pytest.approx(whole, rel=1e-5)
 
 

@@ -38,8 +38,8 @@ def test_a_choice_is_there_at_once_and_only_once(path):
         assert store.choices() == [choice(0), choice(0, annotator="kim"), choice(0, round=2)]
         assert store.choices(annotator="robin", round=1) == [choice(0)]
         assert store.choices(model="another") == []
-        assert store.answered_by_others("q0", "kim", "model", 1)
-        assert not store.answered_by_others("q0", "robin", "model", 2)
+        assert store.answered_by_others("alex", "model", 1) == {"q0"}
+        assert store.answered_by_others("robin", "model", 2) == set()
 
 
 def test_undo_withdraws_the_last_of_ones_own_and_keeps_it(path):

@@ -10,7 +10,7 @@ from typing import Literal
 import numpy as np
 
 from semanticface import arkit
-from semanticface.face.distance import moving_vertices, vertex_distances
+from semanticface.distance import moving_vertices, vertex_distances
 
 Half = Literal["upper", "lower"]
 Area = Literal["upper", "lower", "whole"]

@@ -77,8 +77,8 @@ def region_pairs(slates: Iterable[Slate], choices: Iterable[Choice], *, seed: in
 
     Chance decides which upper and which lower judgement of a picture make a pair. A judgement left over makes a pair
     alone. The half it says nothing of is the same in both faces: the best there by the picture's other judgements
-    (most wins less losses), so that the model is never asked to imitate a half known to be worse; without any, the
-    winner's own, since the model wrote the two halves together.
+    (most wins less losses), so that no half known to be worse is held up as good; without any, the winner's own, since
+    the model wrote the two halves together.
 
     Args:
         slates: one for each picture.

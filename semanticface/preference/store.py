@@ -160,19 +160,19 @@ class Store:
             )
             return [_choice(row) for row in rows]
 
-    def answered_by_others(self, question: str, annotator: str, model: str, round: int) -> bool:
-        """Return whether anybody else's choice for a question stands.
+    def answered_by_others(self, annotator: str, model: str, round: int) -> set[str]:
+        """Return the ids of the questions of a round for which a choice of anybody else stands.
 
         Raises:
             SemanticFaceError: the file cannot be read.
         """
         with self._named():
             found = self._connection().execute(
-                "SELECT 1 FROM choices WHERE question = ? AND annotator != ? AND model = ? AND round = ? "
-                "AND withdrawn IS NULL LIMIT 1",
-                (question, annotator, model, round),
+                "SELECT DISTINCT question FROM choices "
+                "WHERE annotator != ? AND model = ? AND round = ? AND withdrawn IS NULL",
+                (annotator, model, round),
             )
-            return found.fetchone() is not None
+            return {question for (question,) in found}
 
     def withdrawn(self) -> int:
         """Return how many choices were taken back."""
