@@ -1,4 +1,6 @@
-"""The ``semanticface`` command: predict, calibrate, parse, describe, render. Thin: each subcommand calls the library.
+"""The ``semanticface`` command: predict, calibrate, parse, describe, render, annotate, choices, forget.
+
+Thin: each subcommand calls the library.
 
 Exit codes: 0 all went well; 1 some rows or pictures failed (each named on standard error, its place kept); 2 nothing
 could be done, with one line that says why; 130 interrupted. Heavy modules are imported where they are used, so that
@@ -16,7 +18,7 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from semanticface import __version__, arguments, tables, take_command
+from semanticface import __version__, annotate_command, arguments, tables, take_command
 from semanticface.errors import AnswerError, SemanticFaceError
 from semanticface.tables import Answered, Outcome
 
@@ -76,6 +78,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_parse(commands)
     _add_describe(commands)
     _add_render(commands)
+    annotate_command.add_commands(commands, _command)
     return parser
 
 

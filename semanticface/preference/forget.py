@@ -1,0 +1,230 @@
+"""Deleting a person: their pictures in a dataset, and every candidate, choice and pair that came of them.
+
+Each step can be broken off anywhere and done again: choices and the dataset go first, and files of candidates, which
+still name the person's pictures, last.
+"""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import datasets
+import pyarrow as pa
+import pyarrow.compute as pc
+from tqdm import tqdm
+
+from semanticface.dataset import load_faces
+from semanticface.errors import DatasetError, PictureError, SemanticFaceError
+from semanticface.files import atomic_open
+from semanticface.preference.consent import NAME, read_consent
+from semanticface.preference.shown import picture_bytes
+from semanticface.preference.store import Store
+from semanticface.tables import read_objects
+
+_Index = dict[str, dict[str, int]]
+"""The row of each picture, by split and sha256."""
+
+
+@dataclass(frozen=True, slots=True)
+class Forgotten:
+    """What was deleted.
+
+    Attributes:
+        rows: of the dataset.
+        choices: in databases, withdrawn ones included.
+        lines: of JSONL files, candidates, exported choices and pairs, by file.
+        left: what still names the person and is to be seen to by hand, a sentence each.
+    """
+
+    rows: int
+    choices: int
+    lines: dict[Path, int]
+    left: tuple[str, ...]
+
+
+def forget(subject: str, dataset: str | Path, traces: Sequence[str | Path]) -> Forgotten:
+    """Delete a person from a dataset and from what was made of it.
+
+    Rows of the dataset move up; candidates and pairs follow them. Models that learned from the pictures stay as they
+    are.
+
+    Args:
+        subject: as in the dataset's column.
+        dataset: its folder.
+        traces: databases of choices (``.sqlite``), files of candidates, choices or pairs (``.jsonl``), and folders in
+            which all of these are looked for.
+
+    Raises:
+        DatasetError: no dataset, or nothing of this subject anywhere.
+        SemanticFaceError: something cannot be read or written; what was deleted until then stays deleted, and the same
+            call goes on.
+    """
+    folder = Path(dataset)
+    splits = _splits(folder)
+    files = list(_traces(traces))
+    pictures, known = _pictures_of(subject, folder, splits)
+    for file in files:
+        if file.suffix == ".jsonl":
+            pictures |= {_picture(line) for line in _objects(file) if line.get("subject") == subject} - {""}
+    if not pictures:
+        near = difflib.get_close_matches(subject, known, n=3)
+        hint = f" Did you mean {' or '.join(near)}?" if near else ""
+        raise DatasetError(f"{folder}: no picture of {subject!r}, there or in what was made of it.{hint}")
+    choices = 0
+    for file in files:
+        if file.suffix == ".sqlite":
+            with Store(file, create=False) as store:
+                choices += store.delete_pictures(pictures)
+    rows = sum(_rewrite_split(folder / split, subject) for split in splits)
+    index, prints = _index(folder, splits)
+    lines = {file: _rewrite_trace(file, pictures, index, prints) for file in files if file.suffix == ".jsonl"}
+    left = []
+    if subject in read_consent(folder).until:
+        left.append(f"{folder / NAME} still names {subject}: remove the line.")
+    return Forgotten(rows, choices, {file: count for file, count in lines.items() if count}, tuple(left))
+
+
+def _splits(folder: Path) -> list[str]:
+    index = folder / "dataset_dict.json"
+    if not index.is_file():
+        raise DatasetError(f"{folder} is not a dataset of faces: {index.name} is missing. Give the folder around it.")
+    return list(json.loads(index.read_text(encoding="utf-8"))["splits"])
+
+
+def _traces(paths: Iterable[str | Path]) -> Iterator[Path]:
+    for path in map(Path, paths):
+        if path.is_dir():
+            yield from _traces(each for each in sorted(path.iterdir()) if each.is_dir() or _is_trace(each))
+        elif not path.exists():
+            raise SemanticFaceError(f"{path}: no such file or folder. Check the path; nothing was deleted.")
+        elif not _is_trace(path):
+            raise SemanticFaceError(f"{path}: neither .jsonl nor .sqlite. Nothing was deleted.")
+        else:
+            yield path
+
+
+def _is_trace(path: Path) -> bool:
+    return path.suffix in (".jsonl", ".sqlite")
+
+
+def _objects(file: Path) -> Iterator[dict[str, Any]]:
+    """Yield the good lines of a JSONL; an empty file has none."""
+    if file.stat().st_size:
+        yield from (line for _, line, _ in read_objects(file) if line is not None)
+
+
+def _picture(line: Mapping[str, Any]) -> str:
+    """Return the picture that a candidate, a choice or a pair is about; empty for any other line."""
+    question = line.get("question")
+    about = question.get("picture") if isinstance(question, dict) else line.get("picture")
+    return about if isinstance(about, str) else ""
+
+
+def _undecoded(folder: Path, split: str) -> datasets.Dataset:
+    return load_faces(folder, split).cast_column("picture", datasets.Image(decode=False))
+
+
+def _sha(stored: dict[str, Any], name: str) -> str:
+    try:
+        return hashlib.sha256(picture_bytes(stored, name)).hexdigest()
+    except PictureError:
+        return ""  # a picture that is not there has no choices
+
+
+def _pictures_of(subject: str, folder: Path, splits: Sequence[str]) -> tuple[set[str], list[str]]:
+    """Return the sha256 of a subject's pictures, and all subjects."""
+    pictures: set[str] = set()
+    known: set[str] = set()
+    for split in splits:
+        faces = _undecoded(folder, split)
+        subjects = list(faces["subject"])
+        known |= set(subjects)
+        pictures |= {_sha(faces[row]["picture"], split) for row, each in enumerate(subjects) if each == subject}
+    return pictures - {""}, sorted(known)
+
+
+def _rewrite_split(folder: Path, subject: str) -> int:
+    """Drop a subject's rows from the Arrow files of a split, and what was cached of it; return how many rows."""
+    state_file = folder / "state.json"
+    state = json.loads(state_file.read_text(encoding="utf-8"))
+    held = [folder / entry["filename"] for entry in state["_data_files"]]
+    if not any(pc.any(_are(column, subject)).as_py() for file in held for column in _subjects(file)):
+        return 0
+    # The name of the rows changes before the rows do: broken off in between, no cache takes new rows for the old.
+    state["_fingerprint"] = hashlib.sha256(f"{state['_fingerprint']} forgets".encode()).hexdigest()[:16]
+    with atomic_open(state_file) as out:
+        json.dump(state, out, indent=2)
+        out.write("\n")
+    for cache in folder.glob("cache-*.arrow"):
+        cache.unlink()
+    dropped = 0
+    for file in held:
+        with (
+            pa.memory_map(str(file)) as source,
+            pa.ipc.open_stream(source) as reader,
+            atomic_open(file, "wb") as out,
+            pa.ipc.new_stream(out, reader.schema) as stream,
+        ):
+            for batch in reader:
+                kept = batch.filter(pc.invert(_are(batch.column("subject"), subject)))
+                dropped += len(batch) - len(kept)
+                stream.write_batch(kept)
+    return dropped
+
+
+def _are(subjects: pa.Array, subject: str) -> pa.Array:
+    return pc.fill_null(pc.equal(subjects, subject), False)
+
+
+def _subjects(file: Path) -> Iterator[pa.Array]:
+    with pa.memory_map(str(file)) as source, pa.ipc.open_stream(source) as reader:
+        for batch in reader:
+            yield batch.column("subject")
+
+
+def _index(folder: Path, splits: Sequence[str]) -> tuple[_Index, dict[str, str]]:
+    """Return where each picture of a dataset is now, and the fingerprint of each split."""
+    index: _Index = {}
+    prints = {}
+    for split in splits:
+        faces = _undecoded(folder, split)
+        prints[split] = load_faces(folder, split)._fingerprint
+        rows = tqdm(faces.select_columns(["picture"]), desc=f"pictures of {split}", unit="picture", leave=False)
+        index[split] = {_sha(row["picture"], split): place for place, row in enumerate(rows)}
+    return index, prints
+
+
+def _rewrite_trace(file: Path, pictures: set[str], index: _Index, prints: Mapping[str, str]) -> int:
+    """Drop the lines about some pictures from a JSONL and number the rows of the others anew; return how many went."""
+    kept = [(line, _picture(line)) for line in _objects(file)]
+    # Rows are those of one split: the header's, or else one in which all the pictures are.
+    named = {about for _, about in kept} - pictures - {""}
+    told = [line["split"] for line, _ in kept if "dataset" in line and "split" in line]
+    home = next((split for split in told or prints if named <= index.get(split, {}).keys()), None)
+    dropped, changed, out = 0, False, []
+    raw = file.read_bytes().split(b"\n")
+    for number, line, _ in read_objects(file) if kept else ():
+        written = raw[number - 1]
+        if line is not None:
+            about = _picture(line)
+            if about in pictures:
+                dropped += 1
+                continue
+            renewed = dict(line)
+            if home is not None and about and "row" in line:
+                renewed["row"] = index[home][about]
+            if home is not None and "dataset" in line and "split" in line:
+                renewed["dataset"] = prints[home]
+            if renewed != line:
+                changed, written = True, json.dumps(renewed, ensure_ascii=False).encode()
+        out.append(written + b"\n")
+    if dropped or changed:
+        with atomic_open(file, "wb") as target:
+            target.writelines(out)
+    return dropped
