@@ -102,6 +102,8 @@ def test_areas_share_the_questions_and_candidates_are_shown_about_equally_often(
     assert set(Counter((q.picture, q.area) for q in questions).values()) == {5}
     assert set(shown.values()) <= {1, 2, 3}
     assert len(shown) == 12 * 2 * 5
+    pairs = {area: {(q.picture, *sorted((q.a, q.b))) for q in questions if q.area == area} for area in AREAS}
+    assert pairs["upper"] == pairs["lower"]
     few = ask(slates, ("upper", "lower", "whole"), per_picture=2, seed=0)
     assert set(Counter(q.picture for q in few).values()) == {2}
     assert {q.area for q in few} == set(AREAS)

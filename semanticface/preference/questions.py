@@ -8,7 +8,7 @@ of a slate can always be directed like that, along closed walks (Euler).
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Sequence, Set
 from dataclasses import dataclass, replace
 from itertools import combinations, pairwise
 
@@ -59,8 +59,9 @@ def ask(
     Args:
         slates: one for each picture.
         areas: what is judged, each area on its own.
-        per_picture: first questions about a picture at most, over all areas, which share them evenly. Candidates are
-            shown about equally often; a pair that looks alike in an area is not asked about there.
+        per_picture: first questions about a picture at most, over all areas, which share them evenly. Areas ask
+            about the same candidates where they can, so that both halves of a pair get judged. Candidates are shown
+            about equally often; a pair that looks alike in an area is not asked about there.
         repeats: share of the questions asked a second time, the same way round.
         mirrored: share of the questions asked a second time with sides swapped; other questions than the repeated.
         seed: of the choice of pairs, sides and order.
@@ -85,8 +86,11 @@ def ask(
     for index, slate in enumerate(ordered):
         rng = np.random.default_rng([seed, *hashlib.sha256(slate.picture.encode()).digest()])
         pairs = {area: different[area][index] for area in areas}
+        asked: set[_Edge] = set()
         for area, count in _shared(pairs, per_picture, rng).items():
-            edges = _directed(_spread(pairs[area], count, rng), rng)
+            chosen = _spread(pairs[area], count, asked, rng)
+            asked.update(chosen)
+            edges = _directed(chosen, rng)
             lean = _lean(slate, edges)
             if lean * tilt[area] > 0 or (lean * tilt[area] == 0 and rng.random() < 0.5):
                 edges, lean = [(right, left) for left, right in edges], -lean
@@ -119,13 +123,13 @@ def _shared(pairs: dict[Area, list[_Edge]], total: int, rng: np.random.Generator
     return counts
 
 
-def _spread(pairs: Sequence[_Edge], count: int, rng: np.random.Generator) -> list[_Edge]:
-    """Choose pairs, each time one whose candidates were chosen least so far."""
+def _spread(pairs: Sequence[_Edge], count: int, asked: Set[_Edge], rng: np.random.Generator) -> list[_Edge]:
+    """Choose pairs, first those asked about in another area, then those whose candidates were chosen least so far."""
     left = [pairs[place] for place in rng.permutation(len(pairs))]
     shown = dict.fromkeys((end for pair in pairs for end in pair), 0)
     chosen = []
     for _ in range(count):
-        pair = min(left, key=lambda pair: shown[pair[0]] + shown[pair[1]])
+        pair = min(left, key=lambda pair: (pair not in asked, shown[pair[0]] + shown[pair[1]]))
         left.remove(pair)
         chosen.append(pair)
         for end in pair:
