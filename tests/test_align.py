@@ -104,7 +104,7 @@ def test_only_numbers_that_differ_are_shown_and_scored(models, split):
     rows = PairRows([pair], split, bundle.image_size, mirrored=False)
     collator = PairCollator(bundle.processor, PROMPT, numbers="parallel", words=False, emotion=True)
     batch = collator.of([rows[0]])
-    prompt = collator.pictured([rows.crop(0)])["input_ids"].shape[1]
+    prompt = collator.pictured([rows.view(0)])["input_ids"].shape[1]
     keys = sum(len(collator.lay_out.tokens.keys[n]) for n in np.flatnonzero(pair.chosen != pair.rejected) if n)
     keys += len(collator.lay_out.tokens.opening) if pair.chosen[0] != pair.rejected[0] else 0
     assert batch["shown"]["input_ids"].shape == (1, prompt + keys)
@@ -114,8 +114,7 @@ def test_only_numbers_that_differ_are_shown_and_scored(models, split):
 
 
 def test_mirror_images_swap_sides_and_blank_pictures_are_grey(models, split):
-    pairs = made_pairs(split, range(2))
-    rows = PairRows(pairs, split, 32, mirrored=True)
+    rows = PairRows(made_pairs(split, range(2)), split, 32, mirrored=True)
     plain, flipped = rows[1], rows[3]
     names = ["eyeBlinkLeft", "jawLeft"], ["eyeBlinkRight", "jawRight"]
     for left, right in zip(*names, strict=True):

@@ -30,7 +30,7 @@ from trl.trainer.utils import FusedCausalLMOutput
 from semanticface.collate import split_targets
 from semanticface.errors import DatasetError
 from semanticface.features import SeenTower, look_at
-from semanticface.layout import lay_out
+from semanticface.layout import IGNORED, lay_out
 from semanticface.lora import fused
 from semanticface.model import Bundle
 from semanticface.norm import fused_norms
@@ -70,7 +70,7 @@ class AlignSettings:
     words: bool = False
     mirror: bool = True
     passes: int = 2
-    batch: int = 16
+    batch: int = 48
     accumulation: int = 1
     learning_rate: float = 5e-4
     warmup: float = 0.1
@@ -144,10 +144,10 @@ class Scorer:
             ``log_probs``, ``entropy``, ``mean_logits`` and ``is_top1``, each [2B, K], 0 where no token is.
         """
         shown = dict(shown)
-        into = shown.pop("into")
+        of, to = shown.pop("of"), shown.pop("to")
         if self.tower is not None:
             self.tower.answer(shown.pop("features"))
-        scored = (into >= 0).any(1)
+        scored = shown["labels"] != IGNORED
         plain = type(self.base).forward
         if self.head is None:
             inputs, targets = split_targets(shown)
@@ -159,31 +159,19 @@ class Scorer:
             with torch.autocast(hidden.device.type, enabled=False):
                 bias = None if self.head.bias is None else self.head.bias.float()
                 scores = torch.nn.functional.linear(hidden.float(), self.head.weight.float(), bias)
+        # Each token that is scored: where among the scores, and which token.
+        at = (scored.flatten().cumsum(0) - 1)[of]
+        tokens = labels[:, 1:].flatten()
+        wanted = tokens[to]
         logs = scores.log_softmax(-1)
         with torch.no_grad():
             entropy = -(logs.exp() * logs).sum(-1)
-            mean, best = scores.mean(-1), scores.argmax(-1)
-        out: dict[str, list[torch.Tensor]] = {"log_probs": [], "entropy": [], "mean_logits": [], "is_top1": []}
-        tokens = labels[:, 1:].flatten()
-        places = []
-        for side in (CHOSEN, REJECTED):
-            to = into[:, side][scored]
-            along = to >= 0
-            to = to[along]
-            wanted = tokens[to]
-            places.append(to)
-            out["log_probs"].append(logs[along].gather(1, wanted[:, None])[:, 0])
-            out["entropy"].append(entropy[along])
-            out["mean_logits"].append(mean[along])
-            out["is_top1"].append((best[along] == wanted).float())
-        everywhere = torch.cat(places)
-
-        def put(values: list[torch.Tensor]) -> torch.Tensor:
-            flat = torch.zeros(len(tokens), dtype=torch.float32, device=tokens.device)
-            return flat.index_add(0, everywhere, torch.cat(values)).view(len(labels), -1)
-
-        found = {name: put(values) for name, values in out.items()}
-        return FusedCausalLMOutput(**found | {"is_top1": found["is_top1"].bool()})
+            found = {"entropy": entropy[at], "mean_logits": scores.mean(-1)[at]}
+            found["is_top1"] = (scores.argmax(-1)[at] == wanted).float()
+        found["log_probs"] = logs[at, wanted]
+        nothing = torch.zeros(len(tokens), dtype=torch.float32, device=tokens.device)
+        laid = {name: nothing.index_add(0, to, values).view(len(labels), -1) for name, values in found.items()}
+        return FusedCausalLMOutput(**laid | {"is_top1": laid["is_top1"].bool()})
 
 
 class Preferring(DPOTrainer):
@@ -214,7 +202,7 @@ class _Ready:
     products: torch.dtype | None
     batch: int
 
-    def log_probs(self, rows: Sequence[Sides], told: str) -> np.ndarray:
+    def log_probs(self, rows: PairRows | Sequence[Sides], told: str) -> np.ndarray:
         """Return the log-probability of each side's scored tokens; float64[n, 2]."""
         found = []
         model, device = self.bundle.model, self.bundle.device
@@ -236,19 +224,19 @@ class _Ready:
             return "looks every time: LoRA trains layers inside it, or the model has none of its own"
         base = self.scorer.base
         kept: list[dict[str, torch.Tensor]] = []
-        for start in tqdm(range(0, len(rows), _AT_ONCE), desc="looking", unit=f"{_AT_ONCE} pictures", leave=False):
-            crops = [rows.crop(place) for place in range(start, min(start + _AT_ONCE, len(rows)))]
+        for start in tqdm(range(0, rows.views, _AT_ONCE), desc="looking", unit=f"{_AT_ONCE} pictures", leave=False):
+            crops = [rows.view(number) for number in range(start, min(start + _AT_ONCE, rows.views))]
             found = look_at(self.bundle, base, self.seen, self.collator, crops, self.products)
             if found is None:
                 return "looks every time: it says more than tensors of pictures"
             kept += [{name: value[k : k + 1].clone() for name, value in found.items()} for k in range(len(crops))]
-            size = sum(value.nbytes for value in kept[0].values()) * len(rows)
+            size = sum(value.nbytes for value in kept[0].values()) * rows.views
             if size > _KEPT:
                 return f"looks every time: {size / 1e9:.1f} GB would have to be kept"
         rows.features = kept
         self.scorer.tower = self.seen
-        self.collator.template = self.collator.pictured([rows.crop(0)])
-        return f"saw {len(rows):,} pictures once"
+        self.collator.template = self.collator.pictured([rows.view(0)])
+        return f"saw {rows.views:,} pictures once, for {len(rows):,} pairs"
 
     @contextlib.contextmanager
     def looking(self) -> Iterator[None]:
@@ -325,9 +313,7 @@ def align(
             f"{len(rows)} pairs to learn and {len(held_out)} held out: both are needed. Make more choices, in both "
             "splits."
         )
-    order = np.concatenate(
-        [np.random.default_rng([settings.seed, nth]).permutation(len(rows)) for nth in range(settings.passes)]
-    )
+    order = np.concatenate([rows.shuffled([settings.seed, nth]) for nth in range(settings.passes)])
     per_step = settings.batch * settings.accumulation
     steps = math.ceil(len(order) / per_step)
     with _ready(bundle, collator, settings) as ready:

@@ -3,9 +3,9 @@
 Only numbers that differ between the two faces are scored, and words where answers have them. A number that is equal in
 both has no verdict: it may be right or wrong, and nobody looked. It carries no margin and no likelihood is asked of it.
 
-Numbers side by side without words see nothing but the picture, so one row serves both faces of a pair: it holds the
-keys of the numbers that differ, and no others. A number of one token is scored for both faces at the same place. Where
-numbers stand in a row or behind words, each face has a row of its own, chosen ones first.
+Numbers side by side without words see nothing but the picture, so one row serves both faces of all pairs of a picture:
+it holds the keys of the numbers that differ, and no others. A number of one token is scored for all faces at the same
+place. Where numbers stand in a row or behind words, each face has a row of its own, chosen ones first.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ GREY = (128, 128, 128)
 CHOSEN, REJECTED = 0, 1
 
 _Target = tuple[int, int, int]
-"""Which side, the place among a lesson's labels, and the token that is scored there."""
+"""Which answer, the place among a lesson's labels, and the token that is scored there."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -47,11 +47,13 @@ class Sides:
     Attributes:
         picture: square RGB crop at the model's image size; None where what the tower saw in it is at hand.
         faces: float32[2, 52] in [0, 1], chosen and rejected.
+        view: number of the picture: pairs of the same one are shown it once.
         features: what the tower saw (``features.SeenTower``), each tensor [1, …].
     """
 
     picture: Image.Image | None
     faces: np.ndarray
+    view: int
     features: Mapping[str, torch.Tensor] | None = None
 
 
@@ -64,6 +66,9 @@ class PairRows(torch.utils.data.Dataset[Sides]):
         image_size: side of the crops in pixels.
         mirrored: also every pair with picture and faces flipped.
 
+    Attributes:
+        features: what the tower saw in each of ``views``, from then on shown in place of pictures; None where it looks.
+
     Raises:
         DatasetError: a pair of a row that is not there, or of two equal faces.
     """
@@ -75,17 +80,25 @@ class PairRows(torch.utils.data.Dataset[Sides]):
             if np.array_equal(_hundredths(pair.chosen), _hundredths(pair.rejected)):
                 raise DatasetError(f"row {pair.row}: both faces of a pair are equal. Make the pairs anew.")
         self.pairs = pairs
-        self.mirrored = mirrored
         self.features: Sequence[Mapping[str, torch.Tensor]] | None = None
         self._pictures = EvalRows(faces, image_size)
+        shown = [(pair.row, flipped) for flipped in ((False, True) if mirrored else (False,)) for pair in pairs]
+        self._views = list(dict.fromkeys(shown))
+        number = {view: nth for nth, view in enumerate(self._views)}
+        self._view_of = [number[view] for view in shown]
 
     def __len__(self) -> int:
-        return len(self.pairs) * (2 if self.mirrored else 1)
+        return len(self._view_of)
 
-    def crop(self, place: int) -> Image.Image:
-        """Return the picture of a pair."""
-        flipped, index = divmod(place, len(self.pairs))
-        picture = self._pictures[self.pairs[index].row].picture
+    @property
+    def views(self) -> int:
+        """How many different pictures are shown, mirror images counted."""
+        return len(self._views)
+
+    def view(self, number: int) -> Image.Image:
+        """Return one of the different pictures."""
+        row, flipped = self._views[number]
+        picture = self._pictures[row].picture
         assert picture is not None
         return picture.transpose(Image.Transpose.FLIP_LEFT_RIGHT) if flipped else picture
 
@@ -96,9 +109,15 @@ class PairRows(torch.utils.data.Dataset[Sides]):
         pair = self.pairs[index]
         both = np.stack([pair.chosen, pair.rejected]).astype(np.float32)
         both = both[:, arkit.MIRROR_INDEX] if flipped else both
+        view = self._view_of[place]
         if self.features is not None:
-            return Sides(None, both, self.features[place])
-        return Sides(self.crop(place), both)
+            return Sides(None, both, view, self.features[view])
+        return Sides(self.view(view), both, view)
+
+    def shuffled(self, seed: Sequence[int]) -> np.ndarray:
+        """Return places in an order of chance in which the pairs of a picture follow each other; int[len]."""
+        turn = np.random.default_rng(seed).permutation(self.views)
+        return np.argsort(turn[self._view_of], kind="stable")
 
 
 def blank(sides: Sides) -> Sides:
@@ -108,7 +127,7 @@ def blank(sides: Sides) -> Sides:
         sides: one with a picture.
     """
     assert sides.picture is not None
-    return Sides(Image.new("RGB", sides.picture.size, GREY), sides.faces)
+    return Sides(Image.new("RGB", sides.picture.size, GREY), sides.faces, sides.view)
 
 
 def _hundredths(face: np.ndarray) -> np.ndarray:
@@ -132,40 +151,46 @@ class PairCollator(Collator):
         self.emotion = emotion
 
     def of(self, pairs: Sequence[Sides]) -> dict[str, Any]:
-        """Return a batch of B pairs.
+        """Return a batch of B pairs; answers 0 to B - 1 are the chosen ones, B to 2B - 1 the rejected.
 
         Returns:
             ``input_ids`` int64[2B, 1 + K]: behind a token without meaning the tokens that are scored, in the order in
             which they stand in the answer; ``attention_mask`` and ``completion_mask``: which of them there are;
-            ``shown``: what the model is shown, as from ``Collator``, R rows, with ``into`` int64[R, 2, L]: for either
-            side where in the flattened [2B, K] the score of what each position predicts belongs, -1 for nowhere.
+            ``shown``: what the model is shown, R rows as from ``Collator``; labels stand where something is scored.
+            With it ``of`` int64[T]: for each token that is scored the place in the flattened [R, L] that predicts it,
+            and ``to`` int64[T]: its place in the flattened [2B, K].
         """
         if self.parallel and not self.words:
-            rows = [self._shared(_hundredths(pair.faces)) for pair in pairs]
-            side_rows = [[(CHOSEN, pair), (REJECTED, pair)] for pair in range(len(pairs))]
-            pictured = list(pairs)
+            views: dict[int, list[int]] = {}
+            for index, pair in enumerate(pairs):
+                views.setdefault(pair.view, []).append(index)
+            rows = [
+                self._shared({index: _hundredths(pairs[index].faces) for index in those}, len(pairs))
+                for those in views.values()
+            ]
+            pictured = [pairs[those[0]] for those in views.values()]
         else:
             told = self._told(pairs)
-            rows = [self._own(told[side][index], pair, side) for side in (0, 1) for index, pair in enumerate(pairs)]
-            side_rows = [[(side, pair)] for side in (CHOSEN, REJECTED) for pair in range(len(pairs))]
+            rows = [
+                self._own(told[side][index], pair, side * len(pairs) + index)
+                for side in (CHOSEN, REJECTED)
+                for index, pair in enumerate(pairs)
+            ]
             pictured = [*pairs, *pairs]
         examples = [Example(pair.picture, "", features=pair.features) for pair in pictured]
         shown = self.answered(self._prompts(examples), [lesson for lesson, _ in rows])
 
         spelled: list[list[int]] = [[] for _ in range(2 * len(pairs))]
-        places: list[tuple[int, int, int, int, int]] = []
-        for row, ((_, targets), owners) in enumerate(zip(rows, side_rows, strict=True)):
-            answer_of = {side: side * len(pairs) + pair for side, pair in owners}
-            for side, place, token in targets:
-                answer = answer_of[side]
-                places.append((row, side, place, answer, len(spelled[answer])))
+        scored = []
+        length = shown["labels"].shape[1]
+        first = length - max(len(lesson.labels) for lesson, _ in rows)
+        for row, (_, targets) in enumerate(rows):
+            for answer, place, token in targets:
+                scored.append((row * length + first + place, answer, len(spelled[answer])))
                 spelled[answer].append(token)
         width = max(map(len, spelled))
-        first = shown["labels"].shape[1] - max(len(lesson.labels) for lesson, _ in rows)
-        into = torch.full((len(rows), 2, shown["labels"].shape[1]), -1)
-        for row, side, place, answer, nth in places:
-            into[row, side, first + place] = answer * width + nth
-        shown["into"] = into
+        shown["of"] = torch.tensor([place for place, _, _ in scored])
+        shown["to"] = torch.tensor([answer * width + nth for _, answer, nth in scored])
         real = torch.tensor([[1] * len(tokens) + [0] * (width - len(tokens)) for tokens in spelled])
         ids = torch.tensor([[self.pad, *tokens, *[self.pad] * (width - len(tokens))] for tokens in spelled])
         return {
@@ -184,7 +209,7 @@ class PairCollator(Collator):
             told.append([format_answer(face, analysis) for face, analysis in zip(faces, words, strict=True)])
         return told
 
-    def _own(self, answer: str, pair: Sides, side: int) -> tuple[Lesson, list[_Target]]:
+    def _own(self, answer: str, pair: Sides, number: int) -> tuple[Lesson, list[_Target]]:
         """Return the lesson of one face, and what of it is scored."""
         lesson = self.lay_out(answer)
         differ = np.unique(np.flatnonzero(np.diff(_hundredths(pair.faces), axis=0)[0]))
@@ -195,29 +220,35 @@ class PairCollator(Collator):
             scored[: n_words if self.parallel else n_words + 1] = True
         labels = [label if kept else IGNORED for label, kept in zip(lesson.labels, scored, strict=True)]
         weights = scored.astype(float).tolist()
-        targets = [(side, place, labels[place]) for place in np.flatnonzero(scored).tolist()]
+        targets = [(number, place, labels[place]) for place in np.flatnonzero(scored).tolist()]
         return dataclasses.replace(lesson, labels=labels, weights=weights), targets
 
-    def _shared(self, values: np.ndarray) -> tuple[Lesson, list[_Target]]:
-        """Return one lesson for both faces of a pair, int[2, 52], and what of it is scored for which."""
+    def _shared(self, faces: Mapping[int, np.ndarray], n_pairs: int) -> tuple[Lesson, list[_Target]]:
+        """Return one lesson for all pairs of a picture, int[2, 52] by number of the pair, and what of it is scored."""
         tokens = self.lay_out.tokens
         lesson = Lesson(labels=[IGNORED], weights=[0.0], numbers=[-1])
         targets: list[_Target] = []
-        for number in np.flatnonzero(values[CHOSEN] != values[REJECTED]).tolist():
+        differ = {pair: set(np.flatnonzero(both[CHOSEN] != both[REJECTED]).tolist()) for pair, both in faces.items()}
+        for number in sorted(set().union(*differ.values())):
             key = tokens.keys[number] if number else tokens.opening
-            spelled = [tokens.spelled[value] for value in values[:, number]]
-            begins = [(*key, *each[:-1]) for each in spelled]
-            start = 0
-            for side in (CHOSEN, REJECTED):
-                if side == CHOSEN or begins[REJECTED] != begins[CHOSEN]:
-                    start = len(lesson.ids)
-                    lesson.ids.extend(begins[side])
-                    lesson.steps.extend(range(1, 1 + len(begins[side])))
-                    # A group of its own, or the two would see each other.
-                    lesson.branches.extend([side * GROUP + number + 1] * len(begins[side]))
-                    silent = len(key) - 1
-                    lesson.labels.extend([IGNORED] * silent + list(spelled[side]))
-                    lesson.weights.extend([0.0] * silent + [1.0] * len(spelled[side]))
-                    lesson.numbers.extend([-1] * silent + [number] * len(spelled[side]))
-                targets += [(side, start + len(key) + nth, token) for nth, token in enumerate(spelled[side])]
+            starts: dict[tuple[int, ...], int] = {}
+            for pair, both in faces.items():
+                if number not in differ[pair]:
+                    continue
+                for side in (CHOSEN, REJECTED):
+                    spelled = tokens.spelled[both[side, number]]
+                    begins = (*key, *spelled[:-1])
+                    if begins not in starts:
+                        # A group of its own, or branches of one number would see each other.
+                        branch = len(starts) * GROUP + number + 1
+                        starts[begins] = len(lesson.ids)
+                        lesson.ids.extend(begins)
+                        lesson.steps.extend(range(1, 1 + len(begins)))
+                        lesson.branches.extend([branch] * len(begins))
+                        silent = len(key) - 1
+                        lesson.labels.extend([IGNORED] * silent + list(spelled))
+                        lesson.weights.extend([0.0] * silent + [1.0] * len(spelled))
+                        lesson.numbers.extend([-1] * silent + [number] * len(spelled))
+                    start = starts[begins] + len(key)
+                    targets += [(side * n_pairs + pair, start + nth, token) for nth, token in enumerate(spelled)]
         return lesson, targets

@@ -1,0 +1,104 @@
+"""What rounds of alignment are measured on: pictures held out, what models say of them, and how far that is off."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+
+import datasets
+import numpy as np
+
+from semanticface import tables
+from semanticface.arkit import N_ACTIONS
+from semanticface.dataset import coefficients_of, load_faces
+from semanticface.predict import Predictor
+from semanticface.preference.areas import AREAS, distance
+from semanticface.preference.judges import versus
+from semanticface.preference.shown import picture_bytes
+from semanticface.preference.types import Slate
+from semanticface.rows import EvalRows
+
+_SPLIT = "validation"
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """Pictures of the validation split, spread evenly over it.
+
+    Attributes:
+        dataset: folder of faces.
+        truth: the same faces with exact coefficients; the dataset itself where they are exact.
+        count: how many, or all there are.
+    """
+
+    dataset: Path
+    truth: Path
+    count: int
+
+    def faces(self, folder: Path) -> datasets.Dataset:
+        """Return the rows in either folder."""
+        faces = load_faces(folder, _SPLIT)
+        return faces.select(EvalRows(faces, 1, self.count).indices)
+
+    def predicted(self, model: Path, path: Path) -> np.ndarray:
+        """Return what a model says of the pictures, without words; float32[n, 52], NaN where it has no answer.
+
+        Args:
+            model: its folder.
+            path: JSONL of the predictions; made unless it is there.
+        """
+        if not path.exists():
+            predictor = Predictor.from_pretrained(model, mode="numbers")
+            rows = EvalRows(self.faces(self.dataset), predictor.bundle.image_size)
+            crops = (rows[place].picture for place in range(len(rows)))
+            tables.write(path, predictor.stream(filter(None, crops), crop="none"))
+        answers = [row.coefficients for row in tables.read_coefficients(path)]
+        return np.stack([np.full(N_ACTIONS, np.nan, np.float32) if each is None else each for each in answers])
+
+    def compared(self, ours: np.ndarray, theirs: np.ndarray) -> list[Slate]:
+        """Return slates of two for ``win_rate``: what two models say of the pictures.
+
+        Args:
+            ours: float32[n, 52], from ``predicted``; pictures with NaN in either are left out, and repeated ones.
+            theirs: likewise.
+        """
+        faces = self.faces(self.dataset)
+        valid = ~np.isnan(ours + theirs).any(axis=1)
+        names = picture_names(faces)
+        chosen = sorted({name: place for place, name in enumerate(names) if valid[place]}.values())
+        subjects = list(map(str, faces["subject"]))
+        return versus(
+            [names[place] for place in chosen],
+            chosen,
+            [subjects[place] for place in chosen],
+            ours[chosen],
+            theirs[chosen],
+        )
+
+    def errors(self, answers: np.ndarray) -> dict[str, float]:
+        """Return how far answers are from the truth, or from what is taken for it.
+
+        Args:
+            answers: float32[n, 52], from ``predicted``; rows with NaN do not count.
+
+        Returns:
+            ``vertex_error_upper``, ``_lower`` and ``_whole``, percent of the inter-pupil distance, each with the rest
+            at rest; ``mae``.
+        """
+        true = coefficients_of(self.faces(self.truth))
+        valid = ~np.isnan(answers).any(axis=1)
+        found = {f"vertex_error_{area}": float(distance(answers[valid], true[valid], area).mean()) for area in AREAS}
+        return found | {"mae": float(np.abs(answers[valid] - true[valid]).mean())}
+
+
+def picture_names(faces: datasets.Dataset) -> list[str]:
+    """Return what names each picture of a split, as in ``Slate``: the sha256 of its bytes.
+
+    Raises:
+        PictureError: a row without a picture.
+    """
+    stored = faces.cast_column("picture", datasets.Image(decode=False)).select_columns("picture")
+    return [
+        hashlib.sha256(picture_bytes(row["picture"], f"row {place}")).hexdigest() for place, row in enumerate(stored)
+    ]

@@ -1,0 +1,400 @@
+"""Rounds of alignment: sample, ask, choose, pair, train, measure. Each step leaves a file, so a stopped run goes on.
+
+``round-1`` and those after it hold ``candidates.jsonl``, ``choices.jsonl``, ``pairs.jsonl`` (learnt from),
+``held_out_pairs.jsonl`` (measured on), ``adapter``, ``predictions.jsonl`` (of the validation split) and
+``metrics.json``; ``round-0`` what the model said before. A step whose file is there is not taken again.
+``rounds.json`` says which round is the best and why no more were made; ``adapter`` is that round's.
+
+Two judges keep each other honest. One answers the questions that the model learns from; the other, from which it never
+learns, compares what it says of held-out pictures before and after. A model that found out how to please the first
+judge does not win with the second: unless it beats the round before in more than half of these comparisons, by the
+interval, the alignment ends and the round before is the best, whatever the first judge says.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import shutil
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import transformers
+
+from semanticface.bootstrap import Estimate
+from semanticface.dataset import load_faces
+from semanticface.errors import ConfigError, DatasetError, ModelError
+from semanticface.files import atomic_open, atomic_path
+from semanticface.folders import find_folder
+from semanticface.model import load_trained, save_adapter
+from semanticface.predict import Predictor
+from semanticface.preference.align import AlignSettings, align
+from semanticface.preference.areas import AREAS, HALVES
+from semanticface.preference.candidates import (
+    CandidateHeader,
+    CandidateSettings,
+    fingerprint,
+    read_candidates,
+    sample_slates,
+    write_candidates,
+)
+from semanticface.preference.choice_file import read_choices, write_choices
+from semanticface.preference.judges import Judge, decide, win_rate
+from semanticface.preference.measured import Measured
+from semanticface.preference.pairs import PairCounts, region_pairs, whole_pairs, write_pairs
+from semanticface.preference.questions import ask
+from semanticface.preference.sides import PairCollator, PairRows
+from semanticface.preference.types import Choice, Pair, Slate
+from semanticface.prompts import load_prompt
+from semanticface.recipe import RECIPE_NAME, check_range, make_recipe, read_recipe
+from semanticface.rows import dataset_record
+
+JUDGED_AT = "2000-01-01T00:00:00Z"
+"""Time of choices that no person made: a run that was stopped must end with the same bytes as one that was not."""
+
+_RESULT = "rounds.json"
+
+
+@dataclass(frozen=True, slots=True)
+class RoundSettings:
+    """How rounds are made.
+
+    Attributes:
+        most: rounds at most; the auditor may end them earlier.
+        pairs: how choices become pairs: halves put together (``region``) or whole candidates (``whole``).
+        per_picture: questions about a picture at most.
+        train_rows: pictures that candidates are made for, spread over the split; 0 takes all.
+        held_out: share of the people in them whose choices are measured on and not learnt from; of the pictures, where
+            all show one person.
+        eval_rows: pictures of the validation split that are measured on.
+        crop: ``box`` takes the dataset's own box, ``auto`` finds the face; pictures without a face are left out.
+        seed: of questions, sides and pairs.
+    """
+
+    most: int = 3
+    pairs: Literal["region", "whole"] = "region"
+    per_picture: int = 8
+    train_rows: int = 0
+    held_out: float = 0.1
+    eval_rows: int = 200
+    crop: Literal["auto", "box"] = "box"
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name in ("most", "per_picture", "eval_rows"):
+            check_range(f"rounds.{name}", getattr(self, name), 1)
+        check_range("rounds.train_rows", self.train_rows, 0)
+        check_range("rounds.held_out", self.held_out, 0.01, 0.9)
+        check_range("rounds.seed", self.seed, 0)
+
+
+@dataclass(frozen=True, slots=True)
+class Judges:
+    """Who judges in a round.
+
+    Attributes:
+        labels: answers the questions that are learnt from.
+        audits: compares what was learnt with what was known before; must not have seen what the first one says.
+    """
+
+    labels: Judge
+    audits: Judge
+
+
+@dataclass(frozen=True, slots=True)
+class Rounds:
+    """What an alignment came to.
+
+    Attributes:
+        best: number of the best round; 0 for the model as it was.
+        made: rounds that were made.
+        stopped: why no more.
+        metrics: of each round, the model as it was first; see ``measure``.
+    """
+
+    best: int
+    made: int
+    stopped: str
+    metrics: tuple[dict[str, Any], ...]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Alignment:
+    """Everything that rounds are made of.
+
+    Attributes:
+        start: folder of the adapter to begin from.
+        dataset: folder of faces; the split ``train`` is learnt from, ``validation`` measured on.
+        output: folder of the rounds.
+        rounds: how.
+        candidates: likewise.
+        align: likewise.
+        truth: the same faces with exact coefficients, to measure by; the dataset itself where they are exact.
+        labels: float32[rows of ``train``, 52] that the capture software wrote, as candidates; None for none.
+        choices: those that people made of round 1's candidates; None where a judge answers.
+        say: told what happens.
+    """
+
+    start: Path
+    dataset: Path
+    output: Path
+    rounds: RoundSettings
+    candidates: CandidateSettings
+    align: AlignSettings
+    truth: Path
+    labels: np.ndarray | None = None
+    choices: Sequence[Choice] | None = None
+    say: Callable[[str], object] = print
+
+    def folder(self, number: int) -> Path:
+        """Return the folder of a round."""
+        return self.output / f"round-{number}"
+
+    def model(self, number: int) -> Path:
+        """Return the folder of the adapter that a round made; of round 0 that to begin from."""
+        return self.folder(number) / "adapter" if number else self.start
+
+    @property
+    def measured(self) -> Measured:
+        """What all rounds are measured on."""
+        return Measured(self.dataset, self.truth, self.rounds.eval_rows)
+
+    def slates(self, number: int) -> tuple[list[Slate], str]:
+        """Return a round's candidates, sampled from the model of the round before, and that model's fingerprint.
+
+        Raises:
+            ModelError: the file's candidates are of another model.
+            DatasetError: the file's candidates are of other pictures, or there are none.
+        """
+        path, before = self.folder(number) / "candidates.jsonl", self.model(number - 1)
+        faces = load_faces(self.dataset, "train")
+        model, data = fingerprint(before), dataset_record(faces, self.dataset)["fingerprint"]
+        if not path.exists():
+            settings = dataclasses.replace(self.candidates, seed=self.candidates.seed + number)
+            predictor = Predictor.from_pretrained(before, mode="numbers")
+            counts: Counter[str] = Counter()
+            rows = np.linspace(0, len(faces) - 1, min(self.rounds.train_rows or len(faces), len(faces)))
+            made = sample_slates(
+                predictor,
+                faces,
+                settings,
+                rows=rows.round().astype(int).tolist(),
+                labels=self.labels,
+                crop=self.rounds.crop,
+                counts=counts,
+            )
+            header = CandidateHeader(model, data, "train", number, dataclasses.asdict(settings))
+            write_candidates(path, header, made)
+            self.say(f"pictures  {', '.join(f'{count:,} {what}' for what, count in sorted(counts.items()))}")
+        found = read_candidates(path, model=model, dataset=data)
+        for problem in found.problems:
+            self.say(f"left out  {problem}")
+        if not found.slates:
+            raise DatasetError(
+                f"{path} has no candidates: no picture had two that differ. Raise candidates.temperature."
+            )
+        return list(found.slates), model
+
+    def chosen(self, number: int, slates: Sequence[Slate], model: str, judge: Judge) -> list[Choice]:
+        """Return a round's choices: those that people made, in round 1 where there are some, or the judge's.
+
+        Raises:
+            DatasetError: none of the choices that people made is about these candidates.
+        """
+        path = self.folder(number) / "choices.jsonl"
+        if not path.exists():
+            if number == 1 and self.choices is not None:
+                choices = [each for each in self.choices if (each.model, each.round) == (model, number)]
+                if not choices:
+                    raise DatasetError(
+                        f"none of the {len(self.choices)} choices is about the candidates in {path.parent}: they were "
+                        "made for another model or round. Give those that were exported for these candidates."
+                    )
+            else:
+                areas = HALVES if self.rounds.pairs == "region" else AREAS[2:]
+                questions = ask(slates, areas, per_picture=self.rounds.per_picture, seed=self.rounds.seed + number)
+                by_picture = {slate.picture: slate for slate in slates}
+                choices = decide(judge, questions, by_picture, model=model, round=number, time=JUDGED_AT)
+            write_choices(path, choices)
+        found, problems = read_choices(path)
+        for problem in problems:
+            self.say(f"left out  {problem}")
+        return [choice for _, choice in found]
+
+    def paired(
+        self, number: int, slates: Sequence[Slate], choices: Sequence[Choice]
+    ) -> tuple[list[Pair], list[Pair], PairCounts]:
+        """Return the pairs to learn and those held out, and what became of the choices to learn."""
+        kept = held_out(slates, self.rounds.held_out, self.rounds.seed)
+        make = region_pairs if self.rounds.pairs == "region" else whole_pairs
+        parts = []
+        for name, chosen in (("pairs", False), ("held_out_pairs", True)):
+            pairs, counts = make(
+                [slate for slate in slates if (slate.picture in kept) is chosen],
+                [choice for choice in choices if (choice.question.picture in kept) is chosen],
+                seed=self.rounds.seed,
+            )
+            write_pairs(self.folder(number) / f"{name}.jsonl", pairs)
+            parts.append((pairs, counts))
+        (learnt, counts), (measured, _) = parts
+        return learnt, measured, counts
+
+    def trained(self, number: int, learnt: Sequence[Pair], measured: Sequence[Pair]) -> dict[str, Any]:
+        """Train a round's adapter from that of the round before; return ``Margins`` of the pairs held out, as a dict.
+
+        Raises:
+            ModelError: there is no adapter to begin from.
+        """
+        folder, before = self.model(number), self.model(number - 1)
+        if not (folder / RECIPE_NAME).exists():
+            if not (before / "adapter_config.json").exists():
+                raise ModelError(
+                    f"{before} is no adapter: make one with train/distill.py, whose pairs are then learnt."
+                )
+            transformers.set_seed(self.align.seed)
+            bundle = load_trained(before, trainable=True)
+            recipe, faces = bundle.recipe, load_faces(self.dataset, "train")
+            prompt = load_prompt(recipe["prompt"]["name"], emotion=recipe["emotion"])
+            collator = PairCollator(
+                bundle.processor,
+                prompt,
+                numbers=recipe["numbers"],
+                words=self.align.words,
+                emotion=recipe["emotion"],
+            )
+            rows = PairRows(learnt, faces, bundle.image_size, mirrored=self.align.mirror)
+            others = PairRows(measured, faces, bundle.image_size, mirrored=False)
+            training = self.folder(number) / "training"
+            margins = align(bundle, self.align, collator, rows, others, training, say=self.say)
+            told = dataclasses.asdict(margins) | {"blank_ratio": margins.blank_ratio}
+            settings = {"round": number, "before": fingerprint(before), "align": dataclasses.asdict(self.align)}
+            kept = {key: recipe[key] for key in ("base", "prompt", "emotion", "readout", "image_size", "numbers")}
+            save_adapter(bundle, folder, make_recipe("adapter", **kept, settings=settings, metrics=told))
+            shutil.rmtree(training, ignore_errors=True)
+        metrics: dict[str, Any] = read_recipe(folder)["metrics"]
+        return metrics
+
+    def predicted(self, number: int) -> np.ndarray:
+        """Return what a round's model says of the held-out pictures, as ``Measured.predicted``."""
+        return self.measured.predicted(self.model(number), self.folder(number) / "predictions.jsonl")
+
+
+def held_out(slates: Sequence[Slate], share: float, seed: int) -> set[str]:
+    """Return the pictures to measure on: those of a share of the people, at least one of each kind.
+
+    Args:
+        slates: two at least.
+        share: of the people; of the pictures where all show one person.
+        seed: with the name, decides who.
+    """
+    alone = len({slate.subject for slate in slates}) == 1
+    of = {slate.picture: slate.picture if alone else slate.subject for slate in slates}
+    names = sorted(set(of.values()), key=lambda name: hashlib.sha256(f"{seed}:{name}".encode()).digest())
+    chosen = set(names[: min(max(1, round(share * len(names))), len(names) - 1)])
+    return {picture for picture, name in of.items() if name in chosen}
+
+
+def run_rounds(alignment: Alignment, judges_of: Callable[[int], Judges]) -> Rounds:
+    """Make rounds until the auditor sees no more gain, or there are as many as wanted; or go on with what is there.
+
+    Args:
+        alignment: what from and how.
+        judges_of: given the number of a round, returns its judges; asked after the round's candidates are there.
+
+    Returns:
+        What it came to, as in ``rounds.json``.
+
+    Raises:
+        DatasetError: no candidates, no choices or too few pairs.
+        ModelError: files of another model, or nothing to begin from.
+        SemanticFaceError: the disk refuses.
+    """
+    find_folder(alignment.start)
+    say = alignment.say
+    answers = alignment.predicted(0)
+    metrics: list[dict[str, Any]] = [alignment.measured.errors(answers)]
+    _write_json(alignment.folder(0) / "metrics.json", metrics[0])
+    say(f"round 0   {_told(metrics[0])}")
+    best, stopped = 0, f"{alignment.rounds.most} rounds were asked for"
+    for number in range(1, alignment.rounds.most + 1):
+        slates, model = alignment.slates(number)
+        judges = judges_of(number)
+        choices = alignment.chosen(number, slates, model, judges.labels)
+        learnt, measured, counts = alignment.paired(number, slates, choices)
+        say(f"pairs     {len(learnt):,} to learn, {len(measured):,} held out, of {counts.choices:,} choices")
+        margins = alignment.trained(number, learnt, measured)
+        newer = alignment.predicted(number)
+        slates = alignment.measured.compared(newer, answers)
+        audited, labelled = (
+            win_rate(judge, slates, seed=alignment.rounds.seed) for judge in (judges.audits, judges.labels)
+        )
+        found = alignment.measured.errors(newer) | {
+            "audit": _estimates(audited),
+            "label": _estimates(labelled),
+            "margins": margins,
+            "pairs": dataclasses.asdict(counts),
+        }
+        _write_json(alignment.folder(number) / "metrics.json", found)
+        metrics.append(found)
+        share = audited["all"]
+        say(f"round {number}   {_told(found)}; auditor {share.value:.1%} ({share.low:.1%} to {share.high:.1%})")
+        if not share.low > 0.5:
+            stopped = (
+                f"round {number} wins {share.value:.1%} of the auditor's comparisons with round {best}, perhaps only "
+                f"{share.low:.1%}: no gain that is sure"
+            )
+            break
+        best, answers = number, newer
+    _copy_adapter(alignment.model(best), alignment.output / "adapter")
+    result = Rounds(best, len(metrics) - 1, stopped, tuple(metrics))
+    _write_json(alignment.output / _RESULT, dataclasses.asdict(result))
+    return result
+
+
+def _estimates(found: dict[str, Estimate]) -> dict[str, dict[str, float]]:
+    return {area: dataclasses.asdict(estimate) for area, estimate in found.items()}
+
+
+def _told(metrics: dict[str, Any]) -> str:
+    return "vertex error " + ", ".join(f"{area} {metrics[f'vertex_error_{area}']:.2f} %" for area in AREAS)
+
+
+def _write_json(path: Path, value: Any) -> None:
+    with atomic_open(path) as file:
+        json.dump(value, file, indent=2)
+        file.write("\n")
+
+
+def _copy_adapter(source: Path, target: Path) -> None:
+    with atomic_path(target) as temporary:
+        temporary.mkdir()
+        for name in ("adapter_model.safetensors", "adapter_config.json", RECIPE_NAME):
+            shutil.copyfile(source / name, temporary / name)
+
+
+def claim(output: Path, settings: dict[str, Any]) -> None:
+    """Claim a folder for an alignment, or check that what it holds was made with the same settings.
+
+    Raises:
+        ConfigError: it was begun with others; going on would mix two alignments.
+        SemanticFaceError: the disk refuses.
+    """
+    path = output / "settings.json"
+    settings = json.loads(json.dumps(settings))
+    if (output / "round-0").exists() or (output / "round-1").exists():
+        try:
+            begun = json.loads(path.read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise ConfigError(f"{path} cannot be read: {error}. Remove {output} to start anew.") from error
+        differing = sorted(key for key in begun | settings if begun.get(key) != settings.get(key))
+        if differing:
+            raise ConfigError(
+                f"{output} holds an alignment begun with other settings: {', '.join(differing)}. Use the same, choose "
+                "another output, or remove the folder to start anew."
+            )
+    _write_json(path, settings)
