@@ -124,15 +124,15 @@ def _add_forget(commands: argparse._SubParsersAction[argparse.ArgumentParser], c
         commands,
         "forget",
         "delete a person's pictures, candidates and choices",
-        "Takes the rows of SUBJECT out of the dataset, and everything about their pictures out of the TRACES:\n"
+        "Takes the rows of SUBJECT out of DATASET, and everything about their pictures out of the TRACES:\n"
         "databases of choices (.sqlite), files of candidates, choices and pairs (.jsonl), and all of these below a\n"
         "folder. It cannot be undone. Broken off, the same command goes on. Not touched: models that learned from the\n"
         "pictures, reports, and copies elsewhere.",
-        "semanticface forget ann --dataset takes/faces outputs/run",
+        "semanticface forget ann takes/faces outputs/run",
     )
     parser.add_argument("subject", metavar="SUBJECT", help="as in the dataset's column subject")
+    parser.add_argument("dataset", type=Path, metavar="DATASET", help="folder of faces")
     parser.add_argument("traces", type=Path, nargs="*", metavar="TRACE", help="file or folder of what was made of them")
-    parser.add_argument("--dataset", type=Path, required=True, metavar="FOLDER", help="the faces")
     parser.set_defaults(run=_forget)
 
 

@@ -146,7 +146,7 @@ def _pictures_of(subject: str, folder: Path, splits: Sequence[str]) -> tuple[set
         subjects = list(faces["subject"])
         known |= set(subjects)
         pictures |= {_sha(faces[row]["picture"], split) for row, each in enumerate(subjects) if each == subject}
-    return pictures - {""}, sorted(known)
+    return pictures - {""}, sorted(filter(None, known))
 
 
 def _rewrite_split(folder: Path, subject: str) -> int:

@@ -1,7 +1,7 @@
 """One annotator at work: which question is next, what became of it, how far along they are.
 
 Some questions, the same for all, are put to every annotator, so that agreement can be measured; each other question is
-answered by whoever comes to it first. Annotators begin at different places, so two who work at the same time rarely
+answered by whoever comes to it first. Everybody has an order of their own, so two who work at the same time rarely
 meet.
 """
 
@@ -13,6 +13,8 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence, Set
 from dataclasses import dataclass
+
+import numpy as np
 
 from semanticface.ahead import ahead
 from semanticface.errors import PictureError
@@ -39,28 +41,23 @@ def shared(question: Question, overlap: float) -> bool:
 def plan(questions: Sequence[Question], annotator: str) -> list[Question]:
     """Return the questions in the order in which an annotator gets them.
 
-    Everybody goes round the same circle from a place of their own. A repetition keeps its distance from the question
-    that it repeats, so it never comes before it.
+    Everybody's order is their own, so that two who work at the same time rarely have the same question before them. A
+    repetition keeps its distance from the question that it repeats.
 
     Args:
         questions: from ``questions.ask``.
         annotator: pseudonym.
     """
-    firsts = [place for place, question in enumerate(questions) if not question.of]
-    if not firsts:
-        return []
-    digest = hashlib.sha256(annotator.encode()).digest()
-    start = int.from_bytes(digest[:8], "big") % len(firsts)
-    turned = {questions[place].id: nth for nth, place in enumerate(firsts[start:] + firsts[:start])}
-    before = {questions[place].id: nth for nth, place in enumerate(firsts)}
+    before = {question.id: place for place, question in enumerate(q for q in questions if not q.of)}
+    rng = np.random.default_rng(list(hashlib.sha256(annotator.encode()).digest()))
+    own = dict(zip(before, rng.permutation(len(before)).tolist(), strict=True))
     placed = []
     passed = 0
     for order, question in enumerate(questions):
         if question.of:
-            distance = passed - before[question.of] - 0.5
-            placed.append((turned[question.of] + distance, order, question))
+            placed.append((own[question.of] + passed - before[question.of] - 0.5, order, question))
         else:
-            placed.append((float(turned[question.id]), order, question))
+            placed.append((own[question.id], order, question))
             passed += 1
     return [question for _, _, question in sorted(placed, key=lambda each: each[:2])]
 
