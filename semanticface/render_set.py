@@ -187,7 +187,22 @@ def make_row(settings: RenderSettings, people: np.ndarray, row_seed: int) -> dic
     look = list(settings.looks)[rng.choice(len(shares), p=shares / shares.sum())]
     subject = int(people[rng.integers(len(people))])
     shot = int(rng.integers(2**31))
-    coefficients = sample_coefficients(rng)
+    return draw_row(settings, sample_coefficients(rng), look=look, subject=subject, shot=shot, seed=row_seed)
+
+
+def draw_row(
+    settings: RenderSettings, coefficients: np.ndarray, *, look: str, subject: int, shot: int, seed: int
+) -> dict[str, Any]:
+    """Draw one row of ``dataset.FEATURES``; the picture as JPEG bytes without metadata.
+
+    Args:
+        settings: how to draw it.
+        coefficients: float32[52] in [0, 1].
+        look: one of ``face.LOOKS``, or ``face.HELD_OUT_LOOK``.
+        subject: seed of who it is.
+        shot: seed of camera, light and background.
+        seed: for the column of that name.
+    """
     rendered = face.render(
         coefficients,
         look=look,
@@ -206,7 +221,7 @@ def make_row(settings: RenderSettings, people: np.ndarray, row_seed: int) -> dic
         "subject": subject_name(subject),
         "look": look,
         "camera": {key: float(rendered.camera[key]) for key in CAMERA_KEYS},
-        "seed": row_seed,
+        "seed": seed,
         "answer": format_answer(shown, describe(shown, emotion=settings.emotion)),
         "points": list(rendered.points),
         "box": rendered.box,
