@@ -30,7 +30,6 @@ from semanticface.bootstrap import Estimate
 from semanticface.dataset import load_faces
 from semanticface.errors import ConfigError, DatasetError, ModelError
 from semanticface.files import atomic_open, atomic_path
-from semanticface.folders import find_folder
 from semanticface.model import load_trained, save_adapter
 from semanticface.predict import Predictor
 from semanticface.preference.align import AlignSettings, align
@@ -72,7 +71,6 @@ class RoundSettings:
         held_out: share of the people in them whose choices are measured on and not learnt from; of the pictures, where
             all show one person.
         eval_rows: pictures of the validation split that are measured on.
-        crop: ``box`` takes the dataset's own box, ``auto`` finds the face; pictures without a face are left out.
         seed: of questions, sides and pairs.
     """
 
@@ -82,7 +80,6 @@ class RoundSettings:
     train_rows: int = 0
     held_out: float = 0.1
     eval_rows: int = 200
-    crop: Literal["auto", "box"] = "box"
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -173,6 +170,11 @@ class Alignment:
         """
         path, before = self.folder(number) / "candidates.jsonl", self.model(number - 1)
         faces = load_faces(self.dataset, "train")
+        if "box" not in faces.column_names:
+            raise DatasetError(
+                f"{self.dataset} has no column box, by which training crops: add x0, y0, x1, y1 in pixels, the whole "
+                "picture where it is cropped already."
+            )
         model, data = fingerprint(before), dataset_record(faces, self.dataset)["fingerprint"]
         if not path.exists():
             settings = dataclasses.replace(self.candidates, seed=self.candidates.seed + number)
@@ -185,7 +187,7 @@ class Alignment:
                 settings,
                 rows=rows.round().astype(int).tolist(),
                 labels=self.labels,
-                crop=self.rounds.crop,
+                crop="box",
                 counts=counts,
             )
             header = CandidateHeader(model, data, "train", number, dataclasses.asdict(settings))
@@ -200,7 +202,7 @@ class Alignment:
             )
         return list(found.slates), model
 
-    def chosen(self, number: int, slates: Sequence[Slate], model: str, judge: Judge) -> list[Choice]:
+    def chosen(self, number: int, slates: Sequence[Slate], model: str, judge: Judge | None = None) -> list[Choice]:
         """Return a round's choices: those that people made, in round 1 where there are some, or the judge's.
 
         Raises:
@@ -215,6 +217,8 @@ class Alignment:
                         f"none of the {len(self.choices)} choices is about the candidates in {path.parent}: they were "
                         "made for another model or round. Give those that were exported for these candidates."
                     )
+            elif judge is None:
+                raise DatasetError(f"{path} is missing: give the choices that people made of the candidates beside it.")
             else:
                 areas = HALVES if self.rounds.pairs == "region" else AREAS[2:]
                 questions = ask(slates, areas, per_picture=self.rounds.per_picture, seed=self.rounds.seed + number)
@@ -245,17 +249,9 @@ class Alignment:
         return learnt, measured, counts
 
     def trained(self, number: int, learnt: Sequence[Pair], measured: Sequence[Pair]) -> dict[str, Any]:
-        """Train a round's adapter from that of the round before; return ``Margins`` of the pairs held out, as a dict.
-
-        Raises:
-            ModelError: there is no adapter to begin from.
-        """
+        """Train a round's adapter from that of the round before; return ``Margins`` of the pairs held out, as a dict."""
         folder, before = self.model(number), self.model(number - 1)
         if not (folder / RECIPE_NAME).exists():
-            if not (before / "adapter_config.json").exists():
-                raise ModelError(
-                    f"{before} is no adapter: make one with train/distill.py, whose pairs are then learnt."
-                )
             transformers.set_seed(self.align.seed)
             bundle = load_trained(before, trainable=True)
             recipe, faces = bundle.recipe, load_faces(self.dataset, "train")
@@ -299,12 +295,12 @@ def held_out(slates: Sequence[Slate], share: float, seed: int) -> set[str]:
     return {picture for picture, name in of.items() if name in chosen}
 
 
-def run_rounds(alignment: Alignment, judges_of: Callable[[int], Judges]) -> Rounds:
+def run_rounds(alignment: Alignment, judges: Judges) -> Rounds:
     """Make rounds until the auditor sees no more gain, or there are as many as wanted; or go on with what is there.
 
     Args:
         alignment: what from and how.
-        judges_of: given the number of a round, returns its judges; asked after the round's candidates are there.
+        judges: of all rounds.
 
     Returns:
         What it came to, as in ``rounds.json``.
@@ -314,7 +310,8 @@ def run_rounds(alignment: Alignment, judges_of: Callable[[int], Judges]) -> Roun
         ModelError: files of another model, or nothing to begin from.
         SemanticFaceError: the disk refuses.
     """
-    find_folder(alignment.start)
+    if not (alignment.start / "adapter_config.json").exists():
+        raise ModelError(f"{alignment.start} is no adapter: make one with train/distill.py, and begin from that.")
     say = alignment.say
     answers = alignment.predicted(0)
     metrics: list[dict[str, Any]] = [alignment.measured.errors(answers)]
@@ -323,7 +320,6 @@ def run_rounds(alignment: Alignment, judges_of: Callable[[int], Judges]) -> Roun
     best, stopped = 0, f"{alignment.rounds.most} rounds were asked for"
     for number in range(1, alignment.rounds.most + 1):
         slates, model = alignment.slates(number)
-        judges = judges_of(number)
         choices = alignment.chosen(number, slates, model, judges.labels)
         learnt, measured, counts = alignment.paired(number, slates, choices)
         say(f"pairs     {len(learnt):,} to learn, {len(measured):,} held out, of {counts.choices:,} choices")

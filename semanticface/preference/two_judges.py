@@ -1,0 +1,82 @@
+"""The two judges that rounds need: simulated people where the truth is known, or networks that learned from people."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from semanticface.dataset import coefficients_of, load_faces
+from semanticface.errors import DatasetError
+from semanticface.predict import Predictor
+from semanticface.preference.judges import JND, NOISE, SimulatedJudge
+from semanticface.preference.learned_judge import JudgeSettings, learn, look
+from semanticface.preference.measured import Measured, picture_names
+from semanticface.preference.rounds import Judges
+from semanticface.preference.types import Choice, Slate
+from semanticface.rows import EvalRows
+
+
+def simulated_judges(dataset: Path, truth: Path, *, noise: float = NOISE, jnd: float = JND, seed: int = 0) -> Judges:
+    """Return two simulated people, who know the truth of every picture and err each in their own way.
+
+    Args:
+        dataset: folder of faces; pictures of its splits ``train`` and ``validation`` are known to them.
+        truth: the same faces, row by row, with exact coefficients.
+        noise: as for ``SimulatedJudge``.
+        jnd: likewise.
+        seed: of the first; the second has the next.
+
+    Raises:
+        DatasetError: the two folders do not have as many rows.
+    """
+    known: dict[str, np.ndarray] = {}
+    for split in ("train", "validation"):
+        pictures, exact = load_faces(dataset, split), load_faces(truth, split)
+        if len(pictures) != len(exact):
+            raise DatasetError(
+                f"{truth} has {len(exact)} rows in {split}, {dataset} has {len(pictures)}: not the same faces."
+            )
+        known |= dict(zip(picture_names(pictures), coefficients_of(exact), strict=True))
+    first, second = (SimulatedJudge(known, noise, jnd, seed + nth) for nth in (0, 1))
+    return Judges(first, second)
+
+
+def learned_judges(
+    choices: Sequence[Choice], slates: Sequence[Slate], reader: Path, measured: Measured, *, seed: int = 0
+) -> Judges:
+    """Teach two judges by what people chose: by half of the annotators each, or by all with two seeds where one chose.
+
+    Args:
+        choices: of one round.
+        slates: the candidates that they are about, of the split ``train``.
+        reader: folder of the model whose readings of pictures they start from; always the same one.
+        measured: what they will have to judge later, beside the pictures of the slates.
+        seed: of the first; the second has the next.
+
+    Raises:
+        DatasetError: too few choices to learn from.
+    """
+    predictor = Predictor.from_pretrained(reader, mode="numbers")
+    side = predictor.bundle.image_size
+    train, others = load_faces(measured.dataset, "train"), measured.faces(measured.dataset)
+    rows, other_rows = EvalRows(train, side), EvalRows(others, side)
+    crops: dict[str, Image.Image | None] = {slate.picture: rows[slate.row].picture for slate in slates}
+    crops |= {name: other_rows[place].picture for place, name in enumerate(picture_names(others))}
+    sights = look(predictor, {name: crop for name, crop in crops.items() if crop is not None})
+    people = sorted({choice.annotator for choice in choices})
+    groups = [people[::2], people[1::2] or people]
+    by_picture = {slate.picture: slate for slate in slates}
+    first, second = (
+        learn(
+            [choice for choice in choices if choice.annotator in group],
+            by_picture,
+            sights,
+            JudgeSettings(seed=seed + nth),
+            name=f"learned-{nth + 1}",
+        )
+        for nth, group in enumerate(groups)
+    )
+    return Judges(first, second)

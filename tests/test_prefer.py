@@ -1,0 +1,119 @@
+"""The script: the quickstart's config in small, people before and after they chose, and what can be got wrong."""
+
+from __future__ import annotations
+
+import json
+import sys
+
+import pytest
+from scripts import ROOT, load_script
+from tiny_adapter import tiny_adapter
+from tiny_models import faces
+
+from semanticface.preference.candidates import read_candidates
+from semanticface.preference.choice_file import write_choices
+from semanticface.preference.judges import decide
+from semanticface.preference.measured import Measured
+from semanticface.preference.questions import ask
+from semanticface.preference.rounds import Judges
+from semanticface.preference.two_judges import learned_judges, simulated_judges
+from semanticface.recipe import read_recipe, read_settings
+
+CONFIGS = "train/configs/prefer_quickstart.yaml", "train/configs/prefer.yaml"
+SMALL = ["rounds.most=1", "rounds.eval_rows=2", "align.passes=1", "align.precision=model", "candidates.tries=1"]
+
+prefer = load_script("train/prefer.py")
+
+
+@pytest.fixture(scope="module")
+def places(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("prefer")
+    return tiny_adapter(folder), faces(folder / "faces", rows=10)
+
+
+@pytest.fixture
+def changes(places, tmp_path):
+    return [f"model={places[0]}", f"dataset={places[1]}", f"output={tmp_path / 'out'}", *SMALL]
+
+
+@pytest.mark.parametrize("config", CONFIGS)
+def test_configs_say_how_to_run_them(config):
+    assert f"python train/prefer.py --config {config}" in (ROOT / config).read_text(encoding="utf-8")
+    read_settings(ROOT / config, prefer.Settings)
+
+
+def test_the_quickstart_in_small(changes, tmp_path, capsys):
+    result = prefer.prefer(read_settings(ROOT / CONFIGS[0], prefer.Settings, changes))
+    assert result.made == 1
+    printed = capsys.readouterr().out
+    assert "round 0   vertex error upper" in printed
+    assert f"best      round {result.best} of 1" in printed
+    margins = result.metrics[1]["margins"]
+    assert margins["after"] > margins["before"]
+    assert read_recipe(tmp_path / "out" / "adapter")["kind"] == "adapter"
+    settings = json.loads((tmp_path / "out" / "settings.json").read_text())
+    assert settings["align"]["passes"] == 1
+    # Nobody was shown the truth.
+    candidates = read_candidates(tmp_path / "out" / "round-1" / "candidates.jsonl")
+    assert {each.source for slate in candidates.slates for each in slate.candidates} == {"model"}
+
+
+def test_people_choose_between_two_runs(changes, places, tmp_path, capsys, monkeypatch):
+    settings = read_settings(ROOT / CONFIGS[1], prefer.Settings, [*changes, "align.words=false", "align.batch=8"])
+    assert prefer.prefer(settings) is None
+    printed = capsys.readouterr().out
+    made = tmp_path / "out" / "round-1" / "candidates.jsonl"
+    assert f"semanticface annotate {made} --dataset {places[1]}" in printed
+    slates = read_candidates(made).slates
+    model = read_candidates(made).header.model
+    judges = simulated_judges(places[1], places[1])
+    by_picture = {slate.picture: slate for slate in slates}
+    questions = ask(slates, ("upper", "lower"), per_picture=6, seed=0)
+    choices = decide(judges.labels, questions, by_picture, model=model, round=1, time="2026-01-02T03:04:05Z")
+    path = tmp_path / "choices.jsonl"
+    write_choices(path, choices)
+    path.write_text(path.read_text() + "{\n")
+    # Ten pictures of one person teach nobody; that judges learn, the test below sees.
+    monkeypatch.setattr(prefer, "learned_judges", lambda *args, **named: Judges(judges.audits, judges.audits))
+    assert prefer.prefer(settings, path).made == 1
+    assert f"line {len(choices) + 1}" in capsys.readouterr().out
+    # Not asked for again.
+    assert prefer.prefer(settings).made == 1
+
+
+def test_two_judges_learn_from_people(places, tmp_path, monkeypatch):
+    taught = []
+
+    def learn(choices, slates, sights, settings, *, name):
+        taught.append(({choice.annotator for choice in choices}, settings.seed, set(sights)))
+        return name
+
+    monkeypatch.setattr("semanticface.preference.two_judges.learn", learn)
+    monkeypatch.setattr("semanticface.preference.two_judges.look", lambda predictor, crops: crops)
+    settings = [*SMALL, f"model={places[0]}", f"dataset={places[1]}", f"output={tmp_path}"]
+    prefer.prefer(read_settings(ROOT / CONFIGS[1], prefer.Settings, settings))
+    found = read_candidates(tmp_path / "round-1" / "candidates.jsonl")
+    questions = ask(found.slates, ("upper",), per_picture=1, seed=0)
+    measured = Measured(places[1], places[1], 2)
+    judge = simulated_judges(places[1], places[1]).labels
+    choices = decide(judge, questions, {s.picture: s for s in found.slates}, model="m", round=1)
+    made = learned_judges(choices, found.slates, places[0], measured, seed=4)
+    assert (made.labels, made.audits) == ("learned-1", "learned-2")
+    assert [(who, seed) for who, seed, _ in taught] == [({judge.name}, 4), ({judge.name}, 5)]
+    assert all({slate.picture for slate in found.slates} < seen for _, _, seen in taught)
+
+
+def fails(monkeypatch, capsys, *arguments):
+    monkeypatch.setattr(sys, "argv", ["prefer.py", *map(str, arguments)])
+    assert prefer.main() == 1
+    return capsys.readouterr().err
+
+
+def test_errors_name_the_fix(monkeypatch, capsys, changes, tmp_path):
+    config = ["--config", ROOT / CONFIGS[0], "--set", *changes]
+    assert "unknown key align.bet; did you mean align.beta?" in fails(monkeypatch, capsys, *config, "align.bet=1")
+    assert "--choices is for the setting judge: people" in fails(monkeypatch, capsys, "--choices", "x.jsonl", *config)
+    assert "is no adapter: make one with train/distill.py" in fails(monkeypatch, capsys, *config, "model=nano")
+    assert "judge must be one of simulated, people" in fails(monkeypatch, capsys, *config, "judge=me")
+    missing = fails(monkeypatch, capsys, *config, f"dataset={tmp_path / 'none'}")
+    assert "no such folder" in missing

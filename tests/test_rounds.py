@@ -1,0 +1,201 @@
+"""Rounds of alignment: every step a file, a stopped run ends as one that was not, and a gamed judge is found out."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from tiny_adapter import tiny_adapter
+from tiny_models import faces as noise_faces
+
+from semanticface.dataset import coefficients_of, load_faces
+from semanticface.errors import ConfigError, DatasetError, ModelError
+from semanticface.preference import rounds as making
+from semanticface.preference.align import AlignSettings
+from semanticface.preference.candidates import CandidateSettings
+from semanticface.preference.choice_file import read_choices
+from semanticface.preference.judges import SimulatedJudge
+from semanticface.preference.measured import picture_names
+from semanticface.preference.rounds import (
+    Alignment,
+    Judges,
+    RoundSettings,
+    claim,
+    held_out,
+    run_rounds,
+)
+from semanticface.preference.types import Slate
+from semanticface.recipe import read_recipe
+
+
+@pytest.fixture(scope="module")
+def places(tmp_path_factory):
+    """An adapter that was never taught, and pictures of noise."""
+    folder = tmp_path_factory.mktemp("rounds")
+    return tiny_adapter(folder), noise_faces(folder / "faces", rows=10)
+
+
+@pytest.fixture
+def alignment(places, tmp_path):
+    start, dataset = places
+    return Alignment(
+        start=start,
+        dataset=dataset,
+        output=tmp_path / "out",
+        rounds=RoundSettings(most=2, per_picture=4, held_out=0.3),
+        candidates=CandidateSettings(count=3, tries=1),
+        align=AlignSettings(batch=8, passes=1, mirror=False),
+        truth=dataset,
+        say=lambda told: None,
+    )
+
+
+class Partial:
+    """Prefers what a model newly says, or the opposite; answers nothing else."""
+
+    def __init__(self, name, newer):
+        self.name, self.newer = name, newer
+
+    def choose(self, questions, slates):
+        return ["a" if (question.a == "one") == self.newer else "b" for question in questions]
+
+
+def people(places, seed=0):
+    truth = {}
+    for split in ("train", "validation"):
+        there = load_faces(places[1], split)
+        truth |= dict(zip(picture_names(there), coefficients_of(there), strict=True))
+    return SimulatedJudge(truth, seed=seed)
+
+
+def tree(folder):
+    return {path.relative_to(folder): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
+
+
+def test_rounds_leave_all_they_are_made_of(alignment, places):
+    judge = people(places)
+    result = run_rounds(alignment, Judges(judge, Partial("auditor", newer=True)))
+    assert (result.best, result.made, result.stopped) == (2, 2, "2 rounds were asked for")
+    for number in (1, 2):
+        names = {path.name for path in alignment.folder(number).iterdir()}
+        assert names == {
+            "candidates.jsonl",
+            "choices.jsonl",
+            "pairs.jsonl",
+            "held_out_pairs.jsonl",
+            "adapter",
+            "predictions.jsonl",
+            "metrics.json",
+        }
+        assert {choice.round for _, choice in read_choices(alignment.folder(number) / "choices.jsonl")[0]} == {number}
+    recipe = read_recipe(alignment.output / "adapter")
+    assert recipe["settings"]["round"] == 2
+    assert recipe["metrics"] == result.metrics[2]["margins"]
+    assert (alignment.output / "adapter" / "adapter_model.safetensors").read_bytes() == (
+        alignment.model(2) / "adapter_model.safetensors"
+    ).read_bytes()
+    told = json.loads((alignment.output / "rounds.json").read_text())
+    assert told["best"] == 2
+    assert told["metrics"][1]["audit"]["all"]["value"] == 1
+    assert told["metrics"][0]["vertex_error_whole"] > 0
+    assert told["metrics"][1]["pairs"]["kept"] > 0
+
+
+def test_a_judge_that_is_pleased_alone_is_not_believed(alignment):
+    """The labelling judge applauds every round; the auditor sees that nothing became better."""
+    judges = Judges(Partial("pleased", newer=True), Partial("auditor", newer=False))
+    result = run_rounds(alignment, judges)
+    assert (result.best, result.made) == (0, 1)
+    assert "round 1 wins 0.0% of the auditor's comparisons with round 0" in result.stopped
+    assert result.metrics[1]["label"]["all"]["value"] == 1
+    assert (alignment.output / "adapter" / "adapter_model.safetensors").read_bytes() == (
+        alignment.start / "adapter_model.safetensors"
+    ).read_bytes()
+
+
+def test_a_stopped_run_goes_on_at_its_step_and_ends_with_the_same_bytes(alignment, places, tmp_path, monkeypatch):
+    judge = people(places)
+
+    def run(where):
+        return run_rounds(where, Judges(judge, Partial("auditor", newer=True)))
+
+    short = replace(alignment, rounds=replace(alignment.rounds, most=1))
+    wanted = run(replace(short, output=tmp_path / "calm"))
+
+    class Stopped(Exception):
+        pass
+
+    killed = replace(short, output=tmp_path / "killed")
+    for step in ("write_candidates", "write_choices", "write_pairs", "align", "save_adapter", "win_rate"):
+        with monkeypatch.context() as patch:
+
+            def stop(*_args, **_named):
+                raise Stopped
+
+            patch.setattr(making, step, stop)
+            with pytest.raises(Stopped):
+                run(killed)
+    assert run(killed) == wanted
+    assert tree(tmp_path / "killed") == tree(tmp_path / "calm")
+
+    # Finished is finished: nothing is made again.
+    stamps = {path: path.stat().st_mtime_ns for path in (tmp_path / "killed").rglob("*.safetensors")}
+    assert run(killed) == wanted
+    assert {path: path.stat().st_mtime_ns for path in stamps if path.parent.parent.name == "round-1"} == {
+        path: stamp for path, stamp in stamps.items() if path.parent.parent.name == "round-1"
+    }
+
+
+def test_choices_of_people_are_used_in_round_one_or_refused(alignment, places, tmp_path):
+    judge = people(places)
+    once = replace(alignment, rounds=replace(alignment.rounds, most=1))
+    slates, model = once.slates(1)
+    choices = once.chosen(1, slates, model, judge)
+    given = [replace(choice, annotator="robin") for choice in choices]
+    people_chose = replace(once, output=tmp_path / "people", choices=given)
+    run_rounds(people_chose, Judges(judge, Partial("auditor", newer=True)))
+    found, _ = read_choices(people_chose.folder(1) / "choices.jsonl")
+    assert {choice.annotator for _, choice in found} == {"robin"}
+    others = [replace(choice, model="another") for choice in choices]
+    with pytest.raises(DatasetError, match="choices is about the candidates"):
+        run_rounds(replace(once, output=tmp_path / "foreign", choices=others), Judges(judge, judge))
+
+
+def test_files_of_another_model_or_settings_are_refused(alignment, tmp_path):
+    alignment.slates(1)
+    path = alignment.folder(1) / "candidates.jsonl"
+    header, rest = path.read_text().split("\n", 1)
+    path.write_text(json.dumps(json.loads(header) | {"model": "another"}) + "\n" + rest)
+    with pytest.raises(ModelError):
+        alignment.slates(1)
+    claim(tmp_path / "new", {"beta": 0.1})
+    claim(tmp_path / "new", {"beta": 0.2})
+    (tmp_path / "new" / "round-0").mkdir()
+    claim(tmp_path / "new", {"beta": 0.2})
+    with pytest.raises(ConfigError, match="begun with other settings: beta"):
+        claim(tmp_path / "new", {"beta": 0.3})
+
+
+def test_people_are_held_out_whole():
+    slates = [Slate(f"p{n}", n, f"s{n % 5}", ()) for n in range(40)]
+    chosen = held_out(slates, 0.4, seed=0)
+    subjects = {slate.subject for slate in slates if slate.picture in chosen}
+    assert len(subjects) == 2
+    assert chosen == {slate.picture for slate in slates if slate.subject in subjects}
+    assert chosen == held_out(slates[::-1], 0.4, seed=0)
+    alone = [replace(slate, subject="s") for slate in slates]
+    assert len(held_out(alone, 0.25, seed=0)) == 10
+    assert 0 < len(held_out(slates, 0.01, seed=0)) < len(held_out(slates, 0.9, seed=0)) < 40
+
+
+def test_errors_are_measured_by_the_truth(alignment):
+    true = coefficients_of(load_faces(alignment.dataset, "validation"))
+    found = alignment.measured.errors(true)
+    assert found["vertex_error_whole"] == found["mae"] == 0
+    missing = true.copy()
+    missing[0] = np.nan
+    assert alignment.measured.errors(missing)["mae"] == 0
+    worse = alignment.measured.errors(1 - true)
+    assert min(worse.values()) > 0
