@@ -246,7 +246,7 @@ def test_an_hour_of_choices_by_keyboard(material, tmp_path, browser):
     dataset, candidates = material
     database, port = tmp_path / "choices.sqlite", _free_port()
     words = ["annotate", candidates, "--dataset", dataset, "--annotator", "robin", "--database", database, "--size"]
-    words = [*map(str, words), "160", "--per-picture", "11", "--port", str(port)]
+    words = [*map(str, words), "160", "--per-picture", "10", "--port", str(port)]
     server = Server(words)
     asked, told = [], []
     tab = browser.new_page(viewport={"width": 1440, "height": 900})

@@ -85,7 +85,6 @@ function showEnd(state) {
   find(".sf-end-count").textContent = state.done
     ? `You answered ${count}. That is what the next model learns from.`
     : "There is nothing left to ask: others have answered the questions, or there were none.";
-  find(".sf-end-undo").hidden = !state.can_undo;
   const list = find(".sf-figures");
   list.replaceChildren();
   for (const [name, hits, of] of state.consistency) {
