@@ -37,7 +37,7 @@ def _add_annotate(commands: argparse._SubParsersAction[argparse.ArgumentParser],
         commands,
         "annotate",
         "choose which of two rendered faces is nearer to a picture",
-        "Opens a page in your browser, on this machine alone: a picture, and beside it two renders of one plain head\n"
+        "Serves a page to your browser, on this machine alone: a picture, and beside it two renders of one plain head\n"
         "that differ in expression. Choose with the arrow keys; ? shows all keys. CANDIDATES is the candidates.jsonl\n"
         "that train/prefer.py wrote, --dataset the folder of faces that it was sampled for.\n\n"
         "Every choice is stored the moment it is made. Stop with Ctrl-C whenever you like; the same command goes on\n"
@@ -126,8 +126,8 @@ def _add_forget(commands: argparse._SubParsersAction[argparse.ArgumentParser], c
         "delete a person's pictures, candidates and choices",
         "Takes the rows of SUBJECT out of DATASET, and everything about their pictures out of the TRACES:\n"
         "databases of choices (.sqlite), files of candidates, choices and pairs (.jsonl), and all of these below a\n"
-        "folder. It cannot be undone. Broken off, the same command goes on. Not touched: models that learned from the\n"
-        "pictures, reports, and copies elsewhere.",
+        "folder. It cannot be undone. Stop annotate first. Broken off, the same command goes on. Not touched: models\n"
+        "that learned from the pictures, reports, and copies elsewhere.",
         "semanticface forget ann takes/faces outputs/run",
     )
     parser.add_argument("subject", metavar="SUBJECT", help="as in the dataset's column subject")
