@@ -76,7 +76,7 @@ def tree(folder):
 
 def test_rounds_leave_all_they_are_made_of(alignment, places):
     judge = people(places)
-    result = run_rounds(alignment, Judges(judge, Partial("auditor", newer=True)))
+    result = run_rounds(alignment, lambda number: Judges(judge, Partial("auditor", newer=True)))
     assert (result.best, result.made, result.stopped) == (2, 2, "2 rounds were asked for")
     for number in (1, 2):
         names = {path.name for path in alignment.folder(number).iterdir()}
@@ -106,10 +106,14 @@ def test_rounds_leave_all_they_are_made_of(alignment, places):
 def test_a_judge_that_is_pleased_alone_is_not_believed(alignment):
     """The labelling judge applauds every round; the auditor sees that nothing became better."""
     judges = Judges(Partial("pleased", newer=True), Partial("auditor", newer=False))
-    result = run_rounds(alignment, judges)
+    result = run_rounds(alignment, lambda number: judges)
     assert (result.best, result.made) == (0, 1)
     assert "round 1 wins 0.0% of the auditor's comparisons with round 0" in result.stopped
     assert result.metrics[1]["label"]["all"]["value"] == 1
+    unheeded = replace(alignment, rounds=replace(alignment.rounds, heed=False))
+    result = run_rounds(unheeded, lambda number: judges)
+    assert (result.best, result.made) == (0, 2)
+    assert "round 1 wins 0.0%" in result.stopped
     assert (alignment.output / "adapter" / "adapter_model.safetensors").read_bytes() == (
         alignment.start / "adapter_model.safetensors"
     ).read_bytes()
@@ -119,7 +123,7 @@ def test_a_stopped_run_goes_on_at_its_step_and_ends_with_the_same_bytes(alignmen
     judge = people(places)
 
     def run(where):
-        return run_rounds(where, Judges(judge, Partial("auditor", newer=True)))
+        return run_rounds(where, lambda number: Judges(judge, Partial("auditor", newer=True)))
 
     short = replace(alignment, rounds=replace(alignment.rounds, most=1))
     wanted = run(replace(short, output=tmp_path / "calm"))
@@ -155,12 +159,12 @@ def test_choices_of_people_are_used_in_round_one_or_refused(alignment, places, t
     choices = once.chosen(1, slates, model, judge)
     given = [replace(choice, annotator="robin") for choice in choices]
     people_chose = replace(once, output=tmp_path / "people", choices=given)
-    run_rounds(people_chose, Judges(judge, Partial("auditor", newer=True)))
+    run_rounds(people_chose, lambda number: Judges(judge, Partial("auditor", newer=True)))
     found, _ = read_choices(people_chose.folder(1) / "choices.jsonl")
     assert {choice.annotator for _, choice in found} == {"robin"}
     others = [replace(choice, model="another") for choice in choices]
     with pytest.raises(DatasetError, match="choices is about the candidates"):
-        run_rounds(replace(once, output=tmp_path / "foreign", choices=others), Judges(judge, judge))
+        run_rounds(replace(once, output=tmp_path / "foreign", choices=others), lambda number: Judges(judge, judge))
 
 
 def test_files_of_another_model_or_settings_are_refused(alignment, tmp_path):
@@ -188,6 +192,15 @@ def test_people_are_held_out_whole():
     alone = [replace(slate, subject="s") for slate in slates]
     assert len(held_out(alone, 0.25, seed=0)) == 10
     assert 0 < len(held_out(slates, 0.01, seed=0)) < len(held_out(slates, 0.9, seed=0)) < 40
+
+
+def test_pictures_of_one_person_stand_for_themselves(alignment):
+    """Else an interval over people would be a point, and every rise of the win rate sure."""
+    answers = coefficients_of(load_faces(alignment.dataset, "validation"))
+    slates = alignment.measured.compared(answers, answers)
+    assert len({slate.subject for slate in slates}) == len(slates) == 2
+    answers[0] = np.nan
+    assert len(alignment.measured.compared(answers, 1 - answers)) == 1
 
 
 def test_errors_are_measured_by_the_truth(alignment):

@@ -68,6 +68,8 @@ class Measured:
         names = picture_names(faces)
         chosen = sorted({name: place for place, name in enumerate(names) if valid[place]}.values())
         subjects = list(map(str, faces["subject"]))
+        if len(set(subjects)) == 1:  # of one person, pictures are what could have been others
+            subjects = names
         return versus(
             [names[place] for place in chosen],
             chosen,

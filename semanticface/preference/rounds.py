@@ -65,6 +65,7 @@ class RoundSettings:
 
     Attributes:
         most: rounds at most; the auditor may end them earlier.
+        heed: whether it may; if not, all are made, and the best is still the last up to which it always saw a gain.
         pairs: how choices become pairs: halves put together (``region``) or whole candidates (``whole``).
         per_picture: questions about a picture at most.
         train_rows: pictures that candidates are made for, spread over the split; 0 takes all.
@@ -75,6 +76,7 @@ class RoundSettings:
     """
 
     most: int = 3
+    heed: bool = True
     pairs: Literal["region", "whole"] = "region"
     per_picture: int = 8
     train_rows: int = 0
@@ -249,7 +251,7 @@ class Alignment:
         return learnt, measured, counts
 
     def trained(self, number: int, learnt: Sequence[Pair], measured: Sequence[Pair]) -> dict[str, Any]:
-        """Train a round's adapter from that of the round before; return ``Margins`` of the pairs held out, as a dict."""
+        """Train a round's adapter from that of the round before; return ``Margins`` of the pairs held out."""
         folder, before = self.model(number), self.model(number - 1)
         if not (folder / RECIPE_NAME).exists():
             transformers.set_seed(self.align.seed)
@@ -295,12 +297,12 @@ def held_out(slates: Sequence[Slate], share: float, seed: int) -> set[str]:
     return {picture for picture, name in of.items() if name in chosen}
 
 
-def run_rounds(alignment: Alignment, judges: Judges) -> Rounds:
+def run_rounds(alignment: Alignment, judges_of: Callable[[int], Judges]) -> Rounds:
     """Make rounds until the auditor sees no more gain, or there are as many as wanted; or go on with what is there.
 
     Args:
         alignment: what from and how.
-        judges: of all rounds.
+        judges_of: given the number of a round, returns its judges.
 
     Returns:
         What it came to, as in ``rounds.json``.
@@ -317,17 +319,18 @@ def run_rounds(alignment: Alignment, judges: Judges) -> Rounds:
     metrics: list[dict[str, Any]] = [alignment.measured.errors(answers)]
     _write_json(alignment.folder(0) / "metrics.json", metrics[0])
     say(f"round 0   {_told(metrics[0])}")
-    best, stopped = 0, f"{alignment.rounds.most} rounds were asked for"
+    best, stopped = 0, ""
     for number in range(1, alignment.rounds.most + 1):
         slates, model = alignment.slates(number)
+        judges = judges_of(number)
         choices = alignment.chosen(number, slates, model, judges.labels)
         learnt, measured, counts = alignment.paired(number, slates, choices)
         say(f"pairs     {len(learnt):,} to learn, {len(measured):,} held out, of {counts.choices:,} choices")
         margins = alignment.trained(number, learnt, measured)
         newer = alignment.predicted(number)
-        slates = alignment.measured.compared(newer, answers)
+        both = alignment.measured.compared(newer, answers)
         audited, labelled = (
-            win_rate(judge, slates, seed=alignment.rounds.seed) for judge in (judges.audits, judges.labels)
+            win_rate(judge, both, seed=alignment.rounds.seed) for judge in (judges.audits, judges.labels)
         )
         found = alignment.measured.errors(newer) | {
             "audit": _estimates(audited),
@@ -339,13 +342,15 @@ def run_rounds(alignment: Alignment, judges: Judges) -> Rounds:
         metrics.append(found)
         share = audited["all"]
         say(f"round {number}   {_told(found)}; auditor {share.value:.1%} ({share.low:.1%} to {share.high:.1%})")
-        if not share.low > 0.5:
+        if not stopped and not share.low > 0.5:
             stopped = (
                 f"round {number} wins {share.value:.1%} of the auditor's comparisons with round {best}, perhaps only "
                 f"{share.low:.1%}: no gain that is sure"
             )
+        if stopped and alignment.rounds.heed:
             break
-        best, answers = number, newer
+        best, answers = best if stopped else number, newer
+    stopped = stopped or f"{alignment.rounds.most} rounds were asked for"
     _copy_adapter(alignment.model(best), alignment.output / "adapter")
     result = Rounds(best, len(metrics) - 1, stopped, tuple(metrics))
     _write_json(alignment.output / _RESULT, dataclasses.asdict(result))
