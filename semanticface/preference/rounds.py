@@ -379,15 +379,15 @@ def _copy_adapter(source: Path, target: Path) -> None:
 
 
 def claim(output: Path, settings: dict[str, Any]) -> None:
-    """Claim a folder for an alignment, or check that what it holds was made with the same settings.
+    """Claim a folder, or check that what it holds was made with the same settings.
 
     Raises:
-        ConfigError: it was begun with others; going on would mix two alignments.
+        ConfigError: it was begun with others; going on would mix two runs.
         SemanticFaceError: the disk refuses.
     """
     path = output / "settings.json"
     settings = json.loads(json.dumps(settings))
-    if (output / "round-0").exists() or (output / "round-1").exists():
+    if any(each.is_dir() for each in output.glob("*")):
         try:
             begun = json.loads(path.read_text(encoding="utf-8"))
         except (OSError, ValueError) as error:
@@ -395,7 +395,7 @@ def claim(output: Path, settings: dict[str, Any]) -> None:
         differing = sorted(key for key in begun | settings if begun.get(key) != settings.get(key))
         if differing:
             raise ConfigError(
-                f"{output} holds an alignment begun with other settings: {', '.join(differing)}. Use the same, choose "
+                f"{output} was begun with other settings: {', '.join(differing)}. Use the same, choose "
                 "another output, or remove the folder to start anew."
             )
     _write_json(path, settings)

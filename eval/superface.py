@@ -1,0 +1,255 @@
+"""Does alignment to choices between renders mend what capture software got wrong? An experiment with a hidden truth.
+
+    python eval/superface.py              # hours on two cores; killed, the same command goes on
+    python eval/superface.py --quick      # one seed, one round, a tiny budget: a look, no result
+
+For each seed:
+
+1. Takes of rendered people, whose exact coefficients are hidden from everybody below but simulated people's eyes.
+2. Pseudo labels: what capture software would have written of them (``preference/capture_errors.py``: gain and bias for
+   each action, dead actions, crosstalk, noise, lag; as much as a real Live Link Face take shows).
+3. SFT: a language model from nothing beside the frozen tower of `--model` learns the pseudo labels, then an adapter on
+   it (train/distill.py). The tower learnt from exact labels of other rendered people; what it passes on are features.
+4. Rounds of alignment (``preference/rounds.py``): candidates sampled from the model, and the pseudo label among them;
+   a simulated person compares renders; DPO. Twice: halves judged and paired by region, and whole faces, with as many
+   answers asked of people. A second person audits each round. Rounds beyond the one at which the rule stops are made
+   all the same, to be reported; the headline takes the round that the rule chose.
+
+Measured on held-out people: errors against the truth, and blind comparisons by a third simulated person with the SFT
+model and with the pseudo labels of the same pictures.
+
+Writes into `--out`: `superface.json`, `superface.md`; everything in between is kept there, so nothing is done twice.
+The last line is one JSON object.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"  # before TRL is imported: nothing is told to anybody
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+
+from semanticface.ablation import VARIANTS
+from semanticface.arkit import MIRROR_INDEX
+from semanticface.dataset import coefficients_of, load_faces
+from semanticface.errors import SemanticFaceError
+from semanticface.files import atomic_open, atomic_path
+from semanticface.folders import find_folder
+from semanticface.model import load_trained
+from semanticface.preference.align import AlignSettings
+from semanticface.preference.candidates import CandidateSettings
+from semanticface.preference.capture_errors import CaptureErrors
+from semanticface.preference.controlled import WAYS, figures, headline, labels_figures, tables
+from semanticface.preference.judges import SimulatedJudge
+from semanticface.preference.measured import picture_names
+from semanticface.preference.rounds import Alignment, Judges, RoundSettings, claim, run_rounds
+from semanticface.preference.takes import TakeSettings, captured, draw_takes, relabel
+from semanticface.recipe import files_sha256, git_commit, versions, write_recipe
+from semanticface.speaking import Sights, SpeakSettings, new_model, speak
+from semanticface.tower import feature_maps, read_faces
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+@dataclasses.dataclass(frozen=True)
+class Budget:
+    """How much is done for each seed.
+
+    Attributes:
+        takes: people recorded.
+        samples: pictures that the language model is shown.
+        steps: of the adapter on it.
+        rounds: of alignment.
+        candidates: as for train/prefer.py.
+        align: likewise.
+    """
+
+    takes: TakeSettings
+    samples: int
+    steps: int
+    rounds: RoundSettings
+    candidates: CandidateSettings
+    align: AlignSettings
+
+
+FULL = Budget(
+    takes=TakeSettings(),
+    samples=12_000,
+    steps=60,
+    rounds=RoundSettings(heed=False, eval_rows=360),
+    candidates=CandidateSettings(),
+    align=AlignSettings(),
+)
+QUICK = Budget(
+    takes=TakeSettings(train=12, validation=4, frames=8, look="drawn"),
+    samples=640,
+    steps=8,
+    rounds=RoundSettings(most=1, heed=False, per_picture=4, eval_rows=32),
+    candidates=CandidateSettings(),
+    align=AlignSettings(passes=1),
+)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run what is missing and return the exit code."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", default="nano", help="whose tower is looked through: nano, or a folder like it")
+    parser.add_argument("--quick", action="store_true", help="a tiny budget, to see it work")
+    parser.add_argument("--seeds", type=int, help="how many seeds (default: 3, with --quick 1)")
+    parser.add_argument("--out", type=Path, default=Path("outputs/superface"), help="folder (default: %(default)s)")
+    options = parser.parse_args(arguments)
+    seeds = options.seeds or (1 if options.quick else 3)
+    if seeds < 1:
+        parser.error(f"--seeds is {seeds}: give at least 1")
+    try:
+        results = run(options.model, QUICK if options.quick else FULL, seeds, options.out)
+    except SemanticFaceError as error:
+        print(f"superface: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("superface: interrupted; the same command goes on", file=sys.stderr)
+        return 130
+    print(json.dumps(results["headline"]))
+    return 0
+
+
+def run(model: str, budget: Budget, seeds: int, out: Path) -> dict[str, Any]:
+    """Run every seed, write and return the results."""
+    folder, _ = find_folder(model)
+    weights = files_sha256(list(folder.glob("*.safetensors")))[:16]
+    claim(out, {"budget": dataclasses.asdict(budget), "weights": weights})
+    runs = [Experiment(model, budget, seed, out / f"seed-{seed}").run() for seed in range(seeds)]
+    results = {
+        "headline": headline(runs),
+        "runs": runs,
+        "recipe": {
+            "budget": dataclasses.asdict(budget),
+            "model": Path(model).name,
+            "weights": weights,
+            "commit": git_commit(),
+            "versions": versions(),
+        },
+    }
+    text = "\n\n".join(table.markdown() for table in tables(runs))
+    with atomic_open(out / "superface.md") as file:
+        file.write(f"{text}\n")
+    with atomic_open(out / "superface.json") as file:
+        json.dump(results, file, indent=1, allow_nan=False)
+        file.write("\n")
+    print(f"\n{text}\n\n{out / 'superface.md'}\n", flush=True)
+    return results
+
+
+class Experiment:
+    """One seed.
+
+    Args:
+        model: whose tower is looked through.
+        budget: how much is done.
+        seed: of people, errors, trainings and judges.
+        out: folder of all that is made.
+    """
+
+    def __init__(self, model: str, budget: Budget, seed: int, out: Path) -> None:
+        self.model, self.budget, self.seed, self.out = model, budget, seed, out
+        takes = budget.takes
+        people = takes.first_subject + seed * (takes.train + takes.validation)
+        self.takes = dataclasses.replace(takes, seed=seed, first_subject=people)
+        self.errors = CaptureErrors.draw(seed)
+
+    def run(self) -> dict[str, Any]:
+        """Return the figures of every round, of both ways."""
+        exact = draw_takes(self.out / "exact", self.takes)
+        labels = {split: captured(self.takes, self.errors, split) for split in self.takes.splits}
+        pseudo = relabel(
+            exact, self.out / "captured", labels, {"of": dataclasses.asdict(self.takes), "seed": self.seed}
+        )
+        start = self._supervised(pseudo, labels["train"])
+        truth = {
+            name: values
+            for split in labels
+            for name, values in zip(
+                picture_names(load_faces(exact, split)), coefficients_of(load_faces(exact, split)), strict=True
+            )
+        }
+        # Everybody errs in a way of their own.
+        labelling, auditing, comparing = (SimulatedJudge(truth, seed=3 * self.seed + nth) for nth in range(3))
+        told: dict[str, Any] = {"seed": self.seed}
+        for way in WAYS:
+            print(f"seed {self.seed}, pairs by {way}", flush=True)
+            alignment = Alignment(
+                start=start,
+                dataset=pseudo,
+                output=self.out / way,
+                rounds=dataclasses.replace(self.budget.rounds, pairs=way, seed=self.seed),
+                candidates=dataclasses.replace(self.budget.candidates, seed=1000 * self.seed),
+                align=dataclasses.replace(self.budget.align, seed=self.seed),
+                truth=exact,
+                labels=labels["train"],
+            )
+            made = run_rounds(alignment, lambda number: Judges(labelling, auditing))
+            measured = alignment.measured
+            written = coefficients_of(measured.faces(pseudo))
+            answers = [alignment.predicted(number) for number in range(made.made + 1)]
+            found = [figures(measured, each, answers[0], written, comparing, seed=self.seed) for each in answers]
+            for figure, metrics in zip(found[1:], made.metrics[1:], strict=True):
+                figure["blank_ratio"] = metrics["margins"]["blank_ratio"]
+            told["labels"] = labels_figures(measured, written)
+            told[way] = {"best": made.best, "stopped": made.stopped, "rounds": found}
+        return told
+
+    def _supervised(self, pseudo: Path, labels: np.ndarray) -> Path:
+        """Return the adapter of a model that learnt the pseudo labels and nothing else."""
+        base, adapter = self.out / "base", self.out / "sft"
+        if not base.exists():
+            self._speak(pseudo, labels, base)
+        scripts = ROOT / "train"
+        changes = {
+            "dataset": pseudo, "output": adapter, "model.base": base, "train.steps": self.budget.steps,
+            "train.seed": self.seed, "augment.wordless": 1.0, "augment.apart": "false", "train.learning_rate": 3e-4,
+        }  # fmt: skip
+        command = [sys.executable, str(scripts / "distill.py"), "--config", str(scripts / "configs/quickstart.yaml")]
+        command += ["--set", *(f"{key}={value}" for key, value in changes.items())]
+        if subprocess.run(command, check=False).returncode:
+            raise SemanticFaceError(f"train/distill.py failed on {pseudo}; what it printed says why.")
+        return adapter
+
+    def _speak(self, pseudo: Path, labels: np.ndarray, out: Path) -> None:
+        """Teach a new language model the pseudo labels beside the frozen tower, and save it as a base."""
+        bundle, accelerator = load_trained(self.model), Accelerator(cpu=not torch.cuda.is_available())
+        tower = bundle.model.model.vision_tower
+        pixels = read_faces([pseudo], "train", self.out / "pixels", accelerator).pixels
+        maps = [
+            part.half().cpu().numpy()
+            for mirrored in (False, True)
+            for part in feature_maps(tower, pixels, mirrored=mirrored)
+        ]
+        aims = np.concatenate([labels, labels[:, MIRROR_INDEX]])
+        settings = SpeakSettings(self.budget.samples, seed=self.seed)
+        model = new_model(bundle.tokenizer, tower, self.seed)
+        teach = VARIANTS["coefficients"].teach
+        assert teach is not None
+        speak(
+            model, bundle.processor, Sights(np.concatenate(maps), aims, aims, aims), teach, settings, accelerator,
+            self.out / "speak.pt", name=f"SFT, seed {self.seed}",
+        )  # fmt: skip
+        with atomic_path(out) as folder:
+            model.to(torch.bfloat16).save_pretrained(folder)
+            bundle.processor.save_pretrained(folder)
+            recipe = {key: value for key, value in bundle.recipe.items() if key != "calibration"}
+            write_recipe(folder, recipe | {"settings": dataclasses.asdict(settings), "numbers": settings.numbers})
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,134 @@
+"""What the controlled experiment on alignment comes to: figures of each round against the hidden truth, as tables.
+
+``eval/superface.py`` runs it. Errors are measured against coefficients that neither the model nor its judges' answers
+ever hold; comparisons are made by a simulated person who took no part in the rounds and sees faces blind.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from semanticface.ablation_tables import Spread
+from semanticface.grid import Table
+from semanticface.metrics import Figure
+from semanticface.preference.areas import AREAS
+from semanticface.preference.judges import Judge, win_rate
+from semanticface.preference.measured import Measured
+
+WAYS = ("region", "whole")
+"""How choices become pairs: halves put together as SuperFace does, or whole candidates, the baseline."""
+
+FIGURES = (
+    Figure("mae", "mean error (MAE)", "lower"),
+    *(Figure(f"vertex_error_{area}", f"vertex error, {area}", "lower", percent=True) for area in AREAS),
+    Figure("reduction", "vertex error less than SFT's by", "higher", percent=True),
+    Figure("wins_sft", "wins over SFT", "higher", percent=True),
+    Figure("wins_labels", "wins over the pseudo labels", "higher", percent=True),
+    Figure("blank_ratio", "margin left with a blank picture", "lower", percent=True),
+)
+"""What is told of a round."""
+
+_FIGURE = {figure.key: figure for figure in FIGURES}
+
+
+def figures(
+    measured: Measured,
+    answers: np.ndarray,
+    before: np.ndarray,
+    labels: np.ndarray,
+    judge: Judge,
+    *,
+    seed: int,
+) -> dict[str, float]:
+    """Return the figures of one model.
+
+    Args:
+        measured: the pictures and their truth.
+        answers: float32[n, 52], what the model says of them.
+        before: float32[n, 52], what the model trained on pseudo labels alone says.
+        labels: float32[n, 52], the pseudo labels of the same pictures.
+        judge: compares.
+        seed: of sides.
+
+    Returns:
+        The keys of ``FIGURES`` but ``blank_ratio``; errors of vertices and wins as shares.
+    """
+    found = _errors(measured, answers)
+    base = _errors(measured, before)
+    found["reduction"] = 1 - found["vertex_error_whole"] / base["vertex_error_whole"]
+    for key, other in (("wins_sft", before), ("wins_labels", labels)):
+        found[key] = win_rate(judge, measured.compared(answers, other), seed=seed)["all"].value
+    return found
+
+
+def _errors(measured: Measured, answers: np.ndarray) -> dict[str, float]:
+    found = measured.errors(answers)
+    return {key: value / 100 if key.startswith("vertex") else value for key, value in found.items()}
+
+
+def headline(runs: Sequence[Mapping[str, Any]]) -> dict[str, float | int]:
+    """Return the figures that ``eval/superface.py`` ends with: means over seeds, of the rounds the rule chose.
+
+    Args:
+        runs: of each seed what ``eval/superface.py`` keeps: by way, ``rounds`` (figures of round 0 and on) and
+            ``best``.
+    """
+
+    def mean(way: str, key: str) -> float:
+        return float(np.mean([run[way]["rounds"][run[way]["best"]].get(key, 0.0) for run in runs]))
+
+    region, whole = (mean(way, "reduction") for way in WAYS)
+    return {
+        "vertex_error_reduction": round(region, 4),
+        "win_rate_over_pseudo_labels": round(mean("region", "wins_labels"), 4),
+        "win_rate_over_sft": round(mean("region", "wins_sft"), 4),
+        "region_minus_whole": round(region - whole, 4),
+        "rounds": max(len(run["region"]["rounds"]) - 1 for run in runs),
+        "seeds": len(runs),
+        "blank_picture_margin_ratio": round(mean("region", "blank_ratio"), 4),
+    }
+
+
+def tables(runs: Sequence[Mapping[str, Any]]) -> list[Table]:
+    """Return the tables: every round of both ways, and which round the rule chose.
+
+    Args:
+        runs: as for ``headline``.
+    """
+    rows = [_row("pseudo labels", [run["labels"] for run in runs])]
+    rows.append(_row("SFT on pseudo labels", [run[WAYS[0]]["rounds"][0] for run in runs]))
+    for way in WAYS:
+        for number in range(1, max(len(run[way]["rounds"]) for run in runs)):
+            made = [run[way]["rounds"][number] for run in runs if number < len(run[way]["rounds"])]
+            rows.append(_row(f"{way}, round {number}", made))
+    chosen = [
+        [way, *(str(run[way]["best"]) for run in runs), _spread("reduction", [_best(run[way]) for run in runs])]
+        for way in WAYS
+    ]
+    told = f"Held-out people, against the truth: mean ± standard deviation over {len(runs)} seeds."
+    seeds = [f"seed {run['seed']}" for run in runs]
+    return [
+        Table(["model", *(figure.label for figure in FIGURES)], rows, told),
+        Table(["pairs", *seeds, _FIGURE["reduction"].label], chosen, "The round that the rule of stopping chose."),
+    ]
+
+
+def _best(way: Mapping[str, Any]) -> Mapping[str, float]:
+    best: Mapping[str, float] = way["rounds"][way["best"]]
+    return best
+
+
+def _row(name: str, made: Sequence[Mapping[str, float]]) -> list[str]:
+    return [name, *(_spread(figure.key, made) for figure in FIGURES)]
+
+
+def _spread(key: str, made: Sequence[Mapping[str, float]]) -> str:
+    return Spread.of([each.get(key) for each in made]).text(_FIGURE[key])
+
+
+def labels_figures(measured: Measured, labels: np.ndarray) -> dict[str, float]:
+    """Return how far the pseudo labels themselves are from the truth, as in ``figures``."""
+    return _errors(measured, labels)
