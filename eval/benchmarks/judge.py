@@ -1,7 +1,7 @@
 """How well a learned judge foretells choices about people it has not met, by the number of choices it learned from.
 
-    python eval/benchmarks/judge.py                     # a quarter of an hour on one core
-    python eval/benchmarks/judge.py --quick             # under a minute
+    python eval/benchmarks/judge.py                     # a minute of one core, when nothing else runs
+    python eval/benchmarks/judge.py --quick             # a quarter of that
 
 Nobody is asked: a simulated person chooses between nano's samples for rendered faces of people nano has not seen, with
 the usual noise. A judge learns from some choices, starting from nano's readings of the pictures, or from readings that
