@@ -65,14 +65,14 @@ class AlignSettings:
         seed: of the order of pairs.
     """
 
-    beta: float = 0.1
+    beta: float = 0.3
     sft: float = 0.0
     words: bool = False
     mirror: bool = True
     passes: int = 2
     batch: int = 48
     accumulation: int = 1
-    learning_rate: float = 5e-4
+    learning_rate: float = 1e-3
     warmup: float = 0.1
     clip: float = 1.0
     precision: Literal["model", "fast"] = "model"
