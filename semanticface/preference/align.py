@@ -66,9 +66,9 @@ class AlignSettings:
     """
 
     beta: float = 0.3
-    sft: float = 0.0
+    sft: float = 0.2
     words: bool = False
-    mirror: bool = True
+    mirror: bool = False
     passes: int = 2
     batch: int = 48
     accumulation: int = 1
