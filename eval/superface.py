@@ -48,12 +48,12 @@ from semanticface.files import atomic_open, atomic_path
 from semanticface.folders import find_folder
 from semanticface.model import load_trained
 from semanticface.preference.align import AlignSettings
-from semanticface.preference.candidates import CandidateSettings
 from semanticface.preference.capture_errors import CaptureErrors
 from semanticface.preference.controlled import WAYS, figures, headline, labels_figures, tables
 from semanticface.preference.judges import SimulatedJudge
 from semanticface.preference.measured import picture_names
 from semanticface.preference.rounds import Alignment, Judges, RoundSettings, claim, run_rounds
+from semanticface.preference.sampling import CandidateSettings
 from semanticface.preference.takes import TakeSettings, captured, draw_takes, relabel
 from semanticface.recipe import files_sha256, git_commit, versions, write_recipe
 from semanticface.speaking import Sights, SpeakSettings, new_model, speak
@@ -87,9 +87,9 @@ FULL = Budget(
     takes=TakeSettings(),
     samples=12_000,
     steps=60,
-    rounds=RoundSettings(heed=False, eval_rows=360),
-    candidates=CandidateSettings(),
-    align=AlignSettings(),
+    rounds=RoundSettings(heed=False, per_picture=16, eval_rows=360),
+    candidates=CandidateSettings(count=8, tries=2),
+    align=AlignSettings(batch=160, learning_rate=4e-3, precision="fast"),
 )
 QUICK = Budget(
     takes=TakeSettings(train=12, validation=4, frames=8, look="drawn"),

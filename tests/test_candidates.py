@@ -23,12 +23,11 @@ from semanticface.predict import Predictor
 from semanticface.preference.areas import HALVES, distance
 from semanticface.preference.candidates import (
     CandidateHeader,
-    CandidateSettings,
     fingerprint,
     read_candidates,
-    sample_slates,
     write_candidates,
 )
+from semanticface.preference.sampling import CandidateSettings, sample_slates
 from semanticface.preference.types import Slate
 
 FEW = CandidateSettings(count=3, batch_size=4)

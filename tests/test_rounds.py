@@ -14,7 +14,6 @@ from semanticface.dataset import coefficients_of, load_faces
 from semanticface.errors import ConfigError, DatasetError, ModelError
 from semanticface.preference import rounds as making
 from semanticface.preference.align import AlignSettings
-from semanticface.preference.candidates import CandidateSettings
 from semanticface.preference.choice_file import read_choices
 from semanticface.preference.judges import SimulatedJudge
 from semanticface.preference.measured import picture_names
@@ -26,6 +25,7 @@ from semanticface.preference.rounds import (
     held_out,
     run_rounds,
 )
+from semanticface.preference.sampling import CandidateSettings
 from semanticface.preference.types import Slate
 from semanticface.recipe import read_recipe
 

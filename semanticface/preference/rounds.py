@@ -34,19 +34,13 @@ from semanticface.model import load_trained, save_adapter
 from semanticface.predict import Predictor
 from semanticface.preference.align import AlignSettings, align
 from semanticface.preference.areas import AREAS, HALVES
-from semanticface.preference.candidates import (
-    CandidateHeader,
-    CandidateSettings,
-    fingerprint,
-    read_candidates,
-    sample_slates,
-    write_candidates,
-)
+from semanticface.preference.candidates import CandidateHeader, fingerprint, read_candidates, write_candidates
 from semanticface.preference.choice_file import read_choices, write_choices
 from semanticface.preference.judges import Judge, decide, win_rate
 from semanticface.preference.measured import Measured
 from semanticface.preference.pairs import PairCounts, region_pairs, whole_pairs, write_pairs
 from semanticface.preference.questions import ask
+from semanticface.preference.sampling import CandidateSettings, sample_slates
 from semanticface.preference.sides import PairCollator, PairRows
 from semanticface.preference.types import Choice, Pair, Slate
 from semanticface.prompts import load_prompt
