@@ -135,14 +135,13 @@ def served(monkeypatch):
 def test_the_command_puts_a_session_together(material, tmp_path, served, capsys):
     dataset, candidates = material
     words = ["annotate", str(candidates), "--dataset", str(dataset), "--annotator", "robin", "--size", "64"]
-    database = tmp_path / "c.sqlite"
+    database, before = tmp_path / "c.sqlite", signal.getsignal(signal.SIGINT)
     assert cli.main([*words, "--database", str(database), "--areas", "lower", "--per-picture", "2"]) == 0
     (session,) = served
     assert session.model == MODEL and session.round == 1 and session.annotator == "robin"
     assert session.current.question.area == "lower" and session.progress().left == 44  # 40, and 4 once more
     assert f"Choices go to {database}" in capsys.readouterr().out
-    handler = signal.getsignal(signal.SIGINT)
-    assert handler is signal.default_int_handler
+    assert signal.getsignal(signal.SIGINT) == before
     assert cli.main([*words[:-1], "48"]) == 0
     assert (candidates.parent / "choices.sqlite").is_file()
 
