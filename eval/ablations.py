@@ -68,7 +68,7 @@ from semanticface.picture import load_picture
 from semanticface.recipe import check_range, files_sha256, git_commit, versions
 from semanticface.render_set import RenderSettings, render_set, renderer_hash
 from semanticface.speaking import Sights, SpeakSettings, new_model, speak
-from semanticface.tower import feature_maps, read_faces
+from semanticface.tower import kept_maps, read_faces
 
 ROOT = Path(__file__).resolve().parents[1]
 PERSONAL = "personal"
@@ -223,12 +223,7 @@ class Ablations:
         folder = self._crops(LEARNT, "train", self.budget.rows)
         faces = read_faces([folder], "train", folder.with_name(f"{folder.name}-pixels"), self.accelerator)
         tower = self._bundle.model.model.vision_tower
-        parts = [
-            part.half().cpu().numpy()
-            for mirrored in (False, True)
-            for part in feature_maps(tower, faces.pixels, mirrored=mirrored)
-        ]
-        maps = np.concatenate(parts)
+        maps = np.concatenate([kept_maps(tower, faces.pixels, mirrored=mirrored) for mirrored in (False, True)])
         truth = np.concatenate([faces.coefficients, faces.coefficients[:, MIRROR_INDEX]])
         people = load_faces(folder, "train")["subject"]
         seen = heads.seen_by_others(maps, truth, [*people, *people])
@@ -285,7 +280,7 @@ class Ablations:
     def _maps(self, crops: Sequence[Image.Image]) -> np.ndarray:
         pixels = np.stack([np.asarray(crop) for crop in crops])
         tower = self._bundle.model.model.vision_tower
-        return np.concatenate([part.half().cpu().numpy() for part in feature_maps(tower, pixels)])
+        return kept_maps(tower, pixels)
 
     def _scored(self, read: Callable[[str, Sequence[Image.Image]], tuple[np.ndarray, Any]]) -> dict[str, Any]:
         """Return figures by look."""

@@ -42,22 +42,22 @@ from accelerate import Accelerator
 
 from semanticface.ablation import VARIANTS
 from semanticface.arkit import MIRROR_INDEX
-from semanticface.dataset import coefficients_of, load_faces
+from semanticface.dataset import coefficients_of
 from semanticface.errors import SemanticFaceError
 from semanticface.files import atomic_open, atomic_path
 from semanticface.folders import find_folder
 from semanticface.model import load_trained
 from semanticface.preference.align import AlignSettings
 from semanticface.preference.capture_errors import CaptureErrors
-from semanticface.preference.controlled import WAYS, figures, headline, labels_figures, tables
+from semanticface.preference.controlled import WAYS, errors, figures, headline, tables
 from semanticface.preference.judges import SimulatedJudge
-from semanticface.preference.measured import picture_names
 from semanticface.preference.rounds import Alignment, Judges, RoundSettings, claim, run_rounds
 from semanticface.preference.sampling import CandidateSettings
 from semanticface.preference.takes import TakeSettings, captured, draw_takes, relabel
+from semanticface.preference.two_judges import truth_of
 from semanticface.recipe import files_sha256, git_commit, versions, write_recipe
 from semanticface.speaking import Sights, SpeakSettings, new_model, speak
-from semanticface.tower import feature_maps, read_faces
+from semanticface.tower import kept_maps, read_faces
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -176,13 +176,7 @@ class Experiment:
             exact, self.out / "captured", labels, {"of": dataclasses.asdict(self.takes), "seed": self.seed}
         )
         start = self._supervised(pseudo, labels["train"])
-        truth = {
-            name: values
-            for split in labels
-            for name, values in zip(
-                picture_names(load_faces(exact, split)), coefficients_of(load_faces(exact, split)), strict=True
-            )
-        }
+        truth = truth_of(pseudo, exact)
         # Everybody errs in a way of their own.
         labelling, auditing, comparing = (SimulatedJudge(truth, seed=3 * self.seed + nth) for nth in range(3))
         told: dict[str, Any] = {"seed": self.seed}
@@ -205,7 +199,7 @@ class Experiment:
             found = [figures(measured, each, answers[0], written, comparing, seed=self.seed) for each in answers]
             for figure, metrics in zip(found[1:], made.metrics[1:], strict=True):
                 figure["blank_ratio"] = metrics["margins"]["blank_ratio"]
-            told["labels"] = labels_figures(measured, written)
+            told["labels"] = errors(measured, written)
             told[way] = {"best": made.best, "stopped": made.stopped, "rounds": found}
         return told
 
@@ -230,18 +224,14 @@ class Experiment:
         bundle, accelerator = load_trained(self.model), Accelerator(cpu=not torch.cuda.is_available())
         tower = bundle.model.model.vision_tower
         pixels = read_faces([pseudo], "train", self.out / "pixels", accelerator).pixels
-        maps = [
-            part.half().cpu().numpy()
-            for mirrored in (False, True)
-            for part in feature_maps(tower, pixels, mirrored=mirrored)
-        ]
+        maps = np.concatenate([kept_maps(tower, pixels, mirrored=mirrored) for mirrored in (False, True)])
         aims = np.concatenate([labels, labels[:, MIRROR_INDEX]])
         settings = SpeakSettings(self.budget.samples, seed=self.seed)
         model = new_model(bundle.tokenizer, tower, self.seed)
         teach = VARIANTS["coefficients"].teach
         assert teach is not None
         speak(
-            model, bundle.processor, Sights(np.concatenate(maps), aims, aims, aims), teach, settings, accelerator,
+            model, bundle.processor, Sights(maps, aims, aims, aims), teach, settings, accelerator,
             self.out / "speak.pt", name=f"SFT, seed {self.seed}",
         )  # fmt: skip
         with atomic_path(out) as folder:

@@ -18,7 +18,7 @@ import pyarrow as pa
 from datasets import Features, Image, List, Value
 
 from semanticface import arkit
-from semanticface.errors import DatasetError
+from semanticface.errors import DatasetError, PictureError
 from semanticface.face.types import POINTS
 from semanticface.files import atomic_open
 from semanticface.recipe import RECIPE_NAME
@@ -156,6 +156,22 @@ def coefficients_of(faces: datasets.Dataset) -> np.ndarray:
     """Return the labels of all rows, float32[N, 52]; nothing else of them is read."""
     labels: np.ndarray = faces.with_format("numpy")["coefficients"][:].astype(np.float32)
     return labels
+
+
+def picture_bytes(stored: Mapping[str, Any] | None, name: str) -> bytes:
+    """Return the bytes of a picture as an undecoded ``datasets.Image`` column holds it, read from its path if need be.
+
+    Raises:
+        PictureError: there are none; the message begins with ``name``.
+    """
+    if stored is None:
+        raise PictureError("missing", f"{name}: no picture. Make the dataset anew, or remove the row.")
+    if stored["bytes"] is not None:
+        return bytes(stored["bytes"])
+    try:
+        return Path(stored["path"]).read_bytes()
+    except (OSError, TypeError) as error:
+        raise PictureError("missing", f"{name}: no picture ({error}). Copy the whole dataset.") from error
 
 
 def _read_json(path: Path) -> dict[str, Any]:

@@ -102,3 +102,8 @@ def feature_maps(tower: nn.Module, pixels: np.ndarray, *, mirrored: bool = False
         with torch.inference_mode():
             maps = see(tower, to_tensor(np.ascontiguousarray(part[:, :, ::-1]) if mirrored else np.array(part)))
         yield maps
+
+
+def kept_maps(tower: nn.Module, pixels: np.ndarray, *, mirrored: bool = False) -> np.ndarray:
+    """Return ``feature_maps`` of all pictures as they are kept: float16[N, C, H, W]."""
+    return np.concatenate([part.half().cpu().numpy() for part in feature_maps(tower, pixels, mirrored=mirrored)])

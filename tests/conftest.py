@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import socket
 
 # Before any library reads them. Test processes run side by side, so each keeps to one thread.
@@ -14,6 +15,7 @@ os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
 
 import pytest
 from hypothesis import settings
+from playwright.sync_api import sync_playwright
 
 # A loaded machine must not fail a property test; the checking server repeats the same examples each time.
 settings.register_profile("here", deadline=None)
@@ -34,3 +36,17 @@ def _no_network():
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(socket.socket, "connect", local_only)
         yield
+
+
+@pytest.fixture(scope="module")
+def browser():
+    """A real browser; pages made here need no network."""
+    program = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+    if program is None:
+        pytest.fail("no browser to look at the page with. Install one: apt-get update && apt-get install -y chromium")
+    quiet = ("background-networking", "component-update", "sync")
+    with sync_playwright() as driver:
+        yield driver.chromium.launch(
+            executable_path=program,
+            args=["--no-sandbox", "--disable-gpu", "--no-first-run", *(f"--disable-{what}" for what in quiet)],
+        )

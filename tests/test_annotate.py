@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import shutil
 import signal
 import socket
 import subprocess
@@ -16,7 +15,6 @@ import urllib.request
 from collections import Counter
 
 import pytest
-from playwright.sync_api import sync_playwright
 from slates import save, slates_of
 from tiny_models import faces
 
@@ -209,19 +207,6 @@ class Server:
     def end(self, how):
         self.process.send_signal(how)
         return self.process.wait()
-
-
-@pytest.fixture(scope="module")
-def browser():
-    program = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-    if program is None:
-        pytest.fail("no browser to look at the page with. Install one: apt-get update && apt-get install -y chromium")
-    quiet = ("background-networking", "component-update", "sync")
-    with sync_playwright() as driver:
-        yield driver.chromium.launch(
-            executable_path=program,
-            args=["--no-sandbox", "--disable-gpu", "--no-first-run", *(f"--disable-{what}" for what in quiet)],
-        )
 
 
 def _free_port():

@@ -2,14 +2,12 @@
 
 import functools
 import re
-import shutil
 from html.parser import HTMLParser
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
-from playwright.sync_api import sync_playwright
 
 from semanticface import arkit, metrics, report, tables
 from semanticface.crop import Box
@@ -55,19 +53,6 @@ def page(tmp_path_factory):
         recipe={EVIL: EVIL, "command": "python " + "a/very/long/path/" * 20},
     )
     return path
-
-
-@pytest.fixture(scope="module")
-def browser():
-    program = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-    if program is None:
-        pytest.fail("no browser to look at the report with. Install one: apt-get update && apt-get install -y chromium")
-    quiet = ("background-networking", "component-update", "sync")
-    with sync_playwright() as driver:
-        yield driver.chromium.launch(
-            executable_path=program,
-            args=["--no-sandbox", "--disable-gpu", "--no-first-run", *(f"--disable-{what}" for what in quiet)],
-        )
 
 
 class _Outline(HTMLParser):

@@ -14,9 +14,9 @@ from slates import slates_of
 from tiny_models import faces
 
 from semanticface.crop import Box, crop_face
-from semanticface.dataset import load_faces
+from semanticface.dataset import load_faces, picture_bytes
 from semanticface.errors import PictureError
-from semanticface.preference.shown import Drawer, dimmed, picture_bytes, reference
+from semanticface.preference.shown import Drawer, dimmed, reference
 from semanticface.preference.types import Question
 
 SIZE = 96

@@ -320,7 +320,7 @@ def align(
         with ready.looking():
             blanks = [blank(held_out[place]) for place in range(len(held_out))]
             blind_before = _margin(ready.log_probs(blanks, "before, blank"))
-            before = _margin(ready.log_probs([held_out[place] for place in range(len(held_out))], "before"))
+            before = _margin(ready.log_probs(held_out, "before"))
         say(f"tower     {ready.look(rows)}")
         reference = ready.log_probs(rows, "reference")
         trainer = _trainer(ready, settings, rows, reference, order, steps, folder, callbacks)
@@ -328,7 +328,7 @@ def align(
         trainer.train(resume_from_checkpoint=str(resumed) if resumed else None)
         with ready.looking():
             blind_after = _margin(ready.log_probs(blanks, "after, blank"))
-            after = _margin(ready.log_probs([held_out[place] for place in range(len(held_out))], "after"))
+            after = _margin(ready.log_probs(held_out, "after"))
     gain = after - before
     return Margins(
         pairs=len(held_out),

@@ -56,15 +56,16 @@ def figures(
     Returns:
         The keys of ``FIGURES`` but ``blank_ratio``; errors of vertices and wins as shares.
     """
-    found = _errors(measured, answers)
-    base = _errors(measured, before)
+    found = errors(measured, answers)
+    base = errors(measured, before)
     found["reduction"] = 1 - found["vertex_error_whole"] / base["vertex_error_whole"]
     for key, other in (("wins_sft", before), ("wins_labels", labels)):
         found[key] = win_rate(judge, measured.compared(answers, other), seed=seed)["all"].value
     return found
 
 
-def _errors(measured: Measured, answers: np.ndarray) -> dict[str, float]:
+def errors(measured: Measured, answers: np.ndarray) -> dict[str, float]:
+    """Return how far answers float32[n, 52] are from the truth, as in ``figures``."""
     found = measured.errors(answers)
     return {key: value / 100 if key.startswith("vertex") else value for key, value in found.items()}
 
@@ -127,8 +128,3 @@ def _row(name: str, made: Sequence[Mapping[str, float]]) -> list[str]:
 
 def _spread(key: str, made: Sequence[Mapping[str, float]]) -> str:
     return Spread.of([each.get(key) for each in made]).text(_FIGURE[key])
-
-
-def labels_figures(measured: Measured, labels: np.ndarray) -> dict[str, float]:
-    """Return how far the pseudo labels themselves are from the truth, as in ``figures``."""
-    return _errors(measured, labels)

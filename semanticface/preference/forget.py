@@ -19,11 +19,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from tqdm import tqdm
 
-from semanticface.dataset import load_faces
+from semanticface.dataset import load_faces, picture_bytes
 from semanticface.errors import DatasetError, PictureError, SemanticFaceError
 from semanticface.files import atomic_open
 from semanticface.preference.consent import NAME, read_consent
-from semanticface.preference.shown import picture_bytes
 from semanticface.preference.store import Store
 from semanticface.tables import read_objects
 

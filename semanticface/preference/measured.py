@@ -9,13 +9,11 @@ from pathlib import Path
 import datasets
 import numpy as np
 
-from semanticface import tables
-from semanticface.arkit import N_ACTIONS
-from semanticface.dataset import coefficients_of, load_faces
+from semanticface import metrics, tables
+from semanticface.dataset import coefficients_of, load_faces, picture_bytes
 from semanticface.predict import Predictor
 from semanticface.preference.areas import AREAS, distance
 from semanticface.preference.judges import versus
-from semanticface.preference.shown import picture_bytes
 from semanticface.preference.types import Slate
 from semanticface.rows import EvalRows
 
@@ -53,8 +51,7 @@ class Measured:
             rows = EvalRows(self.faces(self.dataset), predictor.bundle.image_size)
             crops = (rows[place].picture for place in range(len(rows)))
             tables.write(path, predictor.stream(filter(None, crops), crop="none"))
-        answers = [row.coefficients for row in tables.read_coefficients(path)]
-        return np.stack([np.full(N_ACTIONS, np.nan, np.float32) if each is None else each for each in answers])
+        return metrics.stacked(row.coefficients for row in tables.read_coefficients(path))
 
     def compared(self, ours: np.ndarray, theirs: np.ndarray) -> list[Slate]:
         """Return slates of two for ``win_rate``: what two models say of the pictures.

@@ -23,13 +23,13 @@ from semanticface.answer import parse_answer
 from semanticface.arkit import N_ACTIONS
 from semanticface.collate import prompt_inputs
 from semanticface.crop import Box, crop_face, find_faces
+from semanticface.dataset import picture_bytes
 from semanticface.errors import DatasetError, PictureError
 from semanticface.movements import hundredths
 from semanticface.picture import load_picture
 from semanticface.predict import Predictor
 from semanticface.preference.areas import HALVES, distance
 from semanticface.preference.questions import NOTICEABLE
-from semanticface.preference.shown import picture_bytes
 from semanticface.preference.types import Candidate, Slate
 from semanticface.recipe import check_range
 

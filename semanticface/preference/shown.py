@@ -11,14 +11,13 @@ import hashlib
 import io
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 
 import datasets
 import numpy as np
 from PIL import Image
 
 from semanticface.crop import Box, crop_face
+from semanticface.dataset import picture_bytes
 from semanticface.errors import PictureError
 from semanticface.face import render
 from semanticface.picture import load_picture
@@ -112,22 +111,6 @@ def reference(faces: datasets.Dataset, row: int, picture: str, size: int) -> Ima
     box = there.get("box")
     found = Box(0, 0, *image.size) if box is None or not np.isfinite(box).all() else Box(*box)
     return crop_face(image, found.square(), size)
-
-
-def picture_bytes(stored: Mapping[str, Any] | None, name: str) -> bytes:
-    """Return the bytes of a picture as an undecoded ``datasets.Image`` column holds it, read from its path if need be.
-
-    Raises:
-        PictureError: there are none; the message begins with ``name``.
-    """
-    if stored is None:
-        raise PictureError("missing", f"{name}: no picture. Make the dataset anew, or remove the row.")
-    if stored["bytes"] is not None:
-        return bytes(stored["bytes"])
-    try:
-        return Path(stored["path"]).read_bytes()
-    except (OSError, TypeError) as error:
-        raise PictureError("missing", f"{name}: no picture ({error}). Copy the whole dataset.") from error
 
 
 def dimmed(picture: np.ndarray, area: Area) -> np.ndarray:

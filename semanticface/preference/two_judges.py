@@ -32,6 +32,21 @@ def simulated_judges(dataset: Path, truth: Path, *, noise: float = NOISE, jnd: f
     Raises:
         DatasetError: the two folders do not have as many rows.
     """
+    known = truth_of(dataset, truth)
+    first, second = (SimulatedJudge(known, noise, jnd, seed + nth) for nth in (0, 1))
+    return Judges(first, second)
+
+
+def truth_of(dataset: Path, truth: Path) -> dict[str, np.ndarray]:
+    """Return the exact coefficients float32[52] of each picture, by its name, of the splits that rounds look at.
+
+    Args:
+        dataset: folder of faces.
+        truth: the same faces, row by row, with exact coefficients.
+
+    Raises:
+        DatasetError: the two folders do not have as many rows.
+    """
     known: dict[str, np.ndarray] = {}
     for split in ("train", "validation"):
         pictures, exact = load_faces(dataset, split), load_faces(truth, split)
@@ -40,8 +55,7 @@ def simulated_judges(dataset: Path, truth: Path, *, noise: float = NOISE, jnd: f
                 f"{truth} has {len(exact)} rows in {split}, {dataset} has {len(pictures)}: not the same faces."
             )
         known |= dict(zip(picture_names(pictures), coefficients_of(exact), strict=True))
-    first, second = (SimulatedJudge(known, noise, jnd, seed + nth) for nth in (0, 1))
-    return Judges(first, second)
+    return known
 
 
 def learned_judges(
