@@ -84,11 +84,11 @@ class Budget:
 
 
 FULL = Budget(
-    takes=TakeSettings(),
-    samples=12_000,
+    takes=TakeSettings(train=450),
+    samples=20_000,
     steps=60,
-    rounds=RoundSettings(heed=False, per_picture=16, eval_rows=360),
-    candidates=CandidateSettings(count=8, tries=2),
+    rounds=RoundSettings(heed=False, per_picture=5, eval_rows=360),
+    candidates=CandidateSettings(count=5, tries=2),
     align=AlignSettings(batch=160, learning_rate=4e-3, precision="fast"),
 )
 QUICK = Budget(

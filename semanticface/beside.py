@@ -12,13 +12,21 @@ from semanticface.passes import HIDDEN, Batch, Branches
 def read_beside(batch: Batch) -> None:
     """Read numbers that see the words and their own key: all 52 at once, each token by token.
 
-    The first pass shows the key of each number and what nearly every number begins with (``0.`` of digits).
+    The first pass shows the last words, where they are not shown yet, the key of each number, and what nearly every
+    number begins with (``0.`` of digits).
     """
     tree = batch.decoder.tree
     trunk, nodes = tree.trunk()
-    said = np.array([batch.decoder.n_said(row) for row in batch.rows])
-    _show_last_words(batch, said)
-    batch.fed = batch.n_prompt + said
+    trunks = [batch.n_prompt + batch.decoder.n_said(row) for row in batch.rows]
+    # Words may end before what was fed does: the token that ends them may hold the first of what follows, too.
+    batch.fed = np.minimum(batch.fed, trunks)
+    words = [
+        row.tokens[fed - batch.n_prompt : trunk - batch.n_prompt]
+        for row, fed, trunk in zip(batch.rows, batch.fed.tolist(), trunks, strict=True)
+    ]
+    # Nobody sees what fills rows up, so that numbers stand in the same columns of all.
+    width = max(map(len, words))
+    fill = [width - len(each) for each in words]
     ids: list[int] = []
     of: list[int] = []
     steps: list[int] = []
@@ -28,10 +36,11 @@ def read_beside(batch: Batch) -> None:
         of += [slot + 1] * (len(key) + len(trunk))
         steps += range(len(key) + len(trunk))
     ends = np.cumsum(n_keys + len(trunk)) - len(trunk) - 1  # where each key ends
-    branches = [Branches(batch.n_prompt + int(n), list(of), list(steps)) for n in said]
-    wanted = np.unique(np.add.outer(ends, np.flatnonzero(tree.n_children[nodes] > 1)))
-    logits = batch.show([ids] * len(batch.rows), wanted, branches=branches)
-    batch.fed = batch.fed + len(ids)
+    branches = [Branches(trunk, [HIDDEN] * n + of, [0] * n + steps) for trunk, n in zip(trunks, fill, strict=True)]
+    wanted = width + np.unique(np.add.outer(ends, np.flatnonzero(tree.n_children[nodes] > 1)))
+    feeds = [[*each, *[batch.decoder.pad] * n, *ids] for each, n in zip(words, fill, strict=True)]
+    logits = batch.show(feeds, wanted, branches=branches)
+    batch.fed = batch.fed + width + len(ids)
 
     # All numbers of all rows, one behind the other.
     row = np.arange(len(batch.rows)).repeat(N_ACTIONS)
@@ -56,14 +65,14 @@ def read_beside(batch: Batch) -> None:
     for level, node in enumerate(nodes):
         seen = blind(along)
         if tree.n_children[node] > 1:
-            columns = np.searchsorted(wanted, ends[number[along]] + level)
+            columns = np.searchsorted(wanted, width + ends[number[along]] + level)
             seen = batch.gather(logits, row[along], columns, places.node[along])
         tokens = write(along, seen)
         if level < len(trunk):
             along = along[tokens == trunk[level]]
             shown[along] += 1
     for n in np.flatnonzero(shown < len(trunk)).tolist():
-        after = int(ends[number[n]]) + 1
+        after = fill[row[n]] + int(ends[number[n]]) + 1
         of_row = branches[row[n]].of
         of_row[after + shown[n] : after + len(trunk)] = [HIDDEN] * (len(trunk) - int(shown[n]))
 
@@ -73,7 +82,7 @@ def read_beside(batch: Batch) -> None:
         unfinished = np.flatnonzero(places.node >= 0)
         if not len(unfinished):
             break
-        feeds: list[list[int]] = [[] for _ in batch.rows]
+        feeds = [[] for _ in batch.rows]
         columns = np.zeros(len(unfinished), dtype=np.int64)
         for k, n in enumerate(unfinished.tolist()):
             unfed = written[n][shown[n] :]
@@ -96,12 +105,3 @@ def read_beside(batch: Batch) -> None:
     for index, each in enumerate(batch.rows):
         own = slice(index * N_ACTIONS, (index + 1) * N_ACTIONS)
         each.values[:], each.shares[:] = places.value[own], places.shares[own]
-
-
-def _show_last_words(batch: Batch, said: np.ndarray) -> None:
-    """Show words that the longest possible text forced behind the last token that was shown."""
-    unfed = [
-        row.tokens[fed - batch.n_prompt : n] for row, fed, n in zip(batch.rows, batch.fed.tolist(), said, strict=True)
-    ]
-    if any(unfed):
-        batch.show([feed or [batch.decoder.pad] for feed in unfed], np.zeros(1, dtype=np.int64))

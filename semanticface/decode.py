@@ -260,6 +260,9 @@ class AnswerDecoder:
 
     def choose_word(self, row: Row, logits: np.ndarray, temperature: float) -> int:
         """Return the next token of the words; logits: float[V], any value, NaN included."""
+        best = int(logits.argmax())  # the first NaN, where there is one
+        if not temperature and logits[best] > -np.inf and self._allowed(row, best):
+            return best
         ids = np.flatnonzero(self.mask(row)[: len(logits)])
         scores = np.nan_to_num(logits[ids], nan=-np.inf)
         if not temperature:
@@ -269,6 +272,11 @@ class AnswerDecoder:
         heights = np.cumsum(np.exp((scores - scores.max()) / temperature))
         drawn = np.searchsorted(heights, row.rng.random() * heights[-1], side="right")
         return int(ids[min(drawn, len(ids) - 1)])
+
+    def _allowed(self, row: Row, token: int) -> bool:
+        """Return whether the grammar allows a token next: much cheaper than asking which it allows."""
+        assert row.matcher is not None
+        return token < self._vocabulary.vocab_size and bool(row.matcher.validate_tokens([token]))
 
     def append(self, row: Row, token: int) -> None:
         """Write ``token``, which is the next forced one or one the grammar allows."""

@@ -13,10 +13,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from semanticface.arkit import N_ACTIONS
+from semanticface.face.sample import sample_coefficients
 
 _CONTEXTS = (12, 8, 5, 4, 3, 2, 1)
-_ENOUGH = 5
+_ENOUGH = 15
 _MOST_CONTEXTS = 200_000
 
 
@@ -37,7 +37,7 @@ class Drafts:
                 counts = self._following.setdefault(context, {})
                 counts[tokens[end]] = counts.get(tokens[end], 0) + weight
 
-    def guess(self, tokens: Sequence[int], most: int, least: float = 0.01) -> tuple[list[int], list[int]]:
+    def guess(self, tokens: Sequence[int], most: int, least: float) -> tuple[list[int], list[int]]:
         """Return a tree of what may follow: the ``most`` likeliest beginnings, a token each, parents before children.
 
         Args:
@@ -82,8 +82,8 @@ class Drafts:
         return longest
 
 
-def typical_expressions(count: int = 256) -> np.ndarray:
-    """Return random expressions whose descriptions use the common phrases; float32[count, 52]."""
+def typical_expressions(count: int = 512) -> np.ndarray:
+    """Return random expressions (``sample_coefficients``), whose descriptions use the common phrases as often as those
+    of faces do; float32[count, 52]."""
     rng = np.random.default_rng(0)
-    active = rng.random((count, N_ACTIONS)) < rng.uniform(0.02, 0.25, (count, 1))
-    return (rng.random((count, N_ACTIONS)) * active).astype(np.float32)
+    return np.stack([sample_coefficients(rng) for _ in range(count)])

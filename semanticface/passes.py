@@ -24,7 +24,7 @@ class Branches:
     """The branches of one row's tokens; see ``layout``.
 
     Attributes:
-        trunk: the place of the first token that is in a branch.
+        trunk: the place of the first token that is in a branch; those before it in a feed are in none.
         of: the branch of every token from there on, ``HIDDEN`` for those that no token may see.
         steps: how far each stands behind the trunk.
     """
@@ -149,16 +149,18 @@ class Batch:
         ids = np.array([[*feed, *[self.decoder.pad] * (width - len(feed))] for feed in feeds])
         slots = fed[:, None] + np.arange(width)
         steps = slots.copy()
-        looking, seen = np.zeros_like(slots), np.zeros((len(feeds), used), dtype=np.int64)
-        for b, branch in enumerate(branches or []):
-            n = len(feeds[b])
-            seen[b, branch.trunk :] = HIDDEN
-            seen[b, branch.trunk : fed[b] + n] = branch.of
-            looking[b] = HIDDEN
-            looking[b, :n] = branch.of[-n:]
-            steps[b, :n] = branch.trunk + np.array(branch.steps[-n:])
-        mask = branch_mask(*map(self._tensor, (looking, seen, slots)))
-        if parents is not None:
+        if parents is None:
+            looking, seen = np.zeros_like(slots), np.zeros((len(feeds), used), dtype=np.int64)
+            for b, branch in enumerate(branches or []):
+                n = len(feeds[b])
+                start = max(0, branch.trunk - fed[b])
+                seen[b, branch.trunk :] = HIDDEN
+                seen[b, branch.trunk : fed[b] + n] = branch.of
+                looking[b, start:] = HIDDEN
+                looking[b, start:n] = branch.of[start - n :]
+                steps[b, start:n] = branch.trunk + np.array(branch.steps[start - n :])
+            mask = branch_mask(*map(self._tensor, (looking, seen, slots)))
+        else:
             path = np.zeros((len(feeds), width, used), dtype=bool)
             for b, before in enumerate(parents):
                 path[b, :, : fed[b]] = True

@@ -32,10 +32,13 @@ from semanticface.layout import CLOSES_WORDS
 from semanticface.passes import Batch, Prefix
 from semanticface.semantics import describe_many
 
-_GUESSED = {1: 24, 4: 12, 12: 6}
+_GUESSED = {1: 32, 4: 12, 12: 6}
 """Most tokens of words guessed ahead of a pass, by the rows of a batch from which on: many rows fill a machine."""
 
-_OWN = 4
+_LIKELY = 0.05
+"""Guesses less likely than this cost more to show than they save."""
+
+_OWN = 2
 """How often a model's own words count, beside what Stage I would say."""
 
 _KNOWN_INPUTS = {"input_ids", "attention_mask", "pixel_values", "pixel_attention_mask", "image_grid_thw",
@@ -164,7 +167,7 @@ def _write_words(batch: Batch, drafts: Drafts) -> None:
         for index in busy:
             row = batch.rows[index]
             unfed = row.tokens[batch.fed[index] - batch.n_prompt :]
-            tokens, before = drafts.guess(row.tokens, most)
+            tokens, before = drafts.guess(row.tokens, most, _LIKELY)
             feeds.append(unfed + tokens)
             # A guess whose parent is -1 follows the last token known.
             parents.append([*range(-1, len(unfed) - 1), *(len(unfed) + parent for parent in before)])

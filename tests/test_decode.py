@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import tiny_models
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from lively import make_lively, quotes
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
@@ -158,6 +158,29 @@ def test_words_that_are_not_canonical_are_outside_the_grammar(tiny, good_part, b
             return
         if not row.forced and not decoder.mask(row)[token]:
             return
+        decoder.append(row, token)
+
+
+@settings(max_examples=25)
+@given(st.integers(0, 2**32 - 1), st.sampled_from(["plain", "nan", "inf", "tied"]))
+def test_the_best_word_is_the_best_of_those_allowed(tiny, seed, kind):
+    rng, decoder = np.random.default_rng(seed), tiny["qwen3_vl"].decoder
+    row = decoder.start(1)[0]
+    while not decoder.words_done(row):
+        if row.forced:
+            decoder.append(row, row.forced[0])
+            continue
+        logits = rng.normal(size=decoder.mask(row).size + 3).astype(np.float32)
+        if kind == "tied":
+            logits = logits.round()
+        elif kind != "plain":
+            logits[rng.integers(len(logits), size=9)] = {"nan": np.nan, "inf": np.inf}[kind]
+        if rng.random() < 0.5:
+            logits[np.flatnonzero(decoder.mask(row))[0]] = 10
+        allowed = np.flatnonzero(decoder.mask(row))
+        scores = np.where(np.isnan(logits[allowed]), -np.inf, logits[allowed])
+        token = decoder.choose_word(row, logits, 0.0)
+        assert token == allowed[scores.argmax()]
         decoder.append(row, token)
 
 

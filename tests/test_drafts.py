@@ -20,9 +20,9 @@ def chain(guess: tuple[list[int], list[int]]) -> list[int]:
 def test_what_was_seen_is_guessed():
     known = Drafts()
     known.learn([1, 2, 3, 4, 5])
-    assert chain(known.guess([1, 2], 10)) == [3, 4, 5]
-    assert chain(known.guess([1, 2], 2)) == [3, 4]
-    assert chain(known.guess([9], 10)) == []
+    assert chain(known.guess([1, 2], 10, 0.01)) == [3, 4, 5]
+    assert chain(known.guess([1, 2], 2, 0.01)) == [3, 4]
+    assert chain(known.guess([9], 10, 0.01)) == []
 
 
 def test_the_likeliest_beginnings_make_a_tree():
@@ -38,10 +38,10 @@ def test_the_likeliest_beginnings_make_a_tree():
 
 def test_a_longer_context_decides_once_it_was_seen_often():
     known = Drafts()
-    known.learn([1, 2, 3], weight=5)
+    known.learn([1, 2, 3], weight=15)
     known.learn([9, 2, 4], weight=20)
-    assert known.guess([1, 2], 1)[0] == [3]
-    assert known.guess([8, 2], 1)[0] == [4]
+    assert known.guess([1, 2], 1, 0.0)[0] == [3]
+    assert known.guess([8, 2], 1, 0.0)[0] == [4]
 
 
 def test_memory_has_a_bound(monkeypatch):
@@ -52,7 +52,7 @@ def test_memory_has_a_bound(monkeypatch):
     assert len(known._following) < 60
     for _ in range(5):
         known.learn([0, 3])
-    assert known.guess([0], 1)[0] == [3], "contexts already known are brought up to date"
+    assert known.guess([0], 1, 0.0)[0] == [3], "contexts already known are brought up to date"
 
 
 @given(st.lists(st.lists(st.integers(0, 5), min_size=1, max_size=20), max_size=5), st.integers(0, 9))
@@ -60,7 +60,7 @@ def test_a_guess_is_a_tree_of_at_most_the_tokens_asked(answers, most):
     known = Drafts()
     for answer in answers:
         known.learn(answer)
-    tokens, parents = known.guess([1, 2, 3], most)
+    tokens, parents = known.guess([1, 2, 3], most, 0.01)
     assert len(tokens) == len(parents) <= most
     assert all(-1 <= parent < index for index, parent in enumerate(parents))
     assert len(set(zip(parents, tokens, strict=True))) == len(tokens), "no guess is made twice"
