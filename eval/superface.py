@@ -53,7 +53,7 @@ from semanticface.preference.controlled import WAYS, errors, figures, headline, 
 from semanticface.preference.judges import SimulatedJudge
 from semanticface.preference.rounds import Alignment, Judges, RoundSettings, claim, run_rounds
 from semanticface.preference.sampling import CandidateSettings
-from semanticface.preference.takes import TakeSettings, captured, draw_takes, relabel
+from semanticface.preference.takes import TakeSettings, record_takes
 from semanticface.preference.two_judges import truth_of
 from semanticface.recipe import files_sha256, git_commit, versions, write_recipe
 from semanticface.speaking import Sights, SpeakSettings, new_model, speak
@@ -84,11 +84,11 @@ class Budget:
 
 
 FULL = Budget(
-    takes=TakeSettings(train=450),
-    samples=20_000,
+    takes=TakeSettings(),
+    samples=12_000,
     steps=60,
-    rounds=RoundSettings(heed=False, per_picture=5, eval_rows=360),
-    candidates=CandidateSettings(count=5, tries=2),
+    rounds=RoundSettings(heed=False, per_picture=16, eval_rows=360),
+    candidates=CandidateSettings(count=8, tries=2),
     align=AlignSettings(batch=160, learning_rate=4e-3, precision="fast"),
 )
 QUICK = Budget(
@@ -170,11 +170,8 @@ class Experiment:
 
     def run(self) -> dict[str, Any]:
         """Return the figures of every round, of both ways."""
-        exact = draw_takes(self.out / "exact", self.takes)
-        labels = {split: captured(self.takes, self.errors, split) for split in self.takes.splits}
-        pseudo = relabel(
-            exact, self.out / "captured", labels, {"of": dataclasses.asdict(self.takes), "seed": self.seed}
-        )
+        labels = record_takes(self.out, self.takes, self.errors)
+        exact, pseudo = self.out / "exact", self.out / "captured"
         start = self._supervised(pseudo, labels["train"])
         truth = truth_of(pseudo, exact)
         # Everybody errs in a way of their own.

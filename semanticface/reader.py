@@ -32,10 +32,10 @@ from semanticface.layout import CLOSES_WORDS
 from semanticface.passes import Batch, Prefix
 from semanticface.semantics import describe_many
 
-_GUESSED = {1: 32, 4: 12, 12: 6}
+_GUESSED = {1: 40, 4: 12, 12: 6}
 """Most tokens of words guessed ahead of a pass, by the rows of a batch from which on: many rows fill a machine."""
 
-_LIKELY = 0.05
+_LIKELY = 0.02
 """Guesses less likely than this cost more to show than they save."""
 
 _OWN = 2

@@ -353,7 +353,7 @@ def train(
         gradient_accumulation_steps=settings.accumulation,
         learning_rate=settings.learning_rate,
         lr_scheduler_type="cosine",
-        warmup_steps=math.ceil(settings.warmup * settings.steps),
+        warmup_steps=int(settings.warmup * settings.steps),
         weight_decay=settings.weight_decay,
         max_grad_norm=settings.clip,
         # LoRA's float32 matrices inside a bfloat16 model: products in bfloat16, sums and updates in float32.

@@ -5,17 +5,20 @@ from __future__ import annotations
 import json
 import sys
 
+import numpy as np
 import pytest
 from scripts import ROOT, load_script
 from tiny_adapter import tiny_adapter
-from tiny_models import faces
 
+from semanticface.dataset import coefficients_of, load_faces
 from semanticface.preference.candidates import read_candidates
+from semanticface.preference.capture_errors import CaptureErrors
 from semanticface.preference.choice_file import write_choices
 from semanticface.preference.judges import decide
 from semanticface.preference.measured import Measured
 from semanticface.preference.questions import ask
 from semanticface.preference.rounds import Judges
+from semanticface.preference.takes import TakeSettings, record_takes
 from semanticface.preference.two_judges import learned_judges, simulated_judges
 from semanticface.recipe import read_recipe, read_settings
 
@@ -28,12 +31,15 @@ prefer = load_script("train/prefer.py")
 @pytest.fixture(scope="module")
 def places(tmp_path_factory):
     folder = tmp_path_factory.mktemp("prefer")
-    return tiny_adapter(folder), faces(folder / "faces", rows=10)
+    settings = TakeSettings(train=5, validation=1, frames=2, every=4, look="drawn")
+    record_takes(folder, settings, CaptureErrors.draw(0))
+    return tiny_adapter(folder), folder / "captured", folder / "exact"
 
 
 @pytest.fixture
 def changes(places, tmp_path):
-    return [f"model={places[0]}", f"dataset={places[1]}", f"output={tmp_path / 'out'}", *SMALL]
+    model, captured, exact = places
+    return [f"model={model}", f"dataset={captured}", f"truth={exact}", f"output={tmp_path / 'out'}", *SMALL]
 
 
 @pytest.mark.parametrize("config", CONFIGS)
@@ -42,7 +48,7 @@ def test_configs_say_how_to_run_them(config):
     read_settings(ROOT / config, prefer.Settings)
 
 
-def test_the_quickstart_in_small(changes, tmp_path, capsys):
+def test_the_quickstart_in_small(changes, places, tmp_path, capsys):
     result = prefer.prefer(read_settings(ROOT / CONFIGS[0], prefer.Settings, changes))
     assert result.made == 1
     printed = capsys.readouterr().out
@@ -54,9 +60,17 @@ def test_the_quickstart_in_small(changes, tmp_path, capsys):
     assert read_recipe(tmp_path / "out" / "adapter")["kind"] == "adapter"
     settings = json.loads((tmp_path / "out" / "settings.json").read_text())
     assert settings["align"]["passes"] == 1
-    # Nobody was shown the truth.
+    # Nobody was shown the truth, but what the software wrote.
+    exact = coefficients_of(load_faces(places[2], "train"))
+    written = coefficients_of(load_faces(places[1], "train"))
     candidates = read_candidates(tmp_path / "out" / "round-1" / "candidates.jsonl")
-    assert {each.source for slate in candidates.slates for each in slate.candidates} == {"model"}
+    sources = {"model": 0, "capture": 0}
+    for slate in candidates.slates:
+        for each in slate.candidates:
+            sources[each.source] += 1
+            assert not np.allclose(each.coefficients, exact[slate.row])
+            assert (each.source == "capture") == np.allclose(each.coefficients, written[slate.row])
+    assert all(sources.values())
 
 
 def test_people_choose_between_two_runs(changes, places, tmp_path, capsys, monkeypatch):

@@ -395,7 +395,7 @@ def _arguments(ready: _Ready, settings: AlignSettings, steps: int, folder: Path)
         gradient_accumulation_steps=settings.accumulation,
         learning_rate=settings.learning_rate,
         lr_scheduler_type="cosine",
-        warmup_steps=math.ceil(settings.warmup * steps),
+        warmup_steps=int(settings.warmup * steps),
         max_grad_norm=settings.clip,
         beta=settings.beta,
         loss_type=["sigmoid", "sft"],

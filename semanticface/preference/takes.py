@@ -67,6 +67,22 @@ class TakeSettings:
         return range(start, start + self.splits[split])
 
 
+def record_takes(out: Path, settings: TakeSettings, errors: CaptureErrors) -> dict[str, np.ndarray]:
+    """Draw takes and write them twice: ``out/exact``, and ``out/captured`` with the labels of software that errs.
+
+    Returns:
+        By split, what the software wrote; float32[takes * frames, 52].
+
+    Raises:
+        ConfigError: an unknown look.
+        SemanticFaceError: the disk refuses.
+    """
+    exact = draw_takes(out / "exact", settings)
+    labels = {split: captured(settings, errors, split) for split in settings.splits}
+    relabel(exact, out / "captured", labels, {"of": dataclasses.asdict(settings), "seed": errors.seed})
+    return labels
+
+
 def draw_takes(out: Path, settings: TakeSettings) -> Path:
     """Draw the pictures of all takes, 128 px crops with exact labels, in order of time; or find them drawn.
 
