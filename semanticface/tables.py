@@ -27,6 +27,7 @@ from semanticface import arkit, lines, live_link
 from semanticface.errors import SemanticFaceError, TableError
 from semanticface.files import atomic_open
 from semanticface.lines import short
+from semanticface.live_link import LiveLinkRow
 from semanticface.semantics import Analysis
 
 COLUMNS: tuple[str, ...] = ("image", *arkit.NAMES)
@@ -50,6 +51,7 @@ class Row:
         coefficients: float32[52] in [0, 1]; None where ``error`` says why.
         analysis: the explanation that came with the row, in JSONL; otherwise None.
         box: where the model looked, x0, y0, x1, y1 in pixels, in JSONL written by predict; otherwise None.
+        live_link: the row of a Live Link CSV as it stands there, unclipped and with rotations; otherwise None.
         error: what is wrong with the row and how to repair it, file and line included; empty in a good row.
     """
 
@@ -58,6 +60,7 @@ class Row:
     coefficients: np.ndarray | None = None
     analysis: Analysis | None = None
     box: tuple[float, float, float, float] | None = None
+    live_link: LiveLinkRow | None = None
     error: str = ""
 
 
@@ -207,7 +210,7 @@ def _read_csv_rows(path: Path) -> Iterator[Row]:
         try:
             cells = lines.cells(text, f"{path}, line {number}")
             label = cells[0]
-            yield Row(number, label, _coefficients(cells, header, is_take, f"{path}, line {number}"))
+            yield _csv_row(cells, header, is_take, number, f"{path}, line {number}")
         except TableError as error:
             yield Row(number, label, error=str(error))
 
@@ -235,7 +238,7 @@ def _check_header(path: Path, header: Sequence[str], is_take: bool) -> None:
     raise TableError(f"{path}, line 1: {len(found)} columns, {kind} has {len(expected)}. Restore the exact header.")
 
 
-def _coefficients(cells: Sequence[str], header: Sequence[str], is_take: bool, at: str) -> np.ndarray:
+def _csv_row(cells: Sequence[str], header: Sequence[str], is_take: bool, number: int, at: str) -> Row:
     if cells == [""]:
         raise TableError(f"{at}: an empty line. Remove it.")
     if len(cells) != len(header):
@@ -243,8 +246,10 @@ def _coefficients(cells: Sequence[str], header: Sequence[str], is_take: bool, at
         raise TableError(f"{at}: {what}, {len(cells)} cells where the header has {len(header)}. Export the file again.")
     if not is_take and not any(cell.strip() for cell in cells[1:]):
         raise TableError(f"{at}: no coefficients: this picture had failed. Predict it again or remove the row.")
+    recorded = None
     if is_take:
-        first, values = 3, live_link.parse_row(cells, at, header).coefficients.tolist()
+        recorded = live_link.parse_row(cells, at, header)
+        first, values = 3, recorded.coefficients.tolist()
     else:
         first, values = (
             2,
@@ -255,7 +260,7 @@ def _coefficients(cells: Sequence[str], header: Sequence[str], is_take: bool, at
         )
     for column, value in enumerate(values, start=first):
         _check_range(value, f"{at}, column {column} ({header[column - 1]})")
-    return _vector(values)
+    return Row(number, cells[0], _vector(values), live_link=recorded)
 
 
 def _check_range(value: float, at: str) -> None:
@@ -280,15 +285,23 @@ def _no_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 def _read_jsonl_rows(path: Path) -> Iterator[Row]:
     for line, row, error in read_objects(path):
-        if row is None:
-            yield Row(line, "", error=error)
-            continue
-        label = row.get("image")
-        label = label if isinstance(label, str) else ""
-        try:
-            yield _json_row(row, label, line, f"{path}, line {line}")
-        except TableError as error_:
-            yield Row(line, label, error=str(error_))
+        yield Row(line, "", error=error) if row is None else row_of(row, path, line)
+
+
+def row_of(row: dict[str, Any], path: Path, line: int) -> Row:
+    """Return what an object of our JSONL says; a bad one comes with ``error`` set.
+
+    Args:
+        row: one object of ``read_objects``.
+        path: the file, for errors.
+        line: of the file, from 1.
+    """
+    label = row.get("image")
+    label = label if isinstance(label, str) else ""
+    try:
+        return _json_row(row, label, line, f"{path}, line {line}")
+    except TableError as error:
+        return Row(line, label, error=str(error))
 
 
 def _json_row(row: dict[str, Any], label: str, line: int, at: str) -> Row:
