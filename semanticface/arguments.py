@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import argparse
+from fractions import Fraction
 from typing import TYPE_CHECKING
+
+from semanticface.timecode import parse_rate
 
 if TYPE_CHECKING:
     from semanticface.crop import Box
@@ -35,6 +38,14 @@ def size(text: str) -> int:
 def seed(text: str) -> int:
     """Read a seed."""
     return _whole(text, 0, 2**31 - 1)
+
+
+def rate(text: str) -> Fraction:
+    """Read frames a second."""
+    try:
+        return parse_rate(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
 
 
 def _whole(text: str, low: int, high: int) -> int:

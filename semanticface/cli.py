@@ -1,4 +1,4 @@
-"""The ``semanticface`` command: predict, calibrate, parse, describe, render, annotate, choices, forget.
+"""The ``semanticface`` command: predict, calibrate, parse, describe, render, convert, annotate, ...
 
 Thin: each subcommand calls the library.
 
@@ -18,7 +18,7 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from semanticface import __version__, annotate_command, arguments, tables, take_command
+from semanticface import __version__, annotate_command, arguments, convert_command, tables, take_command
 from semanticface.errors import AnswerError, SemanticFaceError
 from semanticface.tables import Answered, Outcome
 
@@ -78,6 +78,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_parse(commands)
     _add_describe(commands)
     _add_render(commands)
+    convert_command.add_command(commands, _command)
     annotate_command.add_commands(commands, _command)
     return parser
 

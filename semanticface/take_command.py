@@ -8,10 +8,10 @@ from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from semanticface import arkit, smooth, tables
+from semanticface import arguments, arkit, smooth, tables
 from semanticface.errors import SemanticFaceError
 from semanticface.smooth import OneEuro
-from semanticface.timecode import RATES, Clock, Start, counting_rate, named_rate, parse_rate, parse_timecode, show_rate
+from semanticface.timecode import RATES, Clock, Start, counting_rate, named_rate, parse_timecode, show_rate
 
 if TYPE_CHECKING:
     from semanticface.decode import Mode
@@ -37,7 +37,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("videos and folders of frames")
     group.add_argument(
         "--fps",
-        type=_rate,
+        type=arguments.rate,
         metavar="N",
         help="of a folder: its pictures are the frames of one take, N a second, in natural order of their names; "
         f"of a video: its timecodes count N a second ({', '.join(map(show_rate, RATES))}; 29.97 and its like without "
@@ -173,13 +173,6 @@ def _clock(take: Take, options: argparse.Namespace) -> Clock:
 
 def _tell(text: str) -> None:
     print(f"semanticface: {text}", file=sys.stderr)
-
-
-def _rate(text: str) -> Fraction:
-    try:
-        return parse_rate(text)
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(str(error)) from None
 
 
 def _region(text: str) -> tuple[str, OneEuro | None]:

@@ -1,0 +1,94 @@
+"""Recordings from one form into another: Live Link Face CSV, our JSONL, our CSV."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+
+from semanticface import arkit, live_link, tables
+from semanticface.errors import SemanticFaceError, TableError
+from semanticface.live_link import LiveLinkRow
+from semanticface.recording import Labels, Moment, parse, read
+
+FORMS = {"livelink": (".csv",), "jsonl": (".jsonl",), "csv": (".csv",)}
+"""What can be written, and how its files may be called."""
+
+
+@dataclass(slots=True)
+class Counts:
+    """How many rows were read, and how many of them could not be written out."""
+
+    rows: int = 0
+    failed: int = 0
+
+
+def check_name(out: Path, form: str) -> None:
+    """See that a file's name fits what goes into it.
+
+    Raises:
+        SemanticFaceError: another suffix than the form's, or the name of a folder.
+    """
+    suffixes = FORMS[form]
+    if out.suffix.lower() not in suffixes:
+        raise SemanticFaceError(f"{out}: a file of the form {form} ends in {' or '.join(suffixes)}. Rename it.")
+    if out.is_dir():
+        raise SemanticFaceError(f"{out}: is a folder. Choose another name for the output.")
+
+
+def convert(source: Path, out: Path, form: str, fps: Fraction | None, complain: Callable[[str], None]) -> Counts:
+    """Write a recording as ``livelink``, ``jsonl`` or ``csv``; the file appears only when it is complete.
+
+    A bad row keeps its place in JSONL and CSV, and has no row in a Live Link CSV: its timecode is missing there.
+
+    Args:
+        source: what ``recording.read`` reads.
+        out: see ``FORMS``.
+        form: which of them.
+        fps: rows a second, for a Live Link CSV of a recording without timecodes; *optional*, 30.
+        complain: is told of each bad row, in a sentence.
+
+    Raises:
+        TableError: the source is no recording, or no row of it can be used.
+        SemanticFaceError: no room to write.
+    """
+    counts = Counts()
+    moments = _watched(source, counts, complain)
+    if form == "livelink":
+        live_link.write(out, _take(moments, source, fps, counts, complain))
+    else:
+        tables.write(out, moments)
+    return counts
+
+
+def _watched(source: Path, counts: Counts, complain: Callable[[str], None]) -> Iterator[Moment]:
+    for moment in read(source):
+        counts.rows += 1
+        if moment.status != "ok":
+            counts.failed += 1
+            complain(moment.reason)
+        yield moment
+
+
+def _take(
+    moments: Iterator[Moment], source: Path, fps: Fraction | None, counts: Counts, complain: Callable[[str], None]
+) -> Iterator[LiveLinkRow]:
+    labels = Labels(fps)
+    still = np.zeros(len(arkit.POSE_NAMES))
+    for moment in moments:
+        if moment.values is None:
+            continue
+        try:
+            timecode = labels.label(moment, counts.rows - 1)
+            if parse(timecode) is None:
+                raise TableError(f"line {moment.line}: {timecode!r} is not a timecode. Write HH:MM:SS:FF.fff.")
+        except TableError as error:
+            counts.failed += 1
+            complain(f"{source}, {error}")
+            continue
+        yield LiveLinkRow(timecode, moment.values, still if moment.pose is None else moment.pose)
+    if counts.failed == counts.rows:
+        raise TableError(f"{source}: no row with coefficients. Give a file that has some.")

@@ -1,0 +1,54 @@
+"""What ``semanticface convert`` does: its options, its checks, what it tells."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from semanticface import arguments, convert
+
+Command = Callable[..., argparse.ArgumentParser]
+
+
+def add_command(commands: argparse._SubParsersAction[argparse.ArgumentParser], command: Command) -> None:
+    """Add the subcommand; ``command`` makes one with its name, purpose, explanation and examples."""
+    parser = command(
+        commands,
+        "convert",
+        "turn a recording into another form",
+        "IN is a Live Link Face CSV (63 columns), a JSONL or CSV made by predict, or a JSONL of ms-swift in which\n"
+        "SemanticFace was published (messages, or response).\n\n"
+        "livelink  the CSV of Live Link Face, for Unreal, Maya, Blender: timecode, the 52, head and eye rotations (0\n"
+        "          where they are not known). Unreal reads slate, take and subject from a name such as\n"
+        "          Scene1_1_Ann.csv. A row that cannot be read is missing, which its timecode shows.\n"
+        "jsonl     one object a line, with timecode, rotations and explanation where there are any. No digit is lost.\n"
+        "csv       image (the timecode, for a recording that has them) and the 52 with six decimals.\n\n"
+        "Rows that cannot be read are named on standard error.",
+        "semanticface convert faces.jsonl --to livelink --out Scene1_1_Ann.csv",
+        "semanticface convert take.csv --to jsonl --out take.jsonl",
+        "semanticface convert swift.jsonl --to csv --out faces.csv",
+    )
+    parser.add_argument("file", type=Path, metavar="IN", help="CSV or JSONL of coefficients")
+    parser.add_argument("--to", required=True, choices=tuple(convert.FORMS), dest="form", help="what to write")
+    parser.add_argument("--out", type=Path, required=True, metavar="OUT", help="where to")
+    parser.add_argument(
+        "--fps",
+        type=arguments.rate,
+        metavar="N",
+        help="rows a second, for a recording that does not tell when its rows were (default: 30)",
+    )
+    parser.set_defaults(run=_run)
+
+
+def _run(options: argparse.Namespace) -> int:
+    convert.check_name(options.out, options.form)
+    counts = convert.convert(options.file, options.out, options.form, options.fps, tell)
+    print(f"{options.out}: {counts.rows} rows, {counts.failed} failed", file=sys.stderr)
+    return 1 if counts.failed else 0
+
+
+def tell(text: str) -> None:
+    """Say something on standard error."""
+    print(f"semanticface: {text}", file=sys.stderr)
