@@ -16,7 +16,7 @@ For each seed:
    all the same, to be reported; the headline takes the round that the rule chose.
 
 Measured on held-out people: errors against the truth, and blind comparisons by a third simulated person with the SFT
-model and with the pseudo labels of the same pictures.
+model and with the pseudo labels of the same pictures, half by half; with the labels also as whole faces.
 
 Writes into `--out`: `superface.json`, `superface.md`; everything in between is kept there, so nothing is done twice.
 The last line is one JSON object.
@@ -51,6 +51,7 @@ from semanticface.preference.align import AlignSettings
 from semanticface.preference.capture_errors import CaptureErrors
 from semanticface.preference.controlled import WAYS, errors, figures, headline, tables
 from semanticface.preference.judges import SimulatedJudge
+from semanticface.preference.records import finite
 from semanticface.preference.rounds import Alignment, Judges, RoundSettings, claim, run_rounds
 from semanticface.preference.sampling import CandidateSettings
 from semanticface.preference.takes import TakeSettings, record_takes
@@ -145,7 +146,7 @@ def run(model: str, budget: Budget, seeds: int, out: Path) -> dict[str, Any]:
     with atomic_open(out / "superface.md") as file:
         file.write(f"{text}\n")
     with atomic_open(out / "superface.json") as file:
-        json.dump(results, file, indent=1, allow_nan=False)
+        json.dump(finite(results), file, indent=1, allow_nan=False)
         file.write("\n")
     print(f"\n{text}\n\n{out / 'superface.md'}\n", flush=True)
     return results

@@ -11,6 +11,7 @@ from scripts import load_script
 
 from semanticface.errors import ConfigError
 from semanticface.preference.align import AlignSettings
+from semanticface.preference.areas import distance, only
 from semanticface.preference.controlled import FIGURES, figures, headline, tables
 from semanticface.preference.judges import SimulatedJudge
 from semanticface.preference.measured import Measured, picture_names
@@ -36,6 +37,24 @@ def test_the_last_line_takes_the_rounds_that_the_rule_chose():
     assert unmoved["vertex_error_reduction"] == 0
 
 
+def test_what_is_undefined_is_none_and_counts_for_nothing():
+    """A model that learnt nothing has no margin to compare with; JSON has no word for that but null."""
+    runs = [told(seed, 0.2, best=1) for seed in range(3)]
+    runs[0]["region"]["rounds"][1]["blank_ratio"] = float("nan")
+    runs[1]["region"]["rounds"][1]["blank_ratio"] = float("inf")
+    assert headline(runs)["blank_picture_margin_ratio"] == 0.5
+    line = headline(runs[:2])
+    assert line["blank_picture_margin_ratio"] is None and line["vertex_error_reduction"] == 0.2
+    json.dumps(line, allow_nan=False)
+    every = tables(runs)[0].markdown().splitlines()
+    assert next(row for row in every if row.startswith("| region, round 1")).endswith("| – |")
+    # A round that was not made has no margins either, which is not the same as none left.
+    before = told(0, 0.2, best=0)
+    del before["region"]["rounds"][0]["blank_ratio"]
+    assert headline([before])["blank_picture_margin_ratio"] is None
+    assert headline([before, told(1, 0.2, best=1)])["blank_picture_margin_ratio"] == 0.5
+
+
 def test_tables_have_a_row_for_every_round_of_both_ways():
     every, chosen = (table.markdown() for table in tables([told(0, 0.2, best=1), told(1, 0.4, best=0)]))
     for name in ("pseudo labels", "SFT on pseudo labels", "region, round 1", "whole, round 1"):
@@ -56,6 +75,24 @@ def test_figures_know_the_truth_from_what_is_worse(tmp_path):
     assert found["mae"] == found["vertex_error_whole"] == 0
     assert found["reduction"] == 1
     assert found["wins_sft"] == found["wins_labels"] > 0.5
+
+
+def test_whole_faces_are_compared_beside_halves(tmp_path):
+    """Where a face is right below and wrong above, halves draw; of the whole, the lower half moves more."""
+    settings = TakeSettings(train=1, validation=2, frames=4, look="drawn")
+    exact = draw_takes(tmp_path / "exact", settings)
+    measured = Measured(exact, exact, 8)
+    faces = measured.faces(exact)
+    true = np.array(faces["coefficients"], np.float32)
+    upper, lower = only(true, "upper"), only(true, "lower")
+    judge = SimulatedJudge(dict(zip(picture_names(faces), true, strict=True)), noise=0.0, jnd=0.0)
+    found = figures(measured, lower, upper, upper, judge, seed=0)
+    assert found["wins_labels"] == found["wins_sft"] == 0.5
+    nearer = distance(lower, true, "whole") < distance(upper, true, "whole")
+    assert found["wins_labels_whole"] == nearer.mean() != 0.5
+    line = headline([told(0, 0.2, best=1)])
+    assert line["win_rate_over_pseudo_labels_whole"] == 0.5
+    assert "wins_labels_whole" in {figure.key for figure in FIGURES}
 
 
 @pytest.mark.slow

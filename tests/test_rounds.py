@@ -13,7 +13,7 @@ from tiny_models import faces as noise_faces
 from semanticface.dataset import coefficients_of, load_faces
 from semanticface.errors import ConfigError, DatasetError, ModelError
 from semanticface.preference import rounds as making
-from semanticface.preference.align import AlignSettings
+from semanticface.preference.align import AlignSettings, Margins
 from semanticface.preference.choice_file import read_choices
 from semanticface.preference.judges import SimulatedJudge
 from semanticface.preference.measured import picture_names
@@ -150,6 +150,30 @@ def test_a_stopped_run_goes_on_at_its_step_and_ends_with_the_same_bytes(alignmen
     assert {path: path.stat().st_mtime_ns for path in stamps if path.parent.parent.name == "round-1"} == {
         path: stamp for path, stamp in stamps.items() if path.parent.parent.name == "round-1"
     }
+
+
+def test_figures_that_are_undefined_are_null(alignment, monkeypatch):
+    """Margins that did not move at all have no ratio, and a judge who skips everything no share of wins."""
+
+    class Silent(Partial):
+        def choose(self, questions, slates):
+            answers = super().choose(questions, slates)
+            return answers if "model-1" in {question.a for question in questions} else ["skip"] * len(answers)
+
+    still = Margins(pairs=3, before=1.0, after=1.0, blank_before=0.5, blank_after=0.5, accuracy=0.5)
+    monkeypatch.setattr(making, "align", lambda *args, **named: still)
+    once = replace(alignment, rounds=replace(alignment.rounds, most=1))
+    judge = Silent("silent", newer=True)
+    result = run_rounds(once, lambda number: Judges(judge, judge))
+
+    def refuse(name):
+        pytest.fail(f"{name} in a file of figures")
+
+    files = [once.folder(1) / "metrics.json", once.output / "rounds.json", once.model(1) / "semanticface.json"]
+    found, told, recipe = (json.loads(file.read_text(), parse_constant=refuse) for file in files)
+    assert found["margins"]["blank_ratio"] is None and recipe["metrics"]["blank_ratio"] is None
+    assert found["audit"]["all"] == {"value": None, "low": None, "high": None}
+    assert (told["best"], result.best) == (0, 0)
 
 
 def test_choices_of_people_are_used_in_round_one_or_refused(alignment, places, tmp_path):

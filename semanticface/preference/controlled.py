@@ -14,9 +14,10 @@ import numpy as np
 from semanticface.ablation_tables import Spread
 from semanticface.grid import Table
 from semanticface.metrics import Figure
-from semanticface.preference.areas import AREAS
+from semanticface.preference.areas import AREAS, HALVES, Area
 from semanticface.preference.judges import Judge, win_rate
 from semanticface.preference.measured import Measured
+from semanticface.preference.records import finite
 
 WAYS = ("region", "whole")
 """How choices become pairs: halves put together as SuperFace does, or whole candidates, the baseline."""
@@ -27,10 +28,12 @@ FIGURES = (
     Figure("reduction", "vertex error less than SFT's by", "higher", percent=True),
     Figure("wins_sft", "wins over SFT", "higher", percent=True),
     Figure("wins_labels", "wins over the pseudo labels", "higher", percent=True),
+    Figure("wins_labels_whole", "wins over the pseudo labels, whole faces", "higher", percent=True),
     Figure("blank_ratio", "margin left with a blank picture", "lower", percent=True),
 )
 """What is told of a round."""
 
+_DIGITS = 4  # of the headline
 _FIGURE = {figure.key: figure for figure in FIGURES}
 
 
@@ -54,13 +57,19 @@ def figures(
         seed: of sides.
 
     Returns:
-        The keys of ``FIGURES`` but ``blank_ratio``; errors of vertices and wins as shares.
+        The keys of ``FIGURES`` but ``blank_ratio``; errors of vertices and wins as shares. Wins are means over both
+        halves, each shown alone, unless the key says ``whole``.
     """
     found = errors(measured, answers)
     base = errors(measured, before)
     found["reduction"] = 1 - found["vertex_error_whole"] / base["vertex_error_whole"]
-    for key, other in (("wins_sft", before), ("wins_labels", labels)):
-        found[key] = win_rate(judge, measured.compared(answers, other), seed=seed)["all"].value
+    shown: dict[str, tuple[np.ndarray, Sequence[Area]]] = {
+        "wins_sft": (before, HALVES),
+        "wins_labels": (labels, HALVES),
+        "wins_labels_whole": (labels, ("whole",)),
+    }
+    for key, (other, areas) in shown.items():
+        found[key] = win_rate(judge, measured.compared(answers, other), areas=areas, seed=seed)["all"].value
     return found
 
 
@@ -70,27 +79,33 @@ def errors(measured: Measured, answers: np.ndarray) -> dict[str, float]:
     return {key: value / 100 if key.startswith("vertex") else value for key, value in found.items()}
 
 
-def headline(runs: Sequence[Mapping[str, Any]]) -> dict[str, float | int]:
+def headline(runs: Sequence[Mapping[str, Any]]) -> dict[str, float | int | None]:
     """Return the figures that ``eval/superface.py`` ends with: means over seeds, of the rounds the rule chose.
+
+    A seed for which a figure is undefined, such as what is left of margins where the rule chose round 0, does not
+    count; where it is undefined for all of them, it is None.
 
     Args:
         runs: of each seed what ``eval/superface.py`` keeps: by way, ``rounds`` (figures of round 0 and on) and
             ``best``.
     """
 
-    def mean(way: str, key: str) -> float:
-        return float(np.mean([run[way]["rounds"][run[way]["best"]].get(key, 0.0) for run in runs]))
+    def mean(way: str, key: str) -> float | None:
+        known = [value for run in runs if (value := finite(_best(run[way]).get(key))) is not None]
+        return float(np.mean(known)) if known else None
 
     region, whole = (mean(way, "reduction") for way in WAYS)
-    return {
-        "vertex_error_reduction": round(region, 4),
-        "win_rate_over_pseudo_labels": round(mean("region", "wins_labels"), 4),
-        "win_rate_over_sft": round(mean("region", "wins_sft"), 4),
-        "region_minus_whole": round(region - whole, 4),
+    found = {
+        "vertex_error_reduction": region,
+        "win_rate_over_pseudo_labels": mean("region", "wins_labels"),
+        "win_rate_over_pseudo_labels_whole": mean("region", "wins_labels_whole"),
+        "win_rate_over_sft": mean("region", "wins_sft"),
+        "region_minus_whole": None if region is None or whole is None else region - whole,
         "rounds": max(len(run["region"]["rounds"]) - 1 for run in runs),
         "seeds": len(runs),
-        "blank_picture_margin_ratio": round(mean("region", "blank_ratio"), 4),
+        "blank_picture_margin_ratio": mean("region", "blank_ratio"),
     }
+    return {key: round(value, _DIGITS) if isinstance(value, float) else value for key, value in found.items()}
 
 
 def tables(runs: Sequence[Mapping[str, Any]]) -> list[Table]:
@@ -117,14 +132,14 @@ def tables(runs: Sequence[Mapping[str, Any]]) -> list[Table]:
     ]
 
 
-def _best(way: Mapping[str, Any]) -> Mapping[str, float]:
-    best: Mapping[str, float] = way["rounds"][way["best"]]
+def _best(way: Mapping[str, Any]) -> Mapping[str, float | None]:
+    best: Mapping[str, float | None] = way["rounds"][way["best"]]
     return best
 
 
-def _row(name: str, made: Sequence[Mapping[str, float]]) -> list[str]:
+def _row(name: str, made: Sequence[Mapping[str, float | None]]) -> list[str]:
     return [name, *(_spread(figure.key, made) for figure in FIGURES)]
 
 
-def _spread(key: str, made: Sequence[Mapping[str, float]]) -> str:
-    return Spread.of([each.get(key) for each in made]).text(_FIGURE[key])
+def _spread(key: str, made: Sequence[Mapping[str, float | None]]) -> str:
+    return Spread.of([finite(each.get(key)) for each in made]).text(_FIGURE[key])

@@ -40,6 +40,7 @@ from semanticface.preference.judges import Judge, decide, win_rate
 from semanticface.preference.measured import Measured
 from semanticface.preference.pairs import PairCounts, region_pairs, whole_pairs, write_pairs
 from semanticface.preference.questions import ask
+from semanticface.preference.records import finite
 from semanticface.preference.sampling import CandidateSettings, sample_slates
 from semanticface.preference.sides import PairCollator, PairRows
 from semanticface.preference.types import Choice, Pair, Slate
@@ -107,7 +108,9 @@ class Rounds:
         best: number of the best round; 0 for the model as it was.
         made: rounds that were made.
         stopped: why no more.
-        metrics: of each round, the model as it was first; see ``measure``.
+        metrics: of each round, the model as it was first: ``Measured.errors``, and of rounds that were made ``audit``
+            and ``label`` (``win_rate`` over the round before, in the eyes of either judge), ``margins`` of the pairs
+            held out, and ``pairs`` (``PairCounts``).
     """
 
     best: int
@@ -263,7 +266,7 @@ class Alignment:
             others = PairRows(measured, faces, bundle.image_size, mirrored=False)
             training = self.folder(number) / "training"
             margins = align(bundle, self.align, collator, rows, others, training, say=self.say)
-            told = dataclasses.asdict(margins) | {"blank_ratio": margins.blank_ratio}
+            told = finite(dataclasses.asdict(margins) | {"blank_ratio": margins.blank_ratio})
             settings = {"round": number, "before": fingerprint(before), "align": dataclasses.asdict(self.align)}
             kept = {key: recipe[key] for key in ("base", "prompt", "emotion", "readout", "image_size", "numbers")}
             save_adapter(bundle, folder, make_recipe("adapter", **kept, settings=settings, metrics=told))
@@ -361,7 +364,7 @@ def _told(metrics: dict[str, Any]) -> str:
 
 def _write_json(path: Path, value: Any) -> None:
     with atomic_open(path) as file:
-        json.dump(value, file, indent=2)
+        json.dump(finite(value), file, indent=2, allow_nan=False)
         file.write("\n")
 
 
