@@ -8,7 +8,7 @@ import json
 import pytest
 
 from semanticface.errors import ConfigError
-from semanticface.preference.consent import NAME, read_consent
+from semanticface.preference.consent import NAME, USES, example, read_consent, read_list
 from semanticface.preference.types import Slate
 from semanticface.recipe import RECIPE_NAME
 
@@ -71,3 +71,52 @@ def test_an_empty_list_is_nobody(tmp_path):
     (tmp_path / NAME).write_bytes(b"subjects: {\xff\xfe: true}")
     with pytest.raises(ConfigError, match="cannot be read"):
         read_consent(tmp_path)
+
+
+def test_what_people_agreed_to(tmp_path):
+    consent = listed(
+        tmp_path,
+        "subjects:\n"
+        "  ann: {reference: 'binder 7', uses: [train, show], until: 2026-11-22}\n"
+        "  ben: {licence: CC-BY-4.0, uses: [evaluate]}\n"
+        "  cem: true\n",
+    )
+
+    def agreed(subject):
+        return [use for use in USES if consent.allows(subject, DAY, use=use)]
+
+    assert agreed("ann") == ["train", "evaluate", "show"]  # who may be learnt from may be measured on
+    assert agreed("ben") == ["evaluate"] and agreed("cem") == ["show"] and agreed("eve") == []
+    assert consent.allows("ben", datetime.date(2100, 1, 1), use="evaluate")
+    assert consent.permissions["ann"].reference == "binder 7" and consent.until["ann"] == DAY
+    assert consent.refusal("ben", "train", DAY) == "ben agreed to evaluate, not to train"
+    assert consent.refusal("ann", "show", DAY + datetime.timedelta(days=1)) == "the consent of ann ended on 2026-11-22"
+    assert consent.refusal("eve", "show", DAY) == "no consent of eve"
+
+
+@pytest.mark.parametrize(
+    ("entry", "told"),
+    [
+        ("{uses: [train]}", "where the consent is to be found"),
+        ("{reference: '', uses: [train]}", "where the consent is to be found"),
+        ("{reference: form}", "uses must be a list"),
+        ("{reference: form, uses: train}", "uses must be a list"),
+        ("{reference: form, uses: []}", "uses must be a list"),
+        ("{reference: form, uses: [sell]}", "uses must be a list"),
+        ("{reference: form, uses: [train], until: never}", "a day such as"),
+        ("{reference: form, uses: [train], note: x}", "is not true, false"),
+        ("{}", "is not true, false"),
+    ],
+)
+def test_an_entry_that_leaves_something_open_is_refused(tmp_path, entry, told):
+    with pytest.raises(ConfigError, match=told):
+        listed(tmp_path, f"subjects:\n  ann: {entry}\n")
+
+
+def test_the_example_is_a_list(tmp_path):
+    (tmp_path / NAME).write_text(example(["ann", "007", "no", 'a "b": c']))
+    read = read_list(tmp_path / NAME)
+    assert list(read) == ["ann", "007", "no", 'a "b": c']
+    assert read["007"].uses == {"train", "evaluate", "show"} and read["007"].until == datetime.date(2027, 12, 31)
+    with pytest.raises(ConfigError, match="cannot be read"):
+        read_list(tmp_path / "gone.yaml")

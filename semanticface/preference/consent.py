@@ -1,23 +1,29 @@
-"""Who may be shown to annotators: a list beside the dataset, in which every real person needs an entry.
+"""What may be done with whose pictures: a list beside the dataset, in which every real person needs an entry.
 
 ``consent.yaml`` in the folder of the dataset::
 
     subjects:
-      ann: true                 # may be shown
-      ben: false                # may not; as if they were not listed
-      cem: {until: 2027-12-31}  # may be shown up to that day, UTC
+      ann:
+        reference: form signed on 2026-03-14, binder 7  # where the consent is to be found; or licence: CC-BY-4.0
+        uses: [train, show]                             # any of train, evaluate, show, publish
+        until: 2027-12-31                               # the last day, UTC; may be left out
+      ben: false                                        # nothing; as if they were not listed
+      cem: true                                         # may be shown to annotators, no more
+      eve: {until: 2027-12-31}                          # may be shown up to that day
 
-People whom ``data_prep/render_faces.py`` drew need none: they do not exist.
+Who may be trained on may be measured on too. People whom ``data_prep/render_faces.py`` drew need no entry: they do not
+exist.
 """
 
 from __future__ import annotations
 
 import datetime
+import json
 import re
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args
 
 import yaml
 
@@ -28,30 +34,65 @@ from semanticface.preference.types import Slate
 NAME = "consent.yaml"
 _DRAWN = re.compile(r"face-\d{7}")  # render_set.subject_name
 
+Use = Literal["train", "evaluate", "show", "publish"]
+USES: tuple[Use, ...] = get_args(Use)
+"""To learn from, to measure on, to show to annotators, to show to everybody."""
+
+
+@dataclass(frozen=True, slots=True)
+class Permission:
+    """What one person agreed to.
+
+    Attributes:
+        uses: some of ``USES``.
+        until: the last day, UTC; ``date.max`` where there is none.
+        reference: where the consent is to be found, or the licence; empty in entries that only allow to show.
+    """
+
+    uses: frozenset[str]
+    until: datetime.date = datetime.date.max
+    reference: str = ""
+
 
 @dataclass(frozen=True, slots=True)
 class Consent:
-    """Whose pictures may be shown.
+    """What may be done with whose pictures.
 
     Attributes:
         rendered: whether the dataset was drawn by this project.
-        until: the last day for each subject who agreed; ``date.max`` where there is none.
+        permissions: of each subject who agreed to anything.
     """
 
     rendered: bool
-    until: dict[str, datetime.date]
+    permissions: dict[str, Permission]
 
-    def allows(self, subject: str, day: datetime.date | None = None) -> bool:
-        """Return whether a subject may be shown.
+    @property
+    def until(self) -> dict[str, datetime.date]:
+        """The last day for each subject who agreed; ``date.max`` where there is none."""
+        return {subject: permission.until for subject, permission in self.permissions.items()}
+
+    def allows(self, subject: str, day: datetime.date | None = None, *, use: Use = "show") -> bool:
+        """Return whether something may be done with a subject's pictures.
 
         Args:
             subject: as in the dataset.
             day: by default today, UTC.
+            use: what is to be done.
         """
+        return not self.refusal(subject, use, day)
+
+    def refusal(self, subject: str, use: Use, day: datetime.date | None = None) -> str:
+        """Return why something may not be done with a subject's pictures, in half a sentence; empty where it may."""
         if self.rendered and _DRAWN.fullmatch(subject):
-            return True
-        day = day or datetime.datetime.now(datetime.UTC).date()
-        return subject in self.until and day <= self.until[subject]
+            return ""
+        permission = self.permissions.get(subject)
+        if permission is None:
+            return f"no consent of {subject}"
+        if use not in permission.uses and not (use == "evaluate" and "train" in permission.uses):
+            return f"{subject} agreed to {', '.join(sorted(permission.uses))}, not to {use}"
+        if (day or datetime.datetime.now(datetime.UTC).date()) > permission.until:
+            return f"the consent of {subject} ended on {permission.until}"
+        return ""
 
     def split(self, slates: Iterable[Slate]) -> tuple[list[Slate], Collection[str]]:
         """Return the slates that may be shown, and the subjects of those that may not."""
@@ -65,7 +106,7 @@ class Consent:
 
 
 def read_consent(dataset: str | Path) -> Consent:
-    """Read who in a dataset agreed to be shown; nobody where there is no list.
+    """Read who in a dataset agreed to what; nobody to anything where there is no list.
 
     Args:
         dataset: the folder of the dataset.
@@ -76,10 +117,17 @@ def read_consent(dataset: str | Path) -> Consent:
     folder = Path(dataset)
     path = folder / NAME
     rendered = begun_recipe(folder) is not None
+    return Consent(rendered, read_list(path) if path.exists() else {})
+
+
+def read_list(path: Path) -> dict[str, Permission]:
+    """Read a list of its own, wherever it lies: what each subject agreed to.
+
+    Raises:
+        ConfigError: it is missing, cannot be read, or an entry is not of its form or is there twice.
+    """
     try:
         text = path.read_text(encoding="utf-8")
-    except FileNotFoundError:
-        return Consent(rendered, {})
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path} cannot be read: {error}. Nobody is shown before it can.") from error
     try:
@@ -88,22 +136,49 @@ def read_consent(dataset: str | Path) -> Consent:
         raise ConfigError(f"{path} is not valid YAML: {error}. Nobody is shown before it is.") from error
     if not isinstance(value, dict) or set(value) != {"subjects"} or not isinstance(value["subjects"] or {}, dict):
         raise ConfigError(f"{path} must hold `subjects:` with a line `name: true` for each, and nothing else.")
-    until = {}
+    permissions = {}
     for subject, entry in (value["subjects"] or {}).items():
         if not isinstance(subject, str):
             raise ConfigError(f"{path}: YAML reads the subject {subject} as no text. Put it in quotation marks.")
-        if (last := _last_day(entry, f"{path}, {subject}")) is not None:
-            until[subject] = last
-    return Consent(rendered, until)
+        if (permission := _permission(entry, f"{path}, {subject}")) is not None:
+            permissions[subject] = permission
+    return permissions
 
 
-def _last_day(entry: Any, at: str) -> datetime.date | None:
+def example(subjects: Iterable[str]) -> str:
+    """Return a complete list to be filled in for these subjects."""
+    lines = ["subjects:"]
+    for subject in subjects:
+        lines += [
+            f"  {json.dumps(subject, ensure_ascii=False)}:",
+            "    reference: form signed on 2026-03-14, binder 7  # where the consent is; or licence: CC-BY-4.0",
+            f"    uses: [train, evaluate, show]  # what they agreed to, any of {', '.join(USES)}",
+            "    until: 2027-12-31  # the last day; leave the line out where there is none",
+        ]
+    return "\n".join(lines) + "\n"
+
+
+def _permission(entry: Any, at: str) -> Permission | None:
     if isinstance(entry, bool):
-        return datetime.date.max if entry else None
+        return Permission(frozenset({"show"})) if entry else None
+    known = {"reference", "licence", "uses", "until"}
+    if not isinstance(entry, dict) or not entry or not set(entry) <= known:
+        raise ConfigError(
+            f"{at}: {entry!r} is not true, false, {{until: 2027-12-31}} or an entry of reference or licence, uses and "
+            "until. Correct the entry."
+        )
     # A datetime is a date too, to Python; only a plain day says what is meant in every time zone.
-    if isinstance(entry, dict) and set(entry) == {"until"} and type(entry["until"]) is datetime.date:
-        return entry["until"]
-    raise ConfigError(f"{at}: {entry!r} is not true, false or {{until: 2027-12-31}}. Correct the entry.")
+    until = entry.get("until", datetime.date.max)
+    if type(until) is not datetime.date:
+        raise ConfigError(f"{at}: until {until!r} is not true, false or a day such as 2027-12-31. Correct the entry.")
+    if set(entry) == {"until"}:
+        return Permission(frozenset({"show"}), until)
+    uses, named = entry.get("uses"), [entry[key] for key in ("reference", "licence") if key in entry]
+    if not isinstance(uses, list) or not uses or not all(use in USES for use in uses):
+        raise ConfigError(f"{at}: uses must be a list of some of {', '.join(USES)}, not {uses!r}.")
+    if not named or not all(isinstance(text, str) and text.strip() for text in named):
+        raise ConfigError(f"{at}: say where the consent is to be found (reference:), or the licence (licence:).")
+    return Permission(frozenset(uses), until, "; ".join(named))
 
 
 class _Strict(yaml.SafeLoader):
