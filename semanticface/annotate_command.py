@@ -169,7 +169,7 @@ def _ready(url: str) -> None:
 def _session(options: argparse.Namespace, store: object) -> Session:
     """Put a session together, and say what cannot be shown and why."""
     from semanticface.dataset import load_faces
-    from semanticface.preference.candidates import read_candidates
+    from semanticface.preference.candidates import check_header, read_candidates
     from semanticface.preference.questions import ask
     from semanticface.preference.session import Session
     from semanticface.preference.shown import Drawer
@@ -178,7 +178,7 @@ def _session(options: argparse.Namespace, store: object) -> Session:
     assert isinstance(store, Store)
     candidates = read_candidates(options.candidates)
     faces = load_faces(options.dataset, candidates.header.split)
-    candidates = read_candidates(options.candidates, dataset=faces._fingerprint)
+    check_header(candidates.header, options.candidates, dataset=faces._fingerprint)
     _tell(candidates.problems)
     slates = _permitted(options.dataset, candidates)
     questions = ask(

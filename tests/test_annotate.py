@@ -20,7 +20,7 @@ from tiny_models import faces
 
 from semanticface import annotate_command, cli
 from semanticface.errors import SemanticFaceError
-from semanticface.preference import app
+from semanticface.preference import app, candidates
 from semanticface.preference.annotators import consistency
 from semanticface.preference.app import HOST, Page
 from semanticface.preference.choice_file import read_choices, write_choices
@@ -142,6 +142,16 @@ def test_the_command_puts_a_session_together(material, tmp_path, served, capsys)
     assert signal.getsignal(signal.SIGINT) == before
     assert cli.main([*words[:-1], "48"]) == 0
     assert (candidates.parent / "choices.sqlite").is_file()
+
+
+def test_candidates_are_read_once(material, tmp_path, served, monkeypatch):
+    dataset, path = material
+    read = []
+    plain = candidates.read_objects
+    monkeypatch.setattr(candidates, "read_objects", lambda path: read.append(path) or plain(path))
+    words = ["annotate", str(path), "--dataset", str(dataset), "--annotator", "robin", "--size", "48"]
+    assert cli.main([*words, "--database", str(tmp_path / "c.sqlite")]) == 0
+    assert read == [path]
 
 
 def test_people_who_did_not_agree_are_not_shown_and_counted(material, tmp_path, served, capsys):

@@ -114,16 +114,7 @@ def read_candidates(path: str | Path, *, model: str | None = None, dataset: str 
     objects = read_objects(path)
     _, first, problem = next(objects)
     header = _header(first, problem, path)
-    if model is not None and header.model != model:
-        raise ModelError(
-            f"{path}: candidates of the model {header.model[:12]}, not of {model[:12]}. Give the model that they were "
-            "sampled from, or sample candidates from this one."
-        )
-    if dataset is not None and header.dataset != dataset:
-        raise DatasetError(
-            f"{path}: candidates for the dataset {header.dataset[:12]}, not for {dataset[:12]}. Give the dataset that "
-            "they were sampled for, or sample candidates for this one."
-        )
+    check_header(header, path, model=model, dataset=dataset)
     slates: dict[str, Slate] = {}
     problems = []
     for line, record, problem in objects:
@@ -138,6 +129,22 @@ def read_candidates(path: str | Path, *, model: str | None = None, dataset: str 
         except TableError as error:
             problems.append(str(error))
     return Candidates(header, tuple(slates.values()), tuple(problems))
+
+
+def check_header(
+    header: CandidateHeader, path: str | Path, *, model: str | None = None, dataset: str | None = None
+) -> None:
+    """Raise unless candidates are of the model and of the split of a dataset that are given; as ``read_candidates``."""
+    if model is not None and header.model != model:
+        raise ModelError(
+            f"{path}: candidates of the model {header.model[:12]}, not of {model[:12]}. Give the model that they were "
+            "sampled from, or sample candidates from this one."
+        )
+    if dataset is not None and header.dataset != dataset:
+        raise DatasetError(
+            f"{path}: candidates for the dataset {header.dataset[:12]}, not for {dataset[:12]}. Give the dataset that "
+            "they were sampled for, or sample candidates for this one."
+        )
 
 
 def _header(record: Mapping[str, Any] | None, problem: str, path: str | Path) -> CandidateHeader:
