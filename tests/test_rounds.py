@@ -218,6 +218,41 @@ def test_people_are_held_out_whole():
     assert 0 < len(held_out(slates, 0.01, seed=0)) < len(held_out(slates, 0.9, seed=0)) < 40
 
 
+def test_who_is_held_out_in_round_one_stays_held_out():
+    """In a later round some pictures may have no candidates that differ, which must not change who is measured on."""
+    slates = [Slate(f"p{n}", n, f"s{n % 20}", ()) for n in range(40)]
+    for everybody in (slates, [replace(slate, subject="s") for slate in slates]):
+        kept = held_out(everybody, 0.3, seed=0)
+        for missing in range(40):
+            later = [slate for slate in everybody if slate.row % 20 != missing % 20 and slate.row != 39]
+            still = held_out(later, 0.3, seed=0, first=everybody)
+            assert still == kept & {slate.picture for slate in later}
+
+
+def test_rounds_learn_from_nobody_whom_an_earlier_one_measured(alignment, places, monkeypatch):
+    judge = people(places)
+    made = {}
+    sampled = making.sample_slates
+
+    def fewer(*args, **named):
+        """The second round's model has nothing to choose from for pictures that the first held out, but one."""
+        kept = held_out(made[1], alignment.rounds.held_out, 0) if made else set()
+        slates = [slate for slate in sampled(*args, **named) if slate.picture not in sorted(kept)[1:]]
+        made[len(made) + 1] = slates
+        return slates
+
+    monkeypatch.setattr(making, "sample_slates", fewer)
+    run_rounds(alignment, lambda number: Judges(judge, Partial("auditor", newer=True)))
+
+    def about(number, name):
+        lines = (alignment.folder(number) / f"{name}.jsonl").read_text().splitlines()
+        return {json.loads(line)["picture"] for line in lines}
+
+    assert len(made[2]) < len(made[1])
+    assert about(2, "held_out_pairs") <= about(1, "held_out_pairs")
+    assert not about(1, "pairs") & about(2, "held_out_pairs")
+
+
 def test_pictures_of_one_person_stand_for_themselves(alignment):
     """Else an interval over people would be a point, and every rise of the win rate sure."""
     answers = coefficients_of(load_faces(alignment.dataset, "validation"))

@@ -233,7 +233,8 @@ class Alignment:
         self, number: int, slates: Sequence[Slate], choices: Sequence[Choice]
     ) -> tuple[list[Pair], list[Pair], PairCounts]:
         """Return the pairs to learn and those held out, and what became of the choices to learn."""
-        kept = held_out(slates, self.rounds.held_out, self.rounds.seed)
+        first = slates if number == 1 else read_candidates(self.folder(1) / "candidates.jsonl").slates
+        kept = held_out(slates, self.rounds.held_out, self.rounds.seed, first=first)
         make = region_pairs if self.rounds.pairs == "region" else whole_pairs
         parts = []
         for name, chosen in (("pairs", False), ("held_out_pairs", True)):
@@ -279,19 +280,25 @@ class Alignment:
         return self.measured.predicted(self.model(number), self.folder(number) / "predictions.jsonl")
 
 
-def held_out(slates: Sequence[Slate], share: float, seed: int) -> set[str]:
+def held_out(slates: Sequence[Slate], share: float, seed: int, *, first: Sequence[Slate] | None = None) -> set[str]:
     """Return the pictures to measure on: those of a share of the people, at least one of each kind.
 
     Args:
         slates: two at least.
         share: of the people; of the pictures where all show one person.
         seed: with the name, decides who.
+        first: those of round 1, where ``slates`` are of a later one, in which other pictures may have candidates: they
+            decide who is measured on, so that nobody is whom the model has learnt from.
     """
-    alone = len({slate.subject for slate in slates}) == 1
-    of = {slate.picture: slate.picture if alone else slate.subject for slate in slates}
-    names = sorted(set(of.values()), key=lambda name: hashlib.sha256(f"{seed}:{name}".encode()).digest())
+    deciding = slates if first is None else first
+    alone = len({slate.subject for slate in deciding}) == 1
+
+    def name(slate: Slate) -> str:
+        return slate.picture if alone else slate.subject
+
+    names = sorted(set(map(name, deciding)), key=lambda each: hashlib.sha256(f"{seed}:{each}".encode()).digest())
     chosen = set(names[: min(max(1, round(share * len(names))), len(names) - 1)])
-    return {picture for picture, name in of.items() if name in chosen}
+    return {slate.picture for slate in slates if name(slate) in chosen}
 
 
 def run_rounds(alignment: Alignment, judges_of: Callable[[int], Judges]) -> Rounds:
