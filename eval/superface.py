@@ -190,7 +190,7 @@ class Experiment:
                 truth=exact,
                 labels=labels["train"],
             )
-            made = run_rounds(alignment, lambda number: Judges(labelling, auditing))
+            made = run_rounds(alignment, Judges(labelling, auditing))
             measured = alignment.measured
             written = coefficients_of(measured.faces(pseudo))
             answers = [alignment.predicted(number) for number in range(made.made + 1)]

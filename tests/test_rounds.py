@@ -76,7 +76,7 @@ def tree(folder):
 
 def test_rounds_leave_all_they_are_made_of(alignment, places):
     judge = people(places)
-    result = run_rounds(alignment, lambda number: Judges(judge, Partial("auditor", newer=True)))
+    result = run_rounds(alignment, Judges(judge, Partial("auditor", newer=True)))
     assert (result.best, result.made, result.stopped) == (2, 2, "2 rounds were asked for")
     for number in (1, 2):
         names = {path.name for path in alignment.folder(number).iterdir()}
@@ -106,12 +106,12 @@ def test_rounds_leave_all_they_are_made_of(alignment, places):
 def test_a_judge_that_is_pleased_alone_is_not_believed(alignment):
     """The labelling judge applauds every round; the auditor sees that nothing became better."""
     judges = Judges(Partial("pleased", newer=True), Partial("auditor", newer=False))
-    result = run_rounds(alignment, lambda number: judges)
+    result = run_rounds(alignment, judges)
     assert (result.best, result.made) == (0, 1)
     assert "round 1 wins 0.0% of the auditor's comparisons with round 0" in result.stopped
     assert result.metrics[1]["label"]["all"]["value"] == 1
     unheeded = replace(alignment, rounds=replace(alignment.rounds, heed=False))
-    result = run_rounds(unheeded, lambda number: judges)
+    result = run_rounds(unheeded, judges)
     assert (result.best, result.made) == (0, 2)
     assert "round 1 wins 0.0%" in result.stopped
     assert (alignment.output / "adapter" / "adapter_model.safetensors").read_bytes() == (
@@ -123,7 +123,7 @@ def test_a_stopped_run_goes_on_at_its_step_and_ends_with_the_same_bytes(alignmen
     judge = people(places)
 
     def run(where):
-        return run_rounds(where, lambda number: Judges(judge, Partial("auditor", newer=True)))
+        return run_rounds(where, Judges(judge, Partial("auditor", newer=True)))
 
     short = replace(alignment, rounds=replace(alignment.rounds, most=1))
     wanted = run(replace(short, output=tmp_path / "calm"))
@@ -164,7 +164,7 @@ def test_figures_that_are_undefined_are_null(alignment, monkeypatch):
     monkeypatch.setattr(making, "align", lambda *args, **named: still)
     once = replace(alignment, rounds=replace(alignment.rounds, most=1))
     judge = Silent("silent", newer=True)
-    result = run_rounds(once, lambda number: Judges(judge, judge))
+    result = run_rounds(once, Judges(judge, judge))
 
     def refuse(name):
         pytest.fail(f"{name} in a file of figures")
@@ -183,12 +183,44 @@ def test_choices_of_people_are_used_in_round_one_or_refused(alignment, places, t
     choices = once.chosen(1, slates, model, judge)
     given = [replace(choice, annotator="robin") for choice in choices]
     people_chose = replace(once, output=tmp_path / "people", choices=given)
-    run_rounds(people_chose, lambda number: Judges(judge, Partial("auditor", newer=True)))
+    run_rounds(people_chose, Judges(judge, Partial("auditor", newer=True)))
     found, _ = read_choices(people_chose.folder(1) / "choices.jsonl")
     assert {choice.annotator for _, choice in found} == {"robin"}
     others = [replace(choice, model="another") for choice in choices]
     with pytest.raises(DatasetError, match="choices is about the candidates"):
-        run_rounds(replace(once, output=tmp_path / "foreign", choices=others), lambda number: Judges(judge, judge))
+        run_rounds(replace(once, output=tmp_path / "foreign", choices=others), Judges(judge, judge))
+
+
+def test_choices_given_anew_are_learnt_from_or_refused(alignment, places, tmp_path):
+    """More choices, exported later, must not be left aside in silence."""
+    judge = people(places)
+    told = []
+    once = replace(alignment, rounds=replace(alignment.rounds, most=1), say=told.append)
+    slates, model = once.slates(1)
+    everything = once.chosen(1, slates, model, judge)
+    half = everything[::2]
+    (once.folder(1) / "choices.jsonl").unlink()
+    assert replace(once, choices=half).chosen(1, slates, model) == half
+    foreign = replace(everything[0], round=2)
+    assert replace(once, choices=[*everything, foreign]).chosen(1, slates, model) == everything
+    assert told[1:] == ["left out  1 choices about candidates of other models or rounds"]
+    given = replace(once, choices=everything)
+    judges = Judges(judge, Partial("auditor", newer=True))
+    wanted = run_rounds(given, judges)
+    assert run_rounds(given, judges) == run_rounds(once, judges) == wanted
+    with pytest.raises(DatasetError, match="another output to begin anew"):
+        run_rounds(replace(once, choices=half), judges)
+    assert once.chosen(1, slates, model) == everything
+
+
+def test_candidates_that_nobody_can_tell_apart_are_told(alignment):
+    slates, model = alignment.slates(1)
+    alike = [
+        replace(slate, candidates=(slate.candidates[0], replace(slate.candidates[0], id="twin"))) for slate in slates
+    ]
+    with pytest.raises(DatasetError, match="no two candidates of a picture can be told apart in upper or lower"):
+        alignment.chosen(1, alike, model, Partial("judge", newer=True))
+    assert not (alignment.folder(1) / "choices.jsonl").exists()
 
 
 def test_files_of_another_model_or_settings_are_refused(alignment, tmp_path):
@@ -242,7 +274,7 @@ def test_rounds_learn_from_nobody_whom_an_earlier_one_measured(alignment, places
         return slates
 
     monkeypatch.setattr(making, "sample_slates", fewer)
-    run_rounds(alignment, lambda number: Judges(judge, Partial("auditor", newer=True)))
+    run_rounds(alignment, Judges(judge, Partial("auditor", newer=True)))
 
     def about(number, name):
         lines = (alignment.folder(number) / f"{name}.jsonl").read_text().splitlines()

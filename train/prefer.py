@@ -135,7 +135,7 @@ def prefer(settings: Settings, choices: Path | None = None) -> Rounds | None:
         judges = learned_judges(chosen, slates, alignment.start, alignment.measured, seed=settings.rounds.seed)
 
     # The rounds.
-    result = run_rounds(alignment, lambda number: judges)
+    result = run_rounds(alignment, judges)
     print(f"best      round {result.best} of {result.made}: {result.stopped}")
     print(f"{output / 'adapter'}: predict and evaluate with --model {output / 'adapter'}")
     return result

@@ -33,7 +33,7 @@ from semanticface.files import atomic_open, atomic_path
 from semanticface.model import load_trained, save_adapter
 from semanticface.predict import Predictor
 from semanticface.preference.align import AlignSettings, align
-from semanticface.preference.areas import AREAS, HALVES
+from semanticface.preference.areas import AREAS, HALVES, Area
 from semanticface.preference.candidates import CandidateHeader, fingerprint, read_candidates, write_candidates
 from semanticface.preference.choice_file import read_choices, write_choices
 from semanticface.preference.judges import Judge, decide, win_rate
@@ -201,33 +201,59 @@ class Alignment:
             )
         return list(found.slates), model
 
+    @property
+    def areas(self) -> tuple[Area, ...]:
+        """The areas that questions are about."""
+        return HALVES if self.rounds.pairs == "region" else ("whole",)
+
     def chosen(self, number: int, slates: Sequence[Slate], model: str, judge: Judge | None = None) -> list[Choice]:
         """Return a round's choices: those that people made, in round 1 where there are some, or the judge's.
 
         Raises:
-            DatasetError: none of the choices that people made is about these candidates.
+            DatasetError: none of the choices that people made is about these candidates, others than those were learnt
+                from already, or no two candidates can be told apart.
         """
         path = self.folder(number) / "choices.jsonl"
+        if number == 1 and self.choices is not None:
+            self._take(self.choices, path, model)
         if not path.exists():
-            if number == 1 and self.choices is not None:
-                choices = [each for each in self.choices if (each.model, each.round) == (model, number)]
-                if not choices:
-                    raise DatasetError(
-                        f"none of the {len(self.choices)} choices is about the candidates in {path.parent}: they were "
-                        "made for another model or round. Give those that were exported for these candidates."
-                    )
-            elif judge is None:
+            if judge is None:
                 raise DatasetError(f"{path} is missing: give the choices that people made of the candidates beside it.")
-            else:
-                areas = HALVES if self.rounds.pairs == "region" else AREAS[2:]
-                questions = ask(slates, areas, per_picture=self.rounds.per_picture, seed=self.rounds.seed + number)
-                by_picture = {slate.picture: slate for slate in slates}
-                choices = decide(judge, questions, by_picture, model=model, round=number, time=JUDGED_AT)
+            questions = ask(slates, self.areas, per_picture=self.rounds.per_picture, seed=self.rounds.seed + number)
+            if not questions:
+                raise DatasetError(
+                    f"{self.folder(number) / 'candidates.jsonl'}: no two candidates of a picture can be told apart in "
+                    f"{' or '.join(self.areas)}. Raise candidates.apart or candidates.temperature."
+                )
+            by_picture = {slate.picture: slate for slate in slates}
+            choices = decide(judge, questions, by_picture, model=model, round=number, time=JUDGED_AT)
             write_choices(path, choices)
+        return self._choices(path)
+
+    def _choices(self, path: Path) -> list[Choice]:
         found, problems = read_choices(path)
         for problem in problems:
             self.say(f"left out  {problem}")
         return [choice for _, choice in found]
+
+    def _take(self, given: Sequence[Choice], path: Path, model: str) -> None:
+        """Keep the choices that people made in round 1, unless others were learnt from."""
+        ours = [choice for choice in given if (choice.model, choice.round) == (model, 1)]
+        if not ours:
+            raise DatasetError(
+                f"none of the {len(given)} choices is about the candidates in {path.parent}: they were made for "
+                "another model or round. Give those that were exported for these candidates."
+            )
+        if path.exists() and set(self._choices(path)) == set(ours):
+            return
+        if path.exists() and any((path.parent / begun).exists() for begun in ("training", "adapter")):
+            raise DatasetError(
+                f"round 1 was taught other choices than those given now, {path}. Give none to go on with those, or "
+                "another output to begin anew: there the same candidates are sampled."
+            )
+        if len(ours) < len(given):
+            self.say(f"left out  {len(given) - len(ours):,} choices about candidates of other models or rounds")
+        write_choices(path, ours)
 
     def paired(
         self, number: int, slates: Sequence[Slate], choices: Sequence[Choice]
@@ -301,12 +327,12 @@ def held_out(slates: Sequence[Slate], share: float, seed: int, *, first: Sequenc
     return {slate.picture for slate in slates if name(slate) in chosen}
 
 
-def run_rounds(alignment: Alignment, judges_of: Callable[[int], Judges]) -> Rounds:
+def run_rounds(alignment: Alignment, judges: Judges) -> Rounds:
     """Make rounds until the auditor sees no more gain, or there are as many as wanted; or go on with what is there.
 
     Args:
         alignment: what from and how.
-        judges_of: given the number of a round, returns its judges.
+        judges: who choose.
 
     Returns:
         What it came to, as in ``rounds.json``.
@@ -326,7 +352,6 @@ def run_rounds(alignment: Alignment, judges_of: Callable[[int], Judges]) -> Roun
     best, stopped = 0, ""
     for number in range(1, alignment.rounds.most + 1):
         slates, model = alignment.slates(number)
-        judges = judges_of(number)
         choices = alignment.chosen(number, slates, model, judges.labels)
         learnt, measured, counts = alignment.paired(number, slates, choices)
         say(f"pairs     {len(learnt):,} to learn, {len(measured):,} held out, of {counts.choices:,} choices")
