@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,10 +12,13 @@ from scripts import ROOT, load_script
 from tiny_adapter import tiny_adapter
 
 from semanticface.dataset import coefficients_of, load_faces
+from semanticface.errors import DatasetError
+from semanticface.preference.annotators import agreement, counted
 from semanticface.preference.candidates import read_candidates
 from semanticface.preference.capture_errors import CaptureErrors
 from semanticface.preference.choice_file import write_choices
 from semanticface.preference.judges import decide
+from semanticface.preference.learned_judge import LearnedJudge, learn
 from semanticface.preference.measured import Measured
 from semanticface.preference.questions import ask
 from semanticface.preference.rounds import Judges
@@ -78,7 +82,7 @@ def test_people_choose_between_two_runs(changes, places, tmp_path, capsys, monke
     assert prefer.prefer(settings) is None
     printed = capsys.readouterr().out
     made = tmp_path / "out" / "round-1" / "candidates.jsonl"
-    assert f"semanticface annotate {made} --dataset {places[1]}" in printed
+    assert f"semanticface annotate {made} --dataset {places[1]} --areas upper,lower --per-picture 6 " in printed
     slates = read_candidates(made).slates
     model = read_candidates(made).header.model
     judges = simulated_judges(places[1], places[1])
@@ -96,26 +100,69 @@ def test_people_choose_between_two_runs(changes, places, tmp_path, capsys, monke
     assert prefer.prefer(settings).made == 1
 
 
-def test_two_judges_learn_from_people(places, tmp_path, monkeypatch):
+@pytest.fixture
+def sampled(places, tmp_path):
+    """Candidates for people to choose from, and somebody who can answer for them."""
+    settings = [*SMALL, f"model={places[0]}", f"dataset={places[1]}", f"output={tmp_path / 'out'}"]
+    settings = read_settings(ROOT / CONFIGS[1], prefer.Settings, settings)
+    prefer.prefer(settings)
+    slates = read_candidates(tmp_path / "out" / "round-1" / "candidates.jsonl").slates
+
+    def choose(areas, seed):
+        judge = simulated_judges(places[1], places[2], seed=seed).labels
+        questions = ask(slates, areas, per_picture=6, seed=0)
+        return decide(judge, questions, {slate.picture: slate for slate in slates}, model="m", round=1)
+
+    return slates, choose
+
+
+def test_two_judges_learn_from_people(places, sampled, tmp_path, monkeypatch):
+    slates, choose = sampled
     taught = []
 
-    def learn(choices, slates, sights, settings, *, name):
+    def teach(choices, slates, sights, settings, *, name):
         taught.append(({choice.annotator for choice in choices}, settings.seed, set(sights)))
-        return name
+        return learn(choices, slates, sights, replace(settings, epochs=1), name=name)
 
-    monkeypatch.setattr("semanticface.preference.two_judges.learn", learn)
-    monkeypatch.setattr("semanticface.preference.two_judges.look", lambda predictor, crops: crops)
-    settings = [*SMALL, f"model={places[0]}", f"dataset={places[1]}", f"output={tmp_path}"]
-    prefer.prefer(read_settings(ROOT / CONFIGS[1], prefer.Settings, settings))
-    found = read_candidates(tmp_path / "round-1" / "candidates.jsonl")
-    questions = ask(found.slates, ("upper",), per_picture=1, seed=0)
+    monkeypatch.setattr("semanticface.preference.two_judges.learn", teach)
     measured = Measured(places[1], places[1], 2)
-    judge = simulated_judges(places[1], places[1]).labels
-    choices = decide(judge, questions, {s.picture: s for s in found.slates}, model="m", round=1)
-    made = learned_judges(choices, found.slates, places[0], measured, seed=4)
-    assert (made.labels, made.audits) == ("learned-1", "learned-2")
-    assert [(who, seed) for who, seed, _ in taught] == [({judge.name}, 4), ({judge.name}, 5)]
-    assert all({slate.picture for slate in found.slates} < seen for _, _, seen in taught)
+    told = []
+    made = learned_judges(
+        choose(("upper", "lower"), 3), slates, places[0], measured, tmp_path / "one", seed=4, say=told.append
+    )
+    assert (made.labels.name, made.audits.name) == ("learned-1", "learned-2")
+    assert [(who, seed) for who, seed, _ in taught] == [({"simulated-3"}, 4), ({"simulated-3"}, 5)]
+    assert all({slate.picture for slate in slates} < seen for _, _, seen in taught)
+    assert "two people agree in -;" in told[0]
+
+    # Of two people each teaches one; how far they agree is told beside how often a judge is right.
+    both = choose(("upper", "lower"), 3) + choose(("upper", "lower"), 4)
+    made = learned_judges(both, slates, places[0], measured, tmp_path / "two", say=told.append)
+    assert [who for who, _, _ in taught[2:]] == [{"simulated-3"}, {"simulated-4"}]
+    for judge, line in zip((made.labels, made.audits), told[2:], strict=True):
+        figures = LearnedJudge.load(tmp_path / "two" / judge.name, {}).figures
+        assert figures == judge.figures
+        assert (figures.agreement, figures.agreement_winner) == agreement(both)
+        assert figures.agreement_winner.of > 0
+        assert f"right winner in {counted(figures.winner)} of those held out" in line
+        assert f"two people agree in {counted(figures.agreement_winner)};" in line
+
+
+def test_judges_must_have_learned_all_that_they_will_be_asked(places, sampled, tmp_path):
+    """Or a round is trained for hours before its judges turn out to have nothing to say."""
+    slates, choose = sampled
+    measured = Measured(places[1], places[1], 2)
+    with pytest.raises(DatasetError, match=r"simulated-0 chose nothing in the area upper.*--areas upper,lower"):
+        learned_judges(choose(("lower",), 0), slates, places[0], measured, tmp_path)
+    with pytest.raises(DatasetError, match="--areas upper,lower,whole"):
+        areas = "upper", "lower", "whole"
+        learned_judges(choose(("upper", "lower"), 0), slates, places[0], measured, tmp_path, areas=areas)
+
+
+def test_people_are_asked_about_all_that_judges_will_be(changes, capsys):
+    settings = read_settings(ROOT / CONFIGS[1], prefer.Settings, [*changes, "rounds.pairs=whole"])
+    prefer.prefer(settings)
+    assert "--areas upper,lower,whole --per-picture 6" in capsys.readouterr().out
 
 
 def fails(monkeypatch, capsys, *arguments):

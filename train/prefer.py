@@ -16,8 +16,8 @@ was chosen, learns from it, and trains a judge on it that answers for people in 
     python train/prefer.py --config train/configs/prefer.yaml --choices choices.jsonl
 
 The output folder has a folder for every round with all that it was made of, ``rounds.json`` with its figures, and
-``adapter``, that of the best round. A run that was stopped, however rudely, goes on when the same command is given
-again.
+``adapter``, that of the best round; where people chose, ``judges`` holds the two that learned from them. A run that was
+stopped, however rudely, goes on when the same command is given again.
 """
 
 from __future__ import annotations
@@ -36,6 +36,7 @@ os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
 from semanticface.dataset import coefficients_of, load_faces
 from semanticface.errors import ConfigError, SemanticFaceError
 from semanticface.preference.align import AlignSettings
+from semanticface.preference.areas import AREAS, HALVES
 from semanticface.preference.candidates import fingerprint
 from semanticface.preference.choice_file import read_choices
 from semanticface.preference.judges import JND, NOISE
@@ -125,14 +126,27 @@ def prefer(settings: Settings, choices: Path | None = None) -> Rounds | None:
     else:
         slates, model = alignment.slates(1)
         made = alignment.folder(1)
+        # What is learnt from, and the halves in which rounds are compared.
+        areas = tuple(area for area in AREAS if area in {*HALVES, *alignment.areas})
         if choices is None and not (made / "choices.jsonl").exists():
             print(f"{len(slates):,} pictures have candidates. Let people choose, export, and run this again:\n")
-            print(f"  semanticface annotate {made / 'candidates.jsonl'} --dataset {settings.dataset} --annotator NAME")
+            words = (
+                f"--dataset {settings.dataset} --areas {','.join(areas)} --per-picture {settings.rounds.per_picture}"
+            )
+            print(f"  semanticface annotate {made / 'candidates.jsonl'} {words} --annotator NAME")
             print(f"  semanticface choices {made / 'choices.sqlite'} --export choices.jsonl")
             print("  python train/prefer.py … --choices choices.jsonl")
             return None
         chosen = alignment.chosen(1, slates, model)
-        judges = learned_judges(chosen, slates, alignment.start, alignment.measured, seed=settings.rounds.seed)
+        judges = learned_judges(
+            chosen,
+            slates,
+            alignment.start,
+            alignment.measured,
+            output / "judges",
+            areas=areas,
+            seed=settings.rounds.seed,
+        )
 
     # The rounds.
     result = run_rounds(alignment, judges)

@@ -153,6 +153,20 @@ def consistency(choices: Iterable[Choice]) -> tuple[Share, Share]:
     return Share(hits["repeat"], total["repeat"]), Share(hits["mirrored"], total["mirrored"])
 
 
+def agreement(choices: Iterable[Choice]) -> tuple[Share, Share]:
+    """Return how often two annotators answered a question alike, and how often they named the same winner.
+
+    Args:
+        choices: as for ``report``; every two annotators count.
+    """
+    pairs = [pair for pair in report(choices).together if pair.area is None]
+    return _sum([pair.same for pair in pairs]), _sum([pair.winner for pair in pairs])
+
+
+def _sum(shares: Sequence[Share]) -> Share:
+    return Share(sum(share.hits for share in shares), sum(share.of for share in shares))
+
+
 def krippendorff(units: Iterable[Sequence[str]]) -> float:
     """Return Krippendorff's alpha for nominal data.
 
@@ -230,14 +244,14 @@ def table(found: Report) -> str:
     ]
     for each in found.alone:
         who = each.annotator if each.area is None else ""
-        shares = _percent(each.decided), _percent(each.skipped), _counted(each.repeats), _counted(each.mirrored)
+        shares = _percent(each.decided), _percent(each.skipped), counted(each.repeats), counted(each.mirrored)
         lines.append((who, each.area or "all", str(each.choices), *shares, _leaning(each.left)))
     out = [*_columns(lines), ""]
     if found.together:
         lines = [("together", "area", "in common", "same answer", "same winner")]
         for pair in found.together:
             who = f"{pair.one}, {pair.other}" if pair.area is None else ""
-            lines.append((who, pair.area or "all", str(pair.same.of), _percent(pair.same), _counted(pair.winner)))
+            lines.append((who, pair.area or "all", str(pair.same.of), _percent(pair.same), counted(pair.winner)))
         out += [*_columns(lines), ""]
         told = [f"{area or 'all'} {value:.2f}" for area, value in found.alpha.items() if not np.isnan(value)]
         out.append(f"Krippendorff's alpha: {', '.join(told) or 'undefined, all answers are alike'}")
@@ -260,7 +274,8 @@ def _percent(share: Share) -> str:
     return f"{100 * share.value:.0f} %" if share.of else "-"
 
 
-def _counted(share: Share) -> str:
+def counted(share: Share) -> str:
+    """Return a share as percent and counts; a dash for nothing."""
     return f"{_percent(share)} ({share.hits} of {share.of})" if share.of else "-"
 
 

@@ -30,7 +30,7 @@ from semanticface.files import atomic_open, atomic_path
 from semanticface.folders import NANO
 from semanticface.model import load_trained
 from semanticface.predict import Predictor
-from semanticface.preference.annotators import Share, report
+from semanticface.preference.annotators import Share, agreement, counted
 from semanticface.preference.areas import AREAS, Area
 from semanticface.preference.judge_network import (
     ANSWERS,
@@ -104,6 +104,13 @@ class JudgeFigures:
     temperature: float
     agreement: Share
     agreement_winner: Share
+
+    def told(self) -> str:
+        """Return in a line how often it names the winner that people named, beside how often two people agree."""
+        return (
+            f"learned from {self.learned:,} choices; right winner in {counted(self.winner)} of those held out, two people "
+            f"agree in {counted(self.agreement_winner)}; calibration error {100 * self.ece:.1f} %"
+        )
 
 
 class LearnedJudge:
@@ -253,7 +260,7 @@ def learn(
     after, truth = answers(network, tested), np.concatenate([part.answer.numpy() for part in tested.values()])
     named = truth < 2
     said, winner = after.argmax(1) == truth, (after[:, 0] >= after[:, 1]) == (truth == 0)
-    together = [pair for pair in report(choices).together if pair.area is None]
+    same, same_winner = agreement(choices)
     figures = JudgeFigures(
         len(learning),
         len(tuning),
@@ -266,8 +273,8 @@ def learn(
         _ece(after, truth),
         _ece(before, truth),
         float(network.get_buffer("temperature")),
-        Share(sum(pair.same.hits for pair in together), sum(pair.same.of for pair in together)),
-        Share(sum(pair.winner.hits for pair in together), sum(pair.winner.of for pair in together)),
+        same,
+        same_winner,
     )
     return LearnedJudge(network, sights, name, areas, figures)
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import dataclasses
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,8 @@ from PIL import Image
 from semanticface.dataset import coefficients_of, load_faces
 from semanticface.errors import DatasetError
 from semanticface.predict import Predictor
+from semanticface.preference.annotators import agreement
+from semanticface.preference.areas import HALVES, Area
 from semanticface.preference.judges import JND, NOISE, SimulatedJudge
 from semanticface.preference.learned_judge import JudgeSettings, learn, look
 from semanticface.preference.measured import Measured, picture_names
@@ -59,7 +62,15 @@ def truth_of(dataset: Path, truth: Path) -> dict[str, np.ndarray]:
 
 
 def learned_judges(
-    choices: Sequence[Choice], slates: Sequence[Slate], reader: Path, measured: Measured, *, seed: int = 0
+    choices: Sequence[Choice],
+    slates: Sequence[Slate],
+    reader: Path,
+    measured: Measured,
+    folder: Path,
+    *,
+    areas: Collection[Area] = HALVES,
+    seed: int = 0,
+    say: Callable[[str], object] = print,
 ) -> Judges:
     """Teach two judges by what people chose: by half of the annotators each, or by all with two seeds where one chose.
 
@@ -68,11 +79,25 @@ def learned_judges(
         slates: the candidates that they are about, of the split ``train``.
         reader: folder of the model whose readings of pictures they start from; always the same one.
         measured: what they will have to judge later, beside the pictures of the slates.
+        folder: where each is saved, by name, with what is known of it.
+        areas: those they will have to judge.
         seed: of the first; the second has the next.
+        say: told how good they are, beside how far people agree.
 
     Raises:
-        DatasetError: too few choices to learn from.
+        DatasetError: too few choices to learn from, or none in one of the areas.
+        SemanticFaceError: the disk refuses.
     """
+    people = sorted({choice.annotator for choice in choices})
+    groups = [people[::2], people[1::2] or people]
+    parts = [[choice for choice in choices if choice.annotator in group] for group in groups]
+    for part in parts:
+        missing = [area for area in areas if not any(choice.question.area == area for choice in part)]
+        if missing:
+            raise DatasetError(
+                f"{', '.join(sorted({each.annotator for each in part}))} chose nothing in the area "
+                f"{' or '.join(missing)}, which judges have to learn: annotate with --areas {','.join(areas)}."
+            )
     predictor = Predictor.from_pretrained(reader, mode="numbers")
     side = predictor.bundle.image_size
     train, others = load_faces(measured.dataset, "train"), measured.faces(measured.dataset)
@@ -80,17 +105,15 @@ def learned_judges(
     crops: dict[str, Image.Image | None] = {slate.picture: rows[slate.row].picture for slate in slates}
     crops |= {name: other_rows[place].picture for place, name in enumerate(picture_names(others))}
     sights = look(predictor, {name: crop for name, crop in crops.items() if crop is not None})
-    people = sorted({choice.annotator for choice in choices})
-    groups = [people[::2], people[1::2] or people]
     by_picture = {slate.picture: slate for slate in slates}
-    first, second = (
-        learn(
-            [choice for choice in choices if choice.annotator in group],
-            by_picture,
-            sights,
-            JudgeSettings(seed=seed + nth),
-            name=f"learned-{nth + 1}",
-        )
-        for nth, group in enumerate(groups)
-    )
-    return Judges(first, second)
+    same, same_winner = agreement(choices)
+    judges = []
+    for nth, part in enumerate(parts):
+        judge = learn(part, by_picture, sights, JudgeSettings(seed=seed + nth), name=f"learned-{nth + 1}")
+        assert judge.figures is not None
+        # People agree or not across the two groups, too.
+        judge.figures = dataclasses.replace(judge.figures, agreement=same, agreement_winner=same_winner)
+        judge.save(folder / judge.name)
+        say(f"judge     {judge.name} {judge.figures.told()}")
+        judges.append(judge)
+    return Judges(*judges)
