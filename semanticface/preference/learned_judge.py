@@ -108,8 +108,8 @@ class JudgeFigures:
     def told(self) -> str:
         """Return in a line how often it names the winner that people named, beside how often two people agree."""
         return (
-            f"learned from {self.learned:,} choices; right winner in {counted(self.winner)} of those held out, two people "
-            f"agree in {counted(self.agreement_winner)}; calibration error {100 * self.ece:.1f} %"
+            f"learned from {self.learned:,} choices; right winner in {counted(self.winner)} of those held out, two "
+            f"people agree in {counted(self.agreement_winner)}; calibration error {100 * self.ece:.1f} %"
         )
 
 
