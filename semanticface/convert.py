@@ -1,4 +1,4 @@
-"""Recordings from one form into another: Live Link Face CSV, our JSONL, our CSV."""
+"""Recordings from one form into another: Live Link Face CSV, our JSONL, our CSV, an animated head as glTF."""
 
 from __future__ import annotations
 
@@ -13,8 +13,9 @@ from semanticface import arkit, live_link, tables
 from semanticface.errors import SemanticFaceError, TableError
 from semanticface.live_link import LiveLinkRow
 from semanticface.recording import Labels, Moment, parse, read
+from semanticface.recording import track as read_track
 
-FORMS = {"livelink": (".csv",), "jsonl": (".jsonl",), "csv": (".csv",)}
+FORMS = {"livelink": (".csv",), "jsonl": (".jsonl",), "csv": (".csv",), "glb": (".glb",)}
 """What can be written, and how its files may be called."""
 
 
@@ -40,15 +41,17 @@ def check_name(out: Path, form: str) -> None:
 
 
 def convert(source: Path, out: Path, form: str, fps: Fraction | None, complain: Callable[[str], None]) -> Counts:
-    """Write a recording as ``livelink``, ``jsonl`` or ``csv``; the file appears only when it is complete.
+    """Write a recording in one of ``FORMS``; the file appears only when it is complete.
 
-    A bad row keeps its place in JSONL and CSV, and has no row in a Live Link CSV: its timecode is missing there.
+    A bad row keeps its place in JSONL and CSV, and has no row in a Live Link CSV, where its timecode is missing; an
+    animation goes from the row before it to the one after.
 
     Args:
         source: what ``recording.read`` reads.
         out: see ``FORMS``.
         form: which of them.
-        fps: rows a second, for a Live Link CSV of a recording without timecodes; *optional*, 30.
+        fps: rows a second of a recording without timecodes (30), or, for an animation, frames a second in which its
+            timecodes count; *optional*, see ``recording.track``.
         complain: is told of each bad row, in a sentence.
 
     Raises:
@@ -56,6 +59,17 @@ def convert(source: Path, out: Path, form: str, fps: Fraction | None, complain: 
         SemanticFaceError: no room to write.
     """
     counts = Counts()
+    if form == "glb":
+        from semanticface.gltf_head import write_head
+
+        def count(text: str) -> None:
+            counts.failed += 1
+            complain(text)
+
+        track = read_track(source, fps, count)
+        counts.rows = len(track.times) + counts.failed
+        write_head(out, track, source.stem)
+        return counts
     moments = _watched(source, counts, complain)
     if form == "livelink":
         live_link.write(out, _take(moments, source, fps, counts, complain))

@@ -24,11 +24,14 @@ def add_command(commands: argparse._SubParsersAction[argparse.ArgumentParser], c
         "          where they are not known). Unreal reads slate, take and subject from a name such as\n"
         "          Scene1_1_Ann.csv. A row that cannot be read is missing, which its timecode shows.\n"
         "jsonl     one object a line, with timecode, rotations and explanation where there are any. No digit is lost.\n"
-        "csv       image (the timecode, for a recording that has them) and the 52 with six decimals.\n\n"
+        "csv       image (the timecode, for a recording that has them) and the 52 with six decimals.\n"
+        "glb       the plain head as binary glTF, for Blender, browsers, game engines: 52 morph targets under their\n"
+        "          ARKit names, animated at the times of the rows.\n\n"
         "Rows that cannot be read are named on standard error.",
         "semanticface convert faces.jsonl --to livelink --out Scene1_1_Ann.csv",
         "semanticface convert take.csv --to jsonl --out take.jsonl",
         "semanticface convert swift.jsonl --to csv --out faces.csv",
+        "semanticface convert take.csv --to glb --out take.glb",
     )
     parser.add_argument("file", type=Path, metavar="IN", help="CSV or JSONL of coefficients")
     parser.add_argument("--to", required=True, choices=tuple(convert.FORMS), dest="form", help="what to write")
@@ -37,7 +40,8 @@ def add_command(commands: argparse._SubParsersAction[argparse.ArgumentParser], c
         "--fps",
         type=arguments.rate,
         metavar="N",
-        help="rows a second, for a recording that does not tell when its rows were (default: 30)",
+        help="rows a second of a recording that does not tell when its rows were (default: 30); for glb also frames a "
+        "second that its timecodes count (default: 60 where a frame number exceeds 29, else 30)",
     )
     parser.set_defaults(run=_run)
 
