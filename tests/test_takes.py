@@ -1,5 +1,7 @@
 """Takes: exact labels in order of time, other labels on the same pictures, the same bytes whenever they are made."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 
@@ -7,7 +9,10 @@ from semanticface.answer import parse_answer
 from semanticface.dataset import coefficients_of, load_faces
 from semanticface.errors import DatasetError
 from semanticface.preference.capture_errors import CaptureErrors, wander
+from semanticface.preference.consent import read_consent
 from semanticface.preference.takes import TakeSettings, captured, draw_takes, relabel
+from semanticface.recipe import RECIPE_NAME
+from semanticface.rows import dataset_record
 
 SETTINGS = TakeSettings(train=2, validation=1, frames=3, every=4, look="drawn")
 
@@ -32,6 +37,29 @@ def test_drawing_again_draws_nothing_and_gives_the_same(drawn, tmp_path):
     again = draw_takes(tmp_path / "again", SETTINGS)
     for path in before:
         assert (again / path.relative_to(drawn)).read_bytes() == path.read_bytes()
+
+
+def test_other_takes_are_not_mixed_with_those_there(drawn):
+    """Their pictures would stay, and these labels come beside them, as many."""
+    before = {path: path.read_bytes() for path in drawn.rglob("*") if path.is_file()}
+    with pytest.raises(DatasetError, match=r"holds other takes \(seed 0 there, 5 here\)"):
+        draw_takes(drawn, dataclasses.replace(SETTINGS, seed=5))
+    assert {path: path.read_bytes() for path in drawn.rglob("*") if path.is_file()} == before
+
+
+def test_rendered_people_may_be_shown_to_annotators_under_any_labels(drawn, tmp_path):
+    out = relabel(drawn, tmp_path / "out", {"train": np.zeros((6, 52), np.float32)}, {"seed": 3})
+    for folder in (drawn, out):
+        faces = load_faces(folder, "train")
+        assert all(read_consent(folder).allows(subject) for subject in faces["subject"])
+        # Trainings compare this record with the one that they were begun with, from before there was a recipe.
+        assert dataset_record(faces, folder).keys() == {"fingerprint", "rows"}
+    (drawn / RECIPE_NAME).rename(tmp_path / "recipe")
+    try:
+        others = relabel(drawn, tmp_path / "others", {"train": np.zeros((6, 52), np.float32)}, {})
+    finally:
+        (tmp_path / "recipe").rename(drawn / RECIPE_NAME)
+    assert not any(read_consent(others).allows(subject) for subject in faces["subject"])
 
 
 def test_relabelled_pictures_are_the_same_and_answers_belong_to_the_labels(drawn, tmp_path):

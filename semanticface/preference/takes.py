@@ -17,10 +17,10 @@ import numpy as np
 from tqdm import tqdm
 
 from semanticface.answer import format_answer
-from semanticface.dataset import load_faces, shard_path, write_index, write_shard
+from semanticface.dataset import begun_recipe, load_faces, shard_path, write_index, write_shard
 from semanticface.errors import DatasetError
 from semanticface.preference.capture_errors import CaptureErrors, wander
-from semanticface.recipe import check_range, versions
+from semanticface.recipe import check_range, versions, write_recipe
 from semanticface.render_set import RenderSettings, draw_row
 from semanticface.semantics import describe_many
 
@@ -75,6 +75,7 @@ def record_takes(out: Path, settings: TakeSettings, errors: CaptureErrors) -> di
 
     Raises:
         ConfigError: an unknown look.
+        DatasetError: the folder holds other takes.
         SemanticFaceError: the disk refuses.
     """
     exact = draw_takes(out / "exact", settings)
@@ -88,10 +89,18 @@ def draw_takes(out: Path, settings: TakeSettings) -> Path:
 
     Raises:
         ConfigError: an unknown look.
+        DatasetError: the folder holds other takes, whose pictures would get these labels.
         SemanticFaceError: the disk refuses.
     """
     drawing = RenderSettings(rows=1, size=128, supersample=1, framing="crop")
-    told = {"takes": dataclasses.asdict(settings), "versions": versions()}
+    wanted, begun = dataclasses.asdict(settings), begun_recipe(out)
+    if begun is not None and any(shard_path(out, split, 0, 1).is_file() for split in settings.splits):
+        there = begun.get("takes", {})
+        pairs = [(name, there.get(name), want) for name, want in wanted.items()]
+        differing = [f"{name} {other} there, {want} here" for name, other, want in pairs if other != want]
+        if differing:
+            raise DatasetError(f"{out} holds other takes ({', '.join(differing)}). Use the same, or another folder.")
+    write_recipe(out, {"kind": "faces", "takes": wanted})
     for split, takes in settings.splits.items():
         path = shard_path(out, split, 0, 1)
         if path.is_file():
@@ -104,7 +113,7 @@ def draw_takes(out: Path, settings: TakeSettings) -> Path:
                 subject = settings.first_subject + take
                 rows.append(draw_row(drawing, coefficients, look=settings.look, subject=subject, shot=shot, seed=shot))
         write_shard(path, rows)
-    write_index(out, dict.fromkeys(settings.splits, 1), told)
+    write_index(out, dict.fromkeys(settings.splits, 1), {"takes": wanted, "versions": versions()})
     return out
 
 
@@ -139,4 +148,6 @@ def relabel(faces: Path, out: Path, labels: Mapping[str, np.ndarray], told: Mapp
         ]
         write_shard(shard_path(out, split, 0, 1), new)
     write_index(out, dict.fromkeys(labels, 1), told)
+    if begun_recipe(faces) is not None:  # nobody in them exists, so nobody has to agree to be shown
+        write_recipe(out, {"kind": "faces", "relabelled": dict(told)})
     return out
