@@ -15,7 +15,7 @@ from semanticface.live_link import LiveLinkRow
 from semanticface.recording import Labels, Moment, parse, read
 from semanticface.recording import track as read_track
 
-FORMS = {"livelink": (".csv",), "jsonl": (".jsonl",), "csv": (".csv",), "glb": (".glb",)}
+FORMS = {"livelink": (".csv",), "jsonl": (".jsonl",), "csv": (".csv",), "glb": (".glb", ".vrm")}
 """What can be written, and how its files may be called."""
 
 
@@ -40,7 +40,14 @@ def check_name(out: Path, form: str) -> None:
         raise SemanticFaceError(f"{out}: is a folder. Choose another name for the output.")
 
 
-def convert(source: Path, out: Path, form: str, fps: Fraction | None, complain: Callable[[str], None]) -> Counts:
+def convert(
+    source: Path,
+    out: Path,
+    form: str,
+    fps: Fraction | None,
+    complain: Callable[[str], None],
+    avatar: Path | None = None,
+) -> Counts:
     """Write a recording in one of ``FORMS``; the file appears only when it is complete.
 
     A bad row keeps its place in JSONL and CSV, and has no row in a Live Link CSV, where its timecode is missing; an
@@ -52,15 +59,17 @@ def convert(source: Path, out: Path, form: str, fps: Fraction | None, complain: 
         form: which of them.
         fps: rows a second of a recording without timecodes (30), or, for an animation, frames a second in which its
             timecodes count; *optional*, see ``recording.track``.
-        complain: is told of each bad row, in a sentence.
+        complain: is told of each bad row, and of actions that an avatar lacks, in a sentence.
+        avatar: .glb or .vrm to animate in place of the plain head; *optional*.
 
     Raises:
         TableError: the source is no recording, or no row of it can be used.
-        SemanticFaceError: no room to write.
+        SemanticFaceError: an avatar that cannot be used, or no room to write.
     """
     counts = Counts()
     if form == "glb":
         from semanticface.gltf_head import write_head
+        from semanticface.retarget import write_avatar
 
         def count(text: str) -> None:
             counts.failed += 1
@@ -68,7 +77,11 @@ def convert(source: Path, out: Path, form: str, fps: Fraction | None, complain: 
 
         track = read_track(source, fps, count)
         counts.rows = len(track.times) + counts.failed
-        write_head(out, track, source.stem)
+        if avatar is None:
+            write_head(out, track, source.stem)
+        elif missing := write_avatar(out, avatar, track, source.stem):
+            number = f"{len(missing)} of {arkit.N_ACTIONS} actions"
+            complain(f"{avatar}: no morph target for {', '.join(missing)} ({number}). They do not show.")
         return counts
     moments = _watched(source, counts, complain)
     if form == "livelink":

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from semanticface import arguments, convert
+from semanticface.errors import SemanticFaceError
 
 Command = Callable[..., argparse.ArgumentParser]
 
@@ -26,12 +27,15 @@ def add_command(commands: argparse._SubParsersAction[argparse.ArgumentParser], c
         "jsonl     one object a line, with timecode, rotations and explanation where there are any. No digit is lost.\n"
         "csv       image (the timecode, for a recording that has them) and the 52 with six decimals.\n"
         "glb       the plain head as binary glTF, for Blender, browsers, game engines: 52 morph targets under their\n"
-        "          ARKit names, animated at the times of the rows.\n\n"
+        "          ARKit names, animated at the times of the rows. With --avatar, your own head in its place: morph\n"
+        "          targets with ARKit names in any spelling are found (eyeBlinkLeft, EyeBlinkLeft, eye_blink_left,\n"
+        "          eyeBlink_L, Fcl_EyeBlinkLeft), a VRM's expressions are followed, and what is missing is named.\n\n"
         "Rows that cannot be read are named on standard error.",
         "semanticface convert faces.jsonl --to livelink --out Scene1_1_Ann.csv",
         "semanticface convert take.csv --to jsonl --out take.jsonl",
         "semanticface convert swift.jsonl --to csv --out faces.csv",
         "semanticface convert take.csv --to glb --out take.glb",
+        "semanticface convert take.csv --to glb --avatar robot.vrm --out robot-take.glb",
     )
     parser.add_argument("file", type=Path, metavar="IN", help="CSV or JSONL of coefficients")
     parser.add_argument("--to", required=True, choices=tuple(convert.FORMS), dest="form", help="what to write")
@@ -43,12 +47,18 @@ def add_command(commands: argparse._SubParsersAction[argparse.ArgumentParser], c
         help="rows a second of a recording that does not tell when its rows were (default: 30); for glb also frames a "
         "second that its timecodes count (default: 60 where a frame number exceeds 29, else 30)",
     )
+    parser.add_argument("--avatar", type=Path, metavar="X.glb", help="for glb: animate this .glb or .vrm instead")
     parser.set_defaults(run=_run)
 
 
 def _run(options: argparse.Namespace) -> int:
     convert.check_name(options.out, options.form)
-    counts = convert.convert(options.file, options.out, options.form, options.fps, tell)
+    if options.avatar is not None:
+        if options.form != "glb":
+            raise SemanticFaceError("--avatar is for --to glb. Leave it out.")
+        if options.avatar.resolve() == options.out.resolve():
+            raise SemanticFaceError(f"{options.out}: is the avatar itself. Choose another name for the output.")
+    counts = convert.convert(options.file, options.out, options.form, options.fps, tell, options.avatar)
     print(f"{options.out}: {counts.rows} rows, {counts.failed} failed", file=sys.stderr)
     return 1 if counts.failed else 0
 
