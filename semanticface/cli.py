@@ -1,4 +1,4 @@
-"""The ``semanticface`` command: predict, calibrate, parse, describe, render, convert, annotate, ...
+"""The ``semanticface`` command: predict, calibrate, parse, describe, render, convert, stream, annotate, ...
 
 Thin: each subcommand calls the library.
 
@@ -18,7 +18,7 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from semanticface import __version__, annotate_command, arguments, convert_command, tables, take_command
+from semanticface import __version__, annotate_command, arguments, convert_command, stream_command, tables, take_command
 from semanticface.errors import AnswerError, SemanticFaceError
 from semanticface.tables import Answered, Outcome
 
@@ -79,6 +79,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_describe(commands)
     _add_render(commands)
     convert_command.add_command(commands, _command)
+    stream_command.add_command(commands, _command)
     annotate_command.add_commands(commands, _command)
     return parser
 
