@@ -95,7 +95,7 @@ def send(
 ) -> Iterator[int]:
     """Send packets when they are due and yield how many have been sent, after each of them.
 
-    Late packets follow at once; the pace does not drift.
+    The clock starts with the first packet. Late packets follow at once; the pace does not drift.
 
     Args:
         due: from ``packets``.
@@ -110,10 +110,10 @@ def send(
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_DGRAM)[0]
         with socket.socket(family, kind, protocol) as out:
-            start = now()
+            start: float | None = None
             for sent, (at, data) in enumerate(due, start=1):
-                left = start + at - now()
-                if left > 0:
+                start = now() if start is None else start
+                if (left := start + at - now()) > 0:
                     wait(left)
                 out.sendto(data, address)
                 yield sent
