@@ -23,6 +23,7 @@ from semanticface import arkit
 from semanticface.answer import format_answer, parse_answer
 from semanticface.collate import Example
 from semanticface.crop import Box, crop_face
+from semanticface.dataset import picture_bytes
 from semanticface.errors import AnswerError, ConfigError, DatasetError
 from semanticface.picture import load_picture
 from semanticface.recipe import RECIPE_NAME, check_range
@@ -123,7 +124,7 @@ class EvalRows(torch.utils.data.Dataset[Example]):
     """
 
     def __init__(self, faces: datasets.Dataset, image_size: int, count: int | None = None) -> None:
-        self.faces = faces
+        self.faces = faces.cast_column("picture", datasets.Image(decode=False))
         self.image_size = image_size
         self.indices = np.linspace(0, len(faces) - 1, min(count or len(faces), len(faces))).round().astype(int)
 
@@ -131,8 +132,10 @@ class EvalRows(torch.utils.data.Dataset[Example]):
         return len(self.indices)
 
     def __getitem__(self, position: int) -> Example:
-        row = self.faces[int(self.indices[position])]
-        picture = load_picture(row["picture"])
+        """Return a row; raises a ``PictureError`` that names it where its picture is missing or damaged."""
+        index = int(self.indices[position])
+        row, name = self.faces[index], f"row {index}"
+        picture = load_picture(picture_bytes(row["picture"], name), name=name)
         return Example(crop_face(picture, _face_box(row, picture).square(), self.image_size), row["answer"])
 
 

@@ -22,12 +22,13 @@ from semanticface.preference.learned_judge import LearnedJudge, learn
 from semanticface.preference.measured import Measured
 from semanticface.preference.questions import ask
 from semanticface.preference.rounds import Judges
-from semanticface.preference.takes import TakeSettings, record_takes
-from semanticface.preference.two_judges import learned_judges, simulated_judges
+from semanticface.preference.takes import TakeSettings, draw_takes, record_takes
+from semanticface.preference.two_judges import learned_judges, simulated_judges, truth_of
 from semanticface.recipe import read_recipe, read_settings
 
 CONFIGS = "train/configs/prefer_quickstart.yaml", "train/configs/prefer.yaml"
 SMALL = ["rounds.most=1", "rounds.eval_rows=2", "align.passes=1", "align.precision=model", "candidates.tries=1"]
+TAKES = TakeSettings(train=5, validation=1, frames=2, every=4, look="drawn")
 
 prefer = load_script("train/prefer.py")
 
@@ -35,8 +36,7 @@ prefer = load_script("train/prefer.py")
 @pytest.fixture(scope="module")
 def places(tmp_path_factory):
     folder = tmp_path_factory.mktemp("prefer")
-    settings = TakeSettings(train=5, validation=1, frames=2, every=4, look="drawn")
-    record_takes(folder, settings, CaptureErrors.draw(0))
+    record_takes(folder, TAKES, CaptureErrors.draw(0))
     return tiny_adapter(folder), folder / "captured", folder / "exact"
 
 
@@ -75,6 +75,16 @@ def test_the_quickstart_in_small(changes, places, tmp_path, capsys):
             assert not np.allclose(each.coefficients, exact[slate.row])
             assert (each.source == "capture") == np.allclose(each.coefficients, written[slate.row])
     assert all(sources.values())
+
+
+def test_the_truth_must_be_about_the_same_pictures(places, tmp_path):
+    """As many rows of other people would teach the opposite of what anybody sees."""
+    assert truth_of(places[1], places[2]).keys() == truth_of(places[1], places[1]).keys()
+    others = draw_takes(
+        tmp_path / "others", TakeSettings(train=5, validation=1, frames=2, every=4, look="drawn", seed=1)
+    )
+    with pytest.raises(DatasetError, match="does not hold the pictures of"):
+        simulated_judges(places[1], others)
 
 
 def test_people_choose_between_two_runs(changes, places, tmp_path, capsys, monkeypatch):

@@ -5,18 +5,19 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 
+import datasets
 import numpy as np
 import pytest
 from tiny_adapter import tiny_adapter
 from tiny_models import faces as noise_faces
 
 from semanticface.dataset import coefficients_of, load_faces
-from semanticface.errors import ConfigError, DatasetError, ModelError
+from semanticface.errors import ConfigError, DatasetError, ModelError, PictureError, TableError
 from semanticface.preference import rounds as making
 from semanticface.preference.align import AlignSettings, Margins
 from semanticface.preference.choice_file import read_choices
 from semanticface.preference.judges import SimulatedJudge
-from semanticface.preference.measured import picture_names
+from semanticface.preference.measured import Measured, picture_names
 from semanticface.preference.rounds import (
     Alignment,
     Judges,
@@ -292,6 +293,36 @@ def test_pictures_of_one_person_stand_for_themselves(alignment):
     assert len({slate.subject for slate in slates}) == len(slates) == 2
     answers[0] = np.nan
     assert len(alignment.measured.compared(answers, 1 - answers)) == 1
+
+
+def test_a_model_without_answers_is_told_and_not_measured(alignment):
+    nothing = np.full((2, 52), np.nan, np.float32)
+    with pytest.raises(ModelError, match="no answer to any of 2 pictures"):
+        alignment.measured.errors(nothing)
+    with pytest.raises(ModelError, match="no picture has an answer from both"):
+        alignment.measured.compared(nothing, np.zeros((2, 52), np.float32))
+
+
+@pytest.mark.parametrize(("picture", "told"), [(b"no picture", "row 1: the content is not a picture"), (None, "row 1")])
+def test_a_picture_that_cannot_be_read_is_named(places, tmp_path, picture, told):
+    start, dataset = places
+    faces = load_faces(dataset, "validation")
+    rows = faces.cast_column("picture", datasets.Image(decode=False)).to_list()
+    rows[1]["picture"] = picture and {"bytes": picture, "path": None}
+    features = datasets.Features(faces.features | {"picture": datasets.Image()})
+    spoilt = datasets.DatasetDict({"validation": datasets.Dataset.from_list(rows, features=features)})
+    spoilt.save_to_disk(str(tmp_path / "spoilt"))
+    with pytest.raises(PictureError, match=told):
+        Measured(tmp_path / "spoilt", tmp_path / "spoilt", 2).predicted(start, tmp_path / "predictions.jsonl")
+    assert not (tmp_path / "predictions.jsonl").exists()
+
+
+def test_predictions_of_other_pictures_are_refused(alignment):
+    path = alignment.folder(0) / "predictions.jsonl"
+    assert len(alignment.predicted(0)) == 2
+    path.write_text(path.read_text().split("\n")[0] + "\n")
+    with pytest.raises(TableError, match="1 predictions for 2 pictures"):
+        alignment.predicted(0)
 
 
 def test_errors_are_measured_by_the_truth(alignment):

@@ -11,6 +11,7 @@ import numpy as np
 
 from semanticface import metrics, tables
 from semanticface.dataset import coefficients_of, load_faces, picture_bytes
+from semanticface.errors import ModelError, TableError
 from semanticface.predict import Predictor
 from semanticface.preference.areas import AREAS, distance
 from semanticface.preference.judges import versus
@@ -45,13 +46,20 @@ class Measured:
         Args:
             model: its folder.
             path: JSONL of the predictions; made unless it is there.
+
+        Raises:
+            PictureError: a picture is missing or damaged.
+            TableError: the predictions are of other pictures, as many as there were before.
         """
         if not path.exists():
             predictor = Predictor.from_pretrained(model, mode="numbers")
-            rows = EvalRows(self.faces(self.dataset), predictor.bundle.image_size)
+            rows = EvalRows(load_faces(self.dataset, _SPLIT), predictor.bundle.image_size, self.count)
             crops = (rows[place].picture for place in range(len(rows)))
             tables.write(path, predictor.stream(filter(None, crops), crop="none"))
-        return metrics.stacked(row.coefficients for row in tables.read_coefficients(path))
+        found = metrics.stacked(row.coefficients for row in tables.read_coefficients(path))
+        if len(found) != (wanted := len(self.faces(self.dataset))):
+            raise TableError(f"{path}: {len(found)} predictions for {wanted} pictures. Remove it; it is made again.")
+        return found
 
     def compared(self, ours: np.ndarray, theirs: np.ndarray) -> list[Slate]:
         """Return slates of two for ``win_rate``: what two models say of the pictures.
@@ -59,11 +67,16 @@ class Measured:
         Args:
             ours: float32[n, 52], from ``predicted``; pictures with NaN in either are left out, and repeated ones.
             theirs: likewise.
+
+        Raises:
+            ModelError: no picture is left.
         """
         faces = self.faces(self.dataset)
         valid = ~np.isnan(ours + theirs).any(axis=1)
         names = picture_names(faces)
         chosen = sorted({name: place for place, name in enumerate(names) if valid[place]}.values())
+        if not chosen:
+            raise ModelError("no picture has an answer from both models: what is compared is no model of faces.")
         subjects = list(map(str, faces["subject"]))
         if len(set(subjects)) == 1:  # of one person, pictures are what could have been others
             subjects = names
@@ -84,9 +97,17 @@ class Measured:
         Returns:
             ``vertex_error_upper``, ``_lower`` and ``_whole``, percent of the inter-pupil distance, each with the rest
             at rest; ``mae``.
+
+        Raises:
+            ModelError: there are no answers.
         """
         true = coefficients_of(self.faces(self.truth))
         valid = ~np.isnan(answers).any(axis=1)
+        if not valid.any():
+            raise ModelError(
+                f"the model has no answer to any of {len(answers)} pictures of {self.dataset}: it is broken. Lower "
+                "align.learning_rate, or begin from another model."
+            )
         found = {f"vertex_error_{area}": float(distance(answers[valid], true[valid], area).mean()) for area in AREAS}
         return found | {"mae": float(np.abs(answers[valid] - true[valid]).mean())}
 

@@ -33,7 +33,7 @@ def simulated_judges(dataset: Path, truth: Path, *, noise: float = NOISE, jnd: f
         seed: of the first; the second has the next.
 
     Raises:
-        DatasetError: the two folders do not have as many rows.
+        DatasetError: the two folders do not hold the same pictures.
     """
     known = truth_of(dataset, truth)
     first, second = (SimulatedJudge(known, noise, jnd, seed + nth) for nth in (0, 1))
@@ -48,16 +48,18 @@ def truth_of(dataset: Path, truth: Path) -> dict[str, np.ndarray]:
         truth: the same faces, row by row, with exact coefficients.
 
     Raises:
-        DatasetError: the two folders do not have as many rows.
+        DatasetError: the two folders do not hold the same pictures.
     """
     known: dict[str, np.ndarray] = {}
     for split in ("train", "validation"):
         pictures, exact = load_faces(dataset, split), load_faces(truth, split)
-        if len(pictures) != len(exact):
+        names = picture_names(pictures)
+        if names != (names if truth == dataset else picture_names(exact)):
             raise DatasetError(
-                f"{truth} has {len(exact)} rows in {split}, {dataset} has {len(pictures)}: not the same faces."
+                f"{truth} does not hold the pictures of {dataset}, {split}, in their order: its coefficients are of "
+                "other faces. Give the folder that was recorded with it."
             )
-        known |= dict(zip(picture_names(pictures), coefficients_of(exact), strict=True))
+        known |= dict(zip(names, coefficients_of(exact), strict=True))
     return known
 
 
