@@ -5,7 +5,7 @@ them under ARKit names are what apps call perfect sync): where there is one for 
 morph targets of that name are moved, in all meshes that have one.
 
 Names: ``eyeBlinkLeft``, ``EyeBlinkLeft``, ``eye_blink_left``, ``eyeBlink_L``, ``EyeBlink.L``; with something before
-them that ends in a separator (``blendShape1.``, ``Fcl_``, ``head_lod0:``); with Blender's ``.001`` after them; and
+them that ends in a separator (``blendShape1.``, ``Fcl_``, ``rig_head:``); with Blender's ``.001`` after them; and
 ``browInnerUp`` and ``cheekPuff`` in two halves.
 """
 

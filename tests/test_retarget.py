@@ -28,7 +28,7 @@ SPELLINGS = {
     "numbered": lambda name: f"A25_{snake(name)}",
     "vroid": lambda name: f"Fcl_{arkit.PASCAL_CASE[name]}",
     "maya": lambda name: f"blendShape1.{name}",
-    "rig": lambda name: f"head_lod0:{name}",
+    "rig": lambda name: f"rig_head:{name}",
     "copy": lambda name: f"{name}.001",
 }
 
