@@ -117,6 +117,16 @@ def test_broken_off_anywhere_the_same_call_goes_on(place, monkeypatch):
     whole(place, ["ben", "cem", None, "ben", "cem"])
 
 
+def test_what_was_read_from_their_pictures_goes_with_all_whose_rows_moved(place):
+    """Predictions go by rows: left where they are, the next run would take them for those of other pictures."""
+    read, own = place / "run" / "round-1" / "predictions.jsonl", place / "run" / "predictions.jsonl"
+    for file in (read, own):
+        file.write_text('{"image": "picture 1"}\n{"image": "picture 2"}\n')
+    gone = forget("ann", place / "faces", [place / "run"])
+    assert gone.lines[read] == 2 and not read.exists()
+    assert own not in gone.lines and own.exists()
+
+
 def test_one_after_another_down_to_nobody(place):
     for subject in ("ann", "ben", "cem", "dora"):
         forget(subject, place / "faces", [place / "run"])

@@ -9,6 +9,7 @@ from __future__ import annotations
 import difflib
 import hashlib
 import json
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -37,7 +38,7 @@ class Forgotten:
     Attributes:
         rows: of the dataset.
         choices: in databases, withdrawn ones included.
-        lines: of JSONL files, candidates, exported choices and pairs, by file.
+        lines: of JSONL files, candidates, exported choices and pairs, by file; of predictions of rounds, all.
         left: what still names the person and is to be seen to by hand, a sentence each.
     """
 
@@ -50,8 +51,9 @@ class Forgotten:
 def forget(subject: str, dataset: str | Path, traces: Sequence[str | Path]) -> Forgotten:
     """Delete a person from a dataset and from what was made of it.
 
-    Rows of the dataset move up; candidates and pairs follow them. Models that learned from the pictures stay as they
-    are.
+    Rows of the dataset move up; candidates and pairs follow them. What rounds of alignment read from the pictures they
+    are measured on goes whole, since its lines follow the rows; the next run reads it anew. Models that learned from
+    the pictures stay as they are.
 
     Args:
         subject: as in the dataset's column.
@@ -80,9 +82,13 @@ def forget(subject: str, dataset: str | Path, traces: Sequence[str | Path]) -> F
         if file.suffix == ".sqlite":
             with Store(file, create=False) as store:
                 choices += store.delete_pictures(pictures)
+    read = {file: sum(1 for _ in _objects(file)) for file in files if _is_read(file)}
+    for file in read:
+        file.unlink()
     rows = sum(_rewrite_split(folder / split, subject) for split in splits)
     index, prints = _index(folder, splits)
-    lines = {file: _rewrite_trace(file, pictures, index, prints) for file in files if file.suffix == ".jsonl"}
+    written = [file for file in files if file.suffix == ".jsonl" and file not in read]
+    lines = read | {file: _rewrite_trace(file, pictures, index, prints) for file in written}
     left = []
     if subject in read_consent(folder).until:
         left.append(f"{folder / NAME} still names {subject}: remove the line.")
@@ -110,6 +116,11 @@ def _traces(paths: Iterable[str | Path]) -> Iterator[Path]:
 
 def _is_trace(path: Path) -> bool:
     return path.suffix in (".jsonl", ".sqlite")
+
+
+def _is_read(path: Path) -> bool:
+    """Whether a file is what a round's model reads from pictures (``rounds.Alignment.predicted``)."""
+    return path.name == "predictions.jsonl" and re.fullmatch(r"round-\d+", path.parent.name) is not None
 
 
 def _objects(file: Path) -> Iterator[dict[str, Any]]:
