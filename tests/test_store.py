@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import os
 import resource
@@ -14,6 +15,7 @@ import threading
 import pytest
 
 from semanticface.errors import SemanticFaceError
+from semanticface.preference import store as storing
 from semanticface.preference.store import Store
 from semanticface.preference.types import Choice, Question
 
@@ -80,6 +82,19 @@ def test_what_is_deleted_is_gone_from_the_file(path):
         assert store.choices() == [choice(1, picture="other-picture")]
         held = b"".join(file.read_bytes() for file in path.parent.iterdir())
         assert b"secret-picture" not in held and b"other-picture" in held
+
+
+def test_what_another_program_keeps_from_being_wiped_is_told(path, monkeypatch):
+    monkeypatch.setattr(storing, "_WAIT", 0.05)
+    with Store(path) as store, contextlib.closing(sqlite3.connect(path, isolation_level=None)) as reader:
+        store.add(choice(0, picture="secret-picture"))
+        reader.execute("BEGIN")
+        reader.execute("SELECT * FROM choices").fetchone()
+        with pytest.raises(SemanticFaceError, match="Stop annotate and do it again"):
+            store.delete_pictures({"secret-picture"})
+        reader.execute("ROLLBACK")
+        assert store.delete_pictures({"secret-picture"}) == 0
+        assert b"secret-picture" not in b"".join(file.read_bytes() for file in path.parent.iterdir())
 
 
 def test_threads_share_a_store(path):

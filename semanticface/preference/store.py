@@ -184,7 +184,8 @@ class Store:
         """Delete every choice about some pictures, withdrawn ones too, wipe them from the file and return how many.
 
         Raises:
-            SemanticFaceError: they cannot be deleted; then all are still there.
+            SemanticFaceError: they cannot be deleted, and all are still there; or they are, but another program keeps
+                them from being wiped.
         """
         with self._writing() as connection:
             count = sum(
@@ -193,7 +194,12 @@ class Store:
             )
         with self._named():
             # Deleted rows are overwritten (secure_delete); the log that still holds them is emptied too.
-            self._connection().execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+            (busy, *_) = self._connection().execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+        if busy:
+            raise SemanticFaceError(
+                f"{self.path}: {count} choices are deleted, but another program is reading the file, and what was "
+                "deleted can be found in it until that has closed. Stop annotate and do it again."
+            )
         return count
 
     def _insert(self, connection: sqlite3.Connection, choice: Choice) -> bool:
