@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -164,6 +166,28 @@ def test_a_picture_that_cannot_be_shown_is_told_once_and_left_out(begin):
     session = begin(questions(4, [(1, 3, "repeat")]), draw=breaking, complain=told.append)
     assert sorted(work(session)) == ["q0", "q2", "q3"]
     assert told == ["row 1: no picture."] and session.progress().left == 0
+
+
+def test_a_file_that_cannot_be_read_for_a_while_ends_nothing(store, begin, monkeypatch):
+    """Where drawing ahead fails, as on a full disk, nobody is told that there are no more questions."""
+    session = begin(questions(30))
+    plain, done = store.answered_by_others, []
+
+    def refusing(*args):
+        if threading.current_thread().name == "ahead":
+            raise SemanticFaceError("the disk is full")
+        return plain(*args)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(store, "answered_by_others", refusing)
+        with pytest.raises(SemanticFaceError, match="full"):
+            while session.current is not None:
+                done.append(session.current.question.id)
+                session.answer(done[-1], "a")
+    assert session.current is not None and session.progress().left == 30 - len(done)
+    done += work(session)
+    assert {*done} == {question.id for question in questions(30)}
+    assert len(store.choices()) == 30 and session.progress().left == 0
 
 
 def test_what_cannot_be_stored_stays_the_question(store, begin, monkeypatch):

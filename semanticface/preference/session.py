@@ -17,7 +17,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from semanticface.ahead import ahead
-from semanticface.errors import PictureError
+from semanticface.errors import PictureError, SemanticFaceError
 from semanticface.preference.choice_file import now
 from semanticface.preference.shown import Shown
 from semanticface.preference.store import Store
@@ -178,7 +178,12 @@ class Session:
         """Make the next question that still waits for an answer the current one."""
         others = self._others()
         waiting = itertools.chain((self._again.popleft() for _ in range(len(self._again))), self._drawn)
-        self._current = next((shown for shown in waiting if self._open(shown.question, others)), None)
+        try:
+            self._current = next((shown for shown in waiting if self._open(shown.question, others)), None)
+        except SemanticFaceError:
+            # What was drawn ahead ended with it, and there are more questions.
+            self._drawn = ahead(self._drawings(), DEPTH)
+            raise
 
     def _drawings(self) -> Iterator[Shown]:
         """Draw the questions that wait for an answer; runs ahead on a thread of its own."""
