@@ -8,11 +8,12 @@ from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
+from tqdm import tqdm
 
 from semanticface import arkit, live_link, tables
 from semanticface.errors import SemanticFaceError, TableError
 from semanticface.live_link import LiveLinkRow
-from semanticface.recording import Labels, Moment, parse, read
+from semanticface.recording import PATIENCE, Labels, Moment, parse, read
 from semanticface.recording import track as read_track
 
 FORMS = {"livelink": (".csv",), "jsonl": (".jsonl",), "csv": (".csv",), "glb": (".glb", ".vrm")}
@@ -92,7 +93,7 @@ def convert(
 
 
 def _watched(source: Path, counts: Counts, complain: Callable[[str], None]) -> Iterator[Moment]:
-    for moment in read(source):
+    for moment in tqdm(read(source), unit="row", delay=PATIENCE, leave=False):
         counts.rows += 1
         if moment.status != "ok":
             counts.failed += 1

@@ -7,6 +7,8 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+from tqdm import tqdm
+
 from semanticface import arguments, convert
 from semanticface.errors import SemanticFaceError
 
@@ -58,11 +60,11 @@ def _run(options: argparse.Namespace) -> int:
             raise SemanticFaceError("--avatar is for --to glb. Leave it out.")
         if options.avatar.resolve() == options.out.resolve():
             raise SemanticFaceError(f"{options.out}: is the avatar itself. Choose another name for the output.")
-    counts = convert.convert(options.file, options.out, options.form, options.fps, tell, options.avatar)
+    counts = convert.convert(options.file, options.out, options.form, options.fps, _tell, options.avatar)
     print(f"{options.out}: {counts.rows} rows, {counts.failed} failed", file=sys.stderr)
     return 1 if counts.failed else 0
 
 
-def tell(text: str) -> None:
-    """Say something on standard error."""
-    print(f"semanticface: {text}", file=sys.stderr)
+def _tell(text: str) -> None:
+    """Say something on standard error, above a progress bar."""
+    tqdm.write(f"semanticface: {text}", file=sys.stderr)

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from tqdm import tqdm
 
 from semanticface import arkit, lines, tables
 from semanticface.answer import parse_answer
@@ -25,6 +26,8 @@ from semanticface.timecode import Clock, counting_rate, show_rate
 
 DEFAULT_RATE = Fraction(30)
 """Rows a second where nothing says when they were."""
+PATIENCE = 2
+"""Seconds before a bar shows how far reading is."""
 
 _TIMECODE = re.compile(r"(\d\d):([0-5]\d):([0-5]\d)[:;](\d\d\d?(?:\.\d+)?)")
 _DAY = 24 * 60 * 60
@@ -231,7 +234,7 @@ def track(path: Path, fps: Fraction | None, complain: Callable[[str], None]) -> 
     labels: list[tuple[int, Fraction] | None] = []
     told: list[Fraction | None] = []
     values, pose = array("f"), array("f")
-    for count, moment in enumerate(read(path)):
+    for count, moment in enumerate(tqdm(read(path), unit="row", delay=PATIENCE, leave=False)):
         if moment.values is None:
             complain(moment.reason)
             continue

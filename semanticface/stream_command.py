@@ -56,7 +56,7 @@ def _run(options: argparse.Namespace) -> int:
     def complain(text: str) -> None:
         nonlocal bad
         bad += 1
-        print(f"semanticface: {text}", file=sys.stderr)
+        tqdm.write(f"semanticface: {text}", file=sys.stderr)
 
     take = track(options.file, options.fps, complain)
     host, port = options.to
