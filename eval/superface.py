@@ -110,7 +110,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--seeds", type=int, help="how many seeds (default: 3, with --quick 1)")
     parser.add_argument("--out", type=Path, default=Path("outputs/superface"), help="folder (default: %(default)s)")
     options = parser.parse_args(arguments)
-    seeds = options.seeds or (1 if options.quick else 3)
+    seeds = (1 if options.quick else 3) if options.seeds is None else options.seeds
     if seeds < 1:
         parser.error(f"--seeds is {seeds}: give at least 1")
     try:

@@ -95,6 +95,13 @@ def test_whole_faces_are_compared_beside_halves(tmp_path):
     assert "wins_labels_whole" in {figure.key for figure in FIGURES}
 
 
+def test_no_seeds_are_no_experiment(capsys, tmp_path):
+    with pytest.raises(SystemExit):
+        load_script("eval/superface.py").main(["--seeds", "0", "--out", str(tmp_path / "out")])
+    assert "--seeds is 0: give at least 1" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
 @pytest.mark.slow
 def test_the_command_ends_with_its_figures_and_does_nothing_twice(tmp_path, capsys, monkeypatch):
     script = load_script("eval/superface.py")
