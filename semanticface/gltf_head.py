@@ -183,18 +183,19 @@ def _moving(mesh: Mesh, paints: Appearance) -> list[_Part]:
     teeth = mesh.triangles[(kind == UPPER_TEETH) | (kind == LOWER_TEETH)]
     bare = paints.amounts.copy()
     bare[TEETH_GAPS] = 0  # finer than the vertices
-    row = np.unique(teeth)
+    row, muscle = np.unique(teeth), np.unique(tongue := mesh.triangles[kind == TONGUE])
     tooth = [
         paint.tooth(TABLE, paints.colours, bare, *map(float, head.base[v]), head.part[v] == UPPER_TEETH) for v in row
     ]
-    tongue = mesh.triangles[kind == TONGUE]
-    pink = tuple(paints.colours[TONGUE_COLOUR].astype(float))
+    # Less and less light reaches what lies deeper in the mouth.
+    tooth = np.array(tooth) * [[1 - 0.75 * smooth(0.98, 0.72, z)] for z in head.base[row, 2].tolist()]
+    pink = paints.colours[TONGUE_COLOUR] * [[1 - 0.6 * smooth(0.9, 0.45, z)] for z in head.base[muscle, 2].tolist()]
     return [
         _Part("Skin", np.unique(whole), whole, 0.55, uv=uv[np.unique(whole)], picture=picture),
         _Part("Skin at seams", seam, torn, 0.55, colours=corner_colours),
         _eyes(mesh, paints),
-        _Part("Teeth", row, teeth, 0.25, colours=np.array(tooth)),
-        _Part("Tongue", np.unique(tongue), tongue, 0.4, pink),
+        _Part("Teeth", row, teeth, 0.25, colours=tooth),
+        _Part("Tongue", muscle, tongue, 0.4, colours=pink),
         _lashes(mesh, paints),
     ]
 
