@@ -51,7 +51,7 @@ def faces(tmp_path_factory):
 
 
 def sampled(predictor, faces, settings=FEW, **options) -> list[Slate]:
-    return list(sample_slates(predictor, faces, settings, **({"rows": range(6), "crop": "box"} | options)))
+    return list(sample_slates(predictor, faces, settings, **({"rows": range(6)} | options)))
 
 
 def plain(slates) -> list[tuple]:
@@ -148,12 +148,6 @@ def test_rows_that_fail_are_counted_and_stop_nobody(predictor, faces, slates, mo
     assert counts == {"slates": 2, "not_a_picture": 1, "missing": 1, "twice": 1, "model_failed": 1}
     for told in ("row 0", "row 1", "row 3: the model failed: out of memory"):
         assert told in caplog.text
-
-
-def test_without_a_box_the_face_is_found_or_the_row_counted(predictor, faces):
-    counts: Counter[str] = Counter()
-    assert sampled(predictor, faces, rows=[0], crop="auto", counts=counts) == []
-    assert counts == {"no_face": 1}
 
 
 def test_what_does_not_fit_is_refused(predictor, faces):

@@ -165,15 +165,10 @@ class Alignment:
 
         Raises:
             ModelError: the file's candidates are of another model.
-            DatasetError: the file's candidates are of other pictures, or there are none.
+            DatasetError: the file's candidates are of other pictures, there are none, or the dataset has no boxes.
         """
         path, before = self.folder(number) / "candidates.jsonl", self.model(number - 1)
         faces = load_faces(self.dataset, "train")
-        if "box" not in faces.column_names:
-            raise DatasetError(
-                f"{self.dataset} has no column box, by which training crops: add x0, y0, x1, y1 in pixels, the whole "
-                "picture where it is cropped already."
-            )
         model, data = fingerprint(before), dataset_record(faces, self.dataset)["fingerprint"]
         if not path.exists():
             settings = dataclasses.replace(self.candidates, seed=self.candidates.seed + number)
@@ -186,7 +181,6 @@ class Alignment:
                 settings,
                 rows=rows.round().astype(int).tolist(),
                 labels=self.labels,
-                crop="box",
                 counts=counts,
             )
             header = CandidateHeader(model, data, "train", number, dataclasses.asdict(settings))

@@ -12,7 +12,6 @@ import logging
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import datasets
 import numpy as np
@@ -22,7 +21,7 @@ from tqdm import tqdm
 from semanticface.answer import parse_answer
 from semanticface.arkit import N_ACTIONS
 from semanticface.collate import prompt_inputs
-from semanticface.crop import Box, crop_face, find_faces
+from semanticface.crop import Box, crop_face
 from semanticface.dataset import picture_bytes
 from semanticface.errors import DatasetError, PictureError
 from semanticface.movements import hundredths
@@ -105,27 +104,25 @@ def sample_slates(
     *,
     rows: Sequence[int],
     labels: np.ndarray | None = None,
-    crop: Literal["auto", "box"] = "auto",
     counts: Counter[str] | None = None,
 ) -> Iterator[Slate]:
     """Yield the candidates for some pictures, in order.
 
     Args:
         predictor: of mode ``numbers``.
-        faces: from ``dataset.load_faces``; of ``coefficients`` nothing is read.
+        faces: from ``dataset.load_faces``, with ``box``, by which training crops too, or the whole picture where a row
+            has none; of ``coefficients`` nothing is read.
         settings: how.
         rows: of ``faces``, which to take.
         labels: float32[len(faces), 52] in [0, 1], what the capture software says of every row; without it no slate has
             a candidate from there.
-        crop: ``auto`` finds the face, as users get it; ``box`` takes the dataset's own box, or the whole picture where
-            a row has none.
         counts: told what became of each row, if given: ``slates``; ``alike`` where fewer than two candidates differ;
             ``twice`` where the picture had its turn already; ``model_failed``; or the code of a ``PictureError``, such
-            as ``no_face``. Why a row failed is logged.
+            as ``missing``. Why a row failed is logged.
 
     Raises:
         ValueError: a predictor of another mode, a row that is not there, or labels of another shape or range.
-        DatasetError: no boxes where they are asked for.
+        DatasetError: no column ``box``.
     """
     if predictor.reader.decoder.mode != "numbers":
         raise ValueError("candidates have no words: make the predictor with mode='numbers'")
@@ -135,9 +132,12 @@ def sample_slates(
         if labels.shape != (len(faces), N_ACTIONS):
             raise ValueError(f"labels have the shape {labels.shape}: give one of {N_ACTIONS} for each row of the split")
         labels = (hundredths(labels) / 100).astype(np.float32)
-    if crop == "box" and "box" not in faces.column_names:
-        raise DatasetError("the dataset has no column box: choose crop auto")
-    return _slates(predictor, faces, settings, rows, labels, crop, Counter() if counts is None else counts)
+    if "box" not in faces.column_names:
+        raise DatasetError(
+            "the dataset has no column box, by which training crops: add x0, y0, x1, y1 in pixels, the whole picture "
+            "where it is cropped already."
+        )
+    return _slates(predictor, faces, settings, rows, labels, Counter() if counts is None else counts)
 
 
 def _slates(
@@ -146,7 +146,6 @@ def _slates(
     settings: CandidateSettings,
     rows: Sequence[int],
     labels: np.ndarray | None,
-    crop: str,
     counts: Counter[str],
 ) -> Iterator[Slate]:
     stored = faces.cast_column("picture", datasets.Image(decode=False))
@@ -157,7 +156,7 @@ def _slates(
             sittings = []
             for row in map(int, chunk):
                 try:
-                    sitting = _sit(stored, row, predictor.bundle.image_size, labels, crop)
+                    sitting = _sit(stored, row, predictor.bundle.image_size, labels)
                 except PictureError as error:
                     _log.warning("%s", error)
                     counts[error.code] += 1
@@ -180,19 +179,13 @@ def _slates(
             bar.update(len(chunk))
 
 
-def _sit(faces: datasets.Dataset, row: int, size: int, labels: np.ndarray | None, crop: str) -> _Sitting:
+def _sit(faces: datasets.Dataset, row: int, size: int, labels: np.ndarray | None) -> _Sitting:
     """Read a row and cut its face out; raises a PictureError where that cannot be done."""
     there, name = faces[row], f"row {row}"
     data = picture_bytes(there["picture"], name)
     image = load_picture(data, name=name)
-    if crop == "box":
-        given = there["box"]
-        box = Box(0, 0, *image.size) if given is None or not np.isfinite(given).all() else Box(*given)
-    else:
-        found = find_faces(image)
-        if not found:
-            raise PictureError("no_face", f"{name}: no face found. Choose crop box where the dataset has boxes.")
-        box = found[0]
+    given = there["box"]
+    box = Box(0, 0, *image.size) if given is None or not np.isfinite(given).all() else Box(*given)
     label = None if labels is None else labels[row]
     cut = crop_face(image, box, size)
     return _Sitting(row, hashlib.sha256(data).hexdigest(), str(there["subject"]), cut, label, [])
