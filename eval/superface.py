@@ -48,11 +48,12 @@ from semanticface.files import atomic_open, atomic_path
 from semanticface.folders import find_folder
 from semanticface.model import load_trained
 from semanticface.preference.align import AlignSettings
+from semanticface.preference.alignment import Alignment, RoundSettings
 from semanticface.preference.capture_errors import CaptureErrors
 from semanticface.preference.controlled import WAYS, errors, figures, headline, tables
 from semanticface.preference.judges import SimulatedJudge
 from semanticface.preference.records import finite
-from semanticface.preference.rounds import Alignment, Judges, RoundSettings, claim, run_rounds
+from semanticface.preference.rounds import Judges, claim, run_rounds
 from semanticface.preference.sampling import CandidateSettings
 from semanticface.preference.takes import TakeSettings, record_takes
 from semanticface.preference.two_judges import truth_of

@@ -11,11 +11,11 @@ from scripts import load_script
 
 from semanticface.errors import ConfigError
 from semanticface.preference.align import AlignSettings
+from semanticface.preference.alignment import RoundSettings
 from semanticface.preference.areas import distance, only
 from semanticface.preference.controlled import FIGURES, figures, headline, tables
 from semanticface.preference.judges import SimulatedJudge
 from semanticface.preference.measured import Measured, picture_names
-from semanticface.preference.rounds import RoundSettings
 from semanticface.preference.takes import TakeSettings, draw_takes
 
 

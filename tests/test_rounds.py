@@ -13,19 +13,14 @@ from tiny_models import faces as noise_faces
 
 from semanticface.dataset import coefficients_of, load_faces
 from semanticface.errors import ConfigError, DatasetError, ModelError, PictureError, TableError
+from semanticface.preference import alignment as stepping
 from semanticface.preference import rounds as making
 from semanticface.preference.align import AlignSettings, Margins
+from semanticface.preference.alignment import Alignment, RoundSettings, held_out
 from semanticface.preference.choice_file import read_choices
 from semanticface.preference.judges import SimulatedJudge
 from semanticface.preference.measured import Measured, picture_names
-from semanticface.preference.rounds import (
-    Alignment,
-    Judges,
-    RoundSettings,
-    claim,
-    held_out,
-    run_rounds,
-)
+from semanticface.preference.rounds import Judges, claim, run_rounds
 from semanticface.preference.sampling import CandidateSettings
 from semanticface.preference.types import Slate
 from semanticface.recipe import read_recipe
@@ -139,7 +134,7 @@ def test_a_stopped_run_goes_on_at_its_step_and_ends_with_the_same_bytes(alignmen
             def stop(*_args, **_named):
                 raise Stopped
 
-            patch.setattr(making, step, stop)
+            patch.setattr(making if step == "win_rate" else stepping, step, stop)
             with pytest.raises(Stopped):
                 run(killed)
     assert run(killed) == wanted
@@ -162,7 +157,7 @@ def test_figures_that_are_undefined_are_null(alignment, monkeypatch):
             return answers if "model-1" in {question.a for question in questions} else ["skip"] * len(answers)
 
     still = Margins(pairs=3, before=1.0, after=1.0, blank_before=0.5, blank_after=0.5, accuracy=0.5)
-    monkeypatch.setattr(making, "align", lambda *args, **named: still)
+    monkeypatch.setattr(stepping, "align", lambda *args, **named: still)
     once = replace(alignment, rounds=replace(alignment.rounds, most=1))
     judge = Silent("silent", newer=True)
     result = run_rounds(once, Judges(judge, judge))
@@ -265,7 +260,7 @@ def test_who_is_held_out_in_round_one_stays_held_out():
 def test_rounds_learn_from_nobody_whom_an_earlier_one_measured(alignment, places, monkeypatch):
     judge = people(places)
     made = {}
-    sampled = making.sample_slates
+    sampled = stepping.sample_slates
 
     def fewer(*args, **named):
         """The second round's model has nothing to choose from for pictures that the first held out, but one."""
@@ -274,7 +269,7 @@ def test_rounds_learn_from_nobody_whom_an_earlier_one_measured(alignment, places
         made[len(made) + 1] = slates
         return slates
 
-    monkeypatch.setattr(making, "sample_slates", fewer)
+    monkeypatch.setattr(stepping, "sample_slates", fewer)
     run_rounds(alignment, Judges(judge, Partial("auditor", newer=True)))
 
     def about(number, name):

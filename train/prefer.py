@@ -36,11 +36,12 @@ os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
 from semanticface.dataset import coefficients_of, load_faces
 from semanticface.errors import ConfigError, SemanticFaceError
 from semanticface.preference.align import AlignSettings
+from semanticface.preference.alignment import Alignment, RoundSettings
 from semanticface.preference.areas import AREAS, HALVES
 from semanticface.preference.candidates import fingerprint
 from semanticface.preference.choice_file import read_choices
 from semanticface.preference.judges import JND, NOISE
-from semanticface.preference.rounds import Alignment, Rounds, RoundSettings, claim, run_rounds
+from semanticface.preference.rounds import Rounds, claim, run_rounds
 from semanticface.preference.sampling import CandidateSettings
 from semanticface.preference.two_judges import learned_judges, simulated_judges
 from semanticface.preference.types import Choice

@@ -119,7 +119,7 @@ def _is_trace(path: Path) -> bool:
 
 
 def _is_read(path: Path) -> bool:
-    """Whether a file is what a round's model reads from pictures (``rounds.Alignment.predicted``)."""
+    """Whether a file is what a round's model reads from pictures (``Alignment.predicted``)."""
     return path.name == "predictions.jsonl" and re.fullmatch(r"round-\d+", path.parent.name) is not None
 
 
