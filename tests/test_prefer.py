@@ -108,6 +108,12 @@ def test_people_choose_between_two_runs(changes, places, tmp_path, capsys, monke
     assert f"line {len(choices) + 1}" in capsys.readouterr().out
     # Not asked for again.
     assert prefer.prefer(settings).made == 1
+    assert "against what the capture software wrote" not in capsys.readouterr().out
+    # Without a truth, errors are measured by the very labels that people correct.
+    untold = replace(settings, truth=None, output=str(tmp_path / "untold"))
+    assert prefer.prefer(untold) is None
+    assert prefer.prefer(untold, path).made == 1
+    assert "against what the capture software wrote" in capsys.readouterr().out
 
 
 @pytest.fixture

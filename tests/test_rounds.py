@@ -71,8 +71,13 @@ def tree(folder):
 
 
 def test_rounds_leave_all_they_are_made_of(alignment, places):
-    judge = people(places)
+    judge, said = people(places), []
+    alignment = replace(alignment, say=said.append)
     result = run_rounds(alignment, Judges(judge, Partial("auditor", newer=True)))
+    margins = [each["margins"] for each in result.metrics[1:]]
+    for line, each in zip([line for line in said if line.startswith("held out")], margins, strict=True):
+        assert f"{each['accuracy']:.1%} of {each['pairs']} pairs" in line
+        assert f"{each['blank_ratio']:.0%} of what was learnt is left with a blank picture" in line
     assert (result.best, result.made, result.stopped) == (2, 2, "2 rounds were asked for")
     for number in (1, 2):
         names = {path.name for path in alignment.folder(number).iterdir()}
@@ -158,7 +163,8 @@ def test_figures_that_are_undefined_are_null(alignment, monkeypatch):
 
     still = Margins(pairs=3, before=1.0, after=1.0, blank_before=0.5, blank_after=0.5, accuracy=0.5)
     monkeypatch.setattr(stepping, "align", lambda *args, **named: still)
-    once = replace(alignment, rounds=replace(alignment.rounds, most=1))
+    said = []
+    once = replace(alignment, rounds=replace(alignment.rounds, most=1), say=said.append)
     judge = Silent("silent", newer=True)
     result = run_rounds(once, Judges(judge, judge))
 
@@ -170,6 +176,7 @@ def test_figures_that_are_undefined_are_null(alignment, monkeypatch):
     assert found["margins"]["blank_ratio"] is None and recipe["metrics"]["blank_ratio"] is None
     assert found["audit"]["all"] == {"value": None, "low": None, "high": None}
     assert (told["best"], result.best) == (0, 0)
+    assert "held out  50.0% of 3 pairs moved the right way; nothing was learnt" in said
 
 
 def test_choices_of_people_are_used_in_round_one_or_refused(alignment, places, tmp_path):

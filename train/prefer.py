@@ -150,6 +150,8 @@ def prefer(settings: Settings, choices: Path | None = None) -> Rounds | None:
         )
 
     # The rounds.
+    if settings.judge == "people" and settings.truth is None:
+        print("errors    are told against what the capture software wrote, which people may find wrong")
     result = run_rounds(alignment, judges)
     print(f"best      round {result.best} of {result.made}: {result.stopped}")
     print(f"{output / 'adapter'}: predict and evaluate with --model {output / 'adapter'}")

@@ -108,6 +108,9 @@ def run_rounds(alignment: Alignment, judges: Judges) -> Rounds:
         metrics.append(found)
         share = audited["all"]
         say(f"round {number}   {_told(found)}; auditor {share.value:.1%} ({share.low:.1%} to {share.high:.1%})")
+        ratio = margins["blank_ratio"]
+        left = "nothing was learnt" if ratio is None else f"{ratio:.0%} of what was learnt is left with a blank picture"
+        say(f"held out  {margins['accuracy']:.1%} of {margins['pairs']:,} pairs moved the right way; {left}")
         if not stopped and not share.low > 0.5:
             stopped = (
                 f"round {number} wins {share.value:.1%} of the auditor's comparisons with round {best}, perhaps only "
