@@ -22,6 +22,7 @@ from semanticface.preference.learned_judge import LearnedJudge, learn
 from semanticface.preference.measured import Measured
 from semanticface.preference.questions import ask
 from semanticface.preference.rounds import Judges
+from semanticface.preference.store import Store
 from semanticface.preference.takes import TakeSettings, draw_takes, record_takes
 from semanticface.preference.two_judges import learned_judges, simulated_judges, truth_of
 from semanticface.recipe import read_recipe, read_settings
@@ -191,6 +192,11 @@ def test_errors_name_the_fix(monkeypatch, capsys, changes, tmp_path):
     config = ["--config", ROOT / CONFIGS[0], "--set", *changes]
     assert "unknown key align.bet; did you mean align.beta?" in fails(monkeypatch, capsys, *config, "align.bet=1")
     assert "--choices is for the setting judge: people" in fails(monkeypatch, capsys, "--choices", "x.jsonl", *config)
+    database = tmp_path / "choices.sqlite"
+    Store(database).close()
+    asked = ["--config", ROOT / CONFIGS[1], "--choices", database, "--set", *changes]
+    told = fails(monkeypatch, capsys, *asked)
+    assert "choices.sqlite holds no choices" in told and "Give what semanticface choices --export wrote." in told
     assert "is no adapter: make one with train/distill.py" in fails(monkeypatch, capsys, *config, "model=nano")
     assert "judge must be one of simulated, people" in fails(monkeypatch, capsys, *config, "judge=me")
     missing = fails(monkeypatch, capsys, *config, f"dataset={tmp_path / 'none'}")

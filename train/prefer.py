@@ -34,7 +34,7 @@ from typing import Literal
 os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
 
 from semanticface.dataset import coefficients_of, load_faces
-from semanticface.errors import ConfigError, SemanticFaceError
+from semanticface.errors import ConfigError, SemanticFaceError, TableError
 from semanticface.preference.align import AlignSettings
 from semanticface.preference.alignment import Alignment, RoundSettings
 from semanticface.preference.areas import AREAS, HALVES
@@ -87,6 +87,8 @@ class Settings:
 def good(path: Path) -> list[Choice]:
     """Read choices, and say which lines hold none."""
     found, problems = read_choices(path)
+    if not found:
+        raise TableError(f"{path} holds no choices: {problems[0]} Give what semanticface choices --export wrote.")
     for problem in problems:
         print(f"left out  {problem}")
     return [choice for _, choice in found]
