@@ -175,7 +175,7 @@ def _read(files: TakeFiles, scratch: Path, subject: str | None, calibrate: Calib
         with path.open("rb") as opened:
             digest = hashlib.file_digest(opened, "sha256").hexdigest()
     neutral = None
-    if files.neutral is not None:
+    if files.neutral is not None and calibrate == "rest":
         with files.neutral.on_disk(scratch) as path:
             neutral = np.median(read_rows(path, str(files.neutral)).coefficients, axis=0)
     slug = re.sub(r"[^A-Za-z0-9_-]+", "-", files.name).strip("-")[:60] or "take"

@@ -260,6 +260,10 @@ def pair(
         first, by = int(at[0]), "first row"
         told = f"the video's timecode {start} cannot be read" if start else "the video has no timecode"
         warning = f"{told} and there is no frame log: its first frame is taken for the first row's. Look at the report."
+    elif start and ";" in start:
+        warning = (
+            f"the video's timecode {start} leaves numbers out now and then, those of rows do not. Look at the report."
+        )
     seconds = np.array([float(time) for time in times])
     fits = []
     for rate in (Fraction(base), base * SLOW):

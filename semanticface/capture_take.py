@@ -85,7 +85,7 @@ class TakeToImport:
         key: names what is written of it.
         subject: who is recorded.
         rows: of its table.
-        neutral: float32[52], the resting face that the app took off; None where it did not.
+        neutral: float32[52], the resting face that the app took off; None where it did not, or where nobody asks.
     """
 
     files: TakeFiles

@@ -166,6 +166,11 @@ def test_without_any_word_the_first_row_is_the_first_frame():
     assert found.by == "first row" and "13:13:04:77 cannot be read" in found.warning
 
 
+def test_a_timecode_that_leaves_numbers_out_is_told():
+    found = pair(rows_at(ticks(5), 60), [Fraction(n, 30) for n in range(5)], Fraction(30), start="13:13:04;00")
+    assert found.frame_of.tolist() == list(range(5)) and "leaves numbers out" in found.warning
+
+
 def test_a_video_of_another_hour():
     found = pair(rows_at(ticks(5), 60), [Fraction(n, 30) for n in range(5)], Fraction(30), start="14:13:04:00")
     assert (found.frame_of == -1).all() and "no moment in common" in found.warning

@@ -160,6 +160,7 @@ def test_the_resting_face_may_be_taken_off(tmp_path):
     bring([take], tmp_path / "b", settings, consent=consent)
     taken = coefficients_of(load_faces(tmp_path / "b", "train"))
     assert np.allclose(taken[:, 17], np.arange(21) / 100, atol=1e-5) and np.allclose(taken[:, 18], 0)
+    (take / "Scene_1_ann_neutral.csv").write_text("in a form that is not known\n")
     bring([take], tmp_path / "c", ALL, consent=consent)
     assert np.allclose(coefficients_of(load_faces(tmp_path / "c", "train"))[:, 18], 0.04)
 
