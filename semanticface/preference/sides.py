@@ -26,6 +26,7 @@ from semanticface.answer import format_answer
 from semanticface.collate import Collator, Example
 from semanticface.errors import DatasetError
 from semanticface.layout import GROUP, IGNORED, Lesson, Numbers
+from semanticface.movements import hundredths
 from semanticface.preference.types import Pair
 from semanticface.prompts import Prompt
 from semanticface.rows import EvalRows
@@ -77,7 +78,7 @@ class PairRows(torch.utils.data.Dataset[Sides]):
         for pair in pairs:
             if not 0 <= pair.row < len(faces):
                 raise DatasetError(f"a pair is about row {pair.row} of {len(faces)}: use the dataset of the pairs.")
-            if np.array_equal(_hundredths(pair.chosen), _hundredths(pair.rejected)):
+            if np.array_equal(hundredths(pair.chosen), hundredths(pair.rejected)):
                 raise DatasetError(f"row {pair.row}: both faces of a pair are equal. Make the pairs anew.")
         self.pairs = pairs
         self.features: Sequence[Mapping[str, torch.Tensor]] | None = None
@@ -130,10 +131,6 @@ def blank(sides: Sides) -> Sides:
     return Sides(Image.new("RGB", sides.picture.size, GREY), sides.faces, sides.view)
 
 
-def _hundredths(face: np.ndarray) -> np.ndarray:
-    return np.rint(np.asarray(face, np.float64) * 100).astype(int)
-
-
 class PairCollator(Collator):
     """Makes batches of pairs, in the form that TRL's ``DPOTrainer`` knows: chosen answers, then rejected ones.
 
@@ -165,7 +162,7 @@ class PairCollator(Collator):
             for index, pair in enumerate(pairs):
                 views.setdefault(pair.view, []).append(index)
             rows = [
-                self._shared({index: _hundredths(pairs[index].faces) for index in those}, len(pairs))
+                self._shared({index: hundredths(pairs[index].faces) for index in those}, len(pairs))
                 for those in views.values()
             ]
             pictured = [pairs[those[0]] for those in views.values()]
@@ -212,7 +209,7 @@ class PairCollator(Collator):
     def _own(self, answer: str, pair: Sides, number: int) -> tuple[Lesson, list[_Target]]:
         """Return the lesson of one face, and what of it is scored."""
         lesson = self.lay_out(answer)
-        differ = np.unique(np.flatnonzero(np.diff(_hundredths(pair.faces), axis=0)[0]))
+        differ = np.unique(np.flatnonzero(np.diff(hundredths(pair.faces), axis=0)[0]))
         scored = np.isin(lesson.numbers, differ)
         if self.words:
             # The words, and the token that ends them: in a row the first of what follows, which is none of them.
