@@ -205,7 +205,7 @@ def test_choices_given_anew_are_learnt_from_or_refused(alignment, places, tmp_pa
     (once.folder(1) / "choices.jsonl").unlink()
     assert replace(once, choices=half).chosen(1, slates, model) == half
     foreign = replace(everything[0], round=2)
-    assert replace(once, choices=[*everything, foreign]).chosen(1, slates, model) == everything
+    assert replace(once, choices=[*everything, *half, foreign]).chosen(1, slates, model) == everything
     assert told[1:] == ["left out  1 choices about candidates of other models or rounds"]
     given = replace(once, choices=everything)
     judges = Judges(judge, Partial("auditor", newer=True))
@@ -214,6 +214,13 @@ def test_choices_given_anew_are_learnt_from_or_refused(alignment, places, tmp_pa
     with pytest.raises(DatasetError, match="another output to begin anew"):
         run_rounds(replace(once, choices=half), judges)
     assert once.chosen(1, slates, model) == everything
+
+
+def test_one_picture_alone_is_too_few(alignment, places):
+    """Somebody must be measured on of whom nothing was learnt."""
+    once = replace(alignment, rounds=replace(alignment.rounds, most=1, train_rows=1))
+    with pytest.raises(DatasetError, match=r"0 held out: both are needed, of different people"):
+        run_rounds(once, Judges(people(places), Partial("auditor", newer=True)))
 
 
 def test_candidates_that_nobody_can_tell_apart_are_told(alignment):

@@ -310,8 +310,8 @@ def align(
     """
     if not len(rows) or not len(held_out):
         raise DatasetError(
-            f"{len(rows)} pairs to learn and {len(held_out)} held out: both are needed. Make more choices, in both "
-            "splits."
+            f"{len(rows)} pairs to learn and {len(held_out)} held out: both are needed, of different people, or of "
+            "different pictures where all show one. Make more choices."
         )
     order = np.concatenate([rows.shuffled([settings.seed, nth]) for nth in range(settings.passes)])
     per_step = settings.batch * settings.accumulation

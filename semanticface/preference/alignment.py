@@ -188,7 +188,8 @@ class Alignment:
 
     def _take(self, given: Sequence[Choice], path: Path, model: str) -> None:
         """Keep the choices that people made in round 1, unless others were learnt from."""
-        ours = [choice for choice in given if (choice.model, choice.round) == (model, 1)]
+        known = list(dict.fromkeys(given))  # two exports may hold the same
+        ours = [choice for choice in known if (choice.model, choice.round) == (model, 1)]
         if not ours:
             raise DatasetError(
                 f"none of the {len(given)} choices is about the candidates in {path.parent}: they were made for "
@@ -201,8 +202,8 @@ class Alignment:
                 f"round 1 was taught other choices than those given now, {path}. Give none to go on with those, or "
                 "another output to begin anew: there the same candidates are sampled."
             )
-        if len(ours) < len(given):
-            self.say(f"left out  {len(given) - len(ours):,} choices about candidates of other models or rounds")
+        if len(ours) < len(known):
+            self.say(f"left out  {len(known) - len(ours):,} choices about candidates of other models or rounds")
         write_choices(path, ours)
 
     def paired(
