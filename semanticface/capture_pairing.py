@@ -230,6 +230,7 @@ def pair(
     frame_rate: Fraction,
     *,
     start: str | None = None,
+    start_base: int | None = None,
     log: Sequence[LoggedFrame] = (),
 ) -> Pairing:
     """Say which row belongs to which frame.
@@ -239,6 +240,7 @@ def pair(
         times: seconds of each frame since the first.
         frame_rate: of the video.
         start: the timecode of the first frame, as ``video.Take.timecode``.
+        start_base: how many frames a second it counts; by default as many as the video has.
         log: of the app; where it is there it decides.
 
     Raises:
@@ -253,9 +255,9 @@ def pair(
     first = None
     label = parse_label(start) if start else None
     if label is not None:
-        video_base = round(counting_rate(frame_rate))
-        if label.frame < video_base * _UNIT:
-            first = _first_tick(label, video_base, base, int(at[0]))
+        start_base = start_base or round(counting_rate(frame_rate))
+        if label.frame < start_base * _UNIT:
+            first = _first_tick(label, start_base, base, int(at[0]))
     if first is None:
         first, by = int(at[0]), "first row"
         told = f"the video's timecode {start} cannot be read" if start else "the video has no timecode"
@@ -288,6 +290,7 @@ def _by_log(rows: TakeRows, times: Sequence[Fraction], frame_rate: Fraction, log
     if max(label.frame for label in labels) >= base * _UNIT:
         base = counted(labels, frame_rate)
     at, frames_at = ticks(rows.labels, base), ticks(labels, base)
+    frames_at = frames_at + _days_apart(int(frames_at[0]), int(at[0]), base)
     if not (frames_at % _UNIT).any():
         at = at // _UNIT * _UNIT  # a log in whole frames: rows are compared without their fractions
     order = np.argsort(frames_at, kind="stable")
@@ -299,11 +302,18 @@ def _by_log(rows: TakeRows, times: Sequence[Fraction], frame_rate: Fraction, log
     return Pairing(frame_of, "frame log", base, Fraction(base), off * 1000 / base, warning)
 
 
-def _first_tick(label: Label, video_base: int, base: int, first_row: int) -> int:
-    """Return the tick of the first frame from its timecode, counted in the video's base, often in whole frames."""
-    whole = label.seconds * video_base * _UNIT + label.frame
-    phase = 0 if label.frame % _UNIT else first_row * video_base // base % _UNIT
-    return (whole + phase) * base // video_base
+def _first_tick(label: Label, start_base: int, base: int, first_row: int) -> int:
+    """Return the tick of the first frame from its timecode, which counts in a base of its own, often whole frames."""
+    whole = label.seconds * start_base * _UNIT + label.frame
+    phase = 0 if label.frame % _UNIT else first_row * start_base // base % _UNIT
+    tick = (whole + phase) * base // start_base
+    return tick + _days_apart(tick, first_row, base)
+
+
+def _days_apart(frame_at: int, row_at: int, base: int) -> int:
+    """Return what to add to frames so that they are of the same day as rows; midnight may lie between them."""
+    day = _DAY * base * _UNIT
+    return round((row_at - frame_at) / day) * day
 
 
 def _nearest(rows_at: np.ndarray, frames_at: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -25,6 +25,7 @@ from semanticface.capture_pairing import LoggedFrame, Pairing, TakeRows, pair, r
 from semanticface.capture_report import SHOWN, Shown, thumbnail, write_take_page
 from semanticface.capture_set import CaptureSet, ShardWriter, TakeRecord, shard_writer
 from semanticface.capture_thin import thin
+from semanticface.capture_tmcd import timecode_base
 from semanticface.crop import Box, crop_face, to_crop
 from semanticface.errors import ConfigError, SemanticFaceError
 from semanticface.recipe import check_range
@@ -155,7 +156,8 @@ class _Work:
         times, damaged = self._times()
         if not times:
             raise SemanticFaceError(f"{film.path}: no frame in it. Export it again.")
-        pairing = pair(take.rows, times, film.rate, start=film.timecode, log=logged)
+        base = timecode_base(film.path)
+        pairing = pair(take.rows, times, film.rate, start=film.timecode, start_base=base, log=logged)
         self._remarks += [f"{take.files.table}: {pairing.warning}"] if pairing.warning else []
         for row, frame in enumerate(pairing.frame_of.tolist()):
             if frame in damaged:

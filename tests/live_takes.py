@@ -95,6 +95,17 @@ def write_take(
     return folder
 
 
+def count_sixty(film: Path) -> None:
+    """Make the track of a video of 30 frames a second, that starts with 13:13:04:15, count 60, as the app may do."""
+    data = bytearray(film.read_bytes())
+    seconds = CLOCK // 1000
+    first = data.index((seconds * 30 + 15).to_bytes(4, "big"))
+    data[first : first + 4] = (seconds * 60 + 30).to_bytes(4, "big")
+    entry = data.index(b"tmcd" + bytes(7) + b"\x01")
+    data[entry + 20 : entry + 29] = (60).to_bytes(4, "big") + (1).to_bytes(4, "big") + bytes([60])
+    film.write_bytes(data)
+
+
 class WholePicture:
     """Stands in for a ``FaceTracker`` and takes the whole picture for the face's surroundings.
 

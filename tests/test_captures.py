@@ -8,9 +8,10 @@ from fractions import Fraction
 
 import numpy as np
 import pytest
+from clips import bars, write_clip
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from live_takes import CLOCK, face, row, ticks, timecode, write_take
+from live_takes import CLOCK, count_sixty, face, row, ticks, timecode, write_take
 
 from semanticface import arkit, capture_files, live_link
 from semanticface.capture_files import ArchiveError, find_takes
@@ -26,7 +27,9 @@ from semanticface.capture_pairing import (
 from semanticface.capture_pairing import ticks as count_ticks
 from semanticface.capture_set import split_of
 from semanticface.capture_thin import calibrated, rest_of, thin
+from semanticface.capture_tmcd import timecode_base
 from semanticface.errors import TableError
+from semanticface.video import VideoFile
 
 SLOW = Fraction(30000, 1001)
 
@@ -147,6 +150,50 @@ def test_a_video_that_starts_earlier_and_ends_earlier():
     when = ticks(60)
     found = pair(rows_at(when[10:], 60), [Fraction(n, 30) for n in range(40)], Fraction(30), start="13:13:04:00")
     assert found.frame_of.tolist() == [*range(10, 40), *[-1] * 20]
+
+
+@pytest.mark.parametrize("rate", [24, 25, 30, 50, 60, SLOW])
+def test_a_timecode_track_says_in_what_it_counts(tmp_path, rate):
+    clip = write_clip(tmp_path / "x.mov", bars(3), rate=rate, timecode="13:13:04:15")
+    assert timecode_base(clip) == round(rate)
+    data = clip.read_bytes()
+    for length in (0, 4, 30, len(data) // 2, len(data) - 10):
+        (tmp_path / "cut.mov").write_bytes(data[:length])
+        assert timecode_base(tmp_path / "cut.mov") in (None, round(rate))
+
+
+def test_videos_without_a_timecode_track(tmp_path):
+    assert timecode_base(write_clip(tmp_path / "x.mov", bars(3))) is None
+    assert timecode_base(write_clip(tmp_path / "x.mkv", bars(3), timecode="13:13:04:15")) is None
+    assert timecode_base(tmp_path / "gone.mov") is None
+
+
+@given(st.binary(max_size=200))
+def test_any_bytes_may_stand_where_the_index_should(tmp_path_factory, data):
+    path = tmp_path_factory.mktemp("x") / "x.mov"
+    path.write_bytes(len(data).to_bytes(4, "big") + b"moov" + data)
+    assert timecode_base(path) in (None, *range(1, 256))
+
+
+def test_a_timecode_may_count_twice_as_many_frames_as_the_video_has(tmp_path):
+    count_sixty(write_clip(tmp_path / "x.mov", bars(20), rate=30, timecode="13:13:04:15"))
+    take = VideoFile(tmp_path / "x.mov")
+    assert (take.rate, take.timecode, timecode_base(take.path)) == (30, "13:13:04:30", 60)
+    rows = rows_at(ticks(60), 60)
+    times = [Fraction(n, 30) for n in range(20)]
+    found = pair(rows, times, take.rate, start=take.timecode, start_base=timecode_base(take.path))
+    assert found.frame_of.tolist() == [*[-1] * 15, *range(20), *[-1] * 25] and found.by == "timecode of the video"
+
+
+def test_midnight_between_the_first_frame_and_the_first_row():
+    when = [tick % (24 * 3600 * 30_000) for tick in ticks(60, base=30, clock=(24 * 3600 - 1) * 1000)]
+    frames = [Fraction(n, 30) for n in range(60)]
+    found = pair(rows_at(when[40:], 30), frames, Fraction(30), start="23:59:59:00")
+    assert found.frame_of.tolist() == list(range(40, 60))
+    log = [LoggedFrame(parse_label(timecode(tick, 30)), False) for tick in when]
+    assert pair(rows_at(when[40:], 30), frames, Fraction(30), log=log).frame_of.tolist() == list(range(40, 60))
+    found = pair(rows_at(when, 30), frames[:20], Fraction(30), log=log[40:])
+    assert found.frame_of.tolist() == [*[-1] * 40, *range(20)]
 
 
 def test_two_rows_to_a_frame_and_rows_twice():

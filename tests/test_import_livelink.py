@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 import yaml
 from clips import bars, damage, number_of, write_clip
-from live_takes import WholePicture, face, write_take
+from live_takes import WholePicture, count_sixty, face, write_take
 from PIL import Image
 from scripts import ROOT, load_script
 
@@ -82,6 +82,14 @@ def test_each_picture_keeps_its_own_numbers(tmp_path, rate, says):
     assert record.counts == {"kept": len(both), "no frame": len(rows) - len(both), "no row": len(frames) - len(both)}
     assert done.rows == {"train": len(both)} and not done.left_out
     assert [row["frame"] for row in load_faces(out, "train")] == [frames.index(n) + 1 for n in both]
+
+
+def test_a_timecode_that_counts_otherwise_than_the_video(tmp_path):
+    take = write_take(tmp_path / "take", count=40, frames=range(15, 40))
+    count_sixty(take / "Scene_1_ann.mov")
+    done, _ = bring([take], tmp_path / "out", consent=agree(tmp_path / "c.yaml", "ann"))
+    assert numbers(tmp_path / "out") == (list(range(15, 40)), list(range(15, 40)))
+    assert done.records[0].paired.startswith("timecode of the video, 60 frames")
 
 
 def test_rows_are_what_training_takes(tmp_path):
