@@ -50,7 +50,7 @@ from semanticface.model import load_trained
 from semanticface.preference.align import AlignSettings
 from semanticface.preference.alignment import Alignment, RoundSettings
 from semanticface.preference.capture_errors import CaptureErrors
-from semanticface.preference.controlled import WAYS, errors, figures, headline, tables
+from semanticface.preference.controlled import WAYS, figures, headline, tables
 from semanticface.preference.judges import SimulatedJudge
 from semanticface.preference.records import finite
 from semanticface.preference.rounds import Judges, claim, run_rounds
@@ -198,7 +198,7 @@ class Experiment:
             found = [figures(measured, each, answers[0], written, comparing, seed=self.seed) for each in answers]
             for figure, metrics in zip(found[1:], made.metrics[1:], strict=True):
                 figure["blank_ratio"] = metrics["margins"]["blank_ratio"]
-            told["labels"] = errors(measured, written)
+            told["labels"] = measured.errors(written)
             told[way] = {"best": made.best, "stopped": made.stopped, "rounds": found}
         return told
 

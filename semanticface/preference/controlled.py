@@ -24,7 +24,7 @@ WAYS = ("region", "whole")
 
 FIGURES = (
     Figure("mae", "mean error (MAE)", "lower"),
-    *(Figure(f"vertex_error_{area}", f"vertex error, {area}", "lower", percent=True) for area in AREAS),
+    *(Figure(f"vertex_error_{area}", f"vertex error, {area}", "lower", suffix=" %") for area in AREAS),
     Figure("reduction", "vertex error less than SFT's by", "higher", percent=True),
     Figure("wins_sft", "wins over SFT", "higher", percent=True),
     Figure("wins_labels", "wins over the pseudo labels", "higher", percent=True),
@@ -57,11 +57,11 @@ def figures(
         seed: of sides.
 
     Returns:
-        The keys of ``FIGURES`` but ``blank_ratio``; errors of vertices and wins as shares. Wins are means over both
-        halves, each shown alone, unless the key says ``whole``.
+        The keys of ``FIGURES`` but ``blank_ratio``; errors as ``Measured.errors``, the rest as shares. Wins are means
+        over both halves, each shown alone, unless the key says ``whole``.
     """
-    found = errors(measured, answers)
-    base = errors(measured, before)
+    found = measured.errors(answers)
+    base = measured.errors(before)
     found["reduction"] = 1 - found["vertex_error_whole"] / base["vertex_error_whole"]
     shown: dict[str, tuple[np.ndarray, Sequence[Area]]] = {
         "wins_sft": (before, HALVES),
@@ -71,12 +71,6 @@ def figures(
     for key, (other, areas) in shown.items():
         found[key] = win_rate(judge, measured.compared(answers, other), areas=areas, seed=seed)["all"].value
     return found
-
-
-def errors(measured: Measured, answers: np.ndarray) -> dict[str, float]:
-    """Return how far answers float32[n, 52] are from the truth, as in ``figures``."""
-    found = measured.errors(answers)
-    return {key: value / 100 if key.startswith("vertex") else value for key, value in found.items()}
 
 
 def headline(runs: Sequence[Mapping[str, Any]]) -> dict[str, float | int | None]:
@@ -115,7 +109,12 @@ def tables(runs: Sequence[Mapping[str, Any]]) -> list[Table]:
         runs: as for ``headline``.
     """
     rows = [_row("pseudo labels", [run["labels"] for run in runs])]
-    rows.append(_row("SFT on pseudo labels", [run[WAYS[0]]["rounds"][0] for run in runs]))
+    supervised = [run[WAYS[0]]["rounds"][0] for run in runs]
+    # Compared with itself it has nothing to tell.
+    beside = ("reduction", "wins_sft")
+    rows.append(
+        _row("SFT on pseudo labels", [{key: run[key] for key in run if key not in beside} for run in supervised])
+    )
     for way in WAYS:
         for number in range(1, max(len(run[way]["rounds"]) for run in runs)):
             made = [run[way]["rounds"][number] for run in runs if number < len(run[way]["rounds"])]
