@@ -1,6 +1,6 @@
 """Does alignment to choices between renders mend what capture software got wrong? An experiment with a hidden truth.
 
-    python eval/superface.py              # hours on two cores; killed, the same command goes on
+    python eval/superface.py              # two hours of one core; killed, the same command goes on
     python eval/superface.py --quick      # one seed, one round, a tiny budget: a look, no result
 
 For each seed:

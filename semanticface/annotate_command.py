@@ -265,6 +265,8 @@ def _forget(options: argparse.Namespace) -> int:
         print(f"{gone.choices} choices deleted from databases")
     for file, count in gone.lines.items():
         print(f"{file}: {count} lines deleted")
+    if gone.takes:
+        print(f"{options.dataset}: pages and records of {gone.takes} takes deleted")
     for what in gone.left:
         print(what)
     return 0

@@ -96,6 +96,20 @@ def split_of(subject: str, splits: Mapping[str, float]) -> str:
     return next((name for name, end in ends if position < end), list(splits)[-1])
 
 
+def holds_captures(folder: Path) -> bool:
+    """Return whether a folder is such a dataset."""
+    return _begun(folder / RECIPE_NAME) is not None
+
+
+def _begun(recipe: Path) -> dict[str, Any] | None:
+    """Return what the recipe of a dataset of captures says; None for any other."""
+    try:
+        found = json.loads(recipe.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return found if isinstance(found, dict) and found.get("kind") == KIND else None
+
+
 class CaptureSet:
     """A dataset folder that takes are put into.
 
@@ -110,7 +124,7 @@ class CaptureSet:
 
     def __init__(self, folder: Path, settings: Mapping[str, Any] | None) -> None:
         self.folder = folder
-        begun = self._begun(folder / RECIPE_NAME)
+        begun = _begun(folder / RECIPE_NAME)
         if begun is None and (settings is None or (folder.exists() and not (folder.is_dir() and _is_empty(folder)))):
             raise DatasetError(f"{folder} holds no captures. Choose a new folder, or one that this command made.")
         if settings is not None:
@@ -128,14 +142,6 @@ class CaptureSet:
         for half in folder.glob("*/.*"):  # what a killed run was writing, see files.atomic_path
             if half.is_dir() and half.name.rpartition(".")[0].endswith((".arrow", ".html", ".json")):
                 shutil.rmtree(half, ignore_errors=True)
-
-    @staticmethod
-    def _begun(recipe: Path) -> dict[str, Any] | None:
-        try:
-            found = json.loads(recipe.read_text(encoding="utf-8"))
-        except (OSError, ValueError):
-            return None
-        return found if isinstance(found, dict) and found.get("kind") == KIND else None
 
     @staticmethod
     def _begin(recipe: Path, settings: Mapping[str, Any]) -> dict[str, Any]:

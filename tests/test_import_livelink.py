@@ -382,8 +382,7 @@ def test_a_forgotten_person_is_gone_from_rows_pages_and_records(tmp_path, capsys
     assert cli.main(["forget", "a", str(out)]) == 0
     told = capsys.readouterr().out
     assert "3 rows deleted" in told and "consent.yaml still names a" in told
-    assert list(load_faces(out, "train")["subject"]) == ["b"] * 3
-    assert [record.key for record in tidy(out)] == [key]
+    assert "pages and records of 1 takes deleted" in told
     assert list(load_faces(out, "train")["subject"]) == ["b"] * 3
     left = [path for path in out.rglob("*") if path.is_file() and path.name != NAME]
     assert not any(key in path.name or key.encode() in path.read_bytes() for path in left)

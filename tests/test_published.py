@@ -7,12 +7,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from semanticface import arkit, published
+from semanticface import ablation_tables, arkit, published
+from semanticface.ablation import VARIANTS
 from semanticface.benchmark import MODEL, PEER, SETS, Reader, headline, score_set
 from semanticface.errors import ConfigError
 from semanticface.face.sample import sample_coefficients
 from semanticface.folders import NANO
 from semanticface.intervals import Reading
+from semanticface.metrics import BASELINES, FIGURES
+from semanticface.preference import controlled
 from semanticface.recipe import files_sha256
 
 ROOT = Path(__file__).parents[1]
@@ -132,3 +135,45 @@ def test_the_committed_results_are_of_whole_sets_and_of_the_model_in_the_package
     assert committed["headline"] == headline(committed["sets"])
     weights = files_sha256(list(NANO.glob("*.safetensors")))
     assert committed["recipe"]["weights"] == weights, "measure the new nano: python eval/benchmark.py --publish"
+
+
+def read(name):
+    return json.loads((ROOT / "docs" / name).read_text(encoding="utf-8"))
+
+
+def test_the_ablations_page_shows_the_committed_runs():
+    committed, page = read("ablations.json"), (ROOT / "docs" / "ablations.md").read_text(encoding="utf-8")
+    runs = {name: {int(seed): found for seed, found in seeds.items()} for name, seeds in committed["runs"].items()}
+    variants = {key: runs[key] for key in VARIANTS}
+    personal = {size: runs[f"personal-{size}"] for size in committed["recipe"]["budget"]["personal"]}
+    shown = [
+        *ablation_tables.variant_tables(variants, "photo"),
+        *ablation_tables.personal_tables(personal, runs["personal-base"]),
+    ]
+    assert len(shown) == 8
+    for table in shown:
+        assert table.markdown() in page
+    assert all(len(seeds) == 3 for seeds in (*variants.values(), *personal.values()))
+    assert committed["headline"] == ablation_tables.headline(variants, "photo", personal, runs["personal-base"])
+
+
+def test_the_superface_page_and_the_readme_show_the_committed_runs():
+    committed, page = read("superface.json"), (ROOT / "docs" / "superface.md").read_text(encoding="utf-8")
+    found = committed["headline"]
+    assert found == controlled.headline(committed["runs"])
+    assert found["seeds"] == 3 and found["rounds"] == 3
+    for table in controlled.tables(committed["runs"]):
+        assert table.markdown() in page
+    (told,) = [each for each in (ROOT / "README.md").read_text("utf-8").split("\n\n") if "eval/superface.py`" in each]
+    for key in ("vertex_error_reduction", "win_rate_over_sft", "win_rate_over_pseudo_labels", "region_minus_whole"):
+        assert f"{100 * found[key]:.1f}" in told, key
+
+
+def test_the_readme_shows_what_the_quickstart_measured():
+    runs, text = read("quickstart.json"), (ROOT / "README.md").read_text(encoding="utf-8")
+    columns = [runs["before"][MODEL], *(runs["after"][key] for key in (MODEL, *dict(BASELINES)))]
+    shown = [figure for figure in FIGURES if f"| {figure.label} {figure.arrow} | " in text]
+    assert len(shown) == 6
+    for figure in shown:
+        cells = [figure.text(column[figure.key]) for column in columns]
+        assert f"| {figure.label} {figure.arrow} | {' | '.join(cells)} |" in text

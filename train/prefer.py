@@ -12,7 +12,7 @@ coefficients. With ``people`` the first run samples candidates and says how to a
 was chosen, learns from it, and trains a judge on it that answers for people in later rounds:
 
     python train/prefer.py --config train/configs/prefer.yaml
-    semanticface annotate outputs/prefer/round-1/candidates.jsonl --dataset outputs/takes --annotator robin
+    semanticface annotate outputs/prefer/round-1/candidates.jsonl --dataset outputs/captures --annotator robin
     python train/prefer.py --config train/configs/prefer.yaml --choices choices.jsonl
 
 The output folder has a folder for every round with all that it was made of, ``rounds.json`` with its figures, and

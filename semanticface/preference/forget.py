@@ -20,6 +20,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from tqdm import tqdm
 
+from semanticface.capture_import import tidy
+from semanticface.capture_set import holds_captures
 from semanticface.dataset import load_faces, picture_bytes
 from semanticface.errors import DatasetError, PictureError, SemanticFaceError
 from semanticface.files import atomic_open
@@ -39,12 +41,14 @@ class Forgotten:
         rows: of the dataset.
         choices: in databases, withdrawn ones included.
         lines: of JSONL files, candidates, exported choices and pairs, by file; of predictions of rounds, all.
+        takes: that were captured and are empty now, with their pages and records.
         left: what still names the person and is to be seen to by hand, a sentence each.
     """
 
     rows: int
     choices: int
     lines: dict[Path, int]
+    takes: int
     left: tuple[str, ...]
 
 
@@ -89,10 +93,11 @@ def forget(subject: str, dataset: str | Path, traces: Sequence[str | Path]) -> F
     index, prints = _index(folder, splits)
     written = [file for file in files if file.suffix == ".jsonl" and file not in read]
     lines = read | {file: _rewrite_trace(file, pictures, index, prints) for file in written}
+    takes = len(tidy(folder)) if holds_captures(folder) else 0
     left = []
     if subject in read_consent(folder).until:
         left.append(f"{folder / NAME} still names {subject}: remove the line.")
-    return Forgotten(rows, choices, {file: count for file, count in lines.items() if count}, tuple(left))
+    return Forgotten(rows, choices, {file: count for file, count in lines.items() if count}, takes, tuple(left))
 
 
 def _splits(folder: Path) -> list[str]:
