@@ -36,6 +36,7 @@ from tqdm import tqdm
 
 from semanticface import intervals, metrics, report, tables
 from semanticface.arkit import NAMES
+from semanticface.capture_set import require_consent
 from semanticface.crop import Box, crop_face
 from semanticface.dataset import coefficients_of, load_faces
 from semanticface.errors import DatasetError, SemanticFaceError
@@ -108,6 +109,7 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
 def evaluate(options: argparse.Namespace) -> tuple[list[tuple[str, metrics.Result]], str]:
     """Predict the rows, score them, write the three files, and return the named results and a table of the readouts."""
     faces = load_faces(options.dataset, options.split)
+    require_consent(options.dataset, faces, "evaluate")
     if not len(faces):
         raise DatasetError(f"{options.dataset}: the split {options.split} has no rows. Choose another --split.")
     earlier = None if options.before is None else _earlier(options.before)

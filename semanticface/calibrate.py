@@ -16,6 +16,7 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
+from semanticface.capture_set import require_consent
 from semanticface.crop import Box, crop_face
 from semanticface.dataset import coefficients_of, load_faces
 from semanticface.decode import Mode
@@ -91,6 +92,7 @@ def calibrate(
     folder, _ = find_folder(model)
     recipe = read_recipe(folder)
     faces = load_faces(dataset, split)
+    require_consent(dataset, faces, "evaluate")
     if crop == "box" and "box" not in faces.column_names:
         raise DatasetError(f"{dataset} has no column box. Use --crop auto.")
     rng = np.random.default_rng(seed)

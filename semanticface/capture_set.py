@@ -29,12 +29,14 @@ from datasets import Features, Image, List, Value
 
 import semanticface
 from semanticface import arkit
-from semanticface.errors import DatasetError, SemanticFaceError
+from semanticface.errors import ConfigError, DatasetError, SemanticFaceError
 from semanticface.files import atomic_open
 from semanticface.preference.consent import NAME as CONSENT
+from semanticface.preference.consent import Use, read_consent
 from semanticface.recipe import RECIPE_NAME, git_commit
 
 KIND = "captures"
+_NAMED = 5  # people named in an error
 FEATURES = Features(
     {
         "picture": Image(),
@@ -99,6 +101,29 @@ def split_of(subject: str, splits: Mapping[str, float]) -> str:
 def holds_captures(folder: Path) -> bool:
     """Return whether a folder is such a dataset."""
     return _begun(folder / RECIPE_NAME) is not None
+
+
+def require_consent(dataset: str | Path, faces: datasets.Dataset, use: Use) -> None:
+    """Check that people in captures agreed to what is about to be done; other datasets are not asked.
+
+    Args:
+        dataset: its folder.
+        faces: rows of it.
+        use: what is about to be done.
+
+    Raises:
+        ConfigError: somebody did not, or not any more; the list of who did cannot be read.
+    """
+    folder = Path(dataset)
+    if not holds_captures(folder):
+        return
+    consent = read_consent(folder)
+    refused = [why for subject in sorted(set(faces["subject"])) if (why := consent.refusal(subject, use))]
+    if refused:
+        raise ConfigError(
+            f"{folder / CONSENT}: {'; '.join(refused[:_NAMED])}{' …' if len(refused) > _NAMED else ''}. Ask them and "
+            "write it there, or delete their faces with `semanticface forget SUBJECT`."
+        )
 
 
 def _begun(recipe: Path) -> dict[str, Any] | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import datetime
 import io
 import re
@@ -22,16 +23,18 @@ from scripts import ROOT, load_script
 from semanticface import capture_import, capture_take, cli
 from semanticface.answer import parse_answer
 from semanticface.capture_import import import_takes, tidy
-from semanticface.capture_set import FEATURES
+from semanticface.capture_set import FEATURES, require_consent
 from semanticface.capture_take import ImportSettings
 from semanticface.dataset import coefficients_of, load_faces
 from semanticface.errors import ConfigError, DatasetError
 from semanticface.face import render
 from semanticface.preference.consent import NAME, read_list
+from semanticface.recipe import read_settings
 from semanticface.rows import AugmentSettings, EvalRows, TrainRows, check_rows
 
 ALL = ImportSettings(neutral=0, apart=0, splits={"train": 1.0})
 """Everything is kept, in one split."""
+DISTILL = load_script("train/distill.py")
 
 
 @pytest.fixture(autouse=True)
@@ -364,6 +367,29 @@ def test_a_consent_list_that_forgets_somebody_is_refused(tmp_path):
     with pytest.raises(ConfigError, match="does not name ann"):
         bring([write_take(tmp_path / "u", "S_1_ben", count=2)], out, consent=agree(tmp_path / "d.yaml", "ben"))
     assert list(read_list(out / NAME)) == ["ann"]
+
+
+def test_what_people_did_not_agree_to_is_refused_before_training_and_measuring(tmp_path, capsys):
+    out, both = tmp_path / "out", dataclasses.replace(ALL, splits={"train": 0.5, "validation": 0.5})
+    assign = {"ann": "train", "ben": "validation"}
+    takes = [
+        write_take(tmp_path / who, f"S_1_{who}", count=2, clock=n * 3_600_000) for n, who in enumerate(("ann", "ben"))
+    ]
+    bring(takes, out, both, consent=agree(tmp_path / "c.yaml", "ann", "ben"), assign=assign)
+    faces = load_faces(out, "train")
+    require_consent(out, faces, "train")
+    require_consent(out, faces, "evaluate")
+    with pytest.raises(ConfigError, match=r"ann agreed to .*, not to publish\. Ask them .* forget SUBJECT"):
+        require_consent(out, faces, "publish")
+    (out / NAME).unlink()
+    with pytest.raises(ConfigError, match="no consent of ann"):
+        require_consent(out, faces, "train")
+    options = ["--dataset", str(out), "--split", "train", "--out", str(tmp_path / "figures")]
+    assert load_script("eval/evaluate.py").main(options) == 2
+    assert "no consent of ann. Ask them" in capsys.readouterr().err
+    settings = read_settings(ROOT / "train/configs/quickstart.yaml", DISTILL.Settings, [f"dataset={out}"])
+    with pytest.raises(ConfigError, match="no consent of ann"):
+        DISTILL.distill(settings)
 
 
 def test_consent_that_has_ended_is_told_of_faces_that_are_there(tmp_path):

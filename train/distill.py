@@ -25,6 +25,7 @@ from typing import Literal
 
 import transformers
 
+from semanticface.capture_set import require_consent
 from semanticface.collate import Collator
 from semanticface.dataset import load_faces
 from semanticface.errors import SemanticFaceError
@@ -109,6 +110,8 @@ def distill(settings: Settings) -> Path:
     faces = {split: load_faces(settings.dataset, split) for split in ("train", "validation")}
     for rows in faces.values():
         check_rows(rows, settings.dataset, emotion=settings.emotion)
+    require_consent(settings.dataset, faces["train"], "train")
+    require_consent(settings.dataset, faces["validation"], "evaluate")
     prompt = load_prompt("distill", emotion=settings.emotion)
 
     # The same output folder means the same training, begun or finished.

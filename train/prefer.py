@@ -33,6 +33,7 @@ from typing import Literal
 # Before TRL is imported: nothing is told to anybody.
 os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
 
+from semanticface.capture_set import require_consent
 from semanticface.dataset import coefficients_of, load_faces
 from semanticface.errors import ConfigError, SemanticFaceError, TableError
 from semanticface.preference.align import AlignSettings
@@ -102,6 +103,8 @@ def prefer(settings: Settings, choices: Path | None = None) -> Rounds | None:
 
     # The data: pictures, and what the capture software says of them.
     train = load_faces(settings.dataset, "train")
+    require_consent(settings.dataset, train, "train")
+    require_consent(settings.dataset, load_faces(settings.dataset, "validation"), "evaluate")
     alignment = Alignment(
         start=Path(settings.model),
         dataset=Path(settings.dataset),
