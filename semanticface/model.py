@@ -399,6 +399,8 @@ def _attach(bundle: Bundle, folder: Path, trainable: bool) -> Any:
     if not changes:
         raise ModelError(f"the adapter in {folder} is untrained: every lora_B is zero. Train it with train/distill.py.")
     ids = bundle.tokenizer("brows raised, jaw dropped", add_special_tokens=False, return_tensors="pt").input_ids
+    # Where peft looks for the base's config when it saves; a recipe's name would be looked up on the hub.
+    model.peft_config[model.active_adapter].base_model_name_or_path = bundle.model.config.name_or_path
     was_training = model.training
     model.eval()
     with torch.no_grad():

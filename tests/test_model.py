@@ -414,3 +414,14 @@ def test_a_config_that_is_no_mapping_is_refused(tmp_path, text):
         read_settings(tmp_path / "bad.yaml", LoraSettings)
     with pytest.raises(ConfigError, match=r"none\.yaml"):
         read_settings(tmp_path / "none.yaml", LoraSettings)
+
+
+def test_saving_an_adapter_in_training_asks_no_hub(tmp_path, monkeypatch):
+    """peft saves checkpoints itself, and looks for the config of the base by the name in the adapter."""
+    base = ModelConfig("nano")
+    save(trained(base), base, tmp_path / "adapter")
+    assert json.loads((tmp_path / "adapter" / "adapter_config.json").read_text())["base_model_name_or_path"] == "nano"
+    model, asked = load_trained(tmp_path / "adapter", trainable=True).model, []
+    monkeypatch.setattr("peft.utils.save_and_load.check_file_exists_on_hf_hub", lambda *names: asked.append(names))
+    model.save_pretrained(tmp_path / "checkpoint")
+    assert not asked
