@@ -42,7 +42,8 @@ import argparse
 import sys
 from pathlib import Path
 
-from semanticface.capture_import import import_takes, tidy
+from semanticface.capture_import import import_takes
+from semanticface.capture_report import tidy
 from semanticface.capture_take import ImportSettings
 from semanticface.errors import SemanticFaceError
 

@@ -128,20 +128,6 @@ def _import(
     return Imported(records, fresh, problems, rows)
 
 
-def tidy(out: Path) -> list[TakeRecord]:
-    """Delete what is left of people who were forgotten, and write index and report anew; return their takes.
-
-    Raises:
-        DatasetError: no dataset of captures.
-        SemanticFaceError: the system refuses to write.
-    """
-    captures = CaptureSet(out, None)
-    gone = captures.forget_empty()
-    captures.write_index(list(captures.recipe["settings"]["splits"]))
-    write_index_page(captures, ())
-    return gone
-
-
 # --- before the pictures ------------------------------------------------------------------------------------------
 
 

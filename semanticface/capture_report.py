@@ -163,6 +163,20 @@ def write_index_page(captures: CaptureSet, problems: Sequence[str]) -> None:
     write_report(captures.folder / "report.html", "Imported captures", sections, subtitle=subtitle, recipe=facts)
 
 
+def tidy(out: Path) -> list[TakeRecord]:
+    """Delete what is left of people who were forgotten, and write index and report anew; return their takes.
+
+    Raises:
+        DatasetError: no dataset of captures.
+        SemanticFaceError: the system refuses to write.
+    """
+    captures = CaptureSet(out, None)
+    gone = captures.forget_empty()
+    captures.write_index(list(captures.recipe["settings"]["splits"]))
+    write_index_page(captures, ())
+    return gone
+
+
 def _image(picture: Image.Image, label: str) -> str:
     data = BytesIO()
     picture.save(data, "JPEG", quality=_QUALITY)

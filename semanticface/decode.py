@@ -260,9 +260,10 @@ class AnswerDecoder:
 
     def choose_word(self, row: Row, logits: np.ndarray, temperature: float) -> int:
         """Return the next token of the words; logits: float[V], any value, NaN included."""
-        best = int(logits.argmax())  # the first NaN, where there is one
-        if not temperature and logits[best] > -np.inf and self._allowed(row, best):
-            return best
+        if not temperature:
+            best = int(logits.argmax())  # the first NaN, where there is one
+            if logits[best] > -np.inf and self._allowed(row, best):
+                return best
         ids = np.flatnonzero(self.mask(row)[: len(logits)])
         scores = np.nan_to_num(logits[ids], nan=-np.inf)
         if not temperature:

@@ -22,7 +22,8 @@ from scripts import ROOT, load_script
 
 from semanticface import capture_import, capture_take, cli
 from semanticface.answer import parse_answer
-from semanticface.capture_import import import_takes, tidy
+from semanticface.capture_import import import_takes
+from semanticface.capture_report import tidy
 from semanticface.capture_set import FEATURES, require_consent
 from semanticface.capture_take import ImportSettings
 from semanticface.dataset import coefficients_of, load_faces

@@ -20,6 +20,11 @@ LIGHT = (
     "live_link",
     "smooth",
     "timecode",
+    "recording",
+    "convert",
+    "live_link_udp",
+    "gltf_head",
+    "retarget",
 )
 
 

@@ -20,7 +20,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from tqdm import tqdm
 
-from semanticface.capture_import import tidy
+from semanticface.capture_report import tidy
 from semanticface.capture_set import holds_captures
 from semanticface.dataset import load_faces, picture_bytes
 from semanticface.errors import DatasetError, PictureError, SemanticFaceError
