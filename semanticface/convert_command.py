@@ -15,7 +15,7 @@ from semanticface.errors import SemanticFaceError
 Command = Callable[..., argparse.ArgumentParser]
 
 
-def add_command(commands: argparse._SubParsersAction[argparse.ArgumentParser], command: Command) -> None:
+def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser], command: Command) -> None:
     """Add the subcommand; ``command`` makes one with its name, purpose, explanation and examples."""
     parser = command(
         commands,
