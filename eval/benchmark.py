@@ -44,9 +44,9 @@ from tqdm import tqdm
 
 from semanticface import arkit, metrics, published, report, tables
 from semanticface.benchmark import MODEL, PEER, SETS, Reader, headline, largest_errors, score_set, worst_and_typical
+from semanticface.benchmark_sets import LABELS_FOR_CONSTANTS, ROWS, SEED, SIZE, constant_answers, draw_set
 from semanticface.dataset import coefficients_of, load_faces
 from semanticface.errors import ConfigError, SemanticFaceError
-from semanticface.face.sample import sample_coefficients
 from semanticface.files import atomic_open
 from semanticface.folders import find_folder
 from semanticface.grid import Tables
@@ -54,16 +54,11 @@ from semanticface.mediapipe_peer import ACTIONS, FaceLandmarker, identity
 from semanticface.picture import load_picture
 from semanticface.predict import Prediction, Predictor
 from semanticface.recipe import check_range, files_sha256, git_commit, versions
-from semanticface.render_set import RenderSettings, render_set, renderer_hash
+from semanticface.render_set import renderer_hash
 
 ROOT = Path(__file__).resolve().parents[1]
 PUBLISHED = ROOT / "docs" / "benchmark.json"
-ROWS, QUICK_ROWS = 500, 100
-SIZE = 512
-FIRST_SUBJECT = 8_000_000
-SUBJECTS = 100_000
-LABELS_FOR_CONSTANTS = 20_000
-SEED = 2026
+QUICK_ROWS = 100
 WORST, TYPICAL = 6, 4
 TITLE = "How well rendered faces are read"
 
@@ -125,12 +120,13 @@ def benchmark(options: argparse.Namespace) -> tuple[dict[str, Any], Path]:
     peer = None if options.mediapipe is None else identity(options.mediapipe)
     weights, _ = find_folder(options.model)
     rows = QUICK_ROWS if options.quick else ROWS
-    folders = {key: _draw(key, rows, options) for key in SETS}
+    pictures = options.out / "pictures"
+    folders = {key: draw_set(pictures, key, rows, size=SIZE, workers=options.workers) for key in SETS}
     predictor = Predictor.from_pretrained(
         options.model, device=options.device, mode=options.mode, readout=options.readout
     )
     readout = predictor.reader.decoder.readout
-    mean, median = _constants()
+    mean, median = constant_answers(LABELS_FOR_CONSTANTS)
     name = Path(options.model).name
     out = options.out / "-".join([name, options.mode, readout, *(["quick"] if options.quick else [])])
     sets = {}
@@ -172,26 +168,6 @@ def _command(options: argparse.Namespace) -> str:
     if options.mediapipe is not None:
         parts += ["--mediapipe", options.mediapipe.name]
     return shlex.join([*parts, *(["--quick"] if options.quick else [])])
-
-
-def _draw(key: str, rows: int, options: argparse.Namespace) -> Path:
-    """Return the folder of a set's pictures, drawn where they are not there yet."""
-    settings = RenderSettings(
-        rows=rows,
-        looks={"photo" if key == "shifted" else key: 1.0},
-        size=SIZE,
-        conditions="hard" if key == "shifted" else "usual",
-        splits={"test": 1.0},
-        first_subject=FIRST_SUBJECT,
-        subjects=SUBJECTS,
-        seed=SEED,
-    )
-    return render_set(options.out / "pictures" / f"{key}-{rows}-{renderer_hash()}", settings, workers=options.workers)
-
-
-def _constants() -> tuple[np.ndarray, np.ndarray]:
-    rng = np.random.default_rng(SEED)
-    return metrics.constants(np.stack([sample_coefficients(rng) for _ in range(LABELS_FOR_CONSTANTS)]))
 
 
 def _ask_peer(faces: Any, folder: Path, peer: dict[str, str], options: argparse.Namespace) -> np.ndarray:

@@ -7,7 +7,7 @@ import pytest
 from scripts import load_script
 from tiny_models import fast_vlm
 
-from semanticface import arkit, benchmark, metrics, published, tables
+from semanticface import arkit, benchmark, benchmark_sets, metrics, published, tables
 from semanticface.benchmark import MODEL, PEER, Reader, score_set
 from semanticface.face.sample import sample_coefficients
 from semanticface.intervals import Reading
@@ -174,9 +174,9 @@ def test_from_pictures_to_the_last_line(script, tmp_path, monkeypatch, capsys):
     assert json.loads(capsys.readouterr().out.splitlines()[-1]) == line
 
 
-def test_nobody_in_the_sets_is_in_a_training_set(script):
-    assert RenderSettings().subjects < script.FIRST_SUBJECT
-    assert script.FIRST_SUBJECT + script.SUBJECTS <= 9_000_000  # where the benchmarks of speed begin
+def test_nobody_in_the_sets_is_in_a_training_set():
+    assert RenderSettings().subjects < benchmark_sets.FIRST_SUBJECT
+    assert benchmark_sets.FIRST_SUBJECT + benchmark_sets.SUBJECTS <= 9_000_000  # where the benchmarks of speed begin
 
 
 def test_wrong_use_is_said_in_a_line(script, tmp_path, capsys):
