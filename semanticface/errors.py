@@ -49,3 +49,7 @@ class DatasetError(SemanticFaceError):
 
 class VideoError(SemanticFaceError):
     """A video that cannot be used."""
+
+
+class ServerError(SemanticFaceError):
+    """A server that answers no request at all: it is not there, refuses the key, or does not know the model."""
