@@ -7,6 +7,7 @@ import weakref
 
 import numpy as np
 import pytest
+from formats_page import listed
 from PIL import Image
 from scripts import load_script
 from tiny_models import faces, fast_vlm
@@ -40,6 +41,7 @@ def test_before_and_after(script, places, capsys):
     rows = list(read_coefficients(folder / "one" / "predictions.jsonl"))
     assert [row.label for row in rows] == ["test/0", "test/1"]
     written = json.loads((folder / "one" / "metrics.json").read_text())
+    assert listed("`metrics.json` of `eval/evaluate.py`") == list(written)
     true = np.array(script.load_faces(dataset, "test")["coefficients"])
     model_error = np.abs(np.stack([row.coefficients for row in rows]) - true).mean()
     assert written["result"]["model"]["mae"] == pytest.approx(model_error, abs=1e-4)

@@ -8,6 +8,7 @@ from dataclasses import replace
 import datasets
 import numpy as np
 import pytest
+from formats_page import listed
 from tiny_adapter import tiny_adapter
 from tiny_models import faces as noise_faces
 
@@ -99,6 +100,7 @@ def test_rounds_leave_all_they_are_made_of(alignment, places):
     ).read_bytes()
     told = json.loads((alignment.output / "rounds.json").read_text())
     assert told["best"] == 2
+    assert listed("`metrics.json` of a round") == list(told["metrics"][1])
     assert told["metrics"][1]["audit"]["all"]["value"] == 1
     assert told["metrics"][0]["vertex_error_whole"] > 0
     assert told["metrics"][1]["pairs"]["kept"] > 0
