@@ -114,7 +114,7 @@ class Prediction:
 
 
 @dataclass(frozen=True)
-class _Look:
+class Look:
     """One picture ready for the model: the crop, where it was cut, and which place it has in the input."""
 
     image: str
@@ -271,19 +271,27 @@ class Predictor:
             raise ValueError(f"crop is {crop!r}: give auto, none or a Box")
         numbered = enumerate(pictures)
         while chunk := list(islice(numbered, batch_size)):
-            prepared = [_prepare(picture, index, crop, self.bundle.image_size) for index, picture in chunk]
-            looks = [item for item in prepared if isinstance(item, _Look)]
-            answered = iter(self._answer(looks, temperature, seed, answers, keep_shares))
+            prepared = [prepare(picture, index, crop, self.bundle.image_size) for index, picture in chunk]
+            looks = [item for item in prepared if isinstance(item, Look)]
+            answered = iter(self.answer(looks, temperature, seed, answers, keep_shares))
             for item in prepared:
-                if isinstance(item, _Look):
+                if isinstance(item, Look):
                     yield from next(answered)
                 else:
                     yield item
 
-    def _answer(
-        self, looks: Sequence[_Look], temperature: float, seed: int, answers: int, keep_shares: bool
+    def answer(
+        self,
+        looks: Sequence[Look],
+        temperature: float = 0.0,
+        seed: int = 0,
+        answers: int = 1,
+        keep_shares: bool = False,
     ) -> list[list[Prediction]]:
-        """Return each look's predictions."""
+        """Return the predictions for each of some pictures that ``prepare`` made ready, all in one batch.
+
+        Arguments are as in ``stream``, and are not checked here.
+        """
         if not looks:
             return []
         try:
@@ -292,7 +300,7 @@ class Predictor:
         except (RuntimeError, ValueError, IndexError) as error:
             # A batch may be too large for the device, or one picture at fault: what can be answered alone, is.
             if len(looks) > 1:
-                return [self._answer([look], temperature, seed, answers, keep_shares)[0] for look in looks]
+                return [self.answer([look], temperature, seed, answers, keep_shares)[0] for look in looks]
             reason = f"{looks[0].image}: the model failed: {error}"
             return [[Prediction(looks[0].image, "model_failed", reason, box=looks[0].box)]]
         reading = read(self.reader.decoder.tree, np.stack([each.shares for each in written]), self.level)
@@ -324,13 +332,21 @@ class Predictor:
         return out
 
 
-def _prepare(picture: Picture, index: int, crop: Crop, size: int) -> _Look | Prediction:
-    """Load a picture and cut the face out, or say why that cannot be done."""
-    name = _name(picture, index)
+def prepare(picture: Picture, index: int, crop: Crop, size: int, name: str = "") -> Look | Prediction:
+    """Load a picture and cut the face out, or say why that cannot be done; needs no model, so any thread may do it.
+
+    Args:
+        picture: a path, a file's bytes or a Pillow image.
+        index: its place among others, from which its samples follow.
+        crop: as in ``Predictor.stream``.
+        size: side of the crop in pixels, ``bundle.image_size``.
+        name: how the prediction and errors call it; by default the path, or ``picture 1`` for index 0.
+    """
+    name = name or _name(picture, index)
     try:
         image = load_picture(picture, name=name)
         box, note = _choose(image, name, crop)
-        return _Look(name, index, crop_face(image, box, size), box, note)
+        return Look(name, index, crop_face(image, box, size), box, note)
     except PictureError as error:
         return Prediction(name, error.code, str(error))
 
@@ -356,7 +372,7 @@ def _choose(image: Image.Image, name: str, crop: Crop) -> tuple[Box, str]:
     return faces[0], note
 
 
-def _read(look: _Look, written: Written, reading: Reading, keep_shares: bool) -> Prediction:
+def _read(look: Look, written: Written, reading: Reading, keep_shares: bool) -> Prediction:
     text = written.text
     try:
         answer = parse_answer(text)
