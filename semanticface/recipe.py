@@ -224,6 +224,7 @@ def make_recipe(
     settings: Mapping[str, Any],
     metrics: Mapping[str, Any],
     numbers: str = "sequential",
+    trained_on: Sequence[Mapping[str, Any]] | None = None,
 ) -> dict[str, Any]:
     """Return what ``semanticface.json`` says of a model.
 
@@ -237,6 +238,7 @@ def make_recipe(
         settings: everything a person chose.
         metrics: figures measured on held-out rows.
         numbers: the layout of the 52 numbers it was trained with (``layout.Numbers``).
+        trained_on: datasets that it learnt from (``provenance.told``); left out where None.
     """
     return {
         "kind": kind,
@@ -250,7 +252,7 @@ def make_recipe(
         "versions": versions(),
         "commit": git_commit(),
         "metrics": dict(metrics),
-    }
+    } | ({} if trained_on is None else {"trained_on": [dict(source) for source in trained_on]})
 
 
 def write_recipe(folder: str | Path, recipe: Mapping[str, Any]) -> None:

@@ -40,6 +40,7 @@ from semanticface.model import (
 )
 from semanticface.numbers import Readout
 from semanticface.prompts import load_prompt
+from semanticface.provenance import source_of, told, write_people
 from semanticface.recipe import RECIPE_NAME, make_recipe, prompt_record, read_settings
 from semanticface.rows import AugmentSettings, EvalRows, TrainRows, check_rows, dataset_record
 from semanticface.training import TrainSettings, begin, train
@@ -152,6 +153,8 @@ def distill(settings: Settings) -> Path:
 
     # The result, with all that is needed to make it again.
     if saves:
+        sources = [source_of(faces["train"], settings.dataset, "train")]
+        write_people(output, sources)
         recipe = make_recipe(
             "adapter",
             base=record["base"],
@@ -162,6 +165,7 @@ def distill(settings: Settings) -> Path:
             settings=record,
             metrics=metrics,
             numbers=settings.numbers,
+            trained_on=told(sources),
         )
         save_adapter(bundle, output, recipe)
     say(f"{output}: " + ", ".join(f"{name} {value:.4f}" for name, value in metrics.items()))

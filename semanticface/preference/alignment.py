@@ -35,6 +35,7 @@ from semanticface.preference.sampling import CandidateSettings, sample_slates
 from semanticface.preference.sides import PairCollator, PairRows
 from semanticface.preference.types import Choice, Pair, Slate
 from semanticface.prompts import load_prompt
+from semanticface.provenance import KEY, joined, read_people, source_of, sources_in, told, write_people
 from semanticface.recipe import RECIPE_NAME, check_range, make_recipe, read_recipe
 from semanticface.rows import dataset_record
 
@@ -244,10 +245,16 @@ class Alignment:
             others = PairRows(measured, faces, bundle.image_size, mirrored=False)
             training = self.folder(number) / "training"
             margins = align(bundle, self.align, collator, rows, others, training, say=self.say)
-            told = finite(dataclasses.asdict(margins) | {"blank_ratio": margins.blank_ratio})
+            figures = finite(dataclasses.asdict(margins) | {"blank_ratio": margins.blank_ratio})
             settings = {"round": number, "before": fingerprint(before), "align": dataclasses.asdict(self.align)}
             kept = {key: recipe[key] for key in ("base", "prompt", "emotion", "readout", "image_size", "numbers")}
-            save_adapter(bundle, folder, make_recipe("adapter", **kept, settings=settings, metrics=told))
+            # Whom it learnt from is known only if that is known of the model before.
+            begun = read_people(before) or sources_in(recipe)
+            if begun is not None:
+                sources = joined(begun, [source_of(faces, self.dataset, "train")])
+                write_people(folder, sources)
+                kept[KEY] = told(sources)
+            save_adapter(bundle, folder, make_recipe("adapter", **kept, settings=settings, metrics=figures))
             shutil.rmtree(training, ignore_errors=True)
         metrics: dict[str, Any] = read_recipe(folder)["metrics"]
         return metrics

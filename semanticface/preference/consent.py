@@ -83,7 +83,7 @@ class Consent:
 
     def refusal(self, subject: str, use: Use, day: datetime.date | None = None) -> str:
         """Return why something may not be done with a subject's pictures, in half a sentence; empty where it may."""
-        if self.rendered and _DRAWN.fullmatch(subject):
+        if self.rendered and is_drawn(subject):
             return ""
         permission = self.permissions.get(subject)
         if permission is None:
@@ -103,6 +103,11 @@ class Consent:
             else:
                 hidden.add(slate.subject)
         return shown, hidden
+
+
+def is_drawn(subject: str) -> bool:
+    """Whether a name is one that ``data_prep/render_faces.py`` gives to the people it draws."""
+    return _DRAWN.fullmatch(subject) is not None
 
 
 def read_consent(dataset: str | Path) -> Consent:

@@ -27,6 +27,7 @@ from semanticface.preference.alignment import Alignment
 from semanticface.preference.areas import AREAS
 from semanticface.preference.judges import Judge, win_rate
 from semanticface.preference.records import finite
+from semanticface.provenance import PEOPLE_NAME
 from semanticface.recipe import RECIPE_NAME
 
 _RESULT = "rounds.json"
@@ -143,8 +144,9 @@ def _write_json(path: Path, value: Any) -> None:
 def _copy_adapter(source: Path, target: Path) -> None:
     with atomic_path(target) as temporary:
         temporary.mkdir()
-        for name in ("adapter_model.safetensors", "adapter_config.json", RECIPE_NAME):
-            shutil.copyfile(source / name, temporary / name)
+        for name in ("adapter_model.safetensors", "adapter_config.json", RECIPE_NAME, PEOPLE_NAME):
+            if name != PEOPLE_NAME or (source / name).exists():
+                shutil.copyfile(source / name, temporary / name)
 
 
 def claim(output: Path, settings: dict[str, Any]) -> None:
