@@ -81,6 +81,13 @@ def write_head(path: Path, track: Track, name: str) -> None:
     Raises:
         SemanticFaceError: the system refuses to write.
     """
+    glb, face = plain_head()
+    glb.animate(name, track.times, {face: track.values})
+    glb.write(path)
+
+
+def plain_head() -> tuple[Glb, int]:
+    """Return the head without an animation, and the node whose weights an animation moves."""
     glb = Glb()
     glb.document["asset"] |= {"generator": f"SemanticFace {__version__}", "copyright": "Head: MakeHuman data, CC0"}
     paints = appearance(None, rig().average)
@@ -102,8 +109,7 @@ def write_head(path: Path, track: Track, name: str) -> None:
     rest_node = glb.add("nodes", {"name": "Hair and clothes", "mesh": glb.add("meshes", rest)})
     head = glb.add("nodes", {"name": "Head", "children": [face_node, rest_node]})
     glb.document["scene"] = glb.add("scenes", {"nodes": [head]})
-    glb.animate(name, track.times, {face_node: track.values})
-    glb.write(path)
+    return glb, face_node
 
 
 def _primitive(glb: Glb, part: _Part, mesh: Mesh, moved: list[Mesh] | None = None) -> dict[str, Any]:

@@ -18,11 +18,12 @@ import pytest
 from slates import save, slates_of
 from tiny_models import faces
 
-from semanticface import annotate_command, cli
+from semanticface import annotate_command, cli, local_page
 from semanticface.errors import SemanticFaceError
+from semanticface.local_page import HOST
 from semanticface.preference import app, candidates
 from semanticface.preference.annotators import consistency
-from semanticface.preference.app import HOST, Page
+from semanticface.preference.app import Page
 from semanticface.preference.choice_file import read_choices, write_choices
 from semanticface.preference.consent import NAME
 from semanticface.preference.session import Session
@@ -186,7 +187,7 @@ def test_what_does_not_fit_is_told(material, tmp_path, served, capsys, monkeypat
         with pytest.raises(SystemExit):
             cli.main([*words, *bad])
     monkeypatch.undo()
-    monkeypatch.setattr(app.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(local_page.importlib.util, "find_spec", lambda name: None)
     assert cli.main(words) == 2
     assert "pip install 'semanticface[annotate]'" in capsys.readouterr().err
     assert not served and annotate_command._share("0.5") == 0.5

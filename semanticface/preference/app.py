@@ -8,29 +8,16 @@ is stored, not before, and a reload or a new server finds everything where it wa
 from __future__ import annotations
 
 import base64
-import importlib.util
-import os
-import tempfile
 import threading
 from collections.abc import Callable
 from importlib import resources
-from typing import TYPE_CHECKING, Any, get_args
+from typing import Any, get_args
 
+from semanticface import local_page
 from semanticface.errors import SemanticFaceError
 from semanticface.preference.annotators import consistency
 from semanticface.preference.session import Session
 from semanticface.preference.types import Verdict
-
-if TYPE_CHECKING:
-    from starlette.types import ASGIApp, Message, Receive, Scope, Send
-
-HOST = "127.0.0.1"
-_NAMES = [HOST, "localhost"]  # by which a browser may address the server: no other site may have itself sent here
-_POLICY = (
-    "default-src 'none'; script-src 'self' 'unsafe-inline' 'unsafe-eval'; style-src 'self' 'unsafe-inline'; "
-    "img-src 'self' data: blob:; font-src 'self' data:; connect-src 'self'; manifest-src 'self'; worker-src 'self'; "
-    "base-uri 'self'; form-action 'none'; frame-ancestors 'none'"
-)
 
 
 class Page:
@@ -100,17 +87,7 @@ def serve(session: Session, *, port: int, ready: Callable[[str], None], stop: th
         SemanticFaceError: Gradio is not installed, or the port is taken.
     """
     check_installed()
-    with tempfile.TemporaryDirectory(prefix="semanticface-annotate-") as cache:
-        # Read when Gradio is imported.
-        os.environ |= {
-            "GRADIO_ANALYTICS_ENABLED": "False",
-            "GRADIO_TEMP_DIR": cache,
-            "HF_HUB_DISABLE_TELEMETRY": "1",
-        }
-        import gradio
-        from starlette.middleware import Middleware
-        from starlette.middleware.trustedhost import TrustedHostMiddleware
-
+    with local_page.private_gradio() as gradio:
         page = Page(session)
         assets = resources.files("semanticface") / "assets" / "annotate"
         html, css, script = ((assets / f"page.{kind}").read_text(encoding="utf-8") for kind in ("html", "css", "js"))
@@ -118,61 +95,12 @@ def serve(session: Session, *, port: int, ready: Callable[[str], None], stop: th
             gradio.HTML(html_template=html, js_on_load=script, apply_default_css=False)
             for function in (page.state, page.answer, page.undo):
                 gradio.api(function, api_name=function.__name__, queue=False)
-        try:
-            _, url, _ = blocks.launch(
-                server_name=HOST,
-                server_port=port,
-                share=False,
-                inbrowser=False,
-                quiet=True,
-                prevent_thread_lock=True,
-                footer_links=[],
-                run_history=False,
-                enable_monitoring=False,
-                ssr_mode=False,
-                pwa=False,
-                mcp_server=False,
-                max_file_size=1,
-                allowed_paths=[],
-                theme=gradio.themes.Base(font=["system-ui", "sans-serif"], font_mono=["monospace"]),
-                css=css,
-                app_kwargs={
-                    "middleware": [Middleware(TrustedHostMiddleware, allowed_hosts=_NAMES), Middleware(_Confined)]
-                },
-            )
-        except OSError as error:
-            raise SemanticFaceError(f"port {port} of {HOST} is taken ({error}). Give another with --port.") from error
-        try:
-            ready(url)
-            stop.wait()
-        finally:
-            blocks.close(verbose=False)
+        local_page.show(blocks, port=port, ready=ready, stop=stop, css=css)
 
 
 def check_installed() -> None:
     """Raise a SemanticFaceError unless Gradio is there."""
-    if importlib.util.find_spec("gradio") is None:
-        raise SemanticFaceError("annotate needs Gradio, which is not installed. Install it: pip install "
-                                "'semanticface[annotate]'")  # fmt: skip
-
-
-class _Confined:
-    """Tells the browser to load and send nothing beyond this server, whatever the page or Gradio may ask for."""
-
-    def __init__(self, app: ASGIApp) -> None:
-        self.app = app
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        async def confined(message: Message) -> None:
-            if message["type"] == "http.response.start":
-                message["headers"] = [
-                    *message["headers"],
-                    (b"content-security-policy", _POLICY.encode()),
-                    (b"referrer-policy", b"no-referrer"),
-                ]
-            await send(message)
-
-        await self.app(scope, receive, confined)
+    local_page.check_installed("annotate")
 
 
 def _data(jpeg: bytes) -> str:
