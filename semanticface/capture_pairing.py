@@ -17,7 +17,6 @@ apart. So a dropped frame or row leaves its partner alone and never shifts those
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
@@ -28,7 +27,7 @@ import numpy as np
 
 from semanticface import lines, tables
 from semanticface.errors import SemanticFaceError, TableError
-from semanticface.timecode import counting_rate
+from semanticface.timecode import counting_rate, parse
 
 BASES = (24, 25, 30, 50, 60)
 """Frames that a second of timecode may count; 29.97 and 59.94 count 30 and 60."""
@@ -37,7 +36,6 @@ SLOW = Fraction(1000, 1001)
 
 _UNIT = 1000  # thousandths of a frame
 _DAY = 24 * 60 * 60
-_TIMECODE = re.compile(r"(\d\d?):([0-5]\d):([0-5]\d)[:;](\d\d\d?)(?:\.(\d{1,3}))?")
 _LONGEST_LINE = 2**12
 _OTHER_PACE = 0.2  # how unlikely another pace is: as unlikely as a rate a fifth off
 
@@ -105,12 +103,11 @@ class Pairing:
 
 
 def parse_label(text: str) -> Label | None:
-    """Read ``HH:MM:SS:FF.fff``, with or without a fraction; None where it is no timecode."""
-    found = _TIMECODE.fullmatch(text.strip())
-    if found is None or int(found[1]) > 23:
+    """Read ``HH:MM:SS:FF.fff``, with at most three decimals; None where it is no timecode."""
+    found = parse(text)
+    if found is None or (ticks := found[1] * _UNIT).denominator > 1:
         return None
-    seconds = (int(found[1]) * 60 + int(found[2])) * 60 + int(found[3])
-    return Label(seconds, int(found[4]) * _UNIT + int((found[5] or "0").ljust(3, "0")))
+    return Label(found[0], int(ticks))
 
 
 def read_rows(path: Path, name: str) -> TakeRows:

@@ -13,8 +13,9 @@ from tqdm import tqdm
 from semanticface import arkit, live_link, tables
 from semanticface.errors import SemanticFaceError, TableError
 from semanticface.live_link import LiveLinkRow
-from semanticface.recording import PATIENCE, Labels, Moment, parse, read
+from semanticface.recording import PATIENCE, Labels, Moment, read
 from semanticface.recording import track as read_track
+from semanticface.timecode import parse
 
 FORMS = {"livelink": (".csv",), "jsonl": (".jsonl",), "csv": (".csv",), "glb": (".glb", ".vrm")}
 """What can be written, and how its files may be called."""

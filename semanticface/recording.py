@@ -7,7 +7,6 @@ writes it. Numbers come as they stand in the file, digit by digit. ``track`` giv
 
 from __future__ import annotations
 
-import re
 from array import array
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -22,14 +21,13 @@ from semanticface import arkit, lines, tables
 from semanticface.answer import parse_answer
 from semanticface.errors import AnswerError, TableError
 from semanticface.semantics import Analysis
-from semanticface.timecode import Clock, counting_rate, show_rate
+from semanticface.timecode import Clock, counting_rate, parse, show_rate
 
 DEFAULT_RATE = Fraction(30)
 """Rows a second where nothing says when they were."""
 PATIENCE = 2
 """Seconds before a bar shows how far reading is."""
 
-_TIMECODE = re.compile(r"(\d\d):([0-5]\d):([0-5]\d)[:;](\d\d\d?(?:\.\d+)?)")
 _DAY = 24 * 60 * 60
 _OURS = {"image", "timecode", "status", "reason", "coefficients", "pose", "analysis"}
 
@@ -103,7 +101,7 @@ def _from_csv(path: Path) -> Iterator[Moment]:
             pose = there.pose if there.pose.any() else None
             yield Moment(row.line, name, timecode=there.timecode, values=there.coefficients, pose=pose)
         else:
-            timecode = row.label if _TIMECODE.fullmatch(row.label) else ""
+            timecode = row.label if parse(row.label) else ""
             # Our CSV has six decimals; float32 adds digits that are not in the file.
             values = np.round(row.coefficients.astype(np.float64), 6)
             yield Moment(row.line, name, timecode=timecode, values=values)
@@ -124,7 +122,7 @@ def _ours(found: dict[str, Any], path: Path, line: int) -> Moment:
     name = row.label or f"{path.name}:{line}"
     at = f"{path}, line {line}"
     more = {key: value for key, value in found.items() if key not in _OURS}
-    timecode = found.get("timecode") or (row.label if _TIMECODE.fullmatch(row.label) else "")
+    timecode = found.get("timecode") or (row.label if parse(row.label) else "")
     try:
         if not isinstance(timecode, str):
             raise TableError(f"{at}: the timecode is not text. Write HH:MM:SS:FF.fff, or leave it out.")
@@ -270,15 +268,6 @@ def track(path: Path, fps: Fraction | None, complain: Callable[[str], None]) -> 
         rate=rate,
         start=frames[0] if frames is not None else Fraction(0),
     )
-
-
-def parse(timecode: str) -> tuple[int, Fraction] | None:
-    """Return whole seconds since midnight and FF of ``HH:MM:SS:FF.fff``; None where it is no timecode."""
-    found = _TIMECODE.fullmatch(timecode.strip())
-    if found is None or int(found[1]) > 23:
-        return None
-    hours, minutes, seconds = (int(found[k]) for k in (1, 2, 3))
-    return (hours * 60 + minutes) * 60 + seconds, Fraction(found[4])
 
 
 def _counted(

@@ -26,7 +26,8 @@ RATES = (
 
 _NEAR = Fraction(2, 1000)  # container rates are means over a file and miss the rate meant by a little
 _FRACTIONS = 1000  # FF has three decimals
-_TIMECODE = re.compile(r"(\d\d):([0-5]\d):([0-5]\d)[:;.](\d\d\d?)")
+_TIMECODE = re.compile(r"(\d\d?):([0-5]\d):([0-5]\d)[:;](\d\d\d?(?:\.\d+)?)")
+_DOTTED = re.compile(r"\.(\d\d\d?)$")
 
 
 def named_rate(rate: Fraction) -> Fraction | None:
@@ -76,20 +77,32 @@ class Start:
     dropping: bool = False
 
 
+def parse(text: str) -> tuple[int, Fraction] | None:
+    """Return whole seconds since midnight and FF of ``HH:MM:SS:FF.fff``; None where it is no timecode.
+
+    A ``;`` before FF, which says that numbers are dropped, reads like a ``:``. FF is not held against any rate.
+    """
+    found = _TIMECODE.fullmatch(text.strip())
+    if found is None or int(found[1]) > 23:
+        return None
+    hours, minutes, seconds = (int(found[k]) for k in (1, 2, 3))
+    return (hours * 60 + minutes) * 60 + seconds, Fraction(found[4])
+
+
 def parse_timecode(text: str, rate: Fraction) -> Start:
-    """Read ``HH:MM:SS:FF`` (or ``HH:MM:SS;FF``) counted at ``rate``.
+    """Read ``HH:MM:SS:FF`` (or ``HH:MM:SS;FF``, or ``HH:MM:SS.FF`` as some recorders tag videos) counted at ``rate``.
 
     Raises:
         SemanticFaceError: another form, or a part that does not exist at this rate.
     """
-    found = _TIMECODE.fullmatch(text.strip())
-    if found is None or int(found[1]) > 23 or int(found[4]) >= round(rate):
+    found = parse(_DOTTED.sub(r":\1", text.strip()))
+    if found is None or found[1].denominator > 1 or found[1] >= round(rate):
         raise SemanticFaceError(
             f"{text}: not a timecode at {show_rate(rate)} frames a second. Write HH:MM:SS:FF, "
             f"with FF from 00 to {round(rate) - 1:02d}."
         )
-    hours, minutes, seconds, frame = (int(part) for part in found.groups())
-    return Start((hours * 60 + minutes) * 60 + seconds, frame, ";" in text)
+    seconds, frame = found
+    return Start(seconds, int(frame), ";" in text)
 
 
 class Clock:

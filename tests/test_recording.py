@@ -10,8 +10,9 @@ from semanticface import arkit, live_link, tables
 from semanticface.answer import format_answer
 from semanticface.errors import TableError
 from semanticface.live_link import LiveLinkRow
-from semanticface.recording import Labels, Moment, parse, read, track
+from semanticface.recording import Labels, Moment, read, track
 from semanticface.semantics import describe
+from semanticface.timecode import parse
 
 
 def face(**values):
@@ -112,19 +113,6 @@ def test_bad_rows_keep_their_place(tmp_path):
     ]  # fmt: skip
     for moment in moments:
         assert moment.status == "ok" or f"a.jsonl, line {moment.line}" in moment.reason
-
-
-@pytest.mark.parametrize(
-    ("text", "means"),
-    [
-        ("13:13:04:31.652", (47584, Fraction("31.652"))),
-        ("00:00:00;29", (0, Fraction(29))),
-        ("24:00:00:00.000", None),
-        ("frame 3", None),
-    ],
-)
-def test_timecodes(text, means):
-    assert parse(text) == means
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from semanticface.errors import SemanticFaceError
-from semanticface.timecode import RATES, Clock, Start, counting_rate, named_rate, parse_rate, parse_timecode, show_rate
+from semanticface.timecode import (
+    RATES,
+    Clock,
+    Start,
+    counting_rate,
+    named_rate,
+    parse,
+    parse_rate,
+    parse_timecode,
+    show_rate,
+)
 
 NTSC = Fraction(30000, 1001)
 
@@ -65,6 +75,22 @@ def test_labels_rise_and_are_right_to_a_thousandth(times, rate, seconds):
 
 
 @pytest.mark.parametrize(
+    ("text", "means"),
+    [
+        ("13:13:04:31.652", (47584, Fraction("31.652"))),
+        ("00:00:00;29", (0, Fraction(29))),
+        (" 1:02:03:100 ", (3723, Fraction(100))),
+        ("24:00:00:00.000", None),
+        ("00:00:00.290", None),
+        ("00:00:00:29.", None),
+        ("frame 3", None),
+    ],
+)
+def test_timecodes(text, means):
+    assert parse(text) == means
+
+
+@pytest.mark.parametrize(
     ("text", "rate", "start"),
     [
         ("01:02:03:04", 30, Start(3723, 4)),
@@ -74,10 +100,13 @@ def test_labels_rise_and_are_right_to_a_thousandth(times, rate, seconds):
 )
 def test_timecodes_are_read(text, rate, start):
     assert parse_timecode(text, Fraction(rate)) == start
+    assert parse_timecode(f"{text[:8]}.{text[9:]}", Fraction(rate)) == Start(start.seconds, start.frame)
     assert Clock(Fraction(rate), start).label(Fraction(0)) == text.replace(";", ":") + ".000"
 
 
-@pytest.mark.parametrize("text", ["", "1:2:3:4", "24:00:00:00", "00:60:00:00", "00:00:60:00", "00:00:00:30", "soon"])
+@pytest.mark.parametrize(
+    "text", ["", "1:2:3:4", "24:00:00:00", "00:60:00:00", "00:00:60:00", "00:00:00:30", "00:00:00:12.5", "soon"]
+)
 def test_what_is_no_timecode_is_refused(text):
     with pytest.raises(SemanticFaceError, match="HH:MM:SS:FF, with FF from 00 to 29"):
         parse_timecode(text, Fraction(30))
