@@ -58,7 +58,7 @@ def summary(results: Results) -> Table:
     for name, found in results["sets"].items():
 
         def cell(key: str, scope: str, figure: str, found: Results = found, interval: bool = False) -> str:
-            return _cell(_BY_KEY[figure], found["scopes"][scope]["figures"][key].get(figure), interval=interval)
+            return estimate_text(_BY_KEY[figure], found["scopes"][scope]["figures"][key].get(figure), interval=interval)
 
         row = [name, *(cell(key, scope, "correlation", interval=True) for key, scope in readers)]
         row += [cell(key, scope, "mae") for key, scope in readers]
@@ -79,11 +79,11 @@ def scope_tables(results: Results, name: str) -> list[Table]:
         for figure in FIGURES:
             values = [found["figures"][key].get(figure.key) for key in readers]
             if any(value is not None for value in values):
-                cells = [_cell(figure, value, interval=True) for value in values]
+                cells = [estimate_text(figure, value, interval=True) for value in values]
                 rows.append([f"{figure.label} {figure.arrow}", *cells])
         caption = _SCOPES[scope].format(**found)
         if "lead" in found:
-            leads = [f"{key} {_signed(found['lead'][key])}" for key in ("correlation", "mae")]
+            leads = [f"{key} {signed_text(found['lead'][key])}" for key in ("correlation", "mae")]
             caption += f" {called[MODEL]} less MediaPipe: {', '.join(leads)}."
         out.append(Table(["figure", *[called[key] for key in readers]], rows, caption))
     return out
@@ -209,7 +209,8 @@ def _percent(value: float | None) -> str:
     return NONE if value is None else f"{100 * value:.1f} %"
 
 
-def _cell(figure: Figure, value: list[float] | None, *, interval: bool) -> str:
+def estimate_text(figure: Figure, value: list[float] | None, *, interval: bool) -> str:
+    """Return a figure of a results file, [value, low, high] or None, as tables show it, with its interval if wanted."""
     if value is None:
         return NONE
     middle, low, high = value
@@ -220,7 +221,8 @@ def _cell(figure: Figure, value: list[float] | None, *, interval: bool) -> str:
     return f"{shown} ({'–'.join(ends)})"
 
 
-def _signed(value: list[float] | None) -> str:
+def signed_text(value: list[float] | None) -> str:
+    """Return a difference of a results file, [value, low, high] or None, as tables show it."""
     if value is None:
         return NONE
     middle, low, high = (f"{part:+.3f}" for part in value)

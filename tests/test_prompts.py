@@ -16,8 +16,8 @@ from semanticface.prompts import load_prompt, messages, prompt_names
 from semanticface.semantics import GRADES, agreement, describe
 
 
-def test_both_prompts_are_installed():
-    assert prompt_names() == ("distill", "zero_shot")
+def test_the_prompts_are_installed():
+    assert prompt_names() == ("distill", "zero_shot", "zero_shot_numbers")
 
 
 @pytest.mark.parametrize("name", ["distill", "zero_shot"])
