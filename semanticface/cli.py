@@ -18,7 +18,16 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from semanticface import __version__, annotate_command, arguments, convert_command, stream_command, tables, take_command
+from semanticface import (
+    __version__,
+    annotate_command,
+    arguments,
+    convert_command,
+    serve_command,
+    stream_command,
+    tables,
+    take_command,
+)
 from semanticface.errors import AnswerError, SemanticFaceError
 from semanticface.tables import Answered, Outcome
 
@@ -78,7 +87,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_parse(commands)
     _add_describe(commands)
     _add_render(commands)
-    for module in (convert_command, stream_command, annotate_command):
+    for module in (convert_command, stream_command, serve_command, annotate_command):
         module.add_commands(commands, _command)
     return parser
 
