@@ -22,7 +22,10 @@ from semanticface import (
     __version__,
     annotate_command,
     arguments,
+    card_command,
     convert_command,
+    demo_command,
+    push_command,
     serve_command,
     stream_command,
     tables,
@@ -87,7 +90,15 @@ def _parser() -> argparse.ArgumentParser:
     _add_parse(commands)
     _add_describe(commands)
     _add_render(commands)
-    for module in (convert_command, stream_command, serve_command, annotate_command):
+    for module in (
+        convert_command,
+        stream_command,
+        serve_command,
+        demo_command,
+        annotate_command,
+        card_command,
+        push_command,
+    ):
         module.add_commands(commands, _command)
     return parser
 
