@@ -24,6 +24,7 @@ from semanticface import (
     arguments,
     card_command,
     convert_command,
+    forget_command,
     demo_command,
     push_command,
     serve_command,
@@ -92,6 +93,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_render(commands)
     for module in (
         convert_command,
+        forget_command,
         stream_command,
         serve_command,
         demo_command,
