@@ -1,4 +1,4 @@
-"""What ``semanticface annotate``, ``choices`` and ``forget`` do: their options, their checks, what they tell."""
+"""What ``semanticface annotate`` and ``choices`` do: their options, their checks, what they tell."""
 
 from __future__ import annotations
 
@@ -29,7 +29,6 @@ def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser], 
     """Add the subcommands; ``command`` makes one with its name, purpose, explanation and examples."""
     _add_annotate(commands, command)
     _add_choices(commands, command)
-    _add_forget(commands, command)
 
 
 def _add_annotate(commands: argparse._SubParsersAction[argparse.ArgumentParser], command: Command) -> None:
@@ -117,23 +116,6 @@ def _add_choices(commands: argparse._SubParsersAction[argparse.ArgumentParser], 
     what.add_argument("--export", type=Path, metavar="X.jsonl", help="write all standing choices")
     what.add_argument("--import", type=Path, metavar="X.jsonl", dest="brought", help="add choices; makes DATABASE")
     parser.set_defaults(run=_choices)
-
-
-def _add_forget(commands: argparse._SubParsersAction[argparse.ArgumentParser], command: Command) -> None:
-    parser = command(
-        commands,
-        "forget",
-        "delete a person's pictures, candidates and choices",
-        "Takes the rows of SUBJECT out of DATASET, and everything about their pictures out of the TRACES:\n"
-        "databases of choices (.sqlite), files of candidates, choices and pairs (.jsonl), and all of these below a\n"
-        "folder. It cannot be undone. Stop annotate first. Broken off, the same command goes on. Not touched: models\n"
-        "that learned from the pictures, reports, and copies elsewhere.",
-        "semanticface forget ann takes/faces outputs/run",
-    )
-    parser.add_argument("subject", metavar="SUBJECT", help="as in the dataset's column subject")
-    parser.add_argument("dataset", type=Path, metavar="DATASET", help="folder of faces")
-    parser.add_argument("traces", type=Path, nargs="*", metavar="TRACE", help="file or folder of what was made of them")
-    parser.set_defaults(run=_forget)
 
 
 def _annotate(options: argparse.Namespace) -> int:
@@ -253,22 +235,6 @@ def _choices(options: argparse.Namespace) -> int:
             print(f"\n{len(choices)} choices stand, {store.withdrawn()} were taken back.")
         else:
             print(f"{options.export}: {write_choices(options.export, choices)} choices")
-    return 0
-
-
-def _forget(options: argparse.Namespace) -> int:
-    from semanticface.preference.forget import forget
-
-    gone = forget(options.subject, options.dataset, options.traces)
-    print(f"{options.dataset}: {gone.rows} rows deleted")
-    if any(path.is_dir() or path.suffix == ".sqlite" for path in options.traces):
-        print(f"{gone.choices} choices deleted from databases")
-    for file, count in gone.lines.items():
-        print(f"{file}: {count} lines deleted")
-    if gone.takes:
-        print(f"{options.dataset}: pages and records of {gone.takes} takes deleted")
-    for what in gone.left:
-        print(what)
     return 0
 
 

@@ -15,15 +15,14 @@ from pathlib import Path
 
 import numpy as np
 
+from semanticface.capture_consent import ended, refusal, splits_for, take_consent
 from semanticface.capture_files import TakeFiles, find_takes
 from semanticface.capture_pairing import read_rows
 from semanticface.capture_report import write_index_page
-from semanticface.capture_set import CaptureSet, TakeRecord, split_of
+from semanticface.capture_set import CaptureSet, TakeRecord
 from semanticface.capture_take import Calibrate, ImportSettings, TakeToImport, import_take
 from semanticface.capture_thin import calibrated, rest_of
-from semanticface.errors import ConfigError, SemanticFaceError
-from semanticface.files import atomic_open
-from semanticface.preference.consent import NAME, Consent, Permission, Use, example, read_list
+from semanticface.errors import SemanticFaceError
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,14 +92,15 @@ def _import(
 ) -> Imported:
     out = captures.folder
     reads, problems = _read_all(paths, captures.scratch, subject, settings.calibrate)
-    permissions = _permissions(out, consent, sorted({read.subject for read in reads}))
-    splits = _splits(captures, {read.subject for read in reads}, settings.splits, assign)
+    permissions = take_consent(out, consent, sorted({read.subject for read in reads}))
+    splits = splits_for(captures, {read.subject for read in reads}, settings.splits, assign)
     for gone in captures.forget_empty():
         say(f"{gone.name}: {gone.subject} was forgotten; its page is deleted")
-    for ended in _ended(captures, permissions):
-        say(f"{ended}. Delete their faces: semanticface forget SUBJECT {out}")
-    reads, refused = _agreed(reads, splits, permissions)
-    problems += refused
+    for why in ended(captures, permissions):
+        say(f"{why}. Delete their faces: semanticface forget SUBJECT {out}")
+    refused = {read.key: refusal(str(read.files.table), read.subject, splits, permissions) for read in reads}
+    reads = [read for read in reads if not refused[read.key]]
+    problems += filter(None, refused.values())
     rests = _rests(reads, settings)
     there = {record.key: record for record in captures.records()}
     records: list[TakeRecord] = []
@@ -166,71 +166,6 @@ def _read(files: TakeFiles, scratch: Path, subject: str | None, calibrate: Calib
             neutral = np.median(read_rows(path, str(files.neutral)).coefficients, axis=0)
     slug = re.sub(r"[^A-Za-z0-9_-]+", "-", files.name).strip("-")[:60] or "take"
     return TakeToImport(files, f"{slug}-{digest[:8]}", who, rows, neutral)
-
-
-def _permissions(out: Path, consent: Path | None, subjects: Sequence[str]) -> dict[str, Permission]:
-    """Read the consent list, and put it where later steps look for it."""
-    kept = out / NAME
-    path = consent or kept
-    if not path.is_file():
-        shown = example(subjects or ["ann"])
-        raise ConfigError(
-            f"{path}: no list of who agreed to what, and nobody is imported without one. Write this into it, with what "
-            f"is true in place of what stands here:\n\n{shown}"
-        )
-    permissions = read_list(path)
-    if consent is not None and not (kept.exists() and kept.samefile(consent)):
-        lost = sorted(set(read_list(kept)) - set(permissions)) if kept.exists() else []
-        if lost:
-            raise ConfigError(
-                f"{consent} does not name {', '.join(lost)}, of whom {kept} speaks. Add them, or take them out there "
-                "once `semanticface forget` has deleted them."
-            )
-        with atomic_open(kept, "wb") as file:
-            file.write(consent.read_bytes())
-    return permissions
-
-
-def _splits(
-    captures: CaptureSet, subjects: set[str], splits: Mapping[str, float], assign: Mapping[str, str]
-) -> dict[str, str]:
-    """Return the split of each subject; a person who is there already stays where they are."""
-    there = {record.subject: record.split for record in captures.records()}
-    for who, split in assign.items():
-        if split not in splits:
-            raise ConfigError(f"no split is called {split!r}; the splits are {', '.join(splits)}.")
-        if there.get(who, split) != split:
-            raise ConfigError(
-                f"{who} is in the split {there[who]} already. Nobody may be in two: leave them there, or delete them "
-                f"first: semanticface forget {who} {captures.folder}"
-            )
-    return {who: there.get(who) or assign.get(who) or split_of(who, splits) for who in subjects}
-
-
-def _agreed(
-    reads: Sequence[TakeToImport], splits: Mapping[str, str], permissions: dict[str, Permission]
-) -> tuple[list[TakeToImport], list[str]]:
-    """Return the takes of people who agreed to what their split is for, and why the others are left out."""
-    consent = Consent(False, permissions)
-    agreed, refused = [], []
-    for read in reads:
-        use: Use = "train" if splits[read.subject] == "train" else "evaluate"
-        why = consent.refusal(read.subject, use)
-        if why:
-            missing = f" Add an entry:\n\n{example([read.subject])}" if read.subject not in permissions else ""
-            split = splits[read.subject]
-            refused.append(f"{read.files.table}: left out of {split}: {why}.{missing}")
-        else:
-            agreed.append(read)
-    return agreed, refused
-
-
-def _ended(captures: CaptureSet, permissions: dict[str, Permission]) -> list[str]:
-    """Say whose faces are in the dataset without a consent that still holds."""
-    consent = Consent(False, permissions)
-    there = {record.subject: record.split for record in captures.records()}
-    told = (consent.refusal(who, "train" if split == "train" else "evaluate") for who, split in sorted(there.items()))
-    return [why for why in told if why]
 
 
 def _rests(reads: Sequence[TakeToImport], settings: ImportSettings) -> dict[str, tuple[np.ndarray, np.ndarray]]:

@@ -24,8 +24,8 @@ from semanticface import (
     arguments,
     card_command,
     convert_command,
-    forget_command,
     demo_command,
+    forget_command,
     push_command,
     serve_command,
     stream_command,
@@ -93,11 +93,11 @@ def _parser() -> argparse.ArgumentParser:
     _add_render(commands)
     for module in (
         convert_command,
-        forget_command,
         stream_command,
         serve_command,
         demo_command,
         annotate_command,
+        forget_command,
         card_command,
         push_command,
     ):

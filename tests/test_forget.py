@@ -12,15 +12,20 @@ from tiny_models import answers
 
 from semanticface import cli
 from semanticface.dataset import FEATURES, load_faces
+from semanticface.describe_set import describe_dataset
 from semanticface.errors import DatasetError, SemanticFaceError
 from semanticface.preference import forget as forgetting
 from semanticface.preference.candidates import read_candidates
 from semanticface.preference.choice_file import read_choices, write_choices
 from semanticface.preference.consent import NAME
 from semanticface.preference.forget import forget
+from semanticface.preference.forget_all import forget_everywhere
 from semanticface.preference.pairs import read_pairs, write_pairs
 from semanticface.preference.store import Store
 from semanticface.preference.types import Choice, Pair, Question
+from semanticface.provenance import source_of, told, write_people
+from semanticface.recipe import make_recipe, write_recipe
+from semanticface.swift_export import export_swift
 
 PEOPLE = ("ann", "ben", "ann", "cem", None, "ben", "cem")
 
@@ -74,6 +79,10 @@ def whole(place, left):
     with Store(run / "choices.sqlite") as store:
         assert [choice.question.picture for choice in store.choices()] == list(named)
     assert (run / "metrics.jsonl").read_text() == '{"loss": 1}\n'
+
+
+def lines(path):
+    return [json.loads(line) for line in path.read_text().splitlines()]
 
 
 def held(place):
@@ -163,3 +172,125 @@ def test_a_person_of_whom_only_candidates_are_left(place):
     gone = forget("ann", place / "faces", [run])
     assert gone.rows == 0 and gone.choices == 2
     whole(place, ["ben", "cem", None, "ben", "cem"])
+
+
+# --- everywhere ---------------------------------------------------------------------------------------------------
+
+
+def told_of(subject, *places):
+    said = []
+    return forget_everywhere(subject, places, say=said.append), "\n".join(said)
+
+
+def model(folder, sources, *, people=True, **recipe):
+    made = make_recipe(
+        "adapter", base=None, prompt={}, emotion=True, readout="mean", image_size=32, metrics={},
+        settings=recipe, trained_on=None if sources is None else told(sources),
+    )  # fmt: skip
+    folder.mkdir(parents=True)
+    write_recipe(folder, made)
+    if people and sources is not None:
+        write_people(folder, sources)
+    return folder
+
+
+def test_copies_exports_pages_and_traces_go_and_models_are_named(place):
+    faces, out = place / "faces", place / "exports" / "published"
+    described, single = place / "described", place / "single"
+    describe_dataset(faces, described)
+    datasets.load_from_disk(str(faces))["train"].save_to_disk(str(single))
+    export_swift(faces, out, "published")
+    (place / "evaluation").mkdir()
+    (place / "evaluation" / "metrics.json").write_text(json.dumps({"recipe": {"dataset": str(faces)}}))
+    (place / "evaluation" / "report.html").write_text("pictures")
+    (place / "other").mkdir()
+    (place / "other" / "metrics.json").write_text(json.dumps({"recipe": {"dataset": "elsewhere"}}))
+    (place / "other" / "report.html").write_text("pictures of others")
+    source = source_of(load_faces(faces, "train"), faces, "train")
+    taught = model(place / "taught", [source])
+    validated = model(place / "validated", [source_of(load_faces(described, "test"), described, "test")])
+    old = model(place / "old", None, dataset=str(faces), data={"train": {"fingerprint": "x", "rows": 7}})
+    stranger = model(place / "stranger", None, dataset="elsewhere", data={"train": {"fingerprint": "y", "rows": 7}})
+    (place / "begun" / "features").mkdir(parents=True)
+    (place / "begun" / "settings.json").write_text(json.dumps({"dataset": str(faces)}))
+    (place / "begun" / "features" / "0.safetensors").write_bytes(b"what a tower saw")
+    raw = load_faces(faces, "train").cast_column("picture", datasets.Image(decode=False))
+    theirs = [row["picture"]["bytes"] for row in raw if row["subject"] == "ann"]
+    pictures = {name: (out / name).read_bytes() for row in lines(out / "train.jsonl") for name in row["images"]}
+    gone, told_ = told_of("ann", place)
+    assert list(load_faces(described, "train")["subject"]) == ["ben", "cem", None, "ben", "cem"]
+    assert list(datasets.load_from_disk(str(single))["subject"]) == ["ben", "cem", None, "ben", "cem"]
+    whole(place, ["ben", "cem", None, "ben", "cem"])
+    assert [row["subject"] for row in lines(out / "train.jsonl")] == ["ben", "cem", None, "ben", "cem"]
+    assert lines(out / "test.jsonl")[0]["subject"] == "dora"
+    left = {name for row in lines(out / "train.jsonl") for name in row["images"]}
+    assert {f"images/{path.name}" for path in (out / "images").glob("train-*")} == left
+    assert all((out / name).read_bytes() == pictures[name] for name in left) and len(left) == 5
+    assert not any(data in held(place) for data in theirs)
+    assert not (place / "evaluation" / "report.html").exists() and (place / "evaluation" / "metrics.json").exists()
+    assert (place / "other" / "report.html").exists() and not (place / "begun" / "features").exists()
+    assert {(each.folder, each.sure, each.finished) for each in gone.models} == {
+        (taught, True, True),
+        (validated, True, True),
+        (old, False, True),
+        (place / "begun", False, False),
+    }
+    assert f"{taught}: learnt from ann. A model cannot unlearn: delete it and all copies of it" in told_
+    assert f"{old}: learnt from {faces}, perhaps with ann in it" in told_ and str(stranger) not in told_
+    assert told_.index(str(taught)) < told_.index("rows deleted")  # broken off, this has been said
+    assert f"{faces / NAME} still names ann" in told_ and f"{out / NAME} still names ann" in told_
+    # Once more: the pictures are gone, the model is not.
+    (faces / NAME).unlink()
+    again, told_ = told_of("ann", place)
+    assert {each.folder for each in again.models} == {taught, validated} and not again.deleted
+
+
+def test_who_is_nowhere_is_told_and_nothing_is_deleted(place):
+    before = held(place)
+    with pytest.raises(DatasetError, match=r"nothing of 'anne' in it.*Did you mean ann\?"):
+        told_of("anne", place)
+    with pytest.raises(SemanticFaceError, match="no such file or folder"):
+        told_of("ann", place / "gone")
+    assert held(place) == before
+
+
+def test_candidates_about_one_of_two_copies_stay_with_it(place):
+    """The same pictures, saved twice: rows are numbered anew, and the header goes on naming its own dataset."""
+    copy = place / "copied"
+    describe_dataset(place / "faces", copy)
+    assert load_faces(copy, "train")._fingerprint != load_faces(place / "faces", "train")._fingerprint
+    told_of("ann", place)
+    whole(place, ["ben", "cem", None, "ben", "cem"])
+    slates = [slate for slate in slates_of(copy) if slate.subject]
+    save(place / "run" / "copied.jsonl", copy, slates)
+    told_of("ben", place)
+    assert read_candidates(place / "run" / "copied.jsonl", dataset=load_faces(copy, "train")._fingerprint).slates
+    whole(place, ["cem", None, "cem"])
+
+
+def test_a_person_of_whom_only_candidates_are_left_anywhere(place):
+    forget("ann", place / "faces", [])
+    told_of("ann", place)
+    whole(place, ["ben", "cem", None, "ben", "cem"])
+
+
+def test_everywhere_broken_off_the_same_call_goes_on(place, monkeypatch):
+    export_swift(place / "faces", place / "export")
+    describe_dataset(place / "faces", place / "described")
+    for step in ("_rewrite_split", "_index", "_rewrite_trace"):
+        with monkeypatch.context() as patch, pytest.raises(ZeroDivisionError):
+            patch.setattr(forgetting, step, lambda *_: 1 / 0)
+            told_of("ann", place)
+    told_of("ann", place)
+    whole(place, ["ben", "cem", None, "ben", "cem"])
+    assert "ann" not in {row["subject"] for row in lines(place / "export" / "train.jsonl")}
+    assert "ann" not in load_faces(place / "described", "train")["subject"]
+
+
+def test_the_command_looks_into_outputs(place, monkeypatch, capsys):
+    place.rename(place.parent / "outputs")
+    monkeypatch.chdir(place.parent)
+    assert cli.main(["forget", "ben"]) == 0
+    assert "outputs/faces: 2 rows deleted" in capsys.readouterr().out
+    assert cli.main(["forget", "ben"]) == 2
+    assert "outputs: nothing of 'ben' in it" in capsys.readouterr().err

@@ -17,7 +17,7 @@ from semanticface.semantics import GRADES, agreement, describe
 
 
 def test_the_prompts_are_installed():
-    assert prompt_names() == ("distill", "zero_shot", "zero_shot_numbers")
+    assert prompt_names() == ("distill", "published", "zero_shot", "zero_shot_numbers")
 
 
 @pytest.mark.parametrize("name", ["distill", "zero_shot"])

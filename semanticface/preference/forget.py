@@ -1,7 +1,7 @@
 """Deleting a person: their pictures in a dataset, and every candidate, choice and pair that came of them.
 
 Each step can be broken off anywhere and done again: choices and the dataset go first, and files of candidates, which
-still name the person's pictures, last.
+still name the person's pictures, last. ``forget_all`` does it for everything below a folder.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import difflib
 import hashlib
 import json
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,12 +22,15 @@ from tqdm import tqdm
 
 from semanticface.capture_report import tidy
 from semanticface.capture_set import holds_captures
-from semanticface.dataset import load_faces, picture_bytes
+from semanticface.dataset import picture_bytes
 from semanticface.errors import DatasetError, PictureError, SemanticFaceError
 from semanticface.files import atomic_open
 from semanticface.preference.consent import NAME, read_consent
 from semanticface.preference.store import Store
 from semanticface.tables import read_objects
+
+EARLIER_NAME = "fingerprints.json"
+"""In a dataset's folder: fingerprints that its splits had before people were deleted, by which traces name it."""
 
 _Index = dict[str, dict[str, int]]
 """The row of each picture, by split and sha256."""
@@ -71,46 +74,89 @@ def forget(subject: str, dataset: str | Path, traces: Sequence[str | Path]) -> F
             call goes on.
     """
     folder = Path(dataset)
-    splits = _splits(folder)
-    files = list(_traces(traces))
+    if holds_captures(folder) and not (folder / "dataset_dict.json").exists():
+        tidy(folder)  # an import that was stopped before it had an index
+    splits = splits_of(folder)
+    files = list(trace_files(traces))
     pictures, known = _pictures_of(subject, folder, splits)
     for file in files:
         if file.suffix == ".jsonl":
             pictures |= {_picture(line) for line in _objects(file) if line.get("subject") == subject} - {""}
     if not pictures:
-        near = difflib.get_close_matches(subject, known, n=3)
-        hint = f" Did you mean {' or '.join(near)}?" if near else ""
-        raise DatasetError(f"{folder}: no picture of {subject!r}, there or in what was made of it.{hint}")
+        raise DatasetError(
+            f"{folder}: no picture of {subject!r}, there or in what was made of it.{hint(subject, known)}"
+        )
     choices = 0
     for file in files:
         if file.suffix == ".sqlite":
             with Store(file, create=False) as store:
                 choices += store.delete_pictures(pictures)
-    read = {file: sum(1 for _ in _objects(file)) for file in files if _is_read(file)}
+    read = {file: sum(1 for _ in _objects(file)) for file in files if _is_read(file, folder)}
     for file in read:
         file.unlink()
+    _remember(folder)
     rows = sum(_rewrite_split(folder / split, subject) for split in splits)
-    index, prints = _index(folder, splits)
-    written = [file for file in files if file.suffix == ".jsonl" and file not in read]
-    lines = read | {file: _rewrite_trace(file, pictures, index, prints) for file in written}
     takes = len(tidy(folder)) if holds_captures(folder) else 0
+    splits = splits_of(folder)  # one in which nobody is left is gone
+    index, ever = _index(folder, splits), fingerprints(folder)
+    prints = {split: _load(folder, split)._fingerprint for split in splits}
+    written = [file for file in files if file.suffix == ".jsonl" and file not in read]
+    lines = read | {file: _rewrite_trace(file, pictures, index, prints, ever) for file in written}
     left = []
     if subject in read_consent(folder).until:
         left.append(f"{folder / NAME} still names {subject}: remove the line.")
     return Forgotten(rows, choices, {file: count for file, count in lines.items() if count}, takes, tuple(left))
 
 
-def _splits(folder: Path) -> list[str]:
+def hint(subject: str, known: Iterable[str]) -> str:
+    """Return who may have been meant, as the end of a message; empty where nobody has such a name."""
+    near = difflib.get_close_matches(subject, sorted(known), n=3)
+    return f" Did you mean {' or '.join(near)}?" if near else ""
+
+
+def splits_of(folder: Path) -> list[str]:
+    """Return the splits of a dataset; a single one without a name where it was saved without splits.
+
+    Raises:
+        DatasetError: no dataset.
+    """
     index = folder / "dataset_dict.json"
-    if not index.is_file():
-        raise DatasetError(f"{folder} is not a dataset of faces: {index.name} is missing. Give the folder around it.")
-    return list(json.loads(index.read_text(encoding="utf-8"))["splits"])
+    if index.is_file():
+        return list(json.loads(index.read_text(encoding="utf-8"))["splits"])
+    if (folder / "state.json").is_file():
+        return [""]
+    raise DatasetError(f"{folder} is not a dataset of faces: {index.name} is missing. Give the folder around it.")
 
 
-def _traces(paths: Iterable[str | Path]) -> Iterator[Path]:
+def subjects_of(folder: Path) -> set[str]:
+    """Return everybody in a dataset; nobody where it has no column of that name.
+
+    Raises:
+        DatasetError: it cannot be read.
+    """
+    splits = [_load(folder, split) for split in splits_of(folder)]
+    return {who for faces in splits if "subject" in faces.column_names for who in faces["subject"] if who}
+
+
+def fingerprints(folder: Path) -> dict[str, set[str]]:
+    """Return the fingerprints of a dataset's splits, those included that they had before people were deleted."""
+    path = folder / EARLIER_NAME
+    known = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    out = {split: set(prints) for split, prints in known.items()}
+    for split in splits_of(folder):
+        out.setdefault(split, set()).add(_load(folder, split)._fingerprint)
+    return out
+
+
+def trace_files(paths: Iterable[str | Path]) -> Iterator[Path]:
+    """Yield the files among and below some paths in which traces of people can be.
+
+    Raises:
+        SemanticFaceError: a path is not there, or a file of another kind.
+    """
     for path in map(Path, paths):
         if path.is_dir():
-            yield from _traces(each for each in sorted(path.iterdir()) if each.is_dir() or _is_trace(each))
+            yield from trace_files(each for each in sorted(path.iterdir()) if each.is_dir() or _is_trace(each))
         elif not path.exists():
             raise SemanticFaceError(f"{path}: no such file or folder. Check the path; nothing was deleted.")
         elif not _is_trace(path):
@@ -123,9 +169,21 @@ def _is_trace(path: Path) -> bool:
     return path.suffix in (".jsonl", ".sqlite")
 
 
-def _is_read(path: Path) -> bool:
-    """Whether a file is what a round's model reads from pictures (``Alignment.predicted``)."""
-    return path.name == "predictions.jsonl" and re.fullmatch(r"round-\d+", path.parent.name) is not None
+def _is_read(path: Path, dataset: Path) -> bool:
+    """Whether a file is what a round's model reads from pictures (``Alignment.predicted``), not those of others."""
+    if path.name != "predictions.jsonl" or re.fullmatch(r"round-\d+", path.parent.name) is None:
+        return False
+    about = dataset_of(path.parent.parent)
+    return about is None or about.resolve() == dataset.resolve()
+
+
+def dataset_of(run: Path) -> Path | None:
+    """Return which dataset a training or an alignment was begun on, by its folder; None where that is not known."""
+    try:
+        found = json.loads((run / "settings.json").read_text(encoding="utf-8"))["dataset"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    return Path(found) if isinstance(found, str) else None
 
 
 def _objects(file: Path) -> Iterator[dict[str, Any]]:
@@ -141,8 +199,27 @@ def _picture(line: Mapping[str, Any]) -> str:
     return about if isinstance(about, str) else ""
 
 
+def _load(folder: Path, split: str) -> datasets.Dataset:
+    try:
+        return datasets.load_from_disk(str(folder / split))
+    except (OSError, ValueError, KeyError, TypeError, pa.ArrowException) as error:
+        raise DatasetError(f"{folder / split} cannot be read: {error}. Make the dataset anew.") from error
+
+
 def _undecoded(folder: Path, split: str) -> datasets.Dataset:
-    return load_faces(folder, split).cast_column("picture", datasets.Image(decode=False))
+    faces = _load(folder, split)
+    missing = [name for name in ("picture", "subject") if name not in faces.column_names]
+    if missing:
+        raise DatasetError(f"{folder} is not a dataset of faces: it has no column {' and no column '.join(missing)}.")
+    return faces.cast_column("picture", datasets.Image(decode=False))
+
+
+def _remember(folder: Path) -> None:
+    """Note the fingerprints that splits have before their rows are changed."""
+    kept = {split: sorted(prints) for split, prints in fingerprints(folder).items()}
+    with atomic_open(folder / EARLIER_NAME) as out:
+        json.dump(kept, out, indent=2)
+        out.write("\n")
 
 
 def _sha(stored: dict[str, Any], name: str) -> str:
@@ -168,7 +245,8 @@ def _rewrite_split(folder: Path, subject: str) -> int:
     """Drop a subject's rows from the Arrow files of a split, and what was cached of it; return how many rows."""
     state_file = folder / "state.json"
     state = json.loads(state_file.read_text(encoding="utf-8"))
-    held = [folder / entry["filename"] for entry in state["_data_files"]]
+    # Beside the files that it names there may be takes of an import that was stopped.
+    held = sorted({folder / entry["filename"] for entry in state["_data_files"]} | set(folder.glob("take-*.arrow")))
     if not any(pc.any(_are(column, subject)).as_py() for file in held for column in _subjects(file)):
         return 0
     # The name of the rows changes before the rows do: broken off in between, no cache takes new rows for the old.
@@ -203,25 +281,35 @@ def _subjects(file: Path) -> Iterator[pa.Array]:
             yield batch.column("subject")
 
 
-def _index(folder: Path, splits: Sequence[str]) -> tuple[_Index, dict[str, str]]:
-    """Return where each picture of a dataset is now, and the fingerprint of each split."""
+def _index(folder: Path, splits: Sequence[str]) -> _Index:
+    """Return where each picture of a dataset is now."""
     index: _Index = {}
-    prints = {}
     for split in splits:
-        faces = _undecoded(folder, split)
-        prints[split] = load_faces(folder, split)._fingerprint
-        rows = tqdm(faces.select_columns(["picture"]), desc=f"pictures of {split}", unit="picture", leave=False)
-        index[split] = {_sha(row["picture"], split): place for place, row in enumerate(rows)}
-    return index, prints
+        rows = _undecoded(folder, split).select_columns(["picture"])
+        bar = tqdm(rows, desc=f"pictures of {folder.name} {split}".strip(), unit="picture", leave=False)
+        index[split] = {_sha(row["picture"], split): place for place, row in enumerate(bar)}
+    return index
 
 
-def _rewrite_trace(file: Path, pictures: set[str], index: _Index, prints: Mapping[str, str]) -> int:
-    """Drop the lines about some pictures from a JSONL and number the rows of the others anew; return how many went."""
+def _rewrite_trace(
+    file: Path, pictures: set[str], index: _Index, prints: Mapping[str, str], known: Mapping[str, Collection[str]]
+) -> int:
+    """Drop the lines about some pictures from a JSONL and number the rows of the others anew; return how many went.
+
+    Args:
+        file: the JSONL.
+        pictures: sha256 of those whose lines go.
+        index: where the others are in the dataset now.
+        prints: the fingerprint of each split now.
+        known: all that it ever had.
+    """
     kept = [(line, _picture(line)) for line in _objects(file)]
-    # Rows are those of one split: the header's, or else one in which all the pictures are.
+    # Rows are those of one split: the header's, or else one in which all the pictures are. A header with a fingerprint
+    # that the dataset never had is about another one, in which the same pictures may be.
     named = {about for _, about in kept} - pictures - {""}
-    told = [line["split"] for line, _ in kept if "dataset" in line and "split" in line]
-    home = next((split for split in told or prints if named <= index.get(split, {}).keys()), None)
+    heads = [line for line, _ in kept if "dataset" in line and "split" in line]
+    ours = [line["split"] for line in heads if line["dataset"] in known.get(line["split"], ())]
+    home = next((split for split in (ours if heads else prints) if named <= index.get(split, {}).keys()), None)
     dropped, changed, out = 0, False, []
     raw = file.read_bytes().split(b"\n")
     for number, line, _ in read_objects(file) if kept else ():
@@ -234,7 +322,7 @@ def _rewrite_trace(file: Path, pictures: set[str], index: _Index, prints: Mappin
             renewed = dict(line)
             if home is not None and about and "row" in line:
                 renewed["row"] = index[home][about]
-            if home is not None and "dataset" in line and "split" in line:
+            if home in prints and "dataset" in line and "split" in line:
                 renewed["dataset"] = prints[home]
             if renewed != line:
                 changed, written = True, json.dumps(renewed, ensure_ascii=False).encode()

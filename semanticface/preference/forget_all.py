@@ -1,0 +1,271 @@
+"""Deleting a person everywhere: all that was derived from their pictures below some folders, and whom they taught.
+
+What is found by itself: datasets of faces (imported, described, cut or labelled anew, with splits or without), exports
+for ms-swift with their pictures, candidates, choices and pairs, pages and predictions of evaluations, pages of imports,
+and what unfinished trainings keep of pictures. Adapters cannot unlearn: they are named, with what to do about them.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from semanticface.capture_set import holds_captures
+from semanticface.errors import DatasetError, SemanticFaceError
+from semanticface.preference.forget import (
+    dataset_of,
+    fingerprints,
+    forget,
+    hint,
+    splits_of,
+    subjects_of,
+    trace_files,
+)
+from semanticface.provenance import PEOPLE_NAME, read_people, sources_in
+from semanticface.recipe import RECIPE_NAME
+from semanticface.swift_files import forget_rows, holds_export, subjects_in
+from semanticface.tables import read_objects
+
+OUTPUTS = Path("outputs")
+"""Where everything lies unless told otherwise."""
+
+_SKIPPED = {"checkpoints", "logs", "node_modules", "__pycache__"}
+_EVALUATED = ("predictions.jsonl", "report.html")
+_FEATURES = "features"  # what a training keeps of pictures while it runs, see training.train
+
+
+@dataclass(frozen=True, slots=True)
+class Learnt:
+    """A model that learnt from a person, or may have.
+
+    Attributes:
+        folder: of the model, or of a training that did not finish.
+        sure: whether it certainly did; otherwise it learnt from a dataset that the person was in at some time.
+        finished: whether it is a model already.
+        dataset: what it learnt from.
+    """
+
+    folder: Path
+    sure: bool
+    finished: bool
+    dataset: str
+
+    def told(self, subject: str) -> str:
+        """Return what it is and what to do about it, in a line."""
+        if not self.finished:
+            return f"{self.folder}: an unfinished training on {self.dataset}. Delete the folder and begin anew."
+        how = f"learnt from {subject}" if self.sure else f"learnt from {self.dataset}, perhaps with {subject} in it"
+        return (
+            f"{self.folder}: {how}. A model cannot unlearn: delete it and all copies of it, and train it anew on "
+            f"{self.dataset}."
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class ForgottenEverywhere:
+    """What was deleted, and who learnt from it.
+
+    Attributes:
+        deleted: a line for each thing of which something was deleted.
+        left: what still names the person and is to be seen to by hand, a sentence each.
+        models: that learnt from them.
+    """
+
+    deleted: tuple[str, ...]
+    left: tuple[str, ...]
+    models: tuple[Learnt, ...]
+
+
+def forget_everywhere(
+    subject: str, places: Sequence[str | Path], say: Callable[[str], object] = print
+) -> ForgottenEverywhere:
+    """Delete a person from all that was derived from their pictures, and say which models learnt from them.
+
+    Args:
+        subject: as in the datasets' column.
+        places: folders, searched to any depth, and single files of choices, candidates or pairs.
+        say: told each line as soon as it is true, models first: broken off anywhere, the same call goes on.
+
+    Raises:
+        DatasetError: nothing of this subject anywhere; the message says who may have been meant.
+        SemanticFaceError: something cannot be read or written; what was deleted until then stays deleted.
+    """
+    folders = [folder for place in map(Path, places) for folder in _folders(place)]
+    files = list(dict.fromkeys(trace_files(places)))
+    sets = [folder for folder in folders if _is_dataset(folder)]
+    people = {folder: subjects_of(folder) if _indexed(folder) else {subject} for folder in sets}
+    exports = {folder: subjects_in(folder) for folder in folders if holds_export(folder)}
+    named = _naming(subject, files)
+    chosen = [
+        folder
+        for folder, there in people.items()
+        if subject in there or any(named & prints for prints in fingerprints(folder).values())
+    ]
+    if not chosen and named:
+        chosen = sets  # of their pictures only traces are left, of a dataset that nobody knows any more
+    models = _models(subject, folders, chosen)
+    for model in models:
+        say(model.told(subject))
+    if not chosen and not models and not any(subject in there for there in exports.values()):
+        known = {who for there in [*people.values(), *exports.values()] for who in there} - {subject}
+        where = ", ".join(str(place) for place in places)
+        near = hint(subject, known)
+        raise DatasetError(f"{where}: nothing of {subject!r} in it, and no model that learnt from them.{near}")
+    deleted: list[str] = []
+
+    def done(line: str) -> None:
+        deleted.append(line)
+        say(line)
+
+    left: list[str] = []
+    for folder in chosen:
+        left += _from_dataset(subject, folder, files, done)
+        for line in _made_of(folder, folders):
+            done(line)
+    for folder, there in exports.items():
+        if subject in there:
+            rows, pictures, remark = forget_rows(folder, subject)
+            done(f"{folder}: {rows} rows and {pictures} pictures deleted")
+            left += [remark] if remark else []
+    for line in left:
+        say(line)
+    return ForgottenEverywhere(tuple(deleted), tuple(left), tuple(models))
+
+
+def _from_dataset(subject: str, folder: Path, files: Sequence[Path], done: Callable[[str], None]) -> tuple[str, ...]:
+    gone = forget(subject, folder, [file for file in files if file.exists()])
+    done(f"{folder}: {gone.rows} rows deleted")
+    if any(file.suffix == ".sqlite" for file in files):
+        done(f"{gone.choices} choices deleted from databases")
+    for file, count in gone.lines.items():
+        done(f"{file}: {count} lines deleted")
+    if gone.takes:
+        done(f"{folder}: pages and records of {gone.takes} takes deleted")
+    return gone.left
+
+
+# --- what there is ------------------------------------------------------------------------------------------------
+
+
+def _folders(place: Path) -> Iterator[Path]:
+    """Yield a folder and those below it in which something can be; not what lies inside a dataset.
+
+    Raises:
+        SemanticFaceError: there is no such file or folder.
+    """
+    if not place.exists():
+        raise SemanticFaceError(f"{place}: no such file or folder. Check the path; nothing was deleted.")
+    for name, below, _ in os.walk(place):
+        folder = Path(name)
+        yield folder
+        inside = _is_dataset(folder)
+        below[:] = [] if inside else sorted(each for each in below if each[0] != "." and each not in _SKIPPED)
+
+
+def _is_dataset(folder: Path) -> bool:
+    return holds_captures(folder) or _indexed(folder)
+
+
+def _indexed(folder: Path) -> bool:
+    try:
+        splits_of(folder)
+    except DatasetError:
+        return False
+    return True
+
+
+def _naming(subject: str, files: Sequence[Path]) -> set[str]:
+    """Return the fingerprints of datasets of which some trace names a person."""
+    prints: set[str] = set()
+    for file in files:
+        if file.suffix != ".jsonl" or not file.stat().st_size:
+            continue
+        lines = [line for _, line, _ in read_objects(file) if line is not None]
+        if any(line.get("subject") == subject and "picture" in line for line in lines):
+            prints |= {str(line["dataset"]) for line in lines if "dataset" in line and "split" in line} or {""}
+    return prints
+
+
+# --- what was made of a dataset -----------------------------------------------------------------------------------
+
+
+def _made_of(dataset: Path, folders: Sequence[Path]) -> Iterator[str]:
+    """Delete what shows or describes single pictures of a dataset, person by person or not; yield what went."""
+    for folder in folders:
+        if _same(_evaluated(folder), dataset):
+            gone = [name for name in _EVALUATED if (folder / name).exists()]
+            for name in gone:
+                (folder / name).unlink()
+            if gone:
+                yield f"{folder}: {' and '.join(gone)} deleted; the figures stay. Evaluate anew for a page"
+        if _same(dataset_of(folder), dataset) and (folder / _FEATURES).is_dir():
+            shutil.rmtree(folder / _FEATURES)
+            yield f"{folder / _FEATURES}: deleted"
+
+
+def _evaluated(folder: Path) -> Path | None:
+    """Return the dataset that an evaluation was of; None for any other folder."""
+    recipe = _json(folder / "metrics.json").get("recipe")
+    about = recipe.get("dataset") if isinstance(recipe, dict) else None
+    return Path(about) if isinstance(about, str) else None
+
+
+def _same(one: Path | None, other: Path) -> bool:
+    return one is not None and one.resolve() == other.resolve()
+
+
+def _json(path: Path) -> dict[str, Any]:
+    """Return a JSON object; an empty one for whatever is not there or something else."""
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+# --- who learnt from them -----------------------------------------------------------------------------------------
+
+
+def _models(subject: str, folders: Sequence[Path], held: Sequence[Path]) -> list[Learnt]:
+    """Return the models that learnt from a person, or from a dataset that holds or held them."""
+    prints = {mark for folder in held if _indexed(folder) for marks in fingerprints(folder).values() for mark in marks}
+
+    def about(dataset: str, fingerprint: str = "") -> bool:
+        return fingerprint in prints or any(_same(Path(dataset), folder) for folder in held)
+
+    out = []
+    for folder in folders:
+        recipe = _json(folder / RECIPE_NAME)
+        if recipe.get("kind") == "adapter":
+            if (folder / PEOPLE_NAME).exists():
+                sources = [source for source in read_people(folder) or [] if source.includes(subject)]
+                sure = True
+            else:
+                known = sources_in(recipe)
+                run = None if known is not None else _run_of(folder)
+                sources = [source for source in known or [] if about(source.dataset, source.fingerprint)]
+                sure = False
+                if run is not None and about(str(run)):
+                    out.append(Learnt(folder, False, True, str(run)))
+            if sources:
+                told = " and ".join(dict.fromkeys(source.dataset for source in sources))
+                out.append(Learnt(folder, sure, True, told))
+        elif (begun := dataset_of(folder)) is not None and about(str(begun)) and not _has_adapter(folder):
+            out.append(Learnt(folder, False, False, str(begun)))
+    return out
+
+
+def _run_of(adapter: Path) -> Path | None:
+    """Return the dataset of the alignment that an adapter belongs to, which older ones do not tell themselves."""
+    found = (dataset_of(parent) for parent in adapter.parents[:2])
+    return next((each for each in found if each is not None), None)
+
+
+def _has_adapter(run: Path) -> bool:
+    """Whether a run of alignment ended; its adapters are told one by one."""
+    return (run / "adapter" / RECIPE_NAME).exists()
