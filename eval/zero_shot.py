@@ -42,6 +42,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+from tqdm import tqdm
 
 from semanticface.arguments import positive
 from semanticface.benchmark import SETS
@@ -238,12 +239,13 @@ def _folder(name: str, options: argparse.Namespace) -> str:
 
 def _teller(requests: int, options: argparse.Namespace) -> Any:
     def told(reply: ChatReply) -> None:
-        minutes = math.ceil((requests - 1) * reply.seconds / options.concurrency / 60)
-        print(
-            f"zero_shot: the first reply took {reply.seconds:.1f} s: some {minutes} min for the rest, "
-            f"{options.concurrency} at a time",
-            file=sys.stderr,
-        )
+        if reply.status == "ok":
+            minutes = (requests - 1) * reply.seconds / options.concurrency / 60
+            tqdm.write(
+                f"zero_shot: the first reply took {reply.seconds:.1f} s: {max(0.1, minutes):.1f} min for the rest, "
+                f"{options.concurrency} at a time, unless they slow each other down",
+                file=sys.stderr,
+            )
 
     return told
 
@@ -321,7 +323,7 @@ def _finish(reader: Reader, askings: dict[str, list[Asking]], out: Path, options
         print(f"All replies together: {spent(tokens_in, tokens_out, options.price)}", file=sys.stderr)
     again = sum(asking.again() for asking in every)
     if again:
-        print(f"zero_shot: {again} pictures got no reply: run the same command again", file=sys.stderr)
+        print(f"zero_shot: replies still missing: {again}. Run the same command again.", file=sys.stderr)
     print(json.dumps(last))
     answered = any(each.status == "ok" for asking in every for each in asking.judged())
     return 1 if again or not answered else 0

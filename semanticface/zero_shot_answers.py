@@ -84,6 +84,7 @@ class AnswerLog:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         if self._file is not None:
             self._file.close()
+            self._file = None
 
     def _read(self) -> None:
         if not self.path.is_file() or not self.path.stat().st_size:

@@ -120,9 +120,10 @@ def run(reader: Reader, asking: Asking) -> None:
                 keep(reply)
                 silent = 0 if reply.status in ("ok", "no_face") else silent + 1
                 if silent == IN_A_ROW:
+                    said = reply.reason.rstrip(".")
                     raise ServerError(
-                        f"{IN_A_ROW} requests in a row got no reply, the last because: {reply.reason} Mend that and "
-                        "run the same command again: what was answered is kept."
+                        f"{IN_A_ROW} requests in a row got no reply; of the last it is said: {said}. "
+                        "Mend that and run the same command again: what was answered is kept."
                     )
         for reply in unread:
             keep(reply)

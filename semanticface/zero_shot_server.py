@@ -40,10 +40,9 @@ class ServerReader:
         return self.client.server.model
 
     def record(self, question: Question) -> dict[str, Any]:
-        """Return what else decides the replies."""
-        return {"model": self.name, "url": self.client.server.url, "side": self.side, "free": self.free} | {
-            "max_tokens": self.max_tokens or LONGEST[question.semantics]
-        }
+        """Return what else decides the replies; not where the server is, which may move."""
+        longest = self.max_tokens or LONGEST[question.semantics]
+        return {"model": self.name, "side": self.side, "free": self.free, "max_tokens": longest}
 
     def read(self, question: Question, pictures: Iterable[tuple[str, Image.Image]]) -> Generator[Reply]:
         """Yield replies as they come; the first request goes alone, to learn what the server can and how fast it is.
