@@ -134,12 +134,13 @@ def write_card(model: str, settings: CardSettings, out: Path | None = None, *, f
     recipe = read_recipe(folder)
     check_files(folder, adapter=recipe["kind"] == "adapter")
     figures = [read_figures(path, folder) for path in settings.results]
+    notes = _notes(settings.notes)
     predictor = Predictor.from_pretrained(model, device=settings.device)
     if settings.picture is None:
         example, shows = rendered_example(predictor, settings.seed), RENDERED
     else:
         example, shows = given_example(predictor, settings.picture), settings.consent or ""
-    text = make_card(model, folder, recipe, settings, figures, example)
+    text = make_card(model, folder, recipe, settings, figures, example, notes)
     pictures = {PICTURE: {"sha256": hashlib.sha256(example.picture).hexdigest(), "shows": shows}}
     with atomic_open(out.parent / PICTURE, "wb") as file:
         file.write(example.picture)
@@ -156,12 +157,9 @@ def make_card(
     settings: CardSettings,
     figures: Sequence[Figures],
     example: Example,
+    notes: str = "",
 ) -> str:
-    """Return the text of a card; arguments as in ``write_card``.
-
-    Raises:
-        ConfigError: the notes cannot be read.
-    """
+    """Return the text of a card; arguments as in ``write_card``, and what was read and made for it."""
     name = settings.repo.rpartition("/")[2] if settings.repo else folder.resolve().name
     data = training_data(recipe)
     front = front_matter(name, recipe, settings, figures)
@@ -178,7 +176,7 @@ def make_card(
         ("Emotion", card_text.emotion(recipe)),
         ("Privacy", card_text.privacy(recipe, data)),
         ("Licence", _licence(recipe, settings.licence)),
-        ("Notes", _notes(settings.notes)),
+        ("Notes", notes),
         ("Citation", card_text.CITATION),
     ]
     body = "\n\n".join(f"## {head}\n\n{text}" if head else text for head, text in sections if text)
