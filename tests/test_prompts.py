@@ -17,7 +17,7 @@ from semanticface.semantics import GRADES, agreement, describe
 
 
 def test_the_prompts_are_installed():
-    assert prompt_names() == ("distill", "published", "zero_shot", "zero_shot_numbers")
+    assert prompt_names() == ("describe", "distill", "published", "zero_shot", "zero_shot_numbers")
 
 
 @pytest.mark.parametrize("name", ["distill", "zero_shot"])
@@ -63,7 +63,7 @@ def test_zero_shot_explains_every_action_region_and_grade_and_shows_a_true_examp
 
 
 def test_an_unknown_prompt_names_the_known_ones():
-    with pytest.raises(ConfigError, match="distill, zero_shot"):
+    with pytest.raises(ConfigError, match="describe, distill, published, zero_shot"):
         load_prompt("nothing")
 
 
