@@ -30,7 +30,7 @@ from semanticface.recipe import read_recipe
 README = "README.md"
 PICTURE = "example.jpg"
 RENDERED = "rendered"
-_MARK = re.compile(r"\n<!-- semanticface card (\{.*\}) -->\n\Z")
+_MARK = re.compile(r"\n<!-- semanticface card (\{.*\}) -->\n")
 _TAGS = ("semanticface", "face", "facial-expression", "facs", "arkit", "blendshapes", "animation", "avatar")
 _LICENCE = re.compile(r"[a-z0-9][a-z0-9.+-]*")
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
@@ -89,13 +89,13 @@ class Mark:
 
 
 def read_mark(text: str) -> Mark | None:
-    """Return what a card's last line says; None for a text that no command wrote."""
-    found = _MARK.search(text)
+    """Return what a card's comment says, wherever an edit left it; None for a text that no command wrote."""
+    found = next(_MARK.finditer(text), None)
     if found is None:
         return None
     try:
         said = json.loads(found[1])
-        return Mark(said["text"] == _sha256(text[: found.start()]), said["pictures"])
+        return Mark(found.end() == len(text) and said["text"] == _sha256(text[: found.start()]), said["pictures"])
     except (ValueError, KeyError, TypeError):
         return None
 

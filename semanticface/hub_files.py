@@ -105,7 +105,7 @@ def list_model(folder: Path, card: Path | None) -> list[Listed]:
         root = folder if path.is_relative_to(folder) or card is None else card.parent
         listed = _look(path, name, root, wanted, mark, adapter)
         out.append(_rewritten(listed, recipe, base) if listed.verdict == "included" else listed)
-    shown = {each.name for each in out if each.verdict == "included"}
+    shown = {each.name for each in out if each.verdict != "left out"}
     return [_card_checked(each, text, shown) if each.name == README else each for each in out]
 
 

@@ -152,6 +152,8 @@ def _explained(repo: str, endpoint: str) -> Iterator[None]:
             "the same command tries again."
         ) from error
     except (ValueError, RuntimeError) as error:
+        if isinstance(error.__cause__, HfHubHTTPError):  # of one of several files
+            raise SemanticFaceError(_refusal(error.__cause__, repo, endpoint)) from error
         raise SemanticFaceError(f"{endpoint} refused the upload to {repo}: {_plain(error)}.") from error
 
 
