@@ -39,6 +39,7 @@ _READERS = 2
 """Threads that make pictures ready."""
 _OUR_FAULT = ("model_failed", "invalid_answer")
 _CLIENT_LEFT = 499
+_STRANGE = {404: "not_found", 405: "method_not_allowed"}
 _REFUSALS = {
     400: "cannot be honoured", 401: "without the key", 403: "by another site, or under another name",
     408: "came too slowly", 413: "too large", 415: "of an unknown kind",
@@ -194,7 +195,7 @@ def create_app(service: Service, model: str, limits: Limits | None = None) -> Fa
 
     @app.exception_handler(HTTPException)
     async def strange(_: Request, error: HTTPException) -> Response:
-        body = error_body(error.status_code, "not_found", f"{error.detail}. /openapi.json lists what there is.")
+        body = error_body(error.status_code, _STRANGE.get(error.status_code), f"{error.detail}. /openapi.json lists what there is.")
         return JSONResponse(body, error.status_code, error.headers)
 
     @app.exception_handler(Exception)

@@ -1,0 +1,94 @@
+"""A server on loopback, small pictures to send to it, and a model that can be held up. Not a test file."""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import io
+import socket
+import threading
+from collections.abc import Iterator, Sequence
+from functools import cache
+
+import numpy as np
+import uvicorn
+from PIL import Image, ImageEnhance
+
+from semanticface.face import LOOKS, render
+from semanticface.face.sample import sample_coefficients
+from semanticface.predict import Predictor
+from semanticface.serve_app import Limits, create_app
+from semanticface.serving import Service
+
+PATIENCE = 120
+"""Seconds after which a test gives up what should happen at once."""
+
+
+@cache
+def crops(count: int) -> tuple[Image.Image, ...]:
+    """Return small square pictures of faces, no two alike: some faces, each in several lights."""
+    faces = []
+    for number in range(min(count, 8)):
+        values = sample_coefficients(np.random.default_rng([number, 71]))
+        drawn = render(values, look=LOOKS[number % len(LOOKS)], subject=number, size=64, framing="crop")
+        faces.append(Image.fromarray(drawn.picture))
+    return tuple(
+        ImageEnhance.Brightness(faces[number % len(faces)]).enhance(0.4 + 1.2 * number / count)
+        for number in range(count)
+    )
+
+
+def png(picture: Image.Image) -> bytes:
+    """Return a picture as a file's bytes."""
+    file = io.BytesIO()
+    picture.save(file, "PNG")
+    return file.getvalue()
+
+
+def uri(picture: Image.Image) -> str:
+    """Return a picture as a ``data:`` URI."""
+    return "data:image/png;base64," + base64.b64encode(png(picture)).decode()
+
+
+class Gate:
+    """Holds a predictor up before each batch, and remembers the pictures that it was shown."""
+
+    def __init__(self, predictor: Predictor) -> None:
+        self.open = threading.Event()
+        self.reached = threading.Semaphore(0)
+        self.batches: list[list[str]] = []
+        self._answer = predictor.answer
+        self._predictor = predictor
+
+    def __enter__(self) -> Gate:
+        self._predictor.answer = self._held  # type: ignore[method-assign]
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.open.set()
+        del self._predictor.answer
+
+    def _held(self, looks: Sequence, *rest: object) -> list:
+        self.batches.append([look.image for look in looks])
+        self.reached.release()
+        assert self.open.wait(PATIENCE)
+        return self._answer(looks, *rest)
+
+
+@contextlib.contextmanager
+def served(predictor: Predictor, limits: Limits | None = None, **settings: object) -> Iterator[tuple[str, Service]]:
+    """Serve a model on a free port of 127.0.0.1; gives the address and the service."""
+    ready = threading.Event()
+    service = Service(lambda: predictor, **settings)
+    service.start(lambda _: ready.set())
+    assert ready.wait(PATIENCE) and service.error is None
+    listening = socket.create_server(("127.0.0.1", 0))
+    server = uvicorn.Server(uvicorn.Config(create_app(service, "nano", limits), log_level="warning"))
+    thread = threading.Thread(target=server.run, args=([listening],))
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{listening.getsockname()[1]}", service
+    finally:
+        server.should_exit = True
+        thread.join(PATIENCE)
+        assert not thread.is_alive() and service.status == "stopped"
