@@ -5,10 +5,14 @@ import io
 import json
 import os
 import re
+import shlex
+import shutil
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from functools import partial
+from pathlib import Path
 
 import jsonschema
 import numpy as np
@@ -435,9 +439,9 @@ def test_our_own_model_says_what_the_predictor_says_here_and_over_http(script, t
             server.send_signal(signal.SIGINT)
             server.communicate()
     assert last_line(capsys)[0] == here and here["toon_with_valid"] == here["toon_without_valid"] == 1
+    bundle = Predictor.from_pretrained("nano").bundle
     for semantics, mode in (("with", "full"), ("without", "numbers")):
-        predictor = Predictor.from_pretrained("nano", mode=mode)
-        expected = predictor([toon.load(i) for i in range(3)])
+        expected = Predictor(bundle, mode=mode)([toon.load(i) for i in range(3)])
         for place in ("here", "there"):
             log = AnswerLog(tmp_path / place / "nano" / semantics / "toon.jsonl")
             for i, prediction in enumerate(expected):
@@ -455,3 +459,29 @@ def test_a_model_that_its_tokenizer_keeps_from_being_constrained_writes_freely(t
     assert reader.free and "cannot spell" in reader.obstacle
     (reply,) = reader.read(question("with"), [("a", noise())])
     assert reply.status == "ok" and judge(reply).status != "ok" and reader.record(question("with"))["max_tokens"] == 8
+
+
+def test_every_command_of_the_page(script, drawn, tmp_path, capsys, monkeypatch):
+    page = (ROOT / "docs" / "zero_shot.md").read_text()
+    blocks = re.findall(r"```sh\n(.*?)```", page, re.DOTALL)
+    lines = [shlex.split(line, comments=True) for block in blocks for line in block.splitlines()]
+    assert len(lines) > 6 and all(line[:2] == ["python", "eval/zero_shot.py"] for line in lines)
+
+    def few(pictures, key, limit, **_):
+        whole = drawn[0][key]
+        return replace(whole, names=whole.names[:1], people=whole.people[:1], true=whole.true[:1])
+
+    monkeypatch.setattr(script, "benchmark_set", few)
+    monkeypatch.chdir(tmp_path)
+    smolvlm(Path("models/my-vlm"))
+    Path("examples").mkdir()
+    shutil.copy(ROOT / "examples" / "astronaut.jpg", "examples")
+    with chat_server(lambda body: ANSWER) as said:
+        for _, _, *words in lines:
+            words = [said.url if word.startswith("http://127.0.0.1:8000") else word for word in words]
+            assert script.main(words) == 0, words
+        assert len(said.bodies) == 4
+    assert sorted(path.name for path in Path("outputs/zero_shot").iterdir()) == sorted(
+        ["my-vlm", "my-vlm-2-examples", "my-vlm-face", "nano", "nano-on-examples", "Qwen-Qwen3-VL-4B-Instruct",
+         "Qwen-Qwen3-VL-4B-Instruct-4-examples"]
+    )  # fmt: skip
