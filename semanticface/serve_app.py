@@ -12,7 +12,7 @@ import time
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from fastapi import FastAPI, Request, Response
@@ -65,6 +65,14 @@ class Limits:
     key: str | None = None
 
 
+@dataclass(slots=True)
+class _Body:
+    """What has come of a request's body, and whether that is all."""
+
+    data: bytearray = field(default_factory=bytearray)
+    arrived: bool = False
+
+
 class _Desk:
     """Gets a request its answer: a place, its body, its picture made ready, and what the model says."""
 
@@ -85,46 +93,49 @@ class _Desk:
             RefusedError: there is no answer.
             ClientDisconnect: nobody waits for one.
         """
-        body = bytearray()
-        arrived = False
+        body = _Body()
         try:
             async with asyncio.timeout(self.limits.seconds):
                 with self.service.place() as place:
                     try:
                         await self._receive(request, body)
-                        arrived = True
-                        understood = self.readers.submit(self._understand, read, bytes(body))
+                        understood = self.readers.submit(self._understand, read, bytes(body.data))
                         asked, picture, look = await _while_connected(request, understood)
                     finally:
-                        self.held -= len(body)
-                        body.clear()
+                        self.held -= len(body.data)
+                        body.data.clear()
                     if isinstance(look, Prediction):
                         return asked, [look]
                     return asked, await _while_connected(request, place.submit(look, picture.ask))
         except (RefusedError, UnavailableError) as refused:
-            if not arrived:
+            if not body.arrived:
                 await drain(request.receive, self.limits.body)
             raise refused if isinstance(refused, RefusedError) else _unavailable(refused) from None
         except TimeoutError:
-            if not arrived:
+            if not body.arrived:
                 raise RefusedError(408, "too_slow", "The request did not arrive in time. Send less.") from None
             message = f"There was no answer within {self.limits.seconds:g} seconds. Send fewer requests at a time."
             raise RefusedError(504, "timeout", message, retry_after=5) from None
 
-    async def _receive(self, request: Request, body: bytearray) -> None:
+    async def _receive(self, request: Request, body: _Body) -> None:
         most = self.limits.body
         too_large = RefusedError(413, "too_large", f"The request is larger than {most / 2**20:g} MiB.")
         announced = request.headers.get("content-length", "0")
         if not announced.isdigit() or int(announced) > most:
             raise too_large
-        async for chunk in request.stream():
-            if len(body) + len(chunk) > most:
+        while not body.arrived:
+            message = await request.receive()
+            if message["type"] == "http.disconnect":
+                raise ClientDisconnect
+            chunk = message.get("body", b"")
+            body.arrived = not message.get("more_body", False)
+            if len(body.data) + len(chunk) > most:
                 raise too_large
             if self.held + len(chunk) > _UPLOADS * most:
-                message = "Too much is being sent at a time. Try again a little later, or send smaller pictures."
-                raise RefusedError(429, "queue_full", message, retry_after=2)
+                busy = "Too much is being sent at a time. Try again a little later, or send smaller pictures."
+                raise RefusedError(429, "queue_full", busy, retry_after=2)
             self.held += len(chunk)
-            body += chunk
+            body.data += chunk
 
     def _understand(
         self, read: Callable[[bytes], tuple[T, Picture]], body: bytes
@@ -195,7 +206,9 @@ def create_app(service: Service, model: str, limits: Limits | None = None) -> Fa
 
     @app.exception_handler(HTTPException)
     async def strange(_: Request, error: HTTPException) -> Response:
-        body = error_body(error.status_code, _STRANGE.get(error.status_code), f"{error.detail}. /openapi.json lists what there is.")
+        body = error_body(
+            error.status_code, _STRANGE.get(error.status_code), f"{error.detail}. /openapi.json lists what there is."
+        )
         return JSONResponse(body, error.status_code, error.headers)
 
     @app.exception_handler(Exception)
@@ -243,9 +256,7 @@ def create_app(service: Service, model: str, limits: Limits | None = None) -> Fa
         summary="Read one picture; answers as `semanticface predict` does",
         response_model=None,
         responses=_responses(face_api.FaceReply)
-        | {
-            422: {"model": face_api.FaceReply, "description": "no answer for this picture; status and reason say why"}
-        },
+        | {422: {"model": face_api.FaceReply, "description": "no answer for this picture; status and reason say why"}},
         openapi_extra=_takes(
             {kind: {"schema": {"type": "string", "format": "binary"}} for kind in face_api.RAW_TYPES}
             | {
