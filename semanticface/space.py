@@ -31,7 +31,6 @@ APP = "app.py"
 REQUIREMENTS = "requirements.txt"
 _GRADIO = "gradio"
 _PROMPTS = "prompt_texts"
-_LEFT = ("__pycache__", "*.pyc")
 _OWN = "# Written by semanticface card --space"
 _APP = f'''{_OWN}; run it here with: python app.py
 """The demo of a SemanticFace model."""
@@ -141,8 +140,9 @@ def _package_files() -> Iterator[tuple[str, Path]]:
     prompts = importlib.resources.files(f"{PACKAGE}.{_PROMPTS}")
     for root, below in ((home, PACKAGE), (Path(str(prompts)), f"{PACKAGE}/{_PROMPTS}")):
         for path in root.rglob("*"):
-            if path.is_file() and not any(path.match(left) or left in path.parts for left in _LEFT):
-                yield f"{below}/{path.relative_to(root).as_posix()}", path
+            inside = path.relative_to(root)
+            if path.is_file() and not any(part == "__pycache__" or part.startswith(".") for part in inside.parts):
+                yield f"{below}/{inside.as_posix()}", path
 
 
 def _app(folder: Path) -> str:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from tiny_adapter import tiny_adapter
+from tiny_adapter import adapted, tiny_adapter
 
+from semanticface.model import ModelConfig, base_record, save_adapter
 from semanticface.prompts import load_prompt
 from semanticface.provenance import Source, told
 from semanticface.recipe import make_recipe, prompt_record, read_recipe, write_recipe
@@ -33,3 +34,13 @@ def adapter_of_base(folder: Path, *sources: Source) -> Path:
     )  # fmt: skip
     write_recipe(folder / "base", made)
     return adapter
+
+
+def adapter_of_nano(folder: Path) -> Path:
+    """Save an adapter of nano that changes something, as if it had learnt from rendered faces; return its folder."""
+    recipe = make_recipe(
+        "adapter", base=base_record(ModelConfig("nano")), prompt=prompt_record(load_prompt("distill")), emotion=True,
+        readout="mean", image_size=128, settings={}, metrics={}, numbers="parallel", trained_on=told([RENDERED]),
+    )  # fmt: skip
+    save_adapter(adapted(Path("nano")), folder, recipe)
+    return folder

@@ -61,6 +61,8 @@ def hub(monkeypatch):
     """The stand-in, and a client that was told of it and has logged in."""
     with hub_stand_in.serving() as hub:
         monkeypatch.setattr(constants, "ENDPOINT", hub.url)
+        files = f"{hub.url}/{{repo_id}}/resolve/{{revision}}/{{filename}}"
+        monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", files)
         monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
         monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
         monkeypatch.setenv("HF_TOKEN", hub_stand_in.TOKEN)
