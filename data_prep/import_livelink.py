@@ -46,33 +46,14 @@ from semanticface.capture_import import import_takes
 from semanticface.capture_report import tidy
 from semanticface.capture_take import ImportSettings
 from semanticface.errors import SemanticFaceError
+from semanticface.import_arguments import placed, shares
 
 DEFAULTS = ImportSettings()
 NAMED = 8  # remarks of a take that are printed; its page has more
 
 
-def shares(text: str) -> dict[str, float]:
-    """Read ``train=8,test=2`` as a dict."""
-    pairs = [part.partition("=") for part in text.split(",")]
-    try:
-        found = {name.strip(): float(value) for name, _, value in pairs}
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(f"{text!r}: write name=share,name=share, as in train=8,test=2") from error
-    if len(found) < len(pairs):
-        raise argparse.ArgumentTypeError(f"{text!r} names something twice")
-    return found
-
-
 def written(values: dict[str, float]) -> str:
     return ",".join(f"{name}={value:g}" for name, value in values.items())
-
-
-def placed(text: str) -> tuple[str, str]:
-    """Read ``ann=train``."""
-    subject, equals, split = text.rpartition("=")
-    if not (equals and subject and split):
-        raise argparse.ArgumentTypeError(f"{text!r}: write SUBJECT=SPLIT, as in ann=train")
-    return subject, split
 
 
 def arguments() -> argparse.ArgumentParser:

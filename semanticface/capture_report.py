@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from html import escape
 from io import BytesIO
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -28,12 +29,14 @@ FATES = {
     "no frame": "rows without a video frame of their own",
     "dropped frame": "lost by the camera, another is repeated in its place",
     "damaged frame": "cannot be decoded",
-    "no face": "no face found in the frame",
+    "no face": "no face found in the frame or picture",
+    "several faces": "more than one face, and nothing says whose the numbers are",
+    "no picture": "missing, or not a picture that can be read",
     "bad row": "rows that cannot be read",
     "no row": "video frames without a row",
 }
 """What can become of a row or frame, and what that means."""
-SHOWN = {"kept": 12, "near duplicate": 6, "near neutral": 6, "no face": 6}
+SHOWN = {"kept": 12, "near duplicate": 6, "near neutral": 6, "no face": 6, "several faces": 6}
 """Of which there are pictures on a take's page, and how many at most."""
 SIDE = 160
 
@@ -96,13 +99,19 @@ def thumbnail(picture: Image.Image, box: Box | None) -> Image.Image:
     return crop_face(picture, box or Box(0, 0, *picture.size).square(), SIDE)
 
 
-def write_take_page(path: Path, record: TakeRecord, pictures: Mapping[str, Sequence[Shown]]) -> None:
+def write_take_page(
+    path: Path,
+    record: TakeRecord,
+    pictures: Mapping[str, Sequence[Shown]],
+    labels: Mapping[str, Any] | None = None,
+) -> None:
     """Write the page of one take.
 
     Args:
         path: the HTML file.
         record: of the take.
         pictures: by what became of them, see ``SHOWN``.
+        labels: who says what the coefficients are (``picture_import.PictureSettings``); None for the app.
 
     Raises:
         SemanticFaceError: the system refuses to write.
@@ -111,16 +120,28 @@ def write_take_page(path: Path, record: TakeRecord, pictures: Mapping[str, Seque
         ("what became of it", "rows", "that is"),
         [(fate, f"{record.counts[fate]:,}", FATES[fate]) for fate in FATES if record.counts.get(fate)],
     )
-    sections: list[Tables] = [Tables("Rows", [counts], f"Rows found their frames by {record.paired}.")]
+    told = f"Rows found their frames by {record.paired}." if labels is None else f"{record.paired}. {_known(labels)}"
+    sections: list[Tables] = [Tables("Rows", [counts], told)]
     for fate, shown in pictures.items():
         if shown:
             some = "" if len(shown) == record.counts.get(fate) else f"{len(shown)} of {record.counts.get(fate, 0):,}. "
-            beside = "Beside each face its coefficients on the plain head." if fate != "no face" else ""
+            beside = "Beside each face its coefficients on the plain head." if shown[0].coefficients is not None else ""
             sections.append(Gallery(fate.capitalize(), [], f"{some}{beside}", shown))
     if record.remarks:
         sections.append(Tables("To be known", [Table(("remark",), [(remark,) for remark in record.remarks])]))
     facts = {"subject": record.subject, "split": record.split, "kept": f"{record.kept:,} faces"}
-    write_report(path, record.name, sections, subtitle="One take of a Live Link Face capture.", recipe=facts)
+    subtitle = "One take of a Live Link Face capture." if labels is None else "Pictures of one person, imported."
+    write_report(path, record.name, sections, subtitle=subtitle, recipe=facts)
+
+
+def _known(labels: Mapping[str, Any]) -> str:
+    """Return whose coefficients they are, and what of them is not known."""
+    out = f"Coefficients by {labels['by']}."
+    if labels.get("unknown"):
+        out += f" It does not know {', '.join(labels['unknown'])}: 0 in every row, whatever the face does."
+    if labels.get("weak"):
+        out += f" It hardly ever sees {', '.join(labels['weak'])}."
+    return out
 
 
 def write_index_page(captures: CaptureSet, problems: Sequence[str]) -> None:
@@ -139,14 +160,16 @@ def write_index_page(captures: CaptureSet, problems: Sequence[str]) -> None:
     if problems:
         table = Table(("left out",), [(problem,) for problem in problems])
         sections.append(Tables("Left out", [table], "By the command that wrote this page."))
-    sections.append(Tables("Takes", [Table(("take", "subject", "split", *fates), rows)]))
+    labels = captures.recipe["settings"].get("labels")
+    about = "" if labels is None else _known(labels)
+    sections.append(Tables("Takes", [Table(("take", "subject", "split", *fates), rows)], about))
     for record in records[:_MOST_STRIPS]:
         there = shard_rows(captures.shard(record))
         places = np.linspace(0, len(there) - 1, min(_ON_INDEX, len(there))).round().astype(int)
         shown = [
             Shown(
                 thumbnail(row["picture"].convert("RGB"), Box(*row["box"])),
-                row["timecode"],
+                row["timecode"] or f"{row['frame']}",
                 np.array(row["coefficients"], np.float32),
             )
             for row in (there[int(place)] for place in places)
@@ -159,7 +182,8 @@ def write_index_page(captures: CaptureSet, problems: Sequence[str]) -> None:
         "people": str(len(people)),
         "faces": f"{sum(record.kept for record in records):,}",
     }
-    subtitle = "Live Link Face takes as a dataset of faces. Personal data: handle this page as you handle the pictures."
+    what = "Live Link Face takes" if labels is None else "Pictures with coefficients"
+    subtitle = f"{what} as a dataset of faces. Personal data: handle this page as you handle the pictures."
     write_report(captures.folder / "report.html", "Imported captures", sections, subtitle=subtitle, recipe=facts)
 
 

@@ -36,6 +36,8 @@ from semanticface.preference.consent import Use, read_consent
 from semanticface.recipe import RECIPE_NAME, git_commit
 
 KIND = "captures"
+LOOK = "capture"
+"""What the column ``look`` says of real pictures."""
 _NAMED = 5  # people named in an error
 FEATURES = Features(
     {
@@ -68,9 +70,9 @@ class TakeRecord:
         name: as the app named it.
         subject: who is recorded.
         split: which split they are in.
-        film_bytes: size of the video; another size, another video.
+        film_bytes: size of the video, or of imported pictures a number that stands for them; another one, another take.
         counts: rows by what became of them, and ``no row`` for frames without one.
-        paired: how rows found their frames, in half a sentence.
+        paired: how rows found their frames or pictures, in half a sentence.
         remarks: what is to be known of it, a sentence each.
         left_out: whether something was left out that is broken.
     """
@@ -107,7 +109,7 @@ def require_consent(dataset: str | Path, faces: datasets.Dataset, use: Use) -> N
     """Check that people in captures agreed to what is about to be done; other datasets are not asked.
 
     Args:
-        dataset: its folder.
+        dataset: its folder; a copy of captures with other words counts as captures, by the column ``look``.
         faces: rows of it.
         use: what is about to be done.
 
@@ -115,7 +117,7 @@ def require_consent(dataset: str | Path, faces: datasets.Dataset, use: Use) -> N
         ConfigError: somebody did not, or not any more; the list of who did cannot be read.
     """
     folder = Path(dataset)
-    if not holds_captures(folder):
+    if not holds_captures(folder) and not ("look" in faces.column_names and LOOK in faces.unique("look")):
         return
     consent = read_consent(folder)
     refused = [why for subject in sorted(set(faces["subject"])) if (why := consent.refusal(subject, use))]

@@ -23,7 +23,7 @@ from semanticface.answer import format_answer
 from semanticface.capture_files import TakeFiles
 from semanticface.capture_pairing import LoggedFrame, Pairing, TakeRows, pair, read_log
 from semanticface.capture_report import SHOWN, Shown, thumbnail, write_take_page
-from semanticface.capture_set import CaptureSet, ShardWriter, TakeRecord, shard_writer
+from semanticface.capture_set import LOOK, CaptureSet, ShardWriter, TakeRecord, shard_writer
 from semanticface.capture_thin import thin
 from semanticface.capture_tmcd import timecode_base
 from semanticface.crop import Box, crop_face, to_crop
@@ -258,7 +258,7 @@ class _Work:
             "picture": _jpeg(picture),
             "coefficients": values,
             "subject": self._take.subject,
-            "look": "capture",
+            "look": LOOK,
             "answer": format_answer(shown, describe(shown, emotion=self._settings.emotion)),
             "box": corners.ravel().astype(np.float32),
             "pose": self._take.rows.pose[row],

@@ -322,7 +322,7 @@ def _rewrite_trace(
             renewed = dict(line)
             if home is not None and about and "row" in line:
                 renewed["row"] = index[home][about]
-            if home in prints and "dataset" in line and "split" in line:
+            if home is not None and home in prints and "dataset" in line and "split" in line:
                 renewed["dataset"] = prints[home]
             if renewed != line:
                 changed, written = True, json.dumps(renewed, ensure_ascii=False).encode()

@@ -1,0 +1,59 @@
+"""Write a dataset of faces as ms-swift reads it: a JSONL for each split, and the pictures as files.
+
+    python data_prep/export_swift.py outputs/captures --out outputs/swift
+    python data_prep/export_swift.py outputs/captures --out outputs/published --form published
+
+Each row has `messages` (system, user with <image>, assistant) and `images`, with names relative to the folder, so run
+ms-swift in it (cd outputs/swift; swift sft --dataset train.jsonl …). `subject` says who is in the picture; ms-swift
+leaves it aside. Pictures are the square crops that training sees, encoded anew without metadata.
+
+--form ours writes the answers as they are, {"analysis": …, "arkit": …} with two decimals. --form published writes them
+as SemanticFace was published: numbered prose, then a bare object of 61 numbers, one decimal each, under the names of
+Live Link Face.
+`data_prep/import_swift.py` reads both back.
+
+Captures are only written where the people in them agreed to what their split is for, and their consent.yaml goes with
+them; `semanticface forget` finds exports and deletes people from them. Exit code: 0 when all went well; 1 when rows
+were left out, each named on standard error; 2 when nothing could be done; 130 when stopped.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from semanticface.errors import SemanticFaceError
+from semanticface.swift_export import FORMS, export_swift
+
+NAMED = 20  # rows left out that are named one by one
+
+
+def arguments() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("dataset", type=Path, metavar="DATASET", help="folder of faces")
+    parser.add_argument("--out", type=Path, required=True, metavar="FOLDER", help="the new folder")
+    parser.add_argument("--form", choices=FORMS, default="ours", help="of the answers (default %(default)s)")
+    return parser
+
+
+def main() -> int:
+    options = arguments().parse_args()
+    try:
+        done = export_swift(options.dataset, options.out, options.form)
+    except SemanticFaceError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("stopped; nothing was written", file=sys.stderr)
+        return 130
+    for problem in done.problems[:NAMED]:
+        print(problem, file=sys.stderr)
+    if len(done.problems) > NAMED:
+        print(f"and {len(done.problems) - NAMED} more rows", file=sys.stderr)
+    print(f"{options.out}: " + ", ".join(f"{count:,} rows in {split}.jsonl" for split, count in done.rows.items()))
+    return 1 if done.problems else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
