@@ -77,10 +77,6 @@ class LocalChat:
         self._vocabulary = llguidance.hf.from_tokenizer(tokenizer, eos_token=self._ends, slices=list(SLICES))
         self._model, self._tokenizer = model.eval(), tokenizer
 
-    def count(self, messages: list[dict[str, Any]]) -> int:
-        """Return how many tokens a chat has."""
-        return len(self._encode(messages))
-
     def complete_many(self, requests: Iterable[tuple[str, ChatRequest]]) -> Iterator[tuple[str, ChatReply]]:
         """Yield ``(key, reply)``, a batch at a time; requests are drawn as batches begin.
 

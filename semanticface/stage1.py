@@ -8,19 +8,21 @@ analysis of ``semantics.describe`` takes its place, and the row says why. Replie
 
 from __future__ import annotations
 
+import dataclasses
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
 from semanticface.chat import ChatReply, ChatRequest
 from semanticface.chat_cache import ReplyCache, request_key
 from semanticface.errors import ServerError
+from semanticface.prompts import load_prompt
 from semanticface.recipe import check_range
 from semanticface.semantics import Analysis, describe
-from semanticface.stage1_prompt import build_request, judge
+from semanticface.stage1_prompt import PROMPT, build_request, form_sha256, judge
 
 RULES = "rules"
 """Who wrote an analysis that no model did."""
@@ -55,6 +57,17 @@ class WriterSettings:
         check_range("attempts", self.attempts, 1, 20)
         check_range("temperature", self.temperature, 0, 2)
         check_range("max_tokens", self.max_tokens, 1, 100_000)
+
+    def request(self, coefficients: np.ndarray, attempt: int = 1, problems: tuple[str, ...] = ()) -> ChatRequest:
+        """Return what is asked about a [52] vector at an attempt, from 1."""
+        return build_request(
+            coefficients,
+            problems,
+            emotion=self.emotion,
+            max_tokens=self.max_tokens,
+            temperature=self.temperature,
+            seed=self.seed + attempt - 1,
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,8 +109,20 @@ class Tally:
     tokens_in: int = 0
     tokens_out: int = 0
 
+    def short(self) -> str:
+        """Return it in a few words, for a progress bar."""
+        return f"{self.kept.total()} by the model, {self.fallbacks.total()} by rules"
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the JSON form."""
+        return {
+            "by_model": {str(attempt): count for attempt, count in sorted(self.kept.items())},
+            "by_rules": dict(self.fallbacks),
+            "attempts_that_failed": dict(self.wrong),
+        }
+
     def __str__(self) -> str:
-        """Return it in words, in one or two lines."""
+        """Return it in words, in two lines."""
         by_model, by_rules = self.kept.total(), self.fallbacks.total()
         first = self.kept[1]
         reasons = ", ".join(f"{count} {_CODES.get(code, code)}" for code, count in self.fallbacks.most_common())
@@ -148,6 +173,12 @@ class LanguageWriter:
         self._chat, self._cache = chat, cache
         self._failed_in_a_row = 0
 
+    def record(self) -> dict[str, Any]:
+        """Return who writes and how they are asked, for the file beside what is written."""
+        prompt = load_prompt(PROMPT, emotion=self.settings.emotion)
+        asked = {"name": prompt.name, "version": prompt.version, "sha256": form_sha256(emotion=self.settings.emotion)}
+        return {"writer": self.name, "prompt": asked, "settings": dataclasses.asdict(self.settings)}
+
     def write(self, faces: Sequence[np.ndarray], advance: Callable[[], object] = lambda: None) -> list[Written]:
         """Return what is written of each [52] vector, in their order.
 
@@ -174,7 +205,7 @@ class LanguageWriter:
             """The requests whose reply is neither in the cache nor under way."""
             while ready:
                 face = ready.popleft()
-                request = self.request(face.coefficients, face.attempt, face.problems)
+                request = self.settings.request(face.coefficients, face.attempt, face.problems)
                 key = request_key(self.name, request)
                 if key in waiting:
                     waiting[key].append(face)
@@ -193,23 +224,6 @@ class LanguageWriter:
                 for face in waiting.pop(key):
                     settle(face, reply)
         return [written for written in out if written is not None]
-
-    def request(self, coefficients: np.ndarray, attempt: int = 1, problems: tuple[str, ...] = ()) -> ChatRequest:
-        """Return what is asked about a face at an attempt, from 1."""
-        settings = self.settings
-        return build_request(
-            coefficients,
-            problems,
-            emotion=settings.emotion,
-            max_tokens=settings.max_tokens,
-            temperature=settings.temperature,
-            seed=settings.seed + attempt - 1,
-        )
-
-    def remembers(self, coefficients: np.ndarray) -> tuple[str, bool]:
-        """Return the key of a face's first request, and whether its reply is in the cache."""
-        key = request_key(self.name, self.request(coefficients))
-        return key, self._cache is not None and self._cache.get(key) is not None
 
     def _received(self, key: str, reply: ChatReply) -> None:
         self.tally.asked += 1
