@@ -12,7 +12,8 @@ let head = null;
 let answer = null; // what is on the page: { name, jsonl, csv, rows, times }
 let last = null; // { name, blob } that was read last, for reading it again
 let busy = false;
-let live = false;
+let live = null; // what following the webcam is known by, while it goes on
+let following = Promise.resolve(); // the reading of a live frame that is under way
 let shownAt = 0;
 let address = "";
 
@@ -54,11 +55,19 @@ const emotion = () => setup.emotion && find(".sf-emotion input").checked;
 
 // Reads a file and shows the answer. `quick` is for frames of a live camera: the picture itself is not shown.
 async function read(name, blob, { whole = false, quick = false } = {}) {
-  if (busy || !setup) return false;
+  if (!setup) return;
+  if (!quick) {
+    stopFollowing();
+    await following;
+  }
+  if (busy) {
+    complain(`One moment, please: ${last.name} is still being read.`);
+    return;
+  }
   if (blob.size > setup.max_bytes) {
     complain(`${name}: ${Math.round(blob.size / 2 ** 20)} MiB, this page takes up to ${setup.max_bytes / 2 ** 20}. `
       + `Cut it shorter, or read it with: semanticface predict ${name} --out take.csv`);
-    return false;
+    return;
   }
   busy = true;
   last = { name, blob };
@@ -86,11 +95,9 @@ async function read(name, blob, { whole = false, quick = false } = {}) {
       clear();
       complain(said.reason, said.status === "no_face" && !whole);
     }
-    return said.status === "ok";
   } catch (error) {
     clear();
     complain("The server did not answer. Look at the terminal in which semanticface demo runs, and try again.");
-    return false;
   } finally {
     clearInterval(timer);
     busy = false;
@@ -166,6 +173,8 @@ function show(said, quick) {
   remark.hidden = false;
   find(".sf-downloads").hidden = quick;
   shownAt = 0;
+  // Words that go with a clip or webcam change too often to be read out.
+  find(".sf-headline").setAttribute("aria-live", quick || said.kind === "clip" ? "off" : "polite");
   tell(good[0], said.kind === "clip");
   if (said.kind === "clip") play();
 }
@@ -243,7 +252,7 @@ function buildBars() {
     group.dataset.region = region;
     const title = make("h3");
     const paired = actions.some((action) => action.side !== "both");
-    title.append(make("span", "", paired ? "subject’s right" : ""), make("b", "", region), make("span", "", paired ? "left" : ""));
+    title.append(make("span", "", paired ? "right" : ""), make("b", "", region), make("span", "", paired ? "left" : ""));
     group.append(title);
     for (const action of actions) {
       if (action.side === "right") continue; // beside its left partner
@@ -306,7 +315,7 @@ function mirrored(on) {
     [first.textContent, second.textContent] = on ? ["your left", "your right"] : ["subject’s right", "subject’s left"];
   }
   for (const name of ["frame", "live", "stop"]) find(`[data-do=${name}]`).hidden = !on;
-  find("[data-do=camera]").hidden = on;
+  find("[data-do=camera]").hidden = find(".sf-tools label").hidden = on;
 }
 
 async function startCamera() {
@@ -330,9 +339,13 @@ async function startCamera() {
   mirrored(true);
 }
 
-function stopCamera() {
-  live = false;
+function stopFollowing() {
+  live = null;
   find("[data-do=live]").setAttribute("aria-pressed", "false");
+}
+
+function stopCamera() {
+  stopFollowing();
   if (!camera.srcObject) return;
   for (const each of camera.srcObject.getTracks()) each.stop();
   camera.srcObject = null;
@@ -349,10 +362,14 @@ function grab() {
 }
 
 async function follow() {
-  live = !live;
-  find("[data-do=live]").setAttribute("aria-pressed", live);
-  while (live && camera.srcObject) {
-    await read("webcam.jpg", await grab(), { quick: true });
+  if (live) return stopFollowing();
+  const mine = live = {};
+  find("[data-do=live]").setAttribute("aria-pressed", "true");
+  while (live === mine) {
+    const shot = await grab();
+    if (live !== mine) break;
+    following = read("webcam.jpg", shot, { quick: true });
+    await following;
     await new Promise((resolve) => requestAnimationFrame(resolve));
   }
 }
@@ -406,7 +423,6 @@ function buildExamples() {
     if (moving) button.dataset.clip = "";
     button.append(Object.assign(make("img"), { src: moving ? source.replace(".webm", ".jpg") : source, alt: "" }));
     button.addEventListener("click", async () => {
-      if (busy) return;
       mark(file);
       await read(file, await (await fetch(source)).blob());
     });
