@@ -40,8 +40,8 @@ MAX_EXAMPLES = 16
 EXAMPLE_LOOKS = ("toon", "drawn", "photo")
 """Looks of the examples before pictures of no known look, in turn."""
 LONGEST = {"with": 2048, "without": 1024}
-"""Tokens after which a reply is cut; a full answer takes about 800, its numbers alone about 510 (facts of Qwen's
-tokenizer, which spells digits one by one)."""
+"""Tokens after which a reply is cut; a full answer takes about 800, its numbers alone about 510, where digits are spelled
+one by one and no space is written."""
 
 _NEXT = "Another face. Answer in the same way."
 _TYPICAL = {"with": 800, "without": 510}
@@ -264,7 +264,7 @@ def answer_schema(semantics: Semantics, *, emotion: bool = True) -> dict[str, An
     return schema
 
 
-def look_at(picture: Image.Image, name: str, crop: Crop) -> tuple[Image.Image, Box | None]:
+def look_at(picture: Image.Image, crop: Crop) -> tuple[Image.Image, Box | None]:
     """Return what is shown of a picture, and the face's box where only that is.
 
     Raises:

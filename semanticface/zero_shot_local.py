@@ -126,7 +126,7 @@ class LocalReader:
             looks: list[tuple[str, Image.Image, Box | None]] = []
             for name, picture in chunk:
                 try:
-                    looks.append((name, *look_at(picture, name, question.crop)))
+                    looks.append((name, *look_at(picture, question.crop)))
                 except PictureError as error:
                     yield Reply(name, status=error.code, reason=str(error))
             if looks:

@@ -20,7 +20,7 @@ from semanticface.benchmark import MODEL, Reader, filled, largest_errors, score_
 from semanticface.errors import PictureError
 from semanticface.grid import Table, Tables
 from semanticface.metrics import BASELINES, FIGURES
-from semanticface.published import NONE, estimate_text, signed_text
+from semanticface.published import estimate_text, signed_text
 from semanticface.zero_shot import Judged
 from semanticface.zero_shot_pictures import PictureSet
 
@@ -105,18 +105,19 @@ def headline(results: Mapping[str, Mapping[str, Any]]) -> dict[str, float | None
 
 
 def summary(results: Mapping[str, Mapping[str, Any]]) -> Table:
-    """Return one row for each set and semantics."""
+    """Return one row for each set and semantics; without any labels, no more than how many answers are valid."""
+    if not any("scores" in result for result in results.values()):
+        rows = [
+            [name, key, f"{statuses.get('ok', 0)} of {result['pictures']}"]
+            for name, result in results.items()
+            for key, statuses in result["statuses"].items()
+        ]
+        return Table(["pictures", "semantics", "valid answers"], rows)
     head = ["pictures", "semantics", *(f"{_BY_KEY[key].label} {_BY_KEY[key].arrow}" for key in _SUMMARY)]
     head.append("MAE constant mean, median")
     rows = []
     for name, result in results.items():
-        for key, statuses in result["statuses"].items():
-            scored = result.get("scores", {}).get(key)
-            if scored is None:
-                answered = statuses.get("ok", 0) / max(1, result["pictures"])
-                cells = [f"{100 * answered:.1f} %" if figure == "valid_share" else NONE for figure in _SUMMARY]
-                rows.append([name, key, *cells, NONE])
-                continue
+        for key, scored in result["scores"].items():
             figures = scored["scopes"]["all"]["figures"]
             cells = [
                 estimate_text(_BY_KEY[figure], figures[MODEL].get(figure), interval=figure in ("correlation", "mae"))
@@ -138,7 +139,7 @@ def figures(name: str, result: Mapping[str, Any]) -> list[Table]:
         caption = f"{name}: all {result['labelled']} pictures with a label."
         if "lead" in result:
             leads = [f"{_BY_KEY[key].label} {signed_text(result['lead'][key])}" for key in ("correlation", "mae")]
-            caption += f" With less without semantics: {', '.join(leads)}."
+            caption += f" Those with semantics less those without: {', '.join(leads)}."
         out.append(_table(columns, caption))
         answered = [
             (f"{key} semantics, {found['scopes']['found']['pictures']} pictures", found["scopes"]["found"]["figures"])
@@ -175,11 +176,16 @@ def how(results: Mapping[str, Mapping[str, Any]], recipe: Mapping[str, Any]) -> 
     sets = "; ".join(f"*{name}*: {result['about']}, {result['pictures']} pictures" for name, result in results.items())
     shots = recipe["examples"]
     shown = "no examples" if not shots else f"{shots} example{'s' if shots > 1 else ''} shown before each picture"
-    return (
+    out = (
         f"`{recipe['command']}`: {sets}. {shown[0].upper()}{shown[1:]}. *With* semantics a model describes the face "
-        "before it gives the numbers, *without* it gives the numbers alone. In brackets: 95 % bootstrap intervals over "
-        "people. A picture without a valid answer counts as the model's own mean answer over the others. The constants "
-        "always answer the mean or the median of the distribution that the benchmark's labels are drawn from."
+        "before it gives the numbers, *without* it gives the numbers alone."
+    )
+    if not any("scores" in result for result in results.values()):
+        return out
+    return (
+        f"{out} In brackets: 95 % bootstrap intervals over people. A picture without a valid answer counts as the "
+        "model's own mean answer over the others. The constants always answer the mean or the median of the "
+        "distribution that the benchmark's labels are drawn from."
     )
 
 

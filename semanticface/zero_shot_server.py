@@ -57,7 +57,7 @@ class ServerReader:
         def requests() -> Iterator[tuple[str, ChatRequest]]:
             for name, picture in pictures:
                 try:
-                    shown, boxes[name] = look_at(picture, name, question.crop)
+                    shown, boxes[name] = look_at(picture, question.crop)
                 except PictureError as error:
                     missed.append(Reply(name, status=error.code, reason=str(error)))
                     continue

@@ -417,6 +417,7 @@ def test_any_model_here_constrained_or_free_and_a_folder_of_ones_own(script, tmp
     assert sum(statuses.values()) == 3 and "ok" not in statuses
     page = (out / "index.html").read_text()
     assert page.count("<article") == page.count('class="reason"') == 3
+    assert "0 of 3" in page and "constant" not in page
 
 
 def test_our_own_model_says_what_the_predictor_says_here_and_over_http(script, tmp_path, capsys):
