@@ -2,7 +2,8 @@
 
 ``u8 6 | i32 36 | uuid, 36 bytes | i32 length | subject's name | i32 frame | f32 subframe | i32 rate | i32 denominator |
 u8 61 | 61 x f32``. The frame is counted from midnight at rate / denominator, as in the timecode; the 61 are the actions
-in an order of their own (``arkit.UDP_ORDER``), then three rotations of the head and of each eye.
+in an order of their own (``arkit.UDP_ORDER``), then three rotations of the head and of each eye. A frame without a face
+ends before the 61.
 """
 
 from __future__ import annotations
@@ -11,7 +12,8 @@ import socket
 import struct
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
+from dataclasses import dataclass
 from fractions import Fraction
 from itertools import count
 
@@ -31,7 +33,13 @@ _DAY = 24 * 60 * 60
 
 
 def packet(
-    name: str, device: str, frame: int, subframe: float, rate: Fraction, values: np.ndarray, pose: np.ndarray
+    name: str,
+    device: str,
+    frame: int,
+    subframe: float,
+    rate: Fraction,
+    values: np.ndarray | None,
+    pose: np.ndarray | None = None,
 ) -> bytes:
     """Return one frame as the app sends it.
 
@@ -41,8 +49,8 @@ def packet(
         frame: since midnight.
         subframe: from 0 to 1.
         rate: frames a second.
-        values: [52] in the project's order.
-        pose: [9], ``arkit.POSE_NAMES``.
+        values: [52] in the project's order; None where there is no face.
+        pose: [9], ``arkit.POSE_NAMES``; None sends zeros.
 
     Raises:
         ValueError: a device that is no UUID.
@@ -50,21 +58,47 @@ def packet(
     called, known = name.encode(), device.encode()
     if len(known) != 36:
         raise ValueError(f"{device!r} is not a UUID of 36 characters")
-    numbers = np.concatenate([np.asarray(values)[_ORDER], pose]).astype(">f4")
-    return b"".join(
+    head = b"".join(
         [
             struct.pack(">Bi", VERSION, len(known)),
             known,
             struct.pack(">i", len(called)),
             called,
             struct.pack(">ifii", frame, subframe, rate.numerator, rate.denominator),
-            struct.pack(">B", N_VALUES),
-            numbers.tobytes(),
         ]
     )
+    if values is None:
+        return head
+    rotations = np.zeros(len(arkit.POSE_NAMES)) if pose is None else pose
+    numbers = np.concatenate([np.asarray(values)[_ORDER], rotations]).astype(">f4")
+    return head + struct.pack(">B", N_VALUES) + numbers.tobytes()
 
 
-def packets(track: Track, name: str, *, loop: bool = False) -> Iterator[tuple[float, bytes]]:
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """Whose face is sent, and how its frames are counted.
+
+    Attributes:
+        name: as Unreal lists it.
+        rate: frames a second.
+        start: the first frame's place, in frames since midnight.
+    """
+
+    name: str
+    rate: Fraction
+    start: Fraction = Fraction(0)
+
+    def packet(self, seconds: float | Fraction, values: np.ndarray | None, pose: np.ndarray | None = None) -> bytes:
+        """Return the packet of the frame so many seconds after the first; ``values`` and ``pose`` as in ``packet``."""
+        day = _DAY * round(self.rate) * _SUBFRAMES
+        ticks = round((self.start + Fraction(seconds) * self.rate) * _SUBFRAMES) % day
+        frame, rest = divmod(ticks, _SUBFRAMES)
+        # The same name is the same device to Unreal, whenever it is sent.
+        device = str(uuid.uuid5(uuid.NAMESPACE_OID, f"semanticface:{self.name}")).upper()
+        return packet(self.name, device, frame, rest / _SUBFRAMES, self.rate, values, pose)
+
+
+def packets(track: Track, name: str, *, loop: bool = False) -> Generator[tuple[float, bytes], None, None]:
     """Yield each frame's packet with the second, from the first frame's, at which it is due.
 
     Args:
@@ -72,17 +106,13 @@ def packets(track: Track, name: str, *, loop: bool = False) -> Iterator[tuple[fl
         name: of the subject.
         loop: begin again after the last frame, for ever; frames are counted on.
     """
-    # The same name is the same device to Unreal, whenever it is sent.
-    device = str(uuid.uuid5(uuid.NAMESPACE_OID, f"semanticface:{name}")).upper()
+    subject = Subject(name, track.rate, track.start)
     step = float(np.median(np.diff(track.times))) if len(track.times) > 1 else float(1 / track.rate)
     lap = float(track.times[-1]) + step
-    day = _DAY * round(track.rate) * _SUBFRAMES
     for turn in count() if loop else range(1):
         for at, values, pose in zip(track.times.tolist(), track.values, track.pose, strict=True):
             due = turn * lap + at
-            ticks = round((track.start + Fraction(due) * track.rate) * _SUBFRAMES) % day
-            frame, rest = divmod(ticks, _SUBFRAMES)
-            yield due, packet(name, device, frame, rest / _SUBFRAMES, track.rate, values, pose)
+            yield due, subject.packet(due, values, pose)
 
 
 def send(
@@ -98,7 +128,7 @@ def send(
     The clock starts with the first packet. Late packets follow at once; the pace does not drift.
 
     Args:
-        due: from ``packets``.
+        due: seconds from the first one's moment, and the packet: from ``packets``, for example.
         host: name or address.
         port: of it.
         now: the clock, in seconds.

@@ -3,14 +3,24 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Generator
+from fractions import Fraction
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from tqdm import tqdm
 
 from semanticface import arguments, live_link_udp
+from semanticface.errors import SemanticFaceError
+from semanticface.live_link_udp import Subject
 from semanticface.recording import track
+from semanticface.timecode import RATES, counting_rate, named_rate, parse_timecode, show_rate
+
+if TYPE_CHECKING:
+    from semanticface.live_reading import FaceReader
+    from semanticface.video import Take
 
 Command = Callable[..., argparse.ArgumentParser]
 
@@ -20,14 +30,21 @@ def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser], 
     parser = command(
         commands,
         "stream",
-        "play a recording to Unreal Engine, as the Live Link Face app sends it",
-        "FILE is a Live Link Face CSV, or a JSONL or CSV made by predict. Each row goes out as a UDP packet when it\n"
-        "is due by its timecode, with head and eye rotations where the recording has them. In Unreal, with the\n"
-        "plugins Live Link and ARKit Face Support, the subject appears under --name. Nothing is sent but to --to.",
+        "play a recording, a video or a camera to Unreal Engine, as the Live Link Face app sends it",
+        "SOURCE is a recording (a Live Link Face CSV, or a JSONL or CSV made by predict), a video, or a camera:\n"
+        "camera, camera:1, /dev/video0; on macOS and Windows also camera:NAME. In Unreal, with the plugins Live Link\n"
+        "and ARKit Face Support, the subject appears under --name. Nothing is sent but to --to.\n\n"
+        "Each row of a recording goes out as a UDP packet when it is due by its timecode, with head and eye rotations\n"
+        "where the recording has them. A video is read while it plays: the numbers are those of predict. Frames that\n"
+        "would come late are left out and counted. Of a camera the newest frame is read, with the time of day as\n"
+        "timecode, until Ctrl-C; a frame without a face says so. At the end stands how late packets were, or how long\n"
+        "after their frame.",
         "semanticface stream Scene1_1_Ann.csv",
+        "semanticface stream take.mp4 --smooth",
+        "semanticface stream camera --smooth --to 192.168.1.20:11111 --name Ann",
         "semanticface stream faces.jsonl --fps 25 --to 127.0.0.1:11111 --name Ann --loop",
     )
-    parser.add_argument("file", type=Path, metavar="FILE", help="CSV or JSONL of coefficients")
+    parser.add_argument("file", metavar="SOURCE", help="CSV or JSONL of coefficients, a video, or a camera")
     parser.add_argument(
         "--to",
         type=_address,
@@ -43,14 +60,34 @@ def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser], 
         "--fps",
         type=arguments.rate,
         metavar="N",
-        help="frames a second that timecodes count (default: 60 where a frame number exceeds 29, else 30), or rows a "
-        "second where there are no timecodes (30)",
+        help="of a recording: frames a second that timecodes count (default: 60 where a frame number exceeds 29, else "
+        "30), or rows a second where there are no timecodes (30); of a video: frames a second that timecodes count "
+        "(default: its own rate); of a camera: frames a second to ask it for (30)",
     )
+    live = parser.add_argument_group("videos and cameras")
+    live.add_argument("--model", help='"nano" (the default, in the package), a folder or a hub id')
+    live.add_argument("--device", help="cpu, cuda, cuda:1, mps (default: the best there is)")
+    live.add_argument("--smooth", action="store_true", help="steady the numbers, as predict --smooth does")
     parser.set_defaults(run=_run)
 
 
 def _run(options: argparse.Namespace) -> int:
-    name = options.name or options.file.stem.split("_", 2)[-1] or "SemanticFace"
+    # Both open files of their own kind alone, so neither needs torch to say what a name is.
+    from semanticface.camera import is_camera
+    from semanticface.video import is_video
+
+    if is_camera(options.file):
+        return _camera(options)
+    if is_video(options.file):
+        return _video(options)
+    given = {"--model": options.model, "--device": options.device, "--smooth": options.smooth}
+    for option, value in given.items():
+        if value:
+            raise SemanticFaceError(f"{option} is for videos and cameras. Leave it out for a recording.")
+    return _recording(options)
+
+
+def _recording(options: argparse.Namespace) -> int:
     bad = 0
 
     def complain(text: str) -> None:
@@ -58,21 +95,103 @@ def _run(options: argparse.Namespace) -> int:
         bad += 1
         tqdm.write(f"semanticface: {text}", file=sys.stderr)
 
-    take = track(options.file, options.fps, complain)
-    host, port = options.to
-    print(f"{options.file} to {host}:{port} as {name}; Ctrl-C stops.", file=sys.stderr, flush=True)
-    sent, stopped = 0, False
-    sending = live_link_udp.send(live_link_udp.packets(take, name, loop=options.loop), host, port)
-    with tqdm(total=None if options.loop else len(take.times), unit="frame") as bar:
-        try:
-            for sent in sending:  # noqa: B007 - told below, also after Ctrl-C
-                bar.update()
-        except KeyboardInterrupt:
-            stopped = True
+    name = _name(options)
+    take = track(Path(options.file), options.fps, complain)
+    total = None if options.loop else len(take.times)
+    sent, stopped = _send(live_link_udp.packets(take, name, loop=options.loop), options, name, total)
     print(f"{sent} frames sent, {bad} rows left out", file=sys.stderr)
     if stopped and not options.loop:
         return 130
     return 1 if bad else 0
+
+
+def _video(options: argparse.Namespace) -> int:
+    from semanticface.video import open_take
+
+    take = open_take(options.file)
+    name = _name(options)
+    subject = Subject(name, *_count(take, options.fps))
+    reader = _reader(options)
+
+    from semanticface.live_reading import Tally, video_packets
+
+    tally = Tally()
+    due = video_packets(take, reader.read, subject, tally, loop=options.loop)
+    _, stopped = _send(due, options, name, None if options.loop else take.count)
+    print(tally.told("late by"), file=sys.stderr)
+    if take.shortfall:
+        _tell(take.shortfall)
+    if stopped and not options.loop:
+        return 130
+    return 1 if take.shortfall else 0
+
+
+def _camera(options: argparse.Namespace) -> int:
+    from semanticface.camera import Camera, find_camera
+
+    if options.loop:
+        raise SemanticFaceError("--loop is for recordings and videos. Leave it out for a camera.")
+    camera = Camera(find_camera(options.file, options.fps))
+    name = options.name or "SemanticFace"
+    reader = _reader(options)
+
+    from semanticface.live_reading import Tally, camera_packets
+
+    tally = Tally()
+    _send(camera_packets(camera, reader.read, name, tally), options, name, None)
+    print(tally.told("from frame to packet"), file=sys.stderr)
+    return 0
+
+
+def _reader(options: argparse.Namespace) -> FaceReader:
+    from semanticface import smooth
+    from semanticface.live_reading import FaceReader
+    from semanticface.predict import Predictor
+
+    predictor = Predictor.from_pretrained(options.model or "nano", device=options.device, mode="numbers")
+    return FaceReader(predictor, smooth.DEFAULTS if options.smooth else None)
+
+
+def _send(
+    due: Generator[tuple[float, bytes], None, None], options: argparse.Namespace, name: str, total: int | None
+) -> tuple[int, bool]:
+    """Send packets under a bar; return how many, and whether Ctrl-C ended it."""
+    host, port = options.to
+    print(f"{options.file} to {host}:{port} as {name}; Ctrl-C stops.", file=sys.stderr, flush=True)
+    sent = 0
+    with contextlib.closing(due), tqdm(total=total, unit="frame") as bar:
+        try:
+            for sent in live_link_udp.send(due, host, port):  # noqa: B007 - told afterwards, also after Ctrl-C
+                bar.update()
+        except KeyboardInterrupt:
+            return sent, True
+    return sent, False
+
+
+def _count(take: Take, fps: Fraction | None) -> tuple[Fraction, Fraction]:
+    """Return the rate in which a video's timecodes count, and the first frame's in frames since midnight."""
+    if fps is not None and named_rate(fps) is None:
+        raise SemanticFaceError(
+            f"--fps {show_rate(fps)}: timecodes count {', '.join(map(show_rate, RATES))} frames a second. Choose one."
+        )
+    own = take.counting_rate
+    rate = own if fps is None else counting_rate(fps)
+    if take.timecode is None:
+        return rate, Fraction(0)
+    try:
+        start = parse_timecode(take.timecode, own)
+    except SemanticFaceError as error:
+        _tell(f"{take.path}: its own timecode is not used: {error}")
+        return rate, Fraction(0)
+    return rate, start.seconds * round(rate) + Fraction(start.frame * round(rate), round(own))
+
+
+def _name(options: argparse.Namespace) -> str:
+    return options.name or Path(options.file).stem.split("_", 2)[-1] or "SemanticFace"
+
+
+def _tell(text: str) -> None:
+    print(f"semanticface: {text}", file=sys.stderr)
 
 
 def _address(text: str) -> tuple[str, int]:

@@ -80,17 +80,20 @@ ORDER = [
 
 
 def decode(data):
-    """Take a packet apart byte by byte."""
+    """Take a packet apart byte by byte; one without a face ends early."""
     version, length = struct.unpack_from(">Bi", data)
     assert (version, length) == (6, 36)
     device = data[5:41].decode("ascii")
     (size,) = struct.unpack_from(">i", data, 41)
     name = data[45 : 45 + size].decode()
-    frame, subframe, rate, denominator, count = struct.unpack_from(">ifiiB", data, 45 + size)
-    assert count == 61 and len(data) == 45 + size + 17 + 61 * 4 and 0 <= subframe < 1
+    frame, subframe, rate, denominator = struct.unpack_from(">ifii", data, 45 + size)
+    assert 0 <= subframe < 1
+    said = {"device": device, "name": name, "frame": frame, "subframe": subframe, "rate": (rate, denominator)}
+    if len(data) == 45 + size + 16:
+        return said | {"values": None}
+    assert data[45 + size + 16] == 61 and len(data) == 45 + size + 17 + 61 * 4
     values = struct.unpack_from(">61f", data, 45 + size + 17)
-    return {"device": device, "name": name, "frame": frame, "subframe": subframe,
-            "rate": (rate, denominator), "values": dict(zip(ORDER, values, strict=True))}  # fmt: skip
+    return said | {"values": dict(zip(ORDER, values, strict=True))}
 
 
 @pytest.fixture
@@ -115,6 +118,16 @@ def test_every_value_has_its_place():
         assert found["values"][name] == pytest.approx(value, abs=1e-7)
     with pytest.raises(ValueError, match="36 characters"):
         packet("Ann", "phone", 0, 0.0, Fraction(30), values, pose)
+
+
+def test_without_a_face_a_packet_ends_before_the_numbers():
+    found = decode(packet("Ann", "0" * 36, 31, 0.25, Fraction(60), None))
+    assert found == {"device": "0" * 36, "name": "Ann", "frame": 31, "subframe": 0.25, "rate": (60, 1), "values": None}
+
+
+def test_rotations_that_are_not_known_are_zero():
+    found = decode(packet("Ann", "0" * 36, 31, 0.25, Fraction(60), np.full(52, 0.5)))
+    assert {found["values"][name] for name in arkit.POSE_NAMES} == {0.0}
 
 
 def test_a_broadcast_rate_is_a_fraction():

@@ -1,13 +1,17 @@
-"""``semanticface stream``: a recording goes out whole, under its subject's name, to where it was told."""
+"""``semanticface stream``: recordings, videos and cameras go out under their subject's name, to where it was told."""
 
 import socket
 
 import numpy as np
 import pytest
+from clips import PixelPredictor, bars, write_clip
 from test_live_link_udp import decode
 
-from semanticface import arkit, cli, live_link, live_link_udp
+from semanticface import arkit, camera, cli, live_link, live_link_udp
+from semanticface.camera import Device
+from semanticface.face import render
 from semanticface.live_link import LiveLinkRow
+from semanticface.predict import Predictor
 
 
 @pytest.fixture
@@ -82,3 +86,94 @@ def test_spellings_of_an_address(take, monkeypatch):
     for words in ([], ["--to", "studio.local"], ["--to", "[::1]:5000"], ["--to", "[::1]"]):
         assert cli.main(["stream", str(take[0]), *words]) == 0
     assert asked == [("127.0.0.1", 11111), ("studio.local", 11111), ("::1", 5000), ("::1", 11111)]
+
+
+@pytest.fixture
+def model(monkeypatch):
+    """What loading a model was asked for; the model answers at once with what pictures look like."""
+    asked = []
+
+    def load(name, **settings):
+        asked.append((name, settings))
+        return PixelPredictor()
+
+    monkeypatch.setattr(Predictor, "from_pretrained", load)
+    return asked
+
+
+@pytest.fixture
+def clip(tmp_path):
+    """A still face for 12 frames, which begins at ten o'clock."""
+    face = render(arkit.vector({"jawOpen": 0.4}), subject=3, size=128).picture
+    return write_clip(tmp_path / "Scene1_3_Bea.mov", [face] * 12, timecode="10:00:00:05")
+
+
+def test_a_video_arrives(clip, listener, model, capsys):
+    assert stream(clip, listener, "--smooth", "--model", "outputs/mine") == 0
+    got = [decode(listener.recv(4096)) for _ in range(12)]
+    assert [one["frame"] for one in got] == [10 * 3600 * 30 + 5 + number for number in range(12)]
+    assert {one["name"] for one in got} == {"Bea"} and {one["rate"] for one in got} == {(30, 1)}
+    assert all(one["values"]["JawOpen"] > 0 for one in got)
+    assert model == [("outputs/mine", {"device": None, "mode": "numbers"})]
+    assert "12 packets sent, 0 of them without a face; 0 frames dropped; late by" in capsys.readouterr().err
+
+
+def test_a_video_counted_in_another_rate(clip, listener, model):
+    assert stream(clip, listener, "--fps", "60") == 0
+    first, second = (decode(listener.recv(4096)) for _ in range(2))
+    assert (first["frame"], second["frame"], first["rate"]) == (10 * 3600 * 60 + 10, 10 * 3600 * 60 + 12, (60, 1))
+    assert stream(clip, listener, "--fps", "12") == 2
+
+
+def test_a_video_without_a_usable_timecode_begins_at_zero(tmp_path, listener, model, capsys):
+    plain = write_clip(tmp_path / "a.mp4", bars(2))
+    odd = write_clip(tmp_path / "b.mkv", bars(2), timecode="late")
+    for path in (plain, odd):
+        assert stream(path, listener) == 0
+        assert [decode(listener.recv(4096))["frame"] for _ in range(2)] == [0, 1]
+    assert "b.mkv: its own timecode is not used: late" in capsys.readouterr().err
+
+
+def test_a_video_that_breaks_off_is_told(clip, listener, model, capsys):
+    cut = clip.with_suffix(".avi")
+    write_clip(cut, bars(60), codec="mjpeg")
+    cut.write_bytes(cut.read_bytes()[: cut.stat().st_size // 3])
+    assert stream(cut, listener) == 1
+    assert "the video breaks off" in capsys.readouterr().err
+
+
+def test_a_camera_arrives(clip, listener, model, monkeypatch, capsys):
+    asked = []
+
+    def find(word, rate):
+        asked.append((word, rate))
+        return Device(word, f"movie={clip}", "lavfi")
+
+    monkeypatch.setattr(camera, "find_camera", find)
+    assert stream("camera:1", listener, "--fps", "25") == 0
+    last = decode(listener.recv(4096))
+    assert last["name"] == "SemanticFace" and last["values"]["JawOpen"] > 0 and asked == [("camera:1", 25)]
+    assert "from frame to packet" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("source", "words", "code"), [("camera", [], 0), ("clip", [], 130), ("clip", ["--loop"], 0)])
+def test_ctrl_c_ends_what_is_live(clip, listener, model, monkeypatch, capsys, source, words, code):
+    def interrupted(due, host, port):
+        next(due)
+        yield 1
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(live_link_udp, "send", interrupted)
+    monkeypatch.setattr(camera, "find_camera", lambda word, rate: Device(word, f"movie={clip}", "lavfi"))
+    assert stream(clip if source == "clip" else source, listener, *words) == code
+    assert "packets sent" in capsys.readouterr().err
+
+
+def test_what_is_not_for_a_recording_or_a_camera(take, listener, capsys):
+    for words in (["--smooth"], ["--model", "nano"], ["--device", "cpu"]):
+        assert stream(take[0], listener, *words) == 2
+        assert f"{words[0]} is for videos and cameras" in capsys.readouterr().err
+    assert stream("camera", listener, "--loop") == 2
+    assert "--loop is for recordings and videos" in capsys.readouterr().err
+    assert stream("/dev/video999", listener) == 2
+    assert "/dev/video999: No such file" in capsys.readouterr().err
