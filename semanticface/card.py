@@ -1,17 +1,10 @@
-"""The model card of an adapter or a whole model: what its recipe and files of results say, and nothing beside that.
-
-A card ends in a comment, which readers do not see, with a hash of the text and the pictures that were written beside
-it. So a card that nobody touched is written anew as often as one likes, one that was edited by hand is kept, and
-``semanticface push`` knows which picture shows a rendered face.
-"""
+"""The model card of an adapter or a whole model: what its recipe and files of results say, and nothing beside that."""
 
 from __future__ import annotations
 
-import hashlib
-import json
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +12,7 @@ from huggingface_hub import ModelCard, ModelCardData
 
 from semanticface import card_text
 from semanticface.card_figures import Figures, read_figures
+from semanticface.card_mark import README, RENDERED, marked, read_mark
 from semanticface.card_picture import Example, given_example, rendered_example
 from semanticface.errors import ConfigError
 from semanticface.files import atomic_open
@@ -27,10 +21,7 @@ from semanticface.hub_recipe import local_base, training_data
 from semanticface.predict import Predictor
 from semanticface.recipe import read_recipe
 
-README = "README.md"
 PICTURE = "example.jpg"
-RENDERED = "rendered"
-_MARK = re.compile(r"\n<!-- semanticface card (\{.*\}) -->\n")
 _TAGS = ("semanticface", "face", "facial-expression", "facs", "arkit", "blendshapes", "animation", "avatar")
 _LICENCE = re.compile(r"[a-z0-9][a-z0-9.+-]*")
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
@@ -75,31 +66,6 @@ class CardSettings:
             raise ConfigError("consent is for the picture of a person: give the picture, or leave consent out.")
 
 
-@dataclass(frozen=True, slots=True)
-class Mark:
-    """The comment at the end of a card.
-
-    Attributes:
-        untouched: whether the text is the one that was written.
-        pictures: sha256 and what it shows, ``rendered`` or where the consent is (empty: nowhere), by file name.
-    """
-
-    untouched: bool
-    pictures: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
-
-
-def read_mark(text: str) -> Mark | None:
-    """Return what a card's comment says, wherever an edit left it; None for a text that no command wrote."""
-    found = next(_MARK.finditer(text), None)
-    if found is None:
-        return None
-    try:
-        said = json.loads(found[1])
-        return Mark(found.end() == len(text) and said["text"] == _sha256(text[: found.start()]), said["pictures"])
-    except (ValueError, KeyError, TypeError):
-        return None
-
-
 def write_card(model: str, settings: CardSettings, out: Path | None = None, *, force: bool = False) -> Path:
     """Write the card of a model, and its example picture beside it.
 
@@ -141,12 +107,10 @@ def write_card(model: str, settings: CardSettings, out: Path | None = None, *, f
     else:
         example, shows = given_example(predictor, settings.picture), settings.consent or ""
     text = make_card(model, folder, recipe, settings, figures, example, notes)
-    pictures = {PICTURE: {"sha256": hashlib.sha256(example.picture).hexdigest(), "shows": shows}}
     with atomic_open(out.parent / PICTURE, "wb") as file:
         file.write(example.picture)
-    mark_text = json.dumps({"text": _sha256(text), "pictures": pictures})
     with atomic_open(out) as file:
-        file.write(f"{text}\n<!-- semanticface card {mark_text.replace('--', chr(0x2013))} -->\n")
+        file.write(marked(text, {PICTURE: (example.picture, shows)}))
     return out
 
 
@@ -249,7 +213,3 @@ def _notes(path: Path | None) -> str:
         return path.read_text(encoding="utf-8").strip()
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"the notes {path} cannot be read: {error}.") from error
-
-
-def _sha256(text: str) -> str:
-    return hashlib.sha256(text.encode()).hexdigest()

@@ -6,6 +6,7 @@ with expressions drawn by a seed: nobody's face, and nobody's choice of a good o
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
 from io import BytesIO
@@ -25,6 +26,7 @@ SIDE = 320
 """Of each tile, in pixels."""
 _PERSON = 9_000_001  # training sets count from 0, the finder's from 5,000,000, the benchmark's from 8,000,000
 _LOOKS = ("photo", "toon")
+_COLUMNS = 100
 _GAP, _PAPER = 8, (255, 255, 255)
 
 
@@ -90,12 +92,17 @@ def _said(found: Prediction) -> str:
     assert found.coefficients is not None
     lines = []
     if found.analysis is not None:
-        lines.append(f"  expression  {found.analysis.expression_category}")
+        lines.append(_line("expression", found.analysis.expression_category))
         if found.analysis.emotional_implication is not None:
-            lines.append(f"  suggests    {found.analysis.emotional_implication}")
-        lines += [f"  {region:<10}  {words}" for region, words in found.analysis.muscle_movements.items()]
-        lines.append(f"  symmetry    {found.analysis.symmetry}")
+            lines.append(_line("suggests", found.analysis.emotional_implication))
+        lines += [_line(region, words) for region, words in found.analysis.muscle_movements.items()]
+        lines.append(_line("symmetry", found.analysis.symmetry))
     strongest = sorted(arkit.by_name(found.coefficients).items(), key=lambda item: -item[1])
     active = [f"{name} {value:.2f}" for name, value in strongest if value > ACTIVE][:8]
-    lines.append(f"  active      {', '.join(active) or f'nothing above {ACTIVE}'}")
+    lines.append(_line("active", ", ".join(active) or f"nothing above {ACTIVE}"))
     return "\n".join(lines)
+
+
+def _line(name: str, words: str) -> str:
+    """Return a line that wraps where a card would otherwise scroll."""
+    return textwrap.fill(words, _COLUMNS, initial_indent=f"  {name:<10}  ", subsequent_indent=" " * 14)

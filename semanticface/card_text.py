@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -79,7 +80,7 @@ def use(name: str) -> str:
 ```python
 from semanticface.predict import Predictor
 
-for face in Predictor.from_pretrained({name!r})(["face.jpg"]):
+for face in Predictor.from_pretrained({json.dumps(name)})(["face.jpg"]):
     print(face.status, face.analysis, face.coefficients)
 ```
 

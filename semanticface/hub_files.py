@@ -19,7 +19,7 @@ from typing import Any, Literal
 from huggingface_hub import ModelCard
 from safetensors import SafetensorError, safe_open
 
-from semanticface.card import README, RENDERED, Mark, read_mark
+from semanticface.card_mark import README, RENDERED, Mark, read_mark
 from semanticface.errors import ConfigError
 from semanticface.folders import check_files
 from semanticface.hub_recipe import local_base, public
@@ -35,7 +35,7 @@ _ADAPTER = ("adapter_config.json", "adapter_model.safetensors")
 _WHOLE = (
     "config.json", "generation_config.json", "model.safetensors.index.json", "tokenizer.json", "tokenizer_config.json",
     "special_tokens_map.json", "added_tokens.json", "vocab.json", "merges.txt", "processor_config.json",
-    "preprocessor_config.json", "chat_template.jinja",
+    "preprocessor_config.json", "video_preprocessor_config.json", "chat_template.jinja",
 )  # fmt: skip
 _ALWAYS = ("LICENSE", "LICENSE.md", "NOTICE")
 _SHARD = re.compile(r"model(-\d{5}-of-\d{5})?\.safetensors")

@@ -45,7 +45,7 @@ def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser], 
 
 
 def _run(options: argparse.Namespace) -> int:
-    from semanticface.card import README
+    from semanticface.card_mark import README
     from semanticface.folders import NANO, find_folder
     from semanticface.hub_files import list_model
     from semanticface.hub_push import Kind, check_id, push

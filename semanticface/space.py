@@ -18,7 +18,7 @@ from pathlib import Path
 from huggingface_hub import SpaceCardData
 
 from semanticface import __version__
-from semanticface.card import README
+from semanticface.card_mark import README
 from semanticface.errors import ConfigError
 from semanticface.files import atomic_path
 from semanticface.folders import NANO, find_folder

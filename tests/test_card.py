@@ -15,8 +15,9 @@ from huggingface_hub import ModelCard
 from PIL import Image
 
 from semanticface import card, cli, face, intervals, metrics, published
-from semanticface.card import PICTURE, CardSettings, make_card, read_mark, write_card
+from semanticface.card import PICTURE, CardSettings, make_card, write_card
 from semanticface.card_figures import read_figures
+from semanticface.card_mark import marked, read_mark
 from semanticface.card_picture import Example
 from semanticface.errors import ConfigError, PictureError
 from semanticface.folders import NANO
@@ -172,6 +173,21 @@ def test_its_examples_of_use_run(adapter, undrawn, monkeypatch, capsys):
     (shell,) = re.findall(r"```sh\n(.*?)```", text, re.DOTALL)
     assert cli.main(shell.split()[1:]) == 0
     assert "face.jpg" in capsys.readouterr().out
+
+
+def test_a_base_on_the_hub_is_named_as_the_recipe_does(made):
+    base = {"name": "Qwen/Qwen3-VL-4B-Instruct", "revision": "ebb281ec70b0", "sha256": None, "image_size": 256}
+    text = text_of(read_recipe(made) | {"base": base})
+    assert ModelCard(text).data.base_model == base["name"] and "commit `ebb281ec70b0`" in text
+    assert "What its base has seen, the base's makers know" in text
+
+
+def test_a_comment_survives_any_consent():
+    said = "form --> 7 -- \n <!-- x"
+    text = marked("# tiny\n", {"a.jpg": (b"x", said)})
+    assert read_mark(text).untouched and read_mark(text).pictures["a.jpg"]["shows"] == said
+    assert text.count("-->") == 1
+    assert not read_mark(text + "more").untouched and not read_mark(text.replace("tiny", "Tiny")).untouched
 
 
 def test_how_it_was_made_is_the_recipe(made):

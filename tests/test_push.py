@@ -346,6 +346,7 @@ for name in sys.argv[2:]:
 """
 
 
+@pytest.mark.slow
 def test_what_was_pushed_loads_from_there_and_answers_the_same(desk, hub, tmp_path):
     """Other processes, which know of the stand-in by HF_ENDPOINT alone."""
     picture = tmp_path / "face.png"

@@ -101,6 +101,7 @@ def test_a_folder_with_something_in_it_is_left_alone(space, made, tmp_path, caps
     assert "is no Space" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_it_runs_from_its_folder(space, tmp_path):
     """With the package that lies there: its version is made another one, and the page's server tells that one."""
     with (space / "semanticface" / "__init__.py").open("a") as file:
