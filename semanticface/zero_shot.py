@@ -40,8 +40,8 @@ MAX_EXAMPLES = 16
 EXAMPLE_LOOKS = ("toon", "drawn", "photo")
 """Looks of the examples before pictures of no known look, in turn."""
 LONGEST = {"with": 2048, "without": 1024}
-"""Tokens after which a reply is cut; a full answer takes about 800, its numbers alone about 510, where digits are spelled
-one by one and no space is written."""
+"""Tokens after which a reply is cut; a full answer takes about 800, its numbers alone about 510, where digits are
+spelled one by one and no space is written."""
 
 _NEXT = "Another face. Answer in the same way."
 _TYPICAL = {"with": 800, "without": 510}
