@@ -59,6 +59,12 @@ SCHEMA: dict[str, Any] = {
 MAX_CHARACTERS = 1_000_000
 """A longer text is refused unread; a real answer has about 1,500 characters."""
 
+MAX_TEXT = {"gaze": 256, "mouth": 720}
+"""Longest free text of the analysis fields that can be long, in characters; all of Stage I's texts fit."""
+
+MAX_OTHER_TEXT = 192
+"""Longest free text of every other analysis field."""
+
 NUMBER_TEXTS = tuple(f"{number / 100:.2f}" for number in range(101))
 """The numbers of a canonical answer, as written."""
 

@@ -10,15 +10,9 @@ import json
 
 from llguidance import LLMatcher
 
-from semanticface.answer import ARKIT_OPENS, NUMBER_TEXTS
+from semanticface.answer import ARKIT_OPENS, MAX_OTHER_TEXT, MAX_TEXT, NUMBER_TEXTS
 from semanticface.arkit import NAMES, REGIONS
 from semanticface.layout import CLOSES_WORDS, FIRST_KEY
-
-MAX_TEXT = {"gaze": 256, "mouth": 720}
-"""Longest free text of the analysis fields that can be long, in characters; all of Stage I's texts fit."""
-
-MAX_OTHER_TEXT = 192
-"""Longest free text of every other analysis field."""
 
 # Printable ASCII without quote and backslash; a text does not begin with a space.
 _LETTER = r"[ !#-\[\]-~]"

@@ -8,6 +8,7 @@ largest is then taken, which draws from the same distribution (the Gumbel-max tr
 from __future__ import annotations
 
 import json
+import struct
 import time
 from collections.abc import Iterable, Iterator
 from itertools import islice
@@ -62,7 +63,7 @@ class LocalChat:
                 trust_remote_code=False,
                 **weights,
             )
-        except (OSError, ValueError, KeyError, RuntimeError, ImportError) as error:
+        except (OSError, ValueError, KeyError, RuntimeError, ImportError, struct.error) as error:
             raise ModelError(f"{name} does not load as a chat model: {error}. Give a complete one.") from error
         if tokenizer.chat_template is None:
             raise ModelError(f"{name} has no chat template: give a model made for chats, such as one named Instruct.")

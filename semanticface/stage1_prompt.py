@@ -17,12 +17,11 @@ from typing import Any
 import numpy as np
 
 from semanticface.agreement import Claim, agreement
-from semanticface.answer import SCHEMA
+from semanticface.answer import MAX_OTHER_TEXT, MAX_TEXT, SCHEMA
 from semanticface.arkit import ACTIONS, INDEX, REGIONS
 from semanticface.chat import ChatRequest
 from semanticface.clauses import GRADES
 from semanticface.expression import UNCLEAR
-from semanticface.grammar import MAX_OTHER_TEXT, MAX_TEXT
 from semanticface.movements import ASYMMETRIC, DIFFERS, PAIR_LEFT, PAIR_RIGHT, RELAXED, VISIBLE, hundredths
 from semanticface.prompts import load_prompt
 from semanticface.semantics import Analysis, describe
@@ -30,6 +29,8 @@ from semanticface.semantics import Analysis, describe
 PROMPT = "describe"
 LEAST_SCORE = 0.8
 """An analysis that contradicts nothing must also say most of what is visible: ``Agreement.score`` from here on."""
+MOST_LEFT_OUT = 0.4
+"""And no action may go unsaid whose coefficient is as large as this, which is "clearly"."""
 
 # What each action does, in words that ``agreement`` reads; {} takes the side.
 _DOES = {
@@ -190,11 +191,11 @@ def judge(text: str, coefficients: np.ndarray, *, emotion: bool = True, cut: boo
     except ValueError as error:
         problem = "the answer was too long" if cut else str(error)
         return Verdict(None, "form", (problem,))
-    found = agreement(analysis, coefficients)
+    found, values = agreement(analysis, coefficients), hundredths(coefficients)
     if found.contradicts:
         told = [_untrue(claim, coefficients) for claim in found.contradicts]
         return Verdict(None, "contradicts", tuple(dict.fromkeys(told))[:_MOST_PROBLEMS])
-    if found.score < LEAST_SCORE:
+    if found.score < LEAST_SCORE or any(values[INDEX[name]] >= 100 * MOST_LEFT_OUT for name in found.omits):
         left_out = sorted(found.omits, key=lambda name: -coefficients[INDEX[name]])
         told = [f"it leaves out: {_does(name)}, {_measured(name, coefficients)}" for name in left_out]
         return Verdict(None, "omits", tuple(told)[:_MOST_PROBLEMS] or ("it says nothing that could be checked",))

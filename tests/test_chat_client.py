@@ -66,9 +66,9 @@ def free_port():
 
 
 def test_a_request_arrives_as_it_was_meant_and_its_reply_is_read():
-    with chat_server(lambda body: (200, {}, completion("hi there", "length", (11, 5)))) as said:
-        with client(said.url + "/", key="secret") as asking:
-            reply = asking.complete(ask("hello", schema=SCHEMA, seed=4, temperature=0.5, stop=("x",), max_tokens=33))
+    found = completion("hi there", "length", (11, 5))
+    with chat_server(lambda body: (200, {}, found)) as said, client(said.url + "/", key="secret") as asking:
+        reply = asking.complete(ask("hello", schema=SCHEMA, seed=4, temperature=0.5, stop=("x",), max_tokens=33))
     assert reply == ChatReply("hi there", "length", 11, 5, reply.seconds)
     assert said.paths == ["/v1/chat/completions"] and said.headers[0]["Authorization"] == "Bearer secret"
     form = {"name": "answer", "schema": SCHEMA, "strict": True}
@@ -198,30 +198,35 @@ def test_nobody_there_is_one_error_at_once():
             drawn.append(n)
             yield n, ask()
 
-    with client(f"http://127.0.0.1:{port}/v1", clock) as asking:
-        with pytest.raises(ServerError, match=rf"127.0.0.1:{port}.*Start the server"):
-            list(asking.complete_many(requests()))
+    told = pytest.raises(ServerError, match=rf"127.0.0.1:{port}.*Start the server")
+    with client(f"http://127.0.0.1:{port}/v1", clock) as asking, told:
+        list(asking.complete_many(requests()))
     assert len(drawn) <= 8 and not clock.slept
 
 
 def test_a_server_that_dies_half_way_leaves_what_it_answered():
-    with chat_server(lambda body: body["messages"][0]["content"]) as said:
-        with client(said.url, concurrency=1) as asking:
-            got = []
-            with pytest.raises(ServerError, match="no longer answers"):
-                for key, reply in asking.complete_many((n, ask(f"n{n}")) for n in range(10)):
-                    got.append((key, reply.text))
-                    if key == 3:
-                        said.stop()
+    got = []
+    with (
+        chat_server(lambda body: body["messages"][0]["content"]) as said,
+        client(said.url, concurrency=1) as asking,
+        pytest.raises(ServerError, match="no longer answers"),
+    ):
+        for key, reply in asking.complete_many((n, ask(f"n{n}")) for n in range(10)):
+            got.append((key, reply.text))
+            if key == 3:
+                said.stop()
     assert got[:4] == [(n, f"n{n}") for n in range(4)] and len(got) <= 5
 
 
 @pytest.mark.parametrize(("code", "words"), [(401, "Check the key"), (404, "'tiny' is not there"), (302, "elsewhere")])
 def test_a_wrong_key_model_or_address_stops_everything(code, words):
     answer = (code, {"Location": "http://127.0.0.1:1/"}, b'{"error": {"message": "no: s3cret-key"}}')
-    with chat_server(lambda body: answer) as said, client(said.url, key="s3cret-key", concurrency=1) as asking:
-        with pytest.raises(ServerError, match=words) as caught:
-            list(asking.complete_many((n, ask()) for n in range(5)))
+    with (
+        chat_server(lambda body: answer) as said,
+        client(said.url, key="s3cret-key", concurrency=1) as asking,
+        pytest.raises(ServerError, match=words) as caught,
+    ):
+        list(asking.complete_many((n, ask()) for n in range(5)))
     assert len(said.bodies) == 1 and "s3cret-key" not in str(caught.value)
 
 

@@ -23,6 +23,9 @@ LIGHT = (
     "recording",
     "convert",
     "live_link_udp",
+    "chat_client",
+    "stage1_run",
+    "describe_set",
     "gltf_head",
     "retarget",
 )
