@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from semanticface import arguments
+from semanticface.errors import ConfigError
 
 Command = Callable[..., argparse.ArgumentParser]
 
@@ -62,17 +63,21 @@ def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser], 
 
 
 def _run(options: argparse.Namespace) -> int:
+    licence = options.licence and options.licence.lower()
     if options.space is not None:
         from semanticface.space import write_space
 
-        write_space(options.model, options.space, repo=options.repo, licence=options.licence, force=options.force)
+        for name in ("base", "datasets", "results", "picture", "consent", "notes"):
+            if getattr(options, name):
+                raise ConfigError(f"--{name} is for a card: leave it out with --space, or write the card first.")
+        write_space(options.model, options.space, repo=options.repo, licence=licence, force=options.force)
         print(f"{options.space}: the Space. Try it here: cd {options.space} && python app.py")
         return 0
     from semanticface.card import CardSettings, write_card
 
     settings = CardSettings(
         repo=options.repo,
-        licence=options.licence and options.licence.lower(),
+        licence=licence,
         base=options.base,
         datasets=tuple(options.datasets),
         results=tuple(options.results),

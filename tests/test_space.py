@@ -93,6 +93,8 @@ def test_a_folder_with_something_in_it_is_left_alone(space, made, tmp_path, caps
         assert cli.main(["card", base, "--space", str(tmp_path / "mine"), *extra]) == 2
         assert "holds something else already" in capsys.readouterr().err
     assert [path.name for path in (tmp_path / "mine").iterdir()] == ["diary.txt"]
+    assert cli.main(["card", base, "--space", str(tmp_path / "new"), "--notes", "x.md"]) == 2
+    assert "--notes is for a card" in capsys.readouterr().err and not (tmp_path / "new").exists()
     (space / "model" / "config.json").write_text("{}")
     assert cli.main(["card", base, "--space", str(space)]) == 2 and "--force" in capsys.readouterr().err
     assert cli.main(["card", base, "--space", str(space), "--force"]) == 0
