@@ -19,7 +19,7 @@ from semanticface.schema_fit import fits
 from semanticface.serving import Ask
 from semanticface.wire import FETCHES_NOTHING, Options, Picture, RefusedError, Strict, decode_picture, read_request
 
-MOST_ANSWERS = 16
+_MOST_ANSWERS = 16
 
 
 class TextPart(Strict):
@@ -84,7 +84,7 @@ class ChatRequest(Options):
     response_format: ResponseFormat | None = None
     temperature: float | None = Field(None, ge=0, le=2, description="above 0 samples (default: 0, the best answer)")
     seed: int | None = Field(None, ge=0, lt=2**63, description="makes samples repeatable")
-    n: int | None = Field(None, ge=1, le=MOST_ANSWERS, description="samples; above 1 with a temperature above 0")
+    n: int | None = Field(None, ge=1, le=_MOST_ANSWERS, description="samples; above 1 with a temperature above 0")
     max_tokens: int | None = Field(None, ge=1, description="a longer answer is cut there (finish_reason length)")
     max_completion_tokens: int | None = Field(None, ge=1, description="the same under its newer name")
     stream: bool | None = Field(None, description="events; the answer comes in one, when it is complete")
@@ -143,13 +143,14 @@ class Question:
     usage: bool
 
 
-def read_chat(body: bytes, usual: Ask, model: str) -> Question:
+def read_chat(body: bytes, usual: Ask, model: str, *, most_answers: int = _MOST_ANSWERS) -> Question:
     """Read the body of a request.
 
     Args:
         body: JSON.
         usual: how the server reads pictures unless asked otherwise.
         model: its name for its model.
+        most_answers: that it can write side by side.
 
     Raises:
         RefusedError: it cannot be honoured.
@@ -167,6 +168,8 @@ def read_chat(body: bytes, usual: Ask, model: str) -> Question:
             )
     ask = _formed(request, usual)
     temperature, answers = request.temperature or 0.0, request.n or 1
+    if answers > most_answers:
+        raise RefusedError(400, "unsupported_value", f"n: at most {most_answers} here.", param="n")
     if temperature:
         seed = secrets.randbits(31) if request.seed is None else request.seed
         ask = replace(ask, temperature=temperature, seed=seed, answers=answers)

@@ -23,6 +23,7 @@ _OF_LISTS = {"items", "minItems", "maxItems", "prefixItems", "uniqueItems"}
 _EVERYWHERE = {"type", "$ref", "anyOf", "allOf"}
 _KNOWN = _SAYS_NOTHING | _OF_OBJECTS | _OF_NUMBERS | _OF_TEXTS | _OF_LISTS | _EVERYWHERE
 _DEEPEST = 32
+_MOST_STEPS = 20_000  # references could make a short schema endless
 
 
 def answer_schema(mode: Mode, *, emotion: bool) -> dict[str, Any]:
@@ -55,12 +56,14 @@ def fits(schema: object, mode: Mode, *, emotion: bool) -> bool:
 class _Fit:
     def __init__(self, root: object) -> None:
         self.root = root
+        self.steps = 0
 
     def holds(self, ours: Mapping[str, Any], theirs: object, key: str, depth: int) -> bool:
         """Return whether whatever fits ``ours``, the value of ``key``, fits ``theirs``."""
         if isinstance(theirs, bool):
             return theirs
-        if not isinstance(theirs, Mapping) or depth > _DEEPEST or set(theirs) - _KNOWN:
+        self.steps += 1
+        if depth > _DEEPEST or self.steps > _MOST_STEPS or not isinstance(theirs, Mapping) or set(theirs) - _KNOWN:
             return False
         if "$ref" in theirs and not self.holds(ours, self._referred(theirs["$ref"]), key, depth + 1):
             return False

@@ -114,7 +114,7 @@ class _Desk:
         except TimeoutError:
             if not body.arrived:
                 raise RefusedError(408, "too_slow", "The request did not arrive in time. Send less.") from None
-            message = f"There was no answer within {self.limits.seconds:g} seconds. Send fewer requests at a time."
+            message = f"There was no answer within {self.limits.seconds:g} s. Send fewer requests at a time."
             raise RefusedError(504, "timeout", message, retry_after=5) from None
 
     async def _receive(self, request: Request, body: _Body) -> None:
@@ -164,7 +164,7 @@ async def _gone(request: Request) -> None:
 
 
 def _unavailable(error: UnavailableError) -> RefusedError:
-    status = 429 if error.code == "queue_full" else 503
+    status = {"queue_full": 429, "model_failed": 500}.get(error.code, 503)
     return RefusedError(status, error.code, str(error), retry_after=error.retry_after)
 
 
@@ -228,7 +228,7 @@ def create_app(service: Service, model: str, limits: Limits | None = None) -> Fa
             raise RefusedError(415, "unsupported_media_type", "Content-Type must be application/json.")
 
         def read(body: bytes) -> tuple[chat_api.Question, Picture]:
-            question = chat_api.read_chat(body, service.usual, model)
+            question = chat_api.read_chat(body, service.usual, model, most_answers=service.batch_size)
             return question, question.picture
 
         question, predictions = await desk.answer(request, read)

@@ -23,7 +23,8 @@ if TYPE_CHECKING:
 Command = Callable[..., argparse.ArgumentParser]
 
 _SHORTEST_KEY = 16
-_CONNECTIONS = 1000
+_MORE_CONNECTIONS = 1000
+"""Beside those that have a place: the last line of defence, where a refusal has no JSON."""
 
 
 def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser], command: Command) -> None:
@@ -155,7 +156,7 @@ def _run(options: argparse.Namespace) -> int:
         log_level="warning",
         access_log=False,
         server_header=False,
-        limit_concurrency=_CONNECTIONS,
+        limit_concurrency=options.queue + _MORE_CONNECTIONS,
         timeout_graceful_shutdown=options.timeout,
     )
     server = Server(config)
@@ -163,6 +164,8 @@ def _run(options: argparse.Namespace) -> int:
     server.run(sockets=[listening])
     if service.error is not None:
         raise service.error
+    if server.force_exit:
+        return 130
     print("All that was begun is answered.", flush=True)
     return 0
 

@@ -42,11 +42,11 @@ class UnavailableError(SemanticFaceError):
     """A request that cannot be taken now.
 
     Attributes:
-        code: ``queue_full``, ``loading``, ``failed`` or ``stopped``.
-        retry_after: seconds after which it is worth another try.
+        code: ``queue_full``, ``loading``, ``failed``, ``stopped``, or ``model_failed`` for the picture at hand.
+        retry_after: seconds after which it is worth another try; None where it is not.
     """
 
-    def __init__(self, code: str, message: str, retry_after: int) -> None:
+    def __init__(self, code: str, message: str, retry_after: int | None = None) -> None:
         super().__init__(message)
         self.code = code
         self.retry_after = retry_after
@@ -91,7 +91,8 @@ class Place:
         """Hand a picture in; once a place.
 
         Returns:
-            What will hold ``ask.answers`` predictions, or one that says why there are none. Cancel it if nobody waits.
+            What will hold ``ask.answers`` predictions, or one that says why there are none; or an ``UnavailableError``
+            where the model failed unexpectedly. Cancel it if nobody waits.
 
         Raises:
             UnavailableError: the service is not running.
@@ -281,9 +282,11 @@ class Service:
                 self._changed.wait()
             until = time.monotonic() + self._wait
             while True:
-                alike = [job for job in self._waiting if job.ask == self._waiting[0].ask][: self.batch_size]
+                # Samples of one picture are rows of the batch, too.
+                most = max(1, self.batch_size // self._waiting[0].ask.answers) if self._waiting else 0
+                alike = [job for job in self._waiting if job.ask == self._waiting[0].ask][:most]
                 left = until - time.monotonic()
-                if len(alike) == self.batch_size or not alike or not self._coming or left <= 0:
+                if len(alike) == most or not self._coming or left <= 0:
                     break
                 self._changed.wait(left)
             self._waiting = [job for job in self._waiting if job not in alike]
@@ -298,7 +301,9 @@ class Service:
         except Exception as error:  # one bad batch must not end the service
             _log.exception("a batch of %d failed", len(batch))
             for job in batch:
-                job.future.set_exception(error)
+                failed = UnavailableError("model_failed", "The model failed. The server's terminal says why.")
+                failed.__cause__ = error
+                job.future.set_exception(failed)
             return
         self._pace += 0.2 * ((time.monotonic() - began) / len(batch) - self._pace)
         for job, predictions in zip(batch, found, strict=True):

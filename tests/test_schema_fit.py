@@ -103,6 +103,7 @@ def test_schemas_made_from_classes():
         {"anyOf": []},
         {"allOf": [{}, False]},
         {"not": {}},
+        {"anyOf": [{"$ref": "#"}, {"$ref": "#"}, {"allOf": [{"$ref": "#"}]}]},
     ],
 )
 def test_schemas_that_an_answer_could_break(broken):

@@ -16,6 +16,8 @@ import httpx
 import jsonschema
 import openai
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from PIL import Image
 from pydantic import BaseModel, Field, create_model
 from served import PATIENCE, Gate, crops, png, served, uri
@@ -23,10 +25,14 @@ from served import PATIENCE, Gate, crops, png, served, uri
 from semanticface import cli, serve_command
 from semanticface.answer import SCHEMA, parse_answer
 from semanticface.arkit import INDEX, NAMES
+from semanticface.chat_api import read_chat
 from semanticface.crop import Box
+from semanticface.face_api import read_face
 from semanticface.predict import Predictor
 from semanticface.schema_fit import answer_schema
 from semanticface.serve_app import Limits
+from semanticface.serving import Ask
+from semanticface.wire import Picture, RefusedError
 
 
 @pytest.fixture(scope="module")
@@ -36,7 +42,7 @@ def predictor():
 
 @pytest.fixture(scope="module")
 def server(predictor):
-    with served(predictor) as (url, service):
+    with served(predictor, batch_size=8) as (url, service):
         yield url, service
 
 
@@ -182,6 +188,7 @@ def test_schemas_are_honoured_or_refused(client, url):
     [
         ({"model": "gpt-4o"}, "model_not_found", "model"),
         ({"n": 2}, "unsupported_value", "n"),
+        ({"n": 9, "temperature": 1}, "unsupported_value", "n"),
         ({"n": 17, "temperature": 1}, "bad_request", "n"),
         ({"temperature": 2.5}, "bad_request", "temperature"),
         ({"temperature": "0"}, "bad_request", "temperature"),
@@ -238,6 +245,23 @@ def test_two_pictures_are_one_too_many(url):
     messages = [*about(crops(24)[0]), *about(crops(24)[1])]
     error = refusal(post(url, messages=messages), 400, "several_pictures")
     assert error["param"] == "messages.3.content.1.image_url.url" and "2 pictures" in error["message"]
+
+
+@given(
+    st.one_of(st.binary(max_size=200), st.text(max_size=200).map(str.encode)),
+    st.sampled_from(["application/json", "image/png", "multipart/form-data; boundary=b", "multipart/form-data", "x"]),
+    st.dictionaries(st.sampled_from(["crop", "mode", "emotion", "name", "colour"]), st.text(max_size=9), max_size=3),
+)
+def test_whatever_is_sent_is_understood_or_refused(body, kind, query):
+    usual = Ask("full", "mean", True)
+    form = b'--b\r\nContent-Disposition: form-data; name="picture"\r\n' + body + b"\r\n\r\n\r\n--b--"
+    for each in (body, form):
+        with contextlib.suppress(RefusedError):
+            assert isinstance(read_face(each, kind, query, usual), Picture)
+    nested = json.dumps({"messages": [{"role": "user", "content": body.decode("latin-1")}], **query}).encode()
+    for each in (body, nested, b"[" * 5000 + body):
+        with pytest.raises(RefusedError):
+            read_chat(each, usual, "nano")
 
 
 def test_a_picture_never_comes_back_in_an_error(url):
@@ -395,7 +419,7 @@ def test_a_client_that_leaves_is_not_read_and_one_that_waits_too_long_is_told(pr
         httpx.Client(timeout=PATIENCE) as opened,
     ):
         error = refusal(opened.post(f"{url}/v1/chat/completions", json=chat(crops(24)[0])), 504, "timeout")
-        assert "1 seconds" in error["message"]
+        assert "within 1 s" in error["message"]
         late = refusal(opened.post(f"{url}/v1/chat/completions", json=chat(crops(24)[0])), 504, "timeout")
         assert late == error and service.taken == 0 and len(gate.batches) == 1
         body = json.dumps(chat(crops(24)[1])).encode()
@@ -404,6 +428,10 @@ def test_a_client_that_leaves_is_not_read_and_one_that_waits_too_long_is_told(pr
             head = f"POST /v1/chat/completions HTTP/1.1\r\nHost: {host}\r\nContent-Type: application/json\r\n"
             line.sendall(f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body)
             _until(lambda: service._waiting)
+        with socket.create_connection((host, int(port))) as line:
+            line.sendall(f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body[:-1])
+            line.settimeout(PATIENCE)
+            assert b" 408 " in line.recv(40)
         _until(lambda: not service._waiting and service.taken == 0)
         gate.open.set()
         row = opened.post(f"{url}/v1/face?crop=none", content=png(crops(24)[2]), headers={"content-type": "image/png"})

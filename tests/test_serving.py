@@ -156,8 +156,9 @@ def test_a_failing_batch_is_told_and_does_not_end_the_service(begin, predictor, 
 
     with monkeypatch.context() as patch:
         patch.setattr(predictor, "answer", fail)
-        with pytest.raises(MemoryError, match="no more"):
+        with pytest.raises(UnavailableError, match="model failed") as told:
             ask_for(service, 0)
+        assert told.value.code == "model_failed" and isinstance(told.value.__cause__, MemoryError)
     assert ask_for(service, 0)[0].status == "ok"
 
 
