@@ -36,7 +36,7 @@ FATES = {
     "no row": "video frames without a row",
 }
 """What can become of a row or frame, and what that means."""
-SHOWN = {"kept": 12, "near duplicate": 6, "near neutral": 6, "no face": 6, "several faces": 6}
+SHOWN = {"kept": 12, "near duplicate": 6, "near neutral": 6, "no face": 6}
 """Of which there are pictures on a take's page, and how many at most."""
 SIDE = 160
 

@@ -93,7 +93,7 @@ def read_places(paths: Sequence[Path], subject: str | None = None) -> list[Part]
             else:
                 pictures[file.parent].append(file)
         for folder, files in pictures.items():
-            items = [Labelled(str(folder), number, file) for number, file in enumerate(files, start=1)]
+            items = [Labelled(str(file), number, file) for number, file in enumerate(files, start=1)]
             parts += parts_of(folder, {subject or folder.resolve().name: items}, {})
     return parts
 
@@ -178,20 +178,23 @@ class Video:
             if frame.picture is None:
                 out.miss("damaged frame", f"{at}: {frame.reason}")
                 continue
-            found = tracker.see(frame.picture, float(frame.time))
-            if found.note:
-                out.remarks.append(f"{at}: {found.note}")
-            if found.box is None:
+            box: Box | None = Box(0, 0, *frame.picture.size)
+            if settings.crop == "find":
+                found = tracker.see(frame.picture, float(frame.time))
+                box = found.box
+                if found.note:
+                    out.remarks.append(f"{at}: {found.note}")
+            if box is None:
                 out.miss("no face", f"{at}: no face found. Left out.")
                 continue
-            crop, box = cropped(frame.picture, found.box, settings)
+            crop, corners = cropped(frame.picture, box, settings)
             values = reader(crop)
             if values is None:
                 out.miss("no face", f"{at}: {settings.labels['by']} sees no face in the crop. Left out.")
                 continue
             data = jpeg(crop)
             spool.write(data)
-            yield _Seen(frame.number, frame.time, start, len(data), box, values)
+            yield _Seen(frame.number, frame.time, start, len(data), corners, values)
             start += len(data)
 
 
@@ -209,7 +212,7 @@ def video_part(path: Path, subject: str) -> Video:
     """Return the part that a video makes."""
     status = path.stat()
     key = key_of(f"{path.stem}-{subject}", f"{path.resolve()}\n{subject}")
-    return Video(f"{path.name}, {subject}", key, subject, mark_of(str(status.st_size), str(status.st_mtime_ns)), path)
+    return Video(path.name, key, subject, mark_of(str(status.st_size), str(status.st_mtime_ns)), path)
 
 
 def _spread(fates: Sequence[str], fate: str) -> set[int]:

@@ -100,6 +100,12 @@ class Labelled:
     analysis: Analysis | None = None
     pose: np.ndarray | None = None
 
+    @property
+    def name(self) -> str:
+        """Where it stands and which file it is."""
+        file = str(self.picture)
+        return file if self.place == file else f"{self.place}: {file}"
+
 
 class Part(Protocol):
     """What becomes one file of the dataset: pictures of one person, or a video."""
@@ -171,20 +177,21 @@ class Pictures:
         bar = tqdm(self.items, desc=self.name, unit="picture", leave=False)
         for place, item in enumerate(bar):
             try:
-                picture = load_picture(item.picture, name=f"{item.place}: {item.picture}")
+                picture = load_picture(item.picture, name=item.name)
             except PictureError as error:
                 out.miss("no picture", str(error))
                 continue
             box, fate, why = face_in(picture, settings.crop)
             if box is None:
                 out.miss(fate, f"{item.place}: {why}. Left out.")
-                _show(out, fate, picture, item)
+                if fate == "no face":  # several may be people who were never asked
+                    _show(out, picture, item)
                 continue
             crop, corners = cropped(picture, box, settings)
             values = item.coefficients if reader is None else reader(crop)
             if values is None:
                 out.miss("no face", f"{item.place}: {settings.labels['by']} sees no face in the crop. Left out.")
-                _show(out, "no face", picture, item)
+                _show(out, picture, item)
                 continue
             writer.add(row_of(crop, corners, values, self, settings, number=item.number, item=item))
             out.fates["kept"] += 1
@@ -257,9 +264,9 @@ def _words(values: np.ndarray, given: Analysis | None, emotion: bool) -> Analysi
     return given if emotion else dataclasses.replace(given, emotional_implication=None)
 
 
-def _show(out: Outcome, fate: str, picture: Image.Image, item: Labelled) -> None:
-    if len(out.shown[fate]) < SHOWN[fate]:
-        out.shown[fate].append(Shown(thumbnail(picture, None), item.picture.name))
+def _show(out: Outcome, picture: Image.Image, item: Labelled) -> None:
+    if len(out.shown["no face"]) < SHOWN["no face"]:
+        out.shown["no face"].append(Shown(thumbnail(picture, None), item.picture.name))
 
 
 def person(value: object) -> str:
@@ -286,7 +293,7 @@ def parts_of(origin: Path, items: Mapping[str, Sequence[Labelled]], bad: Mapping
             number = f" {place + 1:04d}" if count > 1 else ""
             out.append(
                 Pictures(
-                    name=f"{origin.name}, {who}{number}",
+                    name=f"{origin.name}{number}",
                     key=key_of(f"{origin.stem}-{who}{number}", f"{origin.resolve()}\n{who}\n{place}"),
                     subject=who,
                     mark=mark_of(*map(_state, inside)),
