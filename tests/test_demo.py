@@ -6,6 +6,7 @@ import base64
 import io
 import json
 import re
+import shlex
 import shutil
 import signal
 import threading
@@ -20,6 +21,7 @@ from glb_reader import load
 from PIL import Image
 from playwright.sync_api import sync_playwright
 from test_annotate import _free_port
+from test_retarget import write_avatar
 
 from semanticface import arkit, cli, demo_app, demo_clip, local_page, recording, tables
 from semanticface.demo_app import ASSETS, EXAMPLES, Demo
@@ -198,6 +200,13 @@ def test_examples_and_scripts_are_there_and_name_nothing_elsewhere():
                 assert (script.parent / source).is_file(), (script, source)
 
 
+@pytest.mark.parametrize("file", [file for file, _ in EXAMPLES])
+def test_every_example_can_be_read(demo, file, monkeypatch):
+    monkeypatch.setattr(demo_clip, "MOST_FRAMES", 4)
+    said = read(demo, file, (ASSETS / "examples" / file).read_bytes())
+    assert said["status"] == "ok" and "frames have no answer" not in said["note"]
+
+
 # --- the command --------------------------------------------------------------------------------------------------
 
 
@@ -220,6 +229,29 @@ def test_the_command_says_where_and_passes_on_what_it_was_told(monkeypatch, caps
     monkeypatch.setattr(local_page.importlib.util, "find_spec", lambda name: None)
     assert cli.main(["demo"]) == 2
     assert "pip install 'semanticface[demo]'" in capsys.readouterr().err
+
+
+def test_every_command_of_the_page_about_it(monkeypatch, tmp_path):
+    shown = []
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(demo_app, "build", lambda *words, **more: None)
+    monkeypatch.setattr(local_page, "show", lambda blocks, *, port, ready, stop: shown.append(port))
+    tables.write(
+        "clip.jsonl", [tables.Answered(f"{n}", coefficients=values) for n, values in enumerate((WINK, SURPRISE))]
+    )
+    write_avatar(Path("robot.vrm"), list(arkit.NAMES))
+    text = (Path(__file__).resolve().parents[1] / "docs" / "demo.md").read_text()
+    words = [
+        shlex.split(line, comments=True)
+        for block in re.findall(r"```sh\n(.*?)```", text, re.DOTALL)
+        for line in block.splitlines()
+    ]
+    assert len(words) > 4
+    for line in words:
+        assert line[0] == "semanticface" and cli.main(line[1:]) == 0, line
+    assert shown == [7860, 7860, 7860, 8000]
+    document, _, _ = load(Path("robot-clip.vrm"))
+    assert document["animations"]
 
 
 # --- in a browser -------------------------------------------------------------------------------------------------

@@ -32,6 +32,7 @@ function complain(text, whole = false) {
   box.hidden = !text;
   box.firstElementChild.textContent = text || "";
   box.querySelector("button").hidden = !whole;
+  if (text) box.scrollIntoView({ block: "nearest" });
 }
 
 function working(text, done = 0, of = 0) {
