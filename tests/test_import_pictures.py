@@ -19,9 +19,10 @@ from scripts import ROOT, load_script
 
 from semanticface import arkit, cli, mediapipe_peer, mediapipe_set, picture_import
 from semanticface.answer import parse_answer
-from semanticface.capture_set import require_consent
+from semanticface.capture_set import holds_captures, require_consent
 from semanticface.crop import Box
 from semanticface.dataset import coefficients_of, load_faces
+from semanticface.describe_set import describe_dataset
 from semanticface.errors import ConfigError, DatasetError, SemanticFaceError, TableError
 from semanticface.mediapipe_saved import read_saved
 from semanticface.mediapipe_set import UNKNOWN, WEAK, labels, read_places
@@ -357,7 +358,23 @@ def test_the_script(tmp_path, monkeypatch, capsys):
             run(*wrong)
 
 
-def test_faces_of_both_kinds_are_learnt_from(tmp_path):
+def test_a_copy_with_other_words_needs_the_same_consent(tmp_path):
+    out, copy = tmp_path / "out", tmp_path / "copy"
+    agree(out, "ann")
+    bring(read_places([grey(tmp_path / "a.png", 0.5)], "ann"), out)
+    describe_dataset(out, copy, emotion=False)
+    faces = load_faces(copy, "train")
+    require_consent(copy, faces, "train")
+    with pytest.raises(ConfigError, match="not to publish"):
+        require_consent(copy, faces, "publish")
+    assert not holds_captures(copy)  # nothing can be put into it
+    assert dataset_record(faces, copy)["settings"]["labels"] == KNOWN
+    (copy / NAME).unlink()
+    with pytest.raises(ConfigError, match="no consent of ann"):
+        require_consent(copy, faces, "train")
+
+
+def test_what_labels_do_not_know_reaches_the_model(tmp_path):
     """The recipe of an adapter takes up whose labels they are."""
     out = tmp_path / "out"
     agree(out, "ann", "ben")

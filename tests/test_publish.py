@@ -8,15 +8,33 @@ import json
 import datasets
 import numpy as np
 import pytest
+from tiny_adapter import tiny_adapter
 from tiny_models import answers
+from tiny_models import faces as noise_faces
 
-from semanticface.dataset import FEATURES, load_faces
+from semanticface.dataset import FEATURES, coefficients_of, load_faces
 from semanticface.errors import ConfigError, ModelError
+from semanticface.preference.align import AlignSettings
+from semanticface.preference.alignment import Alignment, RoundSettings
 from semanticface.preference.consent import NAME
 from semanticface.preference.forget import forget
+from semanticface.preference.judges import SimulatedJudge
+from semanticface.preference.measured import picture_names
 from semanticface.preference.publish import require_publish
-from semanticface.provenance import PEOPLE_NAME, Source, joined, read_people, source_of, sources_in, told, write_people
-from semanticface.recipe import RECIPE_NAME, make_recipe, write_recipe
+from semanticface.preference.rounds import _copy_adapter
+from semanticface.preference.sampling import CandidateSettings
+from semanticface.provenance import (
+    KEY,
+    PEOPLE_NAME,
+    Source,
+    joined,
+    read_people,
+    source_of,
+    sources_in,
+    told,
+    write_people,
+)
+from semanticface.recipe import RECIPE_NAME, make_recipe, read_recipe, write_recipe
 
 
 def faces(folder, people, kind=None):
@@ -159,3 +177,36 @@ def test_sources_are_kept_without_names(tmp_path):
     assert [source.hashes for source in sources_in(recipe)] == [(), ()] and len(read_people(model)[0].hashes) == 2
     kept = (model / PEOPLE_NAME).read_text() + json.dumps(recipe)
     assert '"ann"' not in kept and one.hash("ann") not in json.dumps(recipe)
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_an_aligned_model_learnt_from_all_before_it_too(tmp_path, known):
+    """Only where that is known of the model before can it be known of the one after."""
+    start, dataset = tiny_adapter(tmp_path), noise_faces(tmp_path / "faces", rows=10)
+    first = Source("elsewhere", "train", "f" * 16, 3, 2, ("a" * 32, "b" * 32))
+    if known:
+        write_people(start, [first])
+    alignment = Alignment(
+        start=start,
+        dataset=dataset,
+        output=tmp_path / "out",
+        rounds=RoundSettings(most=2, per_picture=4, held_out=0.3, heed=False),
+        candidates=CandidateSettings(count=3, tries=1),
+        align=AlignSettings(batch=8, passes=1, mirror=False),
+        truth=dataset,
+        say=lambda _: None,
+    )
+    train = load_faces(dataset, "train")
+    judge = SimulatedJudge(dict(zip(picture_names(train), coefficients_of(train), strict=True)), seed=0)
+    slates, model = alignment.slates(1)
+    learnt, measured, _ = alignment.paired(1, slates, alignment.chosen(1, slates, model, judge))
+    alignment.trained(1, learnt, measured)
+    second = source_of(train, dataset, "train")
+    expected = [first, second] if known else None
+    assert read_people(alignment.model(1)) == expected
+    recipe = read_recipe(alignment.model(1))
+    assert recipe.get(KEY) == (told(expected) if known else None)
+    _copy_adapter(alignment.model(1), tmp_path / "best")
+    assert read_people(tmp_path / "best") == expected
+    with pytest.raises(ConfigError, match="may not be published" if known else "does not tell what it learnt from"):
+        require_publish(tmp_path / "best")
