@@ -41,9 +41,10 @@ from semanticface.crop import Box, crop_face
 from semanticface.dataset import coefficients_of, load_faces
 from semanticface.errors import DatasetError, SemanticFaceError
 from semanticface.files import atomic_open
+from semanticface.folders import find_folder
 from semanticface.picture import load_picture
 from semanticface.predict import Prediction, Predictor
-from semanticface.recipe import git_commit, versions
+from semanticface.recipe import files_sha256, git_commit, versions
 from semanticface.semantics import Analysis
 
 CARDS = 6
@@ -173,6 +174,7 @@ def evaluate(options: argparse.Namespace) -> tuple[list[tuple[str, metrics.Resul
     recipe = {
         "command": options.command,
         "model": str(options.model),
+        "weights": files_sha256(list(find_folder(options.model)[0].glob("*.safetensors"))),
         "dataset": str(options.dataset),
         "split": options.split,
         "rows": len(true),

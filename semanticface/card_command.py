@@ -63,7 +63,8 @@ def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser], 
 
 
 def _run(options: argparse.Namespace) -> int:
-    licence = options.licence and options.licence.lower()
+    # What nano is under is known; of other models only their makers can tell.
+    licence = (options.licence or ("apache-2.0" if options.model == "nano" else "")).lower() or None
     if options.space is not None:
         from semanticface.space import write_space
 

@@ -17,7 +17,6 @@ from huggingface_hub import EvalResult
 from semanticface import intervals, metrics, published
 from semanticface.benchmark import MODEL, SETS
 from semanticface.errors import ConfigError
-from semanticface.folders import NANO
 from semanticface.hub_recipe import public_command
 from semanticface.recipe import files_sha256
 
@@ -69,18 +68,10 @@ def read_figures(path: Path, folder: Path) -> Figures:
 
 
 def _check_same(recipe: Mapping[str, Any], folder: Path, path: Path) -> None:
-    if "weights" in recipe:
-        if recipe["weights"] != files_sha256(list(folder.glob("*.safetensors"))):
-            raise ConfigError(
-                f"{path} measured other weights (of {recipe['model']}) than those in {folder}. Measure this model: "
-                f"{recipe['command']}"
-            )
-        return
-    measured = NANO if recipe["model"] == "nano" else Path(recipe["model"])
-    if measured.resolve() != folder.resolve():
+    if recipe["weights"] != files_sha256(list(folder.glob("*.safetensors"))):
         raise ConfigError(
-            f"{path} is about {recipe['model']}, not {folder}. Measure this model: python eval/evaluate.py --model "
-            f"{folder} --dataset …; run this command where that one ran, since its paths are as seen from there."
+            f"{path} measured other weights (of {recipe['model']}) than those in {folder}. Measure this model: "
+            f"{recipe['command']}"
         )
 
 

@@ -23,7 +23,7 @@ from semanticface.errors import ConfigError, PictureError
 from semanticface.folders import NANO
 from semanticface.hub_recipe import public_command
 from semanticface.provenance import Source, told
-from semanticface.recipe import read_recipe
+from semanticface.recipe import files_sha256, read_recipe
 
 BENCHMARK = Path(__file__).resolve().parents[1] / "docs" / "benchmark.json"
 EXAMPLE = Example(b"", "A face.", ("picture\n  active  jawOpen 0.30",))
@@ -57,7 +57,8 @@ def evaluated(path, model, command="python eval/evaluate.py --dataset outputs/fa
     """Results as eval/evaluate.py writes them, of made-up answers."""
     rng = np.random.default_rng(4)
     true = rng.uniform(0, 1, (12, 52)).astype(np.float32)
-    recipe = {"command": command, "model": str(model), "dataset": "outputs/faces", "split": "test", "rows": 12}
+    recipe = {"command": command, "model": "x", "dataset": "outputs/faces", "split": "test", "rows": 12}
+    recipe["weights"] = files_sha256(list(model.glob("*.safetensors")))
     result = metrics.score(true, np.clip(true + 0.1, 0, 1), on_head=False)
     readouts = intervals.figures(np.zeros((0, intervals.N_SUMS)))
     path.write_text(json.dumps({"result": result, "readouts": readouts, "recipe": recipe}))
@@ -105,8 +106,8 @@ def test_the_card_of_nano_and_its_page_show_the_same_tables():
 def test_results_of_another_model_are_refused(adapter, tmp_path):
     with pytest.raises(ConfigError, match="measured other weights"):
         read_figures(BENCHMARK, adapter)
-    evaluated(tmp_path / "metrics.json", "nano")
-    with pytest.raises(ConfigError, match=r"is about nano, not .*start"):
+    evaluated(tmp_path / "metrics.json", NANO)
+    with pytest.raises(ConfigError, match=r"measured other weights .*: python eval/evaluate.py"):
         read_figures(tmp_path / "metrics.json", adapter)
     for bad in ("{", "[]", '{"recipe": {"command": "x", "model": "nano"}}', '{"sets": {}, "recipe": {"command": "x"}}'):
         (tmp_path / "bad.json").write_text(bad)

@@ -35,7 +35,7 @@ def desk(tmp_path, monkeypatch):
     monkeypatch.setattr(card, "rendered_example", lambda *_: EXAMPLE)
     adapter_of_nano(Path("outputs/my-adapter"))
     Path("outputs/after").mkdir()
-    evaluated(Path("outputs/after/metrics.json"), "outputs/my-adapter")
+    evaluated(Path("outputs/after/metrics.json"), Path("outputs/my-adapter"))
     Path("docs").mkdir()
     Path("docs/benchmark.json").write_bytes((PAGE.parent / "benchmark.json").read_bytes())
     Path("notes.md").write_text("It rained.\n")
