@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+import re
+from pathlib import Path
 
 import datasets
 import numpy as np
 import pytest
+from scripts import ROOT
 from slates import save, slates_of
 from tiny_models import answers
 
@@ -287,10 +290,20 @@ def test_everywhere_broken_off_the_same_call_goes_on(place, monkeypatch):
     assert "ann" not in load_faces(place / "described", "train")["subject"]
 
 
-def test_the_command_looks_into_outputs(place, monkeypatch, capsys):
-    place.rename(place.parent / "outputs")
-    monkeypatch.chdir(place.parent)
-    assert cli.main(["forget", "ben"]) == 0
-    assert "outputs/faces: 2 rows deleted" in capsys.readouterr().out
-    assert cli.main(["forget", "ben"]) == 2
-    assert "outputs: nothing of 'ben' in it" in capsys.readouterr().err
+PAGE = (ROOT / "docs" / "captures.md").read_text()
+
+
+@pytest.mark.parametrize("words", re.findall(r"^(semanticface forget .*?)(?: +#.*)?$", PAGE, re.MULTILINE))
+def test_the_commands_of_the_page(place, monkeypatch, capsys, words):
+    monkeypatch.chdir(place)
+    Path("outputs").mkdir()
+    Path("faces").rename("outputs/captures")
+    Path("run").rename("outputs/run")
+    assert cli.main(words.split()[1:]) == 0
+    assert "outputs/captures: 3 rows deleted" in capsys.readouterr().out
+    assert cli.main(words.split()[1:]) == 2
+    assert "outputs/captures" in (err := capsys.readouterr().err) or "outputs: nothing of 'ann' in it" in err
+
+
+def test_the_page_has_commands():
+    assert PAGE.count("\nsemanticface forget ann") == 2
