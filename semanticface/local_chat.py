@@ -16,7 +16,8 @@ from pathlib import Path
 from typing import Any
 
 import llguidance.hf
-import llguidance.torch
+import llguidance.numpy
+import numpy as np
 import torch
 from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError
@@ -143,7 +144,7 @@ class _Steps(LogitsProcessor):
         self._heats = [request.temperature for request in requests]
         self._noise = [torch.Generator().manual_seed(request.seed or _SEED) for request in requests]
         self._matchers = [_matcher(vocabulary, request.schema) for request in requests]
-        self._allowed = llguidance.torch.allocate_token_bitmask(1, vocabulary.vocab_size)
+        self._allowed = llguidance.numpy.allocate_token_bitmask(1, vocabulary.vocab_size)
         self._begun = False
 
     def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
@@ -156,8 +157,11 @@ class _Steps(LogitsProcessor):
                 if matcher.is_stopped():  # the object is whole
                     own.fill_(-torch.inf)[:, self._end] = 0
                     continue
-                llguidance.torch.fill_next_token_bitmask(matcher, self._allowed)
-                llguidance.torch.apply_token_bitmask_inplace(own, self._allowed.to(own.device))
+                llguidance.numpy.fill_next_token_bitmask(matcher, self._allowed)
+                bits = np.unpackbits(self._allowed.view(np.uint8), bitorder="little")[: own.shape[1]]
+                allowed = torch.from_numpy(bits.astype(bool)).to(own.device)
+                own[:, len(bits) :] = -torch.inf  # some models have more scores than their tokenizer has tokens
+                own[:, : len(bits)].masked_fill_(~allowed, -torch.inf)
             if self._heats[row]:
                 uniform = torch.rand(own.shape[1], generator=self._noise[row], dtype=torch.float64)
                 gumbel = -torch.log(-torch.log(uniform.clamp(1e-300, 1 - 1e-16)))

@@ -17,27 +17,19 @@ import datasets
 import jsonschema
 import numpy as np
 import pytest
-import torch
 from chat_servers import chat_server
 from hypothesis import given
 from hypothesis import strategies as st
 from scripts import load_script
 from test_chat_client import Clock
-from transformers import (
-    AutoTokenizer,
-    LlamaConfig,
-    LlamaForCausalLM,
-)
 
 from semanticface import arkit, chat_client, tables
 from semanticface.answer import SCHEMA, parse_answer
-from semanticface.chat import ChatReply, ChatRequest, ChatServer
+from semanticface.chat import ChatReply, ChatServer
 from semanticface.chat_cache import ReplyCache, request_key
 from semanticface.chat_client import ChatClient
 from semanticface.describe_set import describe_dataset, describe_table
-from semanticface.errors import ConfigError, ModelError, SemanticFaceError, ServerError
-from semanticface.folders import NANO
-from semanticface.local_chat import LocalChat
+from semanticface.errors import ConfigError, SemanticFaceError, ServerError
 from semanticface.prompts import load_prompt
 from semanticface.semantics import Analysis, agreement, describe
 from semanticface.stage1 import RULES, LanguageWriter, WriterSettings
@@ -544,82 +536,3 @@ def test_stopped_in_the_middle_nothing_is_asked_twice(tmp_path, kind):
         done = subprocess.run(program, cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 0 and "3 replies asked for, 5 remembered" in done.stderr, done.stderr
     assert sorted(asked) == sorted(answers) and "8 of 8 rows described" in done.stdout
-
-
-# --- a model of this machine ----------------------------------------------------------------------------------------
-
-
-@pytest.fixture(scope="module")
-def tiny(tmp_path_factory):
-    """A chat model with random weights and nano's tokenizer."""
-    folder = tmp_path_factory.mktemp("tiny")
-    tokenizer = AutoTokenizer.from_pretrained(NANO)
-    torch.manual_seed(0)
-    config = LlamaConfig(
-        vocab_size=len(tokenizer),
-        hidden_size=32,
-        intermediate_size=48,
-        num_hidden_layers=1,
-        num_attention_heads=2,
-        max_position_embeddings=4096,
-        eos_token_id=tokenizer.eos_token_id,
-        pad_token_id=tokenizer.pad_token_id,
-    )
-    LlamaForCausalLM(config).save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-    return folder
-
-
-SHORT = {
-    "type": "object",
-    "properties": {"a": {"enum": ["up", "down"]}},
-    "required": ["a"],
-    "additionalProperties": False,
-}
-
-
-def ask(text, **options):
-    return ChatRequest([{"role": "user", "content": text}], **({"max_tokens": 24} | options))
-
-
-def test_a_local_model_is_held_to_the_schema_and_draws_by_its_seed_alone(tiny):
-    chat = LocalChat(str(tiny), batch=3)
-    many = [(f"k{n}", ask("left brow " * (n + 1), schema=SHORT, temperature=1.0, seed=n)) for n in range(7)]
-    many.append(("free", ask("left brow", temperature=0.0, max_tokens=5)))
-    many.append(("long", ask("left brow " * 3000)))
-    replies = dict(chat.complete_many(many))
-    assert list(replies) and set(replies) == {key for key, _ in many}
-    assert {json.loads(replies[f"k{n}"].text)["a"] for n in range(7)} == {"up", "down"}
-    assert {replies[f"k{n}"].finish for n in range(7)} == {"stop"} and replies["free"].finish == "length"
-    assert replies["free"].tokens_out == 5 and replies["long"].status == "refused"
-    for key, request in many[:3]:
-        ((_, alone),) = LocalChat(str(tiny), batch=1).complete_many([(key, request)])
-        assert alone.text == replies[key].text and alone.tokens_in == replies[key].tokens_in
-
-
-def test_a_local_model_that_is_none_is_named(tmp_path, tiny):
-    with pytest.raises(ModelError, match=r"missing\.gguf"):
-        LocalChat(str(tmp_path / "missing.gguf"))
-    (tmp_path / "broken.gguf").write_bytes(b"GGUF but not really")
-    with pytest.raises(ModelError, match=r"broken\.gguf"):
-        LocalChat(str(tmp_path / "broken.gguf"))
-    with pytest.raises(ModelError, match="nobody/nothing"):
-        LocalChat("nobody/nothing:a.gguf")
-    mute = tmp_path / "mute"
-    tokenizer = AutoTokenizer.from_pretrained(tiny)
-    tokenizer.chat_template = None
-    tokenizer.save_pretrained(mute)
-    for name in ("config.json", "model.safetensors"):
-        (mute / name).write_bytes((tiny / name).read_bytes())
-    with pytest.raises(ModelError, match="chat template"):
-        LocalChat(str(mute))
-
-
-def test_the_script_writes_with_a_local_model(script, tiny, capsys):
-    write_table(Path("t.csv"), [SMILE, FACES[0]])
-    words = ("t.csv", "t.jsonl", "--writer", tiny, "--attempts", "2", "--max-tokens", "30", "--no-emotion")
-    assert script(*words) == 0
-    rows = [json.loads(line) for line in Path("t.jsonl").read_text().splitlines()]
-    assert [row["writer"] for row in rows] == [RULES] * 2 and "too long" in rows[0]["fallback"]
-    assert "0 of 2 written by the model" in capsys.readouterr().err
-    assert rows[0]["analysis"] == describe(SMILE, emotion=False).to_dict()
