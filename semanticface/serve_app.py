@@ -99,9 +99,10 @@ class _Desk:
                 with self.service.place() as place:
                     try:
                         await self._receive(request, body)
-                        understood = self.readers.submit(self._understand, read, bytes(body.data))
+                        understood = self.readers.submit(self._understand, read, body)
                         asked, picture, look = await _while_connected(request, understood)
                     finally:
+                        # Here, since what is cancelled still lies in the threads' queue for a while.
                         self.held -= len(body.data)
                         body.data.clear()
                     if isinstance(look, Prediction):
@@ -138,9 +139,9 @@ class _Desk:
             body.data += chunk
 
     def _understand(
-        self, read: Callable[[bytes], tuple[T, Picture]], body: bytes
+        self, read: Callable[[bytes], tuple[T, Picture]], body: _Body
     ) -> tuple[T, Picture, Look | Prediction]:
-        asked, picture = read(body)
+        asked, picture = read(bytes(body.data))
         return asked, picture, self.service.make_ready(picture.data, picture.crop, picture.name)
 
 

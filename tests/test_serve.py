@@ -303,6 +303,8 @@ def test_a_picture_in_every_form(url, predictor, tmp_path):
             assert row["interval"].keys() == expected["interval"].keys()
     boxed = httpx.post(face, params={"crop": "4,4,60,60"}, content=data, headers={"content-type": "image/png"}).json()
     assert boxed["box"] == [4, 4, 60, 60] and boxed["analysis"]["muscle_movements"]
+    again = httpx.post(face, json={"picture": uri(picture), "crop": [4, 4, 60, 60]}).json()
+    assert again == boxed
     assert boxed["coefficients"] == predictor([data], crop=Box(4, 4, 60, 60))[0].to_dict()["coefficients"]
 
 

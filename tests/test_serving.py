@@ -101,6 +101,19 @@ def test_pictures_that_are_read_differently_do_not_share_a_batch(begin, predicto
         assert [each.text for each in found[number]] == [each.text for each in alone]
 
 
+def test_samples_of_a_picture_are_rows_of_a_batch(begin, predictor):
+    service = begin(batch_size=4)
+    for answers, expected in ((3, [1, 1]), (2, [2])):
+        ask = replace(service.usual, temperature=1.0, answers=answers)
+        with Gate(predictor) as gate, service.place() as held, service.place() as first, service.place() as second:
+            held.submit(look(service, 0), service.usual)
+            assert gate.reached.acquire(timeout=PATIENCE)
+            futures = [place.submit(look(service, n), ask) for n, place in enumerate((first, second))]
+            gate.open.set()
+            assert [len(future.result(PATIENCE)) for future in futures] == [answers, answers]
+        assert [len(batch) for batch in gate.batches[1:]] == expected
+
+
 def _apart(batch):
     kinds = ({"face 0", "face 3", "face 20"}, {"face 1"}, {"face 2", "face 4"}, {"face 5"})
     return [kind for kind in kinds if batch[0] in kind]
