@@ -180,7 +180,7 @@ def describe_dataset(
         with atomic_path(target) as temporary:
             whole = datasets.DatasetDict(made) if isinstance(loaded, datasets.DatasetDict) else made[""]
             whole.save_to_disk(str(temporary))
-            _keep_origin(Path(source), temporary)
+            _keep_origin(Path(source), temporary, emotion)
             if writer is not None:
                 _write_record(temporary / WRITER_RECORD, writer)
     finally:
@@ -213,7 +213,7 @@ def _splits(source: str | os.PathLike[str]) -> tuple[Any, list[tuple[str, Any, s
     return loaded, out
 
 
-def _keep_origin(source: Path, target: Path) -> None:
+def _keep_origin(source: Path, target: Path, emotion: bool) -> None:
     """Copy who agreed to what, and how the rows were made: with other words, people are still the same people."""
     from semanticface.preference.consent import NAME as CONSENT
 
@@ -225,7 +225,11 @@ def _keep_origin(source: Path, target: Path) -> None:
     except (OSError, ValueError):
         return
     # Not a folder that takes can be put into any more; rendered people are still nobody who could be asked.
-    recipe |= {"kind": recipe.get("kind") if recipe.get("kind") == "faces" else "described", "described": str(source)}
+    kind = recipe.get("kind")
+    recipe |= {
+        "kind": kind if kind == "faces" else "described",
+        "described": {"dataset": str(source), "emotion": emotion},
+    }
     (target / RECIPE_NAME).write_text(json.dumps(recipe, indent=2) + "\n", encoding="utf-8")
 
 

@@ -117,8 +117,8 @@ def published_answer(coefficients: np.ndarray, analysis: Analysis, pose: np.ndar
         analysis: becomes the prose.
         pose: [9], ``arkit.POSE_NAMES``; rounded likewise. None writes zeros, as the published answers have them.
     """
-    muscles = "; ".join(f"{region} {text}" for region, text in analysis.muscle_movements.items())
-    prose = [f"The face shows: {analysis.expression_category}.", f"Muscle movements: {muscles}."]
+    muscles = "; ".join(f"{region}: {text}" for region, text in analysis.muscle_movements.items())
+    prose = [f"The face shows: {analysis.expression_category}.", f"The muscles: {muscles}."]
     if analysis.emotional_implication is not None:
         prose.append(f"It suggests: {analysis.emotional_implication}.")
     prose.append(f"Symmetry: {analysis.symmetry}.")
