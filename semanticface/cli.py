@@ -28,6 +28,7 @@ from semanticface import (
     forget_command,
     push_command,
     serve_command,
+    show_command,
     stream_command,
     tables,
     take_command,
@@ -94,6 +95,7 @@ def _parser() -> argparse.ArgumentParser:
     for module in (
         convert_command,
         stream_command,
+        show_command,
         serve_command,
         demo_command,
         annotate_command,
