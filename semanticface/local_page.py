@@ -9,9 +9,12 @@ from __future__ import annotations
 import contextlib
 import importlib.util
 import os
+import shutil
 import tempfile
 import threading
 from collections.abc import Callable, Iterator
+from functools import lru_cache
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from semanticface.errors import SemanticFaceError
@@ -40,16 +43,26 @@ def check_installed(command: str) -> None:
 @contextlib.contextmanager
 def private_gradio() -> Iterator[Any]:
     """Import Gradio so that it tells nobody, with a cache that is gone at the end of the block; yields the module."""
-    with tempfile.TemporaryDirectory(prefix="semanticface-page-") as cache:
-        # Read when Gradio is imported.
-        os.environ |= {
-            "GRADIO_ANALYTICS_ENABLED": "False",
-            "GRADIO_TEMP_DIR": cache,
-            "HF_HUB_DISABLE_TELEMETRY": "1",
-        }
+    cache = _cache()
+    cache.mkdir(mode=0o700, exist_ok=True)
+    # Read when Gradio is imported, and by parts of it later.
+    os.environ |= {
+        "GRADIO_ANALYTICS_ENABLED": "False",
+        "GRADIO_TEMP_DIR": str(cache),
+        "HF_HUB_DISABLE_TELEMETRY": "1",
+    }
+    try:
         import gradio
 
         yield gradio
+    finally:
+        shutil.rmtree(cache, ignore_errors=True)
+
+
+@lru_cache(maxsize=1)
+def _cache() -> Path:
+    # One for the whole process: Gradio remembers the one it saw first, and would make it anew.
+    return Path(tempfile.mkdtemp(prefix="semanticface-page-"))
 
 
 def plain_options() -> dict[str, Any]:
@@ -100,7 +113,7 @@ def show(
             **plain_options(),
         )
     except OSError as error:
-        raise SemanticFaceError(f"port {port} of {HOST} is taken ({error}). Give another with --port.") from error
+        raise SemanticFaceError(f"port {port} of {HOST} is taken. Give another with --port.") from error
     try:
         ready(url)
         stop.wait()

@@ -282,6 +282,7 @@ def address():
     yield urls[0]
     stop.set()
     thread.join()
+    assert not local_page._cache().exists()
 
 
 @pytest.fixture
