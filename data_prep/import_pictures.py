@@ -9,8 +9,9 @@ appear in two splits, and nobody is imported without consent (docs/captures.md):
 filled in is printed.
 
 MediaPipe is no part of this package: pip install -c constraints.txt mediapipe, and download its face_landmarker.task.
-Version 1.2.2 looks up a server of its maker's (usage statistics); put `unshare -rn` before the command to run all of this
-without a network.
+Version 1.2.2 looks up a server of its maker's (usage statistics); with `unshare -rn` before the command all of this
+runs without a network.
+
 Its numbers are labels as good as it is, no better. It has no tongueOut and hardly ever sees cheekPuff: both stay 0 or
 near it, in numbers and words, and recipe and report say so. A model that is to know them needs other data too.
 

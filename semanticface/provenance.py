@@ -25,6 +25,8 @@ from semanticface.preference.consent import is_drawn, read_consent
 PEOPLE_NAME = "people.json"
 KEY = "trained_on"
 """Where a recipe has its sources."""
+UNCOUNTED = -1
+"""People of a source that was written down before people were counted."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +38,7 @@ class Source:
         split: such as ``train``.
         fingerprint: of its rows at that time.
         rows: how many there were.
-        people: how many real people were in them; all rows that name nobody count as one.
+        people: how many real people were in them, or ``UNCOUNTED``; all rows that name nobody count as one.
         hashes: of those, sorted; empty where they are not known, as in a recipe.
     """
 
@@ -46,6 +48,11 @@ class Source:
     rows: int
     people: int
     hashes: tuple[str, ...] = ()
+
+    @property
+    def known(self) -> bool:
+        """Whether it is known who is in it."""
+        return len(self.hashes) == self.people
 
     def includes(self, subject: str) -> bool:
         """Whether a person is among those whose hashes are known."""
@@ -108,14 +115,14 @@ def read_people(folder: str | Path) -> list[Source] | None:
 def sources_in(recipe: dict[str, Any]) -> list[Source] | None:
     """Return the sources that a recipe tells, without hashes; None where it does not tell any.
 
-    What ``train/distill.py`` wrote before recipes told them is understood too, with -1 people: nobody counted them.
+    What ``train/distill.py`` wrote before recipes told them is understood too, with people ``UNCOUNTED``.
     """
     try:
         if KEY in recipe:
             return [Source(**each) for each in recipe[KEY]]
         settings = recipe.get("settings") or {}
         learnt = settings["data"]["train"]
-        return [Source(settings["dataset"], "train", learnt["fingerprint"], learnt["rows"], -1)]
+        return [Source(settings["dataset"], "train", learnt["fingerprint"], learnt["rows"], UNCOUNTED)]
     except (KeyError, TypeError):
         return None
 

@@ -26,8 +26,8 @@ from semanticface.preference.forget_all import forget_everywhere
 from semanticface.preference.pairs import read_pairs, write_pairs
 from semanticface.preference.store import Store
 from semanticface.preference.types import Choice, Pair, Question
-from semanticface.provenance import source_of, told, write_people
-from semanticface.recipe import make_recipe, write_recipe
+from semanticface.provenance import Source, source_of, sources_in, told, write_people
+from semanticface.recipe import make_recipe, read_recipe, write_recipe
 from semanticface.swift_export import export_swift
 
 PEOPLE = ("ann", "ben", "ann", "cem", None, "ben", "cem")
@@ -213,6 +213,7 @@ def test_copies_exports_pages_and_traces_go_and_models_are_named(place):
     taught = model(place / "taught", [source])
     validated = model(place / "validated", [source_of(load_faces(described, "test"), described, "test")])
     old = model(place / "old", None, dataset=str(faces), data={"train": {"fingerprint": "x", "rows": 7}})
+    aligned = model(place / "aligned", [*sources_in(read_recipe(old)), Source("other", "train", "z", 1, 0)])
     stranger = model(place / "stranger", None, dataset="elsewhere", data={"train": {"fingerprint": "y", "rows": 7}})
     (place / "begun" / "features").mkdir(parents=True)
     (place / "begun" / "settings.json").write_text(json.dumps({"dataset": str(faces)}))
@@ -236,6 +237,7 @@ def test_copies_exports_pages_and_traces_go_and_models_are_named(place):
         (taught, True, True),
         (validated, True, True),
         (old, False, True),
+        (aligned, False, True),
         (place / "begun", False, False),
     }
     assert f"{taught}: learnt from ann. A model cannot unlearn: delete it and all copies of it" in told_

@@ -224,7 +224,7 @@ def test_a_stopped_import_goes_on(tmp_path, monkeypatch):
 # --- out ----------------------------------------------------------------------------------------------------------
 
 
-@settings(max_examples=12)
+@settings(max_examples=8)
 @given(st.lists(st.tuples(VECTORS, st.sampled_from(["ann", "ben"])), min_size=1, max_size=4), st.booleans())
 def test_out_and_in_again(found, emotion):
     """Numbers to the decimals of the form, each with its own picture, each person's rows in their order."""

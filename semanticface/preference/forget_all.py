@@ -26,7 +26,7 @@ from semanticface.preference.forget import (
     subjects_of,
     trace_files,
 )
-from semanticface.provenance import PEOPLE_NAME, read_people, sources_in
+from semanticface.provenance import UNCOUNTED, Source, read_people, sources_in
 from semanticface.recipe import RECIPE_NAME
 from semanticface.swift_files import forget_rows, holds_export, subjects_in
 from semanticface.tables import read_objects
@@ -242,19 +242,15 @@ def _models(subject: str, folders: Sequence[Path], held: Sequence[Path]) -> list
     for folder in folders:
         recipe = _json(folder / RECIPE_NAME)
         if recipe.get("kind") == "adapter":
-            if (folder / PEOPLE_NAME).exists():
-                sources = [source for source in read_people(folder) or [] if source.includes(subject)]
-                sure = True
-            else:
-                known = sources_in(recipe)
-                run = None if known is not None else _run_of(folder)
-                sources = [source for source in known or [] if about(source.dataset, source.fingerprint)]
-                sure = False
-                if run is not None and about(str(run)):
-                    out.append(Learnt(folder, False, True, str(run)))
-            if sources:
-                told = " and ".join(dict.fromkeys(source.dataset for source in sources))
-                out.append(Learnt(folder, sure, True, told))
+            sources = read_people(folder) or sources_in(recipe)
+            if sources is None:
+                run = _run_of(folder)
+                sources = [] if run is None else [Source(str(run), "train", "", 0, UNCOUNTED)]
+            sure = [source for source in sources if source.includes(subject)]
+            perhaps = [source for source in sources if not source.known and about(source.dataset, source.fingerprint)]
+            if sure or perhaps:
+                told = " and ".join(dict.fromkeys(source.dataset for source in sure or perhaps))
+                out.append(Learnt(folder, bool(sure), True, told))
         elif (begun := dataset_of(folder)) is not None and about(str(begun)) and not _has_adapter(folder):
             out.append(Learnt(folder, False, False, str(begun)))
     return out
