@@ -17,19 +17,17 @@ import pytest
 import torch
 from scripts import load_script
 from test_stage1 import FACES, SMILE, write_table
+from tiny_chat import write_tiny_chat
 from transformers import (
     AutoModelForCausalLM,
     AutoTokenizer,
     GenerationConfig,
     GgufConfig,
-    LlamaConfig,
-    LlamaForCausalLM,
 )
 
 from semanticface.chat import ChatRequest, ChatServer
 from semanticface.chat_client import ChatClient
 from semanticface.errors import ModelError
-from semanticface.folders import NANO
 from semanticface.local_chat import LocalChat
 from semanticface.semantics import describe
 from semanticface.stage1 import RULES
@@ -39,22 +37,8 @@ from semanticface.stage1 import RULES
 
 @pytest.fixture(scope="module")
 def tiny(tmp_path_factory):
-    """A chat model with random weights and nano's tokenizer."""
     folder = tmp_path_factory.mktemp("tiny")
-    tokenizer = AutoTokenizer.from_pretrained(NANO)
-    torch.manual_seed(0)
-    config = LlamaConfig(
-        vocab_size=len(tokenizer),
-        hidden_size=32,
-        intermediate_size=48,
-        num_hidden_layers=1,
-        num_attention_heads=2,
-        max_position_embeddings=4096,
-        eos_token_id=tokenizer.eos_token_id,
-        pad_token_id=tokenizer.pad_token_id,
-    )
-    LlamaForCausalLM(config).save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
+    write_tiny_chat(folder)
     return folder
 
 

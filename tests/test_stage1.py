@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import re
+import shlex
 import signal
 import socket
 import sqlite3
@@ -22,6 +23,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scripts import load_script
 from test_chat_client import Clock
+from tiny_chat import write_tiny_chat
 
 from semanticface import arkit, chat_client, tables
 from semanticface.answer import SCHEMA, parse_answer
@@ -32,7 +34,7 @@ from semanticface.describe_set import describe_dataset, describe_table
 from semanticface.errors import ConfigError, SemanticFaceError, ServerError
 from semanticface.prompts import load_prompt
 from semanticface.semantics import Analysis, agreement, describe
-from semanticface.stage1 import RULES, LanguageWriter, WriterSettings
+from semanticface.stage1 import RULES, LanguageWriter, Tally, WriterSettings
 from semanticface.stage1_prompt import LEAST_SCORE, face_in_words, form_sha256, judge, schema
 from semanticface.stage1_run import CHARACTERS_PER_TOKEN, estimate
 
@@ -536,3 +538,56 @@ def test_stopped_in_the_middle_nothing_is_asked_twice(tmp_path, kind):
         done = subprocess.run(program, cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 0 and "3 replies asked for, 5 remembered" in done.stderr, done.stderr
     assert sorted(asked) == sorted(answers) and "8 of 8 rows described" in done.stdout
+
+
+# --- docs/stage1.md -------------------------------------------------------------------------------------------------
+
+
+def page_commands():
+    blocks = re.findall(r"```sh\n(.*?)```", PAGE.read_text(), re.DOTALL)
+    return [shlex.split(line, comments=True) for block in blocks for line in block.splitlines()]
+
+
+def test_every_command_of_the_page(script, monkeypatch, capsys):
+    for folder in ("takes", "outputs", "models"):
+        Path(folder).mkdir()
+    write_table(Path("takes/take_3.csv"), FACES[:2])
+    write_tiny_chat(Path("models/writer"))
+    datasets.Dataset.from_dict({"coefficients": [values.tolist() for values in FACES[:3]]}).save_to_disk(
+        "outputs/faces"
+    )
+    monkeypatch.setenv("MODELS_KEY", "hush")
+    faces = [values.astype(np.float32) for values in FACES[:3]]
+    answers = book(faces)
+    lines = page_commands()
+    assert len(lines) == 6
+    with chat_server(lambda body: answers[question(body)]) as said:
+        for words in lines:
+            assert words[:2] == ["python", "data_prep/describe.py"]
+            # The page's servers are not here: another one stands in for each.
+            given = [said.url if word.startswith("http") else word for word in words[2:]]
+            assert script(*given) == 0, words
+            assert Path(words[3]).exists() is ("--dry-run" not in words)
+    assert len(said.bodies) == 6 and {head.get("Authorization") for head in said.headers} == {None, "Bearer hush"}
+    for name in ("written", "hosted"):
+        assert set(datasets.load_from_disk(f"outputs/{name}")["writer"]) <= {"Qwen/Qwen3-8B", "large"}
+    rows = [json.loads(line) for line in Path("outputs/take_3_written.jsonl").read_text().splitlines()]
+    assert {row["writer"] for row in rows} == {RULES} and {row["attempts"] for row in rows} == {2}
+    assert "hush" not in "".join(capsys.readouterr())
+
+
+def test_what_the_page_shows_is_what_is_told():
+    told, _ = re.findall(r"```text\n(.*?)\n```", PAGE.read_text(), re.DOTALL)
+    assert told == face_in_words(face(browDownLeft=0.52, browDownRight=0.61, jawOpen=0.25))
+    wrong = describe(face(browDownLeft=0.52, browDownRight=0.61, jawOpen=0.25)).to_dict()
+    wrong["muscle_movements"]["jaw"] = "fully open"
+    (problem,) = judge(json.dumps(wrong), face(browDownLeft=0.52, browDownRight=0.61, jawOpen=0.25)).problems
+    assert f"`{problem}`" in PAGE.read_text()
+
+
+def test_the_counts_on_the_page_are_those_of_such_a_run():
+    tally = Tally(asked=8, tokens_in=5600, tokens_out=2400)
+    tally.kept.update({1: 4, 2: 1})
+    tally.fallbacks["contradicts"] += 1
+    tally.wrong["contradicts"] += 4
+    assert f"```text\n{tally}\n```" in PAGE.read_text()
