@@ -14,16 +14,18 @@ from typing import Annotated
 
 import httpx
 import jsonschema
+import numpy as np
 import openai
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 from pydantic import BaseModel, Field, create_model
+from scripts import load_script
 from served import PATIENCE, Gate, crops, png, served, uri
 
 from semanticface import cli, serve_command
-from semanticface.answer import SCHEMA, parse_answer
+from semanticface.answer import SCHEMA, format_answer, parse_answer
 from semanticface.arkit import INDEX, NAMES
 from semanticface.chat_api import read_chat
 from semanticface.crop import Box
@@ -448,6 +450,26 @@ def _until(holds):
             return
         moment.wait(0.01)
     pytest.fail("it did not happen")
+
+
+def test_the_benchmark_tells_mixed_and_lost_replies():
+    benchmark = load_script("eval/benchmarks/serve.py")
+    faces = np.zeros((3, 52)) + [[0.2], [0.21], [0.5]]
+    texts = [format_answer(face, None) for face in faces]
+
+    def reply(text, status=200):
+        return httpx.Response(status, json={"choices": [{"message": {"content": text}}]})
+
+    tally = benchmark.Tally(16)
+    tally.add([reply(text) for text in texts], texts)
+    assert (tally.asked, tally.same, tally.mixed, tally.lost, tally.largest) == (3, 3, 0, 0, 0)
+    tally.add([reply(texts[1]), reply(texts[2]), reply(texts[0][:-9]), reply(texts[0], 429)], [texts[0]] * 4)
+    assert (tally.asked, tally.same, tally.mixed, tally.lost, tally.largest) == (7, 3, 2, 1, 1)
+    row = {"at_once": 16, "requests_per_second": 9.0, "ratio": 0.5, "median_ms": 1.0, "p95_ms": 2.0}
+    row |= {"asked": 7, "same": 3, "mixed": 2, "lost": 1, "largest": 1.0}
+    part = {"work": "full", "predictor_per_second": 18.0, "rows": [row]}
+    told = benchmark.figures([part, part], {"refused": 4})
+    assert (told["ratio_full"], told["mixed"], told["lost"], told["beyond_refused"]) == (0.5, 4, 2, 4)
 
 
 # --- limits and strangers ---------------------------------------------------------------------------------------------
