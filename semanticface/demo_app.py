@@ -190,7 +190,8 @@ def build(model: str = "nano", *, emotion: bool = True, device: str | None = Non
     local_page.check_installed("demo")
     import gradio
 
-    demo = Demo(Predictor.from_pretrained(model, device=device, emotion=emotion), model, emotion=emotion)
+    shown = Path(model).name if Path(model).is_dir() else model
+    demo = Demo(Predictor.from_pretrained(model, device=device, emotion=emotion), shown, emotion=emotion)
     # Done now, not while somebody waits for the page: the head is built, and a model's first answer is its slowest.
     head_at_rest()
     first = (ASSETS / "examples" / EXAMPLES[0][0]).read_bytes()
