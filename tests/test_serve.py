@@ -454,8 +454,7 @@ def _until(holds):
 
 def test_the_benchmark_tells_mixed_and_lost_replies():
     benchmark = load_script("eval/benchmarks/serve.py")
-    faces = np.zeros((3, 52)) + [[0.2], [0.21], [0.5]]
-    texts = [format_answer(face, None) for face in faces]
+    texts = [format_answer(np.full(52, value), None) for value in (0.2, 0.21, 0.5)]
 
     def reply(text, status=200):
         return httpx.Response(status, json={"choices": [{"message": {"content": text}}]})
