@@ -29,10 +29,13 @@ from semanticface.preference.pairs import write_pairs
 from semanticface.preference.rounds import Rounds
 from semanticface.preference.store import Store
 from semanticface.preference.types import Candidate, Choice, Pair, Question, Slate
+from semanticface.provenance import KEY, Source, told, write_people
 from semanticface.recipe import read_recipe
 from semanticface.render_set import RenderSettings, render_set
 from semanticface.semantics import describe
 from semanticface.side_file import FrameAnswer
+from semanticface.zero_shot import Judged, Reply
+from semanticface.zero_shot_answers import AnswerLog
 
 ROOT = Path(__file__).resolve().parents[1]
 VALUES = np.linspace(0, 1, 52, dtype=np.float32)
@@ -128,7 +131,24 @@ def test_described_tables(tmp_path):
 
 def test_recipes_of_models():
     recipe = read_recipe(ROOT / "semanticface" / "assets" / "nano")
-    assert set(listed("`semanticface.json` of a model")) == set(recipe)
+    assert set(listed("`semanticface.json` of a model")) == {*recipe, KEY}
+
+
+def test_whom_an_adapter_learnt_from(tmp_path):
+    source = Source("outputs/captures", "train", "f", 3, 1, ("h",))
+    write_people(tmp_path, [source])
+    (entry,) = json.loads((tmp_path / "people.json").read_text())
+    (told_in_recipe,) = told([source])
+    (line,) = [line for line in PAGE.splitlines() if line.startswith(f"| `{KEY}` |")]
+    assert all(f"`{key}`" in line or key in line for key in told_in_recipe)
+    assert set(listed("`people.json`")) == entry.keys() - told_in_recipe.keys()
+
+
+def test_zero_shot_replies(tmp_path):
+    with AnswerLog(tmp_path / "toon.jsonl") as log:
+        log.add(Reply("a", "{"), Judged("a", "not_json", "why"), "f")
+    (line,) = keys_of_lines(tmp_path / "toon.jsonl")
+    assert line.keys() - set(listed("`predictions.jsonl`")) == set(listed("`SET.jsonl` of `eval/zero_shot.py`"))
 
 
 def test_measurements():
