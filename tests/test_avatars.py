@@ -3,16 +3,25 @@
 import json
 import re
 import shlex
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
 import pytest
+from clips import PixelPredictor, bars, write_clip
 from glb_reader import load
+from live_takes import count_sixty
+from PIL import Image
+from test_live_link_udp import decode
 from test_retarget import write_avatar
 
-from semanticface import arkit, cli, live_link, live_link_udp, tables
+from semanticface import arkit, camera, cli, live_link, live_link_udp, tables
 from semanticface.answer import format_answer
+from semanticface.camera import Device
+from semanticface.face import render
 from semanticface.live_link import LiveLinkRow
+from semanticface.predict import Predictor
+from semanticface.video import open_take
 
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "avatars.md"
 
@@ -32,6 +41,11 @@ def desk(tmp_path, monkeypatch):
     tables.write("faces.jsonl", [tables.Answered(f"{n}.png", coefficients=row) for n, row in enumerate(rows)])
     said = [{"role": "user", "content": "<image>"}, {"role": "assistant", "content": format_answer(rows[0], None)}]
     Path("swift.jsonl").write_text(json.dumps({"messages": said, "images": ["a.jpg"]}) + "\n")
+    drawn = [render(row * 0.5, subject=3, size=96).picture for row in rows]
+    for number, pixels in enumerate(drawn):
+        Image.fromarray(pixels).save(f"{number}.png")
+    write_clip(Path("clip.mp4"), drawn)
+    count_sixty(write_clip(Path("Scene1_1_Ann.mov"), bars(9), timecode="13:13:04:15"))
     write_avatar(Path("robot.vrm"), [name for name in arkit.NAMES if name not in ("cheekPuff", "tongueOut")])
     return tmp_path
 
@@ -45,6 +59,8 @@ def test_every_command_of_the_page(desk, capsys, monkeypatch):
             yield len(sent)
 
     monkeypatch.setattr(live_link_udp, "send", send)
+    monkeypatch.setattr(Predictor, "from_pretrained", lambda name, **_: PixelPredictor())
+    monkeypatch.setattr(camera, "find_camera", lambda word, rate: Device(word, "movie=clip.mp4", "lavfi"))
     words = commands()
     assert len(words) > 6 and all(line[0] == "semanticface" for line in words)
     for line in words:
@@ -52,8 +68,11 @@ def test_every_command_of_the_page(desk, capsys, monkeypatch):
     assert Path("Scene1_2_Ann.csv").read_bytes() == Path("Scene1_1_Ann.csv").read_bytes()
     found = [row.label for row in tables.read_coefficients("Scene2_1_Ann.csv")]
     assert found[:3] == ["00:00:00:00.000", "00:00:00:02.400", "00:00:00:04.800"]
-    assert {(host, port) for host, port, _ in sent} == {("127.0.0.1", 11111)} and len(sent) == 12
-    assert b"Ann" in sent[0][2] and b"Robot" in sent[-1][2]
+    assert {(host, port) for host, port, _ in sent} == {("127.0.0.1", 11111)}
+    names = Counter(decode(data)["name"] for _, _, data in sent)
+    assert names.pop("Bea") >= 1 and names == {"Ann": 6, "Robot": 6, "clip": 6}
+    assert [len(list(open_take(path).frames())) for path in ("clip-shown.mp4", "check.mp4")] == [6, 9]
+    assert Image.open("sheet.png").size == (4 * 458 + 10, 2 * 270 + 10)
     for name in ("head.glb", "robot-take.vrm"):
         document, _, _ = load(Path(name))
         assert document["animations"]
