@@ -36,8 +36,8 @@ def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser], 
         "POST /v1/chat/completions takes what OpenAI's clients send, with one picture as a data: URI; POST /v1/face\n"
         "takes a picture and answers what predict writes. GET /openapi.json describes both, /health and /ready tell\n"
         "how the server is. Requests are read in batches; beyond --queue they are refused with 429 and Retry-After.\n\n"
-        "Everything stays on this machine: pictures are neither stored nor logged, and no address is fetched. Any other\n"
-        "--host than this machine's own opens the server to whoever reaches it: give it a key. Ctrl-C answers what\n"
+        "Everything stays on this machine: pictures are neither stored nor logged, and no address is fetched. Any\n"
+        "--host but this machine's own opens the server to whoever reaches it: give it a key. Ctrl-C answers what\n"
         "was begun, and ends. Needs: pip install 'semanticface[serve]'",
         "semanticface serve",
         "semanticface serve --model outputs/my-adapter --device cuda --batch-size 32",
