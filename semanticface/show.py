@@ -10,13 +10,13 @@ import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from itertools import islice
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont, ImageOps
+from PIL import Image, ImageDraw, ImageFont
 from tqdm import tqdm
 
 from semanticface.ahead import ahead
@@ -277,8 +277,14 @@ def _shrunk(scene: Scene, size: int) -> Scene:
     """Keep no more pixels than are shown: scenes wait for their heads."""
     if scene.picture is None:
         return scene
-    small = ImageOps.contain(scene.picture, (_WIDEST * size, size), Image.Resampling.BICUBIC)
-    return Scene(scene.name, small, scene.missing, scene.row, scene.time)
+    return replace(scene, picture=_within(scene.picture, _WIDEST * size, size))
+
+
+def _within(picture: Image.Image, width: int, height: int) -> Image.Image:
+    """The picture as large as it fits, at least a pixel wide and high."""
+    scale = min(width / picture.width, height / picture.height)
+    fitted = max(1, round(picture.width * scale)), max(1, round(picture.height * scale))
+    return picture if fitted == picture.size else picture.resize(fitted, Image.Resampling.BICUBIC)
 
 
 def _font(size: int) -> ImageFont.FreeTypeFont:
@@ -324,7 +330,9 @@ def _halves(
     if scene.picture is None:
         canvas.paste(_note(scene.missing, width, size, font), (0, 0))
     else:
-        canvas.paste(ImageOps.pad(scene.picture, (width, size), Image.Resampling.BICUBIC, ground), (0, 0))
+        shown = _within(scene.picture, width, size)
+        canvas.paste(ground, (0, 0, width, size))
+        canvas.paste(shown, ((width - shown.width) // 2, (size - shown.height) // 2))
     right = _note(scene.why_no_head, size, size, font) if head is None else Image.fromarray(head)
     canvas.paste(right, (width, 0))
 

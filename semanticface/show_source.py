@@ -60,17 +60,25 @@ def read_rows(file: Path) -> list[ShownRow]:
 
 
 def _row(moment: Moment) -> ShownRow:
-    box, frame = moment.more.get("box"), moment.more.get("frame")
+    frame = moment.more.get("frame")
     return ShownRow(
         moment.image,
         moment.coefficients,
         moment.reason,
         _words(moment),
-        Box(*map(float, box)) if isinstance(box, list) and len(box) == 4 else None,
+        _box(moment.more.get("box")),
         frame if isinstance(frame, int) and not isinstance(frame, bool) and frame > 0 else None,
         moment.time,
         moment.timecode,
     )
+
+
+def _box(given: object) -> Box | None:
+    if not isinstance(given, list) or len(given) != 4:
+        return None
+    if any(isinstance(corner, bool) or not isinstance(corner, int | float) for corner in given):
+        return None
+    return Box(*map(float, given))
 
 
 def _words(moment: Moment) -> str:

@@ -138,8 +138,10 @@ def _camera(options: argparse.Namespace) -> int:
     from semanticface.live_reading import Tally, camera_packets
 
     tally = Tally()
-    _send(camera_packets(camera, reader.read, name, tally), options, name, None)
-    print(tally.told("from frame to packet"), file=sys.stderr)
+    try:
+        _send(camera_packets(camera, reader.read, name, tally), options, name, None)
+    finally:  # also where the camera was unplugged
+        print(tally.told("from frame to packet"), file=sys.stderr)
     return 0
 
 

@@ -110,6 +110,21 @@ def test_a_look_and_another_folder(pictures, tmp_path):
     assert left[20, 20].tolist() == [40, 200, 10] and np.array_equal(right, head(face(1), "drawn"))
 
 
+def test_pictures_of_odd_shapes_fit(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name, size in (("thin", (16, 20_000)), ("flat", (20_000, 16))):
+        Image.new("RGB", size, (250, 0, 0)).save(f"{name}.png")
+    tables.write("a.jsonl", [Prediction(f"{name}.png", "ok", coefficients=face(1)) for name in ("thin", "flat")])
+    monkeypatch.setattr("semanticface.show.find_faces", lambda picture: [])
+    assert Show(Path("a.jsonl"), pytest.fail).sheet(Path("a.png"), size=SIZE).lacking == 0
+    (thin, _), (flat, _) = cells("a.png")
+    assert (thin[:, SIZE // 2 - 1] != 255).any() and (thin[:, :20] == 255).all() and (flat[:20] == 255).all()
+    assert Show(Path("a.jsonl"), pytest.fail).film(Path("a.mp4"), size=SIZE).shown == 2
+    # A box far outside is of no use: the picture is shown whole.
+    tables.write("b.jsonl", [Prediction("thin.png", "ok", coefficients=face(1), box=Box(900, 900, 950, 950))])
+    assert Show(Path("b.jsonl"), pytest.fail).sheet(Path("b.png"), size=SIZE).lacking == 0
+
+
 # --- videos -------------------------------------------------------------------------------------------------------
 
 

@@ -38,8 +38,10 @@ def test_what_a_row_says(tmp_path):
            "analysis": describe(values).to_dict()}  # fmt: skip
     lost = {"image": "t.mp4, frame 3", "frame": True, "status": "no_face", "reason": "t.mp4, frame 3: no face found."}
     path = tmp_path / "a.jsonl"
-    path.write_text("\n".join(json.dumps(each) for each in (row, lost, row | {"analysis": None, "box": None})))
-    good, bad, plain = read_rows(path)
+    odd = [lost | {"box": box} for box in (["a", 1, 2, 3], [1, 2], 7, [True, 1, 2, 3])]
+    path.write_text("\n".join(json.dumps(each) for each in (row, lost, row | {"analysis": None, "box": None}, *odd)))
+    good, bad, plain, *strange = read_rows(path)
+    assert len(strange) == 4 and all(each.box is None for each in strange)
     assert np.array_equal(good.values, values) and good.reason == ""
     assert (good.frame, good.time, good.timecode) == (2, Fraction("0.033333"), "00:00:00:01.000")
     assert good.box == Box(1, 2.5, 30, 40) and plain.box is None

@@ -2,6 +2,7 @@
 
 import socket
 
+import av
 import numpy as np
 import pytest
 from clips import PixelPredictor, bars, write_clip
@@ -9,6 +10,7 @@ from test_live_link_udp import decode
 
 from semanticface import arkit, camera, cli, live_link, live_link_udp
 from semanticface.camera import Device
+from semanticface.errors import VideoError
 from semanticface.face import render
 from semanticface.live_link import LiveLinkRow
 from semanticface.predict import Predictor
@@ -154,6 +156,19 @@ def test_a_camera_arrives(clip, listener, model, monkeypatch, capsys):
     last = decode(listener.recv(4096))
     assert last["name"] == "SemanticFace" and last["values"]["JawOpen"] > 0 and asked == [("camera:1", 25)]
     assert "from frame to packet" in capsys.readouterr().err
+
+
+def test_a_camera_that_is_unplugged_is_told_after_what_was_sent(clip, listener, model, monkeypatch, capsys):
+    def frames(self):
+        with av.open(str(clip)) as container:
+            yield next(container.decode(video=0))
+        raise VideoError("camera: No such device. Is it there?")
+
+    monkeypatch.setattr(camera.Camera, "frames", frames)
+    monkeypatch.setattr(camera, "find_camera", lambda word, rate: Device(word, f"movie={clip}", "lavfi"))
+    assert stream("camera", listener) == 2
+    said = capsys.readouterr().err
+    assert "1 packets sent, 0 of them" in said and "semanticface: camera: No such device" in said
 
 
 @pytest.mark.parametrize(("source", "words", "code"), [("camera", [], 0), ("clip", [], 130), ("clip", ["--loop"], 0)])
