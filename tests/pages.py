@@ -9,7 +9,6 @@ import sys
 from pathlib import Path
 
 import pytest
-from accelerate.commands.launch import launch_command_parser
 
 from semanticface import cli
 
@@ -36,6 +35,8 @@ def run(words: list[str], monkeypatch: pytest.MonkeyPatch) -> int:
     if words[0] == "semanticface":
         return cli.main(words[1:])
     if words[:2] == ["accelerate", "launch"]:
+        from accelerate.commands.launch import launch_command_parser
+
         launched = launch_command_parser().parse_args(words[2:])
         words = ["python", launched.training_script, *launched.training_script_args]
     assert words[0] == "python", words

@@ -6,7 +6,6 @@ import base64
 import io
 import json
 import re
-import shlex
 import shutil
 import signal
 import threading
@@ -18,6 +17,7 @@ import numpy as np
 import pytest
 from clips import bars, write_clip, write_sound
 from glb_reader import load
+from pages import commands
 from PIL import Image
 from playwright.sync_api import sync_playwright
 from test_annotate import _free_port
@@ -240,12 +240,7 @@ def test_every_command_of_the_page_about_it(monkeypatch, tmp_path):
         "clip.jsonl", [tables.Answered(f"{n}", coefficients=values) for n, values in enumerate((WINK, SURPRISE))]
     )
     write_avatar(Path("robot.vrm"), list(arkit.NAMES))
-    text = (Path(__file__).resolve().parents[1] / "docs" / "demo.md").read_text()
-    words = [
-        shlex.split(line, comments=True)
-        for block in re.findall(r"```sh\n(.*?)```", text, re.DOTALL)
-        for line in block.splitlines()
-    ]
+    words = commands("demo.md")
     assert len(words) > 4
     for line in words:
         assert line[0] == "semanticface" and cli.main(line[1:]) == 0, line

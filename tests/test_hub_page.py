@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-import re
-import shlex
 from pathlib import Path
 
 import numpy as np
 import pytest
 from hub_models import adapter_of_nano
 from huggingface_hub import ModelCard, constants
+from pages import commands
 from PIL import Image
 from test_card import EXAMPLE, evaluated
 from test_push import hub
@@ -20,11 +19,6 @@ from semanticface import card, cli, face
 __all__ = ["hub"]  # a fixture
 
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "hub.md"
-
-
-def commands():
-    blocks = re.findall(r"```sh\n(.*?)```", PAGE.read_text(), re.DOTALL)
-    return [shlex.split(line, comments=True) for block in blocks for line in block.splitlines()]
 
 
 @pytest.fixture
@@ -44,7 +38,7 @@ def desk(tmp_path, monkeypatch):
 
 
 def test_every_command_of_the_page(desk, hub, capsys):
-    words = commands()
+    words = commands("hub.md")
     assert len(words) == 8 and all(line[0] == "semanticface" for line in words)
     said = []
     for line in words:

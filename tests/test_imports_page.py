@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
-import shlex
 import sys
 from types import SimpleNamespace
 
@@ -12,6 +10,7 @@ import numpy as np
 import pytest
 from clips import bars, write_clip
 from live_takes import WholePicture
+from pages import commands
 from PIL import Image
 from scripts import ROOT, load_script
 from test_import_pictures import agree, categories, grey, reader, scores
@@ -24,11 +23,6 @@ from semanticface.dataset import load_faces
 from semanticface.semantics import describe
 
 PAGE = ROOT / "docs" / "imports.md"
-
-
-def commands():
-    blocks = re.findall(r"```sh\n(.*?)```", PAGE.read_text(), re.DOTALL)
-    return [shlex.split(line, comments=True) for block in blocks for line in block.splitlines()]
 
 
 @pytest.fixture
@@ -72,7 +66,7 @@ def test_every_command_of_the_page(desk, monkeypatch, capsys):
         def __exit__(self, *_):
             pass
 
-    words = commands()
+    words = commands("imports.md")
     assert len(words) == 10
     for line in words:
         if line[0] == "semanticface":

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import json
 import re
-import shlex
 import signal
 import socket
 import sqlite3
@@ -21,6 +20,7 @@ import pytest
 from chat_servers import chat_server
 from hypothesis import given
 from hypothesis import strategies as st
+from pages import commands
 from scripts import load_script
 from test_chat_client import Clock
 from tiny_chat import write_tiny_chat
@@ -543,11 +543,6 @@ def test_stopped_in_the_middle_nothing_is_asked_twice(tmp_path, kind):
 # --- docs/stage1.md -------------------------------------------------------------------------------------------------
 
 
-def page_commands():
-    blocks = re.findall(r"```sh\n(.*?)```", PAGE.read_text(), re.DOTALL)
-    return [shlex.split(line, comments=True) for block in blocks for line in block.splitlines()]
-
-
 def test_every_command_of_the_page(script, monkeypatch, capsys):
     for folder in ("takes", "outputs", "models"):
         Path(folder).mkdir()
@@ -559,7 +554,7 @@ def test_every_command_of_the_page(script, monkeypatch, capsys):
     monkeypatch.setenv("MODELS_KEY", "hush")
     faces = [values.astype(np.float32) for values in FACES[:3]]
     answers = book(faces)
-    lines = page_commands()
+    lines = commands("stage1.md")
     assert len(lines) == 6
     with chat_server(lambda body: answers[question(body)]) as said:
         for words in lines:

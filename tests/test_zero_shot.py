@@ -5,7 +5,6 @@ import io
 import json
 import os
 import re
-import shlex
 import shutil
 import signal
 import subprocess
@@ -18,6 +17,7 @@ import jsonschema
 import numpy as np
 import pytest
 from chat_servers import chat_server
+from pages import commands
 from PIL import Image
 from scripts import ROOT, load_script
 from tiny_models import smolvlm
@@ -463,9 +463,7 @@ def test_a_model_that_its_tokenizer_keeps_from_being_constrained_writes_freely(t
 
 
 def test_every_command_of_the_page(script, drawn, tmp_path, capsys, monkeypatch):
-    page = (ROOT / "docs" / "zero_shot.md").read_text()
-    blocks = re.findall(r"```sh\n(.*?)```", page, re.DOTALL)
-    lines = [shlex.split(line, comments=True) for block in blocks for line in block.splitlines()]
+    lines = commands("zero_shot.md")
     assert len(lines) > 6 and all(line[:2] == ["python", "eval/zero_shot.py"] for line in lines)
 
     def few(pictures, key, limit, **_):
