@@ -34,6 +34,7 @@ from semanticface.recipe import read_recipe
 from semanticface.render_set import RenderSettings, render_set
 from semanticface.semantics import describe
 from semanticface.side_file import FrameAnswer
+from semanticface.stage1 import Written
 from semanticface.zero_shot import Judged, Reply
 from semanticface.zero_shot_answers import AnswerLog
 
@@ -127,6 +128,8 @@ def test_described_tables(tmp_path):
     describe_table(tmp_path / "in.csv", tmp_path / "out.jsonl")
     written = {key for line in keys_of_lines(tmp_path / "out.jsonl") for key in line}
     assert written - {"image", "coefficients"} == set(listed("Described tables"))
+    words = {each.name for each in dataclasses.fields(Written)} - {"analysis"}
+    assert set(listed("Described tables", "field with a writer")) == words
 
 
 def test_recipes_of_models():
