@@ -53,3 +53,24 @@ def test_every_dependency_is_pinned():
     pinned = {plain(line) for line in lines if re.match(r"[\w.-]+==[\w.]+$", line)}
     # An extra may name other extras of the project itself.
     assert not {plain(requirement) for requirement in wanted} - pinned - {project["name"]}
+
+
+def test_links_between_documents_lead_somewhere(tracked):
+    def marks(page):
+        """Return what GitHub calls the headings of a page in links."""
+        headings = re.findall(r"^#+ (.*)$", page.read_text(encoding="utf-8"), re.MULTILINE)
+        return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+    pages = [file for file in tracked if file.suffix == ".md"]
+    lost = []
+    for page in pages:
+        text = re.sub(r"```.*?```", "", page.read_text(encoding="utf-8"), flags=re.DOTALL)
+        for link in re.findall(r"\]\(([^)\s]+)\)", text):
+            if re.match(r"[a-z]+:", link):
+                continue
+            path, _, mark = link.partition("#")
+            target = (page.parent / path).resolve() if path else page
+            known = not mark or (target.suffix == ".md" and mark in marks(target))
+            if not target.exists() or not known:
+                lost.append(f"{page.relative_to(ROOT)}: {link}")
+    assert not lost
