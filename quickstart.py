@@ -63,6 +63,7 @@ def main() -> None:
         run(number, title, command)
     minutes, seconds = divmod(round(time.monotonic() - started), 60)
     print(f"\nDone in {minutes} min {seconds} s. Open {OUT}/report.html in a browser.")
+    print("Your own face, by picture or webcam, on this machine: .venv/bin/semanticface demo")
 
 
 if __name__ == "__main__":
