@@ -176,6 +176,7 @@ def evaluate(options: argparse.Namespace) -> tuple[list[tuple[str, metrics.Resul
         "model": str(options.model),
         "weights": files_sha256(list(find_folder(options.model)[0].glob("*.safetensors"))),
         "dataset": str(options.dataset),
+        "data": faces._fingerprint,
         "split": options.split,
         "rows": len(true),
         "seed": options.seed,

@@ -18,7 +18,7 @@ import numpy as np
 from semanticface.capture_consent import ended, refusal, splits_for, take_consent
 from semanticface.capture_files import TakeFiles, find_takes
 from semanticface.capture_pairing import read_rows
-from semanticface.capture_report import write_index_page
+from semanticface.capture_report import PAGE, write_index_page
 from semanticface.capture_set import CaptureSet, TakeRecord
 from semanticface.capture_take import Calibrate, ImportSettings, TakeToImport, import_take
 from semanticface.capture_thin import calibrated, rest_of
@@ -94,6 +94,7 @@ def _import(
     reads, problems = _read_all(paths, captures.scratch, subject, settings.calibrate)
     permissions = take_consent(out, consent, sorted({read.subject for read in reads}))
     splits = splits_for(captures, {read.subject for read in reads}, settings.splits, assign)
+    (out / PAGE).unlink(missing_ok=True)  # written last: without it something is not finished
     for gone in captures.forget_empty():
         say(f"{gone.name}: {gone.subject} was forgotten; its page is deleted")
     for why in ended(captures, permissions):

@@ -22,6 +22,8 @@ from semanticface.face import render
 from semanticface.grid import Table, Tables
 from semanticface.report import write_report
 
+PAGE = "report.html"
+"""The page of all takes."""
 FATES = {
     "kept": "in the dataset",
     "near duplicate": "like a face kept before it",
@@ -145,7 +147,7 @@ def _known(labels: Mapping[str, Any]) -> str:
 
 
 def write_index_page(captures: CaptureSet, problems: Sequence[str]) -> None:
-    """Write ``report.html``: the takes that are there, faces of each, and what was left out as a whole.
+    """Write ``PAGE``: the takes that are there, faces of each, and what was left out as a whole.
 
     Raises:
         SemanticFaceError: a take's rows cannot be read, or the system refuses to write.
@@ -184,7 +186,20 @@ def write_index_page(captures: CaptureSet, problems: Sequence[str]) -> None:
     }
     what = "Live Link Face takes" if labels is None else "Pictures with coefficients"
     subtitle = f"{what} as a dataset of faces. Personal data: handle this page as you handle the pictures."
-    write_report(captures.folder / "report.html", "Imported captures", sections, subtitle=subtitle, recipe=facts)
+    write_report(captures.folder / PAGE, "Imported captures", sections, subtitle=subtitle, recipe=facts)
+
+
+def hide(out: Path, subject: str) -> None:
+    """Delete the pages that show a person, which ``tidy`` writes anew once their rows are gone.
+
+    Raises:
+        DatasetError: no dataset of captures.
+    """
+    captures = CaptureSet(out, None)
+    (out / PAGE).unlink(missing_ok=True)
+    for record in captures.records():
+        if record.subject == subject:
+            captures.page(record.key).unlink(missing_ok=True)
 
 
 def tidy(out: Path) -> list[TakeRecord]:

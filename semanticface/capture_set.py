@@ -242,6 +242,8 @@ class CaptureSet:
             inside = [record for record in records if record.split == split]
             rows = {self.shard(record).name: _rows(self.shard(record)) for record in inside}
             if not sum(rows.values()):
+                for name in ("state.json", "dataset_info.json"):
+                    (self.folder / split / name).unlink(missing_ok=True)
                 continue
             counts[split] = sum(rows.values())
             print_ = hashlib.sha256(f"{split}:{told}:{json.dumps(rows, sort_keys=True)}".encode()).hexdigest()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -15,6 +16,10 @@ from semanticface.errors import SemanticFaceError
 
 # What a system answers when it will not store the bytes; other errors inside a block are the block's own.
 _REFUSED = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM}
+
+
+_SCRATCH = re.compile(r"\.(.+)\.[a-z0-9_]{8}")  # as mkdtemp makes them of the prefix below
+_REPLACED = "replaced"
 
 
 @contextlib.contextmanager
@@ -34,7 +39,7 @@ def atomic_path(target: str | os.PathLike[str]) -> Iterator[Path]:
         temporary = scratch / target.name
         yield temporary
         if temporary.is_dir() and target.is_dir():
-            target.rename(scratch / "replaced")
+            target.rename(scratch / _REPLACED)
         temporary.replace(target)
     except OSError as error:
         if scratch is not None and error.errno not in _REFUSED:
@@ -56,3 +61,13 @@ def atomic_open(target: str | os.PathLike[str], mode: str = "w", **options: Any)
         yield file
         file.flush()
         os.fsync(file.fileno())
+
+
+def leftovers(place: str | os.PathLike[str]) -> Iterator[Path]:
+    """Yield the folders at any depth below a place in which a killed process was writing what ``atomic_path`` makes."""
+    for name, below, _ in os.walk(place):
+        for each in sorted(below):
+            found = _SCRATCH.fullmatch(each)
+            if found and {inside.name for inside in Path(name, each).iterdir()} <= {found[1], _REPLACED}:
+                below.remove(each)
+                yield Path(name, each)

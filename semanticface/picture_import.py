@@ -25,7 +25,7 @@ from semanticface import arkit
 from semanticface.answer import format_answer
 from semanticface.capture_consent import ended, refusal, splits_for, take_consent
 from semanticface.capture_import import Imported
-from semanticface.capture_report import SHOWN, Shown, thumbnail, write_index_page, write_take_page
+from semanticface.capture_report import PAGE, SHOWN, Shown, thumbnail, write_index_page, write_take_page
 from semanticface.capture_set import LOOK, CaptureSet, ShardWriter, TakeRecord, shard_writer
 from semanticface.capture_take import CONTEXT
 from semanticface.crop import Box, crop_face, to_crop
@@ -360,6 +360,7 @@ def import_parts(
     people = sorted({part.subject for part in parts})
     permissions = take_consent(out, consent, people)
     splits = splits_for(captures, set(people), settings.splits, assign or {})
+    (out / PAGE).unlink(missing_ok=True)  # written last: without it something is not finished
     for gone in captures.forget_empty():
         say(f"{gone.name}: {gone.subject} was forgotten; its page is deleted")
     for why in ended(captures, permissions):

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
 import re
+import signal
 from pathlib import Path
 
 import datasets
@@ -11,13 +14,16 @@ import numpy as np
 import pytest
 from scripts import ROOT
 from slates import save, slates_of
+from test_swift_set import agree, bring, face, picture, row, write
 from tiny_models import answers
 
-from semanticface import cli
+from semanticface import capture_report, capture_set, cli, picture_import, swift_export
+from semanticface.answer import format_answer
 from semanticface.dataset import FEATURES, load_faces
 from semanticface.describe_set import describe_dataset
 from semanticface.errors import DatasetError, SemanticFaceError
 from semanticface.preference import forget as forgetting
+from semanticface.preference import forget_all
 from semanticface.preference.candidates import read_candidates
 from semanticface.preference.choice_file import read_choices, write_choices
 from semanticface.preference.consent import NAME
@@ -28,6 +34,7 @@ from semanticface.preference.store import Store
 from semanticface.preference.types import Choice, Pair, Question
 from semanticface.provenance import Source, source_of, sources_in, told, write_people
 from semanticface.recipe import make_recipe, read_recipe, write_recipe
+from semanticface.semantics import describe
 from semanticface.swift_export import export_swift
 
 PEOPLE = ("ann", "ben", "ann", "cem", None, "ben", "cem")
@@ -290,6 +297,94 @@ def test_everywhere_broken_off_the_same_call_goes_on(place, monkeypatch):
     whole(place, ["ben", "cem", None, "ben", "cem"])
     assert "ann" not in {row["subject"] for row in lines(place / "export" / "train.jsonl")}
     assert "ann" not in load_faces(place / "described", "train")["subject"]
+
+
+@pytest.fixture
+def captured(tmp_path, monkeypatch):
+    """Captures of two people, and an evaluation of them, made in the folder that is worked in."""
+    monkeypatch.chdir(tmp_path)
+    rows = []
+    for number, who in enumerate(["ann", "ben"] * 2):
+        values = np.round(face(number), 2)
+        file = picture(tmp_path / "given" / f"{number}.jpg", number)
+        rows.append(row(format_answer(values, describe(values)), file.name, subject=who))
+    out = Path("outputs", "captures")
+    agree(out, "ann", "ben")
+    bring(write(tmp_path / "given" / "rows.jsonl", *rows), out)
+    page = Path("outputs", "evaluated", "report.html")
+    page.parent.mkdir()
+    page.write_text("a page with pictures of ann")
+    about = {"recipe": {"dataset": str(out), "data": load_faces(out, "train")._fingerprint}}
+    page.with_name("metrics.json").write_text(json.dumps(about))
+    return tmp_path / "outputs"
+
+
+def gone(outputs, name=b"ann"):
+    """Check that nothing has a name in it any more but the list of consent, which its user keeps."""
+    files = [path for path in outputs.rglob("*") if path.is_file() and path.name != NAME]
+    assert files and not [path for path in files if name in path.read_bytes() or name.decode() in path.name]
+
+
+@pytest.mark.parametrize(
+    ("module", "step"),
+    [
+        (capture_report, "write_index_page"), (capture_set.CaptureSet, "write_index"), (forgetting, "tidy"),
+        (forgetting, "_rewrite_split"), (forgetting, "_remember"), (forget_all, "forget"),
+    ],
+)  # fmt: skip
+def test_of_captures_nothing_is_left_wherever_it_was_broken_off(module, step, captured, monkeypatch):
+    with monkeypatch.context() as patch, pytest.raises(ZeroDivisionError):
+        patch.setattr(module, step, lambda *_: 1 / 0)
+        told_of("ann", captured)
+    with contextlib.suppress(DatasetError):  # of whom nothing was left but what showed them
+        told_of("ann", captured)
+    gone(captured)
+    assert list(load_faces(captured / "captures", "train")["subject"]) == ["ben", "ben"]
+    assert (captured / "captures" / "report.html").exists()
+
+
+def test_choices_and_pairs_go_before_what_tells_whose_they_are(place, monkeypatch):
+    (place / "run" / "round-1" / "candidates.jsonl").unlink()
+    with monkeypatch.context() as patch, pytest.raises(ZeroDivisionError):
+        patch.setattr(forgetting, "_index", lambda *_: 1 / 0)
+        told_of("ann", place)
+    left = {slate.picture for slate in slates_of(place / "faces")}
+    for name in ("choices", "pairs"):
+        found = lines(place / "run" / "round-1" / f"{name}.jsonl")
+        assert {(line.get("question") or line)["picture"] for line in found} <= left and found
+
+
+def test_from_another_folder_it_finds_what_was_made_here(captured, monkeypatch):
+    run = captured / "begun"
+    (run / "features").mkdir(parents=True)
+    about = {"train": {"fingerprint": load_faces(captured / "captures", "train")._fingerprint}}
+    (run / "settings.json").write_text(json.dumps({"dataset": "outputs/captures", "data": about}))
+    monkeypatch.chdir(captured.parent / "given")
+    found, _ = told_of("ann", captured)
+    gone(captured)
+    assert not (run / "features").exists() and [each.folder for each in found.models] == [run]
+
+
+def test_what_killed_commands_left_goes_too(captured, monkeypatch):
+    """An export, whose folder appears only when it is whole; an import, of which nothing was in the index yet."""
+    child = os.fork()
+    if child == 0:
+        monkeypatch.setattr(swift_export, "_write_json", lambda *_: os.kill(os.getpid(), signal.SIGKILL))
+        export_swift(captured / "captures", captured / "export")
+        os._exit(0)
+    os.waitpid(child, 0)
+    assert list(captured.glob(".export.*/export/images/*.jpg"))
+    begun = captured / "begun"
+    agree(begun, "ann")
+    with monkeypatch.context() as patch, pytest.raises(ZeroDivisionError):
+        patch.setattr(picture_import, "write_take_page", lambda *_: 1 / 0)
+        bring(captured.parent / "given" / "rows.jsonl", begun, subject="ann")
+    assert list(begun.glob("*/take-*.arrow"))
+    (begun / ".unpacked").mkdir()
+    (begun / ".unpacked" / "file.mov").write_bytes(b"ann")
+    _, said = told_of("ann", captured)
+    gone(captured)
+    assert "a command that was stopped left it" in said and not list(captured.rglob("*.jpg"))
 
 
 PAGE = (ROOT / "docs" / "captures.md").read_text()

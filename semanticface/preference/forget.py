@@ -1,7 +1,8 @@
 """Deleting a person: their pictures in a dataset, and every candidate, choice and pair that came of them.
 
-Each step can be broken off anywhere and done again: choices and the dataset go first, and files of candidates, which
-still name the person's pictures, last. ``forget_all`` does it for everything below a folder.
+Each step can be broken off anywhere and done again: choices, pairs and pages that show pictures go first, then the
+dataset, which tells whose pictures they are, and files of candidates, which name the person too, last. ``forget_all``
+does it for everything below a folder.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import difflib
 import hashlib
 import json
 import re
+from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +22,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from tqdm import tqdm
 
-from semanticface.capture_report import tidy
+from semanticface.capture_report import PAGE, hide, tidy
 from semanticface.capture_set import holds_captures
 from semanticface.dataset import picture_bytes
 from semanticface.errors import DatasetError, PictureError, SemanticFaceError
@@ -74,15 +76,16 @@ def forget(subject: str, dataset: str | Path, traces: Sequence[str | Path]) -> F
             call goes on.
     """
     folder = Path(dataset)
-    if holds_captures(folder) and not (folder / "dataset_dict.json").exists():
-        tidy(folder)  # an import that was stopped before it had an index
+    gone = finish(folder)
     splits = splits_of(folder)
     files = list(trace_files(traces))
     pictures, known = _pictures_of(subject, folder, splits)
+    naming = set()
     for file in files:
-        if file.suffix == ".jsonl":
-            pictures |= {_picture(line) for line in _objects(file) if line.get("subject") == subject} - {""}
-    if not pictures:
+        if file.suffix == ".jsonl" and (theirs := [each for each in _objects(file) if each.get("subject") == subject]):
+            pictures |= {_picture(line) for line in theirs} - {""}
+            naming.add(file)
+    if not pictures and subject not in gone:
         raise DatasetError(
             f"{folder}: no picture of {subject!r}, there or in what was made of it.{hint(subject, known)}"
         )
@@ -91,21 +94,43 @@ def forget(subject: str, dataset: str | Path, traces: Sequence[str | Path]) -> F
         if file.suffix == ".sqlite":
             with Store(file, create=False) as store:
                 choices += store.delete_pictures(pictures)
-    read = {file: sum(1 for _ in _objects(file)) for file in files if _is_read(file, folder)}
-    for file in read:
-        file.unlink()
     _remember(folder)
+    ever = fingerprints(folder)
+    lines: Counter[Path] = Counter()
+    written = [file for file in files if file.suffix == ".jsonl"]
+    for file in written:
+        if _is_read(file, folder, ever):
+            lines[file] = sum(1 for _ in _objects(file))
+            file.unlink()
+        elif file not in naming:
+            # Once the pictures are gone nobody can tell any more that its lines are about them.
+            lines[file] = _rewrite_trace(file, pictures, {}, {}, {})
+    if holds_captures(folder):
+        hide(folder, subject)
     rows = sum(_rewrite_split(folder / split, subject) for split in splits)
-    takes = len(tidy(folder)) if holds_captures(folder) else 0
+    gone += finish(folder)
     splits = splits_of(folder)  # one in which nobody is left is gone
     index, ever = _index(folder, splits), fingerprints(folder)
     prints = {split: _load(folder, split)._fingerprint for split in splits}
-    written = [file for file in files if file.suffix == ".jsonl" and file not in read]
-    lines = read | {file: _rewrite_trace(file, pictures, index, prints, ever) for file in written}
+    for file in sorted((file for file in written if file.exists()), key=naming.__contains__):
+        lines[file] += _rewrite_trace(file, pictures, index, prints, ever)
     left = []
     if subject in read_consent(folder).until:
         left.append(f"{folder / NAME} still names {subject}: remove the line.")
-    return Forgotten(rows, choices, {file: count for file, count in lines.items() if count}, takes, tuple(left))
+    return Forgotten(rows, choices, dict(+lines), gone.count(subject), tuple(left))
+
+
+def finish(folder: Path) -> list[str]:
+    """End what stopped half-way in captures, an import or a deletion; return whose takes are gone, a name for each.
+
+    The page of captures goes first and comes last: without one there is something left to do.
+
+    Raises:
+        SemanticFaceError: the system refuses to write.
+    """
+    if not holds_captures(folder) or (folder / PAGE).exists():
+        return []
+    return [record.subject for record in tidy(folder)]
 
 
 def hint(subject: str, known: Iterable[str]) -> str:
@@ -169,21 +194,48 @@ def _is_trace(path: Path) -> bool:
     return path.suffix in (".jsonl", ".sqlite")
 
 
-def _is_read(path: Path, dataset: Path) -> bool:
+def _is_read(path: Path, dataset: Path, prints: Mapping[str, Collection[str]]) -> bool:
     """Whether a file is what a round's model reads from pictures (``Alignment.predicted``), not those of others."""
     if path.name != "predictions.jsonl" or re.fullmatch(r"round-\d+", path.parent.name) is None:
         return False
-    about = dataset_of(path.parent.parent)
-    return about is None or about.resolve() == dataset.resolve()
+    run = settings_in(path.parent.parent)
+    return "dataset" not in run or is_about(run, dataset, prints)
 
 
-def dataset_of(run: Path) -> Path | None:
-    """Return which dataset a training or an alignment was begun on, by its folder; None where that is not known."""
+def settings_in(run: Path) -> dict[str, Any]:
+    """Return the settings that a training or an alignment was begun with; none where they are not known."""
+    return object_in(run / "settings.json")
+
+
+def object_in(path: Path) -> dict[str, Any]:
+    """Return a JSON object; an empty one for whatever is not there or something else."""
     try:
-        found = json.loads((run / "settings.json").read_text(encoding="utf-8"))["dataset"]
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
-    return Path(found) if isinstance(found, str) else None
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def is_about(made: Mapping[str, Any], dataset: Path, prints: Mapping[str, Collection[str]]) -> bool:
+    """Whether what a training, an alignment or an evaluation notes of its dataset means this one.
+
+    By its fingerprint, since places are as they were given then, from another folder perhaps; else by its place.
+
+    Args:
+        made: what it notes, ``dataset`` and perhaps ``data``.
+        dataset: the folder.
+        prints: ``fingerprints`` of it.
+    """
+    noted = made.get("data")
+    marks = [noted] if isinstance(noted, str) else [each.get("fingerprint") for each in _objects_of(noted)]
+    if any(mark in known for mark in marks for known in prints.values()):
+        return True
+    place = made.get("dataset")
+    return isinstance(place, str) and Path(place).resolve() == dataset.resolve()
+
+
+def _objects_of(noted: Any) -> list[dict[str, Any]]:
+    return [each for each in noted.values() if isinstance(each, dict)] if isinstance(noted, dict) else []
 
 
 def _objects(file: Path) -> Iterator[dict[str, Any]]:

@@ -7,21 +7,24 @@ and what unfinished trainings keep of pictures. Adapters cannot unlearn: they ar
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from semanticface.capture_set import holds_captures
+from semanticface.capture_set import CaptureSet, holds_captures
 from semanticface.errors import DatasetError, SemanticFaceError
+from semanticface.files import leftovers
 from semanticface.preference.forget import (
-    dataset_of,
     fingerprints,
+    finish,
     forget,
     hint,
+    is_about,
+    object_in,
+    settings_in,
     splits_of,
     subjects_of,
     trace_files,
@@ -95,10 +98,23 @@ def forget_everywhere(
         DatasetError: nothing of this subject anywhere; the message says who may have been meant.
         SemanticFaceError: something cannot be read or written; what was deleted until then stays deleted.
     """
+    deleted: list[str] = []
+
+    def done(line: str) -> None:
+        deleted.append(line)
+        say(line)
+
+    for scratch in [each for place in map(Path, places) for each in leftovers(place)]:
+        shutil.rmtree(scratch)
+        say(f"{scratch}: deleted, a command that was stopped left it")
     folders = [folder for place in map(Path, places) for folder in _folders(place)]
     files = list(dict.fromkeys(trace_files(places)))
     sets = [folder for folder in folders if _is_dataset(folder)]
-    people = {folder: subjects_of(folder) if _indexed(folder) else {subject} for folder in sets}
+    for folder in filter(holds_captures, sets):
+        CaptureSet(folder, None)  # deletes what an import that was stopped had unpacked
+        if subject in finish(folder):
+            done(f"{folder}: pages and records of {subject} deleted")
+    people = {folder: subjects_of(folder) for folder in sets}
     exports = {folder: subjects_in(folder) for folder in folders if holds_export(folder)}
     named = _naming(subject, files)
     chosen = [
@@ -111,22 +127,17 @@ def forget_everywhere(
     models = _models(subject, folders, chosen)
     for model in models:
         say(model.told(subject))
-    if not chosen and not models and not any(subject in there for there in exports.values()):
+    if not deleted and not chosen and not models and not any(subject in there for there in exports.values()):
         known = {who for there in [*people.values(), *exports.values()] for who in there} - {subject}
         where = ", ".join(str(place) for place in places)
         near = hint(subject, known)
         raise DatasetError(f"{where}: nothing of {subject!r} in it, and no model that learnt from them.{near}")
-    deleted: list[str] = []
-
-    def done(line: str) -> None:
-        deleted.append(line)
-        say(line)
-
     left: list[str] = []
     for folder in chosen:
-        left += _from_dataset(subject, folder, files, done)
+        # First, while the rows still tell that there is something to be deleted.
         for line in _made_of(folder, folders):
             done(line)
+        left += _from_dataset(subject, folder, files, done)
     for folder, there in exports.items():
         if subject in there:
             rows, pictures, remark = forget_rows(folder, subject)
@@ -168,14 +179,10 @@ def _folders(place: Path) -> Iterator[Path]:
 
 
 def _is_dataset(folder: Path) -> bool:
-    return holds_captures(folder) or _indexed(folder)
-
-
-def _indexed(folder: Path) -> bool:
     try:
         splits_of(folder)
     except DatasetError:
-        return False
+        return holds_captures(folder)
     return True
 
 
@@ -196,36 +203,18 @@ def _naming(subject: str, files: Sequence[Path]) -> set[str]:
 
 def _made_of(dataset: Path, folders: Sequence[Path]) -> Iterator[str]:
     """Delete what shows or describes single pictures of a dataset, person by person or not; yield what went."""
+    prints = fingerprints(dataset)
     for folder in folders:
-        if _same(_evaluated(folder), dataset):
+        evaluated = object_in(folder / "metrics.json").get("recipe")
+        if isinstance(evaluated, dict) and is_about(evaluated, dataset, prints):
             gone = [name for name in _EVALUATED if (folder / name).exists()]
             for name in gone:
                 (folder / name).unlink()
             if gone:
                 yield f"{folder}: {' and '.join(gone)} deleted; the figures stay. Evaluate anew for a page"
-        if _same(dataset_of(folder), dataset) and (folder / _FEATURES).is_dir():
+        if (folder / _FEATURES).is_dir() and is_about(settings_in(folder), dataset, prints):
             shutil.rmtree(folder / _FEATURES)
             yield f"{folder / _FEATURES}: deleted"
-
-
-def _evaluated(folder: Path) -> Path | None:
-    """Return the dataset that an evaluation was of; None for any other folder."""
-    recipe = _json(folder / "metrics.json").get("recipe")
-    about = recipe.get("dataset") if isinstance(recipe, dict) else None
-    return Path(about) if isinstance(about, str) else None
-
-
-def _same(one: Path | None, other: Path) -> bool:
-    return one is not None and one.resolve() == other.resolve()
-
-
-def _json(path: Path) -> dict[str, Any]:
-    """Return a JSON object; an empty one for whatever is not there or something else."""
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return found if isinstance(found, dict) else {}
 
 
 # --- who learnt from them -----------------------------------------------------------------------------------------
@@ -233,33 +222,34 @@ def _json(path: Path) -> dict[str, Any]:
 
 def _models(subject: str, folders: Sequence[Path], held: Sequence[Path]) -> list[Learnt]:
     """Return the models that learnt from a person, or from a dataset that holds or held them."""
-    prints = {mark for folder in held if _indexed(folder) for marks in fingerprints(folder).values() for mark in marks}
+    prints = {folder: fingerprints(folder) for folder in held}
 
-    def about(dataset: str, fingerprint: str = "") -> bool:
-        return fingerprint in prints or any(_same(Path(dataset), folder) for folder in held)
+    def about(made: Mapping[str, Any]) -> bool:
+        return any(is_about(made, folder, prints[folder]) for folder in held)
 
     out = []
     for folder in folders:
-        recipe = _json(folder / RECIPE_NAME)
+        recipe = object_in(folder / RECIPE_NAME)
         if recipe.get("kind") == "adapter":
             sources = read_people(folder) or sources_in(recipe)
             if sources is None:
                 run = _run_of(folder)
-                sources = [] if run is None else [Source(str(run), "train", "", 0, UNCOUNTED)]
+                sources = [] if run is None else [Source(run, "train", "", 0, UNCOUNTED)]
             sure = [source for source in sources if source.includes(subject)]
-            perhaps = [source for source in sources if not source.known and about(source.dataset, source.fingerprint)]
+            noted = [(source, {"dataset": source.dataset, "data": source.fingerprint}) for source in sources]
+            perhaps = [source for source, made in noted if not source.known and about(made)]
             if sure or perhaps:
                 told = " and ".join(dict.fromkeys(source.dataset for source in sure or perhaps))
                 out.append(Learnt(folder, bool(sure), True, told))
-        elif (begun := dataset_of(folder)) is not None and about(str(begun)) and not _has_adapter(folder):
-            out.append(Learnt(folder, False, False, str(begun)))
+        elif about(begun := settings_in(folder)) and not _has_adapter(folder):
+            out.append(Learnt(folder, False, False, str(begun["dataset"])))
     return out
 
 
-def _run_of(adapter: Path) -> Path | None:
+def _run_of(adapter: Path) -> str | None:
     """Return the dataset of the alignment that an adapter belongs to, which older ones do not tell themselves."""
-    found = (dataset_of(parent) for parent in adapter.parents[:2])
-    return next((each for each in found if each is not None), None)
+    found = (settings_in(parent).get("dataset") for parent in adapter.parents[:2])
+    return next((each for each in found if isinstance(each, str)), None)
 
 
 def _has_adapter(run: Path) -> bool:
