@@ -17,7 +17,7 @@ from semanticface.card_picture import Example, given_example, rendered_example
 from semanticface.errors import ConfigError
 from semanticface.files import atomic_open
 from semanticface.folders import NANO, check_files, find_folder
-from semanticface.hub_recipe import local_base, training_data
+from semanticface.hub_recipe import local_base, public, training_data
 from semanticface.predict import Predictor
 from semanticface.recipe import read_recipe
 
@@ -133,7 +133,7 @@ def make_card(
         ("Example", f"![Faces, and right of each what the model reads]({PICTURE})\n\n{caption}"),
         ("", "```\n{}\n```".format("\n\n".join(example.answers))),
         ("Figures", _figures(figures)),
-        ("Use", card_text.use(settings.repo or str(model))),
+        ("Use", card_text.use(settings.repo or public(model))),
         ("Intended and excluded uses", card_text.USES),
         ("Limits", card_text.limits(data)),
         ("How it was made", card_text.making(recipe, data, settings.base)),

@@ -41,8 +41,11 @@ def marked(text: str, pictures: Mapping[str, tuple[bytes, str]]) -> str:
 
 
 def read_mark(text: str) -> Mark | None:
-    """Return what a card's comment says, wherever an edit left it; None for a text that no command wrote."""
-    found = next(_MARK.finditer(text), None)
+    """Return what a card's comment says, wherever an edit left it; None for a text that no command wrote.
+
+    It is the last one: notes may come from another card, with its comment.
+    """
+    *_, found = [None, *_MARK.finditer(text)]
     if found is None:
         return None
     try:

@@ -48,7 +48,12 @@ _SECRETS = re.compile(
     rb"hf_[A-Za-z0-9]{30,}|sk-[A-Za-z0-9_-]{20,}|gh[pousr]_[A-Za-z0-9]{30,}|github_pat_\w{30,}|AKIA[0-9A-Z]{16}"
     rb"|xox[baprs]-[A-Za-z0-9-]{10,}|-----BEGIN [A-Z ]*PRIVATE KEY-----"
 )
-_SHOWN = re.compile(r"!\[[^\]]*\]\(([^)\s]+)[^)]*\)|<img[^>]*\bsrc=[\"']([^\"']+)")
+_INSIDE = re.compile(rb"\bdata:[\w.+-]*/[\w.+-]*[;,]", re.IGNORECASE)  # how a text holds a picture, or any other file
+_SHOWN = re.compile(r"!\[[^\]]*\]\(([^)\s]+)[^)]*\)|<img[^>]*\bsrc\s*=\s*[\"']?([^\"'\s>]+)", re.IGNORECASE)
+_NAMES = ("_name_or_path", "name_or_path")
+"""Where transformers notes the folder that something was loaded from."""
+_WORDS = ("tokenizer.json", "vocab.json", "merges.txt", "added_tokens.json", "special_tokens_map.json")
+"""Lists of pieces of words, in which anything may stand."""
 _TEXTS = (".json", ".jinja", ".txt", ".md", ".py", "")
 _LARGEST_TEXT = 64 * 2**20
 _READ = 4096
@@ -102,16 +107,24 @@ def list_model(folder: Path, card: Path | None) -> list[Listed]:
         paths |= {README: card} | {path.name: path for path in _beside(card, mark)}
     out = []
     for name, path in sorted(paths.items()):
-        root = folder if path.is_relative_to(folder) or card is None else card.parent
-        listed = _look(path, name, root, wanted, mark, adapter)
-        out.append(_rewritten(listed, recipe, base) if listed.verdict == "included" else listed)
+        listed = _look(path, name, wanted, mark, adapter)
+        if listed.verdict == "included":
+            listed = _placeless(_rewritten(listed, recipe, base), folder)
+        out.append(listed)
     shown = {each.name for each in out if each.verdict != "left out"}
     return [_card_checked(each, text, shown) if each.name == README else each for each in out]
 
 
-def has_secret(path: Path) -> bool:
-    """Return whether a text file holds what looks like a token or a private key."""
-    return bool(_SECRETS.search(path.read_bytes()))
+def hidden_in(data: bytes, *, words: bool = False) -> str:
+    """Return what a text holds that must not leave this machine, in half a sentence; empty where it holds nothing.
+
+    Args:
+        data: the text.
+        words: it is a list of pieces of words, in which only secrets are looked for.
+    """
+    if _SECRETS.search(data):
+        return "holds what looks like a token or a private key"
+    return "" if words or not _INSIDE.search(data) else "holds a picture or another file within its text (data:…)"
 
 
 def _text_there(card: Path) -> str:
@@ -158,11 +171,11 @@ def _beside(card: Path, mark: Mark | None) -> list[Path]:
     return [path for name in names if Path(name).name == name and (path := card.parent / name).is_file()]
 
 
-def _look(path: Path, name: str, folder: Path, wanted: set[str], mark: Mark | None, adapter: bool) -> Listed:
+def _look(path: Path, name: str, wanted: set[str], mark: Mark | None, adapter: bool) -> Listed:
     known = name in wanted or (not adapter and _SHARD.fullmatch(name) is not None)
     size = path.lstat().st_size
-    if path.is_symlink() and not path.resolve().is_relative_to(folder.resolve()):
-        return Listed(name, path, size, "refused" if known else "left out", "a link that leads out of the folder")
+    if path.is_symlink():
+        return Listed(name, path, size, "refused" if known else "left out", "a link: put the file itself there")
     if not path.is_file():
         return Listed(name, path, size, "left out", "not a plain file")
     if mark is not None and name in mark.pictures:
@@ -194,16 +207,17 @@ def _problem(path: Path, name: str, adapter: bool) -> str:
         try:
             with safe_open(path, "np") as file:
                 strange = [key for key in file.keys() if not _LORA.search(key)]  # noqa: SIM118 - no mapping
+                said = json.dumps(file.metadata() or {})
         except (SafetensorError, OSError) as error:
             return _kind(path) or f"no safetensors: {error}"
         if adapter and strange:
             return f"weights that are not the adapter's, such as {strange[0]}: the base has a licence of its own"
-        return ""
+        return hidden_in(said.encode())
     if path.stat().st_size > _LARGEST_TEXT:
         return "far too large for a text"
     data = path.read_bytes()
-    if _SECRETS.search(data):
-        return "holds what looks like a token or a private key"
+    if problem := hidden_in(data, words=name in _WORDS):
+        return problem
     try:
         text = data.decode("utf-8")
         if name.endswith(".json"):
@@ -226,7 +240,9 @@ def _stranger(path: Path, name: str) -> str:
         return "data"
     if suffix in PICTURES or suffix in VIDEOS:
         return "a picture or video that `semanticface card` did not write: nobody's face leaves unasked"
-    if _SECRET_NAMES.search(last) or (suffix in _TEXTS and path.stat().st_size <= _LARGEST_TEXT and has_secret(path)):
+    if _SECRET_NAMES.search(last) or (
+        suffix in _TEXTS and path.stat().st_size <= _LARGEST_TEXT and _SECRETS.search(path.read_bytes())
+    ):
         return "it may hold secrets"
     if suffix == ".safetensors":
         return "weights that are no part of this model; those of its base have a licence of their own"
@@ -258,10 +274,35 @@ def _rewritten(listed: Listed, recipe: Mapping[str, Any], base: str | None) -> L
         if base is not None:
             value["base_model_name_or_path"] = base
         why = listed.why
+    elif listed.name.endswith(".json") and listed.name not in _WORDS:
+        there = json.loads(listed.path.read_text(encoding="utf-8"))
+        value, why = _unnamed(there), listed.why
+        if value == there:
+            return listed
     else:
         return listed
     content = (json.dumps(value, indent=2, ensure_ascii=False) + "\n").encode()
     return Listed(listed.name, listed.path, len(content), "included", why, content)
+
+
+def _unnamed(value: Any) -> Any:
+    """Return a JSON value without the places that parts of a model were loaded from."""
+    if isinstance(value, list):
+        return [_unnamed(each) for each in value]
+    if not isinstance(value, dict):
+        return value
+    return {key: public(each) if key in _NAMES else _unnamed(each) for key, each in value.items()}
+
+
+def _placeless(listed: Listed, folder: Path) -> Listed:
+    """Return a part, refused where its text names a place of this machine all the same, as notes and edits may."""
+    if listed.name in _WORDS or Path(listed.name).suffix not in _TEXTS:
+        return listed
+    data = listed.path.read_bytes() if listed.content is None else listed.content
+    for place in (folder.resolve(), Path.cwd(), Path.home()):
+        if len(place.parts) > 1 and f"{place}{os.sep}".encode() in data:
+            return Listed(listed.name, listed.path, listed.size, "refused", f"names {place}, a place of this machine")
+    return listed
 
 
 def _card_checked(listed: Listed, text: str, shown: set[str]) -> Listed:

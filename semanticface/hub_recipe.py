@@ -14,6 +14,7 @@ from semanticface.dataset import begun_recipe
 from semanticface.provenance import Source, sources_in
 
 Origin = Literal["rendered", "captured", "unknown"]
+_HOME = re.compile(r"~[\w.-]*/")
 _ASSIGNED = re.compile(r"([\w.-]+=)(.+)", re.DOTALL)
 
 
@@ -57,9 +58,10 @@ def public_command(command: str) -> str:
 
 
 def _name(text: str) -> str:
+    plain = text.removeprefix("file://")
     for kind in (PurePosixPath, PureWindowsPath):
-        if kind(text).is_absolute() or text.startswith(("~/", "../")):
-            return kind(text).name
+        if kind(plain).is_absolute() or ".." in kind(plain).parts or _HOME.match(plain):
+            return kind(plain).name
     return text
 
 

@@ -22,7 +22,7 @@ from semanticface.card_mark import README
 from semanticface.errors import ConfigError
 from semanticface.files import atomic_path
 from semanticface.folders import NANO, find_folder
-from semanticface.hub_files import Listed, has_secret, list_model
+from semanticface.hub_files import Listed, hidden_in, list_model
 from semanticface.recipe import read_recipe
 
 PACKAGE = "semanticface"
@@ -31,6 +31,7 @@ APP = "app.py"
 REQUIREMENTS = "requirements.txt"
 _GRADIO = "gradio"
 _PROMPTS = "prompt_texts"
+_ASSETS = "assets"
 _OWN = "# Written by semanticface card --space"
 _APP = f'''{_OWN}; run it here with: python app.py
 """The demo of a SemanticFace model."""
@@ -141,7 +142,10 @@ def _package_files() -> Iterator[tuple[str, Path]]:
     for root, below in ((home, PACKAGE), (Path(str(prompts)), f"{PACKAGE}/{_PROMPTS}")):
         for path in root.rglob("*"):
             inside = path.relative_to(root)
-            if path.is_file() and not any(part == "__pycache__" or part.startswith(".") for part in inside.parts):
+            hidden = any(part == "__pycache__" or part.startswith(".") for part in inside.parts)
+            # Where the package is a working tree, other things may lie about in it.
+            ours = path.suffix == (".py" if root == home else ".txt") or inside.parts[0] == _ASSETS
+            if ours and not hidden and path.is_file() and not path.is_symlink():
                 yield f"{below}/{inside.as_posix()}", path
 
 
@@ -200,7 +204,7 @@ def _look(path: Path, name: str, package: dict[str, Path], parts: dict[str, List
             return Listed(name, path, size, "included" if same else "refused", why)
         return Listed(name, path, size, "left out", part.why if part is not None else "no part of the model")
     if name in (APP, README, REQUIREMENTS):
-        if has_secret(path):
-            return Listed(name, path, size, "refused", "holds what looks like a token or a private key")
+        if problem := hidden_in(path.read_bytes()):
+            return Listed(name, path, size, "refused", problem)
         return Listed(name, path, size, "included", "a part of the Space")
     return Listed(name, path, size, "left out", "no part of a Space")

@@ -21,7 +21,7 @@ from semanticface.card_mark import marked, read_mark
 from semanticface.card_picture import Example
 from semanticface.errors import ConfigError, PictureError
 from semanticface.folders import NANO
-from semanticface.hub_recipe import public_command
+from semanticface.hub_recipe import public, public_command
 from semanticface.provenance import Source, told
 from semanticface.recipe import files_sha256, read_recipe
 
@@ -160,6 +160,10 @@ def test_what_was_written_by_hand_is_not_lost(adapter, undrawn, capsys, tmp_path
     for _ in range(2):
         assert cli.main(["card", str(adapter), "--force", "--notes", str(notes)]) == 0
         assert "## Notes\n\nTrained on a rainy day.\n" in readme.read_text()
+    notes.write_text(mine)  # as it was, with the comment of that card
+    assert cli.main(["card", str(adapter), "--force", "--notes", str(notes)]) == 0
+    assert read_mark(readme.read_text()).untouched
+    assert cli.main(["card", str(adapter)]) == 0
 
 
 def test_its_examples_of_use_run(adapter, undrawn, monkeypatch, capsys):
@@ -233,6 +237,20 @@ def test_places_on_this_machine_do_not_leave_it(made, tmp_path):
     assert str(tmp_path) not in text and "private" not in text and "`faces`" in text
     command = public_command(f"python eval/evaluate.py --dataset {here} --out={here} --seed 1")
     assert command == "python eval/evaluate.py --dataset faces --out=faces --seed 1"
+    given = [
+        "file:///home/ann/faces",
+        "~ann/faces",
+        "../ann/faces",
+        "a/../ann/faces",
+        r"C:\ann\faces",
+        r"\\ann\x\faces",
+    ]
+    assert public(given) == ["faces"] * len(given) and public("outputs/faces") == "outputs/faces"
+
+
+def test_a_card_of_a_folder_anywhere_does_not_tell_where(made, undrawn):
+    text = write_card(str(made.resolve()), CardSettings(), made / "away.md").read_text()
+    assert str(made.parent) not in text and f"--model {made.name}" in text
 
 
 @pytest.mark.parametrize(

@@ -96,7 +96,7 @@ def test_parts_of_a_model_leave_and_nothing_else(desk):
     (adapter / "elsewhere").symlink_to(desk)
     found = verdicts(adapter)
     assert {name for name, (verdict, _) in found.items() if verdict == "included"} == PARTS
-    assert found["LICENSE"] == ("refused", "a link that leads out of the folder")
+    assert found["LICENSE"] == ("refused", "a link: put the file itself there")
     expected = {
         "model.safetensors": "those of its base have a licence of their own",
         "notes": "a pickle", "harmless.txt": "a pickle", "pytorch_model.bin": "a pickle",
@@ -106,7 +106,7 @@ def test_parts_of_a_model_leave_and_nothing_else(desk):
         ".env": "secrets", "log.txt": "secrets", ".git/config": "no part of a model",
         PEOPLE_NAME: "whom it learnt from",
         "portrait.png": "nobody's face leaves unasked", "take.mp4": "nobody's face leaves unasked",
-        "elsewhere": "a link that leads out of the folder",
+        "elsewhere": "a link",
     }  # fmt: skip
     for name, why in expected.items():
         assert found[name][0] == "left out" and why in found[name][1], (name, found[name])
@@ -141,6 +141,26 @@ def show_another(adapter):
     (adapter / "README.md").write_text((adapter / "README.md").read_text() + "\n![me](me.jpg)\n")
 
 
+def hold_a_face(adapter):
+    with (adapter / "README.md").open("a") as file:
+        file.write("\n![me][face]\n\n[face]: data:image/jpeg;base64,/9j/4AAQ\n")
+
+
+def link_to_people(adapter):
+    (adapter / PEOPLE_NAME).write_text("[]")
+    (adapter / "NOTICE").symlink_to(PEOPLE_NAME)
+
+
+def tell_where_it_lies(adapter):
+    with (adapter / "README.md").open("a") as file:
+        file.write(f"\nMade in {adapter.parent / 'ann'}.\n")
+
+
+def tell_a_secret_beside_weights(adapter):
+    weights = load_file(adapter / "adapter_model.safetensors")
+    save_file(weights, adapter / "adapter_model.safetensors", metadata={"format": "pt", "token": SECRET})
+
+
 def drop_the_front_matter(adapter):
     (adapter / "README.md").write_text("# tiny\n")
 
@@ -158,6 +178,10 @@ def spoil_the_config(adapter):
         (swap_the_picture, "example.jpg", "not the picture that `semanticface card` wrote"),
         (show_a_person, "example.jpg", "say where their consent is"),
         (show_another, "README.md", "shows me.jpg, which is not uploaded"),
+        (hold_a_face, "README.md", "holds a picture or another file within its text"),
+        (link_to_people, "NOTICE", "a link: put the file itself there"),
+        (tell_where_it_lies, "README.md", "a place of this machine"),
+        (tell_a_secret_beside_weights, "adapter_model.safetensors", "looks like a token"),
     ],
 )
 def test_a_part_with_something_wrong_stops_the_push(spoil, name, why, desk, hub, capsys):
@@ -167,6 +191,20 @@ def test_a_part_with_something_wrong_stops_the_push(spoil, name, why, desk, hub,
     out, err = capsys.readouterr()
     assert why in out and f"refused: {name}. Nothing was uploaded" in err and SECRET not in out + err
     assert not hub.asked and not hub.repos
+
+
+def test_where_a_base_was_loaded_from_stays_here(desk):
+    base = desk / "base"
+    for name in ("config.json", "tokenizer_config.json"):
+        said = json.loads((base / name).read_text())
+        said |= {"_name_or_path": "/home/ann/models/eve", "inner": [{"name_or_path": "C:\\ann\\eve"}]}
+        (base / name).write_text(json.dumps(said))
+    for each in list_model(base, base / "README.md"):
+        sent = each.path.read_bytes() if each.content is None else each.content
+        assert each.verdict == "included" and b"ann/models" not in sent and b"ann\\" not in sent
+    config = next(json.loads(each.content) for each in list_model(base, None) if each.name == "config.json")
+    assert config["_name_or_path"] == config["inner"][0]["name_or_path"] == "eve"
+    assert config.items() >= {"architectures": json.loads((base / "config.json").read_text())["architectures"]}.items()
 
 
 def test_a_card_without_front_matter_or_a_broken_config_stops_it_too(desk):

@@ -18,6 +18,7 @@ from test_push import hub, made
 
 import semanticface
 from semanticface import cli
+from semanticface import space as space_module
 from semanticface.space import list_space
 
 __all__ = ["hub", "made"]  # fixtures
@@ -83,6 +84,25 @@ def test_what_was_changed_in_it_is_refused(space, made, hub, capsys):
     assert "write the Space again" in found["semanticface/cli.py"].why and "token" in found["app.py"].why
     assert cli.main(["push", str(made / "base"), "ann/tiny-base", "--space", str(space), "--yes"]) == 2
     assert not hub.asked
+
+
+def test_what_lies_about_in_a_working_tree_stays_there(tmp_path, monkeypatch):
+    home = tmp_path / "semanticface"
+    (home / "assets").mkdir(parents=True)
+    for name in ("card.py", "assets/page.css", "me.jpg", "people.json", "dump.pkl", ".env"):
+        (home / name).write_bytes(b"x")
+    (home / "mine.py").symlink_to(Path(__file__))
+    monkeypatch.setattr(space_module, "__file__", str(home / "space.py"))
+    names = {name for name, _ in space_module._package_files() if "/prompt_texts/" not in name}
+    assert names == {"semanticface/card.py", "semanticface/assets/page.css"}
+
+
+def test_a_picture_within_a_text_of_it_is_refused(space, made):
+    for name in ("README.md", "app.py"):
+        with (space / name).open("a") as file:
+            file.write('\n# <img src="data:image/jpeg;base64,/9j/4AAQ">\n')
+    refused = {each.name for each in list_space(space, made / "base") if each.verdict == "refused"}
+    assert refused == {"README.md", "app.py"}
 
 
 def test_a_folder_with_something_in_it_is_left_alone(space, made, tmp_path, capsys):
