@@ -13,7 +13,7 @@ import json
 import math
 import re
 from dataclasses import dataclass
-from typing import Any, NoReturn
+from typing import Any, Literal, NoReturn
 
 import numpy as np
 
@@ -78,6 +78,30 @@ _CUT_TOKEN = re.compile(r"[\\\w.+-]{0,10}\s*")  # the rest of a text that ends w
 _INSIDE = re.compile(r'"\s*:\s*\Z')  # before an object that is a value of a larger, broken one
 _CLOSES = re.compile(r"\s*\}")
 _MORE_KEY_PLACES = 8  # keys named in a message before it says how many more
+
+
+def answer_schema(mode: Literal["full", "numbers"], *, emotion: bool) -> dict[str, Any]:
+    """Return ``SCHEMA`` for the answers of one mode, as servers of structured output take it.
+
+    Every key is required, and texts have no lengths: some servers refuse a schema otherwise.
+
+    Args:
+        mode: ``numbers`` answers have no analysis.
+        emotion: False leaves ``emotional_implication`` out.
+    """
+    whole = SCHEMA["properties"]
+    properties = {"arkit": whole["arkit"]}
+    if mode == "full":
+        text = {"type": "string"}
+        keys = [key for key in whole["analysis"]["properties"] if emotion or key != "emotional_implication"]
+        keys = [key for key in whole["analysis"]["properties"] if emotion or key != "emotional_implication"]
+        words: dict[str, Any] = dict.fromkeys(keys, text)
+        movements = whole["analysis"]["properties"]["muscle_movements"]
+        words["muscle_movements"] = {**movements, "properties": dict.fromkeys(REGIONS, text)}
+        analysis = {**whole["analysis"], "properties": words, "required": keys}
+        properties = {"analysis": analysis, **properties}
+    named = {"title": SCHEMA["title"], "type": "object", "properties": properties}
+    return {**named, "required": list(properties), "additionalProperties": False}
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from semanticface.answer import SCHEMA
+from semanticface.answer import answer_schema
 from semanticface.decode import Mode
 from semanticface.grammar import MAX_OTHER_TEXT, MAX_TEXT
 
@@ -24,22 +24,6 @@ _EVERYWHERE = {"type", "$ref", "anyOf", "allOf"}
 _KNOWN = _SAYS_NOTHING | _OF_OBJECTS | _OF_NUMBERS | _OF_TEXTS | _OF_LISTS | _EVERYWHERE
 _DEEPEST = 32
 _MOST_STEPS = 20_000  # references could make a short schema endless
-
-
-def answer_schema(mode: Mode, *, emotion: bool) -> dict[str, Any]:
-    """Return the schema of the answers of a mode: every key they have, which are all required.
-
-    Args:
-        mode: ``numbers`` answers have no analysis.
-        emotion: False leaves ``emotional_implication`` out.
-    """
-    arkit = SCHEMA["properties"]["arkit"]
-    if mode == "numbers":
-        return {**SCHEMA, "properties": {"arkit": arkit}, "required": ["arkit"]}
-    analysis = SCHEMA["properties"]["analysis"]
-    kept = {key: value for key, value in analysis["properties"].items() if emotion or key != "emotional_implication"}
-    analysis = {**analysis, "properties": kept, "required": list(kept)}
-    return {**SCHEMA, "properties": {"analysis": analysis, "arkit": arkit}}
 
 
 def fits(schema: object, mode: Mode, *, emotion: bool) -> bool:

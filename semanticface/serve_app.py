@@ -24,10 +24,10 @@ from starlette.middleware import Middleware
 from starlette.requests import ClientDisconnect
 
 from semanticface import __version__, chat_api, face_api
+from semanticface.answer import answer_schema
 from semanticface.guard import Guard, drain
 from semanticface.predict import Look, Prediction
 from semanticface.prompts import load_prompt
-from semanticface.schema_fit import answer_schema
 from semanticface.serving import Service, UnavailableError
 from semanticface.wire import Options, Picture, Refusal, RefusedError, error_body, read_request
 

@@ -10,7 +10,6 @@ Replies are read by ``answer.parse_answer``: 52 numbers in [0, 1], or a reason w
 
 from __future__ import annotations
 
-import copy
 import dataclasses
 import hashlib
 from collections.abc import Generator, Iterable, Sequence
@@ -21,7 +20,7 @@ from typing import Any, Literal, Protocol
 import numpy as np
 from PIL import Image
 
-from semanticface.answer import SCHEMA, format_answer, parse_answer
+from semanticface.answer import answer_schema, format_answer, parse_answer
 from semanticface.crop import Box, crop_face, find_faces
 from semanticface.errors import AnswerError, PictureError
 from semanticface.face.sample import sample_coefficients
@@ -108,7 +107,7 @@ class Question:
 
     def schema(self) -> dict[str, Any]:
         """Return the JSON Schema of a reply, in the part of JSON Schema that servers can hold a model to."""
-        return answer_schema(self.semantics, emotion=self.emotion)
+        return answer_schema("full" if self.semantics == "with" else "numbers", emotion=self.emotion)
 
     def record(self) -> dict[str, Any]:
         """Return what tells one question from another, as plain values."""
@@ -235,33 +234,6 @@ def _example(look: str, number: int, seed: int, words: bool, emotion: bool) -> E
     row = draw_row(settings, coefficients, look=look, subject=subject, shot=subject, seed=seed)
     answer = row["answer"] if words else format_answer(np.round(coefficients, 2), None)
     return Example(load_picture(row["picture"]), Box(*map(float, row["box"])), answer)
-
-
-def answer_schema(semantics: Semantics, *, emotion: bool = True) -> dict[str, Any]:
-    """Return ``answer.SCHEMA`` as servers of structured output take it.
-
-    Every key is required, and lengths of text are not limited: some servers refuse a schema otherwise.
-
-    Args:
-        semantics: ``without`` leaves the analysis out.
-        emotion: False leaves ``emotional_implication`` out.
-    """
-    schema = copy.deepcopy(SCHEMA)
-    del schema["$schema"]
-    schema["title"] = "answer"
-    if semantics == "without":
-        del schema["properties"]["analysis"]
-        schema["required"] = ["arkit"]
-        return schema
-    analysis = schema["properties"]["analysis"]
-    if not emotion:
-        del analysis["properties"]["emotional_implication"]
-    analysis["required"] = list(analysis["properties"])
-    for texts in (analysis["properties"], analysis["properties"]["muscle_movements"]["properties"]):
-        for name, value in texts.items():
-            if value["type"] == "string":
-                texts[name] = {"type": "string"}
-    return schema
 
 
 def look_at(picture: Image.Image, crop: Crop) -> tuple[Image.Image, Box | None]:

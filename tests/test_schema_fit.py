@@ -12,10 +12,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import BaseModel, ConfigDict, Field
 
-from semanticface.answer import SCHEMA
+from semanticface.answer import SCHEMA, answer_schema
 from semanticface.arkit import NAMES, REGIONS, by_name
 from semanticface.grammar import MAX_OTHER_TEXT, MAX_TEXT
-from semanticface.schema_fit import answer_schema, fits
+from semanticface.schema_fit import fits
 
 KINDS = [(mode, emotion) for mode in ("full", "numbers") for emotion in (True, False)]
 

@@ -25,13 +25,12 @@ from scripts import load_script
 from served import PATIENCE, Gate, crops, png, served, uri
 
 from semanticface import cli, serve_command
-from semanticface.answer import SCHEMA, format_answer, parse_answer
+from semanticface.answer import SCHEMA, answer_schema, format_answer, parse_answer
 from semanticface.arkit import INDEX, NAMES
 from semanticface.chat_api import read_chat
 from semanticface.crop import Box
 from semanticface.face_api import read_face
 from semanticface.predict import Predictor
-from semanticface.schema_fit import answer_schema
 from semanticface.serve_app import Limits
 from semanticface.serving import Ask
 from semanticface.wire import Picture, RefusedError
