@@ -47,12 +47,14 @@ from tqdm import tqdm
 from semanticface.arguments import positive
 from semanticface.benchmark import SETS
 from semanticface.benchmark_sets import LABELS_FOR_CONSTANTS, ROWS, SEED, SIZE, constant_answers
+from semanticface.chat import read_key
 from semanticface.chat_client import ChatClient, ChatReply, ChatServer
 from semanticface.errors import ConfigError, SemanticFaceError
 from semanticface.files import atomic_open
 from semanticface.recipe import git_commit, versions
 from semanticface.render_set import renderer_hash
 from semanticface.zero_shot import EXAMPLE_LOOKS, MAX_EXAMPLES, Estimate, Reader, estimate, question, spent
+from semanticface.zero_shot_answers import alone
 from semanticface.zero_shot_pictures import PictureSet, benchmark_set, folder_set
 from semanticface.zero_shot_report import TITLE, Scored, figures, headline, how, score, summary, write_page
 from semanticface.zero_shot_run import Asking, fingerprints, prepare, run
@@ -149,6 +151,7 @@ def zero_shot(options: argparse.Namespace, open_: ExitStack) -> int:
         for problem in each.problems:
             print(f"zero_shot: {problem}", file=sys.stderr)
     out = options.out / _folder(reader.name, options)
+    open_.enter_context(alone(out))
     wanted = ("with", "without") if options.semantics == "both" else (options.semantics,)
     askings: dict[str, list[Asking]] = {}
     for each in sets:
@@ -170,15 +173,10 @@ def zero_shot(options: argparse.Namespace, open_: ExitStack) -> int:
 
 
 def _server(options: argparse.Namespace, open_: ExitStack) -> ServerReader:
-    key = ""
-    if options.key_env is not None:
-        key = os.environ.get(options.key_env, "").strip()
-        if not key:
-            raise ConfigError(f"the environment variable {options.key_env} is not set: put the server's key there")
     server = ChatServer(
         options.url,
         options.model,
-        key=key,
+        key=read_key(options.key_env),
         timeout=options.timeout,
         concurrency=options.concurrency,
         retries=options.retries,
@@ -324,9 +322,12 @@ def _finish(reader: Reader, askings: dict[str, list[Asking]], out: Path, options
     again = sum(asking.again() for asking in every)
     if again:
         print(f"zero_shot: replies still missing: {again}. Run the same command again.", file=sys.stderr)
+    unread = sum(found[0].prints.count(None) for found in askings.values())
+    if unread:
+        print(f"zero_shot: pictures that cannot be read: {unread}. Mend or remove them (see above).", file=sys.stderr)
     print(json.dumps(last))
     answered = any(each.status == "ok" for asking in every for each in asking.judged())
-    return 1 if again or not answered else 0
+    return 1 if again or unread or not answered else 0
 
 
 if __name__ == "__main__":

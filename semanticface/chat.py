@@ -101,7 +101,6 @@ class ChatRequest:
             ``ChatClient.schemas``.
         temperature: 0 is the likeliest reply.
         seed: of the sampling, for servers that take one.
-        stop: texts that end the reply.
     """
 
     messages: list[dict[str, Any]]
@@ -109,10 +108,12 @@ class ChatRequest:
     schema: dict[str, Any] | None = None
     temperature: float = 0.0
     seed: int | None = None
-    stop: tuple[str, ...] = ()
 
 
 Status = Literal["ok", "refused", "busy", "server_error", "timeout", "dropped", "too_large", "bad_reply"]
+
+PASSING: tuple[Status, ...] = ("busy", "server_error", "timeout", "dropped")
+"""What may be gone at the next attempt."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,6 +128,7 @@ class ChatReply:
         status: ``ok``; ``refused`` (the server will not answer this request), ``busy``, ``server_error``,
             ``timeout``, ``dropped`` (the connection broke), all after the last attempt; ``too_large``, ``bad_reply``.
         reason: what the code means here; empty where ``ok``.
+        code: the server's own short word for why it refused, such as ``no_face``; empty where it has none.
         attempts: how often it was asked.
     """
 
@@ -137,7 +139,20 @@ class ChatReply:
     seconds: float = 0.0
     status: Status = "ok"
     reason: str = ""
+    code: str = ""
     attempts: int = 1
+
+
+def read_key(variable: str | None) -> str:
+    """Return the key that an environment variable holds; an empty one where no variable is named.
+
+    Raises:
+        ConfigError: the variable is not set.
+    """
+    key = "" if variable is None else os.environ.get(variable, "").strip()
+    if variable is not None and not key:
+        raise ConfigError(f"the environment variable {variable} is not set: put the server's key there")
+    return key
 
 
 def picture_part(
@@ -166,11 +181,13 @@ def retry_after(text: str) -> float:
 
 
 def read_reply(body: bytes) -> ChatReply:
-    """Read a chat completion; what is none has the status ``too_large`` or ``bad_reply``."""
+    """Read a chat completion; what is none has the status ``too_large``, ``bad_reply`` or ``server_error``."""
     if len(body) > MAX_REPLY_BYTES:
         return ChatReply("", status="too_large", reason=f"the reply exceeds {MAX_REPLY_BYTES >> 20} MiB")
     try:
         value = json.loads(body)
+        if isinstance(value, dict) and value.get("error") and not value.get("choices"):
+            return ChatReply("", status="server_error", reason="an error that calls itself a success")
         choice = value["choices"][0]
         content = choice["message"]["content"]
         usage = value.get("usage") or {}
@@ -182,7 +199,10 @@ def read_reply(body: bytes) -> ChatReply:
             "", status="bad_reply", reason="the reply is no chat completion: is the URL that of such an API?"
         )
     if not isinstance(content, str):
-        return ChatReply("", status="bad_reply", reason="the reply holds no text")
-    content = content.encode(errors="replace").decode()  # half a surrogate pair could never be written to a file
-    tokens_in, tokens_out = (count if isinstance(count, int) and count >= 0 else 0 for count in counts)
-    return ChatReply(content, str(finish or ""), tokens_in, tokens_out)
+        # A model that thinks aloud may have come no further than its thoughts.
+        why = ": it was cut before the answer began; allow it more tokens" if finish == "length" else ""
+        return ChatReply("", status="bad_reply", reason=f"the reply holds no text{why}")
+    # Half a surrogate pair, and a number of more than 64 bits, could never be written to a file.
+    content, finish = (part.encode(errors="replace").decode() for part in (content, str(finish or "")))
+    tokens_in, tokens_out = (count if isinstance(count, int) and 0 <= count < 2**63 else 0 for count in counts)
+    return ChatReply(content, finish, tokens_in, tokens_out)

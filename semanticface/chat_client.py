@@ -23,6 +23,7 @@ import httpx
 
 from semanticface.chat import (
     MAX_REPLY_BYTES,
+    PASSING,
     ChatReply,
     ChatRequest,
     ChatServer,
@@ -173,17 +174,20 @@ class ChatClient:
                 self._reached = True
                 if status == 200:
                     reply = read_reply(body)
+                    if reply.status in ("bad_reply", "server_error"):
+                        reply = self._failed(reply.status, f"{reply.reason} (it is: {self._said(body)})")
                 elif status in (400, 422, 501) and self._yields(body, request, shape):
                     attempt -= 1
                     continue
                 else:
                     reply = self._refused(status, body)
-                    if reply.status == "busy" and wait_for > LONGEST_WAIT:
-                        wait_text = f"the server asks to wait {wait_for:.0f} s: come back then"
-                        return self._timed(self._failed("busy", wait_text), began, attempt)
+                    if reply.status not in PASSING:
+                        wait_for = 0
+                    elif wait_for > LONGEST_WAIT:
+                        told = f"the server asks to wait {wait_for:.0f} s: come back then ({reply.reason})"
+                        return self._timed(self._failed(reply.status, told), began, attempt)
                     self._next = max(self._next, self._clock() + wait_for)
-            passing = reply.status in ("busy", "server_error", "timeout", "dropped")
-            if not passing or attempt > self.server.retries:
+            if reply.status not in PASSING or attempt > self.server.retries:
                 return self._timed(reply, began, attempt)
             await self._sleep(self._pause(attempt))
 
@@ -213,8 +217,6 @@ class ChatClient:
         }
         if request.seed is not None:
             body["seed"] = request.seed
-        if request.stop:
-            body["stop"] = list(request.stop)
         if request.schema is not None and self._schemas:
             form = {"name": "answer", "schema": request.schema, "strict": True}
             body["response_format"] = {"type": "json_schema", "json_schema": form}
@@ -254,7 +256,9 @@ class ChatClient:
             raise ServerError(f"{self.server.url} sends us elsewhere ({status}), which is not followed: give that URL.")
         if status in (408, 425, 429):
             return self._failed("busy", f"{status}: {said}")
-        return self._failed("server_error" if status >= 500 else "refused", f"{status}: {said}")
+        if status >= 500:
+            return self._failed("server_error", f"{status}: {said}")
+        return replace(self._failed("refused", f"{status}: {said}"), code=_code(body))
 
     def _said(self, body: bytes) -> str:
         """Return the server's words, on one line, short, without the key."""
@@ -282,3 +286,11 @@ class ChatClient:
     @staticmethod
     def _failed(status: Status, reason: str) -> ChatReply:
         return ChatReply("", status=status, reason=reason)
+
+
+def _code(body: bytes) -> str:
+    try:
+        code = json.loads(body)["error"]["code"]
+    except (ValueError, RecursionError, LookupError, TypeError):
+        return ""
+    return code if isinstance(code, str) else ""

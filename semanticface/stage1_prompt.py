@@ -7,6 +7,7 @@ leaves little unsaid; otherwise the problems are told to the model, which is ask
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 import re
@@ -17,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from semanticface.agreement import Claim, agreement
-from semanticface.answer import MAX_OTHER_TEXT, MAX_TEXT, SCHEMA
+from semanticface.answer import MAX_OTHER_TEXT, MAX_TEXT, answer_schema
 from semanticface.arkit import ACTIONS, INDEX, REGIONS
 from semanticface.chat import ChatRequest
 from semanticface.clauses import GRADES
@@ -30,7 +31,7 @@ PROMPT = "describe"
 LEAST_SCORE = 0.8
 """An analysis that contradicts nothing must also say most of what is visible: ``Agreement.score`` from here on."""
 MOST_LEFT_OUT = 0.4
-"""And no action may go unsaid whose coefficient is as large as this, which is "clearly"."""
+"""And no region may leave out an action whose coefficient is as large as this, which is "clearly"."""
 
 # What each action does, in words that ``agreement`` reads; {} takes the side.
 _DOES = {
@@ -80,9 +81,8 @@ _MOST_QUOTED = 160
 # Models write typographic marks; an answer is plain ASCII without quotes, which any decoder can write (``grammar``).
 _PLAIN = str.maketrans(dict.fromkeys('"“”„‘’`´', "'") | dict.fromkeys("–—‐‑", "-") | {"…": "..."})
 _LETTERS = re.compile(r"[ -\[\]-~]+")
-_THOUGHT = re.compile(r".*</think>", re.DOTALL)
 _OBJECT = re.compile(r'\{\s*"')
-_MOST_READ = 20_000  # characters of a reply; an analysis has about 700
+_MOST_READ = 20_000  # characters of a reply after its thoughts; an analysis has about 700
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,12 +110,8 @@ def form_sha256(*, emotion: bool = True) -> str:
 @cache
 def schema(*, emotion: bool = True) -> dict[str, Any]:
     """Return the JSON Schema of an analysis, every key required, for servers that hold replies to one."""
-    form = SCHEMA["properties"]["analysis"]
-    keys = [key for key in form["properties"] if emotion or key != "emotional_implication"]
-    text = {"type": "string"}
-    regions = {**form["properties"]["muscle_movements"], "properties": dict.fromkeys(REGIONS, text)}
-    properties = {key: regions if key == "muscle_movements" else text for key in keys}
-    return {"type": "object", "properties": properties, "required": keys, "additionalProperties": False}
+    form: dict[str, Any] = answer_schema("full", emotion=emotion)["properties"]["analysis"]
+    return form
 
 
 def face_in_words(coefficients: np.ndarray, *, emotion: bool = True) -> str:
@@ -195,8 +191,10 @@ def judge(text: str, coefficients: np.ndarray, *, emotion: bool = True, cut: boo
     if found.contradicts:
         told = [_untrue(claim, coefficients) for claim in found.contradicts]
         return Verdict(None, "contradicts", tuple(dict.fromkeys(told))[:_MOST_PROBLEMS])
-    if found.score < LEAST_SCORE or any(values[INDEX[name]] >= 100 * MOST_LEFT_OUT for name in found.omits):
-        left_out = sorted(found.omits, key=lambda name: -coefficients[INDEX[name]])
+    # That one side moves more does not say how far: what a region leaves out, the symmetry cannot make good.
+    omits = agreement(dataclasses.replace(analysis, symmetry="symmetric"), coefficients).omits
+    if found.score < LEAST_SCORE or any(values[INDEX[name]] >= 100 * MOST_LEFT_OUT for name in omits):
+        left_out = sorted(omits, key=lambda name: -coefficients[INDEX[name]])
         told = [f"it leaves out: {_does(name)}, {_measured(name, coefficients)}" for name in left_out]
         return Verdict(None, "omits", tuple(told)[:_MOST_PROBLEMS] or ("it says nothing that could be checked",))
     return Verdict(analysis, "ok")
@@ -206,7 +204,7 @@ def _analysis(text: str, emotion: bool) -> Analysis:
     """Raises:
     ValueError: there is no analysis in the text, or one that no answer could hold.
     """
-    text = _THOUGHT.sub("", text[:_MOST_READ])
+    text = text.rpartition("</think>")[2][:_MOST_READ]
     value = None
     for start in (match.start() for match in _OBJECT.finditer(text)):
         try:

@@ -8,13 +8,12 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
 
-from semanticface.chat import ChatServer
+from semanticface.chat import ChatServer, read_key
 from semanticface.chat_cache import ReplyCache, request_key
 from semanticface.errors import ConfigError
 from semanticface.semantics import describe
@@ -79,17 +78,12 @@ class Choice:
 
     def server(self) -> ChatServer:
         """Return the server to ask."""
-        key = ""
-        if self.key_env is not None:
-            key = os.environ.get(self.key_env, "")
-            if not key:
-                raise ConfigError(f"the environment variable {self.key_env} is not set: put the server's key there")
         if not self.model:
             raise ConfigError(f"{self.writer}: name the model to ask there (--writer-model)")
         return ChatServer(
             self.writer,
             self.model,
-            key,
+            read_key(self.key_env),
             timeout=self.timeout,
             concurrency=self.concurrency,
             per_minute=self.per_minute,

@@ -7,25 +7,52 @@ lines about one picture the last counts.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
-from collections.abc import Mapping
+import sqlite3
+from collections.abc import Iterator, Mapping
+from io import FileIO
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Any
+from typing import Any
 
 from PIL import Image
 
 from semanticface import tables
+from semanticface.chat import PASSING
 from semanticface.crop import Box
 from semanticface.errors import ConfigError, SemanticFaceError
 from semanticface.files import atomic_open
 from semanticface.zero_shot import Judged, Reply
 
-PASSING = ("busy", "server_error", "timeout", "dropped", "too_large", "bad_reply")
-"""Statuses that may be gone another time."""
+AGAIN = (*PASSING, "too_large", "bad_reply", "not_asked")
+"""Statuses that another run may mend."""
 
 _KEPT = 100_000  # characters of a text that is no answer
+
+
+@contextlib.contextmanager
+def alone(folder: Path) -> Iterator[None]:
+    """Keep other runs out of a folder: they would ask, and pay for, the same. A run that is killed lets go of it.
+
+    Raises:
+        ConfigError: another run is at work there.
+        SemanticFaceError: the system refuses to write.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        # SQLite locks files on every system, and a lock ends with its process.
+        lock = sqlite3.connect(folder / ".lock", timeout=0, isolation_level=None)
+        lock.execute("BEGIN EXCLUSIVE")
+    except sqlite3.OperationalError as error:
+        if error.sqlite_errorcode == sqlite3.SQLITE_BUSY:
+            raise ConfigError(f"another run is at work in {folder}: wait for it, or choose another --out.") from error
+        raise SemanticFaceError(f"cannot write into {folder}: {error}. Choose another --out.") from error
+    except OSError as error:
+        raise SemanticFaceError(f"cannot write into {folder}: {error.strerror}. Choose another --out.") from error
+    with contextlib.closing(lock):
+        yield
 
 
 def claim(folder: Path, asked: Mapping[str, Any]) -> None:
@@ -75,7 +102,7 @@ class AnswerLog:
         self.path = path
         self._rows: dict[str, dict[str, Any]] = {}
         self._judged: dict[str, Judged] = {}
-        self._file: IO[str] | None = None
+        self._file: FileIO | None = None
         self._read()
 
     def __enter__(self) -> AnswerLog:
@@ -102,8 +129,11 @@ class AnswerLog:
             if row is None or not isinstance(name, str):
                 where = problem or f"{self.path}, line {line}: no image"
                 raise tables.TableError(f"{where} Remove that line; its picture is then asked about again.")
+            try:
+                self._judged[name] = self._from_row(row, line)
+            except (LookupError, TypeError, ValueError) as error:
+                raise tables.TableError(f"{self.path}, line {line}: damaged. Remove that line.") from error
             self._rows[name] = row
-            self._judged[name] = self._from_row(row, line)
 
     def _from_row(self, row: dict[str, Any], line: int) -> Judged:
         box = None if row.get("box") is None else Box(*row["box"])
@@ -135,13 +165,14 @@ class AnswerLog:
             row["text"] = reply.text[:_KEPT]
         row |= {"picture": print_, "seconds": round(reply.seconds, 3), "attempts": reply.attempts}
         row |= {"tokens_in": reply.tokens_in, "tokens_out": reply.tokens_out}
+        # backslashreplace: names of pictures that are not Unicode must not stop the run.
+        line = json.dumps(row, ensure_ascii=False, allow_nan=False).encode(errors="backslashreplace") + b"\n"
         try:
             if self._file is None:
                 self.path.parent.mkdir(parents=True, exist_ok=True)
-                # backslashreplace: names of pictures that are not Unicode must not stop the run.
-                self._file = self.path.open("a", encoding="utf-8", errors="backslashreplace")
-            self._file.write(json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n")
-            self._file.flush()
+                self._file = self.path.open("ab", buffering=0)
+            while line:
+                line = line[self._file.write(line) :]
         except OSError as error:
             raise SemanticFaceError(
                 f"cannot write {self.path}: {error.strerror or error}. Free some space and run again."

@@ -13,7 +13,7 @@ from tqdm import tqdm
 
 from semanticface.errors import PictureError, ServerError
 from semanticface.zero_shot import Judged, Question, Reader, Reply, judge
-from semanticface.zero_shot_answers import PASSING, AnswerLog, claim, fingerprint
+from semanticface.zero_shot_answers import AGAIN, AnswerLog, claim, fingerprint
 from semanticface.zero_shot_pictures import PictureSet
 
 IN_A_ROW = 10
@@ -43,9 +43,9 @@ class Asking:
         return [self.log.judged(name) for name in self.pictures.names]
 
     def again(self) -> int:
-        """Return of how many pictures another run may learn more."""
+        """Return of how many pictures that can be read another run may learn more."""
         return sum(
-            self.prints[i] is None or each.status in (*PASSING, "not_asked") for i, each in enumerate(self.judged())
+            print_ is not None and each.status in AGAIN for print_, each in zip(self.prints, self.judged(), strict=True)
         )
 
 

@@ -65,8 +65,9 @@ class ServerReader:
                 yield name, self._request(question, [*before, self._message(last.role, last.text, last.picture)])
 
         def reply(name: str, said: ChatReply) -> Reply:
+            status = _NO_FACE if said.code == _NO_FACE else said.status
             return Reply(
-                name, said.text, said.status, said.reason, boxes[name], said.seconds, said.tokens_in, said.tokens_out,
+                name, said.text, status, said.reason, boxes[name], said.seconds, said.tokens_in, said.tokens_out,
                 said.attempts,
             )  # fmt: skip
 
@@ -95,6 +96,7 @@ class ServerReader:
         return {"role": role, "content": [picture_part(small, form="PNG"), {"type": "text", "text": text}]}
 
 
+_NO_FACE = "no_face"  # what `semanticface serve`, which looks for faces itself, refuses a picture by
 _BLANK = Image.new("RGB", (1, 1))
 
 

@@ -19,6 +19,7 @@ from chat_servers import chat_server, completion
 from PIL import Image
 
 from semanticface import chat, chat_client
+from semanticface.chat import read_key
 from semanticface.chat_client import ChatClient, ChatReply, ChatRequest, ChatServer, picture_part
 from semanticface.errors import ConfigError, PictureError, ServerError
 
@@ -68,7 +69,7 @@ def free_port():
 def test_a_request_arrives_as_it_was_meant_and_its_reply_is_read():
     found = completion("hi there", "length", (11, 5))
     with chat_server(lambda body: (200, {}, found)) as said, client(said.url + "/", key="secret") as asking:
-        reply = asking.complete(ask("hello", schema=SCHEMA, seed=4, temperature=0.5, stop=("x",), max_tokens=33))
+        reply = asking.complete(ask("hello", schema=SCHEMA, seed=4, temperature=0.5, max_tokens=33))
     assert reply == ChatReply("hi there", "length", 11, 5, reply.seconds)
     assert said.paths == ["/v1/chat/completions"] and said.headers[0]["Authorization"] == "Bearer secret"
     form = {"name": "answer", "schema": SCHEMA, "strict": True}
@@ -79,7 +80,6 @@ def test_a_request_arrives_as_it_was_meant_and_its_reply_is_read():
             "max_tokens": 33,
             "temperature": 0.5,
             "seed": 4,
-            "stop": ["x"],
             "response_format": {"type": "json_schema", "json_schema": form},
         }
     ]
@@ -122,6 +122,33 @@ def test_a_reply_without_text_and_one_that_never_ends_are_refused(monkeypatch):
         assert [asking.complete(ask()).status for _ in range(2)] == ["bad_reply", "too_large"]
 
 
+def test_a_reply_says_why_there_is_nothing_in_it():
+    thoughts = {"message": {"content": None, "reasoning_content": "hm"}, "finish_reason": "length"}
+    answers = in_turn((200, {}, {"choices": [thoughts]}), (200, {}, b"<p>log in, hush</p>"))
+    with chat_server(answers) as said, client(said.url, key="hush") as asking:
+        cut, page = asking.complete(ask()), asking.complete(ask())
+    assert cut.status == page.status == "bad_reply" and "allow it more tokens" in cut.reason
+    assert page.reason.endswith("(it is: <p>log in, [key]</p>)")
+
+
+def test_an_error_that_calls_itself_a_success_is_one():
+    answers = in_turn((200, {}, {"error": {"message": "overloaded", "code": 502}}), "now")
+    with chat_server(answers) as said, client(said.url) as asking:
+        assert asking.complete(ask()).text == "now" and len(said.bodies) == 2
+    with chat_server(lambda body: (200, {}, {"error": "overloaded"})) as said, client(said.url, retries=1) as asking:
+        reply = asking.complete(ask())
+    assert (reply.status, reply.attempts) == ("server_error", 2) and "overloaded" in reply.reason
+
+
+def test_counts_and_words_that_no_file_could_hold_are_left_out():
+    with (
+        chat_server(lambda body: (200, {}, completion("x", "\ud83d", (10**30, 3)))) as said,
+        client(said.url) as asking,
+    ):
+        reply = asking.complete(ask())
+    assert (reply.finish, reply.tokens_in, reply.tokens_out) == ("?", 0, 3)
+
+
 # --- trying again ---------------------------------------------------------------------------------------------------
 
 
@@ -153,10 +180,14 @@ def test_the_time_a_server_asks_for_holds_back_every_request():
     assert began >= 150 and clock.now == began
 
 
-def test_more_patience_than_is_sensible_is_not_shown():
-    with chat_server(lambda body: (429, {"Retry-After": "86400"}, b"")) as said, client(said.url) as asking:
+@pytest.mark.parametrize(("code", "status"), [(429, "busy"), (503, "server_error"), (400, "refused")])
+def test_more_patience_than_is_sensible_is_not_shown(code, status):
+    clock = Clock()
+    answers = in_turn((code, {"Retry-After": "86400"}, b"later"), "a")
+    with chat_server(answers) as said, client(said.url, clock) as asking:
         reply = asking.complete(ask())
-    assert reply.status == "busy" and "86400 s" in reply.reason and len(said.bodies) == 1
+        assert len(said.bodies) == 1 and asking.complete(ask()).text == "a" and not clock.slept
+    assert reply.status == status and ("86400 s" in reply.reason) is (code != 400) and "later" in reply.reason
 
 
 @pytest.mark.parametrize(
@@ -355,6 +386,14 @@ def test_a_server_that_makes_no_sense_or_would_leak_the_key_is_refused(url, opti
     with pytest.raises(ConfigError) as caught:
         ChatServer(url, "m", **options)
     assert "password@" not in str(caught.value)
+
+
+def test_a_key_is_read_from_the_environment(monkeypatch):
+    monkeypatch.setenv("SOME_KEY", " hush\n")
+    assert (read_key("SOME_KEY"), read_key(None)) == ("hush", "")
+    monkeypatch.setenv("SOME_KEY", " ")
+    with pytest.raises(ConfigError, match="SOME_KEY is not set"):
+        read_key("SOME_KEY")
 
 
 def test_a_model_must_be_named():

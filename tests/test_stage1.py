@@ -221,7 +221,20 @@ def test_what_is_left_out_is_told_strongest_first():
     still = describe(SMILE).muscle_movements | {"mouth": "expressive", "cheeks": "expressive"}
     verdict = judge(words_of(expression_category="a face", muscle_movements=still), SMILE)
     assert verdict.code == "omits"
-    assert verdict.problems[0] == "it leaves out: left cheek raised, clearly (0.48)"
+    # The symmetry speaks of the left corner, but only the mouth can say how far it is pulled.
+    assert verdict.problems[0] == "it leaves out: left corner pulled up, strongly (0.72)"
+
+
+def test_the_symmetry_does_not_make_good_what_a_region_leaves_out():
+    lopsided = face(mouthSmileLeft=0.7, mouthSmileRight=0.1)
+    words = describe(lopsided).to_dict()
+    assert judge(json.dumps(words), lopsided).code == "ok"
+    words["muscle_movements"]["mouth"] = "as ever"
+    assert judge(json.dumps(words), lopsided).code == "omits"
+
+
+def test_long_thoughts_before_an_answer_are_passed_over():
+    assert judge(f"{'hm, ' * 10_000}</think>{words_of()}", SMILE).code == "ok"
 
 
 def test_words_that_say_nothing_do_not_stand():

@@ -5,6 +5,7 @@ import io
 import json
 import os
 import re
+import resource
 import shutil
 import signal
 import subprocess
@@ -25,11 +26,11 @@ from tiny_models import smolvlm
 from semanticface import arkit, benchmark_sets, tables
 from semanticface.answer import SCHEMA, format_answer
 from semanticface.chat_client import ChatClient
-from semanticface.errors import ConfigError, TableError
+from semanticface.errors import ConfigError, SemanticFaceError, TableError
 from semanticface.predict import Predictor
 from semanticface.semantics import describe
-from semanticface.zero_shot import EXAMPLE_SUBJECT, MAX_EXAMPLES, Reply, answer_schema, estimate, judge, question, spent
-from semanticface.zero_shot_answers import AnswerLog, claim, fingerprint
+from semanticface.zero_shot import EXAMPLE_SUBJECT, MAX_EXAMPLES, Reply, estimate, judge, question, spent
+from semanticface.zero_shot_answers import AnswerLog, alone, claim, fingerprint
 from semanticface.zero_shot_local import LocalReader
 from semanticface.zero_shot_pictures import benchmark_set, folder_set
 
@@ -79,7 +80,7 @@ def test_examples_come_first_with_true_answers_of_people_in_no_set(semantics):
 
 @pytest.mark.parametrize("emotion", [True, False])
 def test_a_servers_schema_holds_true_answers_and_demands_every_key(emotion):
-    schema = answer_schema("with", emotion=emotion)
+    schema = question("with", emotion=emotion).schema()
     answer = json.loads(format_answer(COEFFICIENTS, describe(COEFFICIENTS, emotion=emotion)))
     jsonschema.validate(answer, schema)
     jsonschema.validate(answer, SCHEMA)
@@ -87,7 +88,7 @@ def test_a_servers_schema_holds_true_answers_and_demands_every_key(emotion):
         jsonschema.validate(
             json.loads(format_answer(COEFFICIENTS, describe(COEFFICIENTS, emotion=not emotion))), schema
         )
-    numbers = answer_schema("without")
+    numbers = question("without").schema()
     jsonschema.validate(json.loads(format_answer(COEFFICIENTS, None)), numbers)
     with pytest.raises(jsonschema.ValidationError):
         jsonschema.validate(answer, numbers)
@@ -154,9 +155,39 @@ def test_replies_are_kept_and_only_what_is_missing_is_asked(tmp_path):
     with AnswerLog(path) as log:
         assert log.judged("c").status == "ok"
     assert [row.label for row in tables.read_coefficients(path) if row.coefficients is not None] == ["a", "c"]
-    path.write_text("garbage\n" + text)
-    with pytest.raises(TableError, match=r"toon\.jsonl, line 1.*Remove that line"):
-        AnswerLog(path)
+    for damage in ("garbage", '{"image": "a"}', '{"image": "a", "status": "ok", "box": [1]}'):
+        path.write_text(f"{damage}\n{text}")
+        with pytest.raises(TableError, match=r"toon\.jsonl, line 1.*Remove that line"):
+            AnswerLog(path)
+
+
+def test_a_full_disk_is_said_and_what_was_written_stays(tmp_path):
+    path = tmp_path / "toon.jsonl"
+    reply = Reply("a", ANSWER)
+    with AnswerLog(path) as log:
+        log.add(reply, judge(reply), "print")
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (path.stat().st_size + 50, hard))
+    try:
+        with pytest.raises(SemanticFaceError, match="Free some space"), AnswerLog(path) as log:
+            log.add(replace(reply, image="b"), judge(reply), "print")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    with AnswerLog(path) as log:
+        assert [(name, "print") in log for name in "ab"] == [True, False]
+
+
+def test_two_runs_do_not_pay_for_the_same(tmp_path):
+    with alone(tmp_path / "run"):
+        with pytest.raises(ConfigError, match="another run is at work"), alone(tmp_path / "run"):
+            pass
+        with alone(tmp_path / "other"):
+            pass
+    with alone(tmp_path / "run"):
+        pass
+    (tmp_path / "file").touch()
+    with pytest.raises(SemanticFaceError, match="cannot write"), alone(tmp_path / "file"):
+        pass
 
 
 def test_replies_to_another_question_are_not_mixed(tmp_path):
@@ -259,7 +290,8 @@ def test_a_server_that_limits_fails_and_babbles_is_measured_all_the_same(script,
         assert script.main(words) == 1
         found, err = last_line(capsys)
         assert seen == {**{f"{key}/{i}": 1 for key in sets for i in range(LIMIT)}, "toon/1": 3, "drawn/3": 3}
-        assert all(body["response_format"]["json_schema"]["schema"] == answer_schema("with") for body in said.bodies)
+        schema = question("with").schema()
+        assert all(body["response_format"]["json_schema"]["schema"] == schema for body in said.bodies)
         assert found == {
             "toon_with_corr": pytest.approx(found["toon_with_corr"]), "toon_with_mae": found["toon_with_mae"],
             "toon_with_valid": 0.75, "drawn_with_corr": found["drawn_with_corr"],
@@ -366,6 +398,22 @@ def test_a_run_stops_where_every_request_fails(script, drawn, tmp_path, capsys, 
     assert not [path for path in tmp_path.rglob("*") if path.is_file() and "s3cret" in path.read_text()]
 
 
+def test_pictures_that_a_server_finds_no_face_in_do_not_stop_a_run(script, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(sys.modules["semanticface.zero_shot_run"], "IN_A_ROW", 2)
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    for i in range(5):
+        noise(i).save(photos / f"{i}.png")
+    last = fingerprint(noise(4))
+    refusal = 400, {}, {"error": {"message": "the picture: no face found", "code": "no_face"}}
+
+    with chat_server(lambda body: ANSWER if fingerprint(asked_about(body)) == last else refusal) as said:
+        words = ["--url", said.url, "--model", "vlm", "--pictures", str(photos), "--out", str(tmp_path / "out")]
+        assert script.main([*words, "--semantics", "with", "--concurrency", "1"]) == 0
+    results = json.loads((tmp_path / "out" / "vlm-on-photos" / "zero_shot.json").read_text())
+    assert results["sets"]["pictures"]["statuses"]["with"] == {"no_face": 4, "ok": 1}
+
+
 def test_wrong_use_is_said_in_a_line(script, tmp_path, capsys, monkeypatch):
     noise().save(tmp_path / "a.png")
     monkeypatch.delenv("NO_SUCH_KEY", raising=False)
@@ -402,7 +450,8 @@ def test_any_model_here_constrained_or_free_and_a_folder_of_ones_own(script, tmp
     assert script.main([*words, "--examples", "1"]) == 1
     found, err = last_line(capsys)
     assert found["pictures_with_valid"] == found["pictures_without_valid"] == 1
-    assert "damaged: bad.png: a damaged or truncated PNG" in err
+    assert "damaged: bad.png: a damaged or truncated PNG" in err and "replies still missing" not in err
+    assert "pictures that cannot be read: 1. Mend or remove them" in err
     out = tmp_path / "out" / "tiny-on-photos-1-examples"
     results = json.loads((out / "zero_shot.json").read_text())
     assert results["sets"]["pictures"]["labelled"] == 2
