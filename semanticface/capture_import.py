@@ -23,6 +23,7 @@ from semanticface.capture_set import CaptureSet, TakeRecord
 from semanticface.capture_take import Calibrate, ImportSettings, TakeToImport, import_take
 from semanticface.capture_thin import calibrated, rest_of
 from semanticface.errors import SemanticFaceError
+from semanticface.preference.consent import plain_name
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,7 +152,7 @@ def _read_all(
 
 
 def _read(files: TakeFiles, scratch: Path, subject: str | None, calibrate: Calibrate) -> TakeToImport:
-    who = subject or files.subject
+    who = plain_name(subject or files.subject)
     if not who:
         raise SemanticFaceError(f"{files.table}: does not say who is recorded. Say it: --subject NAME")
     if files.film is None:

@@ -32,7 +32,7 @@ from semanticface import arkit
 from semanticface.errors import ConfigError, DatasetError, SemanticFaceError
 from semanticface.files import atomic_open
 from semanticface.preference.consent import NAME as CONSENT
-from semanticface.preference.consent import Use, read_consent
+from semanticface.preference.consent import Use, read_consent, real_people
 from semanticface.recipe import RECIPE_NAME, git_commit
 
 KIND = "captures"
@@ -106,10 +106,13 @@ def holds_captures(folder: Path) -> bool:
 
 
 def require_consent(dataset: str | Path, faces: datasets.Dataset, use: Use) -> None:
-    """Check that people in captures agreed to what is about to be done; other datasets are not asked.
+    """Check that everybody in a dataset agreed to what is about to be done.
+
+    Asked are captures, known by their recipe or the column ``look``, also copied, described anew or put together with
+    others; and every dataset that has a list of who agreed to what. People whom this project drew are not.
 
     Args:
-        dataset: its folder; a copy of captures with other words counts as captures, by the column ``look``.
+        dataset: its folder.
         faces: rows of it.
         use: what is about to be done.
 
@@ -117,10 +120,12 @@ def require_consent(dataset: str | Path, faces: datasets.Dataset, use: Use) -> N
         ConfigError: somebody did not, or not any more; the list of who did cannot be read.
     """
     folder = Path(dataset)
-    if not holds_captures(folder) and not ("look" in faces.column_names and LOOK in faces.unique("look")):
+    captured = holds_captures(folder) or ("look" in faces.column_names and LOOK in faces.unique("look"))
+    if not captured and not (folder / CONSENT).exists():
         return
     consent = read_consent(folder)
-    refused = [why for subject in sorted(set(faces["subject"])) if (why := consent.refusal(subject, use))]
+    people = sorted(real_people(faces, rendered=consent.rendered))
+    refused = [why for subject in people if (why := consent.refusal(subject, use))]
     if refused:
         raise ConfigError(
             f"{folder / CONSENT}: {'; '.join(refused[:_NAMED])}{' …' if len(refused) > _NAMED else ''}. Ask them and "

@@ -56,7 +56,7 @@ def read_saved(
     bad: dict[str, list[str]] = defaultdict(list)
     problems: list[str] = []
     for number, at, found, error in _results(saved, home):
-        who = subject or person(found.get(column))
+        who = person(subject or found.get(column))
         if not who:
             silent = f"{at}: does not say who is in the picture. Add {column!r}, or say it for all: --subject NAME"
             problems.append(error or silent)

@@ -40,6 +40,7 @@ from semanticface.picture_import import (
     key_of,
     mark_of,
     parts_of,
+    person,
     row_of,
 )
 from semanticface.swift_export import jpeg
@@ -89,12 +90,12 @@ def read_places(paths: Sequence[Path], subject: str | None = None) -> list[Part]
             if not subject and path.is_file():
                 raise SemanticFaceError(f"{file}: does not say who is in it. Say it: --subject NAME")
             if file.suffix.lower() in VIDEO_SUFFIXES:
-                parts.append(video_part(file, subject or file.resolve().parent.name))
+                parts.append(video_part(file, person(subject or file.resolve().parent.name)))
             else:
                 pictures[file.parent].append(file)
         for folder, files in pictures.items():
             items = [Labelled(str(file), number, file) for number, file in enumerate(files, start=1)]
-            parts += parts_of(folder, {subject or folder.resolve().name: items}, {})
+            parts += parts_of(folder, {person(subject or folder.resolve().name): items}, {})
     return parts
 
 

@@ -31,6 +31,7 @@ from semanticface.capture_take import CONTEXT
 from semanticface.crop import Box, crop_face, to_crop
 from semanticface.errors import ConfigError, PictureError, SemanticFaceError
 from semanticface.picture import load_picture
+from semanticface.preference.consent import plain_name
 from semanticface.recipe import check_range
 from semanticface.semantics import Analysis, describe
 from semanticface.swift_export import jpeg
@@ -273,7 +274,7 @@ def person(value: object) -> str:
     """Return who a cell names; some datasets have numbers for names. Empty where it names nobody."""
     if isinstance(value, int) and not isinstance(value, bool):
         return str(value)
-    return value.strip() if isinstance(value, str) else ""
+    return plain_name(value) if isinstance(value, str) else ""
 
 
 def parts_of(origin: Path, items: Mapping[str, Sequence[Labelled]], bad: Mapping[str, Sequence[str]]) -> list[Pictures]:

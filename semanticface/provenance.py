@@ -20,7 +20,7 @@ import datasets
 
 from semanticface.errors import ModelError
 from semanticface.files import atomic_open
-from semanticface.preference.consent import is_drawn, read_consent
+from semanticface.preference.consent import read_consent, real_people
 
 PEOPLE_NAME = "people.json"
 KEY = "trained_on"
@@ -69,8 +69,7 @@ def source_of(faces: datasets.Dataset, dataset: str | Path, split: str) -> Sourc
     Raises:
         ConfigError: the list of consent in its folder cannot be read.
     """
-    rendered = read_consent(dataset).rendered
-    real = {who or "" for who in faces["subject"] if not (rendered and who and is_drawn(who))}
+    real = real_people(faces, rendered=read_consent(dataset).rendered)
     mark = faces._fingerprint
     return Source(str(dataset), split, mark, len(faces), len(real), tuple(sorted(_hash(mark, who) for who in real)))
 

@@ -59,7 +59,7 @@ def _read_one(file: Path, folder: Path, column: str, subject: str | None, proble
     bad: dict[str, list[str]] = defaultdict(list)
     for (line, row, _), moment in zip(read_objects(file), read(file), strict=True):
         at = f"{file}, line {line}"
-        who = subject or person((row or {}).get(column))
+        who = person(subject or (row or {}).get(column))
         if row is None or not who:
             silent = f"{at}: does not say who is in it. Add {column!r}, or say it for all: --subject NAME"
             problems.append(moment.reason if row is None else silent)

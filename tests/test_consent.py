@@ -5,11 +5,14 @@ from __future__ import annotations
 import datetime
 import json
 
+import datasets
 import pytest
 
+from semanticface.capture_set import require_consent
 from semanticface.errors import ConfigError
 from semanticface.preference.consent import NAME, USES, example, read_consent, read_list
 from semanticface.preference.types import Slate
+from semanticface.provenance import source_of
 from semanticface.recipe import RECIPE_NAME
 
 DAY = datetime.date(2026, 11, 22)
@@ -120,3 +123,37 @@ def test_the_example_is_a_list(tmp_path):
     assert read["007"].uses == {"train", "evaluate", "show"} and read["007"].until == datetime.date(2027, 12, 31)
     with pytest.raises(ConfigError, match="cannot be read"):
         read_list(tmp_path / "gone.yaml")
+
+
+def test_an_accent_is_spelt_in_two_ways_and_means_one_person(tmp_path):
+    typed, on_disk = "zo\u00eb", "zoe\u0308"
+    consent = listed(tmp_path, f"subjects:\n  {typed}: true\n")
+    assert consent.allows(typed) and consent.allows(on_disk) and not consent.allows("zoe")
+    with pytest.raises(ConfigError, match="there twice"):
+        listed(tmp_path, f"subjects:\n  {typed}: true\n  {on_disk}: false\n")
+
+
+def rows_of(people, look, seed):
+    columns = {"subject": people, "look": [look] * len(people), "seed": [seed] * len(people)}
+    return datasets.Dataset.from_dict(columns)
+
+
+def test_of_rows_put_together_only_drawn_people_are_not_asked(tmp_path):
+    captured = rows_of(["ann", "face-0000002"], "capture", None)
+    mixed = datasets.concatenate_datasets([captured, rows_of(["face-0000001"] * 2, "photo", 7)])
+    with pytest.raises(ConfigError, match=r"no consent of ann; no consent of face-0000002\. Ask"):
+        require_consent(tmp_path, mixed, "train")
+    entry = "{reference: form, uses: [train]}"
+    listed(tmp_path, f"subjects:\n  ann: {entry}\n  face-0000002: {entry}\n")
+    require_consent(tmp_path, mixed, "train")
+    source = source_of(mixed, tmp_path, "train")
+    assert source.people == 2 and source.includes("ann") and not source.includes("face-0000001")
+
+
+def test_a_list_counts_beside_any_dataset(tmp_path):
+    plain = datasets.Dataset.from_dict({"subject": ["ann", "ben", None]})
+    require_consent(tmp_path, plain, "train")  # nobody said that these are people
+    listed(tmp_path, "subjects:\n  ann: {reference: form, uses: [train]}\n  ben: false\n")
+    with pytest.raises(ConfigError, match="some rows do not say who is in them; no consent of ben"):
+        require_consent(tmp_path, plain, "train")
+    require_consent(tmp_path, plain.select([0]), "train")

@@ -135,7 +135,7 @@ def test_what_nobody_can_say_is_refused(tmp_path):
     with pytest.raises(ConfigError, match="do not say who is in them"):
         require_publish(model)
     dataset.rename(tmp_path / "gone")
-    with pytest.raises(ConfigError, match=r"nobody can say who is in it: .*no such folder"):
+    with pytest.raises(ConfigError, match=r"nobody can say who is in it: no such folder here\. Start from where"):
         require_publish(model)
     with pytest.raises(ConfigError, match="does not tell what it learnt from"):
         require_publish(adapter(tmp_path / "silent", None, settings={"round": 1}))

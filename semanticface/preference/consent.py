@@ -20,11 +20,13 @@ from __future__ import annotations
 import datetime
 import json
 import re
+import unicodedata
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
 
+import datasets
 import yaml
 
 from semanticface.dataset import begun_recipe
@@ -60,7 +62,7 @@ class Consent:
 
     Attributes:
         rendered: whether the dataset was drawn by this project.
-        permissions: of each subject who agreed to anything.
+        permissions: of each subject who agreed to anything, by ``plain_name``.
     """
 
     rendered: bool
@@ -85,7 +87,9 @@ class Consent:
         """Return why something may not be done with a subject's pictures, in half a sentence; empty where it may."""
         if self.rendered and is_drawn(subject):
             return ""
-        permission = self.permissions.get(subject)
+        if not subject:
+            return "some rows do not say who is in them"
+        permission = self.permissions.get(plain_name(subject))
         if permission is None:
             return f"no consent of {subject}"
         if use not in permission.uses and not (use == "evaluate" and "train" in permission.uses):
@@ -108,6 +112,26 @@ class Consent:
 def is_drawn(subject: str) -> bool:
     """Whether a name is one that ``data_prep/render_faces.py`` gives to the people it draws."""
     return _DRAWN.fullmatch(subject) is not None
+
+
+def plain_name(name: str) -> str:
+    """Return a person's name in one spelling: file systems write an accent as a letter of its own, people do not."""
+    return unicodedata.normalize("NFC", name.strip())
+
+
+def real_people(faces: datasets.Dataset, *, rendered: bool) -> set[str]:
+    """Return who must have agreed to what is done with rows of a dataset; an empty name stands for rows without one.
+
+    People whom this project drew are left out, also where their rows were put among those of others
+    (``datasets.concatenate_datasets``): then their seed tells them.
+
+    Args:
+        faces: the rows.
+        rendered: whether the whole dataset was drawn by this project (``Consent.rendered``).
+    """
+    seeds = faces["seed"] if "seed" in faces.column_names else [None] * len(faces)
+    rows = zip(faces["subject"], seeds, strict=True)
+    return {who or "" for who, seed in rows if not (who and is_drawn(who) and (rendered or seed is not None))}
 
 
 def read_consent(dataset: str | Path) -> Consent:
@@ -145,8 +169,11 @@ def read_list(path: Path) -> dict[str, Permission]:
     for subject, entry in (value["subjects"] or {}).items():
         if not isinstance(subject, str):
             raise ConfigError(f"{path}: YAML reads the subject {subject} as no text. Put it in quotation marks.")
+        who = plain_name(subject)
+        if who in permissions:
+            raise ConfigError(f"{path}: {who} is there twice, in two spellings that look alike. Remove one.")
         if (permission := _permission(entry, f"{path}, {subject}")) is not None:
-            permissions[subject] = permission
+            permissions[who] = permission
     return permissions
 
 

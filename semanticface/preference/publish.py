@@ -6,7 +6,7 @@ from pathlib import Path
 
 from semanticface.dataset import load_faces
 from semanticface.errors import ConfigError, DatasetError
-from semanticface.preference.consent import NAME, read_consent
+from semanticface.preference.consent import NAME, read_consent, real_people
 from semanticface.provenance import Source, read_people, sources_in
 from semanticface.recipe import read_recipe
 
@@ -46,12 +46,15 @@ def _refusals(source: Source, model: Path) -> list[str]:
     if source.people == 0:
         return []
     dataset = Path(source.dataset)
+    nobody = f"it learnt from the split {source.split} of {dataset}, of which nobody can say who is in it"
+    if not dataset.is_dir():
+        return [f"{nobody}: no such folder here. Start from where its training was started, or put the dataset back."]
     try:
         faces = load_faces(dataset, source.split)
     except DatasetError as error:
-        return [f"it learnt from the split {source.split} of {dataset}, of which nobody can say who is in it: {error}"]
+        return [f"{nobody}: {error}"]
     consent = read_consent(dataset)
-    there = {who or "" for who in faces["subject"]}
+    there = real_people(faces, rendered=consent.rendered)
     if faces._fingerprint == source.fingerprint:
         learnt = there
     elif source.hashes:
