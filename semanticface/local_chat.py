@@ -23,7 +23,14 @@ from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 from jinja2 import TemplateError
 from llguidance import LLMatcher
-from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig, LogitsProcessor, LogitsProcessorList
+from transformers import (
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    GenerationConfig,
+    GgufConfig,
+    LogitsProcessor,
+    LogitsProcessorList,
+)
 
 from semanticface.chat import ChatReply, ChatRequest
 from semanticface.errors import ModelError
@@ -52,7 +59,10 @@ class LocalChat:
         self.name, self._batch = name, batch
         place = choose_device(device)
         folder, gguf = _find(name)
-        weights: dict[str, Any] = {"gguf_file": gguf} if gguf else {"use_safetensors": True}
+        weights: dict[str, Any] = {"use_safetensors": True}
+        if gguf:
+            # Unpacked, because packed weights are multiplied by programs that transformers fetches from the hub.
+            weights = {"gguf_file": gguf, "quantization_config": GgufConfig(dequantize=True)}
         try:
             tokenizer: Any = AutoTokenizer.from_pretrained(
                 folder, trust_remote_code=False, **({"gguf_file": gguf} if gguf else {})
