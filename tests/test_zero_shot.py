@@ -35,6 +35,7 @@ from semanticface.zero_shot_local import LocalReader
 from semanticface.zero_shot_pictures import benchmark_set, folder_set
 
 SIZE, LIMIT = 96, 4
+PEOPLE = range(benchmark_sets.FIRST_SUBJECT, benchmark_sets.FIRST_SUBJECT + benchmark_sets.SUBJECTS)
 COEFFICIENTS = arkit.vector({"jawOpen": 0.5, "browInnerUp": 0.3})
 ANSWER = format_answer(COEFFICIENTS, describe(COEFFICIENTS))
 
@@ -68,7 +69,7 @@ def test_examples_come_first_with_true_answers_of_people_in_no_set(semantics):
     answers = [judge(Reply("a", turn.text)) for turn in turns[2::2]]
     assert all((each.status, each.analysis is not None) == ("ok", semantics == "with") for each in answers)
     assert len({each.coefficients.tobytes() for each in answers}) == 3
-    assert EXAMPLE_SUBJECT >= benchmark_sets.FIRST_SUBJECT + benchmark_sets.SUBJECTS
+    assert PEOPLE.stop <= EXAMPLE_SUBJECT
     assert EXAMPLE_SUBJECT + MAX_EXAMPLES < 9_000_000
     face = question(semantics, examples=1, crop="face").turns(picture)[1].picture
     assert face.width == face.height < 512
@@ -220,14 +221,22 @@ async def at_once(seconds):
 
 
 @pytest.fixture(scope="module")
-def drawn(tmp_path_factory):
+def few_people():
+    """Of the benchmark's hundred thousand people, who are looked through at each start, fifty."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(benchmark_sets, "SUBJECTS", 50)
+        yield
+
+
+@pytest.fixture(scope="module")
+def drawn(tmp_path_factory, few_people):
     """The folder of the benchmark's pictures, in small."""
     folder = tmp_path_factory.mktemp("faces")
     return {key: benchmark_set(folder, key, LIMIT, size=SIZE) for key in ("toon", "drawn")}, folder
 
 
 @pytest.fixture
-def script(monkeypatch):
+def script(monkeypatch, few_people):
     module = load_script("eval/zero_shot.py")
     monkeypatch.setattr(module, "SIZE", SIZE)
     monkeypatch.setattr(module, "LABELS_FOR_CONSTANTS", 50)
@@ -368,8 +377,8 @@ def test_killed_at_any_moment_it_goes_on(script, drawn, tmp_path, capsys):
         words = ["--url", said.url, "--model", "vlm", "--faces", str(folder), "--out", str(tmp_path), "--limit", "4"]
         words += ["--semantics", "without", "--concurrency", "1"]
         # In small, as here, though it is another program.
-        code = f"import sys, runpy; import semanticface.benchmark_sets as s; s.SIZE = {SIZE}; sys.argv[0] = 'x'; "
-        code += f"runpy.run_path({str(ROOT / 'eval' / 'zero_shot.py')!r}, run_name='__main__')"
+        code = f"import sys, runpy; import semanticface.benchmark_sets as s; s.SIZE, s.SUBJECTS = {SIZE}, 50; "
+        code += f"sys.argv[0] = 'x'; runpy.run_path({str(ROOT / 'eval' / 'zero_shot.py')!r}, run_name='__main__')"
         process = subprocess.Popen([sys.executable, "-c", code, *words], stderr=subprocess.PIPE, text=True)
         _, err = process.communicate()
         assert process.returncode == -signal.SIGKILL, err
@@ -471,9 +480,9 @@ def test_any_model_here_constrained_or_free_and_a_folder_of_ones_own(script, tmp
 
 def test_our_own_model_says_what_the_predictor_says_here_and_over_http(script, tmp_path, capsys):
     faces = tmp_path / "faces"
-    toon = benchmark_set(faces, "toon", 3, size=256)
+    toon = benchmark_set(faces, "toon", 2, size=256)
     script.SIZE = 256
-    common = ["--faces", str(faces), "--sets", "toon", "--limit", "3"]
+    common = ["--faces", str(faces), "--sets", "toon", "--limit", "2"]
     assert script.main(["nano", *common, "--out", str(tmp_path / "here")]) == 0
     here, _ = last_line(capsys)
 
@@ -491,7 +500,7 @@ def test_our_own_model_says_what_the_predictor_says_here_and_over_http(script, t
     assert last_line(capsys)[0] == here and here["toon_with_valid"] == here["toon_without_valid"] == 1
     bundle = Predictor.from_pretrained("nano").bundle
     for semantics, mode in (("with", "full"), ("without", "numbers")):
-        expected = Predictor(bundle, mode=mode)([toon.load(i) for i in range(3)])
+        expected = Predictor(bundle, mode=mode)([toon.load(i) for i in range(2)])
         for place in ("here", "there"):
             log = AnswerLog(tmp_path / place / "nano" / semantics / "toon.jsonl")
             for i, prediction in enumerate(expected):
