@@ -173,7 +173,7 @@ def figures(name: str, result: Mapping[str, Any]) -> list[Table]:
 
 def how(results: Mapping[str, Mapping[str, Any]], recipe: Mapping[str, Any]) -> str:
     """Return in a few sentences what the figures rest on."""
-    sets = "; ".join(f"*{name}*: {result['about']}, {result['pictures']} pictures" for name, result in results.items())
+    sets = "; ".join(f"*{name}*: {result['about']}, {_count(result)}" for name, result in results.items())
     shots = recipe["examples"]
     shown = "no examples" if not shots else f"{shots} example{'s' if shots > 1 else ''} shown before each picture"
     out = (
@@ -187,6 +187,12 @@ def how(results: Mapping[str, Mapping[str, Any]], recipe: Mapping[str, Any]) -> 
         "model's own mean answer over the others. The constants always answer the mean or the median of the "
         "distribution that the benchmark's labels are drawn from."
     )
+
+
+def _count(result: Mapping[str, Any]) -> str:
+    count, labelled = result["pictures"], result["labelled"]
+    scored = f", of which {labelled} have a label and are scored" if 0 < labelled < count else ""
+    return f"{count} picture{'s' if count > 1 else ''}{scored}"
 
 
 def write_page(path: Path, sets: Mapping[str, Scored], recipe: Mapping[str, Any], facts: Mapping[str, str]) -> None:

@@ -464,6 +464,7 @@ def test_any_model_here_constrained_or_free_and_a_folder_of_ones_own(script, tmp
     out = tmp_path / "out" / "tiny-on-photos-1-examples"
     results = json.loads((out / "zero_shot.json").read_text())
     assert results["sets"]["pictures"]["labelled"] == 2
+    assert "4 pictures, of which 2 have a label and are scored" in (out / "index.html").read_text()
     assert results["sets"]["pictures"]["statuses"]["with"] == {"ok": 3, "damaged": 1}
 
     (photos / "bad.png").unlink()
