@@ -606,3 +606,17 @@ def test_the_counts_on_the_page_are_those_of_such_a_run():
     tally.fallbacks["contradicts"] += 1
     tally.wrong["contradicts"] += 4
     assert f"```text\n{tally}\n```" in PAGE.read_text()
+
+
+# --- eval/benchmarks/stage1.py --------------------------------------------------------------------------------------
+
+
+def test_what_is_damaged_does_not_stand(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["stage1.py", "--rows", "40", "--out", str(tmp_path / "stage1.json")])
+    assert load_script("eval/benchmarks/stage1.py").main() == 0
+    shares = json.loads(capsys.readouterr().out.splitlines()[-1])
+    counts = json.loads((tmp_path / "stage1.json").read_text())["counts"]
+    assert {key for key, share in shares.items() if share == 1} >= {"true_rules", "true_everyday", "true_facs"}
+    lies = {"another_face", "mirrored", "sides_exchanged", "grade_2_off", "rest_moves", "clear_at_rest", "clear_unsaid"}
+    assert {key for key, share in shares.items() if share == 0} == {f"false_{lie}" for lie in lies}
+    assert len(shares) == len(counts) == 13 and all(sum(found.values()) >= 10 for found in counts.values())

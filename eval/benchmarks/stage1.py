@@ -1,0 +1,146 @@
+"""How often Stage I keeps words that are true of a face, and how often words that are not.
+
+    python eval/benchmarks/stage1.py                    # 2,000 faces; ten seconds
+    python eval/benchmarks/stage1.py --quick            # 300
+
+Faces are drawn as those of datasets are. Of each the rules' words are taken, said in other ways that mean the same, and
+then damaged, one mistake a text; ``stage1_prompt.judge`` says which may stand. *Other words* are the synonyms of three
+speakers: everyday English, FACS coders' English, and one who uses words that ``agreement`` was never taught.
+
+Mistakes: the words of another face; of the mirrored face (where the sides differ by 0.2 or more somewhere); left and
+right exchanged in one region (where its sides differ so); one grade that is one or two steps off; a movement of 0.2 or
+more of another face in a region at rest; a region with an action of 0.4 or more said to be at rest, or not described;
+a region whose strongest action is between 0.2 and 0.39 not described.
+
+A grade one step off is no plain lie: bounds are widened by 0.05 on both sides. Prints a table; the last line is one
+JSON object: the share that stood, by kind.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import sys
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from tqdm import tqdm
+
+from semanticface.arguments import positive
+from semanticface.arkit import ACTIONS, REGIONS, mirror
+from semanticface.clauses import GRADES
+from semanticface.errors import SemanticFaceError
+from semanticface.face.sample import sample_coefficients
+from semanticface.files import atomic_open
+from semanticface.movements import PAIR_LEFT, PAIR_RIGHT, RELAXED
+from semanticface.semantics import describe
+from semanticface.stage1_prompt import judge
+
+SPEAKERS = {
+    "everyday": {
+        "barely": "hardly", "slightly": "a little", "clearly": "noticeably", "strongly": "very", "fully": "completely",
+        "raised": "lifted", "lowered": "drooping", "narrowed": "squinted", "wrinkled": "scrunched up",
+    },
+    "facs": {
+        "barely": "trace of", "clearly": "moderately", "strongly": "severely", "fully": "maximally",
+        "raised": "elevated", "lowered": "depressed", "pulled up": "turned upwards", "pressed together": "compressed",
+    },
+    "untaught": {
+        "barely": "just about", "slightly": "a touch", "clearly": "plainly", "strongly": "hard", "fully": "utterly",
+        "raised": "hiked", "lowered": "sunken", "narrowed": "slitted", "stretched": "elongated",
+    },
+}  # fmt: skip
+WORDS = tuple(adverb for adverb, _, _ in GRADES)
+OTHER_SIDE = {"left": "right", "right": "left"}
+NOTHING = "as ever"  # says nothing of any muscle
+
+
+def variants(face: np.ndarray, other: np.ndarray, rng: np.random.Generator) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yield texts about a [52] face, each as its kind and an analysis' dict; ``other`` is the face of the mistakes."""
+    words, foreign = describe(face).to_dict(), describe(other).to_dict()
+    moves = words["muscle_movements"]
+
+    def saying(region: str, text: str) -> dict[str, Any]:
+        return words | {"muscle_movements": moves | {region: text}}
+
+    def one(regions: list[str]) -> list[str]:
+        return [regions[rng.integers(len(regions))]] if regions else []
+
+    strongest, theirs = _strongest(face), _strongest(other)
+    yield "true: rules", words
+    for speaker, synonyms in SPEAKERS.items():
+        yield f"true: {speaker}", json.loads(_replaced(json.dumps(words), synonyms))
+    yield "false: another face", foreign
+    gaps = np.abs(face[PAIR_LEFT] - face[PAIR_RIGHT])
+    if gaps.max() >= 0.2:
+        yield "false: mirrored", describe(mirror(face)).to_dict()
+    lopsided = {ACTIONS[place].region for place, gap in zip(PAIR_LEFT, gaps, strict=True) if gap >= 0.2} - {"gaze"}
+    for region in one(sorted(region for region in lopsided if _replaced(moves[region], OTHER_SIDE) != moves[region])):
+        yield "false: sides exchanged", saying(region, _replaced(moves[region], OTHER_SIDE))
+    graded = [(region, found) for region in REGIONS for found in re.finditer("|".join(WORDS), moves[region])]
+    if graded:
+        region, found = graded[rng.integers(len(graded))]
+        place = WORDS.index(found[0])
+        for steps in (1, 2):
+            grade = WORDS[place + steps if place + steps < len(WORDS) else place - steps]
+            text = moves[region][: found.start()] + grade + moves[region][found.end() :]
+            yield f"false: grade {steps} off", saying(region, text)
+    for region in one([region for region in REGIONS if strongest[region] < 0.095 and theirs[region] >= 0.2]):
+        yield "false: rest moves", saying(region, foreign["muscle_movements"][region])
+    for region in one([region for region in REGIONS if strongest[region] >= 0.4]):
+        yield "false: clear at rest", saying(region, RELAXED[region])
+        yield "false: clear unsaid", saying(region, NOTHING)
+    for region in one([region for region in REGIONS if 0.2 <= strongest[region] < 0.395]):
+        yield "false: slight unsaid", saying(region, NOTHING)
+
+
+def _strongest(face: np.ndarray) -> dict[str, float]:
+    return {region: max(float(face[each.index]) for each in ACTIONS if each.region == region) for region in REGIONS}
+
+
+def _replaced(text: str, synonyms: dict[str, str]) -> str:
+    return re.sub(rf"\b({'|'.join(synonyms)})\b", lambda found: synonyms[found[0]], text)
+
+
+def count(rows: int) -> dict[str, Counter[str]]:
+    """Return by kind how many texts got which verdict, over ``rows`` faces."""
+    rng = np.random.default_rng(0)
+    faces = [np.round(sample_coefficients(rng), 2) for _ in range(rows)]
+    out: dict[str, Counter[str]] = {}
+    for face, other in tqdm(zip(faces, faces[1:] + faces[:1], strict=True), total=rows, unit="face"):
+        for kind, words in variants(face, other, rng):
+            out.setdefault(kind, Counter())[judge(json.dumps(words), face).code] += 1
+    return dict(sorted(out.items(), reverse=True))
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rows", type=positive, default=2000, help="faces (default: %(default)s)")
+    parser.add_argument("--quick", action="store_true", help="300 faces")
+    parser.add_argument(
+        "--out", type=Path, default=Path("outputs/benchmarks/stage1.json"), help="(default: %(default)s)"
+    )
+    options = parser.parse_args()
+    rows = 300 if options.quick else options.rows
+    counts = count(rows)
+    shares = {kind: found["ok"] / found.total() for kind, found in counts.items()}
+    print(f"{'words':>24}{'texts':>8}{'stood':>9}{'contradict':>12}{'omit':>7}")
+    for kind, found in counts.items():
+        told = f"{found.total():>8,}{shares[kind]:>9.1%}{found['contradicts']:>12,}{found['omits']:>7,}"
+        print(f"{kind:>24}{told}")
+    try:
+        with atomic_open(options.out) as file:
+            json.dump({"counts": counts, "faces": rows}, file, indent=2)
+    except SemanticFaceError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    print(json.dumps({re.sub(r"\W+", "_", kind): round(share, 4) for kind, share in shares.items()}))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
