@@ -223,8 +223,8 @@ def summary(told: dict[str, Any], calibrated: bool) -> str:
     said = []
     if told["median_mae_gain"] is not None and told["mean_rmse_gain"] is not None:
         said.append(
-            f"Read as the median instead of the likeliest token, the mean error is {100 * told['median_mae_gain']:.1f} "
-            f"% lower; read as the mean, the RMS error is {100 * told['mean_rmse_gain']:.1f} % lower."
+            f"Read as the median instead of the likeliest token, the mean error is {_change(told['median_mae_gain'])}; "
+            f"read as the mean, the RMS error is {_change(told['mean_rmse_gain'])}."
         )
     if told["interval_coverage"] is not None:
         said.append(
@@ -234,6 +234,10 @@ def summary(told: dict[str, Any], calibrated: bool) -> str:
             f"where in doubt they are {told['interval_width']:.2f} wide."
         )
     return " ".join(said)
+
+
+def _change(gain: float) -> str:
+    return f"{abs(100 * gain):.1f} % {'lower' if gain >= 0 else 'higher'}"
 
 
 def _hundredths(values: np.ndarray) -> np.ndarray:

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from semanticface.hub_files import Listed
 
 Command = Callable[..., argparse.ArgumentParser]
+_ORDER = ("refused", "included", "left out")
 
 
 def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser], command: Command) -> None:
@@ -70,6 +71,7 @@ def _run(options: argparse.Namespace) -> int:
         print(f"semanticface: refused: {names}. Nothing was uploaded; put right what is said above.", file=sys.stderr)
         return 2
     if options.dry_run:
+        print("A dry run: nothing was uploaded. Without --dry-run the included files are, once you have said yes.")
         return 0
     if not options.yes and not _asked(options.repo, state):
         print("semanticface: nothing was uploaded", file=sys.stderr)
@@ -85,10 +87,10 @@ def _run(options: argparse.Namespace) -> int:
 
 def _show(listed: Sequence[Listed]) -> None:
     wide = max((len(each.name) for each in listed), default=0)
-    for each in listed:
+    for each in sorted(listed, key=lambda each: _ORDER.index(each.verdict)):
         print(f"  {each.verdict:<8}  {each.name:<{wide}}  {_size(each.size):>9}  {each.why}")
     sent = [each for each in listed if each.verdict == "included"]
-    print(f"  {len(sent)} of {len(listed)} files, {_size(sum(each.size for each in sent))}")
+    print(f"  {len(sent)} of {len(listed)} files included, {_size(sum(each.size for each in sent))}")
 
 
 def _asked(repo: str, state: str) -> bool:

@@ -117,9 +117,10 @@ def test_an_entry_that_leaves_something_open_is_refused(tmp_path, entry, told):
 
 
 def test_the_example_is_a_list(tmp_path):
-    (tmp_path / NAME).write_text(example(["ann", "007", "no", 'a "b": c']))
+    people = ["ann", "007", "no", 'a "b": c', "zo\u00eb", "a\u2028b", "a\x85b", "../a/b"]
+    (tmp_path / NAME).write_text(example(people), encoding="utf-8")
     read = read_list(tmp_path / NAME)
-    assert list(read) == ["ann", "007", "no", 'a "b": c']
+    assert list(read) == people
     assert read["007"].uses == {"train", "evaluate", "show"} and read["007"].until == datetime.date(2027, 12, 31)
     with pytest.raises(ConfigError, match="cannot be read"):
         read_list(tmp_path / "gone.yaml")

@@ -123,6 +123,8 @@ def test_figures_by_hand():
     assert told["interval_coverage_all"] == pytest.approx(2 / 3)
     assert told["interval_width"] == pytest.approx(0.3, abs=1e-6)
     assert told["interval_width_all"] == pytest.approx(0.2, abs=1e-6)
+    said = intervals.summary(told | {"median_mae_gain": 0.25, "mean_rmse_gain": -0.111}, calibrated=False)
+    assert "the mean error is 25.0 % lower; read as the mean, the RMS error is 11.1 % higher." in said
 
 
 def test_pictures_are_told_one_by_one_or_together():

@@ -222,6 +222,7 @@ def test_a_dry_run_lists_and_asks_nobody(desk, hub, capsys, monkeypatch):
     monkeypatch.delenv("HF_TOKEN")
     assert cli.main(["push", "start", "ann/tiny", "--dry-run"]) == 0
     out = capsys.readouterr().out
+    assert out.splitlines()[-1].startswith("A dry run: nothing was uploaded")
     for name in PARTS:
         assert any(line.split()[:2] == ["included", name] for line in out.splitlines()), name
     assert "model ann/tiny, private" in out and f"{len(PARTS)} of {len(PARTS)} files" in out

@@ -182,7 +182,7 @@ def example(subjects: Iterable[str]) -> str:
     lines = ["subjects:"]
     for subject in subjects:
         lines += [
-            f"  {json.dumps(subject, ensure_ascii=False)}:",
+            f"  {json.dumps(subject, ensure_ascii=not subject.isprintable())}:",  # YAML ends lines at more than \n
             "    reference: form signed on 2026-03-14, binder 7  # where the consent is; or licence: CC-BY-4.0",
             f"    uses: [train, evaluate, show]  # what they agreed to, any of {', '.join(USES)}",
             "    until: 2027-12-31  # the last day; leave the line out where there is none",
