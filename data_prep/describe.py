@@ -26,7 +26,7 @@ from pathlib import Path
 
 from semanticface import arguments
 from semanticface.chat_cache import ReplyCache
-from semanticface.describe_set import Failure, describe_dataset, describe_table, good_rows
+from semanticface.describe_set import Failure, check_places, describe_dataset, describe_table, good_rows
 from semanticface.errors import SemanticFaceError, ServerError
 from semanticface.stage1 import LanguageWriter, WriterSettings
 from semanticface.stage1_run import Choice, estimate, open_chat
@@ -87,6 +87,7 @@ def _write(options: argparse.Namespace, kept: Path) -> tuple[int, list[Failure]]
     settings = WriterSettings(
         options.attempts, options.temperature, options.seed, options.max_tokens, not options.no_emotion
     )
+    check_places(options.source, options.target)  # a model takes long to load
     with contextlib.ExitStack() as stack:
         cache = stack.enter_context(ReplyCache(kept))
         expected = estimate(good_rows(options.source), choice.name, settings, cache)

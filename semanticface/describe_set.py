@@ -58,9 +58,22 @@ def good_rows(source: str | os.PathLike[str]) -> Iterator[np.ndarray]:
                 if vector is not None and not reason:
                     yield vector
         return
+    yield from (row.coefficients for row in read_coefficients(source) if row.coefficients is not None)
+
+
+def check_places(source: str | os.PathLike[str], target: str | os.PathLike[str]) -> None:
+    """Raise what ``describe_table`` or ``describe_dataset`` would of where they read and write, before anything else.
+
+    Raises:
+        TableError, DatasetError, SemanticFaceError: as these say.
+    """
+    if Path(source).is_dir():
+        _check_new(target)
+        return
+    if Path(target).suffix.lower() != ".jsonl":
+        raise SemanticFaceError(f"{target}: answers are written as JSONL. End its name in .jsonl.")
     if not Path(source).exists():
         raise TableError(f"{source}: no such file or folder. Check the path.")
-    yield from (row.coefficients for row in read_coefficients(source) if row.coefficients is not None)
 
 
 def describe_table(
@@ -89,10 +102,7 @@ def describe_table(
         ServerError: the writer's server answers no more; nothing is written, but its cache keeps what it said.
         SemanticFaceError: the target does not end in ``.jsonl``, or the operating system refused to write.
     """
-    if Path(target).suffix.lower() != ".jsonl":
-        raise SemanticFaceError(f"{target}: answers are written as JSONL. End its name in .jsonl.")
-    if not Path(source).exists():
-        raise TableError(f"{source}: no such file or folder. Check the path.")
+    check_places(source, target)
     rows = read_coefficients(source)
     failures: list[Failure] = []
     total = 0
@@ -145,8 +155,7 @@ def describe_dataset(
     """
     import datasets
 
-    if Path(target).exists():
-        raise DatasetError(f"{target} exists already. Choose a new folder, or remove this one first.")
+    _check_new(target)
     loaded, splits = _splits(source)
     columns = ("answer", "analysis", "status", "reason", *(("writer", "attempts", "fallback") if writer else ()))
     made = {}
@@ -189,6 +198,11 @@ def describe_dataset(
         if not bars:
             datasets.enable_progress_bars()
     return total, failures
+
+
+def _check_new(target: str | os.PathLike[str]) -> None:
+    if Path(target).exists():
+        raise DatasetError(f"{target} exists already. Choose a new folder, or remove this one first.")
 
 
 def _splits(source: str | os.PathLike[str]) -> tuple[Any, list[tuple[str, Any, str]]]:

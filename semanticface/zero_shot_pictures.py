@@ -32,7 +32,7 @@ class PictureSet:
         true: float32[N, 52], NaN throughout the rows without a label; None where there is no label at all.
         looks: of the examples that are shown before these pictures; empty where any will do.
         load: gives a picture by its place; raises a ``PictureError``.
-        problems: what is wrong with the labels, a sentence each.
+        problems: what is wrong with the labels, or left out, a sentence each.
     """
 
     key: str
@@ -83,9 +83,12 @@ def folder_set(folder: Path, limit: int) -> PictureSet:
     """
     if not folder.is_dir():
         raise PictureError("missing", f"{folder}: no such folder. Give the folder that your pictures are in.")
-    paths = expand([folder])[:limit]
-    true, problems = _labels(folder, {path.name: i for i, path in enumerate(paths)}, len(paths))
+    found = expand([folder])
+    paths = found[:limit]
     names = tuple(path.name for path in paths)
+    true, problems = _labels(folder, names, {path.name for path in found})
+    if len(paths) < len(found):
+        problems.insert(0, f"the first {limit} of the {len(found)} pictures in {folder}; --limit takes more")
     return PictureSet(
         "pictures",
         f"the pictures in {folder.name}",
@@ -98,22 +101,27 @@ def folder_set(folder: Path, limit: int) -> PictureSet:
     )
 
 
-def _labels(folder: Path, places: dict[str, int], count: int) -> tuple[np.ndarray | None, list[str]]:
+def _labels(folder: Path, names: tuple[str, ...], there: set[str]) -> tuple[np.ndarray | None, list[str]]:
+    """Return the labels of the named pictures, and what is wrong; ``there`` are all pictures of the folder."""
     path = next((folder / name for name in LABELS if (folder / name).is_file()), None)
     if path is None:
         return None, []
-    true = np.full((count, arkit.N_ACTIONS), np.nan, np.float32)
+    places = {name: i for i, name in enumerate(names)}
+    true = np.full((len(names), arkit.N_ACTIONS), np.nan, np.float32)
     problems = []
+    strange: list[str] = []
     for row in tables.read_coefficients(path):
         place = places.get(Path(row.label).name)
         if row.coefficients is None:
             problems.append(row.error)
         elif place is None:
-            continue  # a label of a picture that --limit leaves out, or that is elsewhere
+            strange += [row.label] * (Path(row.label).name not in there)
         elif not np.isnan(true[place]).any():
             problems.append(f"{path}, line {row.line}: {row.label} has a label already. Remove one; the first counts.")
         else:
             true[place] = row.coefficients
+    if strange:
+        problems.append(f"{path}: {len(strange)} labels of pictures that are not here, such as {strange[0]!r}")
     if np.isnan(true).all():
         return None, [*problems, f"{path}: no label belongs to a picture here. Its image column must give file names."]
     return true, problems

@@ -483,6 +483,16 @@ def test_faces_do_not_leave_the_machine_unasked(script, capsys, monkeypatch):
     assert script(*words, "--allow-remote") == 2 and "nothing was asked" in capsys.readouterr().err
 
 
+def test_a_target_that_cannot_be_is_said_before_a_model_is_asked_or_loaded(script, capsys):
+    write_table(Path("t.csv"), [SMILE])
+    datasets.Dataset.from_dict({"coefficients": [SMILE.tolist()]}).save_to_disk("faces")
+    capsys.readouterr()
+    for words, told in ((("t.csv", "t.csv"), "JSONL"), (("faces", "faces"), "exists"), (("x.csv", "t.jsonl"), "x.csv")):
+        assert script(*words, "--writer", "no/such-model") == 2
+        err = capsys.readouterr().err
+        assert err.startswith("error: ") and told in err and "such-model" not in err
+
+
 def test_options_that_would_do_nothing_are_refused(script, capsys):
     write_table(Path("t.csv"), [SMILE])
     assert script("t.csv", "t.jsonl", "--attempts", "2") == 2 and "--attempts" in capsys.readouterr().err

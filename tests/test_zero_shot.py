@@ -205,12 +205,18 @@ def test_a_folder_of_ones_own_and_its_labels(tmp_path):
         noise().save(tmp_path / name)
     assert folder_set(tmp_path, 9).true is None
     rows = [tables.Answered("elsewhere/b.png", coefficients=COEFFICIENTS), tables.Answered("gone.png", "no_face", "no"),
-            tables.Answered("b.png", coefficients=COEFFICIENTS * 0)]  # fmt: skip
+            *(tables.Answered(name, coefficients=COEFFICIENTS * 0) for name in ("b.png", "c.png", "B.png")),
+            ]  # fmt: skip
     tables.write(tmp_path / "labels.jsonl", rows)
     found = folder_set(tmp_path, 2)
     assert found.names == ("a.png", "b.png")
     assert np.isnan(found.true[0]).all() and np.array_equal(found.true[1], COEFFICIENTS)
-    assert len(found.problems) == 2 and "line 2" in found.problems[0] and "line 3" in found.problems[1]
+    left_out, *bad, strange = found.problems
+    assert (
+        "first 2 of the 3 pictures" in left_out and "1 labels of pictures that are not here, such as 'B.png'" in strange
+    )
+    assert len(bad) == 2 and "line 2" in bad[0] and "line 3" in bad[1]
+    assert len(folder_set(tmp_path, 3).problems) == 3
 
 
 # --- the whole command --------------------------------------------------------------------------------------------
