@@ -3,8 +3,9 @@
 import logging
 import os
 
-# Before any Hugging Face library reads it: nothing about a face or a run is sent anywhere.
+# Before any Hugging Face library or Gradio reads them: nothing about a face or a run is sent anywhere.
 os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
 # At import bitsandbytes, which peft imports, asks for a package that would fetch code from the hub.
 logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)
 

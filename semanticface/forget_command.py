@@ -18,11 +18,12 @@ def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser], 
         "Deletes SUBJECT from everything made here that lies in the PLACES, folders of any depth: datasets of faces\n"
         "and copies of them with other words or labels, their pages, exports for ms-swift with their pictures,\n"
         "candidates, choices and pairs, and pages and predictions of evaluations on such a dataset as a whole. It\n"
-        "cannot be undone. Stop annotate and trainings first. Broken off, the same command goes on.\n\n"
+        "cannot be undone. Stop all other commands first; what killed ones left half-written goes too. Broken off,\n"
+        "the same command goes on.\n\n"
         "Adapters that learnt from SUBJECT are named, with what to do: they cannot unlearn. Those trained by this\n"
         "version know for sure (people.json beside the weights, hashes of names); of older ones it is told which\n"
-        "dataset they learnt from. Not touched: takes and pictures as you were given them, what predict wrote, and\n"
-        "copies elsewhere.",
+        "dataset they learnt from. Not touched: takes and pictures as you were given them, what predict, demo or\n"
+        "card made of single pictures, and copies elsewhere.",
         "semanticface forget ann",
         "semanticface forget ann outputs/captures outputs/run archive/exports",
     )

@@ -238,7 +238,7 @@ def test_places_on_this_machine_do_not_leave_it(made, tmp_path):
     command = public_command(f"python eval/evaluate.py --dataset {here} --out={here} --seed 1")
     assert command == "python eval/evaluate.py --dataset faces --out=faces --seed 1"
     given = [
-        "file:///home/ann/faces",
+        "file:///data/ann/faces",
         "~ann/faces",
         "../ann/faces",
         "a/../ann/faces",

@@ -1,5 +1,6 @@
 """docs/privacy.md: its commands do what it says, and telemetry is off."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -45,6 +46,9 @@ def test_every_command_of_the_page(desk, monkeypatch, capsys):
 
 
 def test_telemetry_is_off_before_anything_is_imported():
-    code = "import semanticface, os; from huggingface_hub import constants; print(constants.HF_HUB_DISABLE_TELEMETRY)"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "True"
+    code = "import semanticface, os; from huggingface_hub import constants; from gradio import analytics; "
+    code += "print(constants.HF_HUB_DISABLE_TELEMETRY, analytics.analytics_enabled())"
+    names = ("HF_HUB_DISABLE_TELEMETRY", "GRADIO_ANALYTICS_ENABLED")
+    plain = {name: value for name, value in os.environ.items() if name not in names}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=plain)
+    assert done.stdout.split() == ["True", "False"]

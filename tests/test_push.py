@@ -197,7 +197,7 @@ def test_where_a_base_was_loaded_from_stays_here(desk):
     base = desk / "base"
     for name in ("config.json", "tokenizer_config.json"):
         said = json.loads((base / name).read_text())
-        said |= {"_name_or_path": "/home/ann/models/eve", "inner": [{"name_or_path": "C:\\ann\\eve"}]}
+        said |= {"_name_or_path": "/data/ann/models/eve", "inner": [{"name_or_path": "C:\\ann\\eve"}]}
         (base / name).write_text(json.dumps(said))
     for each in list_model(base, base / "README.md"):
         sent = each.path.read_bytes() if each.content is None else each.content
