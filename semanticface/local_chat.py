@@ -93,6 +93,9 @@ class LocalChat:
         """Yield ``(key, reply)``, a batch at a time; requests are drawn as batches begin.
 
         A request that leaves the model no room has the status ``refused``.
+
+        Raises:
+            ModelError: a schema that cannot be followed, or too little memory for a batch.
         """
         source = iter(requests)
         room = getattr(self._model.config, "max_position_embeddings", None) or 2**31
@@ -107,7 +110,12 @@ class LocalChat:
                     yield key, ChatReply("", tokens_in=len(ids), status="refused", reason=reason)
             if fitting:
                 keys, asked, prompts = zip(*fitting, strict=True)
-                yield from zip(keys, self._answer(asked, prompts), strict=True)
+                try:
+                    replies = self._answer(asked, prompts)
+                except torch.OutOfMemoryError as error:
+                    told = f"{self.name}: {len(asked)} replies at once do not fit the memory."
+                    raise ModelError(f"{told} Ask for fewer (--concurrency).") from error
+                yield from zip(keys, replies, strict=True)
 
     def _encode(self, messages: list[dict[str, Any]]) -> list[int]:
         try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import importlib.util
 import json
 import os
@@ -12,8 +13,10 @@ import sys
 import time
 from pathlib import Path
 
+import gguf
 import httpx
 import pytest
+import torch
 from scripts import load_script
 from test_stage1 import FACES, SMILE, write_table
 from tiny_chat import write_tiny_chat
@@ -61,6 +64,17 @@ def test_a_local_model_is_held_to_the_schema_and_draws_by_its_seed_alone(tiny):
     for key, request in many[:3]:
         ((_, alone),) = LocalChat(str(tiny), batch=1).complete_many([(key, request)])
         assert alone.text == replies[key].text and alone.tokens_in == replies[key].tokens_in
+
+
+def test_a_batch_that_does_not_fit_the_memory_is_said_in_a_line(tiny, monkeypatch):
+    chat = LocalChat(str(tiny), batch=2)
+
+    def full(**_):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(chat._model, "generate", full)
+    with pytest.raises(ModelError, match=r"2 replies at once.*--concurrency"):
+        list(chat.complete_many([(key, ask(key)) for key in "abc"]))
 
 
 def test_a_local_model_that_is_none_is_named(tmp_path, tiny):
@@ -135,6 +149,9 @@ def transformers_serve(folder, log):
 @pytest.mark.slow
 def test_a_real_model_from_its_file_and_behind_a_real_server(tmp_path, capsys, monkeypatch):
     file = smollm()
+    # transformers reads the file's header three times and makes one table for each tensor; here it gets each once.
+    for name in ("GGUFReader", "get_tensor_name_map"):
+        monkeypatch.setattr(gguf, name, functools.cache(getattr(gguf, name)))
     local = LocalChat(str(file), batch=2)
     asked = [("a", ask("Which way is the sky?", schema=SHORT)), ("b", ask("Name an animal.", temperature=0.0))]
     replies = dict(local.complete_many(asked))
