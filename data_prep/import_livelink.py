@@ -28,9 +28,6 @@ More examples:
     # people whose resting face the app reads as an expression
     python data_prep/import_livelink.py takes --out outputs/rested --consent consent.yaml --calibrate rest
 
-    # after `semanticface forget ann outputs/captures`: delete the pages of their takes too
-    python data_prep/import_livelink.py --out outputs/captures
-
 Takes that are there already are not done again, so a run that was stopped goes on with the same command, and more takes
 can be added later. Exit code: 0 when all went well; 1 when something broken was left out, a take, a frame or a row,
 each named on standard error; 2 when nothing could be done; 130 when stopped.
@@ -43,39 +40,17 @@ import sys
 from pathlib import Path
 
 from semanticface.capture_import import import_takes
-from semanticface.capture_report import tidy
 from semanticface.capture_take import ImportSettings
 from semanticface.errors import SemanticFaceError
-from semanticface.import_arguments import placed, shares
+from semanticface.import_arguments import add_arguments, tell
 
 DEFAULTS = ImportSettings()
-NAMED = 8  # remarks of a take that are printed; its page has more
-
-
-def written(values: dict[str, float]) -> str:
-    return ",".join(f"{name}={value:g}" for name, value in values.items())
 
 
 def arguments() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("takes", type=Path, nargs="*", metavar="TAKE", help="folders, ZIPs or CSVs of takes")
-    parser.add_argument("--out", type=Path, required=True, metavar="FOLDER", help="the dataset, new or to be added to")
-    parser.add_argument(
-        "--consent", type=Path, metavar="FILE", help="who agreed to what (default: consent.yaml in --out)"
-    )
-    parser.add_argument("--subject", metavar="NAME", help="who is recorded in these takes (default: as the app has it)")
-    parser.add_argument(
-        "--assign", type=placed, action="append", default=[], metavar="SUBJECT=SPLIT", help="put a person into a split"
-    )
-    parser.add_argument(
-        "--splits",
-        type=shares,
-        default=DEFAULTS.splits,
-        help=f"share of each split (default {written(DEFAULTS.splits)})",
-    )
-    parser.add_argument(
-        "--size", type=int, default=DEFAULTS.size, help="side of a picture in pixels at most (default %(default)s)"
-    )
+    parser.add_argument("takes", type=Path, nargs="+", metavar="TAKE", help="folders, ZIPs or CSVs of takes")
+    add_arguments(parser, subject="who is recorded in these takes (default: as the app has it)")
     parser.add_argument(
         "--apart",
         type=float,
@@ -102,17 +77,12 @@ def arguments() -> argparse.ArgumentParser:
         "person's resting face taken off, eyes left alone. Not the default, because it takes the tenth percentile for "
         "rest, which erases an expression that somebody holds all along (default %(default)s)",
     )
-    parser.add_argument("--no-emotion", action="store_true", help="answers say nothing about emotion")
     return parser
 
 
 def main() -> int:
     options = arguments().parse_args()
     try:
-        if not options.takes:
-            gone = tidy(options.out)
-            print(f"{options.out}: index and report written anew, {len(gone)} takes of forgotten people deleted")
-            return 0
         settings = ImportSettings(
             size=options.size,
             calibrate=options.calibrate,
@@ -136,21 +106,7 @@ def main() -> int:
     except KeyboardInterrupt:
         print("stopped; the same command goes on with the takes that are missing", file=sys.stderr)
         return 130
-    for record in done.records:
-        for remark in record.remarks[:NAMED] if record.key in done.fresh else ():
-            print(remark, file=sys.stderr)
-        if record.key in done.fresh and len(record.remarks) > NAMED:
-            print(f"and more of {record.name}; see {options.out / 'report.html'}", file=sys.stderr)
-    for problem in done.problems:
-        print(problem, file=sys.stderr)
-    if not done.records:
-        print(f"error: no take could be imported into {options.out}", file=sys.stderr)
-        return 2
-    told = ", ".join(f"{count:,} in {split}" for split, count in done.rows.items())
-    print(f"{options.out}: {told}. Look at {options.out / 'report.html'}.")
-    if "train" in settings.splits and "train" not in done.rows:
-        print("nobody is in train yet: with few people, name one: --assign SUBJECT=train", file=sys.stderr)
-    return 1 if done.left_out else 0
+    return tell(done, options.out, settings.splits)
 
 
 if __name__ == "__main__":

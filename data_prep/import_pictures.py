@@ -35,7 +35,7 @@ import contextlib
 import sys
 from pathlib import Path
 
-from semanticface.import_arguments import add_arguments, run, settings_of
+from semanticface.import_arguments import add_arguments, add_crop, run, settings_of
 from semanticface.mediapipe_peer import FaceLandmarker
 from semanticface.mediapipe_saved import read_saved
 from semanticface.mediapipe_set import labels, labels_of, read_places
@@ -72,6 +72,7 @@ def arguments() -> argparse.ArgumentParser:
         help="near neutral frames kept of each video (default %(default)s)",
     )  # fmt: skip
     add_arguments(parser)
+    add_crop(parser)
     return parser
 
 

@@ -28,7 +28,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from semanticface.import_arguments import add_arguments, run, settings_of
+from semanticface.import_arguments import add_arguments, add_crop, run, settings_of
 from semanticface.swift_set import LABELS, read_swift
 
 
@@ -43,6 +43,7 @@ def arguments() -> argparse.ArgumentParser:
         help="says who is in a row's picture (default %(default)s)",
     )
     add_arguments(parser)
+    add_crop(parser)
     return parser
 
 

@@ -8,6 +8,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from semanticface.capture_import import Imported
+from semanticface.capture_report import PAGE
 from semanticface.errors import SemanticFaceError
 from semanticface.picture_import import Part, PictureSettings, Reader, import_parts
 
@@ -35,24 +37,30 @@ def placed(text: str) -> tuple[str, str]:
     return subject, split
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the options that all of them have."""
+def add_arguments(parser: argparse.ArgumentParser, *, subject: str = "who is in all of these pictures") -> None:
+    """Add the options that all of them have; ``subject`` is the help of the one that says who is shown."""
     default = PictureSettings(labels={})
     parser.add_argument("--out", type=Path, required=True, metavar="FOLDER", help="the dataset, new or to be added to")
     parser.add_argument(
         "--consent", type=Path, metavar="FILE", help="who agreed to what (default: consent.yaml in --out)"
     )
-    parser.add_argument("--subject", metavar="NAME", help="who is in all of these pictures")
+    parser.add_argument("--subject", metavar="NAME", help=subject)
     parser.add_argument(
         "--assign", type=placed, action="append", default=[], metavar="SUBJECT=SPLIT", help="put a person into a split"
     )
-    told = ",".join(f"{name}={value:g}" for name, value in default.splits.items())
-    parser.add_argument("--splits", type=shares, default=default.splits, help=f"share of each split (default {told})")
+    written = ",".join(f"{name}={value:g}" for name, value in default.splits.items())
+    parser.add_argument(
+        "--splits", type=shares, default=default.splits, help=f"share of each split (default {written})"
+    )
     parser.add_argument(
         "--size", type=int, default=default.size, help="side of a picture in pixels at most (default %(default)s)"
     )
-    parser.add_argument("--no-crop", action="store_true", help="pictures are square crops of one face already")
     parser.add_argument("--no-emotion", action="store_true", help="answers say nothing about emotion")
+
+
+def add_crop(parser: argparse.ArgumentParser) -> None:
+    """Add the option for pictures that need no face finder."""
+    parser.add_argument("--no-crop", action="store_true", help="pictures are square crops of one face already")
 
 
 def settings_of(options: argparse.Namespace, labels: Mapping[str, Any], **more: Any) -> Callable[[], PictureSettings]:
@@ -92,7 +100,16 @@ def run(
     except KeyboardInterrupt:
         print("stopped; the same command goes on with what is missing", file=sys.stderr)
         return 130
-    page = options.out / "report.html"
+    code = tell(done, options.out, wanted.splits)
+    if done.records and wanted.labels.get("unknown"):
+        unknown, weak = (", ".join(wanted.labels[key]) for key in ("unknown", "weak"))
+        print(f"labels    by {wanted.labels['by']}: {unknown} is 0 in every row, {weak} hardly ever seen")
+    return code
+
+
+def tell(done: Imported, out: Path, splits: Mapping[str, float]) -> int:
+    """Print what became of an import into a folder, and return the exit code."""
+    page = out / PAGE
     for record in done.records:
         for remark in record.remarks[:NAMED] if record.key in done.fresh else ():
             print(remark, file=sys.stderr)
@@ -103,13 +120,10 @@ def run(
     if len(done.problems) > NAMED:
         print(f"and {len(done.problems) - NAMED} more problems; see {page}", file=sys.stderr)
     if not done.records:
-        print(f"error: nothing could be imported into {options.out}", file=sys.stderr)
+        print(f"error: nothing could be imported into {out}", file=sys.stderr)
         return 2
     told = ", ".join(f"{count:,} in {split}" for split, count in done.rows.items())
-    print(f"{options.out}: {told}. Look at {page}.")
-    if wanted.labels.get("unknown"):
-        unknown, weak = (", ".join(wanted.labels[key]) for key in ("unknown", "weak"))
-        print(f"labels    by {wanted.labels['by']}: {unknown} is 0 in every row, {weak} hardly ever seen")
-    if "train" in wanted.splits and "train" not in done.rows:
+    print(f"{out}: {told}. Look at {page}.")
+    if "train" in splits and "train" not in done.rows:
         print("nobody is in train yet: with few people, name one: --assign SUBJECT=train", file=sys.stderr)
     return 1 if done.left_out else 0
