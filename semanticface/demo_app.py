@@ -8,12 +8,12 @@ the request, and nothing is kept that a later one could ask for.
 from __future__ import annotations
 
 import base64
-import binascii
 import dataclasses
 import json
 import tempfile
 import threading
 import time
+from collections.abc import Sequence
 from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -29,8 +29,9 @@ from semanticface.expression import UNCLEAR
 from semanticface.live_link import LiveLinkRow
 from semanticface.movements import RELAXED
 from semanticface.picture import load_picture
-from semanticface.predict import Prediction, Predictor
+from semanticface.predict import Look, Prediction, Predictor
 from semanticface.recording import track
+from semanticface.serve_command import served_name
 from semanticface.video import SUFFIXES, is_video
 
 if TYPE_CHECKING:
@@ -55,6 +56,18 @@ _LONGEST_NAME = 80
 _FIRST_WORDS = ("eye", "brow", "cheek", "nose", "mouth", "jaw", "tongue")
 
 
+class _InTurn(Predictor):
+    """Reads batch after batch, whoever asks: nobody with a picture waits for the whole of another's clip."""
+
+    def __init__(self, predictor: Predictor, turn: threading.RLock, *, emotion: bool) -> None:
+        super().__init__(predictor.bundle, readout=predictor.readout, emotion=emotion)
+        self._turn = turn
+
+    def answer(self, looks: Sequence[Look], *settings: Any, **more: Any) -> list[list[Prediction]]:
+        with self._turn:
+            return super().answer(looks, *settings, **more)
+
+
 class Demo:
     """What the page may ask; every reply is plain values for JSON.
 
@@ -67,9 +80,10 @@ class Demo:
     def __init__(self, predictor: Predictor, name: str, *, emotion: bool = True) -> None:
         self.name = name
         self.emotion = emotion and predictor.bundle.recipe["emotion"]
-        quiet = Predictor(predictor.bundle, readout=predictor.readout, emotion=False)
-        self._predictors = {True: predictor if self.emotion else quiet, False: quiet}
-        self._model = threading.Lock()
+        turn = threading.RLock()
+        self._predictors = {
+            wanted: _InTurn(predictor, turn, emotion=wanted and self.emotion) for wanted in (True, False)
+        }
         self._progress: dict[str, tuple[int, int | None]] = {}
 
     def setup(self) -> dict[str, Any]:
@@ -153,8 +167,7 @@ class Demo:
         return self._picture(picture, name, predictor, whole)
 
     def _picture(self, picture: Image.Image, name: str, predictor: Predictor, whole: bool) -> dict[str, Any]:
-        with self._model:
-            (said,) = predictor([picture], crop="none" if whole else "auto")
+        (said,) = predictor([picture], crop="none" if whole else "auto")
         said = dataclasses.replace(said, image=name)
         if said.coefficients is None:
             raise PictureError(said.status, said.reason)
@@ -169,8 +182,7 @@ class Demo:
             self._progress[job] = number, count
 
         try:
-            with self._model:
-                reading = read_clip(path, name, predictor, told)
+            reading = read_clip(path, name, predictor, told)
         finally:
             self._progress.pop(job, None)
         return {"kind": "clip", "jsonl": reading.jsonl, "csv": reading.csv, "note": reading.note}
@@ -190,8 +202,8 @@ def build(model: str = "nano", *, emotion: bool = True, device: str | None = Non
     local_page.check_installed("demo")
     import gradio
 
-    shown = Path(model).name if Path(model).is_dir() else model
-    demo = Demo(Predictor.from_pretrained(model, device=device, emotion=emotion), shown, emotion=emotion)
+    predictor = Predictor.from_pretrained(model, device=device, emotion=emotion)
+    demo = Demo(predictor, served_name(model), emotion=emotion)
     # Done now, not while somebody waits for the page: the head is built, and a model's first answer is its slowest.
     head_at_rest()
     first = (ASSETS / "examples" / EXAMPLES[0][0]).read_bytes()
@@ -232,7 +244,7 @@ def _content(data: str, name: str) -> bytes:
         )
     try:
         return base64.b64decode(data, validate=True)
-    except binascii.Error as error:
+    except ValueError as error:
         raise PictureError("damaged", f"{name}: did not arrive whole. Choose it again.") from error
 
 

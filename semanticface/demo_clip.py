@@ -78,6 +78,8 @@ def read_clip(path: Path, name: str, predictor: Predictor, told: Callable[[int, 
             clock = Clock(take.counting_rate if take.counting_rate in _UNREAL else Fraction(60))
             report = predict_take(_Beginning(take, name, told), rows, predictor, clock=clock, batch_size=_BATCH)
             if report.failed == report.frames:
+                if "no face found" in report.remarks[0]:  # its fixes are those of the command line
+                    raise VideoError(f"{name}: no face found. Try a clip in which the face is larger and not covered.")
                 raise VideoError(f"{name}: {report.remarks[0].removeprefix(f'{name}, ')}")
             convert(rows, recording, "livelink", None, lambda _: None)
             jsonl, csv = rows.read_text(encoding="utf-8"), recording.read_text(encoding="utf-8")

@@ -13,7 +13,7 @@ import hmac
 import ipaddress
 import json
 from collections.abc import Iterable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from semanticface.wire import RefusedError
 
@@ -89,6 +89,35 @@ class Guard:
         except ValueError:
             return False
         return True
+
+
+def patient_protocol(seconds: float) -> type[asyncio.Protocol]:
+    """Return uvicorn's HTTP protocol, closing connections on which for so long, or up to twice, no request begins.
+
+    uvicorn itself waits for a request's head for ever, and takes only so many connections: a few that send nothing
+    would in time keep everybody else out.
+    """
+    from uvicorn.protocols.http.h11_impl import H11Protocol
+
+    class PatientProtocol(H11Protocol):
+        def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+            super().connection_made(transport)
+            self._look_again(None)
+
+        def connection_lost(self, exc: Exception | None) -> None:
+            self._next_look.cancel()
+            super().connection_lost(exc)
+
+        def _look_again(self, last: Any) -> None:
+            self._next_look = self.loop.call_later(seconds, self._look, last)
+
+        def _look(self, last: Any) -> None:
+            if self.cycle is last and (last is None or last.response_complete):
+                self.transport.close()
+            else:
+                self._look_again(self.cycle)
+
+    return PatientProtocol
 
 
 async def drain(receive: Receive, most_bytes: int) -> None:

@@ -112,6 +112,7 @@ def _run(options: argparse.Namespace) -> int:
 
     import uvicorn
 
+    from semanticface.guard import patient_protocol
     from semanticface.serve_app import Limits, create_app
     from semanticface.serving import Service
 
@@ -153,6 +154,7 @@ def _run(options: argparse.Namespace) -> int:
     app = create_app(service, name, Limits(options.max_mib * 2**20, options.timeout, names, key))
     config = uvicorn.Config(
         app,
+        http=patient_protocol(options.timeout),
         log_level="warning",
         access_log=False,
         server_header=False,
@@ -201,6 +203,8 @@ def _listen(host: str, port: int) -> socket.socket:
         listening = socket.socket(family, kind, protocol)
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listening.bind(address)
+        # Now, not when the model is loaded: until then a second server could take the same port.
+        listening.listen()
     except OSError as error:
         raise SemanticFaceError(
             f"cannot listen on {host}:{port}: {error.strerror}. Give another --host or --port."

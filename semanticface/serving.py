@@ -250,9 +250,7 @@ class Service:
         self._told(self)
         while self._status == "ready":
             batch = self._next_batch()
-            if batch is None:
-                self._status = "stopped"
-            elif batch:
+            if batch:
                 self._answer(batch)
 
     def _begin(self, predictor: Predictor) -> None:
@@ -273,12 +271,13 @@ class Service:
         prepare(blank, 0, "auto", size)  # loads the face finder
         predictor.answer([Look("blank", 0, blank, Box(0, 0, size, size), "")])
 
-    def _next_batch(self) -> list[_Job] | None:
-        """Wait for pictures and return those to be read next, all alike; None at the end."""
+    def _next_batch(self) -> list[_Job]:
+        """Wait for pictures and return those to be read next, all alike; none at the end, when it says so."""
         with self._changed:
             while not self._waiting:
                 if self._closing:
-                    return None
+                    self._status = "stopped"  # under the lock: what is handed in after this would never be read
+                    return []
                 self._changed.wait()
             until = time.monotonic() + self._wait
             while True:

@@ -168,8 +168,10 @@ def read_request(model: type[M], body: bytes | dict[str, Any]) -> M:
     try:
         return model.model_validate_json(body) if isinstance(body, bytes) else model.model_validate(body)
     except ValidationError as error:
-        # Of the forms that a value may have, the one that was followed furthest is the one that was meant.
-        worst = max(error.errors(include_url=False, include_input=False), key=lambda each: len(each["loc"]))
+        # Of the forms that a value may have, the one that was followed furthest is the one that was meant; of a box
+        # with three corners that is the list, not the words.
+        found = error.errors(include_url=False, include_input=False)
+        worst = max(found, key=lambda each: (len(each["loc"]), each["type"] in ("too_short", "too_long")))
         fields = [str(part) for part in worst["loc"] if isinstance(part, int) or re.fullmatch(r"\w{1,64}", part)]
         place = ".".join(fields)
         what = worst["msg"].replace("Extra inputs are not permitted", "this server does not know it")

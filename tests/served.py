@@ -16,6 +16,7 @@ from PIL import Image, ImageEnhance
 
 from semanticface.face import LOOKS, render
 from semanticface.face.sample import sample_coefficients
+from semanticface.guard import patient_protocol
 from semanticface.predict import Predictor
 from semanticface.serve_app import Limits, create_app
 from semanticface.serving import Service
@@ -83,7 +84,8 @@ def served(predictor: Predictor, limits: Limits | None = None, **settings: objec
     service.start(lambda _: ready.set())
     assert ready.wait(PATIENCE) and service.error is None
     listening = socket.create_server(("127.0.0.1", 0))
-    server = uvicorn.Server(uvicorn.Config(create_app(service, "nano", limits), log_level="warning"))
+    protocol = patient_protocol((limits or Limits()).seconds)
+    server = uvicorn.Server(uvicorn.Config(create_app(service, "nano", limits), http=protocol, log_level="warning"))
     thread = threading.Thread(target=server.run, args=([listening],))
     thread.start()
     try:

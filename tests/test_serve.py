@@ -29,6 +29,7 @@ from semanticface.answer import SCHEMA, answer_schema, format_answer, parse_answ
 from semanticface.arkit import INDEX, NAMES
 from semanticface.chat_api import read_chat
 from semanticface.crop import Box
+from semanticface.errors import SemanticFaceError
 from semanticface.face_api import read_face
 from semanticface.predict import Predictor
 from semanticface.serve_app import Limits
@@ -265,6 +266,14 @@ def test_whatever_is_sent_is_understood_or_refused(body, kind, query):
             read_chat(each, usual, "nano")
 
 
+@pytest.mark.parametrize(
+    ("crop", "what"), [("1,2,3", "at least 4 items"), ("1,2,3,4,5", "at most 4 items"), ("all", "'auto' or 'none'")]
+)
+def test_a_wrong_crop_is_told_what_is_wrong_with_it(crop, what):
+    with pytest.raises(RefusedError, match=what):
+        read_face(b"", "image/png", {"crop": crop}, Ask("numbers", "mean", True))
+
+
 def test_a_picture_never_comes_back_in_an_error(url):
     data = uri(crops(24)[0])
     messages = [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": data, "extra": data}}]}]
@@ -366,12 +375,12 @@ async def _all(url, bodies):
 
 def test_two_hundred_at_a_time_get_each_their_own_answer(predictor):
     numbers = Predictor(predictor.bundle, mode="numbers")
-    direct = [each.text for each in numbers(crops(200), crop="none")]
-    assert len(set(direct)) == 200
+    direct = [each.text for each in numbers(crops(50), crop="none")]
+    assert len(set(direct)) == 50
     with served(numbers) as (url, service):
-        replies = asyncio.run(_all(url, [chat(picture) for picture in crops(200)]))
+        replies = asyncio.run(_all(url, [chat(picture) for picture in crops(50) * 4]))
         assert {reply.status_code for reply in replies} == {200}
-        assert [reply.json()["choices"][0]["message"]["content"] for reply in replies] == direct
+        assert [reply.json()["choices"][0]["message"]["content"] for reply in replies] == direct * 4
         assert service.taken == 0
 
 
@@ -436,6 +445,16 @@ def test_a_client_that_leaves_is_not_read_and_one_that_waits_too_long_is_told(pr
             line.settimeout(PATIENCE)
             assert b" 408 " in line.recv(40)
         _until(lambda: not service._waiting and service.taken == 0)
+        # Nor does somebody who never gets as far as a request keep a connection, be it the first on it or a later one.
+        for begun in (b"", b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n"):
+            with socket.create_connection((host, int(port))) as line:
+                line.settimeout(PATIENCE)
+                line.sendall(begun)
+                if begun:
+                    assert b" 200 " in line.recv(4096)
+                line.sendall(b"GET /health HT")
+                while line.recv(4096):
+                    pass
         gate.open.set()
         row = opened.post(f"{url}/v1/face?crop=none", content=png(crops(24)[2]), headers={"content-type": "image/png"})
         assert row.status_code == 200 and len(gate.batches) == 2
@@ -661,4 +680,7 @@ def test_nothing_but_loopback_is_listened_on_unasked():
     options = cli._parser().parse_args(["serve"])
     assert options.host == "127.0.0.1" and options.api_key_file is None
     with contextlib.closing(serve_command._listen(options.host, 0)) as listening:
-        assert listening.getsockname()[0] == "127.0.0.1"
+        address, port = listening.getsockname()
+        assert address == "127.0.0.1"
+        with pytest.raises(SemanticFaceError, match=f"cannot listen on 127.0.0.1:{port}"):
+            serve_command._listen(options.host, port)  # its model is still being loaded
