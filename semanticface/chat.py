@@ -52,7 +52,8 @@ class ChatServer:
         try:
             url = httpx.URL(self.url)
         except httpx.InvalidURL as error:
-            raise ConfigError(f"{self.url!r} is not a URL ({error}): write it as http://127.0.0.1:8000/v1") from error
+            shown = self.url.rpartition("@")[2]  # there may be a password before
+            raise ConfigError(f"{shown!r} is not a URL ({error}): write it as http://127.0.0.1:8000/v1") from error
         if url.userinfo:
             raise ConfigError(f"the URL of {url.host} holds a password: give the key by an environment variable")
         if url.scheme not in ("http", "https") or not url.host or url.query or url.fragment:

@@ -375,6 +375,7 @@ def test_ctrl_c_ends_at_once_while_a_model_thinks():
         ("ftp://127.0.0.1/v1", {}),
         ("http://127.0.0.1/v1?key=1", {}),
         ("http://[::1", {}),
+        ("http://user:password@[::1", {}),
         ("http://127.0.0.1/v1", {"key": "two words\n"}),
         ("http://127.0.0.1/v1", {"concurrency": 0}),
         ("http://127.0.0.1/v1", {"timeout": float("nan")}),
