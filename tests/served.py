@@ -5,15 +5,20 @@ from __future__ import annotations
 import base64
 import contextlib
 import io
+import os
+import signal
 import socket
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import cache
 
+import httpx
 import numpy as np
+import pytest
 import uvicorn
 from PIL import Image, ImageEnhance
 
+from semanticface import cli, serve_command
 from semanticface.face import LOOKS, render
 from semanticface.face.sample import sample_coefficients
 from semanticface.guard import patient_protocol
@@ -94,3 +99,45 @@ def served(predictor: Predictor, limits: Limits | None = None, **settings: objec
         server.should_exit = True
         thread.join(PATIENCE)
         assert not thread.is_alive() and service.status == "stopped"
+
+
+def serve(
+    words: Sequence[str],
+    monkeypatch: pytest.MonkeyPatch,
+    ask: Callable[[str], object],
+    stop: signal.Signals | None = signal.SIGINT,
+) -> object:
+    """Run a serve command in this process, on a free port; ``ask`` at its address, then stop it as Ctrl-C does.
+
+    With ``stop`` None it is ``ask`` that ends the server, where it comes as far as that.
+    """
+    listening, asked = [], []
+    listen = serve_command._listen
+    monkeypatch.setattr(
+        serve_command, "_listen", lambda host, _: listening.append(listen("127.0.0.1", 0)) or listening[0]
+    )
+
+    def work():
+        moment = threading.Event()
+        for _ in range(PATIENCE * 20):
+            moment.wait(0.05)
+            try:
+                url = f"http://127.0.0.1:{listening[0].getsockname()[1]}"
+                ready = httpx.get(f"{url}/ready").status_code == 200
+            except (IndexError, httpx.TransportError):
+                continue
+            if ready:
+                try:
+                    asked.append(ask(url))
+                finally:
+                    if stop is not None or not asked:
+                        os.kill(os.getpid(), stop or signal.SIGINT)
+                return
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    code = cli.main(words[1:])
+    thread.join()
+    monkeypatch.setattr(serve_command, "_listen", listen)
+    assert code == 0 and len(asked) == 1, words
+    return asked[0]

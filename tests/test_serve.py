@@ -6,9 +6,9 @@ import asyncio
 import base64
 import contextlib
 import json
+import os
+import signal
 import socket
-import subprocess
-import sys
 import threading
 from typing import Annotated
 
@@ -22,7 +22,7 @@ from hypothesis import strategies as st
 from PIL import Image
 from pydantic import BaseModel, Field, create_model
 from scripts import load_script
-from served import PATIENCE, Gate, crops, png, served, uri
+from served import PATIENCE, Gate, crops, png, serve, served, uri
 
 from semanticface import cli, serve_command
 from semanticface.answer import SCHEMA, answer_schema, format_answer, parse_answer
@@ -592,16 +592,11 @@ def test_emotion_left_out_stays_out(predictor):
 # --- the command ------------------------------------------------------------------------------------------------------
 
 
-def test_the_command_serves_and_ends_when_all_is_answered(tmp_path):
+def test_the_command_serves_and_ends_when_all_is_answered(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
     (tmp_path / "key").write_text("q" * 24 + "\n")
-    words = ["serve", "--port", "0", "--mode", "numbers", "--name", "mine", "--api-key-file", str(tmp_path / "key")]
-    process = subprocess.Popen(
-        [sys.executable, "-m", "semanticface.cli", *words], stdout=subprocess.PIPE, text=True, cwd=tmp_path
-    )
-    try:
-        said = process.stdout.readline()
-        assert said.startswith("mine answers at http://127.0.0.1:") and "Ctrl-C" in said
-        url = said.split()[3].removesuffix("/v1")
+
+    def ask(url):
         with openai.OpenAI(base_url=f"{url}/v1", api_key="q" * 24, max_retries=0) as opened:
             reply = opened.chat.completions.create(
                 model="mine", messages=about(crops(24)[0]), extra_body={"crop": "none"}
@@ -615,21 +610,23 @@ def test_the_command_serves_and_ends_when_all_is_answered(tmp_path):
             head += f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
             line.sendall(head.encode() + body[:-1])
             _until(lambda: httpx.get(f"{url}/health").json()["taken"] == 1)
-            process.terminate()
+            os.kill(os.getpid(), signal.SIGTERM)
             line.settimeout(PATIENCE)
             _until(lambda: _refuses(host, int(port)))
             line.sendall(body[-1:])
             answer = b""
             while part := line.recv(65536):
                 answer += part
-        assert answer.startswith(b"HTTP/1.1 200") and b"jawOpen" in answer
-        assert process.wait(PATIENCE) == 0
-        assert "All that was begun is answered." in process.stdout.read()
-        assert sorted(path.name for path in tmp_path.iterdir()) == ["key"], "nothing is written"
-    finally:
-        process.kill()
-        process.wait()
-        process.stdout.close()
+        return url, answer
+
+    words = ["serve", "--port", "0", "--mode", "numbers", "--name", "mine", "--api-key-file", "key"]
+    before = signal.getsignal(signal.SIGTERM)
+    url, answer = serve(["semanticface", *words], monkeypatch, ask, stop=None)
+    assert answer.startswith(b"HTTP/1.1 200") and b"jawOpen" in answer
+    said = capsys.readouterr().out.splitlines()
+    assert said[0].startswith(f"mine answers at {url}/v1 ") and "Ctrl-C" in said[0]
+    assert said[-1] == "All that was begun is answered." and signal.getsignal(signal.SIGTERM) == before
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["key"], "nothing is written"
 
 
 def _refuses(host, port):
@@ -670,8 +667,10 @@ def test_other_machines_are_warned_of(capsys):
     assert "nothing is encrypted" in capsys.readouterr().err
 
 
-def test_a_folder_is_served_under_its_own_name(tmp_path):
+def test_a_folder_is_served_under_its_own_name(tmp_path, monkeypatch):
     (tmp_path / "mine").mkdir()
+    monkeypatch.chdir(tmp_path / "mine")
+    assert serve_command.served_name(".") == "mine"
     assert serve_command.served_name(str(tmp_path / "mine")) == "mine"
     assert serve_command.served_name("Qwen/Qwen3-VL-4B-Instruct") == "Qwen/Qwen3-VL-4B-Instruct"
 

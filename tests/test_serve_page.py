@@ -3,23 +3,18 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import shutil
-import signal
 import subprocess
 import sys
-import threading
 from pathlib import Path
 
 import httpx
 import pytest
 from pages import ROOT, blocks, commands
 from PIL import Image
-from served import PATIENCE, crops
+from served import PATIENCE, crops, serve
 from tiny_adapter import tiny_adapter
-
-from semanticface import cli, serve_command
 
 PAGE = "serving.md"
 
@@ -33,39 +28,6 @@ def desk(tmp_path, monkeypatch):
     (tmp_path / "outputs").mkdir()
     (tmp_path / "outputs" / "my-adapter").symlink_to(tiny_adapter(tmp_path))
     return tmp_path
-
-
-def serve(words, monkeypatch, ask):
-    """Run a serve command in this process, on a free port; ``ask`` at its address, then stop it as Ctrl-C does."""
-    listening, asked = [], []
-    listen = serve_command._listen
-    monkeypatch.setattr(
-        serve_command, "_listen", lambda host, _: listening.append(listen("127.0.0.1", 0)) or listening[0]
-    )
-
-    def work():
-        moment = threading.Event()
-        for _ in range(PATIENCE * 20):
-            moment.wait(0.05)
-            try:
-                url = f"http://127.0.0.1:{listening[0].getsockname()[1]}"
-                ready = httpx.get(f"{url}/ready").status_code == 200
-            except (IndexError, httpx.TransportError):
-                continue
-            if ready:
-                try:
-                    asked.append(ask(url))
-                finally:
-                    os.kill(os.getpid(), signal.SIGINT)
-                return
-
-    thread = threading.Thread(target=work)
-    thread.start()
-    code = cli.main(words[1:])
-    thread.join()
-    monkeypatch.setattr(serve_command, "_listen", listen)
-    assert code == 0 and len(asked) == 1, words
-    return asked[0]
 
 
 def test_every_command_of_the_page(desk, monkeypatch, capsys):
