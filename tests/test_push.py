@@ -377,6 +377,8 @@ def test_a_base_of_this_machine_must_have_a_name_on_the_hub(desk, hub, capsys):
 
 
 LOAD = """
+from semanticface import cli
+assert cli.main("push nano ann/nano --card nano-card/README.md --yes".split()) == 0
 import json, sys
 from semanticface.predict import Predictor
 for name in sys.argv[2:]:
@@ -387,25 +389,22 @@ for name in sys.argv[2:]:
 
 @pytest.mark.slow
 def test_what_was_pushed_loads_from_there_and_answers_the_same(desk, hub, tmp_path):
-    """Other processes, which know of the stand-in by HF_ENDPOINT alone."""
+    """Another process, which knows of the stand-in by HF_ENDPOINT alone, pushes and loads."""
     picture = tmp_path / "face.png"
     Image.fromarray(face.render(np.zeros(52, np.float32), size=128, framing="crop").picture).save(picture)
-    here = {"HF_ENDPOINT": hub.url, "HF_TOKEN": hub_stand_in.TOKEN, "HF_HOME": str(tmp_path / "home")}
-    environment = os.environ | here | {"HF_HUB_OFFLINE": "0", "HF_HUB_DISABLE_XET": "1"}
-
-    def run(*words):
-        done = subprocess.run([sys.executable, *map(str, words)], env=environment, capture_output=True, text=True)
-        assert done.returncode == 0, done.stderr
-        return done.stdout
-
-    nano = ["push", "nano", "ann/nano", "--card", "nano-card/README.md", "--yes"]
-    out = run("-m", "semanticface.cli", *nano)
-    assert f"{hub.url}/ann/nano" in out and hub.repos["models", "ann/nano"].private
-    assert hub.files("ann/nano")["model.safetensors"] == (NANO / "model.safetensors").read_bytes()
     for folder, name in (("base", "ann/tiny-base"), ("start", "ann/tiny")):
         assert cli.main(["push", folder, name, "--yes"]) == 0
     shutil.move(desk / "base", tmp_path / "away")  # the adapter finds its base on the Hub, or not at all
-    there = [json.loads(line) for line in run("-c", LOAD, picture, "ann/nano", "ann/tiny").splitlines()]
+    here = {"HF_ENDPOINT": hub.url, "HF_TOKEN": hub_stand_in.TOKEN, "HF_HOME": str(tmp_path / "home")}
+    environment = os.environ | here | {"HF_HUB_OFFLINE": "0", "HF_HUB_DISABLE_XET": "1"}
+    done = subprocess.run(
+        [sys.executable, "-c", LOAD, picture, "ann/nano", "ann/tiny"], env=environment, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    pushed, *there = done.stdout.splitlines()[-3:]
+    assert f"{hub.url}/ann/nano" in pushed and hub.repos["models", "ann/nano"].private
+    assert hub.files("ann/nano")["model.safetensors"] == (NANO / "model.safetensors").read_bytes()
+    there = [json.loads(line) for line in there]
     shutil.move(tmp_path / "away", desk / "base")
     for (status, coefficients, text), name in zip(there, ("nano", "start"), strict=True):
         (found,) = Predictor.from_pretrained(name)([picture], crop="none")
