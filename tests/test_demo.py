@@ -445,6 +445,11 @@ def test_the_page(address, tab, tmp_path):
     tab.click("[data-do=whole]")
     _done(tab, 10)
     assert tab.locator(".sf-alert").is_hidden() and tab.locator(".sf-downloads").is_visible()
+    # Nor is there anything of it to be seen or saved when the webcam begins.
+    tab.click("[data-do=camera]")
+    tab.wait_for_selector("#sf[data-mirror=true]")
+    assert tab.locator(".sf-downloads").is_hidden() and tab.locator(".sf-headline").inner_text() == "Nothing read"
+    tab.click("[data-do=stop]")
     tab.evaluate("Object.defineProperty(File.prototype, 'size', { get: () => 812 * 2 ** 20 })")
     _upload(tab, "film.mp4", b"x", "video/mp4")
     tab.wait_for_selector(".sf-alert:not([hidden])")

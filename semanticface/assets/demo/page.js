@@ -117,7 +117,7 @@ function present(blob) {
   other.hidden = true;
   other.removeAttribute("src");
   clip.pause();
-  find(".sf-box").hidden = true;
+  find(".sf-box").hidden = find(".sf-downloads").hidden = true;
   delete photo.dataset.width;
   answer = null;
   const seen = (on) => {
@@ -181,9 +181,9 @@ function show(said, quick) {
 }
 
 // What stood there was said of another picture.
-function clear() {
+function clear(state = "error") {
   answer = null;
-  root.dataset.state = "error";
+  root.dataset.state = state;
   find(".sf-headline").textContent = "Nothing read";
   for (const part of [".sf-suggests", ".sf-checked", ".sf-remark", ".sf-downloads"]) find(part).hidden = true;
   find(".sf-regions").replaceChildren();
@@ -330,7 +330,7 @@ async function startCamera() {
     return;
   }
   clip.pause();
-  answer = null;
+  clear("idle");
   delete photo.dataset.width;
   picture.hidden = clip.hidden = true;
   camera.hidden = photo.hidden = false;
