@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import datetime
 import io
-import re
 import shutil
 import sys
 import zipfile
@@ -450,18 +449,6 @@ def test_the_script(tmp_path, monkeypatch, capsys):
     for wrong in ((), ("--assign", "ann"), ("--splits", "train"), ("--splits", "a=1,a=2")):
         with pytest.raises(SystemExit):
             run(*((take, *wrong) if wrong else ()))
-
-
-def test_the_page_of_captures_gives_commands_that_parse():
-    """The commands in docs/captures.md are ones that the script takes."""
-    script = load_script("data_prep/import_livelink.py")
-    text = (ROOT / "docs" / "captures.md").read_text().replace("\\\n", " ")
-    commands = re.findall(r"^python data_prep/import_livelink\.py (.*?)(?: +#.*)?$", text, re.MULTILINE)
-    assert len(commands) >= 4
-    for command in commands:
-        script.arguments().parse_args(command.split())
-    example = re.search(r"```yaml\n(subjects:.*?)```", text, re.DOTALL)
-    assert set(yaml.safe_load(example[1])["subjects"]) >= {"ann"}
 
 
 def test_bars_are_what_the_tests_take_them_for():
