@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -86,6 +87,10 @@ def convert(
             complain(f"{avatar}: no morph target for {', '.join(missing)} ({number}). They do not show.")
         return counts
     moments = _watched(source, counts, complain)
+    first = next(moments, None)
+    if first is None:
+        raise TableError(f"{source}: no rows below the header. Give a file with coefficients.")
+    moments = chain([first], moments)
     if form == "livelink":
         live_link.write(out, _take(moments, source, fps, counts, complain))
     else:

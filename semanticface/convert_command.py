@@ -11,6 +11,7 @@ from tqdm import tqdm
 
 from semanticface import arguments, convert
 from semanticface.errors import SemanticFaceError
+from semanticface.files import refuse_to_replace
 
 Command = Callable[..., argparse.ArgumentParser]
 
@@ -58,8 +59,9 @@ def _run(options: argparse.Namespace) -> int:
     if options.avatar is not None:
         if options.form != "glb":
             raise SemanticFaceError("--avatar is for --to glb. Leave it out.")
-        if options.avatar.resolve() == options.out.resolve():
-            raise SemanticFaceError(f"{options.out}: is the avatar itself. Choose another name for the output.")
+    elif options.form == "glb" and options.out.suffix.lower() == ".vrm":
+        raise SemanticFaceError(f"{options.out}: the plain head is no VRM. Give an --avatar, or end the name in .glb.")
+    refuse_to_replace(options.out, options.file, options.avatar)
     counts = convert.convert(options.file, options.out, options.form, options.fps, _tell, options.avatar)
     print(f"{options.out}: {counts.rows} rows, {counts.failed} failed", file=sys.stderr)
     return 1 if counts.failed else 0

@@ -52,6 +52,18 @@ def atomic_path(target: str | os.PathLike[str]) -> Iterator[Path]:
             shutil.rmtree(scratch, ignore_errors=True)
 
 
+def refuse_to_replace(target: str | os.PathLike[str], *inputs: str | os.PathLike[str] | None) -> None:
+    """Refuse a target that is one of the files it is made from.
+
+    Raises:
+        SemanticFaceError: it is.
+    """
+    here = Path(target).resolve()
+    for each in inputs:
+        if each is not None and Path(each).resolve() == here:
+            raise SemanticFaceError(f"{target}: is what it would be made from. Choose another name for the output.")
+
+
 @contextlib.contextmanager
 def atomic_open(target: str | os.PathLike[str], mode: str = "w", **options: Any) -> Iterator[IO[Any]]:
     """Open a file for writing under a temporary name that becomes ``target`` if the block succeeds."""

@@ -141,7 +141,7 @@ class Glb:
         if self._binary:
             buffers = document.setdefault("buffers", [{}])
             buffers[0]["byteLength"] = len(self._binary)
-        text = json.dumps(document, ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode()
+        text = json.dumps(document, ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode(errors="replace")
         text += b" " * (-len(text) % 4)
         chunks = [struct.pack("<II", len(text), JSON_CHUNK), text]
         if self._binary:
@@ -149,6 +149,10 @@ class Glb:
         with atomic_open(path, "wb") as file:
             file.write(struct.pack("<III", MAGIC, 2, 12 + sum(map(len, chunks))))
             file.writelines(chunks)
+
+
+def _no_number(name: str) -> None:
+    raise ValueError(f"{name} is no number of JSON")
 
 
 def read(path: str | os.PathLike[str]) -> Glb:
@@ -177,7 +181,7 @@ def read(path: str | os.PathLike[str]) -> Glb:
                 raise ValueError("it ends too early")
             chunks.setdefault(kind, data[place + 8 : place + 8 + count])
             place += 8 + count
-        document = json.loads(chunks[JSON_CHUNK])
+        document = json.loads(chunks[JSON_CHUNK], parse_constant=_no_number)
         if version != 2 or not isinstance(document, dict):
             raise ValueError(f"version {version}")
     except (struct.error, KeyError, ValueError, RecursionError) as error:

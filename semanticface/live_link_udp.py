@@ -55,7 +55,7 @@ def packet(
     Raises:
         ValueError: a device that is no UUID.
     """
-    called, known = name.encode(), device.encode()
+    called, known = name.encode(errors="replace"), device.encode()
     if len(known) != 36:
         raise ValueError(f"{device!r} is not a UUID of 36 characters")
     head = b"".join(
@@ -138,7 +138,11 @@ def send(
         SemanticFaceError: an unknown host, or the system refuses to send.
     """
     try:
-        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_DGRAM)[0]
+        # Of a name with addresses of both kinds, IPv4: Unreal listens there, and only there.
+        found = sorted(
+            socket.getaddrinfo(host, port, type=socket.SOCK_DGRAM), key=lambda each: each[0] != socket.AF_INET
+        )
+        family, kind, protocol, _, address = found[0]
         with socket.socket(family, kind, protocol) as out:
             start: float | None = None
             for sent, (at, data) in enumerate(due, start=1):

@@ -143,8 +143,10 @@ def write_avatar(path: Path, avatar: Path, track: Track, name: str) -> list[str]
         found = drives(document)
         if not found:
             raise SemanticFaceError(f"{avatar}: {_nothing(document)}")
-        if document.get("buffers") and "uri" in document["buffers"][0]:
-            raise SemanticFaceError(f"{avatar}: its data lies in other files. Export it as one .glb.")
+        buffers, images = document.get("buffers", []), document.get("images", [])
+        elsewhere = [part for part in (*buffers, *images) if not str(part.get("uri", "data:")).startswith("data:")]
+        if elsewhere or (buffers and "uri" in buffers[0]):
+            raise SemanticFaceError(f"{avatar}: part of it lies in other files. Export it as one .glb.")
         weights = _weights(document, found, track.values)
     except (KeyError, TypeError, IndexError, AttributeError, ValueError) as error:
         raise SemanticFaceError(f"{avatar}: its glTF is damaged ({error!r}). Export it again.") from error
@@ -167,7 +169,10 @@ def _weights(document: Mapping[str, Any], found: Sequence[Drive], values: np.nda
             rest[[other.target for other in found if other.node == drive.node]] = 0
             out[drive.node] = np.tile(rest, (len(values), 1))
         out[drive.node][:, drive.target] += np.float32(drive.share) * values[:, drive.action]
-    return {node: np.clip(weights, 0, 1) for node, weights in out.items()}
+    for node, weights in out.items():
+        driven = sorted({other.target for other in found if other.node == node})
+        weights[:, driven] = np.clip(weights[:, driven], 0, 1)
+    return out
 
 
 def _target_names(mesh: Mapping[str, Any]) -> list[str]:

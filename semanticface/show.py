@@ -107,6 +107,14 @@ class Show:
         self.take = find_take(file, self._rows, video, folder)
         """The video or folder of frames that the rows are of; None for rows of single pictures."""
         self._frames = None if self.take is None else frames_of(file, self._rows, self.take, complain)
+        self._names: dict[Path, str] = {}  # of pictures that were found: without their folders, two may be alike
+
+    def inputs(self) -> list[Path]:
+        """Return the pictures, or the video, that are read: what is written must be none of them."""
+        if self.take is not None:
+            return [self.take.path]
+        found = (locate(row.name, self._file, self._folder) for row in self._rows)
+        return [path for path in found if path is not None]
 
     def sheet(self, out: Path, *, size: int = 224, most: int = 24) -> Shown:
         """Write a picture of up to ``most`` rows, spread evenly over the file: input, head, name and words of each.
@@ -178,6 +186,8 @@ class Show:
         path = locate(row.name, self._file, self._folder)
         if path is None or path.is_dir():
             return None, f"{row.name}: not found. Say where the pictures are: --pictures DIR"
+        if (other := self._names.setdefault(path, row.name)) != row.name:
+            return None, f"{row.name}: {path} is taken for {other}. Say where their folders are: --pictures DIR"
         try:
             return load_picture(path), ""
         except PictureError as error:

@@ -11,6 +11,7 @@ from tqdm import tqdm
 
 from semanticface import arguments
 from semanticface.errors import SemanticFaceError
+from semanticface.files import refuse_to_replace
 
 Command = Callable[..., argparse.ArgumentParser]
 
@@ -71,6 +72,7 @@ def _run(options: argparse.Namespace) -> int:
     show = Show(options.file, complain, video=options.video, folder=options.pictures, look=options.look)
     if options.fps is not None and (suffix in SHEETS or show.take is not None):
         raise SemanticFaceError("--fps is for a video of single pictures. Leave it out.")
+    refuse_to_replace(options.out, options.file, *show.inputs())
     size = {} if options.size is None else {"size": options.size}
     if suffix in SHEETS:
         done = show.sheet(options.out, **size, **({} if options.rows is None else {"most": options.rows}))

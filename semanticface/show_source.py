@@ -95,12 +95,13 @@ def locate(name: str, file: Path, folder: Path | None) -> Path | None:
     """Return where a picture or video that a predictions file names lies; None where it is nowhere.
 
     Args:
-        name: as the file has it: looked for in ``folder``, also without the folders in it; as it is; and beside the
-            file.
+        name: as the file has it: looked for in ``folder``, also without its first folders, one after the other; as it
+            is; and beside the file.
         file: the predictions file.
         folder: given by the user; *optional*.
     """
-    places = [] if folder is None else [folder / name, folder / Path(name).name]
+    parts = Path(name).parts[1:] if Path(name).is_absolute() else Path(name).parts
+    places = [] if folder is None else [folder.joinpath(*parts[start:]) for start in range(len(parts))]
     for place in (*places, Path(name), file.parent / name):
         try:
             if place.exists():

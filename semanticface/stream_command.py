@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import re
 import sys
 from collections.abc import Callable, Generator
 from fractions import Fraction
@@ -22,6 +23,10 @@ if TYPE_CHECKING:
     from semanticface.live_reading import FaceReader
     from semanticface.video import Take
 
+_ADDRESS = re.compile(
+    r"(?:\[(?P<inside>[^][]+)\]|(?P<name>[^][:]+))(?::(?P<port>[0-9]{1,5}))?|(?P<bare>[^][]*:[^][]*:[^][]*)",
+    re.ASCII,
+)
 Command = Callable[..., argparse.ArgumentParser]
 
 
@@ -197,11 +202,9 @@ def _tell(text: str) -> None:
 
 
 def _address(text: str) -> tuple[str, int]:
-    """Read HOST, HOST:PORT or [IPv6]:PORT."""
-    host, colon, port = text.rpartition(":")
-    if not colon or text.endswith("]"):
-        host, port = text, str(live_link_udp.PORT)
-    host = host.removeprefix("[").removesuffix("]")
-    if not host or not port.isascii() or not port.isdigit() or not 1 <= int(port) <= 65535:
-        raise argparse.ArgumentTypeError(f"{text!r} is not HOST:PORT, such as 127.0.0.1:11111")
-    return host, int(port)
+    """Read HOST, HOST:PORT, IPv6 or [IPv6]:PORT."""
+    found = _ADDRESS.fullmatch(text)
+    port = int(found["port"] or live_link_udp.PORT) if found else 0
+    if found is None or not 1 <= port <= 65535:
+        raise argparse.ArgumentTypeError(f"{text!r} is not HOST:PORT, such as 127.0.0.1:11111 or [::1]:11111")
+    return found["inside"] or found["bare"] or found["name"], port

@@ -1,9 +1,11 @@
 """Conversion: a take through JSONL and back is the same file; what has no place in a form is said."""
 
 import json
+import os
 
 import numpy as np
 import pytest
+from glb_reader import load
 
 from semanticface import arkit, cli, live_link, tables
 from semanticface.live_link import LiveLinkRow
@@ -89,3 +91,33 @@ def test_refusals_write_nothing(take, tmp_path, capsys):
     said = capsys.readouterr().err
     assert "ends in .csv. Rename it" in said and "Check the path" in said and "no row with coefficients" in said
     assert not list(tmp_path.glob("new/*"))
+
+
+def test_a_recording_is_not_replaced_by_what_is_made_of_it(take, tmp_path, capsys):
+    before = take.read_bytes()
+    assert run(take, "--to", "csv", "--out", tmp_path / "." / "take.csv") == 2
+    assert "is what it would be made from" in capsys.readouterr().err and take.read_bytes() == before
+
+
+@pytest.mark.parametrize("form", ["jsonl", "csv", "livelink", "glb"])
+def test_no_rows_are_no_recording(tmp_path, capsys, form):
+    (tmp_path / "empty.csv").write_text(",".join(tables.COLUMNS) + "\n")
+    out = tmp_path / f"out.{form.replace('livelink', 'csv')}"
+    assert run(tmp_path / "empty.csv", "--to", form, "--out", out) == 2
+    assert "empty.csv" in capsys.readouterr().err and not out.exists()
+
+
+def test_the_plain_head_is_no_vrm(take, tmp_path, capsys):
+    assert run(take, "--to", "glb", "--out", tmp_path / "a.vrm") == 2
+    assert "Give an --avatar" in capsys.readouterr().err
+
+
+def test_a_name_that_is_no_unicode(take, tmp_path):
+    odd = take.with_name(os.fsdecode(b"Scene1_1_\xff.csv"))
+    try:
+        take.rename(odd)
+    except OSError:
+        pytest.skip("this file system takes Unicode only")
+    assert run(odd, "--to", "glb", "--out", tmp_path / "a.glb") == 0
+    document, _, _ = load(tmp_path / "a.glb")
+    assert document["animations"][0]["name"] == "Scene1_1_?"

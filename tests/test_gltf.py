@@ -77,6 +77,7 @@ def test_times_that_float32_cannot_tell_apart_are_one_frame():
         (raw({}, version=1), "version 1"),
         (raw({})[:30], "damaged"),
         (raw([]), "damaged"),
+        (raw({"scale": float("nan")}), "damaged"),
         (b"glTF", "damaged"),
     ],
 )

@@ -9,7 +9,7 @@ from glb_reader import animated, load
 from hypothesis import given
 from hypothesis import strategies as st
 
-from semanticface import arkit, cli, live_link
+from semanticface import arkit, cli, gltf, live_link
 from semanticface.live_link import LiveLinkRow
 from semanticface.retarget import action_of, drives
 
@@ -114,6 +114,34 @@ def test_an_avatar_with_all_52_in_an_order_of_its_own(take, tmp_path, capsys):
     for key in ("nodes", "meshes", "materials", "scenes"):
         assert document[key] == before[key]
     assert document["accessors"][: len(before["accessors"])] == before["accessors"]
+
+
+def test_what_no_action_moves_keeps_its_weight(take, tmp_path):
+    def rest(document):
+        document["meshes"][0]["weights"] = [0.0] * 52 + [1.5]
+
+    write_avatar(tmp_path / "avatar.glb", [*arkit.NAMES, "wide"])
+    rewrite(tmp_path / "avatar.glb", rest)
+    assert convert(take[0], tmp_path) == 0
+    document, arrays, _ = load(tmp_path / "out.glb")
+    assert (animated(document, arrays, 0)[1][:, 52] == 1.5).all()
+
+
+def test_an_avatar_whose_pictures_lie_elsewhere(take, tmp_path, capsys):
+    def paint(document):
+        document["images"] = [{"uri": "skin.png"}]
+
+    write_avatar(tmp_path / "avatar.glb", list(arkit.NAMES))
+    rewrite(tmp_path / "avatar.glb", paint)
+    assert convert(take[0], tmp_path) == 2
+    assert "part of it lies in other files" in capsys.readouterr().err
+
+
+def rewrite(path, change):
+    """Change what an avatar's JSON says."""
+    glb = gltf.read(path)
+    change(glb.document)
+    glb.write(path)
 
 
 def test_what_is_missing_is_named(take, tmp_path, capsys):

@@ -110,6 +110,27 @@ def test_a_look_and_another_folder(pictures, tmp_path):
     assert left[20, 20].tolist() == [40, 200, 10] and np.array_equal(right, head(face(1), "drawn"))
 
 
+def test_a_tree_of_pictures_that_moved(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for who, blue in (("ann", 0), ("ben", 250)):
+        (tmp_path / "moved" / who).mkdir(parents=True)
+        Image.new("RGB", (60, 60), (0, 200, blue)).save(f"moved/{who}/1.png")
+    names = ["in/ann/1.png", "in/ben/1.png"]
+    tables.write("faces.jsonl", [Prediction(name, "ok", coefficients=face(1), box=Box(5, 5, 50, 50)) for name in names])
+    assert Show(Path("faces.jsonl"), pytest.fail, folder=Path("moved")).sheet(Path("sheet.png"), size=SIZE).lacking == 0
+    assert [left[20, 20].tolist() for left, _ in cells("sheet.png")] == [[0, 200, 0], [0, 200, 250]]
+    # One picture is not two people's.
+    told = []
+    assert Show(Path("faces.jsonl"), told.append, folder=Path("moved/ann")).sheet(Path("a.png"), size=SIZE).lacking == 1
+    assert "is taken for in/ann/1.png" in told[0]
+
+
+def test_nothing_that_is_shown_is_replaced(pictures, capsys):
+    before = Path("1.png").read_bytes()
+    assert cli.main(["show", "faces.jsonl", "--out", "1.png"]) == 2
+    assert "is what it would be made from" in capsys.readouterr().err and Path("1.png").read_bytes() == before
+
+
 def test_pictures_of_odd_shapes_fit(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for name, size in (("thin", (16, 20_000)), ("flat", (20_000, 16))):

@@ -70,7 +70,7 @@ def test_ctrl_c_ends_it(take, listener, capsys, monkeypatch, words, code):
     assert "3 frames sent" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("address", ["127.0.0.1:0", ":11111", "host:port", "host:99999"])
+@pytest.mark.parametrize("address", ["127.0.0.1:0", ":11111", "host:port", "host:99999", "[::1]x:5"])
 def test_addresses_that_are_none(take, address, capsys):
     with pytest.raises(SystemExit):
         cli.main(["stream", str(take[0]), "--to", address])
@@ -85,9 +85,9 @@ def test_spellings_of_an_address(take, monkeypatch):
         return iter(())
 
     monkeypatch.setattr(live_link_udp, "send", note)
-    for words in ([], ["--to", "studio.local"], ["--to", "[::1]:5000"], ["--to", "[::1]"]):
+    for words in ([], ["--to", "studio.local"], ["--to", "[::1]:5000"], ["--to", "[::1]"], ["--to", "::1"]):
         assert cli.main(["stream", str(take[0]), *words]) == 0
-    assert asked == [("127.0.0.1", 11111), ("studio.local", 11111), ("::1", 5000), ("::1", 11111)]
+    assert asked == [("127.0.0.1", 11111), ("studio.local", 11111), ("::1", 5000), ("::1", 11111), ("::1", 11111)]
 
 
 @pytest.fixture
