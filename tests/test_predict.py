@@ -9,6 +9,7 @@ import logging
 import numpy as np
 import pytest
 import tiny_models
+import torch
 from lively import make_lively
 from PIL import Image, ImageOps
 
@@ -387,3 +388,17 @@ def test_json_form(nano_like):
 def test_misuse_is_told(nano_like, wrong):
     with pytest.raises(ValueError, match=next(iter(wrong))):
         nano_like(pictures(1), **wrong)
+
+
+@pytest.mark.parametrize(("said", "threads"), [(None, 1), ("2", 2)])
+def test_small_models_take_one_thread_unless_told_otherwise(monkeypatch, said, threads):
+    before = torch.get_num_threads()
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    if said is not None:
+        monkeypatch.setenv("OMP_NUM_THREADS", said)
+    try:
+        torch.set_num_threads(2)
+        Predictor.from_pretrained("nano", device="cpu")
+        assert torch.get_num_threads() == threads
+    finally:
+        torch.set_num_threads(before)
