@@ -28,23 +28,12 @@ import os
 import sys
 from pathlib import Path
 
+from semanticface.arguments import shares
 from semanticface.errors import SemanticFaceError
 from semanticface.face import CONDITIONS
 from semanticface.render_set import RenderSettings, render_set, rows_by_split, subjects_by_split
 
 DEFAULTS = RenderSettings()
-
-
-def shares(text: str) -> dict[str, float]:
-    """Read ``photo=2,toon=1`` as a dict."""
-    pairs = [part.partition("=") for part in text.split(",")]
-    try:
-        found = {name.strip(): float(value) for name, _, value in pairs}
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(f"{text!r}: write name=share,name=share, as in photo=2,toon=1") from error
-    if len(found) < len(pairs):
-        raise argparse.ArgumentTypeError(f"{text!r} names something twice")
-    return found
 
 
 def written(values: dict[str, float]) -> str:
@@ -56,7 +45,10 @@ def arguments() -> argparse.ArgumentParser:
     parser.add_argument("--out", type=Path, required=True, help="folder to write, new or begun by the same command")
     parser.add_argument("--rows", type=int, default=DEFAULTS.rows, help="rows of all splits (default %(default)s)")
     parser.add_argument(
-        "--looks", type=shares, default=DEFAULTS.looks, help=f"share of each look (default {written(DEFAULTS.looks)})"
+        "--looks",
+        type=shares("photo=2,toon=1"),
+        default=DEFAULTS.looks,
+        help=f"share of each look (default {written(DEFAULTS.looks)})",
     )
     parser.add_argument("--size", type=int, default=DEFAULTS.size, help="side in pixels (default %(default)s)")
     parser.add_argument(
@@ -76,7 +68,7 @@ def arguments() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--splits",
-        type=shares,
+        type=shares("photo=2,toon=1"),
         default=DEFAULTS.splits,
         help=f"share of each split (default {written(DEFAULTS.splits)})",
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Callable
 from fractions import Fraction
 from typing import TYPE_CHECKING
 
@@ -23,6 +24,22 @@ def box(text: str) -> Box:
     if not (x0 < x1 < float("inf") and y0 < y1 < float("inf")):
         raise argparse.ArgumentTypeError(f"{text!r} has no area: give left,top,right,bottom in pixels")
     return Box(x0, y0, x1, y1)
+
+
+def shares(example: str) -> Callable[[str], dict[str, float]]:
+    """Return what reads ``name=share,name=share``; ``example`` is shown to who writes something else."""
+
+    def read(text: str) -> dict[str, float]:
+        pairs = [part.partition("=") for part in text.split(",")]
+        try:
+            found = {name.strip(): float(value) for name, _, value in pairs}
+        except ValueError as error:
+            raise argparse.ArgumentTypeError(f"{text!r}: write name=share,name=share, as in {example}") from error
+        if len(found) < len(pairs):
+            raise argparse.ArgumentTypeError(f"{text!r} names something twice")
+        return found
+
+    return read
 
 
 def positive(text: str) -> int:

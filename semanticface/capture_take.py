@@ -40,8 +40,19 @@ CONTEXT = 1.5
 """Side of the picture kept in sides of the face's box: training shifts and scales its crops by up to a tenth."""
 JPEG_QUALITY = 95
 
-_SMALLEST = 64  # pixels a side at least, however small the face is in the video
+SMALLEST = 64
+"""Pixels a side at least, however small the face is."""
 _MOST_REMARKS = 20
+
+
+def check_kept(size: int, neutral: float, keep_neutral: int, apart: float, splits: dict[str, float]) -> None:
+    """Raise a ConfigError unless these settings, which takes and pictures share, are in range."""
+    check_range("size", size, SMALLEST, 2048)
+    check_range("neutral", neutral, 0, 1)
+    check_range("keep_neutral", keep_neutral, 0, 100_000)
+    check_range("apart", apart, 0, 1)
+    if not splits or not all(name.isidentifier() and share > 0 for name, share in splits.items()):
+        raise ConfigError(f"splits must be name=share pairs with shares above 0, not {splits}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,12 +80,7 @@ class ImportSettings:
     emotion: bool = True
 
     def __post_init__(self) -> None:
-        check_range("size", self.size, _SMALLEST, 2048)
-        check_range("neutral", self.neutral, 0, 1)
-        check_range("keep_neutral", self.keep_neutral, 0, 100_000)
-        check_range("apart", self.apart, 0, 1)
-        if not self.splits or not all(name.isidentifier() and share > 0 for name, share in self.splits.items()):
-            raise ConfigError(f"splits must be name=share pairs with shares above 0, not {self.splits}")
+        check_kept(self.size, self.neutral, self.keep_neutral, self.apart, self.splits)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -248,7 +254,7 @@ class _Work:
     def _row(self, row: int, frame: Frame, box: Box) -> dict[str, Any]:
         assert frame.picture is not None
         window = box.square(CONTEXT)
-        side = min(self._settings.size, max(_SMALLEST, round(window.width)))
+        side = min(self._settings.size, max(SMALLEST, round(window.width)))
         picture = crop_face(frame.picture, window, side)
         values = self._coefficients[row]
         # Stage I reads the numbers as the answer shows them, so that words and digits never disagree.

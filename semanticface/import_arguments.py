@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from semanticface.arguments import shares
 from semanticface.capture_import import Imported
 from semanticface.capture_report import PAGE
 from semanticface.errors import SemanticFaceError
@@ -15,18 +16,6 @@ from semanticface.picture_import import Part, PictureSettings, Reader, import_pa
 
 NAMED = 8
 """Remarks of a part that are printed; its page has more."""
-
-
-def shares(text: str) -> dict[str, float]:
-    """Read ``train=8,test=2`` as a dict."""
-    pairs = [part.partition("=") for part in text.split(",")]
-    try:
-        found = {name.strip(): float(value) for name, _, value in pairs}
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(f"{text!r}: write name=share,name=share, as in train=8,test=2") from error
-    if len(found) < len(pairs):
-        raise argparse.ArgumentTypeError(f"{text!r} names something twice")
-    return found
 
 
 def placed(text: str) -> tuple[str, str]:
@@ -50,7 +39,10 @@ def add_arguments(parser: argparse.ArgumentParser, *, subject: str = "who is in 
     )
     written = ",".join(f"{name}={value:g}" for name, value in default.splits.items())
     parser.add_argument(
-        "--splits", type=shares, default=default.splits, help=f"share of each split (default {written})"
+        "--splits",
+        type=shares("train=8,test=2"),
+        default=default.splits,
+        help=f"share of each split (default {written})",
     )
     parser.add_argument(
         "--size", type=int, default=default.size, help="side of a picture in pixels at most (default %(default)s)"

@@ -27,12 +27,11 @@ from semanticface.capture_consent import ended, refusal, splits_for, take_consen
 from semanticface.capture_import import Imported
 from semanticface.capture_report import PAGE, SHOWN, Shown, thumbnail, write_index_page, write_take_page
 from semanticface.capture_set import LOOK, CaptureSet, ShardWriter, TakeRecord, shard_writer
-from semanticface.capture_take import CONTEXT
+from semanticface.capture_take import CONTEXT, SMALLEST, check_kept
 from semanticface.crop import Box, crop_face, to_crop
-from semanticface.errors import ConfigError, PictureError, SemanticFaceError
+from semanticface.errors import PictureError, SemanticFaceError
 from semanticface.picture import load_picture
 from semanticface.preference.consent import plain_name
-from semanticface.recipe import check_range
 from semanticface.semantics import Analysis, describe
 from semanticface.swift_export import jpeg
 
@@ -41,7 +40,6 @@ AT_ONCE = 1000
 RIVAL = 0.5
 """A second face is in the way where it is at least this share as wide as the first."""
 
-_SMALLEST = 64  # pixels a side at least, however small the face is in the picture
 _MOST_REMARKS = 20
 _STILL = np.zeros(len(arkit.POSE_NAMES), np.float32)
 
@@ -73,12 +71,7 @@ class PictureSettings:
     emotion: bool = True
 
     def __post_init__(self) -> None:
-        check_range("size", self.size, _SMALLEST, 2048)
-        check_range("neutral", self.neutral, 0, 1)
-        check_range("keep_neutral", self.keep_neutral, 0, 100_000)
-        check_range("apart", self.apart, 0, 1)
-        if not self.splits or not all(name.isidentifier() and share > 0 for name, share in self.splits.items()):
-            raise ConfigError(f"splits must be name=share pairs with shares above 0, not {self.splits}")
+        check_kept(self.size, self.neutral, self.keep_neutral, self.apart, self.splits)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -223,7 +216,7 @@ def _find_faces(picture: Image.Image) -> list[Box]:
 def cropped(picture: Image.Image, box: Box, settings: PictureSettings) -> tuple[Image.Image, np.ndarray]:
     """Return the picture that is kept, and the box of the face in it, float32[4]."""
     window = box.square(CONTEXT if settings.crop == "find" else 1.0)
-    side = min(settings.size, max(_SMALLEST, round(window.width)))
+    side = min(settings.size, max(SMALLEST, round(window.width)))
     corners = to_crop(np.array([[box.x0, box.y0], [box.x1, box.y1]]), window, side)
     return crop_face(picture, window, side), corners.ravel().astype(np.float32)
 
