@@ -23,8 +23,8 @@ from onnx import numpy_helper
 from safetensors.torch import save
 from torch import Tensor, nn
 
-from semanticface.centerface import CenterFaceNet
-from semanticface.files import atomic_open
+from semanticface.utils.files import atomic_open
+from semanticface.vision.centerface import CenterFaceNet
 
 ASSETS = Path(__file__).resolve().parents[1] / "semanticface" / "assets"
 LICENCE_NOTE = (

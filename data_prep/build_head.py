@@ -26,9 +26,9 @@ from PIL import Image
 from tqdm import tqdm
 
 from semanticface import arkit
-from semanticface.face.raster import across, shadow_map
-from semanticface.face.types import POINTS
-from semanticface.files import atomic_open
+from semanticface.rendering.shading.raster import across, shadow_map
+from semanticface.rendering.types import POINTS
+from semanticface.utils.files import atomic_open
 
 OUT = Path(__file__).resolve().parents[1] / "semanticface/assets/head.npz"
 PART_GROUPS = ("body", "helper-upper-teeth", "helper-lower-teeth", "helper-tongue")

@@ -18,9 +18,9 @@ from PIL import Image, ImageDraw
 from tqdm import tqdm
 
 from semanticface import arkit
-from semanticface.face import CONDITIONS, HELD_OUT_LOOK, LOOKS, render
-from semanticface.face.sample import sample_coefficients
-from semanticface.files import atomic_path
+from semanticface.rendering import CONDITIONS, HELD_OUT_LOOK, LOOKS, render
+from semanticface.semantics.expression_sampler import sample_coefficients
+from semanticface.utils.files import atomic_path
 
 # Actions that only mean something with another one.
 NEEDS = {"mouthClose": "jawOpen", "tongueOut": "jawOpen"}

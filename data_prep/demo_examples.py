@@ -20,8 +20,8 @@ import numpy as np
 from PIL import Image
 
 from semanticface import arkit
-from semanticface.face import render
-from semanticface.face.sample import EXPRESSIONS
+from semanticface.rendering import render
+from semanticface.semantics.expression_sampler import EXPRESSIONS
 
 FIRST = 5_000_000
 STILLS = (  # file, look, person and shot after FIRST, expression

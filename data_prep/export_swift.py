@@ -23,8 +23,8 @@ import argparse
 import sys
 from pathlib import Path
 
+from semanticface.data.ms_swift_export import FORMS, export_swift
 from semanticface.errors import SemanticFaceError
-from semanticface.swift_export import FORMS, export_swift
 
 NAMED = 20  # rows left out that are named one by one
 

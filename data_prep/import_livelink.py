@@ -39,10 +39,10 @@ import argparse
 import sys
 from pathlib import Path
 
-from semanticface.capture_import import import_takes
-from semanticface.capture_take import ImportSettings
+from semanticface.cli.import_arguments import add_arguments, tell
+from semanticface.data.captures.importer import import_takes
+from semanticface.data.captures.take import ImportSettings
 from semanticface.errors import SemanticFaceError
-from semanticface.import_arguments import add_arguments, tell
 
 DEFAULTS = ImportSettings()
 

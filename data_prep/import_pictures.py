@@ -35,11 +35,11 @@ import contextlib
 import sys
 from pathlib import Path
 
-from semanticface.import_arguments import add_arguments, add_crop, run, settings_of
-from semanticface.mediapipe_peer import FaceLandmarker
-from semanticface.mediapipe_saved import read_saved
-from semanticface.mediapipe_set import labels, labels_of, read_places
-from semanticface.picture_import import PictureSettings
+from semanticface.cli.import_arguments import add_arguments, add_crop, run, settings_of
+from semanticface.data.importers.mediapipe import labels, labels_of, read_places
+from semanticface.data.importers.mediapipe_peer import FaceLandmarker
+from semanticface.data.importers.mediapipe_saved import read_saved
+from semanticface.data.importers.pictures import PictureSettings
 
 
 def arguments() -> argparse.ArgumentParser:

@@ -28,8 +28,8 @@ import argparse
 import sys
 from pathlib import Path
 
-from semanticface.import_arguments import add_arguments, add_crop, run, settings_of
-from semanticface.swift_set import LABELS, read_swift
+from semanticface.cli.import_arguments import add_arguments, add_crop, run, settings_of
+from semanticface.data.importers.ms_swift import LABELS, read_swift
 
 
 def arguments() -> argparse.ArgumentParser:

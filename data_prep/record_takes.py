@@ -17,11 +17,11 @@ from pathlib import Path
 
 import numpy as np
 
-from semanticface.dataset import coefficients_of, load_faces
+from semanticface.data.faces import coefficients_of, load_faces
 from semanticface.errors import SemanticFaceError
-from semanticface.face import HELD_OUT_LOOK, LOOKS
-from semanticface.preference.capture_errors import CaptureErrors
-from semanticface.preference.takes import TakeSettings, record_takes
+from semanticface.experiments.noisy_captures import CaptureErrors
+from semanticface.experiments.takes import TakeSettings, record_takes
+from semanticface.rendering import HELD_OUT_LOOK, LOOKS
 
 
 def main() -> int:

@@ -28,10 +28,10 @@ import os
 import sys
 from pathlib import Path
 
-from semanticface.arguments import shares
+from semanticface.cli.arguments import shares
+from semanticface.data.rendered import RenderSettings, render_set, rows_by_split, subjects_by_split
 from semanticface.errors import SemanticFaceError
-from semanticface.face import CONDITIONS
-from semanticface.render_set import RenderSettings, render_set, rows_by_split, subjects_by_split
+from semanticface.rendering import CONDITIONS
 
 DEFAULTS = RenderSettings()
 

@@ -54,21 +54,22 @@ import torch
 from accelerate import Accelerator
 from PIL import Image
 
-from semanticface import ablation_tables as tables
-from semanticface import heads, metrics
-from semanticface.ablation import VARIANTS, answer, figures
 from semanticface.arkit import MIRROR_INDEX
-from semanticface.crop import Box, crop_face
-from semanticface.dataset import coefficients_of, load_faces
+from semanticface.data.faces import coefficients_of, load_faces
+from semanticface.data.rendered import RenderSettings, render_set, renderer_hash
 from semanticface.errors import SemanticFaceError
-from semanticface.files import atomic_open, atomic_path
-from semanticface.folders import find_folder
-from semanticface.model import Bundle, load_trained
-from semanticface.picture import load_picture
+from semanticface.evaluation import metrics
+from semanticface.experiments import ablation_tables as tables
+from semanticface.experiments import regression_heads
+from semanticface.experiments.ablations import VARIANTS, answer, figures
+from semanticface.models.files import find_folder
+from semanticface.models.loading import Bundle, load_trained
 from semanticface.recipe import check_range, files_sha256, git_commit, versions
-from semanticface.render_set import RenderSettings, render_set, renderer_hash
-from semanticface.speaking import Sights, SpeakSettings, new_model, speak
-from semanticface.tower import kept_maps, read_faces
+from semanticface.training.nano_pretraining import Sights, SpeakSettings, new_model, speak
+from semanticface.training.nano_vision import kept_maps, read_faces
+from semanticface.utils.files import atomic_open, atomic_path
+from semanticface.vision.crop import Box, crop_face
+from semanticface.vision.image_io import load_picture
 
 ROOT = Path(__file__).resolve().parents[1]
 PERSONAL = "personal"
@@ -226,7 +227,7 @@ class Ablations:
         maps = np.concatenate([kept_maps(tower, faces.pixels, mirrored=mirrored) for mirrored in (False, True)])
         truth = np.concatenate([faces.coefficients, faces.coefficients[:, MIRROR_INDEX]])
         people = load_faces(folder, "train")["subject"]
-        seen = heads.seen_by_others(maps, truth, [*people, *people])
+        seen = regression_heads.seen_by_others(maps, truth, [*people, *people])
         return Sights(maps, truth, seen, aims=truth)
 
     @functools.cached_property
@@ -264,7 +265,7 @@ class Ablations:
     def _learn_and_test(self, key: str, seed: int, place: Path) -> dict[str, Any]:
         variant, settings = VARIANTS[key], SpeakSettings(self.budget.samples, seed=seed)
         if variant.head is not None:
-            head = heads.train_head(variant.head, self._sights, settings, self.accelerator.device)
+            head = regression_heads.train_head(variant.head, self._sights, settings, self.accelerator.device)
             return self._scored(lambda _, crops: (head.read(self._maps(crops)), None))
         assert variant.teach is not None
         bundle = self._bundle

@@ -11,8 +11,9 @@ as in use. The pictures are drawn once and kept, also when the drawing is interr
 renderer changes.
 
 Scored are all 52 actions; beside MediaPipe its 51 too. A picture in which a reader finds no face counts as its own
-mean answer over the other pictures (see ``semanticface.benchmark``); how many it found is a figure of its own, and
-there is a table over the pictures in which every reader found one. Intervals are 95 % bootstrap intervals over people.
+mean answer over the other pictures (see ``semanticface.evaluation.benchmark``); how many it found is a figure of its
+own, and there is a table over the pictures in which every reader found one. Intervals are 95 % bootstrap intervals over
+people.
 
 MediaPipe needs ``pip install -c constraints.txt mediapipe`` and the ``face_landmarker.task`` that its users download.
 It answers 140 pictures a second, and its answers are kept, so it is asked once. Version 1.2.2 looks up a server of its
@@ -20,7 +21,7 @@ maker's (usage statistics); ``unshare -rn python eval/benchmark.py …`` runs al
 
 Writes into ``--out``/MODEL-MODE-READOUT: ``benchmark.json``, ``benchmark.md``, ``index.html`` (the tables, and the
 worst and some typical pictures of each set) and the answers, ``SET.jsonl``. ``--publish`` also copies the results to
-docs/benchmark.json and writes the figures anew that documents show from it (see ``semanticface.published``).
+docs/benchmark.json and writes the figures anew that documents show from it (see ``semanticface.evaluation.published``).
 
 The last line is one JSON object: ``photo_corr``, ``photo_mae``, ``toon_corr``, ``drawn_corr``, ``shifted_corr``, the
 same names with ``_mediapipe`` where it ran, ``median_mae_gain`` and ``interval_coverage``.
@@ -42,19 +43,30 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
-from semanticface import arkit, metrics, published, report, tables
-from semanticface.benchmark import MODEL, PEER, SETS, Reader, headline, largest_errors, score_set, worst_and_typical
-from semanticface.benchmark_sets import LABELS_FOR_CONSTANTS, ROWS, SEED, SIZE, constant_answers, draw_set
-from semanticface.dataset import coefficients_of, load_faces
+from semanticface import arkit
+from semanticface.data.faces import coefficients_of, load_faces
+from semanticface.data.importers.mediapipe_peer import ACTIONS, FaceLandmarker, identity
+from semanticface.data.rendered import renderer_hash
 from semanticface.errors import ConfigError, SemanticFaceError
-from semanticface.files import atomic_open
-from semanticface.folders import find_folder
-from semanticface.grid import Tables
-from semanticface.mediapipe_peer import ACTIONS, FaceLandmarker, identity
-from semanticface.picture import load_picture
-from semanticface.predict import Prediction, Predictor
+from semanticface.evaluation import metrics, published, report
+from semanticface.evaluation.benchmark import (
+    MODEL,
+    PEER,
+    SETS,
+    Reader,
+    headline,
+    largest_errors,
+    score_set,
+    worst_and_typical,
+)
+from semanticface.evaluation.benchmark_sets import LABELS_FOR_CONSTANTS, ROWS, SEED, SIZE, constant_answers, draw_set
+from semanticface.formats import tables
+from semanticface.inference.predictor import Prediction, Predictor
+from semanticface.models.files import find_folder
 from semanticface.recipe import check_range, files_sha256, git_commit, versions
-from semanticface.render_set import renderer_hash
+from semanticface.utils.files import atomic_open
+from semanticface.utils.html import Tables
+from semanticface.vision.image_io import load_picture
 
 ROOT = Path(__file__).resolve().parents[1]
 PUBLISHED = ROOT / "docs" / "benchmark.json"

@@ -34,18 +34,20 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
-from semanticface import intervals, metrics, report, tables
 from semanticface.arkit import NAMES
-from semanticface.capture_set import require_consent
-from semanticface.crop import Box, crop_face
-from semanticface.dataset import coefficients_of, load_faces
+from semanticface.data.captures.dataset import require_consent
+from semanticface.data.faces import coefficients_of, load_faces
 from semanticface.errors import DatasetError, SemanticFaceError
-from semanticface.files import atomic_open
-from semanticface.folders import find_folder
-from semanticface.picture import load_picture
-from semanticface.predict import Prediction, Predictor
+from semanticface.evaluation import metrics, report
+from semanticface.formats import tables
+from semanticface.inference import intervals
+from semanticface.inference.predictor import Prediction, Predictor
+from semanticface.models.files import find_folder
 from semanticface.recipe import files_sha256, git_commit, versions
-from semanticface.semantics import Analysis
+from semanticface.semantics.analysis import Analysis
+from semanticface.utils.files import atomic_open
+from semanticface.vision.crop import Box, crop_face
+from semanticface.vision.image_io import load_picture
 
 CARDS = 6
 """Sample cards in each of the three selections of the report."""

@@ -40,26 +40,26 @@ import numpy as np
 import torch
 from accelerate import Accelerator
 
-from semanticface.ablation import VARIANTS
 from semanticface.arkit import MIRROR_INDEX
-from semanticface.dataset import coefficients_of
+from semanticface.data.faces import coefficients_of
 from semanticface.errors import SemanticFaceError
-from semanticface.files import atomic_open, atomic_path
-from semanticface.folders import find_folder
-from semanticface.model import load_trained
-from semanticface.preference.align import AlignSettings
-from semanticface.preference.alignment import Alignment, RoundSettings
-from semanticface.preference.capture_errors import CaptureErrors
-from semanticface.preference.controlled import WAYS, figures, headline, tables
+from semanticface.experiments.ablations import VARIANTS
+from semanticface.experiments.noisy_captures import CaptureErrors
+from semanticface.experiments.superface import WAYS, figures, headline, tables
+from semanticface.experiments.takes import TakeSettings, record_takes
+from semanticface.models.files import find_folder
+from semanticface.models.loading import load_trained
+from semanticface.preference.dpo import AlignSettings
 from semanticface.preference.judges import SimulatedJudge
 from semanticface.preference.records import finite
+from semanticface.preference.round import Alignment, RoundSettings
 from semanticface.preference.rounds import Judges, claim, run_rounds
 from semanticface.preference.sampling import CandidateSettings
-from semanticface.preference.takes import TakeSettings, record_takes
 from semanticface.preference.two_judges import truth_of
 from semanticface.recipe import files_sha256, git_commit, versions, write_recipe
-from semanticface.speaking import Sights, SpeakSettings, new_model, speak
-from semanticface.tower import kept_maps, read_faces
+from semanticface.training.nano_pretraining import Sights, SpeakSettings, new_model, speak
+from semanticface.training.nano_vision import kept_maps, read_faces
+from semanticface.utils.files import atomic_open, atomic_path
 
 ROOT = Path(__file__).resolve().parents[1]
 

@@ -44,21 +44,29 @@ from typing import Any
 import httpx
 from tqdm import tqdm
 
-from semanticface.arguments import positive
-from semanticface.benchmark import SETS
-from semanticface.benchmark_sets import LABELS_FOR_CONSTANTS, ROWS, SEED, SIZE, constant_answers
-from semanticface.chat import read_key
-from semanticface.chat_client import ChatClient, ChatReply, ChatServer
+from semanticface.cli.arguments import positive
+from semanticface.data.rendered import renderer_hash
 from semanticface.errors import ConfigError, SemanticFaceError
-from semanticface.files import atomic_open
+from semanticface.evaluation.benchmark import SETS
+from semanticface.evaluation.benchmark_sets import LABELS_FOR_CONSTANTS, ROWS, SEED, SIZE, constant_answers
+from semanticface.evaluation.zero_shot.answers import alone
+from semanticface.evaluation.zero_shot.pictures import PictureSet, benchmark_set, folder_set
+from semanticface.evaluation.zero_shot.questions import (
+    EXAMPLE_LOOKS,
+    MAX_EXAMPLES,
+    Estimate,
+    Reader,
+    estimate,
+    question,
+    spent,
+)
+from semanticface.evaluation.zero_shot.report import TITLE, Scored, figures, headline, how, score, summary, write_page
+from semanticface.evaluation.zero_shot.run import Asking, fingerprints, prepare, run
+from semanticface.evaluation.zero_shot.server import ServerReader
+from semanticface.llm.chat import read_key
+from semanticface.llm.client import ChatClient, ChatReply, ChatServer
 from semanticface.recipe import git_commit, versions
-from semanticface.render_set import renderer_hash
-from semanticface.zero_shot import EXAMPLE_LOOKS, MAX_EXAMPLES, Estimate, Reader, estimate, question, spent
-from semanticface.zero_shot_answers import alone
-from semanticface.zero_shot_pictures import PictureSet, benchmark_set, folder_set
-from semanticface.zero_shot_report import TITLE, Scored, figures, headline, how, score, summary, write_page
-from semanticface.zero_shot_run import Asking, fingerprints, prepare, run
-from semanticface.zero_shot_server import ServerReader
+from semanticface.utils.files import atomic_open
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -193,7 +201,7 @@ def _server(options: argparse.Namespace, open_: ExitStack) -> ServerReader:
 
 
 def _local(options: argparse.Namespace) -> Reader:
-    from semanticface.zero_shot_local import LocalReader
+    from semanticface.evaluation.zero_shot.local import LocalReader
 
     reader = LocalReader(
         options.local,

@@ -24,8 +24,8 @@ import yaml
 
 import semanticface
 from semanticface.errors import ConfigError, ModelError
-from semanticface.files import atomic_open
 from semanticface.prompts import Prompt
+from semanticface.utils.files import atomic_open
 
 RECIPE_NAME = "semanticface.json"
 _RECIPE_KEYS = (
@@ -289,7 +289,7 @@ def read_recipe(folder: str | Path) -> dict[str, Any]:
 
 
 def calibrated_level(recipe: Mapping[str, Any], mode: str) -> float | None:
-    """Return the level that makes a model's intervals hold what they say (``semanticface.intervals``).
+    """Return the level that makes a model's intervals hold what they say (``semanticface.inference.intervals``).
 
     None where the model was not calibrated, or not in this mode.
     """

@@ -32,7 +32,7 @@ def wheel(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("wheel")
     source = folder / "source"
     source.mkdir()
-    for name in ("pyproject.toml", "README.md", "LICENSE"):
+    for name in ("pyproject.toml", "setup.py", "README.md", "LICENSE"):
         shutil.copy2(ROOT / name, source)
     for name in ("semanticface", "prompts"):
         shutil.copytree(ROOT / name, source / name, symlinks=True, ignore=shutil.ignore_patterns("__pycache__"))
@@ -71,7 +71,8 @@ def test_the_installed_library_is_the_one_imported(installed, tmp_path):
 
 def test_prompts_and_assets_are_found_from_there(installed, tmp_path):
     code = (
-        "from semanticface.prompts import load_prompt; from semanticface.face.rig import rig; import numpy as np; "
+        "import numpy as np; from semanticface.prompts import load_prompt; "
+        "from semanticface.rendering.head.rig import rig; "
         "print(load_prompt('distill').name, rig().vertices(np.zeros(52, np.float32)).shape[-1])"
     )
     assert run(installed / "python", "-c", code, cwd=tmp_path).split() == ["distill", "3"]

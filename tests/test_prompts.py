@@ -9,11 +9,11 @@ import jsonschema
 import numpy as np
 import pytest
 
-from semanticface.answer import SCHEMA, format_answer, parse_answer
 from semanticface.arkit import NAMES, REGIONS
 from semanticface.errors import ConfigError
 from semanticface.prompts import load_prompt, messages, prompt_names
-from semanticface.semantics import GRADES, agreement, describe
+from semanticface.semantics.analysis import GRADES, agreement, describe
+from semanticface.semantics.answer import SCHEMA, format_answer, parse_answer
 
 
 def test_the_prompts_are_installed():

@@ -25,11 +25,12 @@ from typing import Literal
 
 import transformers
 
-from semanticface.capture_set import require_consent
-from semanticface.collate import Collator
-from semanticface.dataset import load_faces
+from semanticface.data.captures.dataset import require_consent
+from semanticface.data.faces import load_faces
+from semanticface.data.provenance import source_of, told, write_people
 from semanticface.errors import SemanticFaceError
-from semanticface.model import (
+from semanticface.inference.number_readout import Readout
+from semanticface.models.loading import (
     Bundle,
     LoraSettings,
     ModelConfig,
@@ -38,12 +39,11 @@ from semanticface.model import (
     load_base,
     save_adapter,
 )
-from semanticface.numbers import Readout
 from semanticface.prompts import load_prompt
-from semanticface.provenance import source_of, told, write_people
 from semanticface.recipe import RECIPE_NAME, make_recipe, prompt_record, read_settings
-from semanticface.rows import AugmentSettings, EvalRows, TrainRows, check_rows, dataset_record
-from semanticface.training import TrainSettings, begin, train
+from semanticface.training.collator import Collator
+from semanticface.training.datasets import AugmentSettings, EvalRows, TrainRows, check_rows, dataset_record
+from semanticface.training.trainer import TrainSettings, begin, train
 
 
 @dataclass(frozen=True)

@@ -29,12 +29,12 @@ from torch.nn import functional
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from tqdm import tqdm
 
-from semanticface.centerface import FEATURES
-from semanticface.crop import Box
-from semanticface.face import LOOKS, render
-from semanticface.face.sample import sample_coefficients
-from semanticface.files import atomic_open
-from semanticface.finder import INPUT, METADATA_KEY, STRIDE, UNIT, Finder, FinderNet
+from semanticface.rendering import LOOKS, render
+from semanticface.semantics.expression_sampler import sample_coefficients
+from semanticface.utils.files import atomic_open
+from semanticface.vision.centerface import FEATURES
+from semanticface.vision.crop import Box
+from semanticface.vision.face_detector import INPUT, METADATA_KEY, STRIDE, UNIT, Finder, FinderNet
 
 # Photographs without a human face in scikit-image's package. Those left out serve eval/benchmarks/crop.py.
 PHOTOGRAPHS = (

@@ -14,8 +14,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw, ImageFilter
 
-from semanticface.face import POINTS
-from semanticface.finder import INPUT
+from semanticface.rendering import POINTS
+from semanticface.vision.face_detector import INPUT
 
 PHOTOGRAPH_SUFFIXES = (".png", ".jpg", ".jpeg")
 SMALLEST = 7.0

@@ -33,21 +33,21 @@ from typing import Literal
 # Before TRL is imported: nothing is told to anybody.
 os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
 
-from semanticface.capture_set import require_consent
-from semanticface.dataset import coefficients_of, load_faces
+from semanticface.data.captures.dataset import require_consent
+from semanticface.data.faces import coefficients_of, load_faces
 from semanticface.errors import ConfigError, SemanticFaceError, TableError
-from semanticface.preference.align import AlignSettings
-from semanticface.preference.alignment import Alignment, RoundSettings
-from semanticface.preference.areas import AREAS, HALVES
-from semanticface.preference.candidates import fingerprint
 from semanticface.preference.choice_file import read_choices
+from semanticface.preference.dpo import AlignSettings
+from semanticface.preference.files import fingerprint
 from semanticface.preference.judges import JND, NOISE
+from semanticface.preference.regions import AREAS, HALVES
+from semanticface.preference.round import Alignment, RoundSettings
 from semanticface.preference.rounds import Rounds, claim, run_rounds
 from semanticface.preference.sampling import CandidateSettings
 from semanticface.preference.two_judges import learned_judges, simulated_judges
 from semanticface.preference.types import Choice
 from semanticface.recipe import read_settings
-from semanticface.rows import dataset_record
+from semanticface.training.datasets import dataset_record
 
 
 @dataclass(frozen=True)

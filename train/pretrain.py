@@ -31,19 +31,20 @@ from torch import nn
 from tqdm import tqdm
 from transformers import AutoModel
 
-from semanticface import metrics, nano
-from semanticface.answer import format_answer
 from semanticface.arkit import MIRROR_INDEX
 from semanticface.errors import SemanticFaceError
-from semanticface.face.types import POINTS
-from semanticface.files import atomic_path
-from semanticface.layout import Numbers
+from semanticface.evaluation import metrics
+from semanticface.models import nano
+from semanticface.models.answer_tokens import Numbers
 from semanticface.prompts import load_prompt
 from semanticface.recipe import check_range, make_recipe, prompt_record, write_recipe
-from semanticface.semantics import describe_many
-from semanticface.speaking import Sights, SpeakSettings, new_model, pretraining, speak
-from semanticface.steps import Steps, one_cycle, prefetch, save_state
-from semanticface.tower import Faces, feature_maps, read_faces, see, to_tensor
+from semanticface.rendering.types import POINTS
+from semanticface.semantics.analysis import describe_many
+from semanticface.semantics.answer import format_answer
+from semanticface.training.nano_pretraining import Sights, SpeakSettings, new_model, pretraining, speak
+from semanticface.training.nano_vision import Faces, feature_maps, read_faces, see, to_tensor
+from semanticface.training.steps import Steps, one_cycle, prefetch, save_state
+from semanticface.utils.files import atomic_path
 
 
 @dataclasses.dataclass(frozen=True)

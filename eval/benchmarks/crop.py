@@ -28,11 +28,11 @@ import torch
 from PIL import Image, ImageDraw, ImageFilter
 from tqdm import tqdm
 
-from semanticface import centerface
-from semanticface.crop import Box, find_faces
-from semanticface.face import HELD_OUT_LOOK, LOOKS, render
-from semanticface.face.sample import sample_coefficients
-from semanticface.finder import packaged_finder, pixels_of, without_doubles
+from semanticface.rendering import HELD_OUT_LOOK, LOOKS, render
+from semanticface.semantics.expression_sampler import sample_coefficients
+from semanticface.vision import centerface
+from semanticface.vision.crop import Box, find_faces
+from semanticface.vision.face_detector import packaged_finder, pixels_of, without_doubles
 
 Detector = Callable[[Image.Image], list[Box]]
 Picture = tuple[Image.Image, list[Box]]

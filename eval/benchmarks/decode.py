@@ -9,8 +9,9 @@
 
 `answers`: the same rendered crops, prompt tensors and float32 weights, greedy, batches of 1 and 16. All ways of
 decoding take turns picture by picture, so that a busy machine slows all alike; ratios are medians over pictures (over
-batches, at 16). Ours are `semanticface.reader` (numbers in a row, and side by side) and its measure, token by token
-through `generate`. The peers are `generate` with xgrammar's LogitsProcessor, and with that of outlines, for the same
+batches, at 16). Ours are `semanticface.inference.engine` (numbers in a row, and side by side) and its measure, token by
+token through `generate`. The peers are `generate` with xgrammar's LogitsProcessor, and with that of outlines, for the
+same
 texts: canonical JSON in fixed key order, bounded words, 52 numbers of two decimals. Compiling their grammars is not
 counted. One Reader answers all pictures of its column, as in use, and learns phrases on the way: it has answered 240
 other pictures before (48 with --quick), sees no picture twice, and starts with one that is not counted. A pass is a
@@ -54,19 +55,19 @@ from decode_peers import MAKERS, Ask, Inputs, peer
 from PIL import Image, ImageEnhance
 from tqdm import tqdm
 
-from semanticface.answer import parse_answer
-from semanticface.collate import prompt_inputs
-from semanticface.decode import AnswerDecoder, Mode
 from semanticface.errors import AnswerError
-from semanticface.face import LOOKS, render
-from semanticface.face.sample import sample_coefficients
-from semanticface.files import atomic_open
-from semanticface.layout import Numbers
-from semanticface.model import Bundle, ModelConfig, load_base, load_trained
-from semanticface.predict import Predictor
+from semanticface.inference.decoder import AnswerDecoder, Mode
+from semanticface.inference.engine import Reader
+from semanticface.inference.predictor import Predictor
+from semanticface.models.answer_tokens import Numbers
+from semanticface.models.loading import Bundle, ModelConfig, load_base, load_trained
 from semanticface.prompts import load_prompt
-from semanticface.reader import Reader
 from semanticface.recipe import versions
+from semanticface.rendering import LOOKS, render
+from semanticface.semantics.answer import parse_answer
+from semanticface.semantics.expression_sampler import sample_coefficients
+from semanticface.training.collator import prompt_inputs
+from semanticface.utils.files import atomic_open
 
 ROOT = Path(__file__).resolve().parents[2]
 PARTS = ("answers", "digits", "stream", "memory")
@@ -331,8 +332,8 @@ def measure_answers(bundle: Bundle, amount: Amount) -> tuple[dict[str, Any], dic
 
 def measure_digits(amount: Amount) -> dict[str, Any]:
     """Return whether texts are the same where a number is several tokens, and passes, by batch size."""
-    sys.path.insert(0, str(ROOT / "tests"))
-    import tiny_models
+    sys.path.insert(0, str(ROOT))
+    from tests.helpers import tiny_models
 
     with tempfile.TemporaryDirectory() as scratch:
         folder = str(tiny_models.qwen3_vl(Path(scratch)))

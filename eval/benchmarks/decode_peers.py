@@ -13,12 +13,12 @@ from typing import Any
 import numpy as np
 import torch
 
-from semanticface.answer import format_answer
 from semanticface.arkit import N_ACTIONS
-from semanticface.decode import AnswerDecoder
-from semanticface.grammar import MAX_OTHER_TEXT, MAX_TEXT
-from semanticface.model import Bundle
-from semanticface.semantics import describe
+from semanticface.inference.decoder import AnswerDecoder
+from semanticface.models.loading import Bundle
+from semanticface.semantics.analysis import describe
+from semanticface.semantics.answer import format_answer
+from semanticface.semantics.grammar import MAX_OTHER_TEXT, MAX_TEXT
 
 Inputs = Mapping[str, torch.Tensor]
 Ask = Callable[[Inputs], list[str]]

@@ -30,10 +30,10 @@ from statistics import median
 from PIL import Image
 from tqdm import tqdm
 
-from semanticface import local_page
-from semanticface.demo_app import ASSETS, EXAMPLES, Demo, build
-from semanticface.files import atomic_open
-from semanticface.predict import Predictor
+from semanticface.inference.predictor import Predictor
+from semanticface.serving.pages import local_page
+from semanticface.serving.pages.demo import ASSETS, EXAMPLES, Demo, build
+from semanticface.utils.files import atomic_open
 
 LARGE = (4000, 3000)  # what a phone's camera takes
 

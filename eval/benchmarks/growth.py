@@ -50,9 +50,9 @@ import datasets
 import numpy as np
 import psutil
 
-from semanticface.dataset import load_faces
+from semanticface.data.faces import load_faces
 from semanticface.errors import SemanticFaceError
-from semanticface.files import atomic_open
+from semanticface.utils.files import atomic_open
 
 ROOT = Path(__file__).resolve().parents[2]
 STAGES = ("render", "describe", "distil", "predict", "evaluate")
@@ -226,7 +226,7 @@ class Bench:
         pictures = folder / "pictures"
         write_pictures(self._source(), pictures, rows)
         return self._run(
-            "predict", folder, rows, rows, "-m", "semanticface.cli", "predict", pictures, "--no-crop",
+            "predict", folder, rows, rows, "-m", "semanticface", "predict", pictures, "--no-crop",
             "--mode", self.mode, "--out", folder / "predictions.jsonl",
         )  # fmt: skip
 

@@ -26,17 +26,17 @@ from PIL import Image
 from tqdm import tqdm
 
 from semanticface.errors import SemanticFaceError
-from semanticface.face import LOOKS, render
-from semanticface.face.sample import sample_coefficients
-from semanticface.files import atomic_open
-from semanticface.predict import Predictor
-from semanticface.preference.areas import HALVES, distance
-from semanticface.preference.capture_errors import CaptureErrors
+from semanticface.experiments.noisy_captures import CaptureErrors
+from semanticface.inference.predictor import Predictor
 from semanticface.preference.judge_network import JudgeSettings
 from semanticface.preference.judges import SimulatedJudge, decide, shown
 from semanticface.preference.learned_judge import LearnedJudge, learn, look
+from semanticface.preference.regions import HALVES, distance
 from semanticface.preference.types import Candidate, Choice, Question, Slate
 from semanticface.recipe import versions
+from semanticface.rendering import LOOKS, render
+from semanticface.semantics.expression_sampler import sample_coefficients
+from semanticface.utils.files import atomic_open
 
 FIRST_STRANGER = 1_000_000
 """Seeds of people from here on are in no dataset that nano learned from."""

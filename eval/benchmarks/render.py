@@ -39,13 +39,14 @@ from typing import Any, Literal
 import numba as nb
 import numpy as np
 
-from semanticface.face import HELD_OUT_LOOK, LOOKS, raster, render
-from semanticface.face import mesh as meshes
-from semanticface.face.appearance import CLOTH, HAIR, LASH, SCLERA, SKIN, TEETH, TONGUE, appearance
-from semanticface.face.camera import Camera, shoot
-from semanticface.face.rig import rig
-from semanticface.face.sample import sample_coefficients
-from semanticface.files import atomic_open
+from semanticface.rendering import HELD_OUT_LOOK, LOOKS, render
+from semanticface.rendering.camera import Camera, shoot
+from semanticface.rendering.head import mesh as meshes
+from semanticface.rendering.head.appearance import CLOTH, HAIR, LASH, SCLERA, SKIN, TEETH, TONGUE, appearance
+from semanticface.rendering.head.rig import rig
+from semanticface.rendering.shading import raster
+from semanticface.semantics.expression_sampler import sample_coefficients
+from semanticface.utils.files import atomic_open
 
 Framing = Literal["portrait", "crop"]
 PEERS = ("pyrender", "moderngl")

@@ -28,12 +28,12 @@ from typing import Any
 
 import numpy as np
 
-from semanticface.answer import format_answer, parse_answer
 from semanticface.errors import SemanticFaceError
-from semanticface.face.sample import sample_coefficients
-from semanticface.files import atomic_open
-from semanticface.semantics import agreement, describe, describe_many
-from semanticface.tables import read_coefficients
+from semanticface.formats.tables import read_coefficients
+from semanticface.semantics.analysis import agreement, describe, describe_many
+from semanticface.semantics.answer import format_answer, parse_answer
+from semanticface.semantics.expression_sampler import sample_coefficients
+from semanticface.utils.files import atomic_open
 
 JOBS = ("describe", "describe one", "format", "parse", "agreement")
 ONE_BY_ONE = 20  # of this many faces one takes part in the slow jobs

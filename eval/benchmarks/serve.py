@@ -43,13 +43,13 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
-from semanticface.answer import parse_answer
 from semanticface.errors import AnswerError, SemanticFaceError
-from semanticface.face import LOOKS, render
-from semanticface.face.sample import sample_coefficients
-from semanticface.files import atomic_open
-from semanticface.predict import Predictor
+from semanticface.inference.predictor import Predictor
 from semanticface.recipe import versions
+from semanticface.rendering import LOOKS, render
+from semanticface.semantics.answer import parse_answer
+from semanticface.semantics.expression_sampler import sample_coefficients
+from semanticface.utils.files import atomic_open
 
 FIRST_SUBJECT = 9_500_000  # training sets count their people from 0
 AT_ONCE = (1, 16, 200)
@@ -128,7 +128,7 @@ def body(data: bytes, work: Work) -> bytes:
 @contextlib.contextmanager
 def server(model: str, *options: str) -> Iterator[str]:
     """Start the command; gives its address."""
-    words = [sys.executable, "-m", "semanticface.cli", "serve", "--model", model, "--port", "0", *options]
+    words = [sys.executable, "-m", "semanticface", "serve", "--model", model, "--port", "0", *options]
     process = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
     assert process.stdout is not None
     try:

@@ -30,15 +30,15 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from semanticface.arguments import positive
 from semanticface.arkit import ACTIONS, REGIONS, mirror
-from semanticface.clauses import GRADES
+from semanticface.cli.arguments import positive
 from semanticface.errors import SemanticFaceError
-from semanticface.face.sample import sample_coefficients
-from semanticface.files import atomic_open
-from semanticface.movements import PAIR_LEFT, PAIR_RIGHT, RELAXED
-from semanticface.semantics import describe
-from semanticface.stage1_prompt import judge
+from semanticface.llm.analysis_prompt import judge
+from semanticface.semantics.analysis import describe
+from semanticface.semantics.expression_sampler import sample_coefficients
+from semanticface.semantics.movements import PAIR_LEFT, PAIR_RIGHT, RELAXED
+from semanticface.semantics.phrasing import GRADES
+from semanticface.utils.files import atomic_open
 
 SPEAKERS = {
     "everyday": {

@@ -123,8 +123,8 @@ def distil_settings(case: Case, faces: Path, output: Path) -> list[str]:
 
 def ours(case: Case, faces: Path, scratch: Path) -> Run:
     """Run train/distill.py's own `distill`."""
-    from semanticface import training
     from semanticface.recipe import read_settings
+    from semanticface.training import trainer as training
 
     distill, clock = script("distill"), Clock()
     watch = training.Watch
@@ -151,12 +151,12 @@ def trl(case: Case, faces: Path, scratch: Path) -> Run:
     import transformers
     from trl import SFTConfig, SFTTrainer
 
-    from semanticface.collate import end_token, prompt_text
-    from semanticface.dataset import load_faces
-    from semanticface.model import LoraSettings, ModelConfig, add_lora, load_base
+    from semanticface.data.faces import load_faces
+    from semanticface.models.loading import LoraSettings, ModelConfig, add_lora, load_base
     from semanticface.prompts import load_prompt
-    from semanticface.rows import AugmentSettings, TrainRows
-    from semanticface.training import has_bfloat16
+    from semanticface.training.collator import end_token, prompt_text
+    from semanticface.training.datasets import AugmentSettings, TrainRows
+    from semanticface.training.trainer import has_bfloat16
 
     transformers.set_seed(0)
     base = load_base(ModelConfig(case.model, image_size=case.image_size))
@@ -223,8 +223,8 @@ def scaled_qwen3_vl(folder: Path) -> Path:
     import torch
     from transformers import Qwen3VLConfig, Qwen3VLForConditionalGeneration
 
-    sys.path.insert(0, str(ROOT / "tests"))
-    import tiny_models
+    sys.path.insert(0, str(ROOT))
+    from tests.helpers import tiny_models
 
     tiny_models.qwen3_vl(folder)
     config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
@@ -332,8 +332,8 @@ def main() -> int:
         return 0
     if options.repeats < 1:
         parser.error("--repeats must be at least 1")
-    from semanticface.files import atomic_open
     from semanticface.recipe import versions
+    from semanticface.utils.files import atomic_open
 
     with tempfile.TemporaryDirectory() as folder:
         scratch = Path(folder)

@@ -1,1 +1,1 @@
-"""SuperFace: candidates, choices between rendered faces, pairs, judges and preference training."""
+"""SuperFace: candidates, choices, judges, pairs and rounds of DPO."""

@@ -11,11 +11,11 @@ from dataclasses import asdict
 from typing import Any, get_args
 
 from semanticface.errors import SemanticFaceError
-from semanticface.files import atomic_open
-from semanticface.lines import short
-from semanticface.preference.areas import AREAS
+from semanticface.formats.tables import read_objects
+from semanticface.preference.regions import AREAS
 from semanticface.preference.types import VERDICTS, Choice, Kind, Question
-from semanticface.tables import read_objects
+from semanticface.utils.csv_lines import short
+from semanticface.utils.files import atomic_open
 
 KINDS: tuple[Kind, ...] = get_args(Kind)
 LONGEST_NAME = 200

@@ -19,12 +19,12 @@ from torch.nn.functional import logsigmoid, softplus
 from tqdm import tqdm
 
 from semanticface.arkit import N_ACTIONS
-from semanticface.distance import moving_vertices
-from semanticface.face.rig import rig
-from semanticface.face.sample import sample_coefficients
-from semanticface.preference.areas import ACTIONS, AREAS, Area, only
+from semanticface.evaluation.vertex_error import moving_vertices
+from semanticface.preference.regions import ACTIONS, AREAS, Area, only
 from semanticface.preference.types import Verdict
 from semanticface.recipe import check_range
+from semanticface.rendering.head.rig import rig
+from semanticface.semantics.expression_sampler import sample_coefficients
 
 ANSWERS: tuple[Verdict, ...] = ("a", "b", "same")
 """What the judge can say of faces it sees, in the order of its probabilities."""

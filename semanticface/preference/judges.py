@@ -17,9 +17,9 @@ from typing import Protocol
 import numpy as np
 
 from semanticface import arkit
-from semanticface.bootstrap import Estimate, estimate, resample
 from semanticface.errors import DatasetError
-from semanticface.preference.areas import AREAS, HALVES, Area, distance
+from semanticface.evaluation.bootstrap import Estimate, estimate, resample
+from semanticface.preference.regions import AREAS, HALVES, Area, distance
 from semanticface.preference.types import VERDICTS, Candidate, Choice, Question, Slate, Verdict
 from semanticface.recipe import check_range
 

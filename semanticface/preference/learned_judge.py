@@ -24,14 +24,12 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from tqdm import tqdm
 
-from semanticface import nano
 from semanticface.errors import DatasetError, ModelError
-from semanticface.files import atomic_open, atomic_path
-from semanticface.folders import NANO
-from semanticface.model import load_trained
-from semanticface.predict import Predictor
-from semanticface.preference.annotators import Share, agreement, counted
-from semanticface.preference.areas import AREAS, Area
+from semanticface.inference.predictor import Predictor
+from semanticface.models import nano
+from semanticface.models.files import NANO
+from semanticface.models.loading import load_trained
+from semanticface.preference.annotator_agreement import Share, agreement, counted
 from semanticface.preference.judge_network import (
     ANSWERS,
     JudgeSettings,
@@ -46,9 +44,11 @@ from semanticface.preference.judge_network import (
     train,
 )
 from semanticface.preference.judges import shown
+from semanticface.preference.regions import AREAS, Area
 from semanticface.preference.types import Choice, Question, Slate, Verdict
 from semanticface.recipe import files_sha256, git_commit, versions
-from semanticface.tower import feature_maps
+from semanticface.training.nano_vision import feature_maps
+from semanticface.utils.files import atomic_open, atomic_path
 
 _KIND = "judge"
 _WEIGHTS, _RECIPE = "judge.safetensors", "judge.json"

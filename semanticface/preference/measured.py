@@ -9,14 +9,15 @@ from pathlib import Path
 import datasets
 import numpy as np
 
-from semanticface import metrics, tables
-from semanticface.dataset import coefficients_of, load_faces, picture_bytes
+from semanticface.data.faces import coefficients_of, load_faces, picture_bytes
 from semanticface.errors import ModelError, TableError
-from semanticface.predict import Predictor
-from semanticface.preference.areas import AREAS, distance
+from semanticface.evaluation import metrics
+from semanticface.formats import tables
+from semanticface.inference.predictor import Predictor
 from semanticface.preference.judges import versus
+from semanticface.preference.regions import AREAS, distance
 from semanticface.preference.types import Slate
-from semanticface.rows import EvalRows
+from semanticface.training.datasets import EvalRows
 
 _SPLIT = "validation"
 

@@ -28,10 +28,10 @@ from typing import Any, Literal, get_args
 import numpy as np
 
 from semanticface.errors import DatasetError, TableError
-from semanticface.preference.areas import ACTIONS, AREAS, HALVES, Area, Half, combine
+from semanticface.formats.tables import read_objects
 from semanticface.preference.records import coefficients_from, coefficients_record, field, write_records
+from semanticface.preference.regions import ACTIONS, AREAS, HALVES, Area, Half, combine
 from semanticface.preference.types import Candidate, Choice, Pair, Slate
-from semanticface.tables import read_objects
 
 _Vote = Literal["first", "second", "same", "neither"]
 _Outcome = Literal["first", "second", "same", "neither", "tie"]

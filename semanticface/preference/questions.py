@@ -14,7 +14,7 @@ from itertools import combinations, pairwise
 
 import numpy as np
 
-from semanticface.preference.areas import AREAS, Area, distance
+from semanticface.preference.regions import AREAS, Area, distance
 from semanticface.preference.types import Kind, Question, Slate
 
 NOTICEABLE = 0.5

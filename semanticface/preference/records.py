@@ -12,7 +12,7 @@ import numpy as np
 
 from semanticface.arkit import INDEX, NAMES, by_name, vector
 from semanticface.errors import TableError
-from semanticface.files import atomic_open
+from semanticface.utils.files import atomic_open
 
 T = TypeVar("T")
 

@@ -20,15 +20,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from semanticface.bootstrap import Estimate
+from semanticface.data.provenance import PEOPLE_NAME
 from semanticface.errors import ConfigError, ModelError
-from semanticface.files import atomic_open, atomic_path
-from semanticface.preference.alignment import Alignment
-from semanticface.preference.areas import AREAS
+from semanticface.evaluation.bootstrap import Estimate
 from semanticface.preference.judges import Judge, win_rate
 from semanticface.preference.records import finite
-from semanticface.provenance import PEOPLE_NAME
+from semanticface.preference.regions import AREAS
+from semanticface.preference.round import Alignment
 from semanticface.recipe import RECIPE_NAME
+from semanticface.utils.files import atomic_open, atomic_path
 
 _RESULT = "rounds.json"
 

@@ -18,19 +18,19 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
-from semanticface.answer import parse_answer
 from semanticface.arkit import N_ACTIONS
-from semanticface.collate import prompt_inputs
-from semanticface.crop import Box, crop_face
-from semanticface.dataset import picture_bytes
+from semanticface.data.faces import picture_bytes
 from semanticface.errors import DatasetError, PictureError
-from semanticface.movements import hundredths
-from semanticface.picture import load_picture
-from semanticface.predict import Predictor
-from semanticface.preference.areas import HALVES, distance
+from semanticface.inference.predictor import Predictor
 from semanticface.preference.questions import NOTICEABLE
+from semanticface.preference.regions import HALVES, distance
 from semanticface.preference.types import Candidate, Slate
 from semanticface.recipe import check_range
+from semanticface.semantics.answer import parse_answer
+from semanticface.semantics.movements import hundredths
+from semanticface.training.collator import prompt_inputs
+from semanticface.vision.crop import Box, crop_face
+from semanticface.vision.image_io import load_picture
 
 _log = logging.getLogger(__name__)
 

@@ -16,12 +16,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from semanticface.ahead import ahead
 from semanticface.errors import PictureError, SemanticFaceError
 from semanticface.preference.choice_file import now
-from semanticface.preference.shown import Shown
+from semanticface.preference.question_images import Shown
 from semanticface.preference.store import Store
 from semanticface.preference.types import Choice, Question, Verdict
+from semanticface.utils.prefetch import ahead
 
 DEPTH = 6
 """Questions drawn ahead of the annotator."""

@@ -9,17 +9,17 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from semanticface.dataset import coefficients_of, load_faces
+from semanticface.data.faces import coefficients_of, load_faces
 from semanticface.errors import DatasetError
-from semanticface.predict import Predictor
-from semanticface.preference.annotators import agreement
-from semanticface.preference.areas import HALVES, Area
+from semanticface.inference.predictor import Predictor
+from semanticface.preference.annotator_agreement import agreement
 from semanticface.preference.judges import JND, NOISE, SimulatedJudge
 from semanticface.preference.learned_judge import JudgeSettings, learn, look
 from semanticface.preference.measured import Measured, picture_names
+from semanticface.preference.regions import HALVES, Area
 from semanticface.preference.rounds import Judges
 from semanticface.preference.types import Choice, Slate
-from semanticface.rows import EvalRows
+from semanticface.training.datasets import EvalRows
 
 
 def simulated_judges(dataset: Path, truth: Path, *, noise: float = NOISE, jnd: float = JND, seed: int = 0) -> Judges:

@@ -11,7 +11,7 @@ from typing import Literal
 
 import numpy as np
 
-from semanticface.preference.areas import Area
+from semanticface.preference.regions import Area
 
 Source = Literal["model", "capture"]
 """Where a candidate comes from: sampled from a model, or the label that the capture software wrote."""

@@ -1,0 +1,1 @@
+"""The `semanticface` command, one file a subcommand."""

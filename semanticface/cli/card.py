@@ -1,0 +1,92 @@
+"""What ``semanticface card`` does: its options, its checks, what it tells."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from pathlib import Path
+
+from semanticface.cli import arguments
+from semanticface.errors import ConfigError
+
+Command = Callable[..., argparse.ArgumentParser]
+
+
+def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser], command: Command) -> None:
+    """Add the subcommand; ``command`` makes one with its name, purpose, explanation and examples."""
+    parser = command(
+        commands,
+        "card",
+        "write the model card of a model or adapter, or the folder of its demo Space",
+        "MODEL is nano or a folder. The card says how the model was made (from its semanticface.json), how good it is\n"
+        "(from --results alone), how it is used, what it cannot and must not do, and shows its answer to rendered\n"
+        "faces. It goes to README.md in the folder of the model, with example.jpg beside it, and is written anew as\n"
+        "often as you like; one that you edited is kept unless you say --force. Text of your own goes into --notes.\n\n"
+        "With --space DIR it writes the folder of a Space of the Hub instead: app.py, README.md, requirements.txt,\n"
+        "this package and the model. Try it: cd DIR && python app.py",
+        "semanticface card outputs/my-adapter --repo ann/my-adapter --licence apache-2.0",
+        "semanticface card outputs/my-adapter --results outputs/after/metrics.json",
+        "semanticface card nano --results docs/benchmark.json --out nano-card/README.md",
+        "semanticface card outputs/my-adapter --space outputs/my-space",
+    )
+    parser.add_argument("model", metavar="MODEL", help='"nano", or the folder of a model or adapter')
+    where = parser.add_mutually_exclusive_group()
+    where.add_argument("--out", type=Path, metavar="README.md", help="the card (default: README.md in the folder)")
+    where.add_argument("--space", type=Path, metavar="DIR", help="write the folder of a demo Space, not a card")
+    parser.add_argument("--repo", metavar="OWNER/NAME", help="what the model will be called on the Hub")
+    parser.add_argument("--licence", metavar="ID", help="the Hub's name of a licence, such as apache-2.0")
+    parser.add_argument(
+        "--base", metavar="OWNER/NAME", help="on the Hub: the base, where training took it from a folder of yours"
+    )
+    parser.add_argument(
+        "--datasets", nargs="+", default=[], metavar="OWNER/NAME", help="on the Hub: what it learnt from"
+    )
+    parser.add_argument(
+        "--results",
+        type=Path,
+        nargs="+",
+        default=[],
+        metavar="X.json",
+        help="benchmark.json of eval/benchmark.py, metrics.json of eval/evaluate.py",
+    )
+    parser.add_argument("--picture", type=Path, metavar="P", help="show this picture, without metadata, not a render")
+    parser.add_argument(
+        "--consent", metavar="TEXT", help="where the consent of who is in --picture is to be found, or its licence"
+    )
+    parser.add_argument("--notes", type=Path, metavar="X.md", help="Markdown of yours to be put into the card")
+    parser.add_argument(
+        "--seed", type=arguments.seed, default=0, help="draws the rendered faces (default: %(default)s)"
+    )
+    parser.add_argument("--device", help="cpu, cuda, … (default: the best there is)")
+    parser.add_argument("--force", action="store_true", help="replace what was edited by hand")
+    parser.set_defaults(run=_run)
+
+
+def _run(options: argparse.Namespace) -> int:
+    # What nano is under is known; of other models only their makers can tell.
+    licence = (options.licence or ("apache-2.0" if options.model == "nano" else "")).lower() or None
+    if options.space is not None:
+        from semanticface.hub.space import write_space
+
+        for name in ("base", "datasets", "results", "picture", "consent", "notes"):
+            if getattr(options, name):
+                raise ConfigError(f"--{name} is for a card: leave it out with --space, or write the card first.")
+        write_space(options.model, options.space, repo=options.repo, licence=licence, force=options.force)
+        print(f"{options.space}: the Space. Try it here: cd {options.space} && python app.py")
+        return 0
+    from semanticface.hub.card import CardSettings, write_card
+
+    settings = CardSettings(
+        repo=options.repo,
+        licence=licence,
+        base=options.base,
+        datasets=tuple(options.datasets),
+        results=tuple(options.results),
+        picture=options.picture,
+        consent=options.consent,
+        notes=options.notes,
+        seed=options.seed,
+        device=options.device,
+    )
+    print(write_card(options.model, settings, options.out, force=options.force))
+    return 0

@@ -1,0 +1,121 @@
+"""What the scripts that import pictures have in common: options, settings, what they print, exit codes."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from semanticface.cli.arguments import shares
+from semanticface.data.captures.importer import Imported
+from semanticface.data.captures.report import PAGE
+from semanticface.data.importers.pictures import Part, PictureSettings, Reader, import_parts
+from semanticface.errors import SemanticFaceError
+
+NAMED = 8
+"""Remarks of a part that are printed; its page has more."""
+
+
+def placed(text: str) -> tuple[str, str]:
+    """Read ``ann=train``."""
+    subject, equals, split = text.rpartition("=")
+    if not (equals and subject and split):
+        raise argparse.ArgumentTypeError(f"{text!r}: write SUBJECT=SPLIT, as in ann=train")
+    return subject, split
+
+
+def add_arguments(parser: argparse.ArgumentParser, *, subject: str = "who is in all of these pictures") -> None:
+    """Add the options that all of them have; ``subject`` is the help of the one that says who is shown."""
+    default = PictureSettings(labels={})
+    parser.add_argument("--out", type=Path, required=True, metavar="FOLDER", help="the dataset, new or to be added to")
+    parser.add_argument(
+        "--consent", type=Path, metavar="FILE", help="who agreed to what (default: consent.yaml in --out)"
+    )
+    parser.add_argument("--subject", metavar="NAME", help=subject)
+    parser.add_argument(
+        "--assign", type=placed, action="append", default=[], metavar="SUBJECT=SPLIT", help="put a person into a split"
+    )
+    written = ",".join(f"{name}={value:g}" for name, value in default.splits.items())
+    parser.add_argument(
+        "--splits",
+        type=shares("train=8,test=2"),
+        default=default.splits,
+        help=f"share of each split (default {written})",
+    )
+    parser.add_argument(
+        "--size", type=int, default=default.size, help="side of a picture in pixels at most (default %(default)s)"
+    )
+    parser.add_argument("--no-emotion", action="store_true", help="answers say nothing about emotion")
+
+
+def add_crop(parser: argparse.ArgumentParser) -> None:
+    """Add the option for pictures that need no face finder."""
+    parser.add_argument("--no-crop", action="store_true", help="pictures are square crops of one face already")
+
+
+def settings_of(options: argparse.Namespace, labels: Mapping[str, Any], **more: Any) -> Callable[[], PictureSettings]:
+    """Return what makes the settings that were asked for; it raises a ConfigError where they cannot be."""
+    return lambda: PictureSettings(
+        labels=dict(labels),
+        size=options.size,
+        crop="none" if options.no_crop else "find",
+        splits=options.splits,
+        emotion=not options.no_emotion,
+        **more,
+    )
+
+
+def run(
+    options: argparse.Namespace,
+    settings: Callable[[], PictureSettings],
+    read: Callable[[], tuple[Sequence[Part], Sequence[str]]],
+    reader: Callable[[], Reader | None] = lambda: None,
+) -> int:
+    """Import, print what became of it, and return the exit code."""
+    try:
+        wanted = settings()
+        parts, problems = read()
+        done = import_parts(
+            parts,
+            options.out,
+            wanted,
+            problems=problems,
+            reader=reader(),
+            consent=options.consent,
+            assign=dict(options.assign),
+        )
+    except SemanticFaceError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("stopped; the same command goes on with what is missing", file=sys.stderr)
+        return 130
+    code = tell(done, options.out, wanted.splits)
+    if done.records and wanted.labels.get("unknown"):
+        unknown, weak = (", ".join(wanted.labels[key]) for key in ("unknown", "weak"))
+        print(f"labels    by {wanted.labels['by']}: {unknown} is 0 in every row, {weak} hardly ever seen")
+    return code
+
+
+def tell(done: Imported, out: Path, splits: Mapping[str, float]) -> int:
+    """Print what became of an import into a folder, and return the exit code."""
+    page = out / PAGE
+    for record in done.records:
+        for remark in record.remarks[:NAMED] if record.key in done.fresh else ():
+            print(remark, file=sys.stderr)
+        if record.key in done.fresh and len(record.remarks) > NAMED:
+            print(f"and more of {record.name}; see {page}", file=sys.stderr)
+    for problem in done.problems[:NAMED]:
+        print(problem, file=sys.stderr)
+    if len(done.problems) > NAMED:
+        print(f"and {len(done.problems) - NAMED} more problems; see {page}", file=sys.stderr)
+    if not done.records:
+        print(f"error: nothing could be imported into {out}", file=sys.stderr)
+        return 2
+    told = ", ".join(f"{count:,} in {split}" for split, count in done.rows.items())
+    print(f"{out}: {told}. Look at {page}.")
+    if "train" in splits and "train" not in done.rows:
+        print("nobody is in train yet: with few people, name one: --assign SUBJECT=train", file=sys.stderr)
+    return 1 if done.left_out else 0

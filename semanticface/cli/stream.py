@@ -1,0 +1,211 @@
+"""What ``semanticface stream`` does: its options, its checks, what it tells."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import re
+import sys
+from collections.abc import Callable, Generator
+from fractions import Fraction
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tqdm import tqdm
+
+from semanticface.cli import arguments
+from semanticface.errors import SemanticFaceError
+from semanticface.formats import live_link_udp
+from semanticface.formats.live_link_udp import Subject
+from semanticface.formats.recording import track
+from semanticface.vision.timecode import RATES, counting_rate, named_rate, parse_timecode, show_rate
+
+if TYPE_CHECKING:
+    from semanticface.inference.live import FaceReader
+    from semanticface.vision.video_reader import Take
+
+_ADDRESS = re.compile(
+    r"(?:\[(?P<inside>[^][]+)\]|(?P<name>[^][:]+))(?::(?P<port>[0-9]{1,5}))?|(?P<bare>[^][]*:[^][]*:[^][]*)",
+    re.ASCII,
+)
+Command = Callable[..., argparse.ArgumentParser]
+
+
+def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser], command: Command) -> None:
+    """Add the subcommand; ``command`` makes one with its name, purpose, explanation and examples."""
+    parser = command(
+        commands,
+        "stream",
+        "play a recording, a video or a camera to Unreal Engine, as the Live Link Face app sends it",
+        "SOURCE is a recording (a Live Link Face CSV, or a JSONL or CSV made by predict), a video, or a camera:\n"
+        "camera, camera:1, /dev/video0; on macOS and Windows also camera:NAME. In Unreal, with the plugins Live Link\n"
+        "and ARKit Face Support, the subject appears under --name. Nothing is sent but to --to.\n\n"
+        "Each row of a recording goes out as a UDP packet when it is due by its timecode, with head and eye rotations\n"
+        "where the recording has them. A video is read while it plays: the numbers are those of predict. Frames that\n"
+        "would come late are left out and counted. Of a camera the newest frame is read, with the time of day as\n"
+        "timecode, until Ctrl-C; a frame without a face says so. At the end stands how late packets were, or how long\n"
+        "after their frame.",
+        "semanticface stream Scene1_1_Ann.csv",
+        "semanticface stream take.mp4 --smooth",
+        "semanticface stream camera --smooth --to 192.168.1.20:11111 --name Ann",
+        "semanticface stream faces.jsonl --fps 25 --to 127.0.0.1:11111 --name Ann --loop",
+    )
+    parser.add_argument("file", metavar="SOURCE", help="CSV or JSONL of coefficients, a video, or a camera")
+    parser.add_argument(
+        "--to",
+        type=_address,
+        default=(live_link_udp.HOST, live_link_udp.PORT),
+        metavar="HOST:PORT",
+        help=f"where to (default: {live_link_udp.HOST}:{live_link_udp.PORT}, this machine)",
+    )
+    parser.add_argument(
+        "--name", help="of the subject (default: the last part of a name such as SLATE_TAKE_SUBJECT.csv)"
+    )
+    parser.add_argument("--loop", action="store_true", help="begin again at the end, until Ctrl-C")
+    parser.add_argument(
+        "--fps",
+        type=arguments.rate,
+        metavar="N",
+        help="of a recording: frames a second that timecodes count (default: 60 where a frame number exceeds 29, else "
+        "30), or rows a second where there are no timecodes (30); of a video: frames a second that timecodes count "
+        "(default: its own rate); of a camera: frames a second to ask it for (30)",
+    )
+    live = parser.add_argument_group("videos and cameras")
+    live.add_argument("--model", help='"nano" (the default, in the package), a folder or a hub id')
+    live.add_argument("--device", help="cpu, cuda, cuda:1, mps (default: the best there is)")
+    live.add_argument("--smooth", action="store_true", help="steady the numbers, as predict --smooth does")
+    parser.set_defaults(run=_run)
+
+
+def _run(options: argparse.Namespace) -> int:
+    # Both open files of their own kind alone, so neither needs torch to say what a name is.
+    from semanticface.vision.video_reader import is_video
+    from semanticface.vision.webcam import is_camera
+
+    if is_camera(options.file):
+        return _camera(options)
+    if is_video(options.file):
+        return _video(options)
+    given = {"--model": options.model, "--device": options.device, "--smooth": options.smooth}
+    for option, value in given.items():
+        if value:
+            raise SemanticFaceError(f"{option} is for videos and cameras. Leave it out for a recording.")
+    return _recording(options)
+
+
+def _recording(options: argparse.Namespace) -> int:
+    bad = 0
+
+    def complain(text: str) -> None:
+        nonlocal bad
+        bad += 1
+        tqdm.write(f"semanticface: {text}", file=sys.stderr)
+
+    name = _name(options)
+    take = track(Path(options.file), options.fps, complain)
+    total = None if options.loop else len(take.times)
+    sent, stopped = _send(live_link_udp.packets(take, name, loop=options.loop), options, name, total)
+    print(f"{sent} frames sent, {bad} rows left out", file=sys.stderr)
+    if stopped and not options.loop:
+        return 130
+    return 1 if bad else 0
+
+
+def _video(options: argparse.Namespace) -> int:
+    from semanticface.vision.video_reader import open_take
+
+    take = open_take(options.file)
+    name = _name(options)
+    subject = Subject(name, *_count(take, options.fps))
+    reader = _reader(options)
+
+    from semanticface.inference.live import Tally, video_packets
+
+    tally = Tally()
+    due = video_packets(take, reader.read, subject, tally, loop=options.loop)
+    _, stopped = _send(due, options, name, None if options.loop else take.count)
+    print(tally.told("late by"), file=sys.stderr)
+    if take.shortfall:
+        _tell(take.shortfall)
+    if stopped and not options.loop:
+        return 130
+    return 1 if take.shortfall else 0
+
+
+def _camera(options: argparse.Namespace) -> int:
+    from semanticface.vision.webcam import Camera, find_camera
+
+    if options.loop:
+        raise SemanticFaceError("--loop is for recordings and videos. Leave it out for a camera.")
+    camera = Camera(find_camera(options.file, options.fps))
+    name = options.name or "SemanticFace"
+    reader = _reader(options)
+
+    from semanticface.inference.live import Tally, camera_packets
+
+    tally = Tally()
+    try:
+        _send(camera_packets(camera, reader.read, name, tally), options, name, None)
+    finally:  # also where the camera was unplugged
+        print(tally.told("from frame to packet"), file=sys.stderr)
+    return 0
+
+
+def _reader(options: argparse.Namespace) -> FaceReader:
+    from semanticface.inference.live import FaceReader
+    from semanticface.inference.predictor import Predictor
+    from semanticface.utils import one_euro
+
+    predictor = Predictor.from_pretrained(options.model or "nano", device=options.device, mode="numbers")
+    return FaceReader(predictor, one_euro.DEFAULTS if options.smooth else None)
+
+
+def _send(
+    due: Generator[tuple[float, bytes], None, None], options: argparse.Namespace, name: str, total: int | None
+) -> tuple[int, bool]:
+    """Send packets under a bar; return how many, and whether Ctrl-C ended it."""
+    host, port = options.to
+    print(f"{options.file} to {host}:{port} as {name}; Ctrl-C stops.", file=sys.stderr, flush=True)
+    sent = 0
+    with contextlib.closing(due), tqdm(total=total, unit="frame") as bar:
+        try:
+            for sent in live_link_udp.send(due, host, port):  # noqa: B007 - told afterwards, also after Ctrl-C
+                bar.update()
+        except KeyboardInterrupt:
+            return sent, True
+    return sent, False
+
+
+def _count(take: Take, fps: Fraction | None) -> tuple[Fraction, Fraction]:
+    """Return the rate in which a video's timecodes count, and the first frame's in frames since midnight."""
+    if fps is not None and named_rate(fps) is None:
+        raise SemanticFaceError(
+            f"--fps {show_rate(fps)}: timecodes count {', '.join(map(show_rate, RATES))} frames a second. Choose one."
+        )
+    own = take.counting_rate
+    rate = own if fps is None else counting_rate(fps)
+    if take.timecode is None:
+        return rate, Fraction(0)
+    try:
+        start = parse_timecode(take.timecode, own)
+    except SemanticFaceError as error:
+        _tell(f"{take.path}: its own timecode is not used: {error}")
+        return rate, Fraction(0)
+    return rate, start.seconds * round(rate) + Fraction(start.frame * round(rate), round(own))
+
+
+def _name(options: argparse.Namespace) -> str:
+    return options.name or Path(options.file).stem.split("_", 2)[-1] or "SemanticFace"
+
+
+def _tell(text: str) -> None:
+    print(f"semanticface: {text}", file=sys.stderr)
+
+
+def _address(text: str) -> tuple[str, int]:
+    """Read HOST, HOST:PORT, IPv6 or [IPv6]:PORT."""
+    found = _ADDRESS.fullmatch(text)
+    port = int(found["port"] or live_link_udp.PORT) if found else 0
+    if found is None or not 1 <= port <= 65535:
+        raise argparse.ArgumentTypeError(f"{text!r} is not HOST:PORT, such as 127.0.0.1:11111 or [::1]:11111")
+    return found["inside"] or found["bare"] or found["name"], port

@@ -1,0 +1,1 @@
+"""Datasets on disk: rendered, captured, imported; consent and provenance."""

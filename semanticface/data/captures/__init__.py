@@ -1,0 +1,1 @@
+"""Live Link Face takes as a dataset."""

@@ -1,0 +1,184 @@
+"""Faces on disk: pictures with their exact coefficients, in the form of ``datasets.DatasetDict.save_to_disk``.
+
+``datasets.load_from_disk`` reads such a folder anywhere; ``load_faces`` does the same and says what is wrong when it
+cannot. The files that mark a folder as whole are written last, so one whose making was cut short is recognised.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import datasets
+import numpy as np
+import pyarrow as pa
+from datasets import Features, Image, List, Value
+
+from semanticface import arkit
+from semanticface.errors import DatasetError, PictureError
+from semanticface.recipe import RECIPE_NAME
+from semanticface.rendering.types import POINTS
+from semanticface.utils.files import atomic_open
+
+CAMERA_KEYS = ("yaw", "pitch", "roll", "fov", "scale")
+
+FEATURES = Features(
+    {
+        "picture": Image(),
+        "coefficients": List(Value("float32"), length=arkit.N_ACTIONS),
+        "subject": Value("string"),
+        "look": Value("string"),
+        "camera": {key: Value("float32") for key in CAMERA_KEYS},
+        "seed": Value("int64"),
+        "answer": Value("string"),
+        "points": List(List(Value("float32"), length=2), length=len(POINTS)),
+        "box": List(Value("float32"), length=4),
+    }
+)
+"""The columns. ``coefficients`` in the project's order; ``subject`` names who is shown, whatever the look; ``camera``
+in degrees (``scale``: the face box's share of the frame's width); ``seed`` gives the row again; ``answer`` is the
+canonical text of Stage I; ``points`` (``face.types.POINTS``) and ``box`` are in pixels."""
+
+_NEEDED = ("picture", "coefficients", "subject", "answer")
+
+
+def shard_path(folder: Path, split: str, index: int, count: int) -> Path:
+    """Return the path of one of a split's ``count`` Arrow files, named as ``datasets`` names them."""
+    return folder / split / f"data-{index:05d}-of-{count:05d}.arrow"
+
+
+def write_shard(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Write rows (keys of ``FEATURES``; the picture as encoded bytes) as one Arrow file, whole or not at all.
+
+    Raises:
+        SemanticFaceError: the operating system refused to write.
+    """
+    schema = FEATURES.arrow_schema
+    columns = {name: [row[name] for row in rows] for name in FEATURES if name != "picture"}
+    columns["picture"] = [{"bytes": row["picture"], "path": None} for row in rows]
+    table = pa.table({name: pa.array(columns[name], type=schema.field(name).type) for name in FEATURES}, schema=schema)
+    with atomic_open(path, "wb") as file, pa.ipc.new_stream(file, schema) as stream:
+        stream.write_table(table)
+
+
+def write_index(folder: Path, shards: Mapping[str, int], recipe: Mapping[str, Any]) -> None:
+    """Declare a folder whole: the small files that ``datasets.load_from_disk`` looks for.
+
+    Args:
+        folder: holds every Arrow file already.
+        shards: number of Arrow files of each split, in the order in which the splits are to be listed.
+        recipe: how the rows were made; gives each split its fingerprint, so equal rows share one.
+    """
+    told = json.dumps(recipe, sort_keys=True)
+    info = {"citation": "", "description": "", "features": FEATURES.to_dict(), "homepage": "", "license": ""}
+    for split, count in shards.items():
+        state: dict[str, Any] = {
+            "_data_files": [{"filename": shard_path(folder, split, i, count).name} for i in range(count)],
+            "_fingerprint": hashlib.sha256(f"{split}:{told}".encode()).hexdigest()[:16],
+            "_format_columns": None,
+            "_format_kwargs": {},
+            "_format_type": None,
+            "_output_all_columns": False,
+            "_split": split,
+        }
+        _write_json(folder / split / "dataset_info.json", info)
+        _write_json(folder / split / "state.json", state)
+    _write_json(folder / "dataset_dict.json", {"splits": list(shards)})
+
+
+def begun_recipe(folder: Path) -> dict[str, Any] | None:
+    """Return the recipe of a folder in which a dataset of faces was begun, whole by now or not; None for any other."""
+    try:
+        recipe = json.loads((folder / RECIPE_NAME).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return recipe if isinstance(recipe, dict) and recipe.get("kind") == "faces" else None
+
+
+def _write_json(path: Path, value: Any) -> None:
+    with atomic_open(path) as file:
+        json.dump(value, file, indent=2)
+        file.write("\n")
+
+
+def load_faces(folder: str | Path, split: str) -> datasets.Dataset:
+    """Open one split of a dataset of faces; rows stay on disk until they are read.
+
+    Args:
+        folder: what ``data_prep/render_faces.py`` or any ``save_to_disk`` of a ``DatasetDict`` with the columns
+            picture, coefficients, subject and answer wrote.
+        split: such as ``train``, ``validation`` or ``test``.
+
+    Raises:
+        DatasetError: the folder is missing, half written or of another form, or has no such split.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise DatasetError(f"{folder}: no such folder. Make it with: python data_prep/render_faces.py --out {folder}")
+    index = folder / "dataset_dict.json"
+    if not index.is_file():
+        if begun_recipe(folder) is not None:
+            raise DatasetError(
+                f"{folder} is half written: its making was cut short. Run the same command again; it goes on where "
+                "it stopped."
+            )
+        raise DatasetError(
+            f"{folder} is not a dataset of faces: dataset_dict.json is missing. Give the folder that "
+            "data_prep/render_faces.py (or save_to_disk of a DatasetDict) wrote, not a folder inside it."
+        )
+    splits = _read_json(index).get("splits", [])
+    if split not in splits:
+        raise DatasetError(f"{folder} has no split {split!r}. It has: {', '.join(splits) or 'none'}.")
+    state = folder / split / "state.json"
+    for entry in _read_json(state).get("_data_files", []):
+        file = folder / split / entry["filename"]
+        if not file.is_file():
+            raise DatasetError(f"{file} is missing: copy the whole folder, or make the dataset anew.")
+    try:
+        loaded = datasets.load_from_disk(str(folder / split))
+    except (OSError, ValueError, KeyError, TypeError, pa.ArrowException) as error:
+        raise DatasetError(f"{folder / split} cannot be read: {error}. Make the dataset anew.") from error
+    missing = [name for name in _NEEDED if name not in loaded.column_names]
+    if missing:
+        raise DatasetError(
+            f"{folder} lacks the columns {', '.join(missing)}; it has {', '.join(loaded.column_names)}. "
+            "Rename yours, or make answers with data_prep/describe.py."
+        )
+    if not isinstance(loaded.features["picture"], Image):
+        raise DatasetError(f"{folder}: the column picture must be a datasets.Image, not {loaded.features['picture']}.")
+    return loaded
+
+
+def coefficients_of(faces: datasets.Dataset) -> np.ndarray:
+    """Return the labels of all rows, float32[N, 52]; nothing else of them is read."""
+    labels: np.ndarray = faces.with_format("numpy")["coefficients"][:].astype(np.float32)
+    return labels
+
+
+def picture_bytes(stored: Mapping[str, Any] | None, name: str) -> bytes:
+    """Return the bytes of a picture as an undecoded ``datasets.Image`` column holds it, read from its path if need be.
+
+    Raises:
+        PictureError: there are none; the message begins with ``name``.
+    """
+    if stored is None:
+        raise PictureError("missing", f"{name}: no picture. Make the dataset anew, or remove the row.")
+    if stored["bytes"] is not None:
+        return bytes(stored["bytes"])
+    try:
+        return Path(stored["path"]).read_bytes()
+    except (OSError, TypeError) as error:
+        raise PictureError("missing", f"{name}: no picture ({error}). Copy the whole dataset.") from error
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise DatasetError(f"{path} cannot be read: {error}. Copy the whole folder, or make it anew.") from error
+    if not isinstance(value, dict):
+        raise DatasetError(f"{path} is not of the form that save_to_disk writes. Make the dataset anew.")
+    return value

@@ -1,0 +1,1 @@
+"""Pictures with labels of other tools as a dataset."""

@@ -1,0 +1,193 @@
+"""A dataset of faces as ms-swift reads it: a JSONL a split with ``messages`` and ``images``, and pictures as files.
+
+Two forms of the answer: ``ours``, the canonical ``{"analysis": …, "arkit": …}``, and ``published``, in which
+SemanticFace was published: numbered prose, then a bare object of the 52 and nine rotations under Live Link's names, one
+decimal each.
+
+The folder holds nothing else but the recipe and, for captures, the list of who agreed to what; ``swift_files`` deletes
+a person from it. ms-swift leaves the key ``subject`` of a row aside.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import datasets
+import numpy as np
+from PIL import Image
+from tqdm import tqdm
+
+import semanticface
+from semanticface import arkit
+from semanticface.data.captures.dataset import require_consent
+from semanticface.data.consent import NAME as CONSENT
+from semanticface.data.faces import load_faces, picture_bytes
+from semanticface.data.swift_files import IMAGES, KIND
+from semanticface.errors import DatasetError, SemanticFaceError
+from semanticface.prompts import Prompt, load_prompt
+from semanticface.recipe import RECIPE_NAME, git_commit, prompt_record
+from semanticface.semantics.analysis import Analysis
+from semanticface.semantics.answer import parse_answer
+from semanticface.training.datasets import dataset_record
+from semanticface.utils.files import atomic_open, atomic_path
+from semanticface.vision.crop import Box, crop_face
+from semanticface.vision.image_io import load_picture
+
+Form = Literal["ours", "published"]
+FORMS: tuple[Form, ...] = get_args(Form)
+JPEG_QUALITY = 95
+
+_PROMPTS: dict[Form, str] = {"ours": "distill", "published": "published"}
+_SMALLEST = 64  # pixels a side at least
+
+
+@dataclass(frozen=True, slots=True)
+class Exported:
+    """What an export wrote.
+
+    Attributes:
+        rows: of each split.
+        problems: a sentence for each row that was left out.
+    """
+
+    rows: dict[str, int]
+    problems: tuple[str, ...]
+
+
+def export_swift(dataset: str | Path, out: str | Path, form: Form = "ours") -> Exported:
+    """Write all splits of a dataset for ms-swift: the crop that training sees of each row, and its answer.
+
+    Args:
+        dataset: folder of faces.
+        out: the new folder; it appears only when it is complete.
+        form: of the answers.
+
+    Raises:
+        DatasetError: no such dataset, one without rows, or ``out`` exists.
+        ConfigError: somebody did not agree to what their split is for.
+        SemanticFaceError: the system refuses to write.
+    """
+    folder, out = Path(dataset), Path(out)
+    if out.exists():
+        raise DatasetError(f"{out} exists already. Choose a new folder, or remove this one first.")
+    splits = _splits(folder)
+    faces = {split: load_faces(folder, split) for split in splits}
+    for split, rows in faces.items():
+        require_consent(folder, rows, "train" if split == "train" else "evaluate")
+    if not sum(map(len, faces.values())):
+        raise DatasetError(f"{folder} has no rows. Give one that has some.")
+    counts: dict[str, int] = {}
+    problems: list[str] = []
+    prompts: dict[str, Any] = {}
+    with atomic_path(out) as temporary:
+        (temporary / IMAGES).mkdir(parents=True)
+        for split, rows in faces.items():
+            with atomic_open(temporary / f"{split}.jsonl") as file:
+                for prompt, line in _lines(folder, split, rows, form, temporary, problems):
+                    prompts[prompt.sha256] = prompt_record(prompt)
+                    file.write(json.dumps(line, ensure_ascii=False) + "\n")
+                    counts[split] = counts.get(split, 0) + 1
+        recipe = {
+            "kind": KIND,
+            "form": form,
+            "dataset": str(dataset),
+            "data": {split: dataset_record(rows, folder) for split, rows in faces.items()},
+            "prompts": list(prompts.values()),
+            "versions": {"semanticface": semanticface.__version__},
+            "commit": git_commit(),
+        }
+        _write_json(temporary / RECIPE_NAME, recipe)
+        if (folder / CONSENT).is_file():
+            (temporary / CONSENT).write_bytes((folder / CONSENT).read_bytes())
+        if not counts:
+            raise DatasetError(f"{folder}: no row of it can be exported: {problems[0]}")
+    return Exported(counts, tuple(problems))
+
+
+def published_answer(coefficients: np.ndarray, analysis: Analysis, pose: np.ndarray | None = None) -> str:
+    """Return an answer in the published form.
+
+    Args:
+        coefficients: [52] in [0, 1]; rounded to one decimal.
+        analysis: becomes the prose.
+        pose: [9], ``arkit.POSE_NAMES``; rounded likewise. None writes zeros, as the published answers have them.
+    """
+    muscles = "; ".join(f"{region}: {text}" for region, text in analysis.muscle_movements.items())
+    prose = [f"The face shows: {analysis.expression_category}.", f"The muscles: {muscles}."]
+    if analysis.emotional_implication is not None:
+        prose.append(f"It suggests: {analysis.emotional_implication}.")
+    prose.append(f"Symmetry: {analysis.symmetry}.")
+    numbered = "\n".join(f"{number}. {text}" for number, text in enumerate(prose, start=1))
+    values = np.concatenate([coefficients, np.zeros(len(arkit.POSE_NAMES)) if pose is None else pose]).astype(float)
+    names = [*(arkit.PASCAL_CASE[name] for name in arkit.NAMES), *arkit.POSE_NAMES]
+    # Adding 0 turns -0.0 into 0.0.
+    numbers = {name: round(value, 1) + 0.0 for name, value in zip(names, values.tolist(), strict=True)}
+    return f"{numbered}\n\n{json.dumps(numbers)}"
+
+
+def _splits(folder: Path) -> list[str]:
+    try:
+        return list(json.loads((folder / "dataset_dict.json").read_text(encoding="utf-8"))["splits"])
+    except (OSError, ValueError, KeyError, TypeError):
+        load_faces(folder, "train")  # says what is wrong with it
+        raise
+
+
+def _lines(
+    folder: Path, split: str, faces: datasets.Dataset, form: Form, out: Path, problems: list[str]
+) -> Iterator[tuple[Prompt, dict[str, Any]]]:
+    """Write the pictures of a split and yield its rows; a bad one is told, and does not shift the others' names."""
+    rows = faces.cast_column("picture", datasets.Image(decode=False))
+    for number, row in enumerate(tqdm(rows, desc=f"writing {split}", unit="face")):
+        at = f"{folder}, {split}, row {number}"
+        try:
+            answer = parse_answer(row["answer"] or "")
+            if answer.analysis is None:
+                raise DatasetError("its answer has no analysis. Make it with data_prep/describe.py.")
+            picture = _crop(load_picture(picture_bytes(row["picture"], at), name=at), row.get("box"))
+        except SemanticFaceError as error:
+            text = str(error)
+            problems.append(text if text.startswith(at) else f"{at}: {text}")
+            continue
+        prompt = load_prompt(_PROMPTS[form], emotion=answer.analysis.emotional_implication is not None)
+        if form == "ours":
+            said = row["answer"]
+        else:
+            pose = row.get("pose")
+            values = np.asarray(row["coefficients"], dtype=np.float32)
+            said = published_answer(values, answer.analysis, None if pose is None else np.asarray(pose))
+        name = f"{IMAGES}/{split}-{number:06d}.jpg"
+        with atomic_open(out / name, "wb") as file:
+            file.write(jpeg(picture))
+        chat = [
+            {"role": "system", "content": prompt.system},
+            {"role": "user", "content": f"<image>{prompt.user}"},
+            {"role": "assistant", "content": said},
+        ]
+        yield prompt, {"messages": chat, "images": [name], "subject": row["subject"]}
+
+
+def _crop(picture: Image.Image, box: Any) -> Image.Image:
+    """Return the square that training sees of a picture; the whole picture where it has no box."""
+    if box is None or not np.isfinite(box).all():
+        return picture
+    window = Box(*box).square()
+    return crop_face(picture, window, max(_SMALLEST, round(window.width)))
+
+
+def jpeg(picture: Image.Image) -> bytes:
+    """Encode anew, without metadata and without chroma subsampling, which would smear lips and irises."""
+    buffer = io.BytesIO()
+    picture.save(buffer, "JPEG", quality=JPEG_QUALITY, subsampling=0)
+    return buffer.getvalue()
+
+
+def _write_json(path: Path, value: Any) -> None:
+    with atomic_open(path) as file:
+        json.dump(value, file, indent=2, ensure_ascii=False)
+        file.write("\n")

@@ -1,0 +1,415 @@
+"""Render a dataset of faces: rows from seeds, shards by workers, splits by subject.
+
+Every row follows from (seed, split, row number) alone and every shard is one file, so the number of workers changes
+nothing in the bytes, and a run that was cut short goes on with the shards that are missing. A worker holds one
+shard's rows at a time and hands back nothing but "done".
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import hashlib
+import importlib.metadata
+import io
+import json
+import multiprocessing
+import os
+import shutil
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass
+from itertools import accumulate
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import PIL.Image
+from tqdm import tqdm
+
+import semanticface
+from semanticface import assets, rendering
+from semanticface.data.faces import CAMERA_KEYS, begun_recipe, shard_path, write_index, write_shard
+from semanticface.errors import ConfigError, DatasetError
+from semanticface.recipe import RECIPE_NAME, check_range, files_sha256, git_commit
+from semanticface.semantics.analysis import describe
+from semanticface.semantics.answer import format_answer
+from semanticface.semantics.expression_sampler import sample_coefficients
+from semanticface.utils.files import atomic_open
+
+SHARD_ROWS = 250
+"""Rows of a file at most; small datasets have smaller files, so that every worker has something to do to the end."""
+_FEWEST_ROWS, _SHARDS = 20, 24
+JPEG_QUALITY = 95
+_DRAWN_BY = ("numpy", "numba", "skia-python", "pillow")
+_THREAD_VARIABLES = ("NUMBA_NUM_THREADS", "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+
+
+@dataclass(frozen=True)
+class RenderSettings:
+    """What decides every byte of a rendered dataset.
+
+    Attributes:
+        rows: rows of all splits together.
+        looks: share of each look, by name; need not sum to 1.
+        size: side of the pictures in pixels.
+        supersample: samples per pixel and axis.
+        framing: ``portrait`` for a head somewhere in the frame, ``crop`` for the face's box, as a model is fed.
+        conditions: ``usual``, or ``hard`` for the shifted test set, which nothing trains on; see ``face.conditions``.
+        splits: share of each split, by name, in the order in which they are written; need not sum to 1.
+        subjects: how many different people there are to draw from. Which split a person belongs to depends on their
+            number and ``splits`` alone, never on ``rows`` or ``seed``.
+        first_subject: number of the first of them, who are counted on from there.
+        subject: draw this one person only; the splits then hold out pictures, not people.
+        only: write this split alone, with all the rows; its people are the same as when all splits are written.
+        seed: another seed, other rows.
+        emotion: whether answers carry an emotional implication.
+    """
+
+    rows: int = 2000
+    looks: dict[str, float] = dataclasses.field(default_factory=lambda: {"photo": 2.0, "toon": 1.0, "drawn": 1.0})
+    size: int = 224
+    supersample: int = 2
+    framing: Literal["portrait", "crop"] = "portrait"
+    conditions: rendering.Conditions = "usual"
+    splits: dict[str, float] = dataclasses.field(
+        default_factory=lambda: {"train": 0.96, "validation": 0.02, "test": 0.02}
+    )
+    subjects: int = 20_000
+    first_subject: int = 0
+    subject: int | None = None
+    only: str | None = None
+    seed: int = 0
+    emotion: bool = True
+
+    def __post_init__(self) -> None:
+        check_range("rows", self.rows, 1)
+        check_range("size", self.size, 32, 2048)
+        check_range("supersample", self.supersample, 1, 4)
+        check_range("subjects", self.subjects, 1, 10_000_000)
+        check_range("first_subject", self.first_subject, 0, 10_000_000)
+        check_range("seed", self.seed, 0)
+        if self.subject is not None:
+            check_range("subject", self.subject, 0)
+        if self.framing not in ("portrait", "crop"):
+            raise ConfigError(f"framing must be portrait or crop, not {self.framing!r}")
+        if self.conditions not in rendering.CONDITIONS:
+            raise ConfigError(f"conditions must be {' or '.join(rendering.CONDITIONS)}, not {self.conditions!r}")
+        known = (*rendering.LOOKS, rendering.HELD_OUT_LOOK)
+        for look in self.looks:
+            if look not in known:
+                raise ConfigError(f"no look is called {look!r}; the looks are {', '.join(known)}")
+        for split in self.splits:
+            if not split.isidentifier():
+                raise ConfigError(f"a split needs a plain name such as train, not {split!r}")
+        if self.only is not None and self.only not in self.splits:
+            raise ConfigError(f"no split is called {self.only!r}; the splits are {', '.join(self.splits)}")
+        for what, shares in (("looks", self.looks), ("splits", self.splits)):
+            if not shares or not all(np.isfinite(share) and share > 0 for share in shares.values()):
+                raise ConfigError(f"{what} must be name=share pairs with shares above 0, not {shares}")
+
+
+@functools.cache
+def renderer_hash() -> str:
+    """Return a short hash of what decides how faces are drawn: its code, its head, and the packages it draws with."""
+    package = Path(semanticface.__file__).parent
+    code = files_sha256(
+        [
+            *sorted((package / "rendering").rglob("*.py")),
+            package / "semantics" / "expression_sampler.py",
+            assets.path("head.npz"),
+        ]
+    )
+    drawn_by = {name: importlib.metadata.version(name) for name in _DRAWN_BY}
+    return hashlib.sha256(json.dumps([code, semanticface.__version__, drawn_by]).encode()).hexdigest()[:8]
+
+
+def subject_name(subject: int) -> str:
+    """Return the name under which a person's number stands in the column ``subject``."""
+    return f"face-{subject:07d}"
+
+
+def _hash_int(text: str) -> int:
+    """63 bits of sha256: the same on every machine, and it fits an int64 column."""
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> 1
+
+
+def split_of(subject: int, splits: dict[str, float]) -> str:
+    """Return the split a person belongs to; depends on nothing but the arguments."""
+    position = _hash_int(f"subject {subject}") / 2**63 * sum(splits.values())
+    for name, end in zip(splits, accumulate(splits.values()), strict=True):
+        if position < end:
+            return name
+    return name
+
+
+def subjects_by_split(settings: RenderSettings) -> dict[str, np.ndarray]:
+    """Return the numbers of the people that each split draws from.
+
+    Raises:
+        ConfigError: a split would have nobody.
+    """
+    if settings.subject is not None:
+        return {split: np.array([settings.subject]) for split in settings.splits}
+    people: dict[str, list[int]] = {split: [] for split in settings.splits}
+    for subject in range(settings.first_subject, settings.first_subject + settings.subjects):
+        people[split_of(subject, settings.splits)].append(subject)
+    empty = [split for split, members in people.items() if not members]
+    if empty:
+        raise ConfigError(f"among {settings.subjects} subjects none falls to {', '.join(empty)}: raise subjects")
+    return {split: np.array(members) for split, members in people.items()}
+
+
+def rows_by_split(settings: RenderSettings) -> dict[str, int]:
+    """Divide the rows among the splits that are written by their shares, to the row.
+
+    Raises:
+        ConfigError: a split would get no row.
+    """
+    if settings.only is not None:
+        return {settings.only: settings.rows}
+    total = sum(settings.splits.values())
+    ends = [round(settings.rows * end / total) for end in accumulate(settings.splits.values())]
+    counts = dict(zip(settings.splits, np.diff([0, *ends]).tolist(), strict=True))
+    empty = [split for split, count in counts.items() if count == 0]
+    if empty:
+        raise ConfigError(f"{settings.rows} rows leave none for {', '.join(empty)}: raise rows or its share")
+    return counts
+
+
+def make_row(settings: RenderSettings, people: np.ndarray, row_seed: int) -> dict[str, Any]:
+    """Draw one row of ``dataset.FEATURES`` from its seed; the picture as JPEG bytes without metadata.
+
+    Args:
+        settings: what to draw.
+        people: int[n], the subjects to choose from.
+        row_seed: 63-bit number that decides everything about the row.
+    """
+    rng = np.random.default_rng(row_seed)
+    shares = np.array(list(settings.looks.values()))
+    look = list(settings.looks)[rng.choice(len(shares), p=shares / shares.sum())]
+    subject = int(people[rng.integers(len(people))])
+    shot = int(rng.integers(2**31))
+    return draw_row(settings, sample_coefficients(rng), look=look, subject=subject, shot=shot, seed=row_seed)
+
+
+def draw_row(
+    settings: RenderSettings, coefficients: np.ndarray, *, look: str, subject: int, shot: int, seed: int
+) -> dict[str, Any]:
+    """Draw one row of ``dataset.FEATURES``; the picture as JPEG bytes without metadata.
+
+    Args:
+        settings: how to draw it.
+        coefficients: float32[52] in [0, 1].
+        look: one of ``face.LOOKS``, or ``face.HELD_OUT_LOOK``.
+        subject: seed of who it is.
+        shot: seed of camera, light and background.
+        seed: for the column of that name.
+    """
+    rendered = rendering.render(
+        coefficients,
+        look=look,
+        subject=subject,
+        shot=shot,
+        size=settings.size,
+        supersample=settings.supersample,
+        framing=settings.framing,
+        conditions=settings.conditions,
+    )
+    # Stage I reads the numbers as the answer shows them, so that words and digits never disagree.
+    shown = np.round(coefficients, 2)
+    return {
+        "picture": _jpeg(rendered.picture),
+        "coefficients": coefficients,
+        "subject": subject_name(subject),
+        "look": look,
+        "camera": {key: float(rendered.camera[key]) for key in CAMERA_KEYS},
+        "seed": seed,
+        "answer": format_answer(shown, describe(shown, emotion=settings.emotion)),
+        "points": list(rendered.points),
+        "box": rendered.box,
+    }
+
+
+def _jpeg(picture: np.ndarray) -> bytes:
+    """Encode without chroma subsampling, which would smear lips and irises at these sizes."""
+    buffer = io.BytesIO()
+    PIL.Image.fromarray(picture).save(buffer, "JPEG", quality=JPEG_QUALITY, subsampling=0)
+    return buffer.getvalue()
+
+
+@dataclass(frozen=True)
+class _Shard:
+    """One file to make: rows ``start`` to ``stop`` of a split."""
+
+    path: Path
+    split: str
+    start: int
+    stop: int
+
+
+def _shards(folder: Path, settings: RenderSettings) -> list[_Shard]:
+    shards = []
+    most = min(SHARD_ROWS, max(_FEWEST_ROWS, -(-settings.rows // _SHARDS)))
+    for split, rows in rows_by_split(settings).items():
+        starts = range(0, rows, most)
+        shards += [
+            _Shard(shard_path(folder, split, i, len(starts)), split, start, min(start + most, rows))
+            for i, start in enumerate(starts)
+        ]
+    return shards
+
+
+def _make_shard(settings: RenderSettings, people: np.ndarray, shard: _Shard, tick: Callable[[], object]) -> None:
+    rows = []
+    for number in range(shard.start, shard.stop):
+        rows.append(make_row(settings, people, _hash_int(f"row {settings.seed} {shard.split} {number}")))
+        tick()
+    write_shard(shard.path, rows)
+
+
+_rows_done: Any = None  # in a worker process: the counter it shares with the parent
+
+
+def _start_worker(counter: Any) -> None:
+    global _rows_done
+    _rows_done = counter
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C reaches every process: the parent reports, workers just end
+    threading.Thread(target=_leave_with_parent, daemon=True).start()
+
+
+def _leave_with_parent() -> None:
+    """End this worker when the program that started it is gone: a killed parent cannot tell its pool to stop."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
+
+
+def _count_row() -> None:
+    with _rows_done.get_lock():
+        _rows_done.value += 1
+
+
+def _worker_shard(settings: RenderSettings, people: np.ndarray, shard: _Shard) -> None:
+    _make_shard(settings, people, shard, _count_row)
+
+
+def render_set(out: str | Path, settings: RenderSettings, *, workers: int = 1, overwrite: bool = False) -> Path:
+    """Render a dataset of faces into a folder, or finish one that an earlier run began; shows a progress bar.
+
+    Args:
+        out: the folder; new, empty, or begun by this function with the same settings.
+        settings: what to render.
+        workers: processes; changes the time and nothing else.
+        overwrite: drop what an earlier run left in ``out``, whatever its settings.
+
+    Returns:
+        The folder, whole: ``datasets.load_from_disk`` and ``dataset.load_faces`` read it.
+
+    Raises:
+        ConfigError: settings that cannot be met.
+        DatasetError: ``out`` holds something else, or a dataset of other settings, or a worker was killed.
+        SemanticFaceError: the disk is full or not writable; what is finished stays, and a rerun goes on from there.
+    """
+    check_range("workers", workers, 1)
+    folder = Path(out).resolve()
+    people = subjects_by_split(settings)
+    shards = _shards(folder, settings)
+    recipe = _begin(folder, settings, overwrite)
+    index = folder / "dataset_dict.json"
+    if index.is_file():
+        return folder
+    for scratch in folder.glob("*/.data-*"):
+        shutil.rmtree(scratch, ignore_errors=True)  # what a killed run was writing
+    missing = [shard for shard in shards if not shard.path.is_file()]
+    kept = sum(shard.stop - shard.start for shard in shards if shard not in missing)
+    with tqdm(total=settings.rows, initial=kept, unit="row", desc=f"rendering {folder.name}") as bar:
+        if workers == 1:
+            for shard in missing:
+                _make_shard(settings, people[shard.split], shard, bar.update)
+        else:
+            for done in _rows_by_workers(settings, people, missing, workers):
+                bar.update(done)
+    counts = {split: sum(shard.split == split for shard in shards) for split in rows_by_split(settings)}
+    write_index(folder, counts, {"settings": recipe["settings"], "versions": recipe["versions"]})
+    return folder
+
+
+def _rows_by_workers(
+    settings: RenderSettings, people: dict[str, np.ndarray], shards: list[_Shard], workers: int
+) -> Iterator[int]:
+    """Make shards in processes; yield how many rows were drawn since the last time."""
+    # Numba's threads do not survive a fork, and one thread each is fastest when every core has a process.
+    context = multiprocessing.get_context("spawn")
+    counter = context.Value("q", 0)
+    before = {name: os.environ.get(name) for name in _THREAD_VARIABLES}
+    os.environ.update(dict.fromkeys(_THREAD_VARIABLES, "1"))
+    pool = ProcessPoolExecutor(workers, mp_context=context, initializer=_start_worker, initargs=(counter,))
+    try:
+        waiting: set[Future[None]] = {
+            pool.submit(_worker_shard, settings, people[shard.split], shard) for shard in shards
+        }
+        told = 0
+        while waiting:
+            done, waiting = wait(waiting, timeout=0.5, return_when=FIRST_COMPLETED)
+            for future in done:
+                future.result()
+            drawn = counter.value
+            yield drawn - told
+            told = drawn
+    except BrokenProcessPool as error:
+        raise DatasetError(
+            "a worker process was killed, perhaps for want of memory. Run the same command again with fewer "
+            "--workers; finished shards are kept."
+        ) from error
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
+
+
+def _begin(folder: Path, settings: RenderSettings, overwrite: bool) -> dict[str, Any]:
+    """Write the recipe into a new folder, or check that a begun one has the same; return it."""
+    recipe = {
+        "kind": "faces",
+        "settings": dataclasses.asdict(settings),
+        "versions": {
+            "semanticface": semanticface.__version__,
+            **{package: importlib.metadata.version(package) for package in _DRAWN_BY},
+        },
+        "commit": git_commit(),
+    }
+    path = folder / RECIPE_NAME
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        begun = begun_recipe(folder)
+        if begun is None:
+            raise DatasetError(f"{folder} holds something else: choose another --out.")
+        if not overwrite:
+            # A setting that was not there yet when the set was begun has its default.
+            begun_settings = dataclasses.asdict(RenderSettings()) | (begun.get("settings") or {})
+            _refuse_difference(folder, "settings", begun_settings, recipe["settings"])
+            _refuse_difference(folder, "versions", begun.get("versions") or {}, recipe["versions"])
+            return begun
+        shutil.rmtree(folder)
+    with atomic_open(path) as file:
+        json.dump(recipe, file, indent=2)
+        file.write("\n")
+    return recipe
+
+
+def _refuse_difference(folder: Path, part: str, begun: dict[str, Any], wanted: Any) -> None:
+    # As text, because the order of looks and splits decides bytes too and dicts compare without it.
+    differing = [key for key in {**begun, **wanted} if json.dumps(begun.get(key)) != json.dumps(wanted.get(key))]
+    if differing:
+        told = ", ".join(f"{key} {begun.get(key)} there, {wanted.get(key)} here" for key in differing)
+        raise DatasetError(
+            f"{folder} was begun with other {part} ({told}). Use the same, choose another --out, or drop what is there "
+            "with --overwrite."
+        )

@@ -1,0 +1,1 @@
+"""Metrics, the benchmark, reports and comparison sheets."""

@@ -1,0 +1,232 @@
+"""What each row of a predictions file was read from: its picture, or its frame of a video; never a neighbour's."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+from tqdm import tqdm
+
+from semanticface import arkit
+from semanticface.data.captures.pairing import BASES, SLOW, Label, TakeRows, counted, pair, parse_label, ticks
+from semanticface.errors import SemanticFaceError, TableError, VideoError
+from semanticface.evaluation.metrics import ACTIVE
+from semanticface.formats.recording import DEFAULT_RATE, PATIENCE, Moment, read
+from semanticface.vision.capture_tmcd import timecode_base
+from semanticface.vision.crop import Box
+from semanticface.vision.timecode import named_rate
+from semanticface.vision.video_reader import MAX_FRAMES, Take, VideoFile, open_take
+
+_FRAME = re.compile(r"(.+), frame \d+")
+_ROUNDED = 2  # thousandths of a frame: what writing a timecode may cost
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ShownRow:
+    """One row of a predictions file, as far as it is shown.
+
+    Attributes:
+        name: its picture, frame or timecode.
+        values: float32[52] in [0, 1]; None where ``reason`` says why.
+        reason: why there are none, in a sentence; empty where there are.
+        words: what the face does, in a line.
+        box: where the model looked; None where the file does not say.
+        frame: of a video, from 1; None where the file does not say.
+        time: of it in seconds; None where the file does not say.
+        timecode: ``HH:MM:SS:FF.fff``; empty where the file has none.
+    """
+
+    name: str
+    values: np.ndarray | None
+    reason: str
+    words: str
+    box: Box | None
+    frame: int | None
+    time: Fraction | None
+    timecode: str
+
+
+def read_rows(file: Path) -> list[ShownRow]:
+    """Read every row of a file that ``recording.read`` knows, bad ones in their place.
+
+    Raises:
+        TableError: as ``recording.read``.
+    """
+    return [_row(moment) for moment in tqdm(read(file), unit="row", delay=PATIENCE, leave=False)]
+
+
+def _row(moment: Moment) -> ShownRow:
+    frame = moment.more.get("frame")
+    return ShownRow(
+        moment.image,
+        moment.coefficients,
+        moment.reason,
+        _words(moment),
+        _box(moment.more.get("box")),
+        frame if isinstance(frame, int) and not isinstance(frame, bool) and frame > 0 else None,
+        moment.time,
+        moment.timecode,
+    )
+
+
+def _box(given: object) -> Box | None:
+    if not isinstance(given, list) or len(given) != 4:
+        return None
+    if any(isinstance(corner, bool) or not isinstance(corner, int | float) for corner in given):
+        return None
+    return Box(*map(float, given))
+
+
+def _words(moment: Moment) -> str:
+    """The expression, where the row explains itself, and its strongest actions."""
+    if moment.coefficients is None:
+        return ""
+    strongest = sorted(arkit.by_name(moment.coefficients).items(), key=lambda item: -item[1])
+    active = ", ".join(f"{name} {value:.2f}" for name, value in strongest[:5] if value > ACTIVE)
+    said = moment.analysis.expression_category if moment.analysis else ""
+    return " - ".join(part for part in (said, active) if part) or "at rest"
+
+
+def locate(name: str, file: Path, folder: Path | None) -> Path | None:
+    """Return where a picture or video that a predictions file names lies; None where it is nowhere.
+
+    Args:
+        name: as the file has it: looked for in ``folder``, also without its first folders, one after the other; as it
+            is; and beside the file.
+        file: the predictions file.
+        folder: given by the user; *optional*.
+    """
+    parts = Path(name).parts[1:] if Path(name).is_absolute() else Path(name).parts
+    places = [] if folder is None else [folder.joinpath(*parts[start:]) for start in range(len(parts))]
+    for place in (*places, Path(name), file.parent / name):
+        try:
+            if place.exists():
+                return place
+        except (OSError, ValueError):  # a name that no system would take
+            return None
+    return None
+
+
+def find_take(file: Path, rows: Sequence[ShownRow], video: Path | None, folder: Path | None) -> Take | None:
+    """Return the video or folder of frames that rows are of; None for rows of single pictures.
+
+    Args:
+        file: the predictions file.
+        rows: of it.
+        video: given by the user; *optional*.
+        folder: where to look for it otherwise; *optional*.
+
+    Raises:
+        SemanticFaceError: it cannot be found, or not be read.
+    """
+    if video is None:
+        framed = next((found for row in rows if row.frame and (found := _FRAME.fullmatch(row.name))), None)
+        if framed is None:
+            if any(row.timecode and row.timecode == row.name for row in rows):
+                raise TableError(f"{file}: a recording does not name its video. Give it: --video take.mov")
+            return None
+        video = locate(framed[1], file, folder)
+        if video is None:
+            raise VideoError(f"{framed[1]}: not found. Say where the video of {file} is: --video {framed[1]}")
+    return open_take(video, _rate(rows) if video.is_dir() else None)
+
+
+def _rate(rows: Sequence[ShownRow]) -> Fraction:
+    """Frames a second of a folder of frames, from the latest row that tells its time."""
+    told = [(row.frame, row.time) for row in rows if row.frame and row.time]
+    if not told:
+        return DEFAULT_RATE
+    frame, time = max(told)
+    rate = Fraction(frame - 1) / time
+    return named_rate(rate) or rate.limit_denominator(1001)
+
+
+def frames_of(file: Path, rows: Sequence[ShownRow], take: Take, complain: Callable[[str], None]) -> list[int | None]:
+    """Say which frame, from 1, each row is of; None for rows of which that cannot be known.
+
+    Frame numbers in the file decide, else timecodes: those of ``predict`` to a thousandth of a frame, others as
+    captures are paired (``capture_pairing``).
+
+    Args:
+        file: the predictions file.
+        rows: of it.
+        take: the video.
+        complain: is told what is not certain, in a sentence.
+
+    Raises:
+        TableError: the rows tell neither frames nor timecodes, or none that the video has.
+    """
+    if any(row.frame for row in rows):
+        return [row.frame for row in rows]
+    labels = [parse_label(row.timecode) if row.timecode else None for row in rows]
+    there = [label for label in labels if label is not None]
+    if not there:
+        raise TableError(f"{file}: no row tells its frame or timecode. Predict the video itself, into a .jsonl.")
+    frames = tqdm(take.frames(MAX_FRAMES), total=take.count, unit="frame", desc="timing", leave=False)
+    times = [frame.time for frame in frames]
+    if not times:
+        raise VideoError(f"{take.path}: no frame in it. Export it again.")
+    found = _to_the_thousandth(there, take, times)
+    if found is None:
+        found = _as_captured(file, rows, there, take, times, complain)
+    numbers = iter(found.tolist())
+    places = [None if label is None else next(numbers) + 1 for label in labels]
+    return [place or None for place in places]
+
+
+def _to_the_thousandth(labels: Sequence[Label], take: Take, times: Sequence[Fraction]) -> np.ndarray | None:
+    """Return each label's frame, from 0, if all are the very timecodes of frames, as ``predict`` writes them."""
+    start = parse_label(take.timecode) if take.timecode else Label(0, 0)
+    if start is None:
+        return None
+    own = round(take.counting_rate)
+    # Timecodes of one second do not tell in what they count: the video's own rate is likelier than any other.
+    one_second = len({label.seconds for label in labels}) == 1
+    likely = counted(labels, take.rate)
+    seconds = np.array([float(time) for time in times])
+    highest = max(label.frame for label in labels)
+    for base in dict.fromkeys((own, likely, *BASES) if one_second else (likely,)):
+        if highest >= base * 1000:
+            continue
+        rows_at = ticks(labels, base)
+        first = start.seconds * base * 1000 + start.frame * base / own
+        for rate in (Fraction(base), base * SLOW):
+            frames_at = first + seconds * float(rate) * 1000
+            after = np.searchsorted(frames_at, rows_at).clip(0, len(times) - 1)
+            before = (after - 1).clip(0)
+            nearest = np.where(rows_at - frames_at[before] < frames_at[after] - rows_at, before, after)
+            if (np.abs(frames_at[nearest] - rows_at) <= _ROUNDED).all():
+                return nearest
+    return None
+
+
+def _as_captured(
+    file: Path,
+    rows: Sequence[ShownRow],
+    labels: Sequence[Label],
+    take: Take,
+    times: Sequence[Fraction],
+    complain: Callable[[str], None],
+) -> np.ndarray:
+    codes = tuple(row.timecode for row in rows if row.timecode and parse_label(row.timecode) is not None)
+    count = len(labels)
+    captured = TakeRows(
+        np.arange(count), codes, tuple(labels), np.zeros((count, arkit.N_ACTIONS)), np.zeros((count, 9)), (), count
+    )
+    base = timecode_base(take.path) if isinstance(take, VideoFile) else None
+    try:
+        pairing = pair(captured, times, take.rate, start=take.timecode, start_base=base)
+    except SemanticFaceError as error:
+        raise TableError(f"{file}: {error}") from error
+    if not (pairing.frame_of >= 0).any():
+        raise TableError(f"{file}: {pairing.warning or f'no row is of a frame of {take.path}.'}")
+    if pairing.by == "first row":
+        complain(
+            f"{take.path}: has no timecode that fits: its first frame is taken for the first row's. "
+            "See that they belong together."
+        )
+    return pairing.frame_of

@@ -1,0 +1,90 @@
+"""A table of coefficients drawn on the plain head: one PNG a row, resumable, with an optional contact sheet."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+from tqdm import tqdm
+
+from semanticface import __version__
+from semanticface.errors import SemanticFaceError, TableError
+from semanticface.formats.tables import read_coefficients
+from semanticface.rendering import LOOKS, render
+from semanticface.utils.files import atomic_open, atomic_path
+from semanticface.vision.image_io import contact_sheet
+
+SHEET_PICTURES = 60
+_THUMBNAIL = 160
+
+
+def render_table(file: Path, folder: Path, *, look: str = "photo", size: int = 256, sheet: bool = False) -> int:
+    """Draw each good row of a table as ``folder/NNNNNN.png``, numbered from 1; return how many rows were bad.
+
+    A bad row is reported on standard error and leaves a gap in the numbers. Pictures already there are kept, so the
+    same call goes on where an interrupted one stopped.
+
+    Args:
+        file: a CSV or JSONL that ``tables.read_coefficients`` reads.
+        folder: made if need be; otherwise empty, or begun by this function with the same file and settings.
+        look: one of ``face.LOOKS``.
+        size: pixels a side.
+        sheet: also write ``sheet.png`` with up to ``SHEET_PICTURES`` rows, evenly spread.
+
+    Raises:
+        TableError: the file is no such table, or has no rows.
+        SemanticFaceError: an unknown look, a folder that holds something else, or no room to write.
+    """
+    if look not in LOOKS:
+        raise SemanticFaceError(f"{look}: no such look. Choose one of {', '.join(LOOKS)}.")
+    rows = list(read_coefficients(file))
+    if not rows:
+        raise TableError(f"{file}: no rows below the header. Give a file with coefficients.")
+    _claim(folder, file, look, size)
+    drawn = []
+    for number, row in enumerate(tqdm(rows, unit="picture"), start=1):
+        if row.coefficients is None:
+            tqdm.write(f"semanticface: {row.error}", file=sys.stderr)
+            continue
+        target = folder / f"{number:06d}.png"
+        drawn.append((target, f"{target.stem} {Path(row.label).name}"))
+        if not target.exists():
+            picture = render(row.coefficients, look=look, subject=None, size=size).picture
+            with atomic_path(target) as temporary:
+                Image.fromarray(picture).save(temporary)
+    if sheet and drawn:
+        _write_sheet(folder / "sheet.png", drawn)
+    return len(rows) - len(drawn)
+
+
+def _claim(folder: Path, file: Path, look: str, size: int) -> None:
+    """Note in the folder what it is made from, or check that the note there says the same."""
+    with file.open("rb") as opened:
+        digest = hashlib.file_digest(opened, "sha256").hexdigest()
+    recipe = json.dumps({"sha256": digest, "look": look, "size": size, "version": __version__})
+    note = folder / "render.json"
+    if note.is_file():
+        if note.read_text(encoding="utf-8") != recipe:
+            raise SemanticFaceError(
+                f"{folder}: was made from another file or with other settings. Delete it or choose a new folder."
+            )
+        return
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise SemanticFaceError(f"{folder}: holds something else. Choose a new folder for the pictures.")
+    with atomic_open(note) as out:
+        out.write(recipe)
+
+
+def _write_sheet(target: Path, drawn: list[tuple[Path, str]]) -> None:
+    places = np.linspace(0, len(drawn) - 1, min(len(drawn), SHEET_PICTURES)).round().astype(int)
+    shown = [drawn[place] for place in places]
+    pixels = []
+    for path, _ in shown:
+        with Image.open(path, formats=("PNG",)) as picture:
+            pixels.append(np.asarray(picture.convert("RGB").resize((_THUMBNAIL, _THUMBNAIL))))
+    with atomic_path(target) as temporary:
+        contact_sheet(pixels, [caption for _, caption in shown], columns=10).save(temporary)

@@ -1,0 +1,1 @@
+"""Any model measured without training, local or behind a server."""

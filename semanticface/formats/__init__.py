@@ -1,0 +1,1 @@
+"""Coefficient files: CSV, JSONL, Live Link Face, Live Link UDP, glTF."""

@@ -1,0 +1,189 @@
+"""Binary glTF 2.0 (.glb, .vrm): a file taken apart and put together, accessor by accessor.
+
+Written after the Khronos glTF 2.0 specification: little-endian, chunks and buffer views on 4-byte borders, index
+types as small as the vertices allow, ``min`` and ``max`` where they are required.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import struct
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from semanticface.errors import SemanticFaceError
+from semanticface.utils.files import atomic_open
+
+MAGIC, JSON_CHUNK, BIN_CHUNK = 0x46546C67, 0x4E4F534A, 0x004E4942
+ARRAY_BUFFER, ELEMENT_ARRAY_BUFFER = 34962, 34963
+MAX_BYTES = 2**30
+"""A larger avatar is refused unread."""
+
+_COMPONENTS = {np.dtype("u1"): 5121, np.dtype("<u2"): 5123, np.dtype("<u4"): 5125, np.dtype("<f4"): 5126}
+_SHAPES = {1: "SCALAR", 2: "VEC2", 3: "VEC3", 4: "VEC4"}
+
+
+class Glb:
+    """A glTF document with its one binary buffer.
+
+    Args:
+        document: the JSON of an existing file; *optional*, a new one by default.
+        binary: its buffer.
+
+    Attributes:
+        document: the JSON, to be added to freely.
+    """
+
+    def __init__(self, document: dict[str, Any] | None = None, binary: bytes = b"") -> None:
+        self.document: dict[str, Any] = {"asset": {"version": "2.0"}} if document is None else document
+        self._binary = bytearray(binary)
+
+    def add(self, kind: str, item: dict[str, Any]) -> int:
+        """Append to one of the document's lists, such as ``meshes``, and return the place."""
+        things = self.document.setdefault(kind, [])
+        things.append(item)
+        return len(things) - 1
+
+    def view(self, data: bytes, target: int | None = None) -> int:
+        """Append bytes to the buffer as a buffer view.
+
+        Args:
+            data: what it holds.
+            target: ``ARRAY_BUFFER`` for vertices, ``ELEMENT_ARRAY_BUFFER`` for triangles, else None.
+        """
+        self._binary += bytes(-len(self._binary) % 4)
+        item: dict[str, Any] = {"buffer": 0, "byteOffset": len(self._binary), "byteLength": len(data)}
+        if target is not None:
+            item["target"] = target
+        self._binary += data
+        return self.add("bufferViews", item)
+
+    def accessor(self, values: np.ndarray, target: int | None = None, *, bounds: bool = False) -> int:
+        """Append an array as an accessor.
+
+        Args:
+            values: [N] or [N, 2 to 4], float32, uint8, uint16 or uint32; rows of 4-byte multiples in vertices.
+            target: see ``view``.
+            bounds: write ``min`` and ``max``, as positions and the times of an animation need.
+        """
+        rows = values.reshape(len(values), -1)
+        rows = np.ascontiguousarray(rows, rows.dtype.newbyteorder("<"))
+        item: dict[str, Any] = {
+            "bufferView": self.view(rows.tobytes(), target),
+            "componentType": _COMPONENTS[rows.dtype],
+        }
+        item |= {"count": len(rows), "type": _SHAPES[rows.shape[1]]}
+        if bounds:
+            item |= {"min": rows.min(0).tolist(), "max": rows.max(0).tolist()}
+        return self.add("accessors", item)
+
+    def sparse(self, values: np.ndarray, least: float, *, bounds: bool = False) -> int:
+        """Append float32[N, 3] that is mostly zero as an accessor that holds only the other rows.
+
+        Args:
+            values: one row a vertex.
+            least: rows without a component of at least this size are left out.
+            bounds: see ``accessor``.
+        """
+        rows = np.flatnonzero(np.abs(values).max(1) >= least)
+        item: dict[str, Any] = {"componentType": 5126, "count": len(values), "type": "VEC3"}
+        kept = np.zeros((1, 3), np.float32)
+        if len(rows):
+            small = rows.astype("<u2" if len(values) <= 2**16 else "<u4")
+            kept = np.ascontiguousarray(values[rows], "<f4")
+            item["sparse"] = {
+                "count": len(rows),
+                "indices": {"bufferView": self.view(small.tobytes()), "componentType": _COMPONENTS[small.dtype]},
+                "values": {"bufferView": self.view(kept.tobytes())},
+            }
+        if bounds:
+            # The rows left out are zeros, and they count.
+            all_ = kept if len(rows) == len(values) else np.concatenate([kept, np.zeros((1, 3), np.float32)])
+            item |= {"min": all_.min(0).tolist(), "max": all_.max(0).tolist()}
+        return self.add("accessors", item)
+
+    def image(self, data: bytes, kind: str) -> int:
+        """Append a picture; ``kind`` is ``image/png`` or ``image/jpeg``."""
+        return self.add("images", {"bufferView": self.view(data), "mimeType": kind})
+
+    def animate(self, name: str, times: np.ndarray, weights: Mapping[int, np.ndarray]) -> None:
+        """Append an animation of morph target weights, linear between its frames.
+
+        Args:
+            name: of the animation.
+            times: float64[T], seconds, rising.
+            weights: by node, float32[T, targets of its mesh].
+        """
+        seconds = times.astype(np.float32)
+        # Hours into a take float32 cannot tell frames a thousandth of a second apart, and times must rise.
+        kept = np.concatenate([[True], np.diff(seconds) > 0])
+        clock = self.accessor(seconds[kept], bounds=True)
+        channels: list[dict[str, Any]] = []
+        samplers: list[dict[str, Any]] = []
+        for node, values in weights.items():
+            channels.append({"sampler": len(samplers), "target": {"node": node, "path": "weights"}})
+            output = self.accessor(values[kept].ravel())
+            samplers.append({"input": clock, "interpolation": "LINEAR", "output": output})
+        self.add("animations", {"name": name, "channels": channels, "samplers": samplers})
+
+    def write(self, path: str | os.PathLike[str]) -> None:
+        """Write the file; it appears only when it is complete.
+
+        Raises:
+            SemanticFaceError: the system refuses to write.
+        """
+        document = self.document
+        self._binary += bytes(-len(self._binary) % 4)
+        if self._binary:
+            buffers = document.setdefault("buffers", [{}])
+            buffers[0]["byteLength"] = len(self._binary)
+        text = json.dumps(document, ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode(errors="replace")
+        text += b" " * (-len(text) % 4)
+        chunks = [struct.pack("<II", len(text), JSON_CHUNK), text]
+        if self._binary:
+            chunks += [struct.pack("<II", len(self._binary), BIN_CHUNK), bytes(self._binary)]
+        with atomic_open(path, "wb") as file:
+            file.write(struct.pack("<III", MAGIC, 2, 12 + sum(map(len, chunks))))
+            file.writelines(chunks)
+
+
+def _no_number(name: str) -> None:
+    raise ValueError(f"{name} is no number of JSON")
+
+
+def read(path: str | os.PathLike[str]) -> Glb:
+    """Read a binary glTF file.
+
+    Raises:
+        SemanticFaceError: no such file, not binary glTF 2.0, damaged, or larger than ``MAX_BYTES``.
+    """
+    path = Path(path)
+    try:
+        size = path.stat().st_size
+        if size > MAX_BYTES:
+            raise SemanticFaceError(f"{path}: larger than {MAX_BYTES // 2**20} MiB. Give a smaller avatar.")
+        data = path.read_bytes()
+    except OSError as error:
+        raise SemanticFaceError(f"{path}: {error.strerror}. Check the path.") from error
+    if data[:4] != b"glTF":
+        raise SemanticFaceError(f"{path}: not a binary glTF file. Export the avatar as .glb or .vrm.")
+    chunks: dict[int, bytes] = {}
+    try:
+        _, version, length = struct.unpack_from("<III", data)
+        place = 12
+        while place < length:
+            count, kind = struct.unpack_from("<II", data, place)
+            if place + 8 + count > len(data):
+                raise ValueError("it ends too early")
+            chunks.setdefault(kind, data[place + 8 : place + 8 + count])
+            place += 8 + count
+        document = json.loads(chunks[JSON_CHUNK], parse_constant=_no_number)
+        if version != 2 or not isinstance(document, dict):
+            raise ValueError(f"version {version}")
+    except (struct.error, KeyError, ValueError, RecursionError) as error:
+        raise SemanticFaceError(f"{path}: damaged, or not glTF 2.0 ({error}). Export it again.") from error
+    return Glb(document, chunks.get(BIN_CHUNK, b""))

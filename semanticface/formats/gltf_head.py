@@ -1,0 +1,317 @@
+"""The project's plain head as glTF: 52 morph targets with their ARKit names, and a recording as its animation.
+
+Metres; y up, z out of the face, x to the subject's left. The surface is painted by the photo look's own painters, baked
+into textures for skin, eyes and lashes. Morph targets add up linearly, as in every avatar; the head's own renderer also
+keeps lids off the eyeballs and turns the eyes on a circle, so that mixed expressions differ from it a little.
+"""
+
+from __future__ import annotations
+
+import io
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from semanticface import __version__, arkit
+from semanticface.formats.gltf import ARRAY_BUFFER, ELEMENT_ARRAY_BUFFER, Glb
+from semanticface.formats.recording import Track
+from semanticface.rendering.head import mesh as meshes
+from semanticface.rendering.head.appearance import CLOTH as CLOTH_COLOUR
+from semanticface.rendering.head.appearance import HAIR as HAIR_COLOUR
+from semanticface.rendering.head.appearance import LASH as LASH_COLOUR
+from semanticface.rendering.head.appearance import LASH_AMOUNT, TEETH_GAPS, Appearance, appearance
+from semanticface.rendering.head.appearance import SKIN as SKIN_COLOUR
+from semanticface.rendering.head.appearance import TONGUE as TONGUE_COLOUR
+from semanticface.rendering.head.mesh import Mesh
+from semanticface.rendering.head.rig import EYE_LEFT, EYE_RIGHT, LASHES, LOWER_TEETH, SKIN, TONGUE, UPPER_TEETH, rig
+from semanticface.rendering.noise import TABLE, noise, smooth
+from semanticface.rendering.shading import textures
+from semanticface.rendering.shading.raster import visibility
+
+_METRES = np.float32(0.1)  # the rig's units are decimetres
+_LEAST_MOVE = 2e-5  # metres: vertices that move less are left out of a morph target
+_LEAST_TURN = 0.01  # the same of a unit normal
+_SKIN_TEXTURE, _EYE_TEXTURE, _LASH_TEXTURE = 1024, 256, (128, 512)
+_SEAM = 0.05  # a triangle wider than this on the texture runs across one of its seams
+_SPREAD = 6  # texels that colour runs beyond its border, so that no background shows through when it is blurred
+_IRIS_REACH = 0.75  # radii of the eyeball that its texture reaches from the pupil; beyond, the eye is white
+_LASH_TURN, _LASH_NEAR, _LASH_FAR = 1.7, 0.145, 0.235  # radians and decimetres around the eyeball's middle
+_COLLAR = -1.22  # height on the base mesh below which the body is clothed
+_CLAMPED = {"magFilter": 9729, "minFilter": 9987, "wrapS": 33071, "wrapT": 33071}
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Part:
+    """What is drawn with one material.
+
+    Attributes:
+        name: of the material.
+        rows: int64[N], vertices of the mesh.
+        triangles: int64[T, 3], of vertices of the mesh.
+        roughness: of the surface, 0 to 1.
+        colour: linear RGB that texture or vertex colours are multiplied with.
+        uv: float32[N, 2], v down; None without a texture.
+        picture: the texture, uint8[H, W, 3 or 4] in sRGB; None without one.
+        colours: float32[N, 3] of the vertices, linear; None where all have ``colour``.
+        two_sided: whether the back is drawn.
+    """
+
+    name: str
+    rows: np.ndarray
+    triangles: np.ndarray
+    roughness: float
+    colour: tuple[float, float, float] = (1.0, 1.0, 1.0)
+    uv: np.ndarray | None = None
+    picture: np.ndarray | None = None
+    colours: np.ndarray | None = None
+    two_sided: bool = False
+
+
+def write_head(path: Path, track: Track, name: str) -> None:
+    """Write a recording as the animation of the head.
+
+    Args:
+        path: of the .glb.
+        track: what the head does.
+        name: of the animation.
+
+    Raises:
+        SemanticFaceError: the system refuses to write.
+    """
+    glb, face = plain_head()
+    glb.animate(name, track.times, {face: track.values})
+    glb.write(path)
+
+
+def plain_head() -> tuple[Glb, int]:
+    """Return the head without an animation, and the node whose weights an animation moves."""
+    glb = Glb()
+    glb.document["asset"] |= {"generator": f"SemanticFace {__version__}", "copyright": "Head: MakeHuman data, CC0"}
+    paints = appearance(None, rig().average)
+    expressions = np.concatenate(
+        [np.zeros((1, arkit.N_ACTIONS), np.float32), np.eye(arkit.N_ACTIONS, dtype=np.float32)]
+    )
+    built = [
+        meshes.build(vertices, rig().average, paints.hair, paints.hair_seed) for vertices in rig().vertices(expressions)
+    ]
+    glb.add("samplers", _CLAMPED)
+    face = {
+        "name": "Face",
+        "primitives": [_primitive(glb, part, built[0], built[1:]) for part in _moving(built[0], paints)],
+        "weights": [0.0] * arkit.N_ACTIONS,
+        "extras": {"targetNames": list(arkit.NAMES)},
+    }
+    rest = {"name": "Hair and clothes", "primitives": [_primitive(glb, p, built[0]) for p in _still(built[0], paints)]}
+    face_node = glb.add("nodes", {"name": "Face", "mesh": glb.add("meshes", face)})
+    rest_node = glb.add("nodes", {"name": "Hair and clothes", "mesh": glb.add("meshes", rest)})
+    head = glb.add("nodes", {"name": "Head", "children": [face_node, rest_node]})
+    glb.document["scene"] = glb.add("scenes", {"nodes": [head]})
+    return glb, face_node
+
+
+def _primitive(glb: Glb, part: _Part, mesh: Mesh, moved: list[Mesh] | None = None) -> dict[str, Any]:
+    """Add a part's vertices, triangles and material; ``moved`` has the mesh at each morph target's full weight."""
+    place, normal = (mesh.attributes[part.rows, at] for at in (meshes.PLACE, meshes.NORMAL))
+    attributes = {
+        "POSITION": glb.accessor(place * _METRES, ARRAY_BUFFER, bounds=True),
+        "NORMAL": glb.accessor(_unit(normal), ARRAY_BUFFER),
+    }
+    surface: dict[str, Any] = {
+        "baseColorFactor": [*map(float, part.colour), 1.0],
+        "metallicFactor": 0.0,
+        "roughnessFactor": part.roughness,
+    }
+    material: dict[str, Any] = {"name": part.name, "pbrMetallicRoughness": surface}
+    if part.uv is not None and part.picture is not None:
+        attributes["TEXCOORD_0"] = glb.accessor(part.uv.astype(np.float32), ARRAY_BUFFER)
+        texture = glb.add("textures", {"sampler": 0, "source": glb.image(*_encoded(part.picture))})
+        surface["baseColorTexture"] = {"index": texture}
+        if part.picture.shape[2] == 4:
+            material["alphaMode"] = "BLEND"
+    if part.colours is not None:
+        attributes["COLOR_0"] = glb.accessor(part.colours.astype(np.float32), ARRAY_BUFFER)
+    if part.two_sided:
+        material["doubleSided"] = True
+    places = np.full(len(mesh.attributes), -1)
+    places[part.rows] = np.arange(len(part.rows))
+    corners = places[part.triangles].ravel().astype(np.uint16)
+    out: dict[str, Any] = {
+        "attributes": attributes,
+        "indices": glb.accessor(corners, ELEMENT_ARRAY_BUFFER),
+        "material": glb.add("materials", material),
+    }
+    if moved is not None:
+        out["targets"] = []
+        for other in moved:
+            shift = (other.attributes[part.rows, meshes.PLACE] - place) * _METRES
+            turn = _unit(other.attributes[part.rows, meshes.NORMAL]) - _unit(normal)
+            shift, turn = shift.astype(np.float32), turn.astype(np.float32)
+            out["targets"].append(
+                {
+                    "POSITION": glb.sparse(shift, _LEAST_MOVE, bounds=True),
+                    "NORMAL": glb.sparse(turn, _LEAST_TURN),
+                }
+            )
+    return out
+
+
+def _unit(normal: np.ndarray) -> np.ndarray:
+    # A vertex without a triangle has no normal; glTF wants one of length 1 all the same.
+    length = np.linalg.norm(normal, axis=1, keepdims=True)
+    return np.where(length > 0, normal / np.maximum(length, 1e-12), (0, 0, 1)).astype(np.float32)
+
+
+def _encoded(picture: np.ndarray) -> tuple[bytes, str]:
+    """A texture as PNG where it has transparency, else as JPEG; with its kind."""
+    data = io.BytesIO()
+    if picture.shape[2] == 4:
+        Image.fromarray(picture).save(data, "PNG", optimize=True)
+        return data.getvalue(), "image/png"
+    Image.fromarray(picture).save(data, "JPEG", quality=90)
+    return data.getvalue(), "image/jpeg"
+
+
+# --- what there is ------------------------------------------------------------------------------------------------
+
+
+def _moving(mesh: Mesh, paints: Appearance) -> list[_Part]:
+    head = rig()
+    kind = mesh.part
+    skin = mesh.triangles[kind == SKIN]
+    width = np.ptp(head.uv[skin], axis=1).max(1)
+    whole, torn = skin[width <= _SEAM], skin[width > _SEAM]
+    uv, picture = _skin_texture(whole, paints)
+    seam = np.unique(torn)
+    corner_colours = _skin_colours(head.base[seam], head.masks[seam], paints)
+    teeth = mesh.triangles[(kind == UPPER_TEETH) | (kind == LOWER_TEETH)]
+    bare = paints.amounts.copy()
+    bare[TEETH_GAPS] = 0  # finer than the vertices
+    row, muscle = np.unique(teeth), np.unique(tongue := mesh.triangles[kind == TONGUE])
+    tooth = [
+        textures.tooth(TABLE, paints.colours, bare, *map(float, head.base[v]), head.part[v] == UPPER_TEETH) for v in row
+    ]
+    # Less and less light reaches what lies deeper in the mouth.
+    tooth = np.array(tooth) * [[1 - 0.75 * smooth(0.98, 0.72, z)] for z in head.base[row, 2].tolist()]
+    pink = paints.colours[TONGUE_COLOUR] * [[1 - 0.6 * smooth(0.9, 0.45, z)] for z in head.base[muscle, 2].tolist()]
+    return [
+        _Part("Skin", np.unique(whole), whole, 0.55, uv=uv[np.unique(whole)], picture=picture),
+        _Part("Skin at seams", seam, torn, 0.55, colours=corner_colours),
+        _eyes(mesh, paints),
+        _Part("Teeth", row, teeth, 0.25, colours=tooth),
+        _Part("Tongue", muscle, tongue, 0.4, colours=pink),
+        _lashes(mesh, paints),
+    ]
+
+
+def _still(mesh: Mesh, paints: Appearance) -> list[_Part]:
+    hair, cloth = mesh.triangles[mesh.part == meshes.HAIR], mesh.triangles[mesh.part == meshes.CLOTH]
+    row = np.unique(hair)
+    turn, way = mesh.attributes[row, 0].astype(float), mesh.attributes[row, 1].astype(float)
+    tone = [0.7 + 0.6 * noise(TABLE, t * 9, w * 2, 0.0) for t, w in zip(turn, way, strict=True)]
+    strands = np.array(tone)[:, None] * paints.colours[HAIR_COLOUR]
+    blue = tuple(paints.colours[CLOTH_COLOUR].astype(float))
+    return [
+        _Part("Hair", row, hair, 0.6, colours=strands, two_sided=True),
+        _Part("Cloth", np.unique(cloth), cloth, 0.9, blue, two_sided=True),
+    ]
+
+
+def _skin_texture(triangles: np.ndarray, paints: Appearance) -> tuple[np.ndarray, np.ndarray]:
+    """Texture coordinates of all the head's vertices, float32[V, 2], and the skin as a picture, uint8[S, S, 3]."""
+    head, size = rig(), _SKIN_TEXTURE
+    low, high = head.uv[triangles].min((0, 1)), head.uv[triangles].max((0, 1))
+    uv = (head.uv - low) / (high - low)
+    uv = np.stack([uv[:, 0], 1 - uv[:, 1]], 1)
+    screen = np.concatenate([uv * size, np.ones((len(uv), 1))], 1).astype(np.float32)
+    triangles = np.ascontiguousarray(triangles, np.int32)
+    front, w1, w2, _ = visibility(screen, triangles, np.ones(len(triangles), bool), size, size, "baked")
+    drawn = front >= 0
+    a, b, c = triangles[front[drawn]].T
+    second, third = w1[drawn][:, None], w2[drawn][:, None]
+    first = 1 - second - third
+
+    def mix(values: np.ndarray) -> np.ndarray:
+        return first * values[a] + second * values[b] + third * values[c]
+
+    colours = np.zeros((size, size, 3))
+    colours[drawn] = _skin_colours(mix(head.base), mix(head.masks), paints)
+    for _ in range(_SPREAD):
+        for axis, step in ((0, 1), (0, -1), (1, 1), (1, -1)):
+            fresh = ~drawn & np.roll(drawn, step, axis)
+            colours[fresh] = np.roll(colours, step, axis)[fresh]
+            drawn = drawn | fresh
+    colours[~drawn] = paints.colours[SKIN_COLOUR]
+    return uv.astype(np.float32), _srgb(colours)
+
+
+def _skin_colours(places: np.ndarray, masks: np.ndarray, paints: Appearance) -> np.ndarray:
+    """Linear RGB of points of the skin, float64[N, 3], from base-mesh coordinates [N, 3] and masks [N, 4]."""
+    colours, amounts = paints.colours, paints.amounts
+    out = np.empty((len(places), 3))
+    for n, ((x, y, z), (lips, inside, lid, ear)) in enumerate(
+        zip(places.astype(float).tolist(), masks.astype(float).tolist(), strict=True)
+    ):
+        if inside > 0.5:
+            deep = smooth(0.98, 0.55, z)
+            tone = (0.9 + 0.3 * noise(TABLE, x * 12, y * 12, z * 12)) * (1 - 0.85 * deep)
+            out[n] = 0.30 * tone, 0.075 * tone, 0.07 * tone
+        elif y < _COLLAR - 0.35 * smooth(0.2, 0.9, z) + 0.9 * smooth(0.65, 1.1, abs(x)):
+            out[n] = (0.85 + 0.3 * noise(TABLE, x * 30, y * 30, z * 30)) * colours[CLOTH_COLOUR]
+        else:
+            out[n] = textures.skin(TABLE, colours, amounts, x, y, z, lips, lid, ear)[:3]
+    return out
+
+
+def _eyes(mesh: Mesh, paints: Appearance) -> _Part:
+    head, size = rig(), _EYE_TEXTURE
+    triangles = mesh.triangles[(mesh.part == EYE_LEFT) | (mesh.part == EYE_RIGHT)]
+    rows = np.unique(triangles)
+    side = (head.part[rows] == EYE_RIGHT).astype(int)
+    who = head.average
+    out = (who.vertices[rows] - who.eye_centres[side]) / who.eye_radii[side][:, None]
+    across = out[:, :2].copy()
+    behind = out[:, 2] < 0
+    across[behind] /= np.maximum(np.linalg.norm(across[behind], axis=1, keepdims=True), 1e-6)
+    uv = 0.5 + across * (0.5, -0.5) / _IRIS_REACH
+    at = (np.arange(size) + 0.5) / size * 2 - 1
+    colours = np.empty((size, size, 3))
+    for row, y in enumerate((-at * _IRIS_REACH).tolist()):
+        for column, x in enumerate((at * _IRIS_REACH).tolist()):
+            z = max(1 - x * x - y * y, 1e-6) ** 0.5
+            colours[row, column] = textures.eye(TABLE, paints.colours, paints.amounts, x, y, z, 3.0)[:3]
+    return _Part("Eyes", rows, triangles, 0.1, uv=uv, picture=_srgb(colours))
+
+
+def _lashes(mesh: Mesh, paints: Appearance) -> _Part:
+    """Strands as the photo look draws them, upper ones in the texture's upper half."""
+    head = rig()
+    triangles = mesh.triangles[mesh.part == LASHES]
+    place = np.stack([np.abs(head.base[:, 0]), head.base[:, 1], head.base[:, 2]], 1) - head.lash_centre
+    upper = place[:, 1] > 0
+    triangles = triangles[np.isin(upper[triangles].sum(1), (0, 3))]
+    rows = np.unique(triangles)
+    turn = np.arctan2(place[rows, 0], place[rows, 2]) / _LASH_TURN
+    way = np.clip((np.linalg.norm(place[rows], axis=1) - _LASH_NEAR) / (_LASH_FAR - _LASH_NEAR), 0.02, 0.98)
+    uv = np.stack([0.5 + 0.5 * turn, np.where(upper[rows], 0.0, 0.5) + 0.5 * way], 1)
+    high, wide = _LASH_TEXTURE
+    half = high // 2
+    angle = ((np.arange(wide) + 0.5) / wide * 2 - 1) * _LASH_TURN
+    out = ((np.arange(half) + 0.5) / half)[:, None]
+    out = out * out * (3 - 2 * out)
+    strand = 0.5 + 0.5 * np.sin(angle * 95.0 + 2 * np.sin(out * 5))
+    rise = np.clip((strand - 0.05 - 0.85 * out) / 0.25, 0, 1)
+    full = np.where(out > 0.25, rise * rise * (3 - 2 * rise), 1.0) * (1 - out)
+    amount = float(paints.amounts[LASH_AMOUNT])
+    alpha = np.clip(np.concatenate([full * (0.3 + amount), full * 0.35 * amount]), 0, 1)
+    colour = np.broadcast_to(_srgb(paints.colours[LASH_COLOUR].astype(float)), (high, wide, 3))
+    picture = np.concatenate([colour, np.rint(alpha * 255).astype(np.uint8)[..., None]], 2)
+    return _Part("Lashes", rows, triangles, 0.9, uv=uv, picture=picture, two_sided=True)
+
+
+def _srgb(light: np.ndarray) -> np.ndarray:
+    """Linear light 0 to 1 as uint8 sRGB."""
+    x = np.clip(light, 0, 1)
+    return np.rint(255 * np.where(x <= 0.0031308, 12.92 * x, 1.055 * x ** (1 / 2.4) - 0.055)).astype(np.uint8)

@@ -1,0 +1,156 @@
+"""Live Link Face over UDP, as the app sends it to Unreal Engine: one packet a frame, version 6, big-endian.
+
+``u8 6 | i32 36 | uuid, 36 bytes | i32 length | subject's name | i32 frame | f32 subframe | i32 rate | i32 denominator |
+u8 61 | 61 x f32``. The frame is counted from midnight at rate / denominator, as in the timecode; the 61 are the actions
+in an order of their own (``arkit.UDP_ORDER``), then three rotations of the head and of each eye. A frame without a face
+ends before the 61.
+"""
+
+from __future__ import annotations
+
+import socket
+import struct
+import time
+import uuid
+from collections.abc import Callable, Generator, Iterator
+from dataclasses import dataclass
+from fractions import Fraction
+from itertools import count
+
+import numpy as np
+
+from semanticface import arkit
+from semanticface.errors import SemanticFaceError
+from semanticface.formats.live_link import N_VALUES
+from semanticface.formats.recording import Track
+
+HOST, PORT = "127.0.0.1", 11111
+VERSION = 6
+
+_ORDER = np.array([arkit.INDEX[name] for name in arkit.UDP_ORDER])
+_SUBFRAMES = 1000  # timecodes have three decimals
+_DAY = 24 * 60 * 60
+
+
+def packet(
+    name: str,
+    device: str,
+    frame: int,
+    subframe: float,
+    rate: Fraction,
+    values: np.ndarray | None,
+    pose: np.ndarray | None = None,
+) -> bytes:
+    """Return one frame as the app sends it.
+
+    Args:
+        name: of the subject, as Unreal lists it.
+        device: a UUID in its form of 36 characters.
+        frame: since midnight.
+        subframe: from 0 to 1.
+        rate: frames a second.
+        values: [52] in the project's order; None where there is no face.
+        pose: [9], ``arkit.POSE_NAMES``; None sends zeros.
+
+    Raises:
+        ValueError: a device that is no UUID.
+    """
+    called, known = name.encode(errors="replace"), device.encode()
+    if len(known) != 36:
+        raise ValueError(f"{device!r} is not a UUID of 36 characters")
+    head = b"".join(
+        [
+            struct.pack(">Bi", VERSION, len(known)),
+            known,
+            struct.pack(">i", len(called)),
+            called,
+            struct.pack(">ifii", frame, subframe, rate.numerator, rate.denominator),
+        ]
+    )
+    if values is None:
+        return head
+    rotations = np.zeros(len(arkit.POSE_NAMES)) if pose is None else pose
+    numbers = np.concatenate([np.asarray(values)[_ORDER], rotations]).astype(">f4")
+    return head + struct.pack(">B", N_VALUES) + numbers.tobytes()
+
+
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """Whose face is sent, and how its frames are counted.
+
+    Attributes:
+        name: as Unreal lists it.
+        rate: frames a second.
+        start: the first frame's place, in frames since midnight.
+    """
+
+    name: str
+    rate: Fraction
+    start: Fraction = Fraction(0)
+
+    def packet(self, seconds: float | Fraction, values: np.ndarray | None, pose: np.ndarray | None = None) -> bytes:
+        """Return the packet of the frame so many seconds after the first; ``values`` and ``pose`` as in ``packet``."""
+        day = _DAY * round(self.rate) * _SUBFRAMES
+        ticks = round((self.start + Fraction(seconds) * self.rate) * _SUBFRAMES) % day
+        frame, rest = divmod(ticks, _SUBFRAMES)
+        # The same name is the same device to Unreal, whenever it is sent.
+        device = str(uuid.uuid5(uuid.NAMESPACE_OID, f"semanticface:{self.name}")).upper()
+        return packet(self.name, device, frame, rest / _SUBFRAMES, self.rate, values, pose)
+
+
+def packets(track: Track, name: str, *, loop: bool = False) -> Generator[tuple[float, bytes], None, None]:
+    """Yield each frame's packet with the second, from the first frame's, at which it is due.
+
+    Args:
+        track: the recording.
+        name: of the subject.
+        loop: begin again after the last frame, for ever; frames are counted on.
+    """
+    subject = Subject(name, track.rate, track.start)
+    step = float(np.median(np.diff(track.times))) if len(track.times) > 1 else float(1 / track.rate)
+    lap = float(track.times[-1]) + step
+    for turn in count() if loop else range(1):
+        for at, values, pose in zip(track.times.tolist(), track.values, track.pose, strict=True):
+            due = turn * lap + at
+            yield due, subject.packet(due, values, pose)
+
+
+def send(
+    due: Iterator[tuple[float, bytes]],
+    host: str,
+    port: int,
+    *,
+    now: Callable[[], float] = time.monotonic,
+    wait: Callable[[float], None] = time.sleep,
+) -> Iterator[int]:
+    """Send packets when they are due and yield how many have been sent, after each of them.
+
+    The clock starts with the first packet. Late packets follow at once; the pace does not drift.
+
+    Args:
+        due: seconds from the first one's moment, and the packet: from ``packets``, for example.
+        host: name or address.
+        port: of it.
+        now: the clock, in seconds.
+        wait: what waits for some seconds.
+
+    Raises:
+        SemanticFaceError: an unknown host, or the system refuses to send.
+    """
+    try:
+        # Of a name with addresses of both kinds, IPv4: Unreal listens there, and only there.
+        found = sorted(
+            socket.getaddrinfo(host, port, type=socket.SOCK_DGRAM), key=lambda each: each[0] != socket.AF_INET
+        )
+        family, kind, protocol, _, address = found[0]
+        with socket.socket(family, kind, protocol) as out:
+            start: float | None = None
+            for sent, (at, data) in enumerate(due, start=1):
+                start = now() if start is None else start
+                if (left := start + at - now()) > 0:
+                    wait(left)
+                out.sendto(data, address)
+                yield sent
+    except (OSError, UnicodeError) as error:  # the latter for a name too long to look up
+        why = getattr(error, "strerror", None) or error
+        raise SemanticFaceError(f"{host}:{port}: {why}. Check the address and the network.") from error

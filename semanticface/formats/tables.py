@@ -1,0 +1,338 @@
+"""Tables of coefficients on disk: CSV and JSONL, read strictly and written whole.
+
+Three forms are read, told apart by the header or the suffix:
+
+* Live Link Face CSV: 63 columns, ``arkit.LIVE_LINK_COLUMNS`` (``BlendshapeCount`` is accepted for the second).
+* Our CSV: ``image``, then the 52 camelCase action names in the project's order.
+* Our JSONL: one object a line with ``image``, ``status``, ``coefficients``, ``analysis``, as ``predict`` writes it.
+
+A file that is not such a table raises ``TableError``. A bad row does not: it comes back in its place with ``error``
+set, so that the rows after it keep their numbers.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+
+from semanticface import arkit
+from semanticface.errors import SemanticFaceError, TableError
+from semanticface.formats import live_link
+from semanticface.formats.live_link import LiveLinkRow
+from semanticface.semantics.analysis import Analysis
+from semanticface.utils import csv_lines
+from semanticface.utils.csv_lines import short
+from semanticface.utils.files import atomic_open
+
+COLUMNS: tuple[str, ...] = ("image", *arkit.NAMES)
+"""The header of our own CSV."""
+SUFFIXES = (".csv", ".jsonl")
+MAX_ROWS = 1_000_000
+"""More than four hours of capture at 60 rows a second."""
+MAX_CSV_LINE = 2**16
+MAX_JSON_LINE = 2**20
+OVERSHOOT = 0.02
+"""How far outside [0, 1] a coefficient may stray: capture apps write 1.0033 now and then. It is set to the border."""
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One row of a table.
+
+    Attributes:
+        line: line number in the file, from 1, the header counted.
+        label: the ``image`` cell, or the Live Link timecode; empty where the row does not tell.
+        coefficients: float32[52] in [0, 1]; None where ``error`` says why.
+        analysis: the explanation that came with the row, in JSONL; otherwise None.
+        box: where the model looked, x0, y0, x1, y1 in pixels, in JSONL written by predict; otherwise None.
+        live_link: the row of a Live Link CSV as it stands there, unclipped and with rotations; otherwise None.
+        error: what is wrong with the row and how to repair it, file and line included; empty in a good row.
+    """
+
+    line: int
+    label: str
+    coefficients: np.ndarray | None = None
+    analysis: Analysis | None = None
+    box: tuple[float, float, float, float] | None = None
+    live_link: LiveLinkRow | None = None
+    error: str = ""
+
+
+class Outcome(Protocol):
+    """What can be written: a ``predict.Prediction`` or an ``Answered``."""
+
+    @property
+    def image(self) -> str: ...
+    @property
+    def status(self) -> str: ...
+    @property
+    def reason(self) -> str: ...
+    @property
+    def coefficients(self) -> np.ndarray | None: ...
+    @property
+    def analysis(self) -> Analysis | None: ...
+    def to_dict(self) -> dict[str, Any]: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Answered:
+    """Coefficients and explanation of one named row, or the reason why there are none.
+
+    Attributes:
+        image: the row's name.
+        status: ``ok``, or a short code.
+        reason: what the code means for this row; empty where ``ok``.
+        coefficients: float32[52], or None.
+        analysis: the explanation, or None.
+    """
+
+    image: str
+    status: str = "ok"
+    reason: str = ""
+    coefficients: np.ndarray | None = None
+    analysis: Analysis | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the JSON form: image, status, reason (if any), coefficients by action name, analysis."""
+        out: dict[str, Any] = {"image": self.image, "status": self.status}
+        if self.reason:
+            out["reason"] = self.reason
+        values = self.coefficients
+        out["coefficients"] = None if values is None else dict(zip(arkit.NAMES, _printed(values), strict=True))
+        out["analysis"] = None if self.analysis is None else self.analysis.to_dict()
+        return out
+
+
+def read_coefficients(path: str | os.PathLike[str]) -> Iterator[Row]:
+    """Yield the rows of a Live Link CSV, our CSV or our JSONL, bad ones in their place.
+
+    Raises:
+        TableError: no such file, not a table of coefficients, empty, or more than ``MAX_ROWS`` rows.
+    """
+    path = Path(path)
+    return _read_jsonl_rows(path) if path.suffix.lower() == ".jsonl" else _read_csv_rows(path)
+
+
+def read_objects(path: str | os.PathLike[str]) -> Iterator[tuple[int, dict[str, Any] | None, str]]:
+    """Yield ``(line, object, error)`` for each line of a JSONL file; the object is None where ``error`` says why.
+
+    Strict: no NaN, no Infinity, no key twice. A blank line is a row with an error, unless only blanks follow it.
+
+    Raises:
+        TableError: no such file, empty, or more than ``MAX_ROWS`` lines.
+    """
+    path = Path(path)
+    for line, text, problem in csv_lines.read_lines(path, longest=MAX_JSON_LINE, most=MAX_ROWS):
+        at = f"{path}, line {line}"
+        if problem:
+            yield line, None, problem
+            continue
+        try:
+            value = json.loads(text, parse_constant=_no_constant, object_pairs_hook=_no_duplicates)
+        except (ValueError, RecursionError) as error:
+            what = "an empty line" if not text.strip() else f"not valid JSON ({_one_line(error)})"
+            yield line, None, f"{at}: {what}. Each line must hold one JSON object."
+            continue
+        if isinstance(value, dict):
+            yield line, value, ""
+        else:
+            yield (
+                line,
+                None,
+                f"{at}: a JSON {type(value).__name__}, not an object. Each line must hold one JSON object.",
+            )
+
+
+def write(path: str | os.PathLike[str], outcomes: Iterable[Outcome]) -> None:
+    """Write outcomes as JSONL or CSV by the suffix of ``path``; the file appears only when it is complete.
+
+    The CSV has the columns ``COLUMNS``; a failed picture keeps its row, with its 52 cells empty.
+
+    Raises:
+        SemanticFaceError: another suffix, a folder of that name, or the system refuses to write.
+    """
+    suffix = check_target(path)
+    # backslashreplace: file names that are not Unicode must not stop the table.
+    with atomic_open(path, newline="", errors="backslashreplace") as file:
+        if suffix == ".jsonl":
+            for outcome in outcomes:
+                file.write(json.dumps(outcome.to_dict(), ensure_ascii=False, allow_nan=False) + "\n")
+            return
+        table = csv.writer(file, lineterminator="\n")
+        table.writerow(COLUMNS)
+        for outcome in outcomes:
+            values = [""] * arkit.N_ACTIONS if outcome.coefficients is None else list(_printed(outcome.coefficients))
+            table.writerow([re.sub(r"[\r\n]+", " ", outcome.image), *values])
+
+
+def check_target(path: str | os.PathLike[str]) -> str:
+    """Return the suffix of a table to be written, ``.csv`` or ``.jsonl``.
+
+    Raises:
+        SemanticFaceError: any other suffix, or the name of a folder.
+    """
+    suffix = Path(path).suffix.lower()
+    if suffix not in SUFFIXES:
+        raise SemanticFaceError(f"{path}: cannot tell the form of the output. End its name in .jsonl or .csv.")
+    if Path(path).is_dir():
+        raise SemanticFaceError(f"{path}: is a folder. Choose another name for the output.")
+    return suffix
+
+
+def _printed(coefficients: np.ndarray) -> Iterator[float]:
+    # Six decimals hold all that float32 says near 1 and print 0.37 as 0.37; adding 0 turns -0.0 into 0.0.
+    return (round(float(value), 6) + 0.0 for value in coefficients)
+
+
+def _one_line(text: object) -> str:
+    return " ".join(str(text).split())
+
+
+def _read_csv_rows(path: Path) -> Iterator[Row]:
+    text_lines = csv_lines.read_lines(path, longest=MAX_CSV_LINE, most=MAX_ROWS)
+    number, text, problem = next(text_lines)
+    if problem:
+        raise TableError(problem)
+    header = csv_lines.cells(text, f"{path}, line {number}")
+    is_take = header[0].lower() == "timecode"
+    _check_header(path, header, is_take)
+    for number, text, problem in text_lines:
+        if problem:
+            yield Row(number, "", error=problem)
+            continue
+        label = ""
+        try:
+            cells = csv_lines.cells(text, f"{path}, line {number}")
+            label = cells[0]
+            yield _csv_row(cells, header, is_take, number, f"{path}, line {number}")
+        except TableError as error:
+            yield Row(number, label, error=str(error))
+
+
+def _check_header(path: Path, header: Sequence[str], is_take: bool) -> None:
+    expected = arkit.LIVE_LINK_COLUMNS if is_take else COLUMNS
+    kind = "a Live Link Face export" if is_take else "a table of image and 52 actions"
+    found = list(header)
+    if is_take and len(found) > 1 and found[1] == "BlendshapeCount":
+        found[1] = "BlendShapeCount"
+    if tuple(found) == tuple(expected):
+        return
+    if not is_take and found[0] != "image":
+        hint = " Its cells seem to be separated by ';': save it with commas." if ";" in found[0] else ""
+        raise TableError(
+            f"{path}, line 1: the header starts with {short(found[0])}, which is no table of coefficients.{hint} "
+            "Give a Live Link Face CSV (63 columns from Timecode) or a CSV of image and the 52 camelCase action names."
+        )
+    for column, (name, wanted) in enumerate(zip(found, expected, strict=False), start=1):
+        if name != wanted:
+            raise TableError(
+                f"{path}, line 1: column {column} is {short(name)}, {kind} has {wanted!r} there. "
+                "Restore the exact header."
+            )
+    raise TableError(f"{path}, line 1: {len(found)} columns, {kind} has {len(expected)}. Restore the exact header.")
+
+
+def _csv_row(cells: Sequence[str], header: Sequence[str], is_take: bool, number: int, at: str) -> Row:
+    if cells == [""]:
+        raise TableError(f"{at}: an empty line. Remove it.")
+    if len(cells) != len(header):
+        what = "a short row" if len(cells) < len(header) else "a long row"
+        raise TableError(f"{at}: {what}, {len(cells)} cells where the header has {len(header)}. Export the file again.")
+    if not is_take and not any(cell.strip() for cell in cells[1:]):
+        raise TableError(f"{at}: no coefficients: this picture had failed. Predict it again or remove the row.")
+    recorded = None
+    if is_take:
+        recorded = live_link.parse_row(cells, at, header)
+        first, values = 3, recorded.coefficients.tolist()
+    else:
+        first, values = (
+            2,
+            [
+                csv_lines.number(cell, f"{at}, column {column} ({header[column - 1]})")
+                for column, cell in enumerate(cells[1:], start=2)
+            ],
+        )
+    for column, value in enumerate(values, start=first):
+        _check_range(value, f"{at}, column {column} ({header[column - 1]})")
+    return Row(number, cells[0], _vector(values), live_link=recorded)
+
+
+def _check_range(value: float, at: str) -> None:
+    if not -OVERSHOOT <= value <= 1 + OVERSHOOT:
+        raise TableError(f"{at}: {value:g} is outside 0 to 1. Correct the value or remove the row.")
+
+
+def _vector(values: Sequence[float]) -> np.ndarray:
+    return np.clip(np.array(values, dtype=np.float32), 0.0, 1.0) + np.float32(0.0)
+
+
+def _no_constant(name: str) -> float:
+    raise ValueError(f"{name} is not a number")
+
+
+def _no_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    out = dict(pairs)
+    if len(out) != len(pairs):
+        raise ValueError("a key occurs twice")
+    return out
+
+
+def _read_jsonl_rows(path: Path) -> Iterator[Row]:
+    for line, row, error in read_objects(path):
+        yield Row(line, "", error=error) if row is None else row_of(row, path, line)
+
+
+def row_of(row: dict[str, Any], path: Path, line: int) -> Row:
+    """Return what an object of our JSONL says; a bad one comes with ``error`` set.
+
+    Args:
+        row: one object of ``read_objects``.
+        path: the file, for errors.
+        line: of the file, from 1.
+    """
+    label = row.get("image")
+    label = label if isinstance(label, str) else ""
+    try:
+        return _json_row(row, label, line, f"{path}, line {line}")
+    except TableError as error:
+        return Row(line, label, error=str(error))
+
+
+def _json_row(row: dict[str, Any], label: str, line: int, at: str) -> Row:
+    if row.get("status", "ok") != "ok":
+        why = row["reason"] if isinstance(row.get("reason"), str) else "Predict it again or remove the row."
+        raise TableError(f"{at}: this row had failed ({row['status']}). {why}")
+    values = row.get("coefficients")
+    if not isinstance(values, dict):
+        raise TableError(f'{at}: no "coefficients" object. Give a JSONL file written by predict, parse or describe.')
+    if values.keys() != set(arkit.NAMES):
+        odd = min(values.keys() ^ set(arkit.NAMES))
+        what = "missing from" if odd in arkit.INDEX else "unknown in"
+        raise TableError(f'{at}: {short(odd)} is {what} "coefficients". It must hold exactly the 52 action names.')
+    for name, value in values.items():
+        _check_range(_json_number(value, f"{at}, {name}"), f"{at}, {name}")
+    try:
+        analysis = None if row.get("analysis") is None else Analysis.from_dict(row["analysis"])
+    except ValueError as error:
+        raise TableError(f"{at}: {error}. Correct the analysis or set it to null.") from error
+    box = row.get("box")
+    if box is not None:
+        if not isinstance(box, list) or len(box) != 4:
+            raise TableError(f"{at}: the box is not four numbers. Correct it or set it to null.")
+        x0, y0, x1, y1 = (_json_number(value, f"{at}, box") for value in box)
+        box = x0, y0, x1, y1
+    return Row(line, label, _vector([values[name] for name in arkit.NAMES]), analysis, box)
+
+
+def _json_number(value: object, at: str) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) < 1e9:
+        raise TableError(f"{at}: {short(str(value))} is not a number. Correct it or remove the row.")
+    return float(value)

@@ -1,0 +1,1 @@
+"""Model card, push to the Hugging Face Hub, demo Space."""

@@ -1,0 +1,215 @@
+"""The model card of an adapter or a whole model: what its recipe and files of results say, and nothing beside that."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from huggingface_hub import ModelCard, ModelCardData
+
+from semanticface.errors import ConfigError
+from semanticface.hub import card_text
+from semanticface.hub.card_example import Example, given_example, rendered_example
+from semanticface.hub.card_figures import Figures, read_figures
+from semanticface.hub.card_mark import README, RENDERED, marked, read_mark
+from semanticface.hub.public_recipe import local_base, public, training_data
+from semanticface.inference.predictor import Predictor
+from semanticface.models.files import NANO, check_files, find_folder
+from semanticface.recipe import read_recipe
+from semanticface.utils.files import atomic_open
+
+PICTURE = "example.jpg"
+_TAGS = ("semanticface", "face", "facial-expression", "facs", "arkit", "blendshapes", "animation", "avatar")
+_LICENCE = re.compile(r"[a-z0-9][a-z0-9.+-]*")
+_HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
+
+
+@dataclass(frozen=True, slots=True)
+class CardSettings:
+    """What a card cannot know by itself.
+
+    Attributes:
+        repo: the model's id on the Hub, for the heading and the example of use.
+        licence: the Hub's name of a licence, such as ``apache-2.0``; None leaves everything to the reader's asking.
+        base: id on the Hub of the base of an adapter, where the recipe has a folder or nano.
+        datasets: ids on the Hub of data it was trained on.
+        results: files of results.
+        picture: to show instead of rendered faces.
+        consent: where the consent of who is in ``picture`` is to be found, or its licence.
+        notes: Markdown to be put into the card as it is.
+        seed: draws the rendered example.
+        device: as in ``Predictor.from_pretrained``.
+    """
+
+    repo: str | None = None
+    licence: str | None = None
+    base: str | None = None
+    datasets: tuple[str, ...] = ()
+    results: tuple[Path, ...] = ()
+    picture: Path | None = None
+    consent: str | None = None
+    notes: Path | None = None
+    seed: int = 0
+    device: str | None = None
+
+    def __post_init__(self) -> None:
+        for name, ids in (("repo", [self.repo]), ("base", [self.base]), ("datasets", self.datasets)):
+            for each in filter(None, ids):
+                if not _HUB_ID.fullmatch(each):
+                    raise ConfigError(f"{name} {each!r} is no id of the Hub: write it as OWNER/NAME.")
+        if self.licence is not None and not _LICENCE.fullmatch(self.licence):
+            raise ConfigError(f"licence {self.licence!r}: give the Hub's name of it, such as apache-2.0 or cc-by-4.0.")
+        if self.consent is not None and self.picture is None:
+            raise ConfigError("consent is for the picture of a person: give the picture, or leave consent out.")
+
+
+def write_card(model: str, settings: CardSettings, out: Path | None = None, *, force: bool = False) -> Path:
+    """Write the card of a model, and its example picture beside it.
+
+    Args:
+        model: ``nano``, or the folder of a model or adapter.
+        settings: what the card cannot know by itself.
+        out: by default README.md in the model's folder; nano, which lies in the package, needs one.
+        force: replace a card that was edited by hand, or that no command wrote.
+
+    Returns:
+        Where it is.
+
+    Raises:
+        ConfigError: a card that would be lost, results of another model, or a setting out of place.
+        ModelError: the model cannot be loaded.
+        PictureError: the picture cannot be used.
+    """
+    if model != "nano" and not Path(model).is_dir():
+        raise ConfigError(f"{model} is no folder: a card is written for a model on this machine.")
+    folder, _ = find_folder(model)
+    if out is None:
+        if folder == NANO:
+            raise ConfigError("nano lies in the package: say where its card goes, such as --out nano-card/README.md.")
+        out = folder / README
+    if out.exists() and not force:
+        mark = read_mark(out.read_text(encoding="utf-8", errors="replace"))
+        if mark is None or not mark.untouched:
+            raise ConfigError(
+                f"{out} was {'edited by hand' if mark else 'not written by this command'} and would be lost. Move what "
+                "is yours into a file for --notes, which every new card then holds; or replace it with --force."
+            )
+    recipe = read_recipe(folder)
+    check_files(folder, adapter=recipe["kind"] == "adapter")
+    figures = [read_figures(path, folder) for path in settings.results]
+    notes = _notes(settings.notes)
+    predictor = Predictor.from_pretrained(model, device=settings.device)
+    if settings.picture is None:
+        example, shows = rendered_example(predictor, settings.seed), RENDERED
+    else:
+        example, shows = given_example(predictor, settings.picture), settings.consent or ""
+    text = make_card(model, folder, recipe, settings, figures, example, notes)
+    with atomic_open(out.parent / PICTURE, "wb") as file:
+        file.write(example.picture)
+    with atomic_open(out) as file:
+        file.write(marked(text, {PICTURE: (example.picture, shows)}))
+    return out
+
+
+def make_card(
+    model: str,
+    folder: Path,
+    recipe: Mapping[str, Any],
+    settings: CardSettings,
+    figures: Sequence[Figures],
+    example: Example,
+    notes: str = "",
+) -> str:
+    """Return the text of a card; arguments as in ``write_card``, and what was read and made for it."""
+    name = settings.repo.rpartition("/")[2] if settings.repo else folder.resolve().name
+    data = training_data(recipe)
+    front = front_matter(name, recipe, settings, figures)
+    caption = example.caption + (f" {settings.consent}." if settings.consent else "")
+    sections = [
+        ("", f"{_lead(recipe)}\n\n{card_text.about()}"),
+        ("Example", f"![Faces, and right of each what the model reads]({PICTURE})\n\n{caption}"),
+        ("", "```\n{}\n```".format("\n\n".join(example.answers))),
+        ("Figures", _figures(figures)),
+        ("Use", card_text.use(settings.repo or public(model))),
+        ("Intended and excluded uses", card_text.USES),
+        ("Limits", card_text.limits(data)),
+        ("How it was made", card_text.making(recipe, data, settings.base)),
+        ("Emotion", card_text.emotion(recipe)),
+        ("Privacy", card_text.privacy(recipe, data)),
+        ("Licence", _licence(recipe, settings.licence)),
+        ("Notes", notes),
+        ("Citation", card_text.CITATION),
+    ]
+    body = "\n\n".join(f"## {head}\n\n{text}" if head else text for head, text in sections if text)
+    card = f"---\n{front.to_yaml()}\n---\n\n# {name}\n\n{body}\n"
+    ModelCard(card)  # parses, or raises what would otherwise be found out after an upload
+    return card
+
+
+def front_matter(
+    name: str, recipe: Mapping[str, Any], settings: CardSettings, figures: Sequence[Figures]
+) -> ModelCardData:
+    """Return what the Hub reads of a card; its index of results holds what files of results say, or is not there."""
+    adapter = recipe["kind"] == "adapter"
+    results = [result for each in figures for result in each.results]
+    base = hub_base(recipe, settings.base)
+    return ModelCardData(
+        language="en",
+        license=settings.licence,
+        library_name="peft" if adapter else "transformers",
+        pipeline_tag="image-text-to-text",
+        base_model=base,
+        base_model_relation="adapter" if base else None,
+        tags=[*_TAGS, *(["lora"] if adapter else [])],
+        datasets=list(settings.datasets) or None,
+        metrics=sorted({result.metric_type for result in results}) or None,
+        model_name=name if results else None,
+        eval_results=results or None,
+    )
+
+
+def hub_base(recipe: Mapping[str, Any], named: str | None) -> str | None:
+    """Return the id on the Hub of the base of an adapter, as far as it has one."""
+    base = recipe["base"]
+    if not base or named:
+        return named if base else None
+    return None if base["name"] == "nano" or local_base(recipe) else base["name"]
+
+
+def _lead(recipe: Mapping[str, Any]) -> str:
+    kind = "A LoRA adapter" if recipe["kind"] == "adapter" else "A vision-language model"
+    return (
+        f"{kind} that reads the 52 ARKit blendshape coefficients off a picture of a face, and explains in words which "
+        "muscles moved. Made with the SemanticFace toolkit."
+    )
+
+
+def _figures(figures: Sequence[Figures]) -> str:
+    if not figures:
+        return (
+            "Not measured: no file of results was given when this card was written, so it makes no claim of quality.\n"
+            "`python eval/evaluate.py` and `python eval/benchmark.py` make such files."
+        )
+    return "\n\n".join(each.text for each in figures)
+
+
+def _licence(recipe: Mapping[str, Any], licence: str | None) -> str:
+    if licence is None:
+        told = "None was chosen: ask its makers before you use it."
+    else:
+        told = f"{licence}, for what is in this repository."
+    if recipe["kind"] == "adapter":
+        told += " Only the adapter's weights are here; those of its base have a licence of their own."
+    return told
+
+
+def _notes(path: Path | None) -> str:
+    if path is None:
+        return ""
+    try:
+        return path.read_text(encoding="utf-8").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"the notes {path} cannot be read: {error}.") from error

@@ -1,0 +1,211 @@
+"""The folder of a demo Space on the Hub: app, card, requirements, this package, and the model.
+
+A Space installs ``requirements.txt`` before it has any other file, so a wheel beside it would not be found, and this
+package is on no index. Its files are put into the folder as they are: an app finds what lies next to it.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib.metadata
+import importlib.resources
+import re
+import shutil
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+from huggingface_hub import SpaceCardData
+
+import semanticface
+from semanticface import __version__
+from semanticface.errors import ConfigError
+from semanticface.hub.card_mark import README
+from semanticface.hub.upload_list import Listed, hidden_in, list_model
+from semanticface.models.files import NANO, find_folder
+from semanticface.recipe import read_recipe
+from semanticface.utils.files import atomic_path
+
+PACKAGE = "semanticface"
+MODEL = "model"
+APP = "app.py"
+REQUIREMENTS = "requirements.txt"
+_GRADIO = "gradio"
+_PROMPTS = "prompt_texts"
+_ASSETS = "assets"
+_OWN = "# Written by semanticface card --space"
+_APP = f'''{_OWN}; run it here with: python app.py
+"""The demo of a SemanticFace model."""
+
+from pathlib import Path
+
+from semanticface.serving.pages.demo import build
+from semanticface.serving.pages.local_page import plain_options
+
+build(%s, emotion=%s).launch(**plain_options())
+'''
+
+
+def write_space(
+    model: str, out: Path, *, repo: str | None = None, licence: str | None = None, force: bool = False
+) -> None:
+    """Write the folder of a Space that shows a model.
+
+    Args:
+        model: ``nano``, or the folder of a model or adapter.
+        out: a new folder.
+        repo: the model's id on the Hub, which the Space then links to.
+        licence: the Hub's name of a licence.
+        force: replace a Space that this wrote before.
+
+    Raises:
+        ConfigError: the folder holds something; a part of the model may not leave this machine.
+        ModelError: no such model.
+    """
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        begun = (out / APP).is_file() and (out / APP).read_text(encoding="utf-8", errors="replace").startswith(_OWN)
+        if not (begun and force):
+            fix = "Replace it with --force" if begun else "Choose a new folder"
+            raise ConfigError(f"{out} holds {'a Space' if begun else 'something else'} already. {fix}.")
+    if model != "nano" and not Path(model).is_dir():
+        raise ConfigError(f"{model} is no folder: a Space is written for a model on this machine.")
+    folder, _ = find_folder(model)
+    parts = _parts(folder)
+    refused = [each for each in parts if each.verdict == "refused"]
+    if refused:
+        raise ConfigError(f"{refused[0].path}: {refused[0].why}.")
+    with atomic_path(out) as temporary:
+        temporary.mkdir()
+        for name, source in _package():
+            (temporary / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(source, temporary / name)
+        for each in parts:
+            if each.verdict == "included":
+                (temporary / MODEL).mkdir(exist_ok=True)
+                content = each.path.read_bytes() if each.content is None else each.content
+                (temporary / MODEL / each.name).write_bytes(content)
+        (temporary / APP).write_text(_app(folder), encoding="utf-8")
+        (temporary / REQUIREMENTS).write_text("".join(f"{line}\n" for line in requirements()), encoding="utf-8")
+        (temporary / README).write_text(_card(folder, repo, licence), encoding="utf-8")
+
+
+def list_space(folder: Path, model: Path) -> list[Listed]:
+    """Return what becomes of each file of a Space's folder: only what ``write_space`` writes is uploaded.
+
+    Args:
+        folder: of the Space.
+        model: the folder of the model that it shows; another one is refused.
+
+    Raises:
+        ConfigError: the folder is no Space that ``semanticface card --space`` wrote.
+    """
+    if not (folder / APP).is_file():
+        raise ConfigError(f"{folder} is no Space: write it with semanticface card MODEL --space {folder}.")
+    package = dict(_package())
+    parts = {f"{MODEL}/{each.name}": each for each in _parts(model)}
+    paths = sorted(path for path in folder.rglob("*") if path.is_symlink() or not path.is_dir())
+    return [_look(path, path.relative_to(folder).as_posix(), package, parts) for path in paths]
+
+
+def requirements() -> list[str]:
+    """Return what this package needs, each at the very version that is installed here.
+
+    Raises:
+        ConfigError: something is not installed.
+    """
+    named = [line for line in importlib.metadata.requires(PACKAGE) or [] if "extra ==" not in line]
+    needed = sorted({re.match(r"[\w.-]+", line)[0] for line in named} | {_GRADIO})  # type: ignore[index]
+    return [f"{name}=={_version(name)}" for name in needed]
+
+
+def _version(name: str) -> str:
+    try:
+        # The local part, such as +cpu, names a build that no index has.
+        return importlib.metadata.version(name).partition("+")[0]
+    except importlib.metadata.PackageNotFoundError as error:
+        raise ConfigError(f"a Space needs {name}, which is not installed. pip install 'semanticface[demo]'") from error
+
+
+def _parts(folder: Path) -> list[Listed]:
+    """Return what becomes of each file of a model; nano lies in the package."""
+    return [] if folder == NANO else list_model(folder, None)
+
+
+@functools.cache
+def _package() -> tuple[tuple[str, Path], ...]:
+    """Return the files of this package, by the names that they have when it is installed."""
+    return tuple(sorted(_package_files()))
+
+
+def _package_files() -> Iterator[tuple[str, Path]]:
+    home = Path(semanticface.__file__).parent
+    prompts = importlib.resources.files(f"{PACKAGE}.{_PROMPTS}")
+    for root, below in ((home, PACKAGE), (Path(str(prompts)), f"{PACKAGE}/{_PROMPTS}")):
+        for path in root.rglob("*"):
+            inside = path.relative_to(root)
+            hidden = any(part == "__pycache__" or part.startswith(".") for part in inside.parts)
+            # Where the package is a working tree, other things may lie about in it.
+            ours = path.suffix == (".py" if root == home else ".txt") or inside.parts[0] == _ASSETS
+            if ours and not hidden and path.is_file() and not path.is_symlink():
+                yield f"{below}/{inside.as_posix()}", path
+
+
+def _app(folder: Path) -> str:
+    where = '"nano"' if folder == NANO else f'str(Path(__file__).parent / "{MODEL}")'
+    text = _APP % (where, read_recipe(folder)["emotion"])
+    return text if MODEL in where else text.replace("from pathlib import Path\n\n", "")
+
+
+def _card(folder: Path, repo: str | None, licence: str | None) -> str:
+    name = repo.rpartition("/")[2] if repo else folder.resolve().name
+    front = SpaceCardData(
+        title=f"SemanticFace: {name}",
+        sdk=_GRADIO,
+        sdk_version=_version(_GRADIO),
+        python_version=f"{sys.version_info.major}.{sys.version_info.minor}",
+        app_file=APP,
+        license=licence,
+        models=[repo] if repo else None,
+        emoji="🙂",
+        colorFrom="gray",
+        colorTo="blue",
+        pinned=False,
+        short_description="52 ARKit coefficients of a face, and why",
+    )
+    return f"""---
+{front.to_yaml()}
+---
+
+# SemanticFace: {name}
+
+A picture, webcam frame or short clip of a face goes in; the 52 ARKit blendshape coefficients, a readable account of
+which muscles moved, and a head that can be turned come out. Nothing that is uploaded is kept.
+
+Not for judging anyone. Made with SemanticFace {__version__}, whose files lie in `{PACKAGE}/`.
+"""
+
+
+def _look(path: Path, name: str, package: dict[str, Path], parts: dict[str, Listed]) -> Listed:
+    size = path.lstat().st_size
+    if path.is_symlink():
+        return Listed(name, path, size, "left out", "a link")
+    if name in package:
+        same = path.read_bytes() == package[name].read_bytes()
+        why = (
+            f"of {PACKAGE} {__version__}" if same else f"not as in {PACKAGE} {__version__} here: write the Space again"
+        )
+        return Listed(name, path, size, "included" if same else "refused", why)
+    if name.startswith(f"{MODEL}/"):
+        part = parts.get(name)
+        if part is not None and part.verdict == "included":
+            same = path.read_bytes() == (part.path.read_bytes() if part.content is None else part.content)
+            why = (
+                f"as in the model: {part.why}" if same else "not as in the model that is pushed: write the Space again"
+            )
+            return Listed(name, path, size, "included" if same else "refused", why)
+        return Listed(name, path, size, "left out", part.why if part is not None else "no part of the model")
+    if name in (APP, README, REQUIREMENTS):
+        if problem := hidden_in(path.read_bytes()):
+            return Listed(name, path, size, "refused", problem)
+        return Listed(name, path, size, "included", "a part of the Space")
+    return Listed(name, path, size, "left out", "no part of a Space")

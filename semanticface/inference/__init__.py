@@ -1,0 +1,1 @@
+"""Predictor: a picture to its answer, with the decoding engine, intervals, video and live reading."""

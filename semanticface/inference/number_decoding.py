@@ -1,0 +1,122 @@
+"""Numbers in a row, each of which sees those before it, read many at a time.
+
+All are guessed at once and shown at once (Jacobi decoding, Santilli et al. 2023, arXiv 2305.10427): those up to the
+first wrong guess are what the model would have written one by one, and its readings behind that are the next guesses.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from semanticface.arkit import N_ACTIONS
+from semanticface.inference.batch import Batch
+from semanticface.inference.number_readout import N_VALUES, Places
+
+_AT_LEAST = 12
+"""Numbers guessed ahead of a pass where the last guesses went wrong early."""
+
+_LOGITS = 2**25
+"""Most logits of guessed numbers held at once."""
+
+
+def read_in_a_row(batch: Batch, guess: np.ndarray) -> np.ndarray:
+    """Read the numbers of every row, each of which sees those before it.
+
+    Args:
+        batch: whose words are written.
+        guess: int64[52] in hundredths, what to guess first.
+
+    Returns:
+        int64[52]: the numbers of one of the rows, a good first guess for the next batch.
+    """
+    tree, tokens = batch.decoder.tree, batch.decoder.number_tokens
+    for row in batch.rows:
+        batch.settle(row)
+    guesses = np.tile(guess, (len(batch.rows), 1))
+    done = np.zeros(len(batch.rows), dtype=np.int64)
+    busy = np.arange(len(batch.rows))
+    ahead = np.full(len(batch.rows), N_ACTIONS)
+    while len(busy):
+        most = max(4, _LOGITS // (batch.n_vocabulary * tree.depth * len(busy)))
+        ends = np.minimum(done + np.minimum(ahead, most), N_ACTIONS)
+        feeds: list[list[int]] = []
+        starts = np.zeros(len(busy), dtype=np.int64)
+        # Where each number's first token stands among the tokens of its answer.
+        places = np.zeros((len(busy), N_ACTIONS), dtype=np.int64)
+        for b, index in enumerate(busy.tolist()):
+            written = list(batch.rows[index].tokens)
+            for slot in range(int(ends[b])):
+                if slot:
+                    written += tokens.keys[slot]
+                places[b, slot] = len(written)
+                written += tokens.spelled[guesses[b, slot]]
+            starts[b] = min(batch.fed[b] - batch.n_prompt, places[b, done[b]] - 1)
+            feeds.append(written[starts[b] : -1])
+        batch.fed = starts + batch.n_prompt
+        found, shares, wrong = _read_guesses(batch, feeds, places - starts[:, None], done, ends, guesses, busy)
+        for b, index in enumerate(busy.tolist()):
+            slot = int(done[b])
+            while slot < ends[b] and wrong[b, slot] < 0:
+                slot += 1
+            batch.fed[b] = batch.n_prompt + starts[b] + len(feeds[b])
+            if slot < ends[b]:
+                batch.fed[b] = batch.n_prompt + places[b, slot] + wrong[b, slot]
+                # A number whose last token was the wrong one is whole now.
+                slot += int(wrong[b, slot] == len(tokens.spelled[found[b, slot]]) - 1)
+            guesses[b, done[b] : ends[b]] = found[b, done[b] : ends[b]]
+            # Where guesses go wrong early, few are worth showing.
+            ahead[b] = max(_AT_LEAST, 2 * (slot - int(done[b])))
+            batch.rows[index].values[:slot] = guesses[b, :slot]
+            batch.rows[index].shares[done[b] : slot] = shares[b, done[b] : slot]
+            done[b] = slot
+        kept = np.flatnonzero(done < N_ACTIONS)
+        if len(kept) < len(busy):
+            busy, done, ahead, guesses = (each[kept] for each in (busy, done, ahead, guesses))
+            batch.keep(kept)
+    return batch.rows[-1].values.copy()
+
+
+def _read_guesses(
+    batch: Batch,
+    feeds: list[list[int]],
+    columns: np.ndarray,
+    done: np.ndarray,
+    ends: np.ndarray,
+    guesses: np.ndarray,
+    busy: np.ndarray,
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Show guesses and read what the model makes of each behind the ones before it.
+
+    Returns:
+        int64[B, 52] the values read (as near to the guess as the tokens read allow, where not all could be),
+        float32[B, 52, 101] their distributions as far as they were read, and
+        int64[B, 52] which token of a guess was the first wrong one, -1 where none was.
+    """
+    tree = batch.decoder.tree
+    b, slot = np.nonzero((np.arange(N_ACTIONS) >= done[:, None]) & (np.arange(N_ACTIONS) < ends[:, None]))
+    guess, column = guesses[b, slot], columns[b, slot] - 1
+    levels = [np.flatnonzero((node >= 0) & (tree.n_children[node] > 1)) for node in tree.path[guess].T]
+    wanted = np.unique(np.concatenate([column[level] + t for t, level in enumerate(levels)]))
+    logits = batch.show(feeds, wanted)
+    draws = np.stack([batch.rows[index].draws for index in busy.tolist()])
+    found, wrong = guess.copy(), np.full(len(guess), -1)
+    state = Places.start(len(guess))
+    for t, level in enumerate(levels):
+        level = level[wrong[level] < 0]
+        node = tree.path[guess[level], t]
+        here = state.take(level)
+        here.node = node
+        seen = batch.gather(logits, b[level], np.searchsorted(wanted, column[level] + t), node)
+        token = tree.choose(
+            here, seen, readout=batch.decoder.readout, temperature=batch.temperature, draws=draws[b, slot, t][level]
+        )
+        state.put(level, here)
+        missed = np.flatnonzero(token != [tree.spelled[value][t] for value in guess[level].tolist()])
+        wrong[level[missed]] = t
+        whole = here.node[missed] < 0
+        nearest = tree.nearest(here.node[missed], guess[level[missed]])
+        found[level[missed]] = np.where(whole, here.value[missed], nearest)
+    out, first = guesses.copy(), np.full(guesses.shape, -1)
+    shares = np.zeros((*guesses.shape, N_VALUES), dtype=np.float32)
+    out[b, slot], shares[b, slot], first[b, slot] = found, state.shares, wrong
+    return out, shares, first

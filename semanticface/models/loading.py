@@ -1,0 +1,419 @@
+"""Load a vision-language model, put LoRA on it, save the adapter, and load it back with proof that it arrived.
+
+Any model that ``AutoModelForImageTextToText`` knows will do; no code from a model folder is ever run, and weights are
+read from safetensors only. A name is one of three things: ``nano`` (the base in this package), a folder, or a hub id.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+import os
+import re
+import tempfile
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import bitsandbytes
+import peft
+import torch
+from safetensors import SafetensorError, safe_open
+from transformers import AutoConfig, AutoModelForImageTextToText, BitsAndBytesConfig, PreTrainedConfig, PreTrainedModel
+
+from semanticface.errors import ConfigError, ModelError
+from semanticface.models.files import check_files, find_folder, read_json
+from semanticface.models.processors import load_processor, set_side
+from semanticface.prompts import load_prompt
+from semanticface.recipe import check_range, files_sha256, make_recipe, prompt_record, read_recipe, write_recipe
+from semanticface.utils.files import atomic_path
+
+_ADAPTER_FILES = ("adapter_model.safetensors", "adapter_config.json")
+_CPU = torch.device("cpu")
+_PROJECTORS = ("multi_modal_projector", "connector", "merger")
+
+
+@dataclass(frozen=True, slots=True)
+class ModelConfig:
+    """Which base model, and how it is held in memory.
+
+    Attributes:
+        base: ``nano``, a folder, or a hub id.
+        revision: commit, tag or branch of a hub id; the commit it led to is recorded with what is trained.
+        dtype: ``auto`` is bfloat16 on a GPU that computes in it, float32 elsewhere.
+        device: ``auto`` is the GPU where there is one, else the CPU.
+        quantize: ``nf4`` holds the language layers' base weights in 4 bits (bitsandbytes), for training on small GPUs.
+        image_size: side in pixels of the crop shown to models that take any size (Qwen-VL); leave it out for others.
+    """
+
+    base: str = "nano"
+    revision: str | None = None
+    dtype: Literal["auto", "float32", "bfloat16"] = "auto"
+    device: str = "auto"
+    quantize: Literal["none", "nf4"] = "none"
+    image_size: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.image_size is not None:
+            check_range("model.image_size", self.image_size, 16, 4096)
+
+
+@dataclass(frozen=True, slots=True)
+class LoraSettings:
+    """Where LoRA goes and how much it may change.
+
+    Attributes:
+        rank: width of the update.
+        alpha: its scale; the update is multiplied by alpha / rank.
+        dropout: share of the update's inputs dropped in training.
+        targets: names of the linear layers of the language model that get an update.
+        projector: also the linear layers between vision tower and language model.
+    """
+
+    rank: int = 16
+    alpha: int = 32
+    dropout: float = 0.0
+    targets: tuple[str, ...] = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+    projector: bool = False
+
+    def __post_init__(self) -> None:
+        check_range("lora.rank", self.rank, 1, 1024)
+        check_range("lora.alpha", self.alpha, 1)
+        check_range("lora.dropout", self.dropout, 0, 0.9)
+        if not self.targets:
+            raise ConfigError("lora.targets is empty: name at least one linear layer, for example q_proj")
+
+
+@dataclass(slots=True)
+class Bundle:
+    """A model with all it needs to be shown a face.
+
+    Attributes:
+        model: the transformers model, or the PeftModel around it.
+        processor: its processor; pictures of ``image_size`` go through it unscaled.
+        tokenizer: the processor's tokenizer.
+        image_size: side in pixels of the square crop the model takes.
+        recipe: how it was made, as in ``recipe.make_recipe``.
+    """
+
+    model: Any
+    processor: Any
+    tokenizer: Any
+    image_size: int
+    recipe: dict[str, Any]
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model's weights are."""
+        return next(self.model.parameters()).device
+
+
+def choose_device(device: str = "auto") -> torch.device:
+    """Return the device to use; ``auto`` is the GPU where there is one, each process of a launch its own.
+
+    Raises:
+        ConfigError: torch does not know the device, or it is not there.
+    """
+    if device == "auto":
+        return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0"))) if torch.cuda.is_available() else _CPU
+    try:
+        chosen = torch.device(device)
+        torch.empty(0, device=chosen)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        raise ConfigError(f"device {device!r} cannot be used here: {error}. Use auto, cpu or cuda.") from error
+    return chosen
+
+
+def choose_dtype(dtype: str, device: torch.device) -> torch.dtype:
+    """Return the dtype to compute in; ``auto`` is bfloat16 on a GPU that computes in it, float32 elsewhere."""
+    if dtype == "auto":
+        return torch.bfloat16 if device.type == "cuda" and torch.cuda.is_bf16_supported() else torch.float32
+    return {"float32": torch.float32, "bfloat16": torch.bfloat16}[dtype]
+
+
+def language_prefix(model: PreTrainedModel) -> str:
+    """Return the dotted name of the language layers inside ``model``, such as ``model.language_model``."""
+    decoder = model.get_decoder()
+    return next(name for name, module in model.named_modules() if module is decoder)
+
+
+def _skeleton(config: PreTrainedConfig) -> PreTrainedModel:
+    """Return the model without weights, to learn the names of its parts."""
+    with torch.device("meta"):
+        return AutoModelForImageTextToText.from_config(copy.deepcopy(config), trust_remote_code=False)
+
+
+def _nf4(config: PreTrainedConfig, dtype: torch.dtype) -> BitsAndBytesConfig:
+    """Return the 4-bit setting of QLoRA (Dettmers et al. 2023) for the language layers alone."""
+    skeleton = _skeleton(config)
+    prefix = language_prefix(skeleton)
+    kept = [
+        name
+        for name, module in skeleton.named_modules()
+        if isinstance(module, torch.nn.Linear) and not name.startswith(f"{prefix}.")
+    ]
+    return BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=dtype,
+        llm_int8_skip_modules=kept,
+    )
+
+
+def _keep_trainable(model: PreTrainedModel) -> None:
+    """Keep bitsandbytes from rearranging 4-bit weights for its AVX-512 kernel at the first forward in eval mode.
+
+    It does so in place and for good, gradients do not pass the rearranged layers, and narrow layers make it fail: the
+    first evaluation would end a training on such a CPU without a word. On other devices nothing changes.
+    """
+    for module in model.modules():
+        if isinstance(module, bitsandbytes.nn.Linear4bit):
+            module.support_avx512bf16_for_cpu = False
+
+
+def load_base(config: ModelConfig) -> Bundle:
+    """Load whole weights and their processor.
+
+    A folder without ``semanticface.json``, such as any model of the hub, is given the zero-shot prompt.
+
+    Raises:
+        ModelError: a file is missing or damaged, weights are pickled or do not fit the architecture.
+        ConfigError: the device is not there.
+    """
+    folder, commit = find_folder(config.base, config.revision)
+    check_files(folder)
+    device = choose_device(config.device)
+    dtype = choose_dtype(config.dtype, device)
+    try:
+        architecture = AutoConfig.from_pretrained(folder, trust_remote_code=False)
+        quantization = _nf4(architecture, dtype) if config.quantize == "nf4" else None
+        loaded: Any = AutoModelForImageTextToText.from_pretrained(
+            folder,
+            dtype=dtype,
+            device_map={"": device},
+            quantization_config=quantization,
+            use_safetensors=True,
+            trust_remote_code=False,
+            output_loading_info=True,
+        )
+    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
+        raise ModelError(f"{folder} does not load: {error}. Copy the whole model folder again.") from error
+    model, report = loaded
+    if quantization is not None:
+        _keep_trainable(model)
+    for module in model.modules():
+        if isinstance(module, torch.nn.Conv2d):
+            module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # a quarter faster on a CPU
+    if report["missing_keys"] or report["mismatched_keys"]:
+        bad = sorted(map(str, [*report["missing_keys"], *report["mismatched_keys"]]))
+        raise ModelError(f"{folder}: the weights lack or misfit {_some(bad)}. Copy the whole model folder again.")
+    processor = load_processor(folder, architecture)
+    side = set_side(processor, config.image_size)
+    if (folder / "semanticface.json").exists():
+        recipe = read_recipe(folder)
+    else:
+        recipe = make_recipe(
+            "base",
+            base=None,
+            prompt=prompt_record(load_prompt("zero_shot")),
+            emotion=True,
+            readout="greedy",
+            image_size=side,
+            settings={},
+            metrics={},
+        )
+    recipe["source"] = {"base": str(config.base), "revision": commit}
+    return Bundle(model.eval(), processor, processor.tokenizer, side, recipe)
+
+
+def base_record(config: ModelConfig) -> dict[str, Any]:
+    """Return what an adapter must know of its base: name, hub commit, or a hash of the weights of a folder."""
+    folder, commit = find_folder(config.base, config.revision)
+    weights = None if commit else files_sha256(list(folder.glob("*.safetensors")))
+    return {"name": config.base, "revision": commit, "sha256": weights, "image_size": config.image_size}
+
+
+def lora_pattern(model: PreTrainedModel, lora: LoraSettings) -> str:
+    """Return the regular expression of the full names of the layers that get LoRA.
+
+    The vision tower is left out: its layers carry the same names as the language layers in some models.
+
+    Raises:
+        ConfigError: a target names no linear layer, or the model has no projector that could be trained.
+    """
+    prefix = language_prefix(model)
+    linear = [name for name, module in model.named_modules() if isinstance(module, torch.nn.Linear)]
+    inside = {name.rsplit(".", 1)[-1] for name in linear if name.startswith(f"{prefix}.")}
+    absent = [target for target in lora.targets if target not in inside]
+    if absent:
+        raise ConfigError(
+            f"lora.targets: no language layer is called {', '.join(absent)}; there are {', '.join(sorted(inside))}"
+        )
+    pattern = rf"{re.escape(prefix)}\..*\.({'|'.join(map(re.escape, lora.targets))})"
+    if lora.projector:
+        between = [
+            name
+            for name in linear
+            if not name.startswith(f"{prefix}.") and any(part in _PROJECTORS for part in name.split("."))
+        ]
+        if not between:
+            raise ConfigError("lora.projector: this model has no projector of linear layers; set it to false")
+        pattern = "|".join([pattern, *map(re.escape, between)])
+    return pattern
+
+
+def add_lora(bundle: Bundle, lora: LoraSettings) -> Bundle:
+    """Return the bundle with a fresh, trainable LoRA adapter around its model; the base weights are frozen.
+
+    The adapter starts as no change at all (``lora_B`` is zero) and is held in float32 whatever the base's dtype.
+
+    Raises:
+        ConfigError: a target is not in the model.
+    """
+    config = peft.LoraConfig(
+        r=lora.rank,
+        lora_alpha=lora.alpha,
+        lora_dropout=lora.dropout,
+        target_modules=lora_pattern(bundle.model, lora),
+        task_type=None,
+    )
+    with warnings.catch_warnings():
+        # peft asks the model by a name that transformers is about to change.
+        warnings.filterwarnings("ignore", "`is_gradient_checkpointing`", FutureWarning)
+        model = peft.get_peft_model(bundle.model, config)
+    _keep_statistics(model)
+    return Bundle(model, bundle.processor, bundle.tokenizer, bundle.image_size, bundle.recipe)
+
+
+def _keep_statistics(model: torch.nn.Module) -> None:
+    """Hold batch norms in evaluation mode for good.
+
+    The base is frozen, yet in training mode every batch would shift the statistics of a convolutional tower, and with
+    them all that it sees.
+    """
+    for module in model.modules():
+        if isinstance(module, torch.nn.modules.batchnorm._BatchNorm):
+            module.eval()
+            module.train = lambda mode=True, module=module: module  # type: ignore[method-assign, misc]
+
+
+def save_adapter(bundle: Bundle, folder: str | Path, recipe: Mapping[str, Any]) -> None:
+    """Save a trained adapter: weights, PEFT config, and ``semanticface.json`` last, as the mark of a whole folder.
+
+    Raises:
+        SemanticFaceError: the disk refuses.
+    """
+    folder = Path(folder)
+    with tempfile.TemporaryDirectory() as scratch:
+        bundle.model.save_pretrained(scratch, safe_serialization=True, save_embedding_layers=False)
+        config = read_json(Path(scratch) / "adapter_config.json")
+        # Not the place on this machine, which means nothing on another.
+        config["base_model_name_or_path"] = recipe["base"]["name"]
+        (Path(scratch) / "adapter_config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+        for name in _ADAPTER_FILES:
+            with atomic_path(folder / name) as temporary:
+                temporary.write_bytes((Path(scratch) / name).read_bytes())
+    write_recipe(folder, recipe)
+
+
+def load_trained(
+    name: str | Path = "nano",
+    *,
+    device: str = "auto",
+    dtype: Literal["auto", "float32", "bfloat16"] = "auto",
+    quantize: Literal["none", "nf4"] = "none",
+    revision: str | None = None,
+    trainable: bool = False,
+) -> Bundle:
+    """Load ``nano``, a whole model, or an adapter together with its base.
+
+    An adapter is proved to have arrived: its keys are exactly those of the layers it names, it was trained, it
+    changes the logits, and the base is the one it was trained on.
+
+    Args:
+        name: ``nano``, a folder or a hub id.
+        device: as in ``ModelConfig``.
+        dtype: as in ``ModelConfig``.
+        quantize: as in ``ModelConfig``.
+        revision: of a hub id.
+        trainable: keep the adapter apart and ready for more training; otherwise it is merged into the base, which
+            computes the same and faster (not into a 4-bit base, where merging would round it).
+
+    Raises:
+        ModelError: anything missing, damaged, pickled or unfit; the message names the file and the fix.
+        ConfigError: the device is not there.
+    """
+    folder, _ = find_folder(name, revision)
+    if not any((folder / file).exists() for file in ("adapter_config.json", "adapter_model.safetensors")):
+        return load_base(ModelConfig(str(name), revision, dtype, device, quantize, _recorded_side(folder)))
+    check_files(folder, adapter=True)
+    recipe = read_recipe(folder)
+    record = recipe["base"] or {}
+    where = record.get("name", "")
+    if where != "nano" and not Path(where).is_dir() and (folder / where).is_dir():
+        where = str(folder / where)
+    bundle = load_base(ModelConfig(where, record.get("revision"), dtype, device, quantize, record.get("image_size")))
+    if record.get("sha256") is not None:
+        base_folder, _ = find_folder(where)
+        if files_sha256(list(base_folder.glob("*.safetensors"))) != record["sha256"]:
+            raise ModelError(
+                f"{folder} was trained on other weights than those now in {where}. "
+                "Train the adapter again, or bring back the base it was trained on."
+            )
+    model = _attach(bundle, folder, trainable)
+    if trainable:
+        _keep_statistics(model)
+    if not trainable and quantize == "none":
+        model = model.merge_and_unload()
+    return Bundle(model if trainable else model.eval(), bundle.processor, bundle.tokenizer, bundle.image_size, recipe)
+
+
+def _recorded_side(folder: Path) -> int | None:
+    """Return the crop side that a whole model of any-size pictures was made with, if its folder says."""
+    recipe = read_recipe(folder) if (folder / "semanticface.json").exists() else {}
+    return recipe.get("image_size")
+
+
+def _attach(bundle: Bundle, folder: Path, trainable: bool) -> Any:
+    """Put the adapter in ``folder`` on the bundle's model, or raise a ModelError that says why it does not fit."""
+    try:
+        with warnings.catch_warnings():
+            # Missing keys, which peft only warns of, are an error below.
+            warnings.simplefilter("ignore")
+            model = peft.PeftModel.from_pretrained(bundle.model, folder, is_trainable=trainable, use_safetensors=True)
+        with safe_open(folder / "adapter_model.safetensors", "pt") as file:
+            stored = set(file.keys())
+            changes = any(file.get_tensor(key).any() for key in stored if ".lora_B." in key)
+    except (OSError, ValueError, KeyError, RuntimeError, TypeError, SafetensorError) as error:
+        raise ModelError(f"the adapter in {folder} does not fit its base: {error}") from error
+    expected = set(peft.get_peft_model_state_dict(model, save_embedding_layers=False))
+    if stored != expected:
+        raise ModelError(
+            f"the keys of {folder / 'adapter_model.safetensors'} are not those of its base's layers: missing "
+            f"{_some(sorted(expected - stored))}; unexpected {_some(sorted(stored - expected))}. It was made for "
+            "another model or another version of transformers or peft: load it there, or train again."
+        )
+    if not changes:
+        raise ModelError(f"the adapter in {folder} is untrained: every lora_B is zero. Train it with train/distill.py.")
+    ids = bundle.tokenizer("brows raised, jaw dropped", add_special_tokens=False, return_tensors="pt").input_ids
+    # Where peft looks for the base's config when it saves; a recipe's name would be looked up on the hub.
+    model.peft_config[model.active_adapter].base_model_name_or_path = bundle.model.config.name_or_path
+    was_training = model.training
+    model.eval()
+    with torch.no_grad():
+        with_adapter = model(input_ids=ids.to(bundle.device)).logits
+        with model.disable_adapter():
+            without = model(input_ids=ids.to(bundle.device)).logits
+    model.train(was_training)
+    if torch.equal(with_adapter, without):
+        raise ModelError(f"the adapter in {folder} changes nothing in its base's answers: train it again.")
+    return model
+
+
+def _some(names: list[str], shown: int = 3) -> str:
+    """Return the first few names and how many more there are."""
+    rest = f" and {len(names) - shown} more" if len(names) > shown else ""
+    return (", ".join(names[:shown]) + rest) or "none"

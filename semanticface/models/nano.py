@@ -1,0 +1,203 @@
+"""Nano, the base model in the package: a ResNet tower and a small Qwen2 in a stock FastVLM, with its own tokenizer.
+
+Everything here is a stock transformers class, so a folder saved from it loads with ``AutoModelForImageTextToText``
+and ``AutoProcessor`` and runs no code of ours. ``train/pretrain.py`` trains it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import numpy as np
+import torch
+from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
+from torch import nn
+from transformers import (
+    CLIPImageProcessor,
+    FastVlmConfig,
+    FastVlmForConditionalGeneration,
+    LlavaProcessor,
+    PreTrainedTokenizerFast,
+    Qwen2Config,
+    ResNetConfig,
+)
+
+from semanticface.arkit import N_ACTIONS
+from semanticface.semantics.analysis import Analysis, describe
+from semanticface.semantics.answer import format_answer
+
+PIXELS = 128
+STRIDE = 32
+WIDTHS = (32, 64, 160, 256)
+NUMBERS = tuple(f"{value / 100:.2f}" for value in range(101))
+SPECIALS = ("<|pad|>", "<|end|>", "<|system|>", "<|user|>", "<|assistant|>", "<image>")
+
+CHAT_TEMPLATE = (
+    "{% for message in messages %}{{ '<|' + message['role'] + '|>' }}"
+    "{% if message['content'] is string %}{{ message['content'] }}"
+    "{% else %}{% for part in message['content'] %}"
+    "{% if part['type'] == 'image' %}{{ '<image>' }}{% else %}{{ part['text'] }}{% endif %}"
+    "{% endfor %}{% endif %}{% if message['role'] == 'assistant' %}{{ '<|end|>' }}{% endif %}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|assistant|>' }}{% endif %}"
+)
+
+
+def structure_tokens() -> list[str]:
+    """Return the fixed strings between the free slots of canonical answers: with and without emotion, without words.
+
+    Each becomes one token, so that an answer costs two tokens an action and one a field besides its words.
+    """
+    found: dict[str, None] = {}
+    blank = "\x00"
+    for emotion in (True, False):
+        analysis = describe(np.zeros(N_ACTIONS, dtype=np.float32), emotion=emotion)
+        emptied = Analysis(
+            expression_category=blank,
+            muscle_movements=dict.fromkeys(analysis.muscle_movements, blank),
+            emotional_implication=blank if emotion else None,
+            symmetry=blank,
+        )
+        text = format_answer(np.zeros(N_ACTIONS, dtype=np.float32), emptied)
+        text = text.replace("\\u0000", blank).replace("0.00", blank)
+        found.update(dict.fromkeys(text.split(blank)))
+    bare = format_answer(np.zeros(N_ACTIONS, dtype=np.float32), None)
+    found[bare.partition("0.00")[0]] = None
+    return list(found)
+
+
+def build_tokenizer(texts: Iterable[str], *, words: int = 768) -> PreTrainedTokenizerFast:
+    """Train a byte-level BPE on ``texts`` (answers and prompts); any string encodes and decodes exactly.
+
+    Args:
+        texts: what the model is to read and write.
+        words: size of the BPE vocabulary, 256 bytes included; answer structure and numbers come on top.
+    """
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Split(Regex(r" ?[A-Za-z]+|[0-9]| ?[^A-Za-z0-9 ]| +"), "isolated"),
+            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+        ]
+    )
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=words,
+        special_tokens=list(SPECIALS),
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    fixed = sorted(structure_tokens(), key=len, reverse=True)
+
+    def free_text() -> Iterable[str]:
+        for text in texts:
+            for piece in fixed:
+                text = text.replace(piece, "\n")
+            yield text
+
+    tokenizer.train_from_iterator(free_text(), trainer)
+    tokenizer.add_tokens([AddedToken(text, normalized=False) for text in (*structure_tokens(), *NUMBERS)])
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        pad_token="<|pad|>",
+        eos_token="<|end|>",
+        extra_special_tokens={"image_token": "<image>"},
+        additional_special_tokens=["<|system|>", "<|user|>", "<|assistant|>"],
+        clean_up_tokenization_spaces=False,
+        model_input_names=["input_ids", "attention_mask"],
+        padding_side="right",
+    )
+
+
+def build_processor(tokenizer: PreTrainedTokenizerFast) -> LlavaProcessor:
+    """Return the processor of nano: square crops resized to ``PIXELS`` and scaled to [-1, 1]."""
+    images = CLIPImageProcessor(
+        size={"height": PIXELS, "width": PIXELS},
+        do_center_crop=False,
+        image_mean=[0.5, 0.5, 0.5],
+        image_std=[0.5, 0.5, 0.5],
+    )
+    return LlavaProcessor(
+        image_processor=images,
+        tokenizer=tokenizer,
+        patch_size=STRIDE,
+        vision_feature_select_strategy="full",
+        num_additional_image_tokens=0,
+        chat_template=CHAT_TEMPLATE,
+    )
+
+
+def tower_config() -> ResNetConfig:
+    """Return the vision tower: 3.5 M parameters, 4 x 4 image tokens of 256 channels at 128 px."""
+    config = ResNetConfig(
+        embedding_size=32,
+        hidden_sizes=list(WIDTHS),
+        depths=[2, 2, 3, 2],
+        layer_type="basic",
+        hidden_act="relu",
+    )
+    # FastVLM reads the tower's width under this name.
+    config.hidden_size = WIDTHS[-1]
+    return config
+
+
+def build_model(tokenizer: PreTrainedTokenizerFast) -> FastVlmForConditionalGeneration:
+    """Return an untrained nano whose vocabulary is that of ``tokenizer``.
+
+    The number tokens' embeddings start as smooth functions of the value, so that neighbouring numbers look alike
+    to the model before it has seen any.
+    """
+    text = Qwen2Config(
+        vocab_size=len(tokenizer),
+        hidden_size=192,
+        intermediate_size=512,
+        num_hidden_layers=4,
+        num_attention_heads=6,
+        num_key_value_heads=3,
+        max_position_embeddings=2048,
+        tie_word_embeddings=True,
+        bos_token_id=None,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+    )
+    config = FastVlmConfig(
+        vision_config=tower_config(),
+        text_config=text,
+        image_token_index=tokenizer.get_vocab()["<image>"],
+        image_seq_length=(PIXELS // STRIDE) ** 2,
+        tie_word_embeddings=True,
+    )
+    model = FastVlmForConditionalGeneration(config)
+    model.generation_config.eos_token_id = tokenizer.eos_token_id
+    model.generation_config.pad_token_id = tokenizer.pad_token_id
+    with torch.no_grad():
+        table: torch.Tensor = model.lm_head.weight  # tied to the embeddings
+        values = torch.linspace(0, 1, len(NUMBERS))[:, None]
+        order = torch.arange(24)
+        waves = torch.cos(torch.pi * values * order) / (1 + order).sqrt()
+        table[number_ids(tokenizer)] = waves @ torch.randn(len(order), table.shape[1]) * table.std()
+    return model
+
+
+def number_ids(tokenizer: PreTrainedTokenizerFast) -> torch.Tensor:
+    """Return the ids of the tokens ``0.00`` to ``1.00``; int64[101]."""
+    return torch.tensor(tokenizer.convert_tokens_to_ids(list(NUMBERS)))
+
+
+class TowerHeads(nn.Module):
+    """What a renderer knows for free, read from the tower's feature map while it is brought up; not shipped.
+
+    Args:
+        channels: channels of the feature map.
+        cells: its height times width.
+        n_points: landmarks to place.
+    """
+
+    def __init__(self, channels: int, cells: int, n_points: int) -> None:
+        super().__init__()
+        self.coefficients = nn.Linear(channels * cells, N_ACTIONS)
+        self.points = nn.Linear(channels * cells, n_points * 2)
+
+    def forward(self, feature_map: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return coefficients [B, 52] and points [B, n_points, 2] (0 to 1 over the crop) from [B, C, H, W]."""
+        flat = feature_map.flatten(1)
+        return self.coefficients(flat), self.points(flat).unflatten(1, (-1, 2))

@@ -1,0 +1,285 @@
+"""The steps of a round of alignment: candidates, choices, pairs, an adapter, what it answers.
+
+A step is taken where its file is missing; else the file is read. Which files there are, and what rounds make of them,
+``rounds`` says.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import shutil
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import transformers
+
+from semanticface.data.faces import load_faces
+from semanticface.data.provenance import KEY, joined, read_people, source_of, sources_in, told, write_people
+from semanticface.errors import DatasetError
+from semanticface.inference.predictor import Predictor
+from semanticface.models.loading import load_trained, save_adapter
+from semanticface.preference.choice_file import read_choices, write_choices
+from semanticface.preference.dpo import AlignSettings, align
+from semanticface.preference.files import CandidateHeader, fingerprint, read_candidates, write_candidates
+from semanticface.preference.judges import Judge, decide
+from semanticface.preference.measured import Measured
+from semanticface.preference.pair_collator import PairCollator, PairRows
+from semanticface.preference.pairs import PairCounts, region_pairs, whole_pairs, write_pairs
+from semanticface.preference.questions import ask
+from semanticface.preference.records import finite
+from semanticface.preference.regions import HALVES, Area
+from semanticface.preference.sampling import CandidateSettings, sample_slates
+from semanticface.preference.types import Choice, Pair, Slate
+from semanticface.prompts import load_prompt
+from semanticface.recipe import RECIPE_NAME, check_range, make_recipe, read_recipe
+from semanticface.training.datasets import dataset_record
+
+JUDGED_AT = "2000-01-01T00:00:00Z"
+"""Time of choices that no person made: a run that was stopped must end with the same bytes as one that was not."""
+
+
+@dataclass(frozen=True, slots=True)
+class RoundSettings:
+    """How rounds are made.
+
+    Attributes:
+        most: rounds at most; the auditor may end them earlier.
+        heed: whether it may; if not, all are made, and the best is still the last up to which it always saw a gain.
+        pairs: how choices become pairs: halves put together (``region``) or whole candidates (``whole``).
+        per_picture: questions about a picture at most.
+        train_rows: pictures that candidates are made for, spread over the split; 0 takes all.
+        held_out: share of the people in them whose choices are measured on and not learnt from; of the pictures, where
+            all show one person.
+        eval_rows: pictures of the validation split that are measured on.
+        seed: of questions, sides and pairs.
+    """
+
+    most: int = 3
+    heed: bool = True
+    pairs: Literal["region", "whole"] = "region"
+    per_picture: int = 8
+    train_rows: int = 0
+    held_out: float = 0.1
+    eval_rows: int = 200
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name in ("most", "per_picture", "eval_rows"):
+            check_range(f"rounds.{name}", getattr(self, name), 1)
+        check_range("rounds.train_rows", self.train_rows, 0)
+        check_range("rounds.held_out", self.held_out, 0.01, 0.9)
+        check_range("rounds.seed", self.seed, 0)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Alignment:
+    """Everything that rounds are made of.
+
+    Attributes:
+        start: folder of the adapter to begin from.
+        dataset: folder of faces; the split ``train`` is learnt from, ``validation`` measured on.
+        output: folder of the rounds.
+        rounds: how.
+        candidates: likewise.
+        align: likewise.
+        truth: the same faces with exact coefficients, to measure by; the dataset itself where they are exact.
+        labels: float32[rows of ``train``, 52] that the capture software wrote, as candidates; None for none.
+        choices: those that people made of round 1's candidates; None where a judge answers.
+        say: told what happens.
+    """
+
+    start: Path
+    dataset: Path
+    output: Path
+    rounds: RoundSettings
+    candidates: CandidateSettings
+    align: AlignSettings
+    truth: Path
+    labels: np.ndarray | None = None
+    choices: Sequence[Choice] | None = None
+    say: Callable[[str], object] = print
+
+    def folder(self, number: int) -> Path:
+        """Return the folder of a round."""
+        return self.output / f"round-{number}"
+
+    def model(self, number: int) -> Path:
+        """Return the folder of the adapter that a round made; of round 0 that to begin from."""
+        return self.folder(number) / "adapter" if number else self.start
+
+    @property
+    def measured(self) -> Measured:
+        """What all rounds are measured on."""
+        return Measured(self.dataset, self.truth, self.rounds.eval_rows)
+
+    def slates(self, number: int) -> tuple[list[Slate], str]:
+        """Return a round's candidates, sampled from the model of the round before, and that model's fingerprint.
+
+        Raises:
+            ModelError: the file's candidates are of another model.
+            DatasetError: the file's candidates are of other pictures, there are none, or the dataset has no boxes.
+        """
+        path, before = self.folder(number) / "candidates.jsonl", self.model(number - 1)
+        faces = load_faces(self.dataset, "train")
+        model, data = fingerprint(before), dataset_record(faces, self.dataset)["fingerprint"]
+        if not path.exists():
+            settings = dataclasses.replace(self.candidates, seed=self.candidates.seed + number)
+            predictor = Predictor.from_pretrained(before, mode="numbers")
+            counts: Counter[str] = Counter()
+            rows = np.linspace(0, len(faces) - 1, min(self.rounds.train_rows or len(faces), len(faces)))
+            made = sample_slates(
+                predictor,
+                faces,
+                settings,
+                rows=rows.round().astype(int).tolist(),
+                labels=self.labels,
+                counts=counts,
+            )
+            header = CandidateHeader(model, data, "train", number, dataclasses.asdict(settings))
+            write_candidates(path, header, made)
+            self.say(f"pictures  {', '.join(f'{count:,} {what}' for what, count in sorted(counts.items()))}")
+        found = read_candidates(path, model=model, dataset=data)
+        for problem in found.problems:
+            self.say(f"left out  {problem}")
+        if not found.slates:
+            raise DatasetError(
+                f"{path} has no candidates: no picture had two that differ. Raise candidates.temperature."
+            )
+        return list(found.slates), model
+
+    @property
+    def areas(self) -> tuple[Area, ...]:
+        """The areas that questions are about."""
+        return HALVES if self.rounds.pairs == "region" else ("whole",)
+
+    def chosen(self, number: int, slates: Sequence[Slate], model: str, judge: Judge | None = None) -> list[Choice]:
+        """Return a round's choices: those that people made, in round 1 where there are some, or the judge's.
+
+        Raises:
+            DatasetError: none of the choices that people made is about these candidates, others than those were learnt
+                from already, or no two candidates can be told apart.
+        """
+        path = self.folder(number) / "choices.jsonl"
+        if number == 1 and self.choices is not None:
+            self._take(self.choices, path, model)
+        if not path.exists():
+            if judge is None:
+                raise DatasetError(f"{path} is missing: give the choices that people made of the candidates beside it.")
+            questions = ask(slates, self.areas, per_picture=self.rounds.per_picture, seed=self.rounds.seed + number)
+            if not questions:
+                raise DatasetError(
+                    f"{self.folder(number) / 'candidates.jsonl'}: no two candidates of a picture can be told apart in "
+                    f"{' or '.join(self.areas)}. Raise candidates.apart or candidates.temperature."
+                )
+            by_picture = {slate.picture: slate for slate in slates}
+            choices = decide(judge, questions, by_picture, model=model, round=number, time=JUDGED_AT)
+            write_choices(path, choices)
+        return self._choices(path)
+
+    def _choices(self, path: Path) -> list[Choice]:
+        found, problems = read_choices(path)
+        for problem in problems:
+            self.say(f"left out  {problem}")
+        return [choice for _, choice in found]
+
+    def _take(self, given: Sequence[Choice], path: Path, model: str) -> None:
+        """Keep the choices that people made in round 1, unless others were learnt from."""
+        known = list(dict.fromkeys(given))  # two exports may hold the same
+        ours = [choice for choice in known if (choice.model, choice.round) == (model, 1)]
+        if not ours:
+            raise DatasetError(
+                f"none of the {len(given)} choices is about the candidates in {path.parent}: they were made for "
+                "another model or round. Give those that were exported for these candidates."
+            )
+        if path.exists() and set(self._choices(path)) == set(ours):
+            return
+        if path.exists() and any((path.parent / begun).exists() for begun in ("training", "adapter")):
+            raise DatasetError(
+                f"round 1 was taught other choices than those given now, {path}. Give none to go on with those, or "
+                "another output to begin anew: there the same candidates are sampled."
+            )
+        if len(ours) < len(known):
+            self.say(f"left out  {len(known) - len(ours):,} choices about candidates of other models or rounds")
+        write_choices(path, ours)
+
+    def paired(
+        self, number: int, slates: Sequence[Slate], choices: Sequence[Choice]
+    ) -> tuple[list[Pair], list[Pair], PairCounts]:
+        """Return the pairs to learn and those held out, and what became of the choices to learn."""
+        first = slates if number == 1 else read_candidates(self.folder(1) / "candidates.jsonl").slates
+        kept = held_out(slates, self.rounds.held_out, self.rounds.seed, first=first)
+        make = region_pairs if self.rounds.pairs == "region" else whole_pairs
+        parts = []
+        for name, chosen in (("pairs", False), ("held_out_pairs", True)):
+            pairs, counts = make(
+                [slate for slate in slates if (slate.picture in kept) is chosen],
+                [choice for choice in choices if (choice.question.picture in kept) is chosen],
+                seed=self.rounds.seed,
+            )
+            write_pairs(self.folder(number) / f"{name}.jsonl", pairs)
+            parts.append((pairs, counts))
+        (learnt, counts), (measured, _) = parts
+        return learnt, measured, counts
+
+    def trained(self, number: int, learnt: Sequence[Pair], measured: Sequence[Pair]) -> dict[str, Any]:
+        """Train a round's adapter from that of the round before; return ``Margins`` of the pairs held out."""
+        folder, before = self.model(number), self.model(number - 1)
+        if not (folder / RECIPE_NAME).exists():
+            transformers.set_seed(self.align.seed)
+            bundle = load_trained(before, trainable=True)
+            recipe, faces = bundle.recipe, load_faces(self.dataset, "train")
+            prompt = load_prompt(recipe["prompt"]["name"], emotion=recipe["emotion"])
+            collator = PairCollator(
+                bundle.processor,
+                prompt,
+                numbers=recipe["numbers"],
+                words=self.align.words,
+                emotion=recipe["emotion"],
+            )
+            rows = PairRows(learnt, faces, bundle.image_size, mirrored=self.align.mirror)
+            others = PairRows(measured, faces, bundle.image_size, mirrored=False)
+            training = self.folder(number) / "training"
+            margins = align(bundle, self.align, collator, rows, others, training, say=self.say)
+            figures = finite(dataclasses.asdict(margins) | {"blank_ratio": margins.blank_ratio})
+            settings = {"round": number, "before": fingerprint(before), "align": dataclasses.asdict(self.align)}
+            kept = {key: recipe[key] for key in ("base", "prompt", "emotion", "readout", "image_size", "numbers")}
+            # Whom it learnt from is known only if that is known of the model before.
+            begun = read_people(before) or sources_in(recipe)
+            if begun is not None:
+                sources = joined(begun, [source_of(faces, self.dataset, "train")])
+                write_people(folder, sources)
+                kept[KEY] = told(sources)
+            save_adapter(bundle, folder, make_recipe("adapter", **kept, settings=settings, metrics=figures))
+            shutil.rmtree(training, ignore_errors=True)
+        metrics: dict[str, Any] = read_recipe(folder)["metrics"]
+        return metrics
+
+    def predicted(self, number: int) -> np.ndarray:
+        """Return what a round's model says of the held-out pictures, as ``Measured.predicted``."""
+        return self.measured.predicted(self.model(number), self.folder(number) / "predictions.jsonl")
+
+
+def held_out(slates: Sequence[Slate], share: float, seed: int, *, first: Sequence[Slate] | None = None) -> set[str]:
+    """Return the pictures to measure on: those of a share of the people, at least one of each kind.
+
+    Args:
+        slates: two at least.
+        share: of the people; of the pictures where all show one person.
+        seed: with the name, decides who.
+        first: those of round 1, where ``slates`` are of a later one, in which other pictures may have candidates: they
+            decide who is measured on, so that nobody is whom the model has learnt from.
+    """
+    deciding = slates if first is None else first
+    alone = len({slate.subject for slate in deciding}) == 1
+
+    def name(slate: Slate) -> str:
+        return slate.picture if alone else slate.subject
+
+    names = sorted(set(map(name, deciding)), key=lambda each: hashlib.sha256(f"{seed}:{each}".encode()).digest())
+    chosen = set(names[: min(max(1, round(share * len(names))), len(names) - 1)])
+    return {slate.picture for slate in slates if name(slate) in chosen}

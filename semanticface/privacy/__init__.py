@@ -1,0 +1,1 @@
+"""Whether something may be published, and how a person is deleted."""

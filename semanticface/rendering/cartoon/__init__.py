@@ -1,0 +1,231 @@
+"""The drawn look: a flat cartoon face in lines and fills, with every one of the 52 actions in it.
+
+No mesh is behind it, so a model that reads it has learnt expressions rather than one renderer. Lids, lips, brows and
+the jaw move; creases, dimples and bulges come and go with the action that makes them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import PIL.Image
+import skia
+
+from semanticface.errors import ConfigError
+from semanticface.rendering.camera import Framing, box_of
+from semanticface.rendering.cartoon.canvas import View, pixel
+from semanticface.rendering.cartoon.geometry import SIDES, Shape, shape_of
+from semanticface.rendering.cartoon.hair import beard, body, hair
+from semanticface.rendering.cartoon.painter import Painter
+from semanticface.rendering.cartoon.style import Colour, Style, mix, shade, style_of, vivid
+from semanticface.rendering.conditions import Conditions
+from semanticface.rendering.sensor import reprint
+from semanticface.rendering.types import POINTS, Rendered
+
+_PLAIN_BACKGROUND: Colour = (0.80, 0.85, 0.90)
+# Spread and limit of yaw, pitch and roll in degrees: a flat face cannot turn as far as a head.
+_TURNS = {"usual": ((13, 32), (7, 20), (6, 25)), "hard": ((19, 38), (11, 24), (10, 35))}
+
+
+def _view(
+    neutral: Shape, style: Style, shot: int | None, size: int, framing: Framing, conditions: Conditions
+) -> tuple[View, np.ndarray]:
+    """Turn and place the head; return the view and the box of the face without expression."""
+    view = View()
+    share, shift, jitter, zoom = 0.72, np.zeros(2), np.zeros(2), 1.0
+    if shot is not None:
+        rng = np.random.default_rng([shot, 0xD7])
+        far = _TURNS[conditions]
+        yaw, pitch, roll = (float(np.clip(rng.normal(0, s), -m, m)) for s, m in far)
+        view = View(*np.radians([yaw, pitch, roll]).tolist())
+        share = float(rng.uniform(0.42, 0.95))
+        shift = np.clip(rng.normal(0, 0.25, 2), -0.6, 0.6)
+        jitter, zoom = rng.uniform(-0.06, 0.06, 2), float(rng.uniform(0.9, 1.1))
+    box = box_of(_face_extent(neutral, style, view))
+    side = float(box[2] - box[0])
+    if framing == "crop":
+        scale, place = size * zoom / side, size * (0.5 + jitter)
+    else:
+        scale, place = size * share / side, size / 2 + shift * size * (1 - share) / 2
+    x, y = (place - scale * (box[:2] + box[2:]) / 2).tolist()
+    view = replace(view, scale=scale, x=x, y=y)
+    return view, box_of(_face_extent(neutral, style, view))
+
+
+def _face_extent(neutral: Shape, style: Style, view: View) -> np.ndarray:
+    """Pixels that bound the face from brow tops to chin and cheek to cheek."""
+    tops = np.concatenate(neutral.brows) + np.array([0.0, style.brow_weight / 2])
+    return np.concatenate([view.on_face(tops, 0.03), view.contour(neutral.outline[3:14])])
+
+
+def _points(painter: Painter) -> np.ndarray:
+    """The 70 points of ``types.POINTS`` in pixels."""
+    view, shape, style = painter.view, painter.shape, painter.style
+    mouth = shape.mouth
+    parts = []
+    for eye, brow in zip(shape.eyes, shape.brows, strict=True):
+        parts.append(view.on_face(brow, 0.03))
+        lids = [eye.upper[8], eye.upper[6], eye.upper[2], eye.upper[0], eye.lower[2], eye.lower[6], eye.iris]
+        parts.append(view.on_face(np.array(lids)))
+    bridge = np.stack([np.zeros(3), np.linspace(style.eye_y, shape.nose_tip[1], 4)[:3]], axis=-1)
+    parts.append(view.on_face(bridge, np.array([0.05, 0.1, 0.15])))
+    (left, right), base = shape.nose_wings, shape.nose_base
+    parts.append(view.on_face(shape.nose_tip[None], 0.2))
+    parts.append(view.on_face(np.array([left, (left + base) / 2, base, (right + base) / 2, right]), 0.1))
+    lower_out = mouth.forward + mouth.lower_forward
+    parts.append(view.on_face(mouth.outer_upper[[12, 10, 8, 6, 4, 2, 0]], mouth.forward))
+    parts.append(view.on_face(mouth.outer_lower[[2, 4, 6, 8, 10]], lower_out))
+    parts.append(view.on_face(mouth.inner_upper[[12, 9, 6, 3, 0]], mouth.forward))
+    parts.append(view.on_face(mouth.inner_lower[[3, 6, 9]], lower_out))
+    parts.append(view.contour(shape.outline[4:13]))
+    for (name, sign), wing, end in zip(SIDES, shape.nose_wings, (-1, 0), strict=True):
+        raised = 0.07 * painter.value(f"cheekSquint{name}")
+        corner = mouth.inner_upper[end]
+        cheek = [
+            (sign * style.eye_x, style.eye_y - style.eye_height - 0.19 + raised),
+            (sign * 0.72, -0.14 + 0.5 * raised),
+            (wing[0] + sign * 0.12, wing[1] - 0.03),
+            (corner[0] + sign * 0.14, corner[1]),
+        ]
+        parts.append(view.on_face(np.array(cheek)))
+    points = np.concatenate(parts).astype(np.float32)
+    assert len(points) == len(POINTS)
+    return points
+
+
+def _background(canvas: skia.Canvas, shot: int | None, size: int) -> None:
+    if shot is None:
+        canvas.clear(pixel(_PLAIN_BACKGROUND))
+        return
+    rng = np.random.default_rng([shot, 0xB6])
+    first = vivid(rng, (0.0, 0.9), (0.15, 1.0))
+    second = mix(first, vivid(rng, (0.0, 0.9), (0.15, 1.0)), rng.uniform(0.2, 1.0))
+    canvas.clear(pixel(first))
+    kind = int(rng.integers(7))
+    paint = skia.Paint(Color=pixel(second), AntiAlias=True)
+    if kind == 1:
+        angle = rng.uniform(0, 2 * np.pi)
+        reach = size * np.array([np.cos(angle), np.sin(angle)])
+        ends = [skia.Point(*(size / 2 + sign * reach / 2).tolist()) for sign in (-1, 1)]
+        paint.setShader(skia.GradientShader.MakeLinear(points=ends, colors=[pixel(first), pixel(second)]))
+        canvas.drawPaint(paint)
+    elif kind in (2, 3):
+        count = int(rng.integers(2, 9))
+        canvas.save()
+        canvas.rotate(float(rng.uniform(0, 180)), size / 2, size / 2)
+        width = 2 * size / count
+        for i in range(count):
+            canvas.drawRect(skia.Rect.MakeXYWH(-size / 2 + i * width, -size, width / 2, 3 * size), paint)
+        canvas.restore()
+    elif kind == 4:
+        for x, y, r in rng.uniform((0, 0, 0.03), (1, 1, 0.2), (int(rng.integers(4, 20)), 3)) * size:
+            canvas.drawCircle(x, y, r, paint)
+    elif kind == 5:
+        canvas.drawRect(skia.Rect.MakeLTRB(0, rng.uniform(0.3, 0.8) * size, size, size), paint)
+        for x, y, w, h in rng.uniform((0, 0, 0.1, 0.1), (0.9, 0.4, 0.3, 0.4), (2, 4)) * size:
+            canvas.drawRect(skia.Rect.MakeXYWH(x, y, w, h), paint)
+    elif kind == 6:
+        paint.setShader(
+            skia.GradientShader.MakeRadial(
+                center=skia.Point(size / 2, size / 2), radius=0.75 * size, colors=[pixel(second), pixel(first)]
+            )
+        )
+        canvas.drawPaint(paint)
+
+
+def _shadow(painter: Painter, contour: skia.Path, shot: int | None) -> None:
+    """Shade one side of the head: flat, in dots, or not at all."""
+    if shot is None:
+        return
+    rng = np.random.default_rng([shot, 0x5A])
+    kind, angle = rng.random(), rng.uniform(-0.6, np.pi + 0.6)
+    if kind < 0.4:
+        return
+    view, canvas = painter.view, painter.canvas
+    radius = view.scale * rng.uniform(1.15, 1.6)
+    away = view.scale * rng.uniform(0.25, 0.55)
+    lit = skia.Path.Circle(view.x + away * np.cos(angle), view.y - away * np.sin(angle), radius)
+    lit.toggleInverseFillType()
+    colour = shade(painter.style.skin, rng.uniform(0.72, 0.9))
+    canvas.save()
+    canvas.clipPath(contour, skia.ClipOp.kIntersect, True)
+    if kind < 0.8:
+        painter.fill(lit, colour)
+    else:
+        canvas.clipPath(lit, skia.ClipOp.kIntersect, True)
+        step = max(3.0, 0.09 * view.scale)
+        paint = skia.Paint(Color=pixel(colour), AntiAlias=True)
+        bounds = contour.getBounds()
+        for row, y in enumerate(np.arange(bounds.top(), bounds.bottom(), step).tolist()):
+            for x in np.arange(bounds.left() + step / 2 * (row % 2), bounds.right(), step).tolist():
+                canvas.drawCircle(x, y, 0.36 * step, paint)
+    canvas.restore()
+
+
+def draw(
+    coefficients: np.ndarray,
+    *,
+    subject: int | None = 0,
+    shot: int | None = None,
+    size: int = 224,
+    supersample: int = 2,
+    framing: Framing = "portrait",
+    conditions: Conditions = "usual",
+) -> Rendered:
+    """Draw one cartoon face.
+
+    Args:
+        coefficients: float[52] in [0, 1], project order.
+        subject: who; ``None`` is the plain average face.
+        shot: turn of the head, place in the frame, background, shading; ``None`` is straight ahead on a plain ground.
+        size: side of the picture in pixels.
+        supersample: the canvas is this many times larger and then averaged; lines are smooth at 1 already.
+        framing: ``portrait``, the head somewhere in the frame, or ``crop``, the frame is the face's box.
+        conditions: how far the head turns, and what the picture suffers afterwards.
+
+    Raises:
+        ConfigError: an unknown framing.
+    """
+    if framing not in ("portrait", "crop"):
+        raise ConfigError(f"framing {framing!r} is unknown: use 'portrait' or 'crop'.")
+    coefficients = np.asarray(coefficients, dtype=np.float32)
+    style = style_of(subject)
+    view, box = _view(shape_of(style, np.zeros_like(coefficients)), style, shot, size, framing, conditions)
+
+    pixels = np.empty((size * supersample, size * supersample, 4), dtype=np.uint8)
+    canvas = skia.Surface(pixels).getCanvas()
+    canvas.scale(supersample, supersample)
+    painter = Painter(canvas, view, style, shape_of(style, coefficients), coefficients)
+    _background(canvas, shot, size)
+    body(painter)
+    contour = painter.head()
+    _shadow(painter, contour, shot)
+    beard(painter)
+    painter.cheeks()
+    painter.forehead()
+    if style.contour:
+        painter.stroke(contour, style.ink, style.line)
+    for eye, (name, sign) in zip(painter.shape.eyes, SIDES, strict=True):
+        painter.eye(eye, name, sign)
+    painter.folds()
+    painter.nose()
+    painter.mouth()
+    hair(painter)
+    for brow in painter.shape.brows:
+        painter.brow(brow)
+    if style.glasses:
+        painter.glasses()
+
+    picture = reprint(_rgb(pixels, supersample), shot, conditions)
+    degrees = np.degrees([view.yaw, view.pitch, view.roll])
+    camera = dict(zip(("yaw", "pitch", "roll"), degrees.tolist(), strict=True))
+    camera |= {"fov": 0.0, "scale": float(box[2] - box[0]) / size}
+    return Rendered(picture, _points(painter), box, camera, coefficients)
+
+
+def _rgb(pixels: np.ndarray, supersample: int) -> np.ndarray:
+    """RGB of skia's BGRA or RGBA raster, averaged down by ``supersample``."""
+    order = [2, 1, 0] if skia.kN32_ColorType == skia.kBGRA_8888_ColorType else [0, 1, 2]
+    averaged = np.asarray(PIL.Image.fromarray(pixels).reduce(supersample))
+    return np.ascontiguousarray(averaged[..., order])

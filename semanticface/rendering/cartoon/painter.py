@@ -1,0 +1,359 @@
+"""Paints a drawn face: head, cheeks, eyes, brows, nose and mouth in some shape."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import skia
+
+from semanticface.arkit import INDEX
+from semanticface.rendering.cartoon.canvas import Pen, band, pixel, smooth
+from semanticface.rendering.cartoon.geometry import SIDES, Eye, Shape
+from semanticface.rendering.cartoon.style import Colour, luminance, mix, shade
+
+_MOUTH_INSIDE: Colour = (0.22, 0.05, 0.07)
+_TEETH: Colour = (0.98, 0.97, 0.94)
+_TONGUE: Colour = (0.88, 0.42, 0.44)
+_GOLD: Colour = (0.95, 0.80, 0.30)
+
+
+@dataclass(slots=True)
+class Painter(Pen):
+    """One face on one canvas."""
+
+    shape: Shape
+    coefficients: np.ndarray
+
+    def value(self, name: str) -> float:
+        return float(self.coefficients[INDEX[name]])
+
+    def head(self) -> skia.Path:
+        """Fill the head and its ears; return the contour, to clip to and to draw later."""
+        style, view = self.style, self.view
+        for _, sign in SIDES:
+            ear = np.array(
+                [
+                    (0.93, 0.16, -0.18),
+                    (0.98 + 0.7 * style.ear, 0.20, -0.18),
+                    (0.98 + style.ear, 0.02, -0.18),
+                    (0.98 + 0.6 * style.ear, -0.22, -0.18),
+                    (0.92, -0.28, -0.18),
+                ]
+            )
+            ear[:, 0] *= sign * style.cheek
+            path = smooth(view.contour(ear), closed=True)
+            self.fill(path, shade(style.skin, 0.95))
+            if style.contour:
+                self.stroke(path, style.ink, style.line)
+            if style.earrings:
+                lobe = view.contour(ear[3:4] - (0.0, 0.06, 0.0))[0]
+                self.canvas.drawCircle(
+                    *lobe.tolist(), 0.05 * view.scale, skia.Paint(Color=pixel(_GOLD), AntiAlias=True)
+                )
+        path = smooth(view.contour(self.shape.outline), closed=True)
+        self.fill(path, style.skin)
+        return path
+
+    def cheeks(self) -> None:
+        style, shape = self.style, self.shape
+        puff = self.value("cheekPuff")
+        for name, sign in SIDES:
+            raised = self.value(f"cheekSquint{name}")
+            smile = self.value(f"mouthSmile{name}")
+            apple = np.array([sign * (0.58 + 0.08 * puff), -0.33 + 0.13 * raised + 0.04 * smile])
+            radius = 0.17 + 0.10 * puff + 0.03 * raised
+            strength = max(style.blush_strength, 0.5 * puff, 0.45 * raised)
+            if strength > 0.02:
+                self.disc(apple, radius, style.blush, strength)
+            if puff > 0.03:
+                light = apple + np.array([sign * 0.05, 0.06])
+                self.disc(light, 0.35 * radius, shade(style.skin, 1.25), 0.8 * puff)
+                x, y = sign * (0.47 + 0.02 * puff), -0.60
+                self.face_line([(x + sign * 0.05, y + 0.2), (x, y + 0.02), (x + sign * 0.05, y - 0.17)], puff)
+            # The cheek's lower edge bunches up under the eye.
+            x, y = sign * style.eye_x, style.eye_y - style.eye_height - 0.17 + 0.07 * raised
+            self.face_line(
+                [(x - sign * 0.22, y - 0.01), (x, y - 0.07), (x + sign * 0.2, y - 0.01), (x + sign * 0.3, y + 0.09)],
+                raised,
+                1.0,
+            )
+        if style.freckles:
+            rng = np.random.default_rng(style.detail_seed)
+            for x, y in rng.normal((0.0, -0.2), (0.4, 0.1), (style.freckles, 2)):
+                self.disc(np.array([x, y]), 0.016, shade(style.skin, 0.6), 0.6)
+        chin_x, chin_y = shape.chin.tolist()
+        forward, shrug = self.value("jawForward"), self.value("mouthShrugLower")
+        if forward > 0.03:
+            self.disc(shape.chin + np.array([0.0, 0.03]), 0.15, shade(style.skin, 1.18), 0.7 * forward, 0.1)
+            self.face_line(
+                [(chin_x - 0.3, chin_y + 0.02), (chin_x - 0.2, chin_y - 0.1), (chin_x, chin_y - 0.15),
+                 (chin_x + 0.2, chin_y - 0.1), (chin_x + 0.3, chin_y + 0.02)],
+                forward, 1.0, 0.15,
+            )  # fmt: skip
+        if shrug > 0.03:
+            for dx, dy in ((-0.1, 0.02), (0.0, 0.06), (0.1, 0.02), (-0.05, -0.05), (0.05, -0.05)):
+                x, y = chin_x + dx, chin_y + dy
+                self.face_line([(x - 0.025, y - 0.015), (x, y + 0.012), (x + 0.025, y - 0.015)], shrug, 0.7)
+
+    def forehead(self) -> None:
+        style = self.style
+        inner = self.value("browInnerUp")
+        for level in (0.0, 0.10):
+            y = style.brow_y + 0.33 + level
+            self.face_line([(-0.2, y - 0.02), (0.0, y + 0.02), (0.2, y - 0.02)], inner - 2.0 * level)
+        for name, sign in SIDES:
+            raised = self.value(f"browOuterUp{name}")
+            x, y = sign * (0.2 + 0.7 * style.brow_length), style.brow_y + style.brow_arch + 0.36
+            self.face_line([(x - sign * 0.2, y - 0.03), (x, y + 0.03), (x + sign * 0.17, y - 0.05)], raised)
+            lowered = self.value(f"browDown{name}")
+            x, y = sign * 0.065, style.brow_y - 0.14
+            self.face_line([(x, y + 0.16), (x - sign * 0.015, y + 0.03), (x + sign * 0.01, y - 0.07)], lowered, 1.0)
+
+    def eye(self, eye: Eye, name: str, sign: float) -> None:
+        style, view = self.style, self.view
+        upper, lower, socket = view.on_face(eye.upper), view.on_face(eye.lower), view.on_face(eye.socket)
+        lid = shade(style.skin, 0.86 if luminance(style.skin) > 0.3 else 0.7)
+        self.fill(band(socket, upper), lid)
+        opening = band(upper, lower)
+        height = float((eye.upper[4] - eye.lower[4])[1])
+        if height > 0.012:
+            self.fill(opening, style.sclera)
+            self.canvas.save()
+            self.canvas.clipPath(opening, skia.ClipOp.kIntersect, True)
+            self.disc(eye.iris, style.iris_size, style.iris, 1.0)
+            self.disc(eye.iris, 0.55 * style.iris_size, (0.03, 0.03, 0.04), 1.0)
+            self.disc(
+                eye.iris + style.iris_size * np.array([0.3, 0.35]),
+                0.24 * style.iris_size,
+                (1.0, 1.0, 1.0),
+                0.9,
+            )
+            # The lid's shadow, so that a lowered lid reads as lowered.
+            self.stroke(smooth(upper), style.ink, 0.07, 0.18)
+            self.canvas.restore()
+        self.stroke(smooth(socket), style.ink, 0.55 * style.line, 0.7)
+        self.stroke(smooth(lower), style.ink, 0.6 * style.line, 0.8)
+        self.stroke(smooth(upper), style.ink, style.lashes * style.line)
+        if style.lash_flick:
+            corner = eye.upper[-1]
+            flick = np.array([eye.upper[-2], corner, corner + np.array([sign * 0.07, 0.05])])
+            self.stroke(smooth(view.on_face(flick)), style.ink, style.lashes * style.line)
+        squint = self.value(f"eyeSquint{name}")
+        below = eye.lower - (0.0, 0.055)
+        self.face_line([tuple(point) for point in below[1:-1:3].tolist()], squint)
+        corner_x, corner_y = eye.lower[-1].tolist()
+        for step in (-0.045, 0.03):
+            self.face_line(
+                [(corner_x + sign * 0.05, corner_y + 0.5 * step), (corner_x + sign * 0.14, corner_y + 2.0 * step)],
+                squint,
+                0.7,
+            )
+
+    def brow(self, middle: np.ndarray) -> None:
+        style = self.style
+        thickness = style.brow_weight * np.array([0.85, 1.0, 0.95, 0.7, 0.2])
+        rise = np.stack([np.zeros(5), thickness / 2], axis=-1)
+        path = band(self.view.on_face(middle + rise, 0.03), self.view.on_face(middle - rise, 0.03))
+        self.fill(path, style.brow_colour)
+        self.stroke(path, style.brow_colour, 0.35 * style.line)
+
+    def nose(self) -> None:
+        style, shape, view = self.style, self.shape, self.view
+        (left, right), (_, tip_y), (_, base_y) = shape.nose_wings, shape.nose_tip, shape.nose_base
+        kind, w = style.nose_kind, style.nose_width
+        weight = 0.9
+        if kind == "button":
+            self.disc(shape.nose_tip, 0.75 * w + 0.02, shade(style.skin, 0.9), 0.8, 0.2)
+            self.face_line([(-0.7 * w, tip_y - 0.03), (0.0, base_y), (0.7 * w, tip_y - 0.03)], 1.0, weight, 0.2)
+        elif kind == "side":
+            s = style.nose_side
+            self.face_line(
+                [(0.03 * s, style.eye_y + 0.02), (0.08 * s, tip_y + 0.1), (0.6 * w * s, tip_y - 0.05),
+                 (0.2 * w * s, base_y), (-0.4 * w * s, base_y)],
+                1.0, weight, 0.2,
+            )  # fmt: skip
+        elif kind == "triangle":
+            path = smooth(
+                view.on_face(np.array([(0.0, tip_y + 0.22), tuple(left), (0.0, base_y), tuple(right)]), 0.15),
+                closed=True,
+            )
+            self.fill(path, shade(style.skin, 0.88))
+            self.stroke(path, style.ink, 0.7 * style.line)
+        else:
+            self.face_line(
+                [(-0.45 * w, base_y + 0.015), (0.0, base_y - 0.02), (0.45 * w, base_y + 0.015)], 1.0, weight, 0.2
+            )
+        if kind in ("dots", "triangle"):
+            for wing in (left, right):
+                self.disc(np.array([0.5 * wing[0], 0.5 * (wing[1] + base_y)]), 0.028, style.ink, 0.9, 0.15)
+        for wing, (name, sign) in zip(shape.nose_wings, SIDES, strict=True):
+            sneer = self.value(f"noseSneer{name}")
+            x, y = wing.tolist()
+            shown = 1.0 if kind == "wings" else sneer
+            self.face_line(
+                [(x - sign * 0.035, y + 0.08), (x, y + 0.03), (x - sign * 0.015, y - 0.05)], shown, 0.9, 0.08
+            )
+            for n in range(3):
+                top = style.eye_y - 0.02 - 0.075 * n
+                self.face_line([(sign * 0.035, top), (sign * (0.13 + 0.01 * n), top + 0.055)], sneer, 0.75, 0.1)
+
+    def folds(self) -> None:
+        """The lines beside the mouth and nose that come with its movements."""
+        mouth, style = self.shape.mouth, self.style
+        for (name, sign), end in zip(SIDES, (-1, 0), strict=True):
+            x, y = mouth.inner_upper[end].tolist()
+            wing_x, wing_y = self.shape.nose_wings[0 if sign > 0 else 1].tolist()
+            smile, raised = self.value(f"mouthSmile{name}"), self.value(f"mouthUpperUp{name}")
+            sneer, frown = self.value(f"noseSneer{name}"), self.value(f"mouthFrown{name}")
+            self.face_line(
+                [
+                    (wing_x + sign * 0.05, wing_y + 0.03),
+                    (0.4 * wing_x + 0.6 * x + sign * 0.13, 0.45 * (wing_y + y) + 0.1 * y + 0.08),
+                    (x + sign * 0.15, y - 0.02 - 0.08 * smile),
+                ],
+                max(0.85 * raised, 0.8 * smile, 0.75 * sneer),
+            )
+            self.face_line([(x + sign * 0.05, y + 0.07), (x + sign * 0.09, y), (x + sign * 0.06, y - 0.06)], smile, 1.0)
+            self.face_line(
+                [(x + sign * 0.02, y - 0.06), (x + sign * 0.06, y - 0.14), (x + sign * 0.05, y - 0.22)], frown
+            )
+            dimple = self.value(f"mouthDimple{name}")
+            self.face_line(
+                [(x + sign * 0.055, y + 0.09), (x + sign * 0.10, y + 0.01), (x + sign * 0.065, y - 0.07)], dimple, 1.4
+            )
+            if dimple > 0.03:
+                self.disc(np.array([x + sign * 0.17, y + 0.02]), 0.065, shade(style.skin, 0.72), 0.85 * dimple)
+            stretch = self.value(f"mouthStretch{name}")
+            for step in (0.07, 0.16):
+                self.face_line(
+                    [(x + sign * step, y + 0.10), (x + sign * (step + 0.025), y - 0.02), (x + sign * step, y - 0.16)],
+                    stretch,
+                    0.9,
+                )
+            press = self.value(f"mouthPress{name}")
+            for up in (1.0, -1.0):
+                self.face_line(
+                    [
+                        (x - sign * 0.14, y + up * 0.10),
+                        (x - sign * 0.02, y + up * 0.085),
+                        (x + sign * 0.05, y + up * 0.02),
+                    ],
+                    press,
+                    0.9,
+                )
+
+    def mouth(self) -> None:
+        style, view, mouth = self.style, self.view, self.shape.mouth
+        out = mouth.forward
+        lower_out = out + mouth.lower_forward
+        outer_upper, inner_upper = view.on_face(mouth.outer_upper, out), view.on_face(mouth.inner_upper, out)
+        inner_lower, outer_lower = (
+            view.on_face(mouth.inner_lower, lower_out),
+            view.on_face(mouth.outer_lower, lower_out),
+        )
+        lips = mix(style.skin, style.lips, style.lip_fill)
+        inside = band(inner_upper, inner_lower)
+        gap = float((mouth.inner_upper - mouth.inner_lower)[:, 1].max())
+        if gap > 0.012:
+            self.fill(inside, _MOUTH_INSIDE)
+            self.canvas.save()
+            self.canvas.clipPath(inside, skia.ClipOp.kIntersect, True)
+            self._teeth()
+            self.canvas.restore()
+        self.fill(band(outer_upper, inner_upper), shade(lips, 0.9))
+        self.fill(band(inner_lower, outer_lower), lips)
+        roll_upper, roll_lower = self.value("mouthRollUpper"), self.value("mouthRollLower")
+        rim = 0.35 + 0.45 * (1.0 - style.lip_fill)
+        self.stroke(smooth(outer_upper), style.ink, 0.5 * style.line, rim)
+        self.stroke(smooth(outer_lower), style.ink, 0.6 * style.line, min(1.0, rim + 0.15))
+        press = 0.5 * (self.value("mouthPressLeft") + self.value("mouthPressRight"))
+        weight = style.line * (0.9 + 0.5 * max(press, roll_upper, roll_lower))
+        self.stroke(smooth(inner_upper), style.ink, weight)
+        self.stroke(smooth(inner_lower), style.ink, weight)
+        for name, end in (("Left", -1), ("Right", 0)):
+            half = inner_upper[7:] if end == -1 else inner_upper[:6]
+            tight = self.value(f"mouthPress{name}")
+            if tight > 0.03:
+                self.stroke(smooth(half), style.ink, 1.9 * max(style.line, 0.024), tight)
+        if mouth.tongue is not None:
+            self._tongue(mouth.tongue, lower_out)
+        self._lip_creases(roll_upper, roll_lower, self.value("mouthPucker"))
+
+    def _lip_creases(self, roll_upper: float, roll_lower: float, pucker: float) -> None:
+        mouth = self.shape.mouth
+        out = mouth.forward
+        for curve, roll, up in ((mouth.outer_upper, roll_upper, 1.0), (mouth.outer_lower, roll_lower, -1.0)):
+            # A lip rolled in leaves a swollen edge of skin and a furrow beyond it.
+            bulge = np.clip(1.0 - np.linspace(-1, 1, 13) ** 2, 0, 1)
+            edge = curve + np.stack([np.zeros(13), up * (0.03 + 0.055 * bulge)], axis=-1)
+            if roll > 0.03:
+                swollen = band(self.view.on_face(edge, out), self.view.on_face(curve, out))
+                self.fill(swollen, shade(self.style.skin, 0.86), 0.8 * roll)
+            self.face_line([tuple(p) for p in edge[2:-2:2].tolist()], roll, 0.9, out)
+        for i, lean in ((4, -0.02), (6, 0.0), (8, 0.02)):
+            for curve, up in ((mouth.outer_upper, 1.0), (mouth.outer_lower, -1.0)):
+                x, y = curve[i].tolist()
+                self.face_line([(x, y - up * 0.045), (x + lean, y + up * 0.025)], pucker, 0.6, out)
+        shrug = self.value("mouthShrugUpper")
+        x, y = mouth.outer_upper[6].tolist()
+        base = float(self.shape.nose_base[1])
+        for side in (-1.0, 1.0):
+            self.face_line(
+                [(x + side * 0.045, y + 0.01), (0.5 * x + side * 0.06, base - 0.04), (side * 0.045, base + 0.01)],
+                shrug,
+                0.9,
+                out,
+            )
+
+    def _teeth(self) -> None:
+        style, view, mouth = self.style, self.view, self.shape.mouth
+        floor = np.array([mouth.jaw_x, float(mouth.inner_lower[6, 1]) + 0.02 - 0.12 * self.value("mouthFunnel")])
+        self.disc(floor, 0.5 * style.mouth_width, _TONGUE, 0.9)
+        half = 1.05 * style.mouth_width
+        x = np.linspace(-1.0, 1.0, 7)
+        bend = 0.03 * x**2
+        for edge, far, shift in (
+            (mouth.upper_teeth, style.mouth_y + 0.24, 0.0),
+            (mouth.lower_teeth, mouth.lower_teeth - 0.30, mouth.jaw_x),
+        ):
+            near = np.stack([half * x + shift, edge + bend], axis=-1)
+            path = band(view.on_face(near), view.on_face(np.stack([half * x + shift, far + bend], axis=-1)))
+            self.fill(path, _TEETH if shift == 0.0 and edge == mouth.upper_teeth else shade(_TEETH, 0.92))
+            self.stroke(smooth(view.on_face(near)), style.ink, 0.35 * style.line, 0.6)
+
+    def _tongue(self, tip: float, out: float) -> None:
+        view, mouth = self.view, self.shape.mouth
+        x, lip = mouth.inner_lower[6].tolist()
+        root = float(mouth.inner_upper[6, 1] * 0.35 + lip * 0.65)
+        half = min(0.5 * (mouth.inner_lower[-1, 0] - mouth.inner_lower[0, 0]), 0.2) * 0.85
+        middle = 0.5 * (root + tip)
+        path = smooth(
+            view.on_face(
+                np.array(
+                    [(x - half, root), (x - 1.05 * half, middle), (x - 0.7 * half, tip + 0.05), (x, tip),
+                     (x + 0.7 * half, tip + 0.05), (x + 1.05 * half, middle), (x + half, root)]
+                ),
+                out + 0.05,
+            ),
+            closed=True,
+        )  # fmt: skip
+        self.fill(path, _TONGUE)
+        self.stroke(path, self.style.ink, 0.7 * self.style.line)
+        self.face_line([(x, root - 0.02), (x, tip + 0.09)], 0.8, 0.7, out + 0.05)
+
+    def glasses(self) -> None:
+        style = self.style
+        for _, sign in SIDES:
+            t = np.linspace(0, 2 * np.pi, 12, endpoint=False)
+            rim = np.stack(
+                [
+                    sign * style.eye_x + (style.eye_width + 0.08) * np.cos(t),
+                    style.eye_y - 0.02 + (style.eye_height + 0.11) * np.sin(t),
+                ],
+                axis=-1,
+            )
+            self.stroke(smooth(self.view.on_face(rim, 0.1), closed=True), style.ink, 0.9 * style.line, 0.9)
+        y = style.eye_y + 0.02
+        inner = style.eye_x - style.eye_width - 0.08
+        self.face_line([(-inner, y), (0.0, y + 0.05), (inner, y)], 1.0, 1.0, 0.15)

@@ -1,0 +1,189 @@
+"""What a subject looks like besides the shape of the head: skin, hair, brows, eyes, lips, clothes.
+
+Colours are linear RGB. Everything follows from the subject's seed and the identity, so a subject keeps the looks in
+every shot.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from semanticface.rendering.head.rig import Identity
+
+# Rows of ``Appearance.colours``.
+SKIN, BLOOD, LIPS, BROW, HAIR, IRIS, IRIS_RING, SCLERA, TEETH, TONGUE, CLOTH, LID, LASH, CLOTH2, SPOT = range(15)
+# Places in ``Appearance.amounts``.
+(BLOTCH, FRECKLES, PORES, SHINE, STUBBLE, BEARD, BROW_THICK, BROW_DENSE, BROW_LIFT, BROW_ARCH, BROW_LENGTH, HAIRLINE,
+ RECEDE, CROP, IRIS_SIZE, PUPIL, VEINS, LIP_EDGE, LIP_GLOSS, SHADOW_MAKEUP, LINER, LASH_AMOUNT, BLUSH, COLLAR, PATTERN,
+ SEED, TEETH_GAPS, SIDEBURN, MOLES, GRAIN, SPOTS, MOUSTACHE, CHIN_BEARD, JAW_BEARD, BLEMISHES,
+ EYE_BAGS) = range(36)  # fmt: skip
+N_AMOUNTS = 36
+
+# sRGB skin from very light to very dark.
+_SKIN = np.array(
+    [(248, 215, 196), (238, 194, 168), (222, 172, 140), (201, 147, 112), (172, 117, 82), (134, 86, 58), (96, 60, 42),
+     (66, 42, 32)], float)  # fmt: skip
+_HAIR = np.array(
+    [(18, 15, 14), (32, 24, 20), (52, 36, 26), (84, 57, 37), (120, 84, 52), (168, 128, 80), (205, 172, 120),
+     (128, 58, 28), (150, 148, 146), (214, 212, 208)], float)  # fmt: skip
+_IRIS = np.array(
+    [(52, 31, 18), (78, 48, 26), (104, 72, 40), (122, 106, 62), (96, 118, 78), (92, 122, 136), (112, 146, 172),
+     (128, 140, 146)], float)  # fmt: skip
+
+
+_LIPSTICK = np.array(
+    [(168, 36, 48), (196, 82, 92), (120, 34, 54), (206, 110, 98), (150, 60, 40), (196, 40, 110), (84, 30, 60),
+     (212, 84, 60), (178, 122, 104), (60, 24, 30)], float)  # fmt: skip
+_EYE_SHADOW = np.array(
+    [(120, 80, 70), (90, 70, 90), (60, 70, 100), (140, 100, 60), (70, 50, 45), (40, 38, 42), (80, 120, 150),
+     (90, 130, 100), (190, 120, 140), (150, 60, 130), (210, 170, 110)], float)  # fmt: skip
+# Moustache, chin, jaw: the ways a beard is cut, with the share of beards.
+_BEARDS = np.array([(1, 1, 1), (1, 0, 0), (0, 1, 0), (1, 1, 0), (0, 1, 1), (1, 0.9, 0.35)], float)
+_BEARD_SHARES = (0.42, 0.16, 0.10, 0.18, 0.05, 0.09)
+
+
+def linear(srgb: np.ndarray) -> np.ndarray:
+    """sRGB 0..255 to linear 0..1."""
+    c = np.asarray(srgb, float) / 255
+    return np.where(c <= 0.04045, c / 12.92, ((c + 0.055) / 1.055) ** 2.4)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Appearance:
+    """Paint of one subject.
+
+    Attributes:
+        colours: float32[15, 3], linear RGB, rows named above.
+        amounts: float32[36], places named above.
+        resting: how far wrinkles show at rest, 0 to 1.
+        folds: how deep expression wrinkles go, about 1.
+        hair: hair style, one of ``hair.STYLES``.
+        hair_seed: seed of the hair's shape.
+    """
+
+    colours: np.ndarray
+    amounts: np.ndarray
+    resting: float
+    folds: float
+    hair: str
+    hair_seed: int
+
+
+def _pick(rng: np.random.Generator, table: np.ndarray, place: float) -> np.ndarray:
+    """A colour from a ramp at ``place`` in [0, 1], varied a little."""
+    at = float(np.clip(place, 0, 1)) * (len(table) - 1)
+    low = min(int(at), len(table) - 2)
+    colour = table[low] + (table[low + 1] - table[low]) * (at - low)
+    return np.clip(colour * rng.normal(1, 0.03, 3), 0, 255)
+
+
+def _plain() -> Appearance:
+    colours = np.zeros((15, 3))
+    for row, value in ((SKIN, (224, 178, 150)), (BLOOD, (205, 120, 105)), (LIPS, (192, 124, 112)), (BROW, (64, 44, 32)),
+                       (HAIR, (58, 42, 32)), (IRIS, (96, 76, 52)), (IRIS_RING, (34, 26, 20)), (SCLERA, (222, 216, 210)),
+                       (TEETH, (232, 224, 206)), (TONGUE, (196, 104, 100)), (CLOTH, (92, 104, 118)),
+                       (LID, (196, 140, 118)), (LASH, (26, 20, 18)), (CLOTH2, (70, 80, 92))):  # fmt: skip
+        colours[row] = linear(np.array(value))
+    amounts = np.zeros(N_AMOUNTS)
+    for place, amount in ((BLOTCH, 0.3), (PORES, 0.4), (SHINE, 0.5), (BROW_THICK, 1.0), (BROW_DENSE, 0.9),
+                          (BROW_ARCH, 1.0), (BROW_LENGTH, 1.0), (CROP, 1.0), (IRIS_SIZE, 0.47), (PUPIL, 0.4),
+                          (VEINS, 0.2), (LIP_EDGE, 0.7), (LIP_GLOSS, 0.4), (LASH_AMOUNT, 0.7), (TEETH_GAPS, 0.5),
+                          (COLLAR, 0.0), (SIDEBURN, 0.5), (SEED, 3.0), (GRAIN, 0.5)):  # fmt: skip
+        amounts[place] = amount
+    return Appearance(colours.astype(np.float32), amounts.astype(np.float32), 0.15, 1.0, "short", 3)
+
+
+def appearance(subject: int | None, who: Identity) -> Appearance:
+    """The paint of a subject; ``None`` is the plain average one."""
+    if subject is None:
+        return _plain()
+    rng = np.random.default_rng([subject, 12])
+    african, asian, caucasian = who.ancestry
+    man, old = who.masculine > 0.5, max(0.0, who.age - 2)
+    dark = np.clip(0.78 * african + 0.36 * asian + 0.16 * caucasian + rng.normal(0, 0.13), 0, 1)
+    skin = _pick(rng, _SKIN, dark)
+    flush = rng.uniform(0.0, 1.0) * (1 - 0.6 * dark)
+    skin = skin * np.array([1 + 0.03 * flush, 1 - 0.05 * flush, 1 - 0.06 * flush])
+    grey = rng.random() < 0.65 * old
+    if grey:
+        hair = _pick(rng, _HAIR[8:], rng.random())
+    elif rng.random() < 0.05:
+        hair = rng.uniform(30, 220, 3)
+    else:
+        light = np.clip(rng.beta(1.1, 1.6) * (1.15 - 1.3 * dark) if rng.random() < 0.75 else rng.random() * 0.2, 0, 1)
+        red = rng.random() > 0.93 and dark <= 0.4
+        hair = _pick(rng, _HAIR[[7, 7]], 0) if red else _pick(rng, _HAIR[:7], light)
+    brow = hair * rng.uniform(0.55, 0.85) if hair.mean() > 60 else hair
+    if rng.random() < 0.15:  # dyed hair over brows of their own, or brows drawn darker
+        brow = _pick(rng, _HAIR[:5], rng.random())
+    iris = _pick(rng, _IRIS, rng.beta(0.9, 1.1) if dark < 0.4 else rng.beta(0.7, 4.0))
+    made_up = rng.random() < (0.12 if man else 0.55)
+    lip = skin * np.array([0.88, 0.62, 0.62]) * rng.normal(1, 0.04, 3) * (1 - 0.1 * dark)
+    if made_up and rng.random() < 0.7:
+        tint = _LIPSTICK[rng.integers(len(_LIPSTICK))] * rng.uniform(0.8, 1.1)
+        lip = lip + (tint - lip) * rng.uniform(0.3, 0.9)
+    shadow_tint = _EYE_SHADOW[rng.integers(len(_EYE_SHADOW))] * rng.uniform(0.7, 1.2)
+    cloth = rng.uniform(15, 235, 3)
+    cloth = (cloth.mean() + (cloth - cloth.mean()) * rng.uniform(0, 0.9)) * (0.35 + 0.65 * rng.random())
+    cloth2 = cloth * 0.7 if rng.random() < 0.6 else rng.uniform(15, 235, 3)
+    white = rng.uniform(0.84, 1.0)
+    yellow = rng.uniform(0, 1)
+    values = {
+        SKIN: skin, BLOOD: skin * np.array([0.98, 0.66, 0.62]), LIPS: lip, BROW: brow, HAIR: hair, IRIS: iris,
+        IRIS_RING: iris * rng.uniform(0.25, 0.6), SCLERA: np.array([222, 216, 210]) * white,
+        TEETH: np.array([238, 233 - 8 * yellow, 222 - 34 * yellow]) * rng.uniform(0.85, 1.0),
+        TONGUE: np.array([200, 104, 102]) * rng.uniform(0.8, 1.05), CLOTH: cloth, CLOTH2: cloth2,
+        LID: skin + (shadow_tint - skin) * (rng.uniform(0.3, 0.8) if made_up else 0.0),
+        LASH: np.minimum(hair * 0.5, 40), SPOT: skin + 0.55 * (np.array([244, 214, 198]) - skin),
+    }  # fmt: skip
+    colours = np.stack([linear(np.clip(values[k], 0, 255)) for k in range(15)])
+    bearded = man and who.age > 1.8
+    beard = bearded and rng.random() < 0.36
+    amounts = np.zeros(N_AMOUNTS)
+    amounts[BLOTCH] = rng.uniform(0.1, 0.8)
+    amounts[FRECKLES] = rng.uniform(0.3, 1.0) if rng.random() < 0.18 * (1.3 - dark) else 0.0
+    amounts[PORES] = rng.uniform(0.1, 0.8) + 0.3 * min(old, 1)
+    amounts[SHINE] = rng.uniform(0.15, 1.0)
+    amounts[STUBBLE] = rng.uniform(0.2, 1.0) if bearded and rng.random() < 0.6 else 0.0
+    amounts[BEARD] = rng.uniform(0.45, 1.0) if beard else 0.0
+    amounts[[MOUSTACHE, CHIN_BEARD, JAW_BEARD]] = _BEARDS[rng.choice(len(_BEARDS), p=_BEARD_SHARES)]
+    amounts[BLEMISHES] = rng.uniform(0.3, 1.2) if rng.random() < (0.3 if who.age < 2.1 else 0.12) else 0.0
+    amounts[EYE_BAGS] = 0.35 * rng.random() ** 2 + 0.15 * min(old, 1.0) * rng.random()
+    if rng.random() < 0.015:  # skin that has lost its colour in patches
+        amounts[SPOTS] = rng.uniform(0.5, 1.0)
+    amounts[BROW_THICK] = np.clip(rng.normal(1.15 if man else 0.85, 0.32), 0.35, 2.2)
+    amounts[BROW_DENSE] = np.clip(rng.normal(0.82, 0.26), 0.2, 1.25)
+    amounts[BROW_LIFT] = rng.normal(0.0, 0.012)
+    amounts[BROW_ARCH] = np.clip(rng.normal(0.9 if man else 1.2, 0.4), -0.2, 2.2)
+    amounts[BROW_LENGTH] = np.clip(rng.normal(1.0, 0.08), 0.75, 1.2)
+    amounts[HAIRLINE] = rng.normal(0.0, 0.05)
+    balding = man and who.age > 2.1 and rng.random() < 0.4
+    amounts[RECEDE] = rng.uniform(0.3, 1.0) if balding else rng.uniform(0, 0.2)
+    amounts[IRIS_SIZE] = rng.uniform(0.44, 0.51)
+    amounts[PUPIL] = rng.uniform(0.26, 0.58)
+    amounts[VEINS] = rng.uniform(0.0, 0.7)
+    amounts[LIP_EDGE] = rng.uniform(0.4, 1.0)
+    amounts[LIP_GLOSS] = rng.uniform(0.1, 0.6) + (0.4 if made_up else 0)
+    amounts[SHADOW_MAKEUP] = rng.uniform(0.3, 1.0) if made_up else 0.0
+    amounts[LINER] = rng.uniform(0.2, 1.0) if made_up else 0.0
+    amounts[LASH_AMOUNT] = rng.uniform(0.7, 1.0) if made_up else rng.uniform(0.3, 0.75)
+    amounts[BLUSH] = rng.uniform(0.2, 0.8) if made_up else 0.0
+    amounts[COLLAR] = rng.uniform(-0.25, 0.2)
+    amounts[PATTERN] = rng.uniform(0, 1)
+    amounts[SEED] = rng.uniform(0, 31)
+    amounts[TEETH_GAPS] = rng.uniform(0.2, 0.9)
+    amounts[SIDEBURN] = rng.uniform(0, 1)
+    amounts[MOLES] = rng.random() if rng.random() < 0.3 else 0.0
+    amounts[GRAIN] = rng.uniform(0.2, 1.0)
+    styles = ["bald", "crop", "short", "fringe", "bob", "long", "afro", "tied"]
+    men, women = [0.12, 0.24, 0.34, 0.10, 0.03, 0.03, 0.08, 0.06], [0.02, 0.05, 0.13, 0.14, 0.2, 0.22, 0.07, 0.17]
+    style = "bald" if balding and rng.random() < 0.3 else styles[rng.choice(8, p=men if man else women)]
+    amounts[CROP] = 0.0 if style == "bald" else 1.0
+    if style == "bald" and rng.random() < 0.5:
+        amounts[CROP] = 0.35
+    resting = float(np.clip(0.25 * rng.random() + 0.8 * old, 0, 1))
+    folds = float(np.clip(rng.normal(0.85 + 0.3 * old, 0.2), 0.4, 1.5))
+    seed = int(rng.integers(2**31))
+    return Appearance(colours.astype(np.float32), amounts.astype(np.float32), resting, folds, style, seed)

@@ -1,0 +1,323 @@
+"""The head as a function: who it is and what it does in, vertices out.
+
+Units are decimetres; y points up, z out of the face and +x to the subject's left. The origin lies inside the head,
+midway between the ears, and the eyes keep their place in it whoever the head is, so that heads differ in shape and
+not in where they hang.
+
+The data (see ``assets/HEAD_LICENSE.md``) is the MakeHuman base mesh with the "Face Units" expressions, both CC0.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from functools import cache
+
+import numba as nb
+import numpy as np
+
+from semanticface import arkit, assets
+from semanticface.rendering.kernels import kernel
+
+SKIN, EYE_LEFT, EYE_RIGHT, UPPER_TEETH, LOWER_TEETH, TONGUE, LASHES = range(7)
+
+# Degrees an eyeball turns at coefficient 1; the pack's own gaze targets turn it by 10-15 only.
+GAZE_OUT, GAZE_IN, GAZE_UP, GAZE_DOWN = 30.0, 30.0, 22.0, 25.0
+# Targets that move less than faces do at the action's full strength, and by how much more they are blended here.
+GAINS = {
+    "eyeSquint": 1.2, "browInnerUp": 1.4, "browOuterUp": 1.2, "mouthStretch": 1.35, "mouthDimple": 1.2,
+    "noseSneer": 1.35, "cheekSquint": 1.15, "mouthFrown": 1.15, "tongueOut": 1.8,
+}  # fmt: skip
+ORIGIN = np.array([0.0, 6.95, 0.45], np.float32)
+ANCESTRIES = ("african", "asian", "caucasian")
+_AGES = ("baby", "child", "young", "old")
+_GAZE_COLUMNS = [
+    [arkit.INDEX[f"eyeLook{way}{side}"] for way in ("Out", "In", "Up", "Down")] for side in ("Left", "Right")
+]
+_GAINS = np.array([GAINS.get(n.removesuffix("Left").removesuffix("Right"), 1.0) for n in arkit.NAMES])
+_LID_COLUMNS = [
+    [arkit.INDEX[f"eye{a}{side}"] for a in ("Blink", "LookDown", "LookUp", "Squint", "Wide")]
+    for side in ("Left", "Right")
+]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Identity:
+    """One head without expression.
+
+    Attributes:
+        vertices: float32[V, 3], decimetres.
+        eye_centres: float32[2, 3], left eye first.
+        eye_radii: float32[2].
+        masculine: 0 to 1.
+        age: 0 (baby) over 1 (child) and 2 (young adult) to 3 (old).
+        ancestry: weights of ``ANCESTRIES``, sum 1.
+    """
+
+    vertices: np.ndarray
+    eye_centres: np.ndarray
+    eye_radii: np.ndarray
+    masculine: float
+    age: float
+    ancestry: tuple[float, float, float]
+
+
+@kernel
+def _add(out, weights, offsets, rows, deltas):  # type: ignore[no-untyped-def]
+    for t in range(len(weights)):
+        w = weights[t]
+        if w == 0.0:
+            continue
+        for k in range(offsets[t], offsets[t + 1]):
+            i = rows[k]
+            out[i, 0] += w * deltas[k, 0]
+            out[i, 1] += w * deltas[k, 1]
+            out[i, 2] += w * deltas[k, 2]
+
+
+@kernel
+def _clear_eyes(out, lids, centres, radii):  # type: ignore[no-untyped-def]
+    """Push lid vertices out of the eyeballs: identities and expressions are blended without knowing them."""
+    for side in range(2):
+        cx, cy, cz = centres[side, 0], centres[side, 1], centres[side, 2]
+        limit = radii[side] * 1.035
+        for i in lids[side]:
+            dx, dy, dz = out[i, 0] - cx, out[i, 1] - cy, out[i, 2] - cz
+            r = (dx * dx + dy * dy + dz * dz) ** 0.5
+            if r < limit and dz > 0.0:
+                s = limit / r
+                out[i, 0], out[i, 1], out[i, 2] = cx + dx * s, cy + dy * s, cz + dz * s
+
+
+@kernel
+def normals(vertices, triangles):  # type: ignore[no-untyped-def]
+    """Area-weighted unit vertex normals, float32[V, 3]."""
+    out = np.zeros_like(vertices)
+    for t in range(len(triangles)):
+        a, b, c = triangles[t, 0], triangles[t, 1], triangles[t, 2]
+        ux, uy, uz = vertices[b, 0] - vertices[a, 0], vertices[b, 1] - vertices[a, 1], vertices[b, 2] - vertices[a, 2]
+        vx, vy, vz = vertices[c, 0] - vertices[a, 0], vertices[c, 1] - vertices[a, 1], vertices[c, 2] - vertices[a, 2]
+        nx, ny, nz = uy * vz - uz * vy, uz * vx - ux * vz, ux * vy - uy * vx
+        for i in (a, b, c):
+            out[i, 0] += nx
+            out[i, 1] += ny
+            out[i, 2] += nz
+    for i in range(len(out)):
+        r = math.sqrt(out[i, 0] * out[i, 0] + out[i, 1] * out[i, 1] + out[i, 2] * out[i, 2])
+        if r > 0.0:
+            out[i, 0], out[i, 1], out[i, 2] = out[i, 0] / r, out[i, 1] / r, out[i, 2] / r
+    return out
+
+
+class _Axes:
+    """Detail targets as axes that a head differs along, with what a draw of all of them takes.
+
+    An axis is a pair of opposite targets, or one target. The left and the right axis of a part share one draw, taken
+    with the first of the two, and each adds a little of its own.
+    """
+
+    def __init__(self, names: list[str]) -> None:
+        opposites = {"incr": "decr", "in": "out", "up": "down", "forward": "backward", "convex": "concave",
+                     "compress": "uncompress"}  # fmt: skip
+        place = {name: k for k, name in enumerate(names)}
+        self.size = len(names)
+        positive: list[int] = []
+        negative: list[int] = []
+        shared: list[int] = []
+        own: list[int] = []
+        scales: list[float] = []
+        first: dict[str, int] = {}
+        taken: set[str] = set()
+        for name in names:
+            stem, _, end = name.rpartition("-")
+            if name in taken or any(b == end and f"{stem}-{a}" in place for a, b in opposites.items()):
+                continue
+            pair = next((b for a, b in opposites.items() if a == end and f"{stem}-{b}" in place), None)
+            taken |= {name, f"{stem}-{pair}"}
+            positive.append(place[name])
+            negative.append(place[f"{stem}-{pair}"] if pair else -1)
+            sided = name[:2] in ("l-", "r-")
+            shared.append(first.setdefault(name[2:] if sided else name, len(scales)))
+            scales.append(1.0)
+            own.append(len(scales) if sided else -1)
+            if sided:
+                scales.append(0.2)
+        self._positive, self._negative = np.array(positive), np.array(negative)
+        self._shared, self._own, self._scales = np.array(shared), np.array(own), np.array(scales)
+
+    def draw(self, rng: np.random.Generator, spread: float) -> np.ndarray:
+        """Weights of all detail targets, float64[targets], every axis drawn N(0, ``spread``)."""
+        draws = rng.normal(0, spread * self._scales)
+        common = draws[self._shared]
+        value = np.where(self._own < 0, common, 0.95 * common + draws[self._own])
+        target = np.where(value > 0, self._positive, self._negative)
+        weights = np.zeros(self.size)
+        weights[target[target >= 0]] = np.abs(value[target >= 0])
+        return weights
+
+
+class Rig:
+    """The average head, its 52 actions and the ways it can differ. Get it from ``rig()``; it never changes.
+
+    Attributes:
+        triangles: int32[T, 3].
+        part: uint8[V], one of ``SKIN`` … ``LASHES``.
+        base: float32[V, 3], the base mesh every point of which keeps its place on the face in all heads; surface
+            paint is written in these coordinates.
+        masks: float32[V, 4] in [0, 1]: lips, inside of the mouth, eyelids, ears.
+        sky: float32[V], share of the surroundings a vertex of the base mesh sees.
+        uv: float32[V, 2], MakeHuman's texture coordinates (0 on the eyeballs).
+        mirror: int64[V], the vertex on the other side.
+        point_ids: int64[70], the vertex of each of ``face.types.POINTS``.
+        box_ids: int64[B], skin vertices from brow tops to chin and cheek to cheek.
+        lash_centre: float32[3], middle of the left eyeball on the base mesh.
+        inter_pupil: distance between the average head's pupils, decimetres.
+    """
+
+    def __init__(self) -> None:
+        with np.load(assets.path("head.npz")) as file:
+            data = dict(file)
+        if tuple(data["expression_names"]) != arkit.NAMES:
+            raise ValueError("assets/head.npz lists other actions than arkit: run data_prep/build_head.py again")
+        self.base = data["vertices"] - ORIGIN
+        self.triangles = data["triangles"].astype(np.int32)
+        self.part = data["part"]
+        self.masks = data["masks"].astype(np.float32) / 255
+        self.sky = data["sky"].astype(np.float32) / 255
+        self.uv = data["uv"].astype(np.float32)
+        self.mirror = data["mirror"].astype(np.int64)
+        self.point_ids = data["point_ids"].astype(np.int64)
+        self.box_ids = np.flatnonzero(
+            (self.part == SKIN) & (self.base[:, 2] > 0.25) & (self.base[:, 1] < 0.56) & (self.base[:, 1] > -0.76)
+            & (self.masks[:, 1] < 0.5)
+        )  # fmt: skip
+        self._expression, self._macro, self._detail = (
+            (data[f"{k}_offsets"], data[f"{k}_rows"].astype(np.int64), data[f"{k}_deltas"].astype(np.float32))
+            for k in ("expression", "macro", "detail")
+        )
+        self._macro_names = [str(n) for n in data["macro_names"]]
+        self._axes = _Axes([str(n) for n in data["detail_names"]])
+        self._eyes = [np.flatnonzero(self.part == k) for k in (EYE_LEFT, EYE_RIGHT)]
+        self._base_centres = data["eye_centres"] - ORIGIN
+        self.lash_centre = self._base_centres[0]
+        skin = np.flatnonzero(self.part == SKIN)
+        near = [np.linalg.norm(self.base[skin] - c, axis=1) < 0.3 for c in self._base_centres]
+        self._lids = nb.typed.List([skin[n] for n in near])
+        self._teeth = [np.flatnonzero(self.part == k) for k in (UPPER_TEETH, LOWER_TEETH)]
+        self.average = self._identity(self._macro_weights(0.5, 2.0, (1 / 3,) * 3, 0.5), None, 0.5, 2.0, (1 / 3,) * 3)
+        self.inter_pupil = float(np.linalg.norm(self.average.eye_centres[0] - self.average.eye_centres[1]))
+
+    def _macro_weights(self, masculine: float, age: float, ancestry: tuple[float, ...], weight: float) -> np.ndarray:
+        """Weights of the macro targets. ``weight`` runs from 0 (thin) over 0.5 to 1 (heavy)."""
+        ages = {a: max(0.0, 1 - abs(age - k)) for k, a in enumerate(_AGES)}
+        genders = {"female": 1 - masculine, "male": masculine}
+        heavy = {"minweight": max(0.0, 1 - 2 * weight), "maxweight": max(0.0, 2 * weight - 1)}
+        heavy["averageweight"] = 1 - sum(heavy.values())
+        out = np.zeros(len(self._macro_names))
+        for k, name in enumerate(self._macro_names):
+            kind, gender, years, *rest = name.split("-")
+            share = heavy[rest[1]] if kind == "universal" else ancestry[ANCESTRIES.index(kind)]
+            out[k] = share * genders[gender] * ages[years]
+        return out
+
+    def _identity(
+        self,
+        macros: np.ndarray,
+        details: np.ndarray | None,
+        masculine: float,
+        age: float,
+        ancestry: tuple[float, ...],
+    ) -> Identity:
+        v = self.base.copy()
+        _add(v, macros, *self._macro)
+        if details is not None:
+            _add(v, details, *self._detail)
+        centres = np.array([(v[e[0]] + v[e[-1]]) / 2 for e in self._eyes])
+        v += self._base_centres.mean(0) - centres.mean(0)
+        centres = np.array([(v[e[0]] + v[e[-1]]) / 2 for e in self._eyes], np.float32)
+        radii = np.array([np.linalg.norm(v[e] - c, axis=1).mean() for e, c in zip(self._eyes, centres, strict=True)])
+        radii = radii.astype(np.float32)
+        for k, rows in enumerate(self._teeth):
+            # As modelled the rows are wide enough to poke through the corners of a smiling mouth.
+            middle = v[rows].mean(0)
+            v[rows] = middle + (v[rows] - middle) * 0.84
+            v[rows] -= np.array([0, 0.055 * (1 - k), 0.05], np.float32)
+        # As modelled the tip of the tongue lies before the lower teeth.
+        v[self.part == TONGUE] -= np.array([0, 0.02, 0.10], np.float32)
+        _clear_eyes(v, self._lids, centres, radii)
+        return Identity(v, centres, radii, float(masculine), float(age), tuple(float(a) for a in ancestry))  # type: ignore[arg-type]
+
+    def identity(self, seed: int, spread: float = 0.22) -> Identity:
+        """A head of its own for a seed: sex, age, ancestry and build, then details drawn N(0, ``spread``).
+
+        A spread of 0.22 looks human; 0.45 gives caricatures. The two sides share nine tenths of each draw.
+        """
+        rng = np.random.default_rng([seed, 11])
+        masculine = float(np.clip(rng.normal(rng.integers(2), 0.25), 0, 1))
+        age = float(np.clip(rng.choice([1.55, 2.0, 2.25, 2.65], p=[0.1, 0.35, 0.35, 0.2]) + rng.normal(0, 0.2), 1.2, 3))
+        ancestry = rng.dirichlet([0.35, 0.35, 0.35])
+        weight = float(np.clip(rng.normal(0.5, 0.22), 0, 1))
+        details = self._axes.draw(rng, spread)
+        return self._identity(
+            self._macro_weights(masculine, age, tuple(ancestry), weight), details, masculine, age, tuple(ancestry)
+        )
+
+    @staticmethod
+    def _lid_weights(coefficients: np.ndarray) -> np.ndarray:
+        """Coefficients times ``GAINS``, but gaze and squint cannot pull a lid further that is shut already."""
+        weights = coefficients * _GAINS
+        for blink, down, up, squint, wide in _LID_COLUMNS:
+            open_ = 1 - coefficients[..., blink]
+            weights[..., down] *= open_
+            weights[..., up] *= open_
+            weights[..., squint] *= 0.35 + 0.65 * open_
+            weights[..., wide] *= open_
+        return weights
+
+    @staticmethod
+    def gaze(coefficients: np.ndarray) -> np.ndarray:
+        """Turn of the eyes in degrees, [..., 2, 2]: (left, right) x (towards the subject's left, up)."""
+        c = np.asarray(coefficients, np.float32)
+        out = np.zeros((*c.shape[:-1], 2, 2), np.float32)
+        for side, (o, i, u, d) in enumerate(_GAZE_COLUMNS):
+            sign = 1 - 2 * side
+            out[..., side, 0] = sign * (GAZE_OUT * c[..., o] - GAZE_IN * c[..., i])
+            out[..., side, 1] = GAZE_UP * c[..., u] - GAZE_DOWN * c[..., d]
+        return out
+
+    def eye_turns(self, coefficients: np.ndarray) -> np.ndarray:
+        """Rotation matrices of the eyeballs, float32[..., 2, 3, 3], from eye space (z out of the pupil) to the head."""
+        yaw, pitch = np.moveaxis(np.radians(self.gaze(coefficients)), -1, 0)
+        cy, sy, cp, sp, zero = np.cos(yaw), np.sin(yaw), np.cos(pitch), np.sin(pitch), np.zeros_like(yaw)
+        rows = [[cy, -sy * sp, sy * cp], [zero, cp, sp], [-sy, -cy * sp, cy * cp]]
+        return np.stack([np.stack(r, -1) for r in rows], -2).astype(np.float32)
+
+    def vertices(self, coefficients: np.ndarray, identity: Identity | None = None) -> np.ndarray:
+        """Vertices under an expression.
+
+        Args:
+            coefficients: [..., 52] in [0, 1], project order.
+            identity: whose head; *optional*, the average head by default.
+
+        Returns:
+            float32[..., V, 3], decimetres.
+        """
+        who = identity or self.average
+        c = np.asarray(coefficients, np.float32)
+        flat = c.reshape(-1, arkit.N_ACTIONS)
+        weights, turns = self._lid_weights(flat), self.eye_turns(flat)
+        out = np.empty((len(flat), *who.vertices.shape), np.float32)
+        for n in range(len(flat)):
+            v = out[n]
+            v[:] = who.vertices
+            _add(v, weights[n], *self._expression)
+            _clear_eyes(v, self._lids, who.eye_centres, who.eye_radii)
+            for side, rows in enumerate(self._eyes):
+                v[rows] = who.eye_centres[side] + (who.vertices[rows] - who.eye_centres[side]) @ turns[n, side].T
+        return out.reshape(*c.shape[:-1], *who.vertices.shape)
+
+
+@cache
+def rig() -> Rig:
+    """The one rig of this process, read from the package on first use."""
+    return Rig()

@@ -1,0 +1,1 @@
+"""From geometry to pixels: rasteriser, materials, lighting, background, photo and toon shading."""

@@ -1,0 +1,115 @@
+"""What a shot sees of a mesh, and what its light sees: the part of drawing that the mesh looks share."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from semanticface.rendering.camera import Camera
+from semanticface.rendering.head.mesh import BASE, PLACE, Mesh
+from semanticface.rendering.head.rig import rig
+from semanticface.rendering.kernels import kernel
+from semanticface.rendering.shading import raster
+
+SHADOW_EXTENT = 3.2
+_BEFORE = np.float32(0.995)
+"""A lash is drawn where its 1 / depth is at least this share of the skin's: it may lie on a lid."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class View:
+    """Visible samples of a mesh; valid until the same thread sees another.
+
+    Attributes:
+        camera: in samples, not pixels.
+        triangles: int32[T, 3], everything but the lashes.
+        part: uint8[T].
+        front, w1, w2, near: as ``raster.visibility`` returns them.
+        lash_at: int32[L], flat indices of samples that a lash covers.
+        lash_from: float32[L, 3], where on the base mesh that is, from the middle of the eye, both eyes taken as left.
+    """
+
+    camera: Camera
+    triangles: np.ndarray
+    part: np.ndarray
+    front: np.ndarray
+    w1: np.ndarray
+    w2: np.ndarray
+    near: np.ndarray
+    lash_at: np.ndarray
+    lash_from: np.ndarray
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Shadow:
+    """What a distant light reaches.
+
+    Attributes:
+        depth: float32[size, size], a ``raster.shadow_map`` of extent ``SHADOW_EXTENT``.
+        bounds: float32[size, size, 2], its ``raster.shadow_bounds``.
+        right, up, light: float32[3], the map's axes and the unit vector towards the light, in head space.
+    """
+
+    depth: np.ndarray
+    bounds: np.ndarray
+    right: np.ndarray
+    up: np.ndarray
+    light: np.ndarray
+
+
+def see(mesh: Mesh, camera: Camera, size: int, supersample: int) -> View:
+    """Find what of a mesh a square picture of ``size`` pixels shows, at ``supersample`` samples a pixel and side."""
+    camera, full = camera.enlarged(supersample), size * supersample
+    screen = camera.screen(mesh.attributes[:, PLACE])
+    triangles, hairs = mesh.triangles[: mesh.solid], mesh.triangles[mesh.solid :]
+    front, w1, w2, near = raster.visibility(screen, triangles, mesh.two_sided, full, full, "solid")
+    # Lashes lie in a small window; buffers as large as the picture would cost more than drawing them.
+    ends = screen[hairs.min() : hairs.max() + 1, :2]
+    x0, y0 = (int(v) for v in np.clip(np.floor(ends.min(0)), 0, full))
+    x1, y1 = (int(v) for v in np.clip(np.ceil(ends.max(0)), 0, full))
+    window = screen - np.array([x0, y0, 0], np.float32)
+    both = np.ones(len(hairs), bool)
+    lash, l1, l2, lash_near = raster.visibility(window, hairs, both, max(x1 - x0, 0), max(y1 - y0, 0), "lashes")
+    base, centre = mesh.attributes[:, BASE], rig().lash_centre
+    lash_at, lash_from = _lashes(near, lash, l1, l2, lash_near, x0, y0, base, hairs, centre)
+    part = mesh.part[: mesh.solid]
+    return View(camera, triangles, part, front, w1, w2, near, lash_at, lash_from)
+
+
+@kernel
+def _lashes(near, front, w1, w2, lash_near, x0, y0, base, triangles, centre):  # type: ignore[no-untyped-def]
+    """Flat indices of samples with a lash in front, int32[L], and where on the lashes they are, float32[L, 3]."""
+    height, width = front.shape
+    at = np.empty(front.size, np.int32)
+    place = np.empty((front.size, 3), np.float32)
+    n = 0
+    for y in range(height):
+        for x in range(width):
+            t = front[y, x]
+            if t < 0 or lash_near[y, x] < near[y0 + y, x0 + x] * _BEFORE:
+                continue
+            b1, b2 = w1[y, x], w2[y, x]
+            b0 = np.float32(1) - b1 - b2
+            p, q, r = base[triangles[t, 0]], base[triangles[t, 1]], base[triangles[t, 2]]
+            place[n, 0] = abs(b0 * p[0] + b1 * q[0] + b2 * r[0]) - centre[0]
+            place[n, 1] = b0 * p[1] + b1 * q[1] + b2 * r[1] - centre[1]
+            place[n, 2] = b0 * p[2] + b1 * q[2] + b2 * r[2] - centre[2]
+            at[n] = (y0 + y) * near.shape[1] + x0 + x
+            n += 1
+    return at[:n], place[:n]
+
+
+def shadow_of(mesh: Mesh, towards: np.ndarray, size: int, pattern: np.ndarray | None = None) -> Shadow:
+    """The shadow a mesh throws in the light from ``towards`` (unit vector in head space), on ``size`` texels a side.
+
+    ``pattern`` is what stands far before the light, as in ``scene.Lights``.
+    """
+    light = towards.astype(np.float32)
+    right, up = raster.across(light)
+    depth = raster.shadow_map(mesh.attributes[:, PLACE], mesh.triangles, mesh.casts, right, up, light, size,
+                              SHADOW_EXTENT)  # fmt: skip
+    if pattern is not None:
+        texels = np.arange(size) * len(pattern) // size
+        depth[pattern[np.ix_(texels, texels)]] = -raster.FAR
+    return Shadow(depth, raster.shadow_bounds(depth), right, up, light)

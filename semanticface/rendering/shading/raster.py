@@ -1,0 +1,206 @@
+"""A small z-buffer rasteriser: triangles to a visibility buffer, and a shadow map.
+
+It answers one question a sample: which triangle is in front, and where on it. Looks then shade what is visible only,
+reading what they need from the triangle's three corners. Nothing but numba is needed. Inner loops run over a row
+without branches in float32, which is what lets the compiler do many samples at once.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from semanticface.rendering.kernels import kernel
+from semanticface.rendering.scratch import scratch
+
+NOTHING = -1
+FAR = np.float32(-1e9)
+"""Depth in a shadow map where nothing throws a shadow."""
+_HALF, _ZERO, _ONE = np.float32(0.5), np.float32(0), np.float32(1)
+
+
+def visibility(
+    screen: np.ndarray, triangles: np.ndarray, two_sided: np.ndarray, width: int, height: int, name: str
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Draw triangles into a visibility buffer.
+
+    Args:
+        screen: float32[V, 3], pixel x, pixel y (down) and 1 / depth of every vertex; depth must be positive.
+        triangles: int32[T, 3], counter-clockwise seen from outside.
+        two_sided: bool[>= T], draw the back as well.
+        width, height: of the buffer in pixels.
+        name: whose buffers these are, see ``scratch``; the result is valid until the name is used again.
+
+    Returns:
+        (triangle int32[H, W] or ``NOTHING``, weight of corner 1 float32[H, W], of corner 2 float32[H, W],
+        1 / depth float32[H, W]); the weights are perspective-correct, and arbitrary where there is nothing.
+    """
+    front = scratch(f"{name} front", (height, width), np.int32)
+    w1, w2, near = (scratch(f"{name} {what}", (height, width)) for what in ("w1", "w2", "near"))
+    _draw(screen, triangles, two_sided, front, w1, w2, near)
+    return front, w1, w2, near
+
+
+@kernel
+def _draw(screen, triangles, two_sided, front, w1, w2, near):  # type: ignore[no-untyped-def]
+    height, width = front.shape
+    front[:] = NOTHING
+    near[:] = 0
+    for t in range(len(triangles)):
+        a, b, c = triangles[t, 0], triangles[t, 1], triangles[t, 2]
+        ax, ay, az = screen[a, 0], screen[a, 1], screen[a, 2]
+        bx, by, bz = screen[b, 0], screen[b, 1], screen[b, 2]
+        cx, cy, cz = screen[c, 0], screen[c, 1], screen[c, 2]
+        area = (cx - ax) * (by - ay) - (bx - ax) * (cy - ay)
+        if area == 0.0 or (area < 0.0 and not two_sided[t]):
+            continue
+        x0 = max(int(np.ceil(min(ax, bx, cx) - 0.5)), 0)
+        x1 = min(int(np.floor(max(ax, bx, cx) - 0.5)), width - 1)
+        y0 = max(int(np.ceil(min(ay, by, cy) - 0.5)), 0)
+        y1 = min(int(np.floor(max(ay, by, cy) - 0.5)), height - 1)
+        if x0 > x1 or y0 > y1:
+            continue
+        scale = _ONE / area
+        ubx, uby = (cy - ay) * -scale, (cx - ax) * scale
+        ucx, ucy = (by - ay) * scale, (bx - ax) * -scale
+        dx, dbz, dcz = np.float32(x0) + _HALF - ax, bz - az, cz - az
+        for y in range(y0, y1 + 1):
+            dy = np.float32(y) + _HALF - ay
+            u0, v0 = ubx * dx + uby * dy, ucx * dx + ucy * dy
+            row_front, row_near = front[y, x0 : x1 + 1], near[y, x0 : x1 + 1]
+            row_w1, row_w2 = w1[y, x0 : x1 + 1], w2[y, x0 : x1 + 1]
+            for x in range(x1 + 1 - x0):
+                step = np.float32(np.int32(x))
+                u, v = u0 + ubx * step, v0 + ucx * step
+                z = az + u * dbz + v * dcz
+                if (u >= _ZERO) & (v >= _ZERO) & (u + v <= _ONE) & (z > row_near[x]):
+                    row_near[x] = z
+                    row_front[x] = t
+                    row_w1[x] = u * bz / z
+                    row_w2[x] = v * cz / z
+
+
+@kernel
+def shadow_map(points, triangles, casts, right, up, light, size, extent):  # type: ignore[no-untyped-def]
+    """Depth towards a distant light, float32[size, size]: the largest ``p . light`` over each texel, or ``FAR``.
+
+    Texel x and y are ``(p . right, p . up) / extent`` mapped from [-1, 1] to the map.
+    """
+    out = np.full((size, size), FAR)
+    half, shrink = np.float32(size / 2), np.float32(size / 2 / extent)
+    flat = np.empty((len(points), 3), np.float32)
+    for i in range(len(points)):
+        x, y, z = points[i, 0], points[i, 1], points[i, 2]
+        flat[i, 0] = (x * right[0] + y * right[1] + z * right[2]) * shrink + half
+        flat[i, 1] = (x * up[0] + y * up[1] + z * up[2]) * shrink + half
+        flat[i, 2] = x * light[0] + y * light[1] + z * light[2]
+    for t in range(len(triangles)):
+        if not casts[t]:
+            continue
+        a, b, c = triangles[t, 0], triangles[t, 1], triangles[t, 2]
+        ax, ay, az = flat[a, 0], flat[a, 1], flat[a, 2]
+        bx, by, bz = flat[b, 0], flat[b, 1], flat[b, 2]
+        cx, cy, cz = flat[c, 0], flat[c, 1], flat[c, 2]
+        area = (cx - ax) * (by - ay) - (bx - ax) * (cy - ay)
+        x0 = max(int(np.ceil(min(ax, bx, cx) - 0.5)), 0)
+        x1 = min(int(np.floor(max(ax, bx, cx) - 0.5)), size - 1)
+        y0 = max(int(np.ceil(min(ay, by, cy) - 0.5)), 0)
+        y1 = min(int(np.floor(max(ay, by, cy) - 0.5)), size - 1)
+        if area == 0.0 or x0 > x1 or y0 > y1:
+            continue
+        scale = _ONE / area
+        ubx, uby = (cy - ay) * -scale, (cx - ax) * scale
+        ucx, ucy = (by - ay) * scale, (bx - ax) * -scale
+        dx = np.float32(x0) + _HALF - ax
+        for y in range(y0, y1 + 1):
+            dy = np.float32(y) + _HALF - ay
+            u0, v0 = ubx * dx + uby * dy, ucx * dx + ucy * dy
+            row = out[y, x0 : x1 + 1]
+            for x in range(x1 + 1 - x0):
+                step = np.float32(np.int32(x))
+                u, v = u0 + ubx * step, v0 + ucx * step
+                z = az + u * (bz - az) + v * (cz - az)
+                if (u >= _ZERO) & (v >= _ZERO) & (u + v <= _ONE) & (z > row[x]):
+                    row[x] = z
+    return out
+
+
+@kernel
+def shadow_bounds(shadow):  # type: ignore[no-untyped-def]
+    """Lowest and highest depth among the 4 x 4 texels that ``lit`` reads for a texel, float32[size, size, 2].
+
+    Most points are clearly before or behind everything near them; the bounds say so without sixteen comparisons.
+    Texels too near the border for ``lit`` stay unset.
+    """
+    size = shadow.shape[0]
+    low, high = np.empty_like(shadow), np.empty_like(shadow)
+    for y in range(size):
+        for x in range(1, size - 2):
+            a, b, c, d = shadow[y, x - 1], shadow[y, x], shadow[y, x + 1], shadow[y, x + 2]
+            low[y, x], high[y, x] = min(a, b, c, d), max(a, b, c, d)
+    out = np.empty((size, size, 2), np.float32)
+    for y in range(1, size - 2):
+        for x in range(1, size - 2):
+            out[y, x, 0] = min(low[y - 1, x], low[y, x], low[y + 1, x], low[y + 2, x])
+            out[y, x, 1] = max(high[y - 1, x], high[y, x], high[y + 1, x], high[y + 2, x])
+    return out
+
+
+def across(direction: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Two unit vectors across a unit direction and each other, float32[3] each: the axes of a shadow map."""
+    helper = np.array([0, 1, 0]) if abs(direction[1]) < 0.9 else np.array([1, 0, 0])
+    right = np.cross(helper, direction)
+    right = (right / np.linalg.norm(right)).astype(np.float32)
+    return right, np.cross(direction, right).astype(np.float32)
+
+
+@kernel
+def lit(shadow, bounds, u, v, depth):  # type: ignore[no-untyped-def]
+    """Share of the light that reaches a point, 0 to 1: 3 x 3 bilinear taps of a ``shadow_map``.
+
+    ``u`` and ``v`` are its texel (centres at whole numbers), ``depth`` its depth towards the light with a bias added.
+    """
+    size = shadow.shape[0]
+    x, y = int(np.floor(u)), int(np.floor(v))
+    if x < 1 or y < 1 or x + 2 >= size or y + 2 >= size or bounds[y, x, 1] <= depth:
+        return _ONE
+    if bounds[y, x, 0] > depth:
+        return _ZERO
+    right, low = np.float32(u - x), np.float32(v - y)
+    left, high = _ONE - right, _ONE - low
+    total = _ZERO
+    for j in range(4):
+        line = left if shadow[y - 1 + j, x - 1] <= depth else _ZERO
+        line += _ONE if shadow[y - 1 + j, x] <= depth else _ZERO
+        line += _ONE if shadow[y - 1 + j, x + 1] <= depth else _ZERO
+        line += right if shadow[y - 1 + j, x + 2] <= depth else _ZERO
+        total += line * (high if j == 0 else low if j == 3 else _ONE)
+    return total * np.float32(1 / 9)
+
+
+@kernel
+def enlarge(out, picture, factor):  # type: ignore[no-untyped-def]
+    """Fill ``out``, float32[H * factor, W * factor, 3], with every pixel as a block of ``factor`` x ``factor``."""
+    for y in range(out.shape[0]):
+        for x in range(out.shape[1]):
+            for c in range(3):
+                out[y, x, c] = picture[y // factor, x // factor, c]
+
+
+@kernel
+def downsample(picture, factor):  # type: ignore[no-untyped-def]
+    """Mean of ``factor`` x ``factor`` blocks, float32[H / factor, W / factor, 3]."""
+    if factor == 1:
+        return picture
+    height, width = picture.shape[0] // factor, picture.shape[1] // factor
+    out = np.zeros((height, width, 3), np.float32)
+    share = 1.0 / (factor * factor)
+    for y in range(height):
+        for x in range(width):
+            r = g = b = 0.0
+            for j in range(y * factor, (y + 1) * factor):
+                for i in range(x * factor, (x + 1) * factor):
+                    r += picture[j, i, 0]
+                    g += picture[j, i, 1]
+                    b += picture[j, i, 2]
+            out[y, x, 0], out[y, x, 1], out[y, x, 2] = r * share, g * share, b * share
+    return out

@@ -1,0 +1,422 @@
+"""Whether an analysis is true: its words read back into claims about coefficients, and checked one by one.
+
+The reader understands the project's own phrases exactly and free English tolerantly (``lexicon``): synonyms of
+movements and intensities, sides, "not", "relaxed", comparisons of the two sides. Words it does not know claim nothing.
+
+A claim bounds a number that coefficients give: an action (each of several, or both sides taken together where the words
+name none), the difference of two sides, or one of a few measures of the whole face (``_MEASURES``). The bounds are
+the range of the intensity that was said, widened by ``TOLERANCE`` on both sides, because neighbouring intensities meet
+at a point and FACS coders, too, agree only within a step.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from functools import lru_cache
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+
+from semanticface.arkit import INDEX, NAMES, REGION_INDEX, REGIONS
+from semanticface.semantics import expression, lexicon
+from semanticface.semantics.expression import NEUTRAL, NOTHING, UNCLEAR
+from semanticface.semantics.lexicon import GRADE_RANGES, IMPLIED_NOUN, MEANINGS, REGION_NOUN, Token
+from semanticface.semantics.movements import ASYMMETRIC, DIFFERS, PAIR_LEFT, PAIR_RIGHT, VISIBLE, hundredths
+
+if TYPE_CHECKING:
+    from semanticface.semantics.analysis import Analysis
+
+TOLERANCE = 5
+"""Hundredths by which a coefficient may lie outside the range that was claimed for it."""
+_VISIBLE = round(VISIBLE * 100)
+_SLACK = 20  # hundredths, about one grade, by which one side may differ from what is said of both
+_SIDE = re.compile("(?:Left|Right|Lower|Upper)$")
+_PUNCTUATION = re.compile(r"[,;.:()/]")
+_SHUT = 40  # hundredths of a blink that one calls closed, where nothing says how far
+
+Test = Literal["each", "any", "mean", "difference", "measure"]
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """One checkable statement of an analysis.
+
+    Attributes:
+        source: the part of the analysis it stands in: a region, or one of its other keys.
+        text: the words it was read from.
+        test: what must lie within the bounds: ``each`` action, ``any`` of them (both sides of one taken together),
+            their ``mean``, the ``difference`` of the first and the second, or a ``measure`` of the whole face.
+        actions: names of the actions it speaks about; for a measure its name and then the actions it mentions.
+        low, high: bounds in hundredths, both included, the tolerance already added.
+    """
+
+    source: str
+    text: str
+    test: Test
+    actions: tuple[str, ...]
+    low: int
+    high: int
+
+
+@dataclass(frozen=True, slots=True)
+class Agreement:
+    """What holds of an analysis.
+
+    Attributes:
+        holds: claims that are true of the coefficients.
+        contradicts: claims that are not.
+        omits: names of visible actions that neither a region nor the symmetry mentions, in the project's order.
+        score: in [0, 1]: true claims / (true claims + false claims + omissions), an omission counting as much as the
+            action is visible, fully from a coefficient of 0.4; 0 where nothing could be read.
+    """
+
+    holds: tuple[Claim, ...]
+    contradicts: tuple[Claim, ...]
+    omits: tuple[str, ...]
+    score: float
+
+
+def agreement(analysis: Analysis, coefficients: np.ndarray) -> Agreement:
+    """Check an analysis against the [52] coefficients of a face.
+
+    Raises:
+        ValueError: a wrong shape, or a value that is not a number in [0, 1].
+    """
+    values = hundredths(coefficients)
+    if values.ndim != 1:
+        raise ValueError(f"expected one vector of {len(NAMES)} coefficients, got shape {values.shape}")
+    holds: list[Claim] = []
+    contradicts: list[Claim] = []
+    mentioned: set[str] = set()
+    measures = _measures(values)
+    for claim in claims(analysis):
+        (holds if _true(claim, values, measures) else contradicts).append(claim)
+        if claim.source != "expression_category" and (claim.high > _VISIBLE + TOLERANCE or claim.test == "difference"):
+            mentioned.update(claim.actions)
+    seen = (name for name, value in zip(NAMES, values, strict=True) if value >= _VISIBLE)
+    omits = tuple(name for name in seen if name not in mentioned)
+    weight = len(holds) + len(contradicts) + sum(min(1.0, values[INDEX[name]] / 40) for name in omits)
+    return Agreement(tuple(holds), tuple(contradicts), omits, float(len(holds) / weight) if holds else 0.0)
+
+
+def claims(analysis: Analysis) -> tuple[Claim, ...]:
+    """Return every claim that could be read from an analysis."""
+    out = [*_read("expression_category", analysis.expression_category)]
+    for region in REGIONS:
+        out += _read(region, analysis.muscle_movements[region])
+    if analysis.emotional_implication is not None:
+        out += _read_emotion("emotional_implication", analysis.emotional_implication)
+    out += _read("symmetry", analysis.symmetry)
+    return tuple(out)
+
+
+# --- checking -----------------------------------------------------------------------------------------------------
+
+
+def _measures(values: np.ndarray) -> dict[str, int]:
+    """Return measures of the whole face in hundredths."""
+
+    def of(name: str) -> int:
+        return int(values[INDEX[name]])
+
+    aperture = max(of("jawOpen") - of("mouthClose"), 0)
+    teeth = [of(f"mouth{way}{side}") for way in ("LowerDown", "UpperUp") for side in ("Left", "Right")]
+    return {
+        "asymmetry": int(np.abs(values[PAIR_LEFT] - values[PAIR_RIGHT]).max()),
+        "wink": abs(of("eyeBlinkLeft") - of("eyeBlinkRight")),
+        "mouth open": aperture,
+        "lips apart": max(aperture, *teeth),
+        **expression.measures(values),
+    }
+
+
+def _true(claim: Claim, values: np.ndarray, measures: dict[str, int]) -> bool:
+    if claim.test == "measure":
+        return claim.low <= measures[claim.actions[0]] <= claim.high
+    own = [int(values[INDEX[name]]) for name in claim.actions]
+    if claim.test == "each":
+        return all(claim.low <= value <= claim.high for value in own)
+    if claim.test == "difference":
+        return claim.low <= own[0] - own[1] <= claim.high
+    sides: dict[str, list[int]] = {}
+    for name, value in zip(claim.actions, own, strict=True):
+        sides.setdefault("" if claim.test == "mean" else _SIDE.sub("", name), []).append(value)
+    return any(_together(values, claim) for values in sides.values())
+
+
+def _together(values: list[int], claim: Claim) -> bool:
+    """Whether the sides of one action are, taken together, as claimed, and none of them far from it."""
+    mean = sum(values) / len(values)
+    found = (mean,) if claim.test == "mean" else (mean, max(values))
+    near = all(claim.low - _SLACK <= value <= claim.high + _SLACK for value in values)
+    return near and any(claim.low <= value <= claim.high for value in found)
+
+
+# --- reading ------------------------------------------------------------------------------------------------------
+
+
+@dataclass(slots=True)
+class _Chunk:
+    """The words between two conjunctions: what moves, on which side, how, how strongly."""
+
+    text: str
+    nouns: list[str] = field(default_factory=list)
+    verbs: list[str] = field(default_factory=list)
+    sides: list[str] = field(default_factory=list)
+    directions: list[str] = field(default_factory=list)
+    grade: str | None = None
+    negated: bool = False
+    more: bool = False
+    rest: bool = False
+    skip: bool = False
+    looks: bool = False
+
+    @property
+    def moves(self) -> bool:
+        return bool(self.verbs or self.directions)
+
+
+@lru_cache(maxsize=1 << 14)
+def _read(source: str, text: str) -> tuple[Claim, ...]:
+    """Read the claims of one text; ``source`` is a region, ``expression_category`` or ``symmetry``."""
+    found: list[Claim] = []
+    if source == "symmetry":
+        found += _read_symmetry(text)
+    if source == "expression_category":
+        found += _read_emotion(source, text) if text != UNCLEAR else ()
+        if NOTHING in text.lower().split():
+            return (*found, Claim(source, text, "measure", ("expression",), 0, round(NEUTRAL * 100) + 2 * TOLERANCE))
+    before: _Chunk | None = None
+    for clause in _clauses(text, source):
+        _carry(clause[0], before)
+        _share(clause, before)
+        for chunk in clause:
+            found += _claims_of(chunk, source)
+        moving = [chunk for chunk in clause if chunk.moves]
+        before = moving[-1] if moving else before
+    return tuple(found)
+
+
+def _clauses(text: str, source: str) -> Iterator[list[_Chunk]]:
+    for piece in _PUNCTUATION.split(text):
+        found = lexicon.tokens(piece)
+        starts = [i for i, token in enumerate(found) if token.kind == lexicon.BREAK]
+        for first, last in zip([-1, *starts], [*starts, len(found)], strict=True):
+            part = found[first + 1 : last]
+            cuts = [i for i, token in enumerate(part) if token.kind == lexicon.AND]
+            spans = zip([-1, *cuts], [*cuts, len(part)], strict=True)
+            chunks = [_chunk(part[a + 1 : b], piece, source) for a, b in spans if part[a + 1 : b]]
+            looks = any(chunk.looks for chunk in chunks)
+            for chunk in chunks:
+                chunk.looks = looks
+            if chunks:
+                yield chunks
+
+
+def _chunk(part: Sequence[Token], text: str, source: str) -> _Chunk:
+    chunk = _Chunk(text[part[0].start : part[-1].stop])
+    looks = source == "gaze" or any(token.kind == lexicon.LOOK and token.value == "look" for token in part)
+    for i, (kind, value, _, _) in enumerate(part):
+        following = part[i + 1] if i + 1 < len(part) else None
+        if kind == lexicon.NOUN:
+            chunk.nouns.append(value)
+        elif kind == lexicon.VERB:
+            chunk.verbs.append(value)
+        elif kind == lexicon.SIDE:
+            of_a_part = following is not None and following.kind == lexicon.NOUN
+            aims = value != "both" and not of_a_part and (looks or "shifted" in chunk.verbs)
+            (chunk.directions if aims else chunk.sides).append(value)
+        elif kind == lexicon.GRADE:
+            chunk.grade = value
+        elif kind == lexicon.NOT:
+            chunk.negated = True
+        elif kind == lexicon.MORE:
+            chunk.more = True
+        elif kind == lexicon.REST:
+            chunk.rest = True
+        elif kind == lexicon.SKIP:
+            chunk.skip = True
+    chunk.looks = looks
+    return chunk
+
+
+def _share(clause: list[_Chunk], before: _Chunk | None) -> None:
+    """Give each chunk of a clause what it leaves unsaid because a neighbour says it."""
+    for i, chunk in enumerate(clause):
+        if chunk.moves or chunk.rest:
+            continue
+        later = _next_moving(clause[i + 1 :])
+        earlier = next((other for other in reversed(clause[:i]) if other.moves), before if chunk.sides else None)
+        # "left brow slightly and right brow strongly lowered" leans on what comes, but
+        # "pressed slightly on the left and strongly on the right" on what came before
+        source = (later or earlier) if chunk.nouns else (earlier or later)
+        if source is not None and (chunk.nouns or chunk.sides or chunk.grade):
+            chunk.verbs, chunk.directions = list(source.verbs), list(source.directions)
+            chunk.nouns = chunk.nouns or list(source.nouns)
+            chunk.looks = chunk.looks or source.looks
+            chunk.grade = chunk.grade or (None if chunk.more else source.grade)
+    for i, chunk in enumerate(clause[1:], start=1):
+        if chunk.moves and not chunk.nouns:
+            previous = clause[i - 1]
+            chunk.nouns = list(previous.nouns)
+            chunk.sides = chunk.sides or list(previous.sides)
+            chunk.grade = chunk.grade or (None if chunk.looks and not chunk.nouns else previous.grade)
+            chunk.negated = chunk.negated or previous.negated
+
+
+def _carry(chunk: _Chunk, before: _Chunk | None) -> None:
+    """Let the start of a clause go on about what the one before was about ("corners pulled up, slightly stretched")."""
+    if before is not None and chunk.moves and not chunk.nouns and not any(verb in IMPLIED_NOUN for verb in chunk.verbs):
+        chunk.nouns = list(before.nouns)
+        chunk.sides = chunk.sides or list(before.sides)
+        chunk.grade = chunk.grade or (None if chunk.looks else before.grade)
+
+
+def _next_moving(chunks: list[_Chunk]) -> _Chunk | None:
+    """Return the first chunk with a movement, joined with the bare movements after it ("pulled down and stretched")."""
+    for i, first in enumerate(chunks):
+        if first.moves:
+            joined = replace(first, verbs=list(first.verbs), directions=list(first.directions))
+            for other in chunks[i + 1 :]:
+                if other.nouns or other.sides or other.grade or not other.moves:
+                    break
+                joined.verbs += other.verbs
+                joined.directions += other.directions
+            return joined
+    return None
+
+
+def _claims_of(chunk: _Chunk, source: str) -> Iterator[Claim]:
+    if chunk.skip and not chunk.moves:
+        return
+    if chunk.rest:
+        yield from _rest(chunk, source)
+        return
+    low, high = _bounds(chunk)
+    side = _one(chunk.sides)
+    relative = chunk.more or source == "symmetry"
+    for noun, verb in _meant(chunk, source):
+        measure = _measure_claim(noun, verb, chunk, source)
+        if measure is not None:
+            yield measure
+            continue
+        actions = MEANINGS[noun].get(verb)
+        if actions is None:
+            continue
+        if relative:
+            yield from _relation(chunk, source, noun, verb, side)
+            continue
+        if noun == "gaze":
+            eye = [name for name in actions if side in (None, "both") or name.endswith(side.capitalize())]
+            yield Claim(source, chunk.text, "mean" if side is None else "each", tuple(eye), low, high)
+            continue
+        if side in ("left", "right"):
+            own = tuple(name for name in actions if name.endswith(side.capitalize()))
+            middle = tuple(name for name in actions if not name.endswith(("Left", "Right")))
+            if own or middle:
+                yield Claim(source, chunk.text, "any", own + middle, low, high)
+            continue
+        yield Claim(source, chunk.text, "each" if side == "both" or chunk.negated else "any", actions, low, high)
+
+
+def _one(sides: list[str]) -> str | None:
+    return "both" if len(set(sides)) > 1 else sides[0] if sides else None
+
+
+def _bounds(chunk: _Chunk) -> tuple[int, int]:
+    if chunk.negated:  # "not raised" denies what is visible, "not fully closed" only that grade
+        limit = GRADE_RANGES[chunk.grade][0] if chunk.grade else _VISIBLE
+        return 0, limit + TOLERANCE - 1
+    low, high = GRADE_RANGES[chunk.grade] if chunk.grade else (_VISIBLE, 100)
+    if not chunk.grade and {"closed", "blink", "wink"} & set(chunk.verbs):
+        low = _SHUT
+    return max(low - TOLERANCE, 0), min(high + TOLERANCE, 100)
+
+
+def _meant(chunk: _Chunk, source: str) -> Iterator[tuple[str, str]]:
+    """Yield the (noun, verb) pairs of a chunk."""
+    if chunk.looks:
+        verbs = [*chunk.directions, *(verb for verb in chunk.verbs if verb in MEANINGS["gaze"])]
+        yield from (("gaze", verb) for verb in dict.fromkeys(verbs))
+        return
+    verbs = list(dict.fromkeys(chunk.verbs))
+    if "shifted" in verbs and chunk.directions:
+        verbs = [f"shifted {way}" for way in dict.fromkeys(chunk.directions)]
+    for verb in verbs:
+        for noun in dict.fromkeys(chunk.nouns) or (IMPLIED_NOUN.get(verb, REGION_NOUN.get(source, "mouth")),):
+            yield noun, verb
+
+
+def _measure_claim(noun: str, verb: str, chunk: _Chunk, source: str) -> Claim | None:
+    """What "open", "closed" and "wink" say of eyes and mouth, which no single action holds."""
+    low, high = _bounds(chunk)
+    if noun in ("eye", "lid") and verb == "open":  # open eyes may blink a little; eyes that are not open are closed
+        blinks = _sided(("eyeBlinkLeft", "eyeBlinkRight"), _one(chunk.sides))
+        return Claim(source, chunk.text, "each", blinks, *((40, 100) if chunk.negated else (0, 60)))
+    if verb == "wink" and not chunk.sides:
+        return Claim(source, chunk.text, "measure", ("wink", "eyeBlinkLeft", "eyeBlinkRight"), _SHUT - TOLERANCE, 100)
+    if noun in ("mouth", "lips") and verb in ("open", "closed"):
+        name = "mouth open" if noun == "mouth" else "lips apart"
+        if verb == "closed":
+            low, high = (_VISIBLE - TOLERANCE, 100) if chunk.negated else (0, _VISIBLE + TOLERANCE - 1)
+        mentions = ("jawOpen",) if noun == "mouth" else MEANINGS["teeth"]["bared"] + ("jawOpen",)
+        return Claim(source, chunk.text, "measure", (name, *mentions), low, high)
+    if noun == "jaw" and verb == "closed":
+        return Claim(source, chunk.text, "each", ("jawOpen",), 0, _VISIBLE + TOLERANCE - 1)
+    return None
+
+
+def _sided(actions: tuple[str, ...], side: str | None) -> tuple[str, ...]:
+    return tuple(name for name in actions if side in (None, "both") or name.endswith(side.capitalize()))
+
+
+def _rest(chunk: _Chunk, source: str) -> Iterator[Claim]:
+    if chunk.skip or chunk.negated or source not in REGIONS:
+        return
+    if chunk.nouns and REGION_NOUN[source] not in chunk.nouns:
+        names = {name for noun in chunk.nouns for actions in MEANINGS.get(noun, {}).values() for name in actions}
+    else:
+        names = {NAMES[i] for i in REGION_INDEX[source]}
+    if names:
+        ordered = _sided(tuple(name for name in NAMES if name in names), _one(chunk.sides))
+        yield Claim(source, chunk.text, "each", ordered, 0, _VISIBLE + TOLERANCE - 1)
+
+
+def _relation(chunk: _Chunk, source: str, noun: str, verb: str, side: str | None) -> Iterator[Claim]:
+    """A comparison: one side does it more than the other."""
+    actions = MEANINGS[noun][verb]
+    if verb.startswith("shifted "):
+        other = "shifted right" if verb == "shifted left" else "shifted left"
+        yield Claim(source, chunk.text, "difference", actions + MEANINGS[noun][other], TOLERANCE, 100)
+    elif side in ("left", "right"):
+        left = [name for name in actions if name.endswith("Left")]
+        right = [name for name in actions if name.endswith("Right")]
+        for a, b in zip(left, right, strict=True):
+            pair = (a, b) if side == "left" else (b, a)
+            yield Claim(source, chunk.text, "difference", pair, TOLERANCE, 100)
+
+
+def _read_symmetry(text: str) -> Iterator[Claim]:
+    words = text.lower().replace("-", " ")
+    denied = any(word in words for word in ("asymm", "not symm", "uneven", "lopsided", "one sided"))
+    mild = re.search(r"\b(?:mostly|nearly|largely|roughly|almost|slight(?:ly)?|fairly|mild(?:ly)?)\b", words)
+    if denied:
+        low, high = (DIFFERS, ASYMMETRIC + 15) if mild else (ASYMMETRIC, 100)
+    elif any(word in words for word in ("symmetr", "even", "balanced")):
+        low, high = (0, ASYMMETRIC if mild else DIFFERS)
+    else:
+        return
+    yield Claim("symmetry", text, "measure", ("asymmetry",), max(low - TOLERANCE, 0), min(high + TOLERANCE, 100))
+
+
+def _read_emotion(source: str, text: str) -> Iterator[Claim]:
+    words = text.lower()
+    if UNCLEAR in words or "neutral" in words or "no clear emotion" in words:
+        if source == "emotional_implication":
+            yield Claim(source, text, "measure", ("own emotion",), 0, 50)
+        return
+    for emotion, pattern in lexicon.EMOTION_WORDS.items():
+        if pattern.search(words):
+            yield Claim(source, text, "measure", (emotion,), _VISIBLE + TOLERANCE, 100)

@@ -1,0 +1,58 @@
+"""The words of an answer as a grammar: the text of ``answer.format_answer`` up to its first number, and nothing else.
+
+Fixed keys in fixed order, no free whitespace, free text of bounded length. llguidance turns it into masks over the
+tokens of any fast tokenizer. What follows the first key is so regular (``layout.NumberTokens``) that it needs none.
+"""
+
+from __future__ import annotations
+
+import json
+
+from llguidance import LLMatcher
+
+from semanticface.arkit import NAMES, REGIONS
+from semanticface.models.answer_tokens import CLOSES_WORDS, FIRST_KEY
+from semanticface.semantics.answer import ARKIT_OPENS, MAX_OTHER_TEXT, MAX_TEXT, NUMBER_TEXTS
+
+# Printable ASCII without quote and backslash; a text does not begin with a space.
+_LETTER = r"[ !#-\[\]-~]"
+_FIRST_LETTER = r"[!#-\[\]-~]"
+
+SLICES = (f"{_LETTER}{{1,16}}", f"{_LETTER}{{1,64}}")
+"""Which tokens are made of letters alone llguidance finds out once, not at each place in a text: 6 times as fast for a
+vocabulary of 56,000."""
+
+
+def _fields(emotion: bool) -> list[tuple[str, str]]:
+    """Return the analysis' fields in order, each with the fixed string before its text."""
+    before = {"expression_category": '{"analysis":{"expression_category":"'}
+    before |= {region: f'","{region}":"' for region in REGIONS}
+    before[REGIONS[0]] = f'","muscle_movements":{{"{REGIONS[0]}":"'
+    if emotion:
+        before |= {"emotional_implication": '"},"emotional_implication":"', "symmetry": '","symmetry":"'}
+    else:
+        before["symmetry"] = '"},"symmetry":"'
+    return list(before.items())
+
+
+def words_grammar(*, emotion: bool = True, behind_numbers: bool = False) -> str:
+    """Return the llguidance grammar (Lark) of an answer from its first brace to the key of its first number.
+
+    With ``behind_numbers``, of an answer whose words are its second half: from its first word to its end.
+    """
+    body = []
+    for field, before in _fields(emotion):
+        body += [json.dumps(before), f"TEXT_{MAX_TEXT.get(field, MAX_OTHER_TEXT)}"]
+    body.append(json.dumps(FIRST_KEY))
+    if behind_numbers:
+        body = [*body[1:-1], json.dumps('"}}')]
+    lengths = {*MAX_TEXT.values(), MAX_OTHER_TEXT}
+    texts = [rf"TEXT_{most}: /{_FIRST_LETTER}{_LETTER}{{0,{most - 1}}}/" for most in lengths]
+    return LLMatcher.grammar_from_lark("\n".join([f"start: {' '.join(body)}", *texts]) + "\n")
+
+
+def longest_answer(*, emotion: bool = True) -> int:
+    """Return the length of the longest answer, in bytes."""
+    texts = sum(len(before) + MAX_TEXT.get(name, MAX_OTHER_TEXT) for name, before in _fields(emotion))
+    numbers = sum(len(f'"{name}":,') + len(NUMBER_TEXTS[0]) for name in NAMES)
+    return texts + len(CLOSES_WORDS + ARKIT_OPENS) + numbers + len("}")

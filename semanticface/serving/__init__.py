@@ -1,0 +1,1 @@
+"""The HTTP API: OpenAI chat completions and /v1/face."""

@@ -1,0 +1,1 @@
+"""The two Gradio pages: the demo and the annotation of choices."""

@@ -1,0 +1,1 @@
+"""LoRA fine-tuning of any vision-language model, and pretraining of nano."""

@@ -1,0 +1,253 @@
+"""Teaching a new small language model beside a frozen vision tower, from feature maps that are computed once.
+
+``train/pretrain.py`` makes nano so, ``eval/ablations.py`` compares what may stand in an answer and in which order. What
+one picture is taught by is a function (``Teach``) that turns it into lessons; ``pretraining`` is nano's.
+
+The loss is the cross-entropy of the tokens that are to be learnt, and beside it the squared distance of the mean of
+each number's distribution from an aim, because that mean is what answers carry.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from accelerate import Accelerator
+from torch import nn
+from tqdm import tqdm
+
+from semanticface.models import nano
+from semanticface.models.answer_tokens import IGNORED, AnswerTokens, Lesson, Numbers, branch_mask, join
+from semanticface.prompts import load_prompt, messages
+from semanticface.semantics.analysis import Analysis, describe_many
+from semanticface.semantics.answer import format_answer
+from semanticface.training.attention import ATTENTION, Rows
+from semanticface.training.steps import Steps, one_cycle, prefetch, save_state
+
+_MEAN_WEIGHT = 20.0
+_WITHOUT_EMOTION = 8
+"""One step in so many asks for no emotion, and none is told."""
+
+
+@dataclass(frozen=True, eq=False)
+class Sights:
+    """What a language model is taught from.
+
+    Attributes:
+        maps: float16[N, C, H, W], a tower's feature maps.
+        truth: float32[N, 52], the coefficients.
+        seen: float32[N, 52] in [0, 1], what can be read off the maps.
+        aims: float32[N, 52], where the means of the numbers' distributions are drawn to.
+    """
+
+    maps: np.ndarray
+    truth: np.ndarray
+    seen: np.ndarray
+    aims: np.ndarray
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Shown:
+    """One picture of a batch.
+
+    Attributes:
+        values: float32[52], its coefficients.
+        analysis: their analysis.
+        glimpse: the analysis of what can be read off its map.
+        turn: its place in the batch.
+    """
+
+    values: np.ndarray
+    analysis: Analysis
+    glimpse: Analysis
+    turn: int
+
+
+Teach = Callable[[AnswerTokens, Shown], list[Lesson]]
+"""The lessons of one picture; those of a batch must teach at least one number."""
+
+
+@dataclass(frozen=True)
+class SpeakSettings:
+    """How long and how fast.
+
+    Attributes:
+        samples: pictures shown; mirror images count, as do pictures shown again.
+        lr: peak learning rate of AdamW, a tenth of Muon's.
+        batch: pictures a step.
+        numbers: how answers are laid out.
+        seed: of the order of the pictures.
+    """
+
+    samples: int = 80_000
+    lr: float = 3e-3
+    batch: int = 32
+    numbers: Numbers = "parallel"
+    seed: int = 0
+
+    @property
+    def steps(self) -> int:
+        """Steps that show the samples."""
+        return self.samples // self.batch
+
+    def rate(self, step: int) -> float:
+        """Return the share of the peak learning rate at a step; at most a fifth of the steps warm up."""
+        return one_cycle(step, self.steps, min(200, max(1, self.steps // 5)))
+
+    def chosen(self, step: int, count: int) -> np.ndarray:
+        """Return which of ``count`` pictures a step shows; int64[batch]."""
+        return np.random.default_rng([self.seed, 1, step]).integers(0, count, self.batch)
+
+
+def pretraining(tokens: AnswerTokens, shown: Shown) -> list[Lesson]:
+    """Nano's lessons: every other picture numbers behind what the tower sees, the others words, and numbers alone."""
+    if shown.turn % 2:
+        return [tokens(format_answer(shown.values, shown.glimpse), "numbers")]
+    both = [
+        tokens(format_answer(shown.values, shown.analysis), "words"),
+        tokens(format_answer(shown.values, None), "numbers"),
+    ]
+    return [join(both)] if tokens.parallel else both
+
+
+def new_model(tokenizer: Any, tower: nn.Module, seed: int) -> Any:
+    """Return nano with a tower that is frozen and a language model that knows nothing; on the tower's device."""
+    torch.manual_seed(seed)
+    model: Any = nano.build_model(tokenizer)
+    model.to(next(tower.parameters()).device)
+    model.model.vision_tower.load_state_dict(tower.state_dict())
+    model.model.vision_tower.requires_grad_(False).eval()
+    return model
+
+
+def speak(
+    model: Any,
+    processor: Any,
+    sights: Sights,
+    teach: Teach,
+    settings: SpeakSettings,
+    accelerator: Accelerator,
+    state_file: Path,
+    *,
+    name: str = "speak",
+    save_every: int = 500,
+) -> int:
+    """Train a model's language half, or go on where an earlier call was stopped.
+
+    Args:
+        model: from ``new_model``.
+        processor: nano's.
+        sights: what to teach from; the same in every process.
+        teach: what each picture is taught by.
+        settings: how long and how fast.
+        accelerator: whose processes share each batch.
+        state_file: where the state is kept; read where it exists.
+        name: of the progress bar.
+        save_every: steps between two savings; the end is always saved.
+
+    Returns:
+        The steps that this call took.
+    """
+    tokenizer = processor.tokenizer
+    prefixes = {emotion: _prefix(processor, emotion) for emotion in (True, False)}
+    numbers = nano.number_ids(tokenizer)
+    values = torch.linspace(0, 1, len(numbers), device=accelerator.device)
+    answers = AnswerTokens(tokenizer, tokenizer.eos_token_id, numbers=settings.numbers)
+
+    learning = {name: weight for name, weight in model.named_parameters() if weight.requires_grad}
+    matrices = [weight for name, weight in learning.items() if weight.ndim == 2 and "embed" not in name]
+    known = set(map(id, matrices))
+    others = [weight for weight in learning.values() if id(weight) not in known]
+    steps = Steps(accelerator, matrices, others, settings.lr)
+    first = 0
+    if state_file.exists():
+        state = torch.load(state_file, weights_only=True)
+        model.load_state_dict(state["model"])
+        steps.load_state_dict(state["optimizer"])
+        first = state["step"]
+
+    def batch(step: int) -> tuple[Any, ...]:
+        chosen = settings.chosen(step, len(sights.truth))[accelerator.process_index :: accelerator.num_processes]
+        emotion = step % _WITHOUT_EMOTION != _WITHOUT_EMOTION - 1
+        analyses = describe_many(sights.truth[chosen], emotion=emotion)
+        glimpses = describe_many(sights.seen[chosen], emotion=emotion)
+        rows = [
+            (lesson, index)
+            for turn, (index, analysis, glimpse) in enumerate(zip(chosen, analyses, glimpses, strict=True))
+            for lesson in teach(answers, Shown(sights.truth[index], analysis, glimpse, turn))
+        ]
+        return _packed(rows, prefixes[emotion], sights)
+
+    model.train()
+    model.model.vision_tower.eval()
+    attention = model.model.language_model.config._attn_implementation
+    model.model.language_model.set_attn_implementation(ATTENTION)
+    bar = tqdm(
+        prefetch(batch, settings.steps, first), desc=name, initial=first, total=settings.steps, unit="step",
+        disable=not accelerator.is_main_process,
+    )  # fmt: skip
+    for step, (ids, places, rows, labels, owners, aims, maps) in enumerate(bar, start=first):
+        ids, labels, owners = (part.to(accelerator.device) for part in (ids, labels, owners))
+        learnt = labels != IGNORED
+        with torch.autocast(accelerator.device.type, torch.bfloat16):
+            embeds = model.get_input_embeddings()(ids)
+            image = model.model.multi_modal_projector(maps.to(ids.device).flatten(2).transpose(1, 2))
+            embeds = embeds.masked_scatter((ids == model.config.image_token_id)[..., None], image.to(embeds.dtype))
+            hidden = model.model.language_model(inputs_embeds=embeds, position_ids=places.to(ids.device), rows=rows)
+            logits = model.lm_head(hidden.last_hidden_state[0, learnt]).float()
+        tokens_loss = F.cross_entropy(logits, labels[learnt])
+        at_number = owners[learnt] >= 0
+        expected = logits[at_number][:, numbers].softmax(-1) @ values
+        numbers_loss = (expected - aims.to(ids.device)[learnt][at_number]).square().mean()
+        steps.take(tokens_loss + _MEAN_WEIGHT * numbers_loss, settings.rate(step))
+        if step % 20 == 0:
+            bar.set_postfix(tokens=f"{tokens_loss:.3f}", numbers=f"{numbers_loss:.4f}")
+        if accelerator.is_main_process and ((step + 1) % save_every == 0 or step + 1 == settings.steps):
+            save_state(state_file, model=model.state_dict(), optimizer=steps.state_dict(), step=step + 1)
+    model.model.language_model.set_attn_implementation(attention)
+    model.eval()
+    return settings.steps - first
+
+
+def _prefix(processor: Any, emotion: bool) -> list[int]:
+    """Return the tokens of the prompt, up to where the answer begins."""
+    chat = processor.apply_chat_template(messages(load_prompt("distill", emotion=emotion)), add_generation_prompt=True)
+    chat = chat.replace("<image>", "<image>" * (nano.PIXELS // nano.STRIDE) ** 2)
+    ids: list[int] = processor.tokenizer.encode(chat, add_special_tokens=False)
+    return ids
+
+
+def _packed(rows: list[tuple[Lesson, int]], prefix: list[int], sights: Sights) -> tuple[Any, ...]:
+    """Lay rows end to end, so that nothing is computed for padding.
+
+    Returns:
+        ids int64[1, T], positions int64[1, T], ``Rows``, labels int64[T], the number that each label is part of
+        int64[T], its aim float32[T], and the feature maps float32[rows, C, H, W].
+    """
+    n, ids, places, labels, owners, masks = len(prefix), [], [], [], [], []
+    for lesson, _ in rows:
+        ids += prefix + lesson.ids
+        places += [*range(n), *(n - 1 + step for step in lesson.steps)]
+        labels += [IGNORED] * (n - 1)
+        labels += [label if weight else IGNORED for label, weight in zip(lesson.labels, lesson.weights, strict=True)]
+        owners += [-1] * (n - 1) + lesson.numbers
+        branches = torch.tensor([[0] * n + lesson.branches])
+        masks.append(branch_mask(branches, branches, torch.arange(branches.shape[1])[None]))
+    pictures, owner = np.array([index for _, index in rows]), torch.tensor(owners)
+    lengths = tuple(mask.shape[-1] for mask in masks)
+    aims = torch.from_numpy(sights.aims[pictures])[np.repeat(np.arange(len(rows)), lengths), owner.clamp(min=0)]
+    maps = torch.from_numpy(sights.maps[pictures]).float()
+    return (
+        torch.tensor([ids]),
+        torch.tensor([places]),
+        Rows(lengths, tuple(masks)),
+        torch.tensor(labels),
+        owner,
+        aims,
+        maps,
+    )

@@ -1,0 +1,132 @@
+"""A batch without padding: its rows one behind the other in a single sequence, each attending to itself alone.
+
+Everything in a language model but attention treats tokens one by one, so padding is computed in vain in all of it, and
+so is whatever stands behind the last token of a row that is learnt from. Here rows lie end to end, and `attention`
+takes the sequence apart again. Rows keep their order, and what is computed for each token is the same.
+
+Only models whose layers attend to everything before them can be laid out so; ``packed`` compares before it trusts.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch.nn import functional
+
+from semanticface.models.answer_tokens import IGNORED, branch_mask, rotary_positions
+from semanticface.training.attention import ATTENTION, Rows
+from semanticface.training.fused_ops import plain_head
+
+TARGETS = ("labels", "weights", "numbers")
+_STEP = 64
+"""Packed sequences are multiples of this, so that libraries which prepare themselves for a shape meet few."""
+_TRIED = "brows raised, jaw dropped"
+_ALIKE = {torch.float32: 1e-3, torch.bfloat16: 0.05}
+"""How far logits may be apart, as a share of their size, when the same is computed in another order."""
+
+
+def pack(model: torch.nn.Module, batch: dict[str, torch.Tensor]) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
+    """Lay the rows of a collator's batch end to end.
+
+    Args:
+        model: any vision-language model of transformers, wrapped or not; it says where pictures stand.
+        batch: from ``collate.Collator``.
+
+    Returns:
+        The model's inputs, with ``logits_to_keep`` naming the positions that are learnt from; and ``labels``,
+        ``weights`` and ``numbers`` of those positions, each [K], with ``owners`` int64[K], the row of each.
+    """
+    batch = dict(batch)
+    targets = {name: batch.pop(name) for name in TARGETS}
+    shape = batch["input_ids"].shape
+    learnt = (targets["labels"] != IGNORED) & (targets["weights"] > 0)
+    # Nothing that is learnt looks at what stands behind the last token learnt from.
+    needed = learnt.flip(1).cummax(1).values.flip(1) & batch["attention_mask"].bool()
+    places = torch.arange(shape[1], device=needed.device).expand(shape)
+    branches = batch.pop("branches", None)
+    positions = rotary_positions(model, batch, batch.pop("steps", places))
+    inputs: dict[str, Any] = {
+        name: value[needed][None] if value.shape == shape else value
+        for name, value in batch.items()
+        if name != "attention_mask"
+    }
+    inputs["position_ids"] = positions[..., needed][..., None, :]
+    lengths = needed.sum(1).tolist()
+    masks = _masks(branches, lengths)
+    if spare := -sum(lengths) % _STEP:
+        # A last row of no meaning, of answer tokens, since those of pictures are counted.
+        for name, value in inputs.items():
+            if value.shape[-2:] == (1, sum(lengths)):
+                inputs[name] = torch.cat([value, value[..., -1:].expand(*value.shape[:-1], spare)], dim=-1)
+        lengths, masks = [*lengths, spare], [*masks, None]
+    inputs["rows"] = Rows(tuple(lengths), tuple(masks))
+    inputs["logits_to_keep"] = learnt[needed].nonzero().flatten()
+    found = {name: values[learnt] for name, values in targets.items()}
+    return inputs, found | {"owners": learnt.nonzero()[:, 0]}
+
+
+def _masks(branches: torch.Tensor | None, lengths: list[int]) -> list[torch.Tensor | None]:
+    if branches is None:
+        return [None] * len(lengths)
+    masks: list[torch.Tensor | None] = []
+    for row, length in zip(branches, lengths, strict=True):
+        own = row[None, :length]
+        places = torch.arange(length, device=own.device)[None]
+        masks.append(branch_mask(own, own, places) if own.any() else None)
+    return masks
+
+
+class _HiddenStates(torch.nn.Module):
+    """In the place of the head, so that a model returns what the head would be given."""
+
+    def forward(self, hidden: torch.Tensor) -> torch.Tensor:
+        return hidden
+
+
+@contextlib.contextmanager
+def packed(model: Any, tokenizer: Any) -> Iterator[torch.nn.Linear | None]:
+    """Make a model take packed batches and return hidden states as its ``logits``, until the block ends.
+
+    Args:
+        model: a transformers model, or the PeftModel around it; changed in place, and back.
+        tokenizer: its tokenizer.
+
+    Yields:
+        The head that turns those hidden states into logits. None, and the model as it was, where its head is no plain
+        linear layer, where a layer attends otherwise than to everything before, or where logits come out differently.
+    """
+    base = model.get_base_model() if hasattr(model, "get_base_model") else model
+    head, decoder = plain_head(base), base.get_decoder()
+    kinds = set(getattr(decoder.config, "layer_types", None) or ["full_attention"])
+    before = decoder.config._attn_implementation
+    if head is None or kinds != {"full_attention"} or before not in ("sdpa", "eager"):
+        yield None
+        return
+    ids = tokenizer(_TRIED, add_special_tokens=False, return_tensors="pt").input_ids.to(head.weight.device)
+    lengths = (ids.shape[1], ids.shape[1] - 2)
+    padded = {"input_ids": ids.repeat(2, 1), "attention_mask": torch.ones_like(ids).repeat(2, 1)}
+    padded["attention_mask"][1, lengths[1] :] = 0
+    real = padded["attention_mask"].bool()
+    places = torch.cat([torch.arange(length, device=ids.device) for length in lengths])
+    laid = {"input_ids": padded["input_ids"][real][None], "position_ids": places[None]}
+    training = base.training
+    try:
+        base.eval()
+        with torch.no_grad():
+            wanted = base(**padded, use_cache=False).logits[real]
+            base.set_output_embeddings(_HiddenStates())
+            decoder.set_attn_implementation(ATTENTION)
+            hidden = base(**laid, rows=Rows(lengths, (None, None)), use_cache=False).logits[0]
+            found = functional.linear(hidden, head.weight, head.bias)
+        alike = found.shape == wanted.shape and (found - wanted).norm() <= _ALIKE[wanted.dtype] * wanted.norm()
+        if not alike:
+            base.set_output_embeddings(head)
+            decoder.set_attn_implementation(before)
+        yield head if alike else None
+    finally:
+        base.train(training)
+        base.set_output_embeddings(head)
+        decoder.set_attn_implementation(before)

@@ -1,0 +1,424 @@
+"""The training loop: transformers' ``Trainer`` with a weighted loss, exact figures on held-out rows, and safe resuming.
+
+The loss of a step is sum(weight * cross-entropy) / sum(weight) over every answer token of the step, so it is the same
+whether the rows come as one batch, in accumulated parts or on several GPUs.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import re
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from safetensors import SafetensorError
+from torch.utils.data import Dataset
+from torch.utils.tensorboard import SummaryWriter
+from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers.integrations import TensorBoardCallback
+
+from semanticface.errors import ConfigError, SemanticFaceError
+from semanticface.models.answer_tokens import IGNORED, lay_out
+from semanticface.models.loading import Bundle
+from semanticface.recipe import RECIPE_NAME, check_range
+from semanticface.training.collator import Collator, Example, split_targets, token_losses
+from semanticface.training.datasets import TrainRows
+from semanticface.training.fused_ops import guess, weighted_loss
+from semanticface.training.lora import fused
+from semanticface.training.norm import fused_norms
+from semanticface.training.packing import pack, packed
+from semanticface.training.vision_cache import SeenTower, seen_once
+from semanticface.utils.files import atomic_open
+
+SETTINGS_NAME = "settings.json"
+_DECIMAL = re.compile(r"\d\.\d+")
+# What torch, safetensors and the system itself say when bytes are not stored; only some of it comes with a number.
+_REFUSED = re.compile(
+    r"No space left|quota exceeded|File too large|Read-only file system|Permission denied|PytorchStreamWriter failed"
+)
+_CHECKPOINT = re.compile(r"checkpoint-(\d+)")
+
+
+@dataclass(frozen=True, slots=True)
+class TrainSettings:
+    """How long, how fast and how carefully to train.
+
+    Attributes:
+        steps: optimizer steps; a step sees batch x accumulation rows on each device.
+        batch: rows that go through the model together; lower it when memory is short.
+        accumulation: batches added up to one step; raise it as much as batch is lowered and nothing changes.
+        learning_rate: highest rate; it falls to zero along a cosine.
+        warmup: share of the steps over which the rate rises from zero.
+        weight_decay: of the LoRA matrices.
+        clip: longest gradient; longer ones are scaled down.
+        precision: what products are computed in. ``model``: what the base is held in. ``fast``: bfloat16 wherever the
+            machine multiplies it in hardware, summed in float32 and with weights as they are; else as ``model``.
+        number_weight: weight in the loss of tokens that hold digits of a coefficient; words weigh 1.
+        gradient_checkpointing: compute activations twice instead of keeping them: a third slower, far less memory.
+        eval_every: steps between measurements on held-out rows.
+        eval_rows: how many held-out rows to measure on.
+        save_every: steps between checkpoints; a killed training goes on from the last.
+        log_every: steps between lines of the log.
+        workers: processes that load pictures; 0 loads them in the training process.
+        seed: of LoRA's start, the order of rows, their alterations and dropout.
+    """
+
+    steps: int
+    batch: int = 8
+    accumulation: int = 1
+    learning_rate: float = 1e-4
+    warmup: float = 0.05
+    weight_decay: float = 0.0
+    clip: float = 1.0
+    precision: Literal["model", "fast"] = "model"
+    number_weight: float = 4.0
+    gradient_checkpointing: bool = False
+    eval_every: int = 100
+    eval_rows: int = 64
+    save_every: int = 100
+    log_every: int = 10
+    workers: int = 0
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name in ("steps", "batch", "accumulation", "eval_every", "eval_rows", "save_every", "log_every"):
+            check_range(f"train.{name}", getattr(self, name), 1)
+        for name in ("workers", "weight_decay", "seed"):
+            check_range(f"train.{name}", getattr(self, name), 0)
+        check_range("train.learning_rate", self.learning_rate, 1e-8, 1)
+        check_range("train.warmup", self.warmup, 0, 1)
+        check_range("train.clip", self.clip, 1e-3)
+        check_range("train.number_weight", self.number_weight, 0.01, 1000)
+
+
+class FaceTrainer(Trainer):
+    """``Trainer`` with the weighted loss, and figures on held-out rows that no batching rounds.
+
+    Args:
+        head: what scores the vocabulary of a model that ``packing.packed`` has changed; None for a model as it was.
+        tower: what is given the features of batches that carry them; None where they carry pictures.
+    """
+
+    def __init__(self, *args: Any, head: torch.nn.Linear | None, tower: SeenTower | None, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.head = head
+        self.tower = tower
+        self.scoring = torch.bfloat16 if self.args.bf16 else None
+        # The loss below is already a share of the whole step's, whatever the model class accepts.
+        self.model_accepts_loss_kwargs = True
+
+    def _get_num_items_in_batch(self, batch_samples: list[Any], device: torch.device) -> torch.Tensor | None:
+        if not batch_samples:
+            return None
+        total = torch.stack([batch["weights"].sum() for batch in batch_samples]).sum().to(device)
+        return self.accelerator.gather(total).sum()
+
+    def compute_loss(
+        self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None
+    ) -> torch.Tensor:
+        """Return this batch's share of the step's weighted mean cross-entropy."""
+        inputs = dict(inputs)
+        if self.tower is not None:
+            self.tower.answer(inputs.pop("features"))
+        if self.head is None:
+            inputs, targets = split_targets(inputs)
+            losses = token_losses(model(**lay_out(model, inputs), use_cache=False).logits, targets["labels"])
+            loss = (losses * targets["weights"]).sum()
+        else:
+            inputs, targets = pack(model, inputs)
+            hidden = model(**inputs, use_cache=False).logits[0]
+            loss = weighted_loss(hidden, self.head, targets["labels"], targets["weights"], self.scoring)
+        # Gradients are averaged over the processes, each of which holds a part of the sum.
+        return loss / num_items_in_batch * self.accelerator.num_processes
+
+    def evaluate(
+        self, eval_dataset: Any = None, ignore_keys: Any = None, metric_key_prefix: str = "eval"
+    ) -> dict[str, float]:
+        """Measure on held-out rows, reading each answer token with the true ones before it.
+
+        Returns:
+            ``eval_loss``: weighted mean cross-entropy; ``eval_token_accuracy``: share of answer tokens predicted;
+            ``eval_number_mae``: mean absolute error of the 52 numbers, with the likeliest token at each place, over
+            the share ``eval_number_readable`` of them whose tokens spell a number.
+        """
+        loader = self.get_eval_dataloader(eval_dataset)
+        model: Any = self.model
+        model.eval()
+        totals = torch.zeros(7, dtype=torch.float64, device=self.args.device)
+        for batch in loader:
+            with torch.no_grad(), self.compute_loss_context_manager():
+                losses, guesses, targets = self._guess(model, self._prepare_inputs(batch))
+            weights = targets["weights"].double()
+            sums = [
+                (losses.double() * weights).sum(),
+                weights.sum(),
+                (guesses == targets["labels"]).sum(),
+                len(guesses),
+                *self._number_error(guesses, targets),
+            ]
+            totals += torch.stack([torch.as_tensor(each, dtype=torch.float64, device=totals.device) for each in sums])
+            self.control = self.callback_handler.on_prediction_step(self.args, self.state, self.control)
+        loss, weight, hits, tokens, error, readable, numbers = self.accelerator.reduce(totals, "sum").tolist()
+        metrics = {
+            f"{metric_key_prefix}_loss": loss / weight,
+            f"{metric_key_prefix}_token_accuracy": hits / tokens,
+            f"{metric_key_prefix}_number_readable": readable / numbers,
+        }
+        if readable:
+            metrics[f"{metric_key_prefix}_number_mae"] = error / readable
+        model.train()
+        self.log(dict(metrics))
+        self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
+        return metrics
+
+    def _guess(self, model: Any, batch: Any) -> tuple[torch.Tensor, torch.Tensor, dict[str, torch.Tensor]]:
+        """Return loss and likeliest token at each place that counts, and the targets there, as ``pack`` gives them."""
+        if self.head is not None:
+            inputs, targets = pack(model, batch)
+            hidden = model(**inputs, use_cache=False).logits[0]
+            found = guess(hidden, self.head, targets["labels"], self.scoring)
+            return found.losses, found.tokens, targets
+        inputs, targets = split_targets(batch)
+        logits = model(**lay_out(model, inputs), use_cache=False).logits
+        counts = (targets["labels"] != IGNORED) & (targets["weights"] > 0)
+        flat = {name: values[counts] for name, values in targets.items()} | {"owners": counts.nonzero()[:, 0]}
+        return token_losses(logits, targets["labels"])[counts], logits.argmax(-1)[counts], flat
+
+    def _number_error(self, guesses: torch.Tensor, targets: dict[str, torch.Tensor]) -> tuple[float, int, int]:
+        """Return the summed error over numbers whose guessed tokens spell one, how many do, and how many there are."""
+        collator: Any = self.data_collator
+        digits = targets["numbers"] >= 0
+        owners = torch.stack([targets["owners"], targets["numbers"]])[:, digits]
+        starts = (owners.diff(dim=1) != 0).any(0).nonzero().flatten().cpu() + 1
+        spelled = [
+            collator.tokenizer.batch_decode([part.tolist() for part in ids[digits].cpu().tensor_split(starts)])
+            for ids in (guesses, targets["labels"])
+        ]
+        errors = [
+            abs(float(guess[0]) - float(truth[0]))
+            for guess, truth in zip(*(map(_DECIMAL.search, texts) for texts in spelled), strict=True)
+            if guess and truth
+        ]
+        return sum(errors), len(errors), len(spelled[0])
+
+
+class Watch(TrainerCallback):
+    """Stops a training that cannot succeed: parameters out of the loss's reach, or a loss that is no number."""
+
+    def __init__(self) -> None:
+        self.checked = False
+
+    def on_pre_optimizer_step(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Look at the gradient of every trainable parameter, once."""
+        if not self.checked:
+            check_gradients(kwargs["model"])
+            self.checked = True
+
+    def on_log(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        logs: dict[str, float] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        """Look at each loss that is logged."""
+        loss = (logs or {}).get("loss")
+        if loss is not None and not math.isfinite(loss):
+            raise SemanticFaceError(
+                f"the loss became {loss} by step {state.global_step}: lower train.learning_rate, or set "
+                "model.dtype to float32."
+            )
+
+
+def check_gradients(model: torch.nn.Module) -> None:
+    """Raise a SemanticFaceError unless every trainable parameter has a finite gradient."""
+    trainable = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
+    unreached = [name for name, parameter in trainable.items() if parameter.grad is None]
+    if unreached or not trainable:
+        raise SemanticFaceError(
+            f"{len(unreached)} of {len(trainable)} trainable parameters got no gradient, such as "
+            f"{unreached[0] if unreached else 'none at all'}: take their layers out of lora.targets."
+        )
+    broken = [
+        name
+        for name, parameter in trainable.items()
+        if parameter.grad is not None and not torch.isfinite(parameter.grad).all()
+    ]
+    if broken:
+        raise SemanticFaceError(
+            f"the gradient of {broken[0]} (and {len(broken) - 1} more) is not finite: lower train.learning_rate, or "
+            "set model.dtype to float32."
+        )
+
+
+def begin(folder: Path, settings: dict[str, Any]) -> None:
+    """Claim an output folder for a training, or check that what it holds was trained with the same settings.
+
+    Raises:
+        ConfigError: it was begun with others; going on would mix two trainings.
+        SemanticFaceError: the disk refuses.
+    """
+    path = folder / SETTINGS_NAME
+    # As JSON holds them: tuples become lists.
+    settings = json.loads(json.dumps(settings))
+    if path.exists():
+        try:
+            begun = json.loads(path.read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise ConfigError(f"{path} cannot be read: {error}. Remove {folder} to start anew.") from error
+        differing = _differences(begun, settings)
+        # A training that failed before its first checkpoint left nothing to go on from.
+        trained = (folder / RECIPE_NAME).exists() or last_checkpoint(folder / "checkpoints") is not None
+        if differing and trained:
+            raise ConfigError(
+                f"{folder} holds a training begun with other settings: {'; '.join(differing)}. Use the same, choose "
+                "another output, or remove the folder to start anew."
+            )
+    with atomic_open(path) as file:
+        json.dump(settings, file, indent=2)
+        file.write("\n")
+
+
+def _differences(begun: Any, wanted: Any, prefix: str = "") -> list[str]:
+    if isinstance(begun, dict) and isinstance(wanted, dict):
+        keys = {**begun, **wanted}
+        return [line for key in keys for line in _differences(begun.get(key), wanted.get(key), f"{prefix}{key}.")]
+    return [] if begun == wanted else [f"{prefix.removesuffix('.')} was {begun}, now {wanted}"]
+
+
+def last_checkpoint(folder: Path) -> Path | None:
+    """Return the newest checkpoint that was written to its end, None if there is none.
+
+    ``trainer_state.json`` is written last, so one that a kill cut short lacks it or holds half of it.
+    """
+    found = []
+    for path in folder.glob("checkpoint-*"):
+        number = _CHECKPOINT.fullmatch(path.name)
+        try:
+            state = json.loads((path / "trainer_state.json").read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            continue
+        if number and isinstance(state, dict) and "global_step" in state:
+            found.append((int(number[1]), path))
+    return max(found)[1] if found else None
+
+
+def has_bfloat16(device: torch.device) -> bool:
+    """Return whether a device multiplies bfloat16 in hardware; where it does not, it is slower than float32."""
+    if device.type == "cpu":
+        can: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
+        return bool(can.get("avx512_bf16") or can.get("amx_bf16") or can.get("bf16"))
+    return device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
+
+
+def train(
+    bundle: Bundle,
+    settings: TrainSettings,
+    collator: Collator,
+    train_rows: Callable[[int], TrainRows],
+    eval_rows: Dataset[Example],
+    folder: Path,
+) -> tuple[dict[str, float], bool]:
+    """Train the bundle's model in place, from the last whole checkpoint in ``folder`` if there is one.
+
+    Args:
+        bundle: its trainable parameters are trained, in the dtype they are in.
+        settings: how.
+        collator: makes batches.
+        train_rows: given how many rows the training shows in all, returns exactly those, in order.
+        eval_rows: held-out rows.
+        folder: checkpoints go to ``checkpoints`` inside, TensorBoard's logs to ``logs``, and what the tower saw to
+            ``features`` until the end.
+
+    Returns:
+        The figures of ``FaceTrainer.evaluate`` at the end, and whether this process is the one that saves.
+
+    Raises:
+        SemanticFaceError: a parameter without a finite gradient, or a loss that is no number.
+    """
+    arguments = TrainingArguments(
+        output_dir=str(folder / "checkpoints"),
+        max_steps=settings.steps,
+        per_device_train_batch_size=settings.batch,
+        per_device_eval_batch_size=settings.batch,
+        gradient_accumulation_steps=settings.accumulation,
+        learning_rate=settings.learning_rate,
+        lr_scheduler_type="cosine",
+        warmup_steps=int(settings.warmup * settings.steps),
+        weight_decay=settings.weight_decay,
+        max_grad_norm=settings.clip,
+        # LoRA's float32 matrices inside a bfloat16 model: products in bfloat16, sums and updates in float32.
+        bf16=bundle.model.dtype == torch.bfloat16 or (settings.precision == "fast" and has_bfloat16(bundle.device)),
+        use_cpu=bundle.device.type == "cpu",
+        eval_strategy="steps",
+        eval_steps=settings.eval_every,
+        save_strategy="steps",
+        save_steps=settings.save_every,
+        save_total_limit=2,
+        logging_steps=settings.log_every,
+        logging_first_step=True,
+        logging_nan_inf_filter=False,
+        report_to="none",
+        remove_unused_columns=False,
+        # The order is that of the rows, which are shuffled already.
+        train_sampling_strategy="sequential",
+        # Watch makes sure that every trainable parameter is used.
+        ddp_find_unused_parameters=False,
+        dataloader_num_workers=min(settings.workers, os.cpu_count() or 1),
+        seed=settings.seed,
+    )
+    if settings.gradient_checkpointing:
+        with warnings.catch_warnings():
+            # transformers 6 calls it activation checkpointing.
+            warnings.simplefilter("ignore", FutureWarning)
+            bundle.model.gradient_checkpointing_enable({"use_reentrant": False})
+    resumed = last_checkpoint(folder / "checkpoints")
+    callbacks: list[TrainerCallback] = [Watch()]
+    try:
+        if arguments.process_index == 0:
+            start = int(resumed.name.rpartition("-")[2]) if resumed else 0
+            callbacks.append(TensorBoardCallback(SummaryWriter(str(folder / "logs"), purge_step=start + 1)))
+        products = torch.bfloat16 if arguments.bf16 else None
+        rows = train_rows(settings.steps * settings.batch * settings.accumulation * arguments.world_size)
+        with (
+            seen_once(bundle, collator, rows, folder / "features", products) as (tower, seen),
+            packed(bundle.model, bundle.tokenizer) as head,
+            fused(bundle.model, products) as n_fused,
+            fused_norms(bundle.model) as n_norms,
+        ):
+            if arguments.process_index == 0:
+                laid = "end to end, scored on answers alone" if head is not None else "padded, as this model asks"
+                print(f"batches   {laid}; products in {products or bundle.model.dtype}")
+                print(f"layers    {n_fused} of LoRA and {n_norms} norms computed in fewer passes")
+                print(f"tower     {seen}", flush=True)
+            trainer = FaceTrainer(
+                head=head,
+                tower=tower,
+                model=bundle.model,
+                args=arguments,
+                data_collator=collator,
+                train_dataset=rows,
+                eval_dataset=eval_rows,
+                callbacks=callbacks,
+            )
+            trainer.train(resume_from_checkpoint=str(resumed) if resumed else None)
+    except (OSError, RuntimeError, SafetensorError) as error:
+        if _REFUSED.search(str(error)) is None:
+            raise
+        raise SemanticFaceError(
+            f"cannot write a checkpoint or log in {folder}: {error}. Free some space; the same command goes on from "
+            "the last whole checkpoint."
+        ) from error
+    # Trainer measures after the last step; a training resumed after it was measured before.
+    measured = [entry for entry in trainer.state.log_history if "eval_loss" in entry][-1]
+    metrics = {name: value for name, value in measured.items() if name.startswith("eval_")}
+    return metrics, trainer.is_world_process_zero()

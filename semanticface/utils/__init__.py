@@ -1,0 +1,1 @@
+"""Files, tables of lines, prefetching, HTML, a smoothing filter: nothing about faces."""

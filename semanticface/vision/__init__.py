@@ -1,0 +1,1 @@
+"""Pixels in: image files, video, webcam, face detection, tracking and crops."""

@@ -1,0 +1,160 @@
+"""Who may be shown: rendered people, and real ones who agreed; never anybody by mistake."""
+
+from __future__ import annotations
+
+import datetime
+import json
+
+import datasets
+import pytest
+
+from semanticface.data.captures.dataset import require_consent
+from semanticface.data.consent import NAME, USES, example, read_consent, read_list
+from semanticface.data.provenance import source_of
+from semanticface.errors import ConfigError
+from semanticface.preference.types import Slate
+from semanticface.recipe import RECIPE_NAME
+
+DAY = datetime.date(2026, 11, 22)
+
+
+def listed(folder, text):
+    (folder / NAME).write_text(text)
+    return read_consent(folder)
+
+
+def test_nobody_without_a_list(tmp_path):
+    consent = read_consent(tmp_path)
+    assert not consent.allows("ann") and not consent.allows("face-0000001")
+
+
+def test_those_who_agreed(tmp_path):
+    consent = listed(tmp_path, "subjects:\n  ann: true\n  ben: false\n  cem: {until: 2026-11-22}\n")
+    assert consent.allows("ann", DAY) and not consent.allows("ben", DAY) and not consent.allows("dora", DAY)
+    assert consent.allows("cem", DAY) and not consent.allows("cem", DAY + datetime.timedelta(days=1))
+    assert not consent.allows("cem", datetime.date(2026, 11, 23)) and consent.allows("ann")
+    assert not consent.allows("Ann", DAY)
+    slates = [Slate(f"p{n}", n, name, ()) for n, name in enumerate(["ann", "ben", "ann", "eve", "ben"])]
+    shown, hidden = consent.split(slates)
+    assert [slate.row for slate in shown] == [0, 2] and hidden == {"ben", "eve"}
+
+
+def test_rendered_people_need_no_entry_and_others_in_their_dataset_do(tmp_path):
+    (tmp_path / RECIPE_NAME).write_text(json.dumps({"kind": "faces"}))
+    consent = read_consent(tmp_path)
+    assert consent.allows("face-0000012")
+    assert not consent.allows("ann") and not consent.allows("face-12")
+    (tmp_path / RECIPE_NAME).write_text(json.dumps({"kind": "adapter"}))
+    assert not read_consent(tmp_path).allows("face-0000012")
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("subjects:\n  ann: false\n  ann: true\n", "there twice"),
+        ("subjects:\n  007: true\n", "Put it in quotation marks"),
+        ("subjects:\n  no: true\n", "Put it in quotation marks"),
+        ("subjects:\n  ann: 'yes'\n", "'yes' is not true, false"),
+        ("subjects:\n  ann: {until: soon}\n", "is not true, false"),
+        ("subjects:\n  ann: {until: 2026-11-22 10:00:00}\n", "is not true, false"),
+        ("subjects:\n  ann: {shown: true}\n", "is not true, false"),
+        ("subjects: [ann]\n", "must hold `subjects:`"),
+        ("ann: true\n", "must hold `subjects:`"),
+        ("subjects: {ann: true\n", "not valid YAML"),
+        ("", "must hold `subjects:`"),
+    ],
+)
+def test_a_list_that_may_mean_something_else_is_refused(tmp_path, text, told):
+    with pytest.raises(ConfigError, match=told):
+        listed(tmp_path, text)
+
+
+def test_an_empty_list_is_nobody(tmp_path):
+    assert not listed(tmp_path, "subjects:\n").allows("ann")
+    (tmp_path / NAME).write_bytes(b"subjects: {\xff\xfe: true}")
+    with pytest.raises(ConfigError, match="cannot be read"):
+        read_consent(tmp_path)
+
+
+def test_what_people_agreed_to(tmp_path):
+    consent = listed(
+        tmp_path,
+        "subjects:\n"
+        "  ann: {reference: 'binder 7', uses: [train, show], until: 2026-11-22}\n"
+        "  ben: {licence: CC-BY-4.0, uses: [evaluate]}\n"
+        "  cem: true\n",
+    )
+
+    def agreed(subject):
+        return [use for use in USES if consent.allows(subject, DAY, use=use)]
+
+    assert agreed("ann") == ["train", "evaluate", "show"]  # who may be learnt from may be measured on
+    assert agreed("ben") == ["evaluate"] and agreed("cem") == ["show"] and agreed("eve") == []
+    assert consent.allows("ben", datetime.date(2100, 1, 1), use="evaluate")
+    assert consent.permissions["ann"].reference == "binder 7" and consent.until["ann"] == DAY
+    assert consent.refusal("ben", "train", DAY) == "ben agreed to evaluate, not to train"
+    assert consent.refusal("ann", "show", DAY + datetime.timedelta(days=1)) == "the consent of ann ended on 2026-11-22"
+    assert consent.refusal("eve", "show", DAY) == "no consent of eve"
+
+
+@pytest.mark.parametrize(
+    ("entry", "told"),
+    [
+        ("{uses: [train]}", "where the consent is to be found"),
+        ("{reference: '', uses: [train]}", "where the consent is to be found"),
+        ("{reference: form}", "uses must be a list"),
+        ("{reference: form, uses: train}", "uses must be a list"),
+        ("{reference: form, uses: []}", "uses must be a list"),
+        ("{reference: form, uses: [sell]}", "uses must be a list"),
+        ("{reference: form, uses: [train], until: never}", "a day such as"),
+        ("{reference: form, uses: [train], note: x}", "is not true, false"),
+        ("{}", "is not true, false"),
+    ],
+)
+def test_an_entry_that_leaves_something_open_is_refused(tmp_path, entry, told):
+    with pytest.raises(ConfigError, match=told):
+        listed(tmp_path, f"subjects:\n  ann: {entry}\n")
+
+
+def test_the_example_is_a_list(tmp_path):
+    people = ["ann", "007", "no", 'a "b": c', "zo\u00eb", "a\u2028b", "a\x85b", "../a/b"]
+    (tmp_path / NAME).write_text(example(people), encoding="utf-8")
+    read = read_list(tmp_path / NAME)
+    assert list(read) == people
+    assert read["007"].uses == {"train", "evaluate", "show"} and read["007"].until == datetime.date(2027, 12, 31)
+    with pytest.raises(ConfigError, match="cannot be read"):
+        read_list(tmp_path / "gone.yaml")
+
+
+def test_an_accent_is_spelt_in_two_ways_and_means_one_person(tmp_path):
+    typed, on_disk = "zo\u00eb", "zoe\u0308"
+    consent = listed(tmp_path, f"subjects:\n  {typed}: true\n")
+    assert consent.allows(typed) and consent.allows(on_disk) and not consent.allows("zoe")
+    with pytest.raises(ConfigError, match="there twice"):
+        listed(tmp_path, f"subjects:\n  {typed}: true\n  {on_disk}: false\n")
+
+
+def rows_of(people, look, seed):
+    columns = {"subject": people, "look": [look] * len(people), "seed": [seed] * len(people)}
+    return datasets.Dataset.from_dict(columns)
+
+
+def test_of_rows_put_together_only_drawn_people_are_not_asked(tmp_path):
+    captured = rows_of(["ann", "face-0000002"], "capture", None)
+    mixed = datasets.concatenate_datasets([captured, rows_of(["face-0000001"] * 2, "photo", 7)])
+    with pytest.raises(ConfigError, match=r"no consent of ann; no consent of face-0000002\. Ask"):
+        require_consent(tmp_path, mixed, "train")
+    entry = "{reference: form, uses: [train]}"
+    listed(tmp_path, f"subjects:\n  ann: {entry}\n  face-0000002: {entry}\n")
+    require_consent(tmp_path, mixed, "train")
+    source = source_of(mixed, tmp_path, "train")
+    assert source.people == 2 and source.includes("ann") and not source.includes("face-0000001")
+
+
+def test_a_list_counts_beside_any_dataset(tmp_path):
+    plain = datasets.Dataset.from_dict({"subject": ["ann", "ben", None]})
+    require_consent(tmp_path, plain, "train")  # nobody said that these are people
+    listed(tmp_path, "subjects:\n  ann: {reference: form, uses: [train]}\n  ben: false\n")
+    with pytest.raises(ConfigError, match="some rows do not say who is in them; no consent of ben"):
+        require_consent(tmp_path, plain, "train")
+    require_consent(tmp_path, plain.select([0]), "train")

@@ -1,0 +1,62 @@
+"""docs/aligning.md: every command in it, on a small scale."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from semanticface import rendering
+from semanticface.preference import two_judges
+from semanticface.preference.files import read_candidates
+from semanticface.preference.judges import decide
+from semanticface.preference.rounds import Judges
+from semanticface.preference.two_judges import simulated_judges
+from semanticface.recipe import read_recipe
+from semanticface.serving.pages import annotate
+from tests.helpers.pages import ROOT, commands, run
+
+SMALL = {
+    "data_prep/record_takes.py": ["--takes", "5", "--held-out", "1", "--frames", "2", "--look", "drawn"],
+    "train/distill.py": ["train.steps=2", "train.eval_rows=2"],
+    "train/prefer.py": ["--set", "rounds.most=1", "rounds.eval_rows=2", "align.passes=1", "candidates.tries=1"],
+}
+
+
+@pytest.fixture
+def desk(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("train").symlink_to(ROOT / "train")
+    Path("outputs").mkdir()
+    # What the page's second half begins with: an adapter, and captures.
+    Path("outputs/qwen3_vl_4b").symlink_to("takes/adapter")
+    Path("outputs/captures").symlink_to("takes/captured")
+    picture = rendering.render(np.full(52, 0.3, np.float32), subject=3, size=256, framing="crop").picture
+    Image.fromarray(picture).save("face.png")
+
+
+@pytest.mark.slow
+def test_every_command_of_the_page(desk, monkeypatch):
+    def judges():
+        return simulated_judges("outputs/takes/captured", "outputs/takes/exact")
+
+    def answer(session, *, port, ready, stop):
+        """Stand in for the page and for who sits before it."""
+        slates = read_candidates("outputs/prefer/round-1/candidates.jsonl").slates
+        by_picture, judge = {slate.picture: slate for slate in slates}, judges().labels
+        while shown := session.current:
+            (choice,) = decide(judge, [shown.question], by_picture, model="m", round=1)
+            session.answer(shown.question.id, choice.verdict)
+
+    monkeypatch.setattr(annotate, "serve", answer)
+    # Ten pictures of one person teach no judge.
+    monkeypatch.setattr(two_judges, "learned_judges", lambda *_, **__: Judges(judges().audits, judges().audits))
+    done = []
+    for words in commands("aligning.md"):
+        small = next((more for script, more in SMALL.items() if script in words), [])
+        assert run([*words, *small], monkeypatch) == 0, words
+        done.append(words)
+    assert len(done) > 7
+    assert Path("choices.jsonl").read_text().count('"robin"') > 5
+    assert read_recipe("outputs/prefer/adapter")["kind"] == "adapter"
+    assert read_recipe("outputs/prefer_quickstart/adapter")["kind"] == "adapter"

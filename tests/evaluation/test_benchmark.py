@@ -1,0 +1,192 @@
+"""The benchmark: how readers are scored beside each other, and the whole command on a tiny model."""
+
+import json
+
+import numpy as np
+import pytest
+
+from semanticface import arkit
+from semanticface.data.rendered import RenderSettings
+from semanticface.evaluation import benchmark, benchmark_sets, metrics, published
+from semanticface.evaluation.benchmark import MODEL, PEER, Reader, score_set
+from semanticface.formats import tables
+from semanticface.inference.intervals import Reading
+from semanticface.semantics.analysis import describe
+from semanticface.semantics.expression_sampler import sample_coefficients
+from tests.helpers.scripts import load_script
+from tests.helpers.tiny_models import fast_vlm
+
+FEWER = tuple(name for name in arkit.NAMES if name != "tongueOut")
+MEAN, MEDIAN = np.full(52, 0.1), np.zeros(52)
+
+
+def faces(count, seed=0):
+    rng = np.random.default_rng(seed)
+    return np.stack([sample_coefficients(rng) for _ in range(count)])
+
+
+def test_a_reader_of_everything_is_scored_as_metrics_does():
+    true, answers = faces(12), np.round(0.7 * faces(12), 2)
+    words = [describe(row) for row in answers[:6]] + [None] * 6
+    found = score_set(true, [f"p{i // 2}" for i in range(12)], {MODEL: Reader(answers, analyses=words)}, mean=MEAN,
+                      median=MEDIAN)  # fmt: skip
+    assert (found["pictures"], found["people"], found["answered"]) == (12, 6, {MODEL: 12})
+    assert set(found["scopes"]) == {"all"}
+    scored = metrics.score(true, answers, analyses=words, train_mean=MEAN, train_median=MEDIAN)
+    assert (found["scopes"]["all"]["actions"], found["scopes"]["all"]["pictures"]) == (52, 12)
+    for reader, figures in found["scopes"]["all"]["figures"].items():
+        assert set(figures) == {figure.key for figure in metrics.FIGURES}
+        for key, value in figures.items():
+            if value is None:
+                assert scored[reader][key] is None, (reader, key)
+            else:
+                assert value[0] == pytest.approx(scored[reader][key], abs=1e-5), (reader, key)
+                assert value[1] <= value[0] <= value[2] or key in ("rmse", "correlation", "f1"), (reader, key)
+    for name, figures in found["per_action"][MODEL].items():
+        for key, value in figures.items():
+            assert value == pytest.approx(scored["model"]["per_action"][name][key], abs=1e-5), (name, key)
+    json.dumps(found, allow_nan=False)
+
+
+def test_a_peer_with_fewer_actions_and_faces_it_does_not_find():
+    true = faces(40)
+    ours, theirs = np.clip(true + 0.1, 0, 1), 0.5 * true
+    theirs[:, arkit.INDEX["tongueOut"]] = 1.0  # does not count
+    theirs[:10] = np.nan
+    readers = {MODEL: Reader(ours), PEER: Reader(theirs, FEWER)}
+    found = score_set(true, [str(i) for i in range(40)], readers, mean=MEAN, median=MEDIAN)
+    assert found["answered"] == {MODEL: 40, PEER: 30}
+    counts = {name: (scope["actions"], scope["pictures"]) for name, scope in found["scopes"].items()}
+    assert counts == {"all": (52, 40), "shared": (51, 40), "found": (51, 30)}
+    assert PEER not in found["scopes"]["all"]["figures"]
+    shared, alone = (found["scopes"][name]["figures"][PEER] for name in ("shared", "found"))
+    assert alone["correlation"][0] == pytest.approx(1, abs=1e-4)
+    assert shared["correlation"][0] < 0.95  # its mean answer says nothing of a picture
+    kept = [arkit.INDEX[name] for name in FEWER]
+    filled = 0.5 * true[:, kept]
+    filled[:10] = filled[10:].mean(axis=0)
+    assert shared["mae"][0] == pytest.approx(np.abs(filled - true[:, kept]).mean(), abs=1e-5)
+    assert alone["mae"][0] == pytest.approx(np.abs(0.5 * true[10:, kept]).mean(), abs=1e-5)
+    assert (shared["valid_share"][0], alone["valid_share"][0]) == (0.75, 1)
+    assert "tongueOut" not in found["per_action"][PEER]
+    lead = found["scopes"]["shared"]["lead"]["mae"]
+    assert lead[0] == pytest.approx(found["scopes"]["shared"]["figures"][MODEL]["mae"][0] - shared["mae"][0], abs=2e-5)
+    # The same people are drawn for both, so what they share cancels: the tongue is on the head in neither.
+    own = found["scopes"]["shared"]["figures"][MODEL]["vertex_error"][0]
+    everything = found["scopes"]["all"]["figures"][MODEL]["vertex_error"][0]
+    assert own < everything
+
+
+def test_a_reader_of_nothing_counts_as_a_face_at_rest():
+    true = faces(5)
+    nothing = np.full((5, 52), np.nan)
+    found = score_set(true, list("abcde"), {MODEL: Reader(nothing)}, mean=MEAN, median=MEDIAN)
+    assert set(found["scopes"]) == {"all"}
+    figures = found["scopes"]["all"]["figures"][MODEL]
+    assert (figures["mae"][0], figures["correlation"][0]) == (pytest.approx(true.mean(), abs=1e-5), 0)
+    with pytest.raises(ValueError, match="the truth is"):
+        score_set(true, list("abcde"), {MODEL: Reader(nothing[:4])}, mean=MEAN, median=MEDIAN)
+
+
+def test_readings_give_the_gain_of_the_median_and_the_coverage():
+    true = np.full((2, 52), 0.2)
+    interval = np.stack([np.full((2, 52), 0.1), np.full((2, 52), 0.5)], axis=-1)
+    interval[0, :13] += 0.3  # a quarter of the first picture's intervals lie above the truth
+    reading = Reading(np.full((2, 52), 0.4), np.full((2, 52), 0.3), np.full((2, 52), 0.25), interval)
+    found = score_set(
+        true, ["a", "b"], {MODEL: Reader(true)}, mean=MEAN, median=MEDIAN, readings=[reading.of(0), None]
+    )["readout"]
+    assert found["median_mae_gain"] == pytest.approx(0.75)
+    assert found["interval_coverage"] == pytest.approx(0.75)
+
+
+def test_rows_to_show():
+    errors = np.array([0.3, np.nan, 0.1, 0.5, 0.2, 0.21, np.nan])
+    worst, typical = benchmark.worst_and_typical(errors, 3)
+    assert set(worst[:2].tolist()) == {1, 6}
+    assert worst[2] == 3
+    assert typical.tolist() == [5, 4, 0]
+    worst, typical = benchmark.worst_and_typical(np.full(2, np.nan), 3)
+    assert (len(worst), len(typical)) == (2, 0)
+    said = arkit.vector({"jawOpen": 0.5, "mouthClose": 0.1})
+    assert benchmark.largest_errors(arkit.vector({"mouthClose": 0.9}), said, 2) == (
+        "mouthClose 0.10 for 0.90, jawOpen 0.50 for 0.00"
+    )
+
+
+@pytest.fixture(scope="module")
+def script():
+    return load_script("eval/benchmark.py")
+
+
+class Peer:
+    """Stands in for MediaPipe: answers 0.3 throughout, and finds no face in every third picture."""
+
+    asked = 0
+
+    def __init__(self, task):
+        pass
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        pass
+
+    def read(self, picture):
+        Peer.asked += 1
+        assert picture.size == (64, 64)
+        return None if Peer.asked % 3 == 0 else np.full(52, 0.3, np.float32)
+
+
+def test_from_pictures_to_the_last_line(script, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(script, "QUICK_ROWS", 4)
+    monkeypatch.setattr(script, "SIZE", 64)
+    monkeypatch.setattr(script, "LABELS_FOR_CONSTANTS", 10)
+    monkeypatch.setattr(script, "FaceLandmarker", Peer)
+    monkeypatch.setattr(script, "identity", lambda task: {"version": "9", "sha256": "ab" * 32})
+    model = fast_vlm(tmp_path / "tiny")
+    arguments = ["--model", str(model), "--mediapipe", str(tmp_path / "face.task"), "--quick", "--mode", "numbers"]
+    arguments += ["--workers", "1", "--out", str(tmp_path / "out")]
+    assert script.main(arguments) == 0
+    line = json.loads(capsys.readouterr().out.splitlines()[-1])
+    names = ("photo_corr", "photo_mae", "toon_corr", "drawn_corr", "shifted_corr")
+    assert set(line) == {*names, *(f"{name}_mediapipe" for name in names), "median_mae_gain", "interval_coverage"}
+
+    (out,) = (path for path in (tmp_path / "out").iterdir() if path.name.startswith("tiny-numbers-"))
+    results = json.loads((out / "benchmark.json").read_text())
+    assert results["headline"] == line
+    assert results["recipe"]["command"] == (
+        "python eval/benchmark.py --model tiny --mode numbers --mediapipe face.task --quick"
+    )
+    assert [found["pictures"] for found in results["sets"].values()] == [4, 4, 4, 4]
+    assert sum(found["answered"][PEER] for found in results["sets"].values()) == 16 - 16 // 3
+    assert [row.label for row in tables.read_coefficients(out / "toon.jsonl")] == [f"toon/{i}" for i in range(4)]
+    assert published.summary(results).markdown() in (out / "benchmark.md").read_text()
+    page = (out / "index.html").read_text()
+    assert page.count("<article") == 16
+    assert "MediaPipe finds no face." in page
+
+    # The same pictures, not drawn again, and MediaPipe is not asked again.
+    drawn = {path: path.stat().st_mtime_ns for path in (tmp_path / "out" / "pictures").rglob("*.arrow")}
+    assert len({path.parts[-3] for path in drawn}) == 4
+    assert script.main(arguments) == 0
+    assert {path: path.stat().st_mtime_ns for path in (tmp_path / "out" / "pictures").rglob("*.arrow")} == drawn
+    assert Peer.asked == 16
+    assert json.loads(capsys.readouterr().out.splitlines()[-1]) == line
+
+
+def test_nobody_in_the_sets_is_in_a_training_set():
+    assert RenderSettings().subjects < benchmark_sets.FIRST_SUBJECT
+    assert benchmark_sets.FIRST_SUBJECT + benchmark_sets.SUBJECTS <= 9_000_000  # where the benchmarks of speed begin
+
+
+def test_wrong_use_is_said_in_a_line(script, tmp_path, capsys):
+    assert script.main(["--quick", "--mediapipe", str(tmp_path / "gone.task"), "--out", str(tmp_path / "out")]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("benchmark: ")
+    assert "gone.task: No such file" in line
+    assert not (tmp_path / "out").exists()
+    with pytest.raises(SystemExit):
+        script.main(["--quick", "--publish"])
+    assert "--publish needs the whole sets" in capsys.readouterr().err

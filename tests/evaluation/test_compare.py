@@ -1,0 +1,295 @@
+"""``semanticface show``: each row beside its own picture, in its place, and a reason where one of them is missing."""
+
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from semanticface import arkit
+from semanticface.cli.main import main
+from semanticface.errors import SemanticFaceError, TableError, VideoError
+from semanticface.evaluation.compare import Show
+from semanticface.evaluation.compare_sources import read_rows
+from semanticface.formats import live_link, tables
+from semanticface.inference.predictor import Prediction
+from semanticface.inference.video import predict_take
+from semanticface.rendering import render
+from semanticface.vision.crop import Box, crop_face
+from semanticface.vision.video_reader import open_take
+from tests.helpers.clips import PixelPredictor, bars, damage, number_of, write_clip
+
+SIZE = 64
+GREY = (226, 226, 226)
+
+
+def face(number):
+    return arkit.vector({"jawOpen": number / 10, "browInnerUp": 1 - number / 10})
+
+
+def head(values, look="photo"):
+    return render(values, look=look, subject=None, size=SIZE, framing="crop").picture
+
+
+def is_note(pixels):
+    """Whether a panel is grey with some dark text on it."""
+    off = np.abs(pixels.astype(int) - GREY).max(axis=2)
+    return (off <= 12).mean() > 0.5 and off[:, [1, -2]].max() <= 24 and (off > 100).any()
+
+
+@pytest.fixture
+def pictures(tmp_path, monkeypatch):
+    """Six rows: the third's picture is gone, the fourth was not answered; each picture has a colour of its own."""
+    monkeypatch.chdir(tmp_path)
+    rows = []
+    for number in range(6):
+        if number != 2:
+            Image.new("RGB", (90, 60), (40 * number, 200, 10)).save(f"{number}.png")
+        if number == 3:
+            rows.append(Prediction(f"{number}.png", "no_face", f"{number}.png: no face found. Give a box."))
+        else:
+            rows.append(Prediction(f"{number}.png", "ok", coefficients=face(number), box=Box(10, 10, 50, 50)))
+    tables.write("faces.jsonl", rows)
+    return Path("faces.jsonl")
+
+
+def cells(path):
+    """Left and right panel of each cell of a sheet, uint8[n, 2, SIZE, SIZE, 3]."""
+    sheet = np.asarray(Image.open(path).convert("RGB"))
+    across, down = 2 * SIZE + 10, SIZE + 36 + 10
+    found = []
+    for y in range(10, sheet.shape[0] - down + 1, down):
+        for x in range(10, sheet.shape[1] - across + 1, across):
+            found.append([sheet[y : y + SIZE, x + left : x + left + SIZE] for left in (0, SIZE)])
+    return np.array(found)
+
+
+def test_a_sheet_shows_every_row_in_its_place(pictures):
+    said = []
+    done = Show(pictures, said.append).sheet(Path("sheet.png"), size=SIZE)
+    assert (done.shown, done.lacking) == (6, 2)
+    shown = cells("sheet.png")
+    assert len(shown) == 8  # two lines of four, the last two empty
+    for number, (left, right) in enumerate(shown[:6]):
+        if number == 2:
+            assert is_note(left)
+        else:
+            assert left[SIZE // 2, SIZE // 2].tolist() == [40 * number, 200, 10]
+        assert is_note(right) if number == 3 else np.array_equal(right, head(face(number)))
+    assert said == ["2.png: not found. Say where the pictures are: --pictures DIR", "3.png: no face found. Give a box."]
+
+
+def test_rows_of_a_sheet_are_spread_evenly(pictures):
+    assert Show(pictures, lambda _: None).sheet(Path("sheet.png"), size=SIZE, most=2).shown == 2
+    shown = cells("sheet.png")
+    assert [left[20, 20].tolist() for left, _ in shown] == [[0, 200, 10], [200, 200, 10]]
+
+
+def test_the_face_is_cut_out_as_the_model_saw_it_or_found(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    drawn = render(face(3), look="photo", subject=5, size=160)
+    canvas = Image.new("RGB", (320, 200), (90, 90, 90))
+    canvas.paste(Image.fromarray(drawn.picture), (100, 20))
+    canvas.save("a.png")
+    box = Box(120, 40, 240, 160)
+    tables.write("boxed.jsonl", [Prediction("a.png", "ok", coefficients=face(3), box=box)])
+    tables.write("plain.csv", [Prediction("a.png", "ok", coefficients=face(3))])
+    Show(Path("boxed.jsonl"), pytest.fail).sheet(Path("boxed.png"), size=SIZE)
+    ((left, _),) = cells("boxed.png")
+    assert np.array_equal(left, np.asarray(crop_face(canvas, box, SIZE)))
+    Show(Path("plain.csv"), pytest.fail).sheet(Path("plain.png"), size=SIZE)
+    ((left, _),) = cells("plain.png")
+    assert (left == 90).all(axis=2).mean() < 0.2  # the face, not the room
+
+
+def test_a_look_and_another_folder(pictures, tmp_path):
+    (tmp_path / "old").mkdir()
+    Path("1.png").rename("old/1.png")
+    show = Show(pictures, lambda _: None, folder=Path("old"), look="drawn")
+    assert show.sheet(Path("sheet.png"), size=SIZE).lacking == 2
+    left, right = cells("sheet.png")[1]
+    assert left[20, 20].tolist() == [40, 200, 10] and np.array_equal(right, head(face(1), "drawn"))
+
+
+def test_a_tree_of_pictures_that_moved(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for who, blue in (("ann", 0), ("ben", 250)):
+        (tmp_path / "moved" / who).mkdir(parents=True)
+        Image.new("RGB", (60, 60), (0, 200, blue)).save(f"moved/{who}/1.png")
+    names = ["in/ann/1.png", "in/ben/1.png"]
+    tables.write("faces.jsonl", [Prediction(name, "ok", coefficients=face(1), box=Box(5, 5, 50, 50)) for name in names])
+    assert Show(Path("faces.jsonl"), pytest.fail, folder=Path("moved")).sheet(Path("sheet.png"), size=SIZE).lacking == 0
+    assert [left[20, 20].tolist() for left, _ in cells("sheet.png")] == [[0, 200, 0], [0, 200, 250]]
+    # One picture is not two people's.
+    told = []
+    assert Show(Path("faces.jsonl"), told.append, folder=Path("moved/ann")).sheet(Path("a.png"), size=SIZE).lacking == 1
+    assert "is taken for in/ann/1.png" in told[0]
+
+
+def test_nothing_that_is_shown_is_replaced(pictures, capsys):
+    before = Path("1.png").read_bytes()
+    assert main(["show", "faces.jsonl", "--out", "1.png"]) == 2
+    assert "is what it would be made from" in capsys.readouterr().err and Path("1.png").read_bytes() == before
+
+
+def test_pictures_of_odd_shapes_fit(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name, size in (("thin", (16, 20_000)), ("flat", (20_000, 16))):
+        Image.new("RGB", size, (250, 0, 0)).save(f"{name}.png")
+    tables.write("a.jsonl", [Prediction(f"{name}.png", "ok", coefficients=face(1)) for name in ("thin", "flat")])
+    monkeypatch.setattr("semanticface.evaluation.compare.find_faces", lambda picture: [])
+    assert Show(Path("a.jsonl"), pytest.fail).sheet(Path("a.png"), size=SIZE).lacking == 0
+    (thin, _), (flat, _) = cells("a.png")
+    assert (thin[:, SIZE // 2 - 1] != 255).any() and (thin[:, :20] == 255).all() and (flat[:20] == 255).all()
+    assert Show(Path("a.jsonl"), pytest.fail).film(Path("a.mp4"), size=SIZE).shown == 2
+    # A box far outside is of no use: the picture is shown whole.
+    tables.write("b.jsonl", [Prediction("thin.png", "ok", coefficients=face(1), box=Box(900, 900, 950, 950))])
+    assert Show(Path("b.jsonl"), pytest.fail).sheet(Path("b.png"), size=SIZE).lacking == 0
+
+
+# --- videos -------------------------------------------------------------------------------------------------------
+
+
+def films(path):
+    """The frames of a film: their times, and left and right side."""
+    frames = [(frame.time, np.asarray(frame.picture)) for frame in open_take(path).frames()]
+    return [time for time, _ in frames], [(p[:SIZE, :-SIZE], p[:SIZE, -SIZE:]) for _, p in frames]
+
+
+def check_heads(sides, values):
+    """Compare the right sides with what is to be drawn there, None for a note."""
+    for (_, right), each in zip(sides, values, strict=True):
+        if each is None:
+            assert is_note(right)
+        else:
+            assert np.abs(right.astype(int) - head(each)).mean() < 6
+
+
+@pytest.mark.parametrize("times", [None, [0, 0.033, 0.1, 0.11, 0.25, 0.4, 0.433, 0.5]])
+def test_a_video_beside_its_heads(tmp_path, times):
+    clip = write_clip(tmp_path / "a.mp4", bars(8), times=times)
+    out = tmp_path / "a.jsonl"
+    predict_take(open_take(clip), out, PixelPredictor(fails_on=(2,)), crop="none")
+    said = []
+    done = Show(out, said.append).film(tmp_path / "shown.mp4", size=SIZE)
+    assert (done.shown, done.lacking) == (8, 1)
+    assert said == [f"{clip}, frame 3: the model failed: no reason"]
+    when, sides = films(tmp_path / "shown.mp4")
+    assert np.allclose([float(time) for time in when], times or np.arange(8) / 30, atol=1e-4)
+    assert [number_of(left) for left, _ in sides] == list(range(8))
+    assert sides[0][0].shape[1] == 86  # 64 x 48 pixels, as wide as they are high by that much, and even
+    check_heads(sides, [row.values for row in read_rows(out)])
+
+
+def test_a_recording_beside_its_video(tmp_path):
+    clip = write_clip(tmp_path / "a.mov", bars(6), timecode="10:00:00:05")
+    codes = [f"10:00:00:{frame:02d}.000" for frame in (6, 7, 9)]
+    rows = [live_link.LiveLinkRow(code, face(n), np.zeros(9)) for n, code in enumerate(codes)]
+    live_link.write(tmp_path / "a.csv", rows)
+    done = Show(tmp_path / "a.csv", pytest.fail, video=clip).film(tmp_path / "shown.mp4", size=SIZE)
+    assert (done.shown, done.lacking) == (6, 0)
+    _, sides = films(tmp_path / "shown.mp4")
+    check_heads(sides, [None, face(0), face(1), None, face(2), None])
+
+
+def test_two_rows_of_one_frame(tmp_path):
+    clip = write_clip(tmp_path / "a.mp4", bars(3))
+    out = tmp_path / "a.jsonl"
+    predict_take(open_take(clip), out, PixelPredictor(), crop="none")
+    lines = out.read_text().splitlines()
+    out.write_text("\n".join([*lines, lines[1]]))
+    said = []
+    assert Show(out, said.append).film(tmp_path / "shown.mp4", size=SIZE).shown == 3
+    assert said == [f"{out}: {clip}, frame 2: another row is of frame 2 too. The first is shown."]
+
+
+def test_rows_beyond_the_video_are_told(tmp_path):
+    long, short = (write_clip(tmp_path / f"{count}.mp4", bars(count)) for count in (9, 5))
+    out = tmp_path / "a.jsonl"
+    predict_take(open_take(long), out, PixelPredictor(), crop="none")
+    said = []
+    done = Show(out, said.append, video=short).film(tmp_path / "shown.mp4", size=SIZE)
+    assert (done.shown, done.lacking) == (5, 4) and said == [f"{out}: 4 rows are of no frame of {short}"]
+    said.clear()
+    assert Show(out, said.append, video=short).sheet(tmp_path / "sheet.png", size=SIZE).lacking == 4
+    assert said[0] == f"no frame 6 in {short}"
+    assert [is_note(left) for left, _ in cells(tmp_path / "sheet.png")[:9]] == [False] * 5 + [True] * 4
+
+
+def test_a_damaged_frame_is_a_note_and_shifts_nothing(tmp_path):
+    whole = write_clip(tmp_path / "a.mp4", bars(12), codec="mjpeg")
+    out = tmp_path / "a.jsonl"
+    predict_take(open_take(whole), out, PixelPredictor(), crop="none")
+    damage(whole, 4)
+    said = []
+    assert Show(out, said.append).film(tmp_path / "shown.mp4", size=SIZE).lacking == 1
+    _, sides = films(tmp_path / "shown.mp4")
+    assert is_note(sides[4][0]) and "frame 5: damaged" in said[0]
+    assert [number_of(left) for number, (left, _) in enumerate(sides) if number != 4] == [0, 1, 2, 3, *range(5, 12)]
+
+
+def test_pictures_one_after_the_other(pictures):
+    done = Show(pictures, lambda _: None).film(Path("shown.mp4"), size=SIZE, rate=Fraction(2))
+    assert (done.shown, done.lacking) == (6, 2)
+    when, sides = films("shown.mp4")
+    assert when == [Fraction(n, 2) for n in range(6)] and all(left.shape[1] == SIZE for left, _ in sides)
+    assert is_note(sides[2][0])
+    for number in (0, 1, 3, 4, 5):
+        assert np.abs(sides[number][0][32, 32].astype(int) - (40 * number, 200, 10)).max() < 12
+    check_heads(sides, [None if number == 3 else face(number) for number in range(6)])
+
+
+def test_the_same_bytes_whatever_the_threads(pictures, monkeypatch):
+    for threads in (1, 3):
+        monkeypatch.setattr("semanticface.evaluation.compare._THREADS", threads)
+        Show(pictures, lambda _: None).film(Path(f"{threads}.mp4"), size=SIZE)
+    assert Path("1.mp4").read_bytes() == Path("3.mp4").read_bytes()
+
+
+def test_what_cannot_be_shown(pictures, tmp_path):
+    with pytest.raises(SemanticFaceError, match="no such look"):
+        Show(pictures, pytest.fail, look="clay")
+    live_link.write("empty.csv", [])
+    with pytest.raises(TableError, match="no rows below the header"):
+        Show(Path("empty.csv"), pytest.fail)
+    with pytest.raises(VideoError, match="Check the path"):
+        Show(pictures, pytest.fail, video=Path("gone.mp4"))
+
+
+# --- the command --------------------------------------------------------------------------------------------------
+
+
+def test_the_command(pictures, capsys):
+    assert main(["show", "faces.jsonl", "--out", "sheet.jpg", "--rows", "3", "--size", "64"]) == 1
+    assert "sheet.jpg: 3 rows, 1 without picture or answer" in capsys.readouterr().err
+    assert Image.open("sheet.jpg").size == (3 * 138 + 10, 64 + 36 + 20)
+    rows = [Prediction("0.png", "ok", coefficients=face(1), box=Box(10, 10, 50, 50))]
+    tables.write("good.jsonl", rows)
+    assert main(["show", "good.jsonl", "--out", "shown.mp4", "--size", "65", "--fps", "5"]) == 0
+    assert "shown.mp4: 1 rows, 0 without" in capsys.readouterr().err
+    assert open_take("shown.mp4").rate == 5
+
+
+@pytest.mark.parametrize(
+    ("words", "why"),
+    [
+        (["--out", "sheet.gif"], "end its name in .png for a sheet, or in .mp4"),
+        (["--out", "folder.png"], "is a folder"),
+        (["--out", "a.mp4", "--rows", "3"], "--rows is for a sheet"),
+        (["--out", "a.png", "--fps", "3"], "--fps is for a video of single pictures"),
+        (["--out", "a.png", "--video", "gone.mp4"], "gone.mp4: No such file"),
+    ],
+)
+def test_what_does_not_go_together(pictures, capsys, words, why):
+    Path("folder.png").mkdir()
+    assert main(["show", "faces.jsonl", *words]) == 2
+    assert why in capsys.readouterr().err
+
+
+def test_many_remarks_are_counted(tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    tables.write("a.jsonl", [Prediction(f"{n}.png", "ok", coefficients=face(0)) for n in range(25)])
+    assert main(["show", "a.jsonl", "--out", "a.mp4", "--size", "32", "--look", "drawn"]) == 1
+    said = capsys.readouterr().err
+    assert said.count("not found") == 20 and "5 more remarks of this kind" in said

@@ -1,0 +1,180 @@
+"""Published figures: documents show what the committed results hold, nothing else."""
+
+import json
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from semanticface import arkit
+from semanticface.errors import ConfigError
+from semanticface.evaluation import published
+from semanticface.evaluation.benchmark import MODEL, PEER, SETS, Reader, headline, score_set
+from semanticface.evaluation.metrics import BASELINES, FIGURES
+from semanticface.experiments import ablation_tables, superface
+from semanticface.experiments.ablations import VARIANTS
+from semanticface.inference.intervals import Reading
+from semanticface.models.files import NANO
+from semanticface.recipe import files_sha256
+from semanticface.semantics.expression_sampler import sample_coefficients
+
+ROOT = Path(__file__).parents[2]
+COMMITTED = ROOT / "docs" / "benchmark.json"
+
+
+def results(*, peer=True):
+    rng = np.random.default_rng(0)
+    true = 0.8 * np.stack([sample_coefficients(rng) for _ in range(12)])
+    readers = {MODEL: Reader(np.clip(0.9 * true + 0.02, 0, 1))}
+    if peer:
+        theirs = 0.5 * true
+        theirs[0] = np.nan
+        readers[PEER] = Reader(theirs, tuple(name for name in arkit.NAMES if name != "tongueOut"))
+    interval = np.stack([true - 0.1, true + 0.1], axis=-1).clip(0, 1)
+    reading = Reading(np.clip(true + 0.2, 0, 1), true, np.clip(true + 0.1, 0, 1), interval)
+    found = score_set(
+        true,
+        [f"p{i}" for i in range(12)],
+        readers,
+        mean=true.mean(axis=0),
+        median=np.zeros(52),
+        readings=[reading.of(i) for i in range(12)],
+    )
+    sets = dict.fromkeys(SETS, found)
+    recipe = {"command": "python eval/benchmark.py", "model": "nano"}
+    if peer:
+        recipe["mediapipe"] = {"version": "1.0", "sha256": "ab"}
+    return {"headline": headline(sets), "sets": sets, "recipe": recipe}
+
+
+def test_every_mark_is_filled_and_filling_twice_changes_nothing():
+    found = results()
+    names = ["summary", "tables", "readout", "how", "actions toon"]
+    text = "Read <!-- benchmark:photo_corr -->0.99<!-- /benchmark --> well.\n"
+    text += "\n".join(f"<!-- benchmark:{name} -->\nSTALE\n<!-- /benchmark -->" for name in names)
+    filled = published.fill(text, found)
+    assert published.fill(filled, found) == filled
+    assert published.marks(filled) == ["photo_corr", *names]
+    assert "STALE" not in filled
+    corr = found["headline"]["photo_corr"]
+    assert f"Read <!-- benchmark:photo_corr -->{corr:.2f}<!-- /benchmark --> well." in filled
+    assert f"| mouthPucker | {found['sets']['toon']['per_action'][MODEL]['mouthPucker']['correlation']:.3f} |" in filled
+    assert published.fill("no marks, photo_corr 0.99", found) == "no marks, photo_corr 0.99"
+    with pytest.raises(ConfigError, match="benchmark:photo_cor -->: the results have no such thing"):
+        published.fill("<!-- benchmark:photo_cor -->0.9<!-- /benchmark -->", found)
+    for name in ("readout", "actions toon", "photo_corr"):
+        with pytest.raises(ConfigError, match=rf"They have .*\b{name}\b"):
+            published.fill("<!-- benchmark:words --><!-- /benchmark -->", found)
+
+
+def test_a_changed_figure_is_noticed():
+    found = results()
+    filled = published.fill("<!-- benchmark:summary --><!-- /benchmark -->", found)
+    value = f"{found['sets']['drawn']['scopes']['all']['figures'][MODEL]['mae'][0]:.3f}"
+    flattered = filled.replace(value, "0.001")
+    assert flattered != filled
+    assert published.fill(flattered, found) == filled
+
+
+def test_tables_name_every_reader_and_what_they_rest_on():
+    tables = published.scope_tables(results(), "photo")
+    assert [list(table.head) for table in tables] == [
+        ["figure", "nano", "constant mean", "constant median"],
+        ["figure", "nano", "MediaPipe", "constant mean", "constant median"],
+        ["figure", "nano", "MediaPipe", "constant mean", "constant median"],
+    ]
+    assert tables[0].caption == "All 52 actions, all 12 pictures."
+    assert tables[1].caption.startswith("The 51 actions that MediaPipe has, all 12 pictures. nano less MediaPipe: ")
+    assert tables[2].caption.startswith("51 actions, the 11 pictures in which every reader finds a face.")
+    row = next(row for row in tables[1].rows if row[0].startswith("mean error (MAE)"))
+    assert re.fullmatch(r"0\.\d{3} \(0\.\d{3}–0\.\d{3}\)", row[1])
+    assert "51 actions" in published.how(results())
+    assert "91.7 %" in published.summary(results()).markdown()
+    readout = published.readout_table(results())
+    assert readout.rows[0][1:4] == ["1.000, 1.000, 1.000", "0.200, 0.100, 0.000", "50.0 %"]
+    assert readout.rows[0][-2] == "100.0 %"
+
+
+def test_without_mediapipe_nothing_speaks_of_it():
+    alone = results(peer=False)
+    names = ["summary", "tables", "readout", "how", "actions photo"]
+    text = "".join(f"<!-- benchmark:{name} --><!-- /benchmark -->" for name in names)
+    assert "MediaPipe" not in published.fill(text, alone)
+    assert not [name for name in alone["headline"] if name.endswith(PEER)]
+
+
+def test_documents_show_the_committed_results():
+    committed = json.loads(COMMITTED.read_text())
+    documents = published.documents(ROOT)
+    assert ROOT / "docs" / "benchmark.md" in documents
+    for path in documents:
+        text = path.read_text(encoding="utf-8")
+        shown = published.fill(text, committed)
+        assert text == shown, (
+            f"{path.name} shows other figures than docs/benchmark.json: run the benchmark with --publish"
+        )
+
+
+def test_no_figure_of_the_benchmark_stands_outside_its_marks():
+    figure = re.compile(r"(?<![\d.])[01]\.\d{2,3}(?![\d.])|\d+\.\d %")
+    assert figure.findall(published.outside("<!-- benchmark:photo_corr -->0.71<!-- /benchmark --> is not 0.72")) == [
+        "0.72"
+    ]
+    for name in ("README.md", "docs/nano.md", "docs/benchmark.md"):
+        for paragraph in published.outside((ROOT / name).read_text(encoding="utf-8")).split("\n\n"):
+            if "eval/benchmark.py" in paragraph or "MediaPipe" in paragraph:
+                assert not figure.findall(paragraph), f"{name}: put these figures between marks: {paragraph}"
+
+
+def test_the_committed_results_are_of_whole_sets_and_of_the_model_in_the_package():
+    committed = json.loads(COMMITTED.read_text())
+    assert set(committed["sets"]) == set(SETS)
+    for found in committed["sets"].values():
+        assert found["pictures"] >= 500
+    assert "--quick" not in committed["recipe"]["command"]
+    assert committed["headline"] == headline(committed["sets"])
+    weights = files_sha256(list(NANO.glob("*.safetensors")))
+    assert committed["recipe"]["weights"] == weights, "measure the new nano: python eval/benchmark.py --publish"
+
+
+def read(name):
+    return json.loads((ROOT / "docs" / name).read_text(encoding="utf-8"))
+
+
+def test_the_ablations_page_shows_the_committed_runs():
+    committed, page = read("ablations.json"), (ROOT / "docs" / "ablations.md").read_text(encoding="utf-8")
+    runs = {name: {int(seed): found for seed, found in seeds.items()} for name, seeds in committed["runs"].items()}
+    variants = {key: runs[key] for key in VARIANTS}
+    personal = {size: runs[f"personal-{size}"] for size in committed["recipe"]["budget"]["personal"]}
+    shown = [
+        *ablation_tables.variant_tables(variants, "photo"),
+        *ablation_tables.personal_tables(personal, runs["personal-base"]),
+    ]
+    assert len(shown) == 8
+    for table in shown:
+        assert table.markdown() in page
+    assert all(len(seeds) == 3 for seeds in (*variants.values(), *personal.values()))
+    assert committed["headline"] == ablation_tables.headline(variants, "photo", personal, runs["personal-base"])
+
+
+def test_the_superface_page_and_the_readme_show_the_committed_runs():
+    committed, page = read("superface.json"), (ROOT / "docs" / "superface.md").read_text(encoding="utf-8")
+    found = committed["headline"]
+    assert found == superface.headline(committed["runs"])
+    assert found["seeds"] == 3 and found["rounds"] == 3
+    for table in superface.tables(committed["runs"]):
+        assert table.markdown() in page
+    (told,) = [each for each in (ROOT / "README.md").read_text("utf-8").split("\n\n") if "eval/superface.py`" in each]
+    for key in ("vertex_error_reduction", "win_rate_over_sft", "win_rate_over_pseudo_labels", "region_minus_whole"):
+        assert f"{100 * found[key]:.1f}" in told, key
+
+
+def test_the_readme_shows_what_the_quickstart_measured():
+    runs, text = read("quickstart.json"), (ROOT / "README.md").read_text(encoding="utf-8")
+    columns = [runs["before"][MODEL], *(runs["after"][key] for key in (MODEL, *dict(BASELINES)))]
+    shown = [figure for figure in FIGURES if f"| {figure.label} {figure.arrow} | " in text]
+    assert len(shown) == 6
+    for figure in shown:
+        cells = [figure.text(column[figure.key]) for column in columns]
+        assert f"| {figure.label} {figure.arrow} | {' | '.join(cells)} |" in text

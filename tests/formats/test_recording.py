@@ -1,0 +1,173 @@
+"""Recordings: every form comes in as it stands in its file, and each row gets its time."""
+
+import json
+from fractions import Fraction
+
+import numpy as np
+import pytest
+
+from semanticface import arkit
+from semanticface.errors import TableError
+from semanticface.formats import live_link, tables
+from semanticface.formats.live_link import LiveLinkRow
+from semanticface.formats.recording import Labels, Moment, read, track
+from semanticface.semantics.analysis import describe
+from semanticface.semantics.answer import format_answer
+from semanticface.vision.timecode import parse
+
+
+def face(**values):
+    return np.array([values.get(name, 0.0) for name in arkit.NAMES])
+
+
+def write_take(path, timecodes):
+    rows = [LiveLinkRow(code, face(jawOpen=n / 100), np.zeros(9)) for n, code in enumerate(timecodes)]
+    live_link.write(path, rows)
+    return path
+
+
+def write_lines(path, *objects):
+    path.write_text("".join(json.dumps(found) + "\n" for found in objects))
+    return path
+
+
+def published(text, picture="faces/1.jpg"):
+    asked = {"role": "user", "content": "<image>Read the face."}
+    return {"messages": [asked, {"role": "assistant", "content": text}], "images": [picture]}
+
+
+def test_a_take_keeps_what_the_app_wrote(tmp_path):
+    recorded = LiveLinkRow("13:13:04:31.652", face(jawOpen=1.0) * 1.0033, np.linspace(-0.6, 0.6, 9))
+    live_link.write(tmp_path / "a.csv", [recorded])
+    (moment,) = read(tmp_path / "a.csv")
+    assert (moment.timecode, moment.image, moment.status) == ("13:13:04:31.652", "13:13:04:31.652", "ok")
+    assert moment.values[arkit.INDEX["jawOpen"]] == 1.0033
+    assert np.allclose(moment.pose, np.linspace(-0.6, 0.6, 9), atol=1e-10)
+    assert moment.coefficients.max() == 1 and moment.coefficients.dtype == np.float32
+
+
+def test_rotations_that_were_not_recorded_are_not_said_to_be_zero(tmp_path):
+    (moment,) = read(write_take(tmp_path / "a.csv", ["00:00:00:00.000"]))
+    assert moment.pose is None and "pose" not in moment.to_dict()
+
+
+def test_our_own_tables(tmp_path):
+    values = face(mouthSmileLeft=0.37, tongueOut=0.1)
+    analysis = describe(values.astype(np.float32))
+    tables.write(
+        tmp_path / "a.jsonl",
+        [
+            tables.Answered("a.png", coefficients=values.astype(np.float32), analysis=analysis),
+            tables.Answered("b.png", "no_face", "b.png: no face found."),
+        ],
+    )
+    good, bad = read(tmp_path / "a.jsonl")
+    assert good.values.tolist() == values.tolist() and good.analysis == analysis and good.timecode == ""
+    assert (bad.status, bad.reason, bad.values) == ("no_face", "b.png: no face found.", None)
+    tables.write(tmp_path / "a.csv", [good, bad])
+    again, failed = read(tmp_path / "a.csv")
+    assert again.image == "a.png" and again.values.tolist() == values.tolist() and failed.status == "bad_row"
+
+
+def test_what_jsonl_says_beyond_is_kept(tmp_path):
+    row = {"image": "t, frame 2", "frame": 2, "timecode": "00:00:00:01.000", "time": 0.033333, "status": "ok",
+           "box": [1.0, 2.0, 3.0, 4.0], "coefficients": dict.fromkeys(arkit.NAMES, 0.25), "analysis": None}  # fmt: skip
+    (moment,) = read(write_lines(tmp_path / "a.jsonl", row))
+    assert moment.time == Fraction("0.033333") and moment.to_dict() == row
+
+
+@pytest.mark.parametrize("spelling", ["ours", "pascal"])
+def test_the_published_form(tmp_path, spelling):
+    values = face(eyeBlinkLeft=0.4, jawOpen=0.6)
+    analysis = describe(values.astype(np.float32))
+    if spelling == "ours":
+        text = f"```json\n{format_answer(values, analysis)}\n```"
+    else:
+        named = {arkit.PASCAL_CASE[name]: value for name, value in zip(arkit.NAMES, values.tolist(), strict=True)}
+        analysis = None
+        text = "1. The jaw is open.\n" + json.dumps(named | dict.fromkeys(arkit.POSE_NAMES, -0.1))
+    response = {"response": text, "images": [{"bytes": None, "path": "faces/2.jpg"}]}
+    first, second = read(write_lines(tmp_path / "a.jsonl", published(text), response))
+    assert (first.image, second.image) == ("faces/1.jpg", "faces/2.jpg")
+    for moment in (first, second):
+        assert moment.values.tolist() == values.tolist() and moment.analysis == analysis
+        assert moment.pose is None if spelling == "ours" else moment.pose.tolist() == [-0.1] * 9
+
+
+def test_bad_rows_keep_their_place(tmp_path):
+    good = {"image": "x", "coefficients": dict.fromkeys(arkit.NAMES, 0.5)}
+    path = write_lines(
+        tmp_path / "a.jsonl",
+        good,
+        {"messages": [{"role": "user", "content": "hi"}]},
+        published('{"arkit":{"jawOpen":1}}'),
+        good | {"pose": {"HeadYaw": 1}},
+        good | {"timecode": 7},
+        good | {"time": -1},
+        good | {"coefficients": {**good["coefficients"], "jawOpen": 3}},
+        good,
+    )
+    path.write_text(path.read_text() + "not json\n")
+    moments = list(read(path))
+    assert [moment.status for moment in moments] == [
+        "ok", "no_text", "missing_keys", "bad_row", "bad_row", "bad_row", "bad_row", "ok", "bad_row",
+    ]  # fmt: skip
+    for moment in moments:
+        assert moment.status == "ok" or f"a.jsonl, line {moment.line}" in moment.reason
+
+
+@pytest.mark.parametrize(
+    ("codes", "fps", "rate", "times"),
+    [
+        (["13:13:04:31.652", "13:13:04:33.651", "13:13:05:01.652"], None, 60, [0, 1.999 / 60, 0.5]),
+        (["00:00:00:00.000", "00:00:00:29.000", "00:00:01:00.000"], None, 30, [0, 29 / 30, 1]),
+        (["00:00:00:00.000", "00:00:00:20.000", "00:00:01:00.000"], Fraction(25), 25, [0, 0.8, 1]),
+        (["00:00:00:00.000", "00:01:00:00.000"], Fraction(30000, 1001), Fraction(30000, 1001), [0, 60.06]),
+        (["23:59:59:29.000", "00:00:00:00.000", "00:00:01:00.000"], None, 30, [0, 1 / 30, 31 / 30]),
+    ],
+)
+def test_time_of_timecodes(tmp_path, codes, fps, rate, times):
+    found = track(write_take(tmp_path / "a.csv", codes), fps, pytest.fail)
+    assert found.rate == rate and np.allclose(found.times, times, atol=1e-12)
+    assert np.allclose(found.values[:, arkit.INDEX["jawOpen"]], np.arange(len(codes)) / 100)
+    seconds, frame = parse(codes[0])
+    assert found.start == seconds * round(rate) + frame
+
+
+def test_a_row_out_of_order_is_left_out_and_named(tmp_path):
+    said = []
+    codes = ["00:00:00:05.000", "00:00:00:05.000", "00:00:00:04.000", "00:00:00:06.000"]
+    found = track(write_take(tmp_path / "a.csv", codes), None, said.append)
+    assert np.allclose(found.times, [0, 1 / 30]) and found.values[1, arkit.INDEX["jawOpen"]] == np.float32(0.03)
+    assert ["row 2" in said[0], "row 3" in said[1], len(said)] == [True, True, 2]
+
+
+def test_rows_without_time_follow_evenly_and_bad_ones_leave_a_gap(tmp_path):
+    good = {"image": "x", "coefficients": dict.fromkeys(arkit.NAMES, 0.5)}
+    path = write_lines(tmp_path / "a.jsonl", good, {"image": "y", "status": "no_face", "reason": "y: none"}, good)
+    said = []
+    found = track(path, Fraction(10), said.append)
+    assert np.allclose(found.times, [0, 0.2]) and found.start == 0 and said == ["y: none"]
+    timed = write_lines(tmp_path / "b.jsonl", good | {"time": 0.5}, good | {"time": 0.75})
+    assert track(timed, None, said.append).times.tolist() == [0, 0.25]
+
+
+def test_tracks_that_cannot_be(tmp_path):
+    good = {"image": "x", "coefficients": dict.fromkeys(arkit.NAMES, 0.5)}
+    mixed = write_lines(tmp_path / "a.jsonl", good | {"timecode": "00:00:00:00.000"}, good)
+    with pytest.raises(TableError, match="some have none"):
+        track(mixed, None, pytest.fail)
+    with pytest.raises(TableError, match="counts frame 40, there are 30"):
+        track(write_take(tmp_path / "a.csv", ["00:00:00:40.000"]), Fraction(30), pytest.fail)
+    with pytest.raises(TableError, match="no row with coefficients"):
+        track(write_lines(tmp_path / "b.jsonl", {"image": "x"}), None, lambda text: None)
+
+
+def test_labels_are_the_recordings_own_or_those_unreal_can_count():
+    own = Labels(None)
+    assert own.label(Moment(2, "x", timecode="13:13:04:31.652"), 0) == "13:13:04:31.652"
+    with pytest.raises(TableError, match="line 3: others have a timecode"):
+        own.label(Moment(3, "x"), 1)
+    for fps, codes in ((None, ["00.000", "02.000"]), (Fraction(50), ["00.000", "02.400"])):
+        labels = Labels(fps)
+        assert [labels.label(Moment(2, "x"), row) for row in (0, 2)] == [f"00:00:00:{code}" for code in codes]

@@ -1,0 +1,206 @@
+"""Retargeting: names however spelt, expressions of VRM, what is missing; and all else in the avatar stays."""
+
+import json
+import struct
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from semanticface import arkit
+from semanticface.cli.main import main
+from semanticface.formats import gltf, live_link
+from semanticface.formats.live_link import LiveLinkRow
+from semanticface.formats.retarget import action_of, drives
+from tests.helpers.glb_reader import animated, load
+
+
+def snake(name):
+    return "".join(f"_{letter.lower()}" if letter.isupper() else letter for letter in name)
+
+
+SPELLINGS = {
+    "camel": str,
+    "pascal": arkit.PASCAL_CASE.get,
+    "snake": snake,
+    "suffixed": arkit.SUFFIXED.get,
+    "upper": lambda name: snake(name).upper(),
+    "dotted": lambda name: arkit.SUFFIXED[name].replace("_", "."),
+    "numbered": lambda name: f"A25_{snake(name)}",
+    "vroid": lambda name: f"Fcl_{arkit.PASCAL_CASE[name]}",
+    "maya": lambda name: f"blendShape1.{name}",
+    "rig": lambda name: f"rig_head:{name}",
+    "copy": lambda name: f"{name}.001",
+}
+
+
+@pytest.mark.parametrize("spelling", SPELLINGS)
+def test_every_action_is_found_in_every_spelling(spelling):
+    assert [action_of(SPELLINGS[spelling](name))[0] for name in arkit.NAMES] == list(arkit.NAMES)
+
+
+@pytest.mark.parametrize("name", ["Basis", "", "Fcl_MTH_A", "jawOpen_mouthClose", "blink_l", "vrc.v_aa", "smileLeft"])
+def test_other_names_are_no_action(name):
+    assert action_of(name) is None
+
+
+@given(st.text(max_size=30))
+def test_any_name_can_be_asked(name):
+    found = action_of(name)
+    assert found is None or found[0] in arkit.INDEX
+
+
+def write_avatar(path, names, *, place="mesh", extensions=None, nodes=1):
+    """A triangle with morph targets, in a file as other programs write them."""
+    triangle = np.array([[0, 0, 0], [1, 0, 0], [0, 1, 0]], "<f4")
+    shifts = [np.full((3, 3), n + 1, "<f4") for n in range(len(names))]
+    normal = np.tile(np.array([0, 0, 1], "<f4"), (3, 1))
+    corners = np.array([0, 1, 2], "<u2").tobytes() + b"\0\0"
+    arrays = [triangle, *shifts, normal]
+    binary = b"".join(array.tobytes() for array in arrays) + corners
+    views = [{"buffer": 0, "byteOffset": 36 * n, "byteLength": 36} for n in range(len(arrays))]
+    views.append({"buffer": 0, "byteOffset": 36 * len(arrays), "byteLength": 6})
+    accessors = [
+        {"bufferView": n, "componentType": 5126, "count": 3, "type": "VEC3",
+         "min": array.min(0).tolist(), "max": array.max(0).tolist()}
+        for n, array in enumerate(arrays)
+    ]  # fmt: skip
+    accessors.append({"bufferView": len(arrays), "componentType": 5123, "count": 3, "type": "SCALAR"})
+    targets = [{"POSITION": 1 + n} for n in range(len(names))]
+    part = {"attributes": {"POSITION": 0, "NORMAL": len(arrays) - 1}, "indices": len(arrays), "material": 0,
+            "targets": targets}  # fmt: skip
+    mesh = {"primitives": [part], "weights": [0.0] * len(names)}
+    if place == "target":
+        for target, name in zip(targets, names, strict=True):
+            target["extra"] = {"name": name}
+    else:
+        (mesh if place == "mesh" else part)["extras"] = {"targetNames": names}
+    document = {
+        "asset": {"version": "2.0"}, "scene": 0, "scenes": [{"nodes": list(range(nodes))}],
+        "nodes": [{"mesh": 0} for _ in range(nodes)], "meshes": [mesh], "materials": [{"name": "robot"}],
+        "accessors": accessors, "bufferViews": views, "buffers": [{"byteLength": len(binary)}],
+    }  # fmt: skip
+    if extensions:
+        document |= {"extensions": extensions, "extensionsUsed": list(extensions)}
+    text = json.dumps(document).encode()
+    text += b" " * (-len(text) % 4)
+    chunks = struct.pack("<II", len(text), 0x4E4F534A) + text + struct.pack("<II", len(binary), 0x004E4942) + binary
+    path.write_bytes(struct.pack("<4sII", b"glTF", 2, 12 + len(chunks)) + chunks)
+    return document
+
+
+@pytest.fixture
+def take(tmp_path):
+    rows = np.random.default_rng(5).uniform(0, 1, (4, 52)).round(6)
+    codes = [f"00:00:00:{frame:06.3f}" for frame in (0, 1, 2, 4)]
+    live_link.write(tmp_path / "take.csv", map(LiveLinkRow, codes, rows, np.zeros((4, 9))))
+    return tmp_path / "take.csv", rows
+
+
+def convert(take, tmp_path, avatar="avatar.glb", out="out.glb"):
+    return main(["convert", str(take), "--to", "glb", "--avatar", str(tmp_path / avatar), "--out",
+                     str(tmp_path / out)])  # fmt: skip
+
+
+def test_an_avatar_with_all_52_in_an_order_of_its_own(take, tmp_path, capsys):
+    path, rows = take
+    order = np.random.default_rng(1).permutation(52)
+    names = [f"Fcl_{arkit.PASCAL_CASE[arkit.NAMES[k]]}" for k in order]
+    before = write_avatar(tmp_path / "avatar.glb", [*names, "smirk"])
+    assert convert(path, tmp_path) == 0 and "no morph target" not in capsys.readouterr().err
+    document, arrays, _ = load(tmp_path / "out.glb")
+    times, weights = animated(document, arrays, 0)
+    assert np.allclose(times, np.array([0, 1, 2, 4]) / 30)
+    assert np.allclose(weights[:, :52], rows[:, order]) and not weights[:, 52].any()
+    for key in ("nodes", "meshes", "materials", "scenes"):
+        assert document[key] == before[key]
+    assert document["accessors"][: len(before["accessors"])] == before["accessors"]
+
+
+def test_what_no_action_moves_keeps_its_weight(take, tmp_path):
+    def rest(document):
+        document["meshes"][0]["weights"] = [0.0] * 52 + [1.5]
+
+    write_avatar(tmp_path / "avatar.glb", [*arkit.NAMES, "wide"])
+    rewrite(tmp_path / "avatar.glb", rest)
+    assert convert(take[0], tmp_path) == 0
+    document, arrays, _ = load(tmp_path / "out.glb")
+    assert (animated(document, arrays, 0)[1][:, 52] == 1.5).all()
+
+
+def test_an_avatar_whose_pictures_lie_elsewhere(take, tmp_path, capsys):
+    def paint(document):
+        document["images"] = [{"uri": "skin.png"}]
+
+    write_avatar(tmp_path / "avatar.glb", list(arkit.NAMES))
+    rewrite(tmp_path / "avatar.glb", paint)
+    assert convert(take[0], tmp_path) == 2
+    assert "part of it lies in other files" in capsys.readouterr().err
+
+
+def rewrite(path, change):
+    """Change what an avatar's JSON says."""
+    glb = gltf.read(path)
+    change(glb.document)
+    glb.write(path)
+
+
+def test_what_is_missing_is_named(take, tmp_path, capsys):
+    write_avatar(tmp_path / "avatar.glb", [name for name in arkit.NAMES if name not in ("tongueOut", "cheekPuff")])
+    assert convert(take[0], tmp_path) == 0
+    assert "avatar.glb: no morph target for cheekPuff, tongueOut (2 of 52 actions)" in capsys.readouterr().err
+
+
+def test_the_better_name_and_both_halves(take, tmp_path):
+    path, rows = take
+    names = ["old_jawOpen", "jawOpen", "browInnerUp_L", "browInnerUp_R", "cheekPuff", "cheekPuff_L"]
+    write_avatar(tmp_path / "avatar.glb", names, nodes=2)
+    assert convert(path, tmp_path) == 0
+    document, arrays, _ = load(tmp_path / "out.glb")
+    jaw, brow, puff = (rows[:, arkit.INDEX[name]] for name in ("jawOpen", "browInnerUp", "cheekPuff"))
+    for node in (0, 1):
+        _, weights = animated(document, arrays, node)
+        assert np.allclose(weights.T, [jaw * 0, jaw, brow, brow, puff, puff * 0])
+
+
+@pytest.mark.parametrize("version", [0, 1])
+def test_expressions_of_a_vrm_are_followed(take, tmp_path, version):
+    path, rows = take
+    if version == 0:
+        binds = [{"mesh": 0, "index": 0, "weight": 50}, {"mesh": 0, "index": 2, "weight": 100}]
+        groups = [{"name": "JawOpen", "binds": binds}, {"name": "Joy", "binds": binds}, {"name": "TongueOut"}]
+        extensions = {"VRM": {"blendShapeMaster": {"blendShapeGroups": groups}}}
+    else:
+        binds = [{"node": 0, "index": 0, "weight": 0.5}, {"node": 0, "index": 2, "weight": 1}]
+        custom = {"jawOpen": {"morphTargetBinds": binds}, "tongueOut": {}}
+        extensions = {"VRMC_vrm": {"expressions": {"preset": {"happy": {"morphTargetBinds": binds}}, "custom": custom}}}
+    write_avatar(tmp_path / "avatar.vrm", ["mouth1", "jawOpen", "teeth", "tongueOut"], extensions=extensions)
+    assert convert(path, tmp_path, "avatar.vrm", "out.vrm") == 0
+    document, arrays, _ = load(tmp_path / "out.vrm")
+    _, weights = animated(document, arrays, 0)
+    jaw, tongue = (rows[:, arkit.INDEX[name]] for name in ("jawOpen", "tongueOut"))
+    assert np.allclose(weights.T, [jaw * 0.5, jaw * 0, jaw, tongue], atol=1e-6)
+    assert document["extensions"] == extensions
+
+
+@pytest.mark.parametrize("place", ["mesh", "primitive", "target"])
+def test_names_where_exporters_put_them(tmp_path, place):
+    document = write_avatar(tmp_path / "avatar.glb", ["jawOpen", "noseSneer_L"], place=place)
+    assert [drive.action for drive in drives(document)] == [arkit.INDEX["jawOpen"], arkit.INDEX["noseSneerLeft"]]
+
+
+def test_avatars_that_cannot_be_driven(take, tmp_path, capsys):
+    write_avatar(tmp_path / "avatar.glb", ["Fcl_MTH_A", "Fcl_MTH_I"])
+    assert convert(take[0], tmp_path) == 2
+    assert "(Fcl_MTH_A, Fcl_MTH_I)" in capsys.readouterr().err
+    write_avatar(tmp_path / "avatar.glb", [])
+    assert convert(take[0], tmp_path) == 2
+    assert "no morph target with a name" in capsys.readouterr().err
+    data = {"VRM": {"blendShapeMaster": {"blendShapeGroups": [{"name": "jawOpen", "binds": [{}]}]}}}
+    write_avatar(tmp_path / "avatar.glb", ["jawOpen"], extensions=data)
+    assert convert(take[0], tmp_path) == 2
+    assert "avatar.glb: its glTF is damaged" in capsys.readouterr().err
+    assert not (tmp_path / "out.glb").exists()
+    assert convert(take[0], tmp_path, out="avatar.glb") == 2
+    assert main(["convert", str(take[0]), "--to", "csv", "--avatar", "a.glb", "--out", str(tmp_path / "a.csv")]) == 2

@@ -1,0 +1,124 @@
+"""Live Link Face takes as the app saves them, made in code. Not a test file."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+
+from semanticface import arkit
+from semanticface.formats import live_link
+from semanticface.formats.live_link import LiveLinkRow
+from semanticface.vision.crop import Box
+from semanticface.vision.face_tracker import Seen
+from tests.helpers.clips import bars, number_of, write_clip
+
+CLOCK = ((13 * 60 + 13) * 60 + 4) * 1000
+"""Milliseconds since midnight at which takes begin, by default."""
+
+
+def timecode(tick: int, base: int) -> str:
+    """Write thousandths of a frame since midnight as the app does."""
+    seconds, tick = divmod(tick, base * 1000)
+    return f"{seconds // 3600:02d}:{seconds // 60 % 60:02d}:{seconds % 60:02d}:{tick // 1000:02d}.{tick % 1000:03d}"
+
+
+def ticks(count: int, *, base: int = 60, rate: Fraction | int = 30, phase: int = 652, clock: int = CLOCK) -> list[int]:
+    """Return when frames come, in thousandths of a frame of timecode since midnight; 29.97 is counted as 30."""
+    step = Fraction(base * 1000) / round(rate)
+    return [clock * base + phase + round(number * step) for number in range(count)]
+
+
+def face(number: int) -> np.ndarray:
+    """Return coefficients by which a row can be told from the others; float64[52]."""
+    values = np.full(arkit.N_ACTIONS, 0.05)
+    values[arkit.INDEX["jawOpen"]] = number / 100
+    return values
+
+
+def row(number: int, when: str) -> LiveLinkRow:
+    """Return the row of a frame, counted from 0."""
+    return LiveLinkRow(when, face(number), np.linspace(-0.1, 0.1, len(arkit.POSE_NAMES)))
+
+
+def write_take(
+    folder: Path,
+    name: str = "Scene_1_ann",
+    *,
+    count: int = 12,
+    rate: Fraction | int = 30,
+    base: int = 60,
+    rows: Sequence[int] | None = None,
+    frames: Sequence[int] | None = None,
+    says: str = "video",
+    pictures: Sequence[np.ndarray] | None = None,
+    subject: str | None = None,
+    clock: int = CLOCK,
+) -> Path:
+    """Write a take whose row n belongs to the picture n of ``clips.bars``.
+
+    Args:
+        folder: made if need be.
+        name: of the files.
+        count: pictures that the camera took.
+        rate: of the camera.
+        base: of the timecodes.
+        rows: those of which there are rows; by default all.
+        frames: those that are in the video; by default all.
+        says: what says when the video's frames were: ``video``, ``log`` or nothing.
+        pictures: instead of bars.
+        subject: for ``take.json``, which otherwise is not there.
+        clock: when the take begins, milliseconds since midnight.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    when = ticks(count, base=base, rate=rate, clock=clock)
+    live_link.write(folder / f"{name}.csv", [row(n, timecode(when[n], base)) for n in rows or range(count)])
+    there = list(frames or range(count))
+    pictures = pictures or bars(count, 64, 64)
+    write_clip(
+        folder / f"{name}.mov",
+        [pictures[n] for n in there],
+        rate=rate,
+        times=None if frames is None else [float((n - there[0]) / Fraction(rate)) for n in there],
+        timecode=timecode(when[there[0]] * round(rate) // base, round(rate)).partition(".")[0]
+        if says == "video"
+        else "",
+        options={"crf": "5", "bf": "0"},
+    )
+    if says == "log":
+        lines = [f"V,{place},{n * 20},600,{timecode(when[n], base)},0" for place, n in enumerate(there)]
+        (folder / "frame_log.csv").write_text("A,0,0,44100,13:13:04:30.1\n" + "\n".join(lines) + "\n")
+    if subject is not None:
+        (folder / "take.json").write_text(json.dumps({"slate": "Scene", "take": 1, "subject": subject}))
+    return folder
+
+
+def count_sixty(film: Path) -> None:
+    """Make the track of a video of 30 frames a second, that starts with 13:13:04:15, count 60, as the app may do."""
+    data = bytearray(film.read_bytes())
+    seconds = CLOCK // 1000
+    first = data.index((seconds * 30 + 15).to_bytes(4, "big"))
+    data[first : first + 4] = (seconds * 60 + 30).to_bytes(4, "big")
+    entry = data.index(b"tmcd" + bytes(7) + b"\x01")
+    data[entry + 20 : entry + 29] = (60).to_bytes(4, "big") + (1).to_bytes(4, "big") + bytes([60])
+    film.write_bytes(data)
+
+
+class WholePicture:
+    """Stands in for a ``FaceTracker`` and takes the whole picture for the face's surroundings.
+
+    Attributes:
+        faceless: numbers of the pictures of ``clips.bars`` in which it sees no face.
+    """
+
+    faceless: tuple[int, ...] = ()
+
+    def see(self, image, time):
+        if number_of(np.asarray(image)) in self.faceless:
+            return Seen(None)
+        half = image.width / 3
+        middle = image.width / 2
+        return Seen(Box(middle - half, middle - half, middle + half, middle + half))

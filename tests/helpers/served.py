@@ -1,0 +1,144 @@
+"""A server on loopback, small pictures to send to it, and a model that can be held up. Not a test file."""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import io
+import os
+import signal
+import socket
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from functools import cache
+
+import httpx
+import numpy as np
+import pytest
+import uvicorn
+from PIL import Image, ImageEnhance
+
+from semanticface.cli import serve as serve_command
+from semanticface.cli.main import main
+from semanticface.inference.predictor import Predictor
+from semanticface.rendering import LOOKS, render
+from semanticface.semantics.expression_sampler import sample_coefficients
+from semanticface.serving.app import Limits, create_app
+from semanticface.serving.batching import Service
+from semanticface.serving.middleware import patient_protocol
+
+PATIENCE = 120
+"""Seconds after which a test gives up what should happen at once."""
+
+
+@cache
+def crops(count: int) -> tuple[Image.Image, ...]:
+    """Return small square pictures of faces, no two alike: some faces, each in several lights."""
+    faces = []
+    for number in range(min(count, 8)):
+        values = sample_coefficients(np.random.default_rng([number, 71]))
+        drawn = render(values, look=LOOKS[number % len(LOOKS)], subject=number, size=64, framing="crop")
+        faces.append(Image.fromarray(drawn.picture))
+    return tuple(
+        ImageEnhance.Brightness(faces[number % len(faces)]).enhance(0.4 + 1.2 * number / count)
+        for number in range(count)
+    )
+
+
+def png(picture: Image.Image) -> bytes:
+    """Return a picture as a file's bytes."""
+    file = io.BytesIO()
+    picture.save(file, "PNG")
+    return file.getvalue()
+
+
+def uri(picture: Image.Image) -> str:
+    """Return a picture as a ``data:`` URI."""
+    return "data:image/png;base64," + base64.b64encode(png(picture)).decode()
+
+
+class Gate:
+    """Holds a predictor up before each batch, and remembers the pictures that it was shown."""
+
+    def __init__(self, predictor: Predictor) -> None:
+        self.open = threading.Event()
+        self.reached = threading.Semaphore(0)
+        self.batches: list[list[str]] = []
+        self._answer = predictor.answer
+        self._predictor = predictor
+
+    def __enter__(self) -> Gate:
+        self._predictor.answer = self._held  # type: ignore[method-assign]
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.open.set()
+        del self._predictor.answer
+
+    def _held(self, looks: Sequence, *rest: object) -> list:
+        self.batches.append([look.image for look in looks])
+        self.reached.release()
+        assert self.open.wait(PATIENCE)
+        return self._answer(looks, *rest)
+
+
+@contextlib.contextmanager
+def served(predictor: Predictor, limits: Limits | None = None, **settings: object) -> Iterator[tuple[str, Service]]:
+    """Serve a model on a free port of 127.0.0.1; gives the address and the service."""
+    ready = threading.Event()
+    service = Service(lambda: predictor, **settings)
+    service.start(lambda _: ready.set())
+    assert ready.wait(PATIENCE) and service.error is None
+    listening = socket.create_server(("127.0.0.1", 0))
+    protocol = patient_protocol((limits or Limits()).seconds)
+    server = uvicorn.Server(uvicorn.Config(create_app(service, "nano", limits), http=protocol, log_level="warning"))
+    thread = threading.Thread(target=server.run, args=([listening],))
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{listening.getsockname()[1]}", service
+    finally:
+        server.should_exit = True
+        thread.join(PATIENCE)
+        assert not thread.is_alive() and service.status == "stopped"
+
+
+def serve(
+    words: Sequence[str],
+    monkeypatch: pytest.MonkeyPatch,
+    ask: Callable[[str], object],
+    stop: signal.Signals | None = signal.SIGINT,
+) -> object:
+    """Run a serve command in this process, on a free port; ``ask`` at its address, then stop it as Ctrl-C does.
+
+    With ``stop`` None it is ``ask`` that ends the server, where it comes as far as that.
+    """
+    listening, asked = [], []
+    listen = serve_command._listen
+    monkeypatch.setattr(
+        serve_command, "_listen", lambda host, _: listening.append(listen("127.0.0.1", 0)) or listening[0]
+    )
+
+    def work():
+        moment = threading.Event()
+        for _ in range(PATIENCE * 20):
+            moment.wait(0.05)
+            try:
+                url = f"http://127.0.0.1:{listening[0].getsockname()[1]}"
+                ready = httpx.get(f"{url}/ready").status_code == 200
+            except (IndexError, httpx.TransportError):
+                continue
+            if ready:
+                try:
+                    asked.append(ask(url))
+                finally:
+                    if stop is not None or not asked:
+                        os.kill(os.getpid(), stop or signal.SIGINT)
+                return
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    code = main(words[1:])
+    thread.join()
+    monkeypatch.setattr(serve_command, "_listen", listen)
+    assert code == 0 and len(asked) == 1, words
+    return asked[0]

@@ -1,0 +1,39 @@
+"""Upper and lower halves: every action in one of them, none in both, and distances that see only their own."""
+
+import numpy as np
+import pytest
+
+from semanticface import arkit
+from semanticface.preference.regions import ACTIONS, AREAS, HALVES, combine, distance, only
+
+
+def faces(seed: int, count: int = 4) -> np.ndarray:
+    return np.random.default_rng(seed).random((count, arkit.N_ACTIONS)).astype(np.float32)
+
+
+def test_halves_part_the_actions_and_keep_mirror_partners_together():
+    assert sorted(ACTIONS["upper"] + ACTIONS["lower"]) == list(range(arkit.N_ACTIONS)) == list(ACTIONS["whole"])
+    for half in HALVES:
+        assert {arkit.MIRROR_INDEX[index] for index in ACTIONS[half]} == set(ACTIONS[half])
+    assert arkit.INDEX["browInnerUp"] in ACTIONS["upper"]
+    assert arkit.INDEX["noseSneerLeft"] in ACTIONS["lower"]
+
+
+def test_combining_a_face_with_itself_gives_it_back():
+    one, other = faces(0), faces(1)
+    assert np.array_equal(combine(one, one), one)
+    mixed = combine(one, other)
+    assert np.array_equal(only(mixed, "upper"), only(one, "upper"))
+    assert np.array_equal(only(mixed, "lower"), only(other, "lower"))
+
+
+@pytest.mark.parametrize("area", AREAS)
+def test_distance_sees_its_own_area_alone(area):
+    one, other = faces(2), faces(3)
+    assert (distance(one, other, area) > 0).all()
+    assert distance(one, one, area) == pytest.approx(np.zeros(4))
+    if area != "whole":
+        rest = "lower" if area == "upper" else "upper"
+        changed = combine(one, other) if area == "upper" else combine(other, one)
+        assert distance(changed, one, area) == pytest.approx(np.zeros(4))
+        assert (distance(changed, one, rest) > 0).all()

@@ -1,0 +1,212 @@
+"""What a model learnt from is kept beside it, and nobody who did not agree to it is published."""
+
+from __future__ import annotations
+
+import datetime
+import json
+
+import datasets
+import numpy as np
+import pytest
+
+from semanticface.data.consent import NAME
+from semanticface.data.faces import FEATURES, coefficients_of, load_faces
+from semanticface.data.provenance import (
+    KEY,
+    PEOPLE_NAME,
+    Source,
+    joined,
+    read_people,
+    source_of,
+    sources_in,
+    told,
+    write_people,
+)
+from semanticface.errors import ConfigError, ModelError
+from semanticface.preference.dpo import AlignSettings
+from semanticface.preference.judges import SimulatedJudge
+from semanticface.preference.measured import picture_names
+from semanticface.preference.round import Alignment, RoundSettings
+from semanticface.preference.rounds import _copy_adapter
+from semanticface.preference.sampling import CandidateSettings
+from semanticface.privacy.forget import forget
+from semanticface.privacy.publish import require_publish
+from semanticface.recipe import RECIPE_NAME, make_recipe, read_recipe, write_recipe
+from tests.helpers.tiny_adapter import tiny_adapter
+from tests.helpers.tiny_models import answers
+from tests.helpers.tiny_models import faces as noise_faces
+
+
+def faces(folder, people, kind=None):
+    """A dataset of these people, a picture each, in the split train."""
+    rng = np.random.default_rng(0)
+    columns = {
+        "picture": [rng.integers(0, 256, (24, 24, 3), dtype=np.uint8) for _ in people],
+        "coefficients": [np.zeros(52, np.float32)] * len(people),
+        "subject": list(people),
+        "answer": answers(1) * len(people),
+    }
+    rows = datasets.Dataset.from_dict(columns, features=datasets.Features({key: FEATURES[key] for key in columns}))
+    datasets.DatasetDict({"train": rows}).save_to_disk(str(folder))
+    if kind:
+        (folder / RECIPE_NAME).write_text(json.dumps({"kind": kind}))
+    return folder
+
+
+def adapter(folder, sources, *, people=True, settings=None):
+    """A model folder as training leaves it, but for the weights."""
+    folder.mkdir(parents=True)
+    recipe = make_recipe(
+        "adapter",
+        base={"name": "nano"},
+        prompt={"name": "distill"},
+        emotion=True,
+        readout="mean",
+        image_size=32,
+        settings=settings or {},
+        metrics={},
+        trained_on=None if sources is None else told(sources),
+    )
+    write_recipe(folder, recipe)
+    if people and sources is not None:
+        write_people(folder, sources)
+    return folder
+
+
+def trained(folder, dataset, **options):
+    return adapter(folder, [source_of(load_faces(dataset, "train"), dataset, "train")], **options)
+
+
+def agree(dataset, **uses):
+    entries = "".join(f"  {who}: {{reference: form, uses: [{what}]}}\n" for who, what in uses.items())
+    (dataset / NAME).write_text(f"subjects:\n{entries}")
+
+
+def test_of_people_who_were_rendered_nobody_is_asked(tmp_path):
+    dataset = faces(tmp_path / "faces", ["face-0000001", "face-0000002"], kind="faces")
+    model = trained(tmp_path / "model", dataset)
+    (source,) = read_people(model)
+    assert (source.people, source.rows, source.hashes) == (0, 2, ())
+    dataset.rename(tmp_path / "gone")
+    require_publish(model)
+    other = trained(tmp_path / "other", faces(tmp_path / "mixed", ["face-0000001", "ann"], kind="faces"))
+    with pytest.raises(ConfigError, match=r"may not be published:\n.*consent\.yaml: no consent of ann\. Ask them"):
+        require_publish(other)
+    # The names alone do not make them drawn.
+    with pytest.raises(ConfigError, match="no consent of face-0000001"):
+        require_publish(trained(tmp_path / "third", faces(tmp_path / "copied", ["face-0000001"])))
+
+
+@pytest.mark.parametrize("people", [True, False])
+def test_everybody_must_have_agreed_and_still_agree(tmp_path, people):
+    dataset = faces(tmp_path / "faces", ["ann", "ben", "ann", "cem"])
+    model = trained(tmp_path / "model", dataset, people=people)
+    agree(dataset, ann="train, publish", ben="train", cem="publish")
+    with pytest.raises(ConfigError) as refused:
+        require_publish(model)
+    assert "ben agreed to train, not to publish" in str(refused.value)
+    assert "ann" not in str(refused.value).replace(str(tmp_path), "") and "cem" not in str(refused.value)
+    agree(dataset, ann="publish", ben="publish", cem="publish")
+    require_publish(model)
+    day = datetime.datetime.now(datetime.UTC).date() - datetime.timedelta(days=1)
+    list_ = dataset / NAME
+    list_.write_text(list_.read_text().replace("uses: [publish]", f"uses: [publish], until: {day}", 1))
+    with pytest.raises(ConfigError, match=f"the consent of ann ended on {day}"):
+        require_publish(model)
+
+
+def test_who_was_forgotten_since_is_still_in_the_model(tmp_path):
+    dataset = faces(tmp_path / "faces", ["ann", "ben", "cem"])
+    agree(dataset, ann="publish", ben="publish", cem="publish")
+    model, old = trained(tmp_path / "model", dataset), trained(tmp_path / "old", dataset, people=False)
+    forget("ann", dataset, [])
+    with pytest.raises(ConfigError, match=r"1 person it learnt from are not in .*faces any more\. Train it anew"):
+        require_publish(model)
+    with pytest.raises(ConfigError, match="was changed since"):
+        require_publish(old)
+    require_publish(trained(tmp_path / "anew", dataset))
+
+
+def test_what_nobody_can_say_is_refused(tmp_path):
+    dataset = faces(tmp_path / "faces", ["ann", None])
+    agree(dataset, ann="publish")
+    model = trained(tmp_path / "model", dataset)
+    assert read_people(model)[0].people == 2
+    with pytest.raises(ConfigError, match="do not say who is in them"):
+        require_publish(model)
+    dataset.rename(tmp_path / "gone")
+    with pytest.raises(ConfigError, match=r"nobody can say who is in it: no such folder here\. Start from where"):
+        require_publish(model)
+    with pytest.raises(ConfigError, match="does not tell what it learnt from"):
+        require_publish(adapter(tmp_path / "silent", None, settings={"round": 1}))
+    with pytest.raises(ModelError, match="is missing"):
+        require_publish(tmp_path / "nothing")
+    (model / PEOPLE_NAME).write_text("[{}]")
+    with pytest.raises(ModelError, match="cannot be read"):
+        require_publish(model)
+
+
+def test_models_from_before_recipes_told_their_sources(tmp_path):
+    dataset = faces(tmp_path / "faces", ["ann"])
+    agree(dataset, ann="train")
+    data = {"train": {"fingerprint": load_faces(dataset, "train")._fingerprint, "rows": 1}}
+    model = adapter(tmp_path / "model", None, settings={"dataset": str(dataset), "data": data})
+    with pytest.raises(ConfigError, match="ann agreed to train, not to publish"):
+        require_publish(model)
+    agree(dataset, ann="publish")
+    require_publish(model)
+
+
+def test_a_base_learnt_from_renders_alone(tmp_path):
+    recipe = make_recipe(
+        "base", base=None, prompt={}, emotion=True, readout="mean", image_size=96, settings={}, metrics={}
+    )
+    write_recipe(tmp_path, recipe)
+    require_publish(tmp_path)
+
+
+def test_sources_are_kept_without_names(tmp_path):
+    dataset, again = (faces(tmp_path / name, ["ann", "ben"]) for name in ("one", "two"))
+    one = source_of(load_faces(dataset, "train"), dataset, "train")
+    assert one.includes("ann") and not one.includes("cem") and one.people == 2
+    other = Source(str(again), "train", "another", 2, 2)
+    assert one.hash("ann") != other.hash("ann")
+    assert joined([one], [one, other]) == [one, other]
+    model = adapter(tmp_path / "model", [one, other])
+    recipe = json.loads((model / RECIPE_NAME).read_text())
+    assert [source.hashes for source in sources_in(recipe)] == [(), ()] and len(read_people(model)[0].hashes) == 2
+    kept = (model / PEOPLE_NAME).read_text() + json.dumps(recipe)
+    assert '"ann"' not in kept and one.hash("ann") not in json.dumps(recipe)
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_an_aligned_model_learnt_from_all_before_it_too(tmp_path, known):
+    """Only where that is known of the model before can it be known of the one after."""
+    start, dataset = tiny_adapter(tmp_path), noise_faces(tmp_path / "faces", rows=10)
+    first = Source("elsewhere", "train", "f" * 16, 3, 2, ("a" * 32, "b" * 32))
+    if known:
+        write_people(start, [first])
+    alignment = Alignment(
+        start=start,
+        dataset=dataset,
+        output=tmp_path / "out",
+        rounds=RoundSettings(most=2, per_picture=4, held_out=0.3, heed=False),
+        candidates=CandidateSettings(count=3, tries=1),
+        align=AlignSettings(batch=8, passes=1, mirror=False),
+        truth=dataset,
+        say=lambda _: None,
+    )
+    train = load_faces(dataset, "train")
+    judge = SimulatedJudge(dict(zip(picture_names(train), coefficients_of(train), strict=True)), seed=0)
+    slates, model = alignment.slates(1)
+    learnt, measured, _ = alignment.paired(1, slates, alignment.chosen(1, slates, model, judge))
+    alignment.trained(1, learnt, measured)
+    second = source_of(train, dataset, "train")
+    expected = [first, second] if known else None
+    assert read_people(alignment.model(1)) == expected
+    recipe = read_recipe(alignment.model(1))
+    assert recipe.get(KEY) == (told(expected) if known else None)
+    _copy_adapter(alignment.model(1), tmp_path / "best")
+    assert read_people(tmp_path / "best") == expected
+    with pytest.raises(ConfigError, match="may not be published" if known else "does not tell what it learnt from"):
+        require_publish(tmp_path / "best")

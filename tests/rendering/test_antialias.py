@@ -1,0 +1,204 @@
+"""Shading where it matters: what is left out, what never is, and that pictures do not depend on earlier ones."""
+
+from __future__ import annotations
+
+import math
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from semanticface.rendering import render
+from semanticface.rendering.head.mesh import CLOTH, HAIR, MASK, build
+from semanticface.rendering.head.rig import LASHES, SKIN, rig
+from semanticface.rendering.noise import TABLE, VOLUME, fade, noise
+from semanticface.rendering.scratch import LARGEST, scratch
+from semanticface.rendering.sensor import sensor
+from semanticface.rendering.shading import antialias
+from semanticface.rendering.shading.antialias import TOLERANCE, even_pixels, other_samples, resolve
+from semanticface.rendering.shading.raster import NOTHING, lit, shadow_bounds, visibility
+from semanticface.semantics.expression_sampler import sample_coefficients
+
+FOCAL = np.float32(400)
+
+
+def flat(size: int, factor: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """A visibility buffer filled with triangle 0 at one depth, and no lashes."""
+    front = np.zeros((size * factor, size * factor), np.int32)
+    return front, np.full(front.shape, 0.1, np.float32), np.zeros((size, size), bool)
+
+
+def chosen(front, near, lashed, part, factor, fine=(False, False)):
+    room = np.empty(front.size, np.int32)
+    even, starts = even_pixels(room, front, near, np.array(part, np.uint8), np.array(fine), lashed, factor, FOCAL)
+    return even, starts.copy()
+
+
+@pytest.mark.parametrize("factor", [2, 3])
+def test_one_smooth_surface_is_shaded_once_a_pixel(factor: int) -> None:
+    front, near, lashed = flat(4, factor)
+    even, starts = chosen(front, near, lashed, [SKIN], factor)
+    assert even.all()
+    wide = 4 * factor
+    assert starts.tolist() == [y * factor * wide + x * factor for y in range(4) for x in range(4)]
+
+
+def test_without_supersampling_every_sample_is_shaded_itself() -> None:
+    front, near, lashed = flat(4, 1)
+    even, starts = chosen(front, near, lashed, [SKIN], 1)
+    assert not even.any() and len(starts) == 0
+    assert len(other_samples(np.empty(16, np.int32), np.zeros((16, 3), np.float32), front, even, 1)) == 16
+
+
+@pytest.mark.parametrize("what", ["background", "another part", "a step in depth", "a lash", "an eye or the mouth"])
+def test_a_pixel_with_an_edge_is_shaded_sample_by_sample(what: str) -> None:
+    front, near, lashed = flat(4, 2)
+    part, fine = [SKIN, HAIR], [False, False]
+    if what == "background":
+        front[3, 2], near[3, 2] = NOTHING, 0
+    elif what == "another part":
+        front[3, 2] = 1
+    elif what == "a step in depth":
+        near[3, 2] = 0.11
+    elif what == "a lash":
+        lashed[1, 1] = True
+    else:
+        front[2:4, 2:4] = 1
+        part, fine = [SKIN, SKIN], [False, True]
+    even, _ = chosen(front, near, lashed, part, 2, fine)
+    assert not even[1, 1] and even.sum() == 15
+    samples = other_samples(np.empty(64, np.int32), np.zeros((64, 3), np.float32), front, even, 2)
+    expected = {8 * y + x for y in (2, 3) for x in (2, 3)} - ({8 * 3 + 2} if what == "background" else set())
+    assert set(samples.tolist()) == expected
+
+
+def test_pixels_that_differ_from_a_neighbour_are_shaded_sample_by_sample() -> None:
+    front, near, lashed = flat(4, 2)
+    even, starts = chosen(front, near, lashed, [SKIN], 2)
+    out = np.zeros((64, 3), np.float32)
+    out[starts] = 0.5
+    out[starts[5], 1] += TOLERANCE * 1.01
+    samples = other_samples(np.empty(64, np.int32), out, front, even, 2)
+    rough = np.argwhere(~even).tolist()
+    assert sorted(rough) == [[0, 1], [1, 0], [1, 1], [1, 2], [2, 1]]
+    assert len(samples) == 4 * 5
+    out[starts] = 0.5
+    out[starts[5], 1] += TOLERANCE * 0.99
+    even[:] = True
+    assert len(other_samples(np.empty(64, np.int32), out, front, even, 2)) == 0
+
+
+def test_a_pixel_is_the_mean_of_its_samples() -> None:
+    front, _, _ = flat(2, 2)
+    front[0, 1] = NOTHING
+    out = np.random.default_rng(0).random((16, 3), dtype=np.float32)
+    background = np.full((2, 2, 3), 0.25, np.float32)
+    even = np.array([[False, False], [False, True]])
+    picture = resolve(out, front, even, background, 2)
+    np.testing.assert_allclose(picture[0, 0], (out[0] + 0.25 + out[4] + out[5]) / 4, rtol=1e-5)
+    np.testing.assert_allclose(picture[1, 0], out[[8, 9, 12, 13]].mean(0), rtol=1e-5)
+    assert np.array_equal(picture[1, 1], out[10])
+
+
+@pytest.mark.parametrize("look", ["photo", "toon", "imp"])
+def test_what_is_left_out_is_not_seen(look: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    options = {"look": look, "size": 160, "supersample": 2, "framing": "crop"}
+    seeds = range(4)
+    # Before sensor and file, which would blur some differences and enlarge others.
+    monkeypatch.setattr(
+        "semanticface.rendering.shading.photo.sensor", lambda picture, shot, conditions: sensor(picture, None)
+    )
+    monkeypatch.setattr("semanticface.rendering.shading.toon.reprint", lambda picture, shot, conditions: picture)
+    faces = [sample_coefficients(np.random.default_rng([seed, 61])) for seed in seeds]
+    usual = [render(c, subject=k, shot=k, **options).picture for k, c in zip(seeds, faces, strict=True)]  # type: ignore[arg-type]
+
+    def nothing_even(samples, front, near, part, fine, lashed, factor, focal):
+        return np.zeros(lashed.shape, bool), samples[:0]
+
+    monkeypatch.setattr(f"{antialias.__package__}.{'toon' if look == 'toon' else 'photo'}.even_pixels", nothing_even)
+    for k, picture in zip(seeds, usual, strict=True):
+        whole = render(faces[k], subject=k, shot=k, **options).picture  # type: ignore[arg-type]
+        change = np.abs(picture.astype(int) - whole)
+        assert 0 < change.mean() < 1.0
+        assert (change.max(-1) > 12).mean() < 0.005
+
+
+def test_pictures_do_not_depend_on_what_was_drawn_before_or_beside() -> None:
+    c = np.full(52, 0.2)
+
+    def draw(look: str, size: int = 96) -> bytes:
+        return render(c, look=look, subject=5, shot=9, size=size).picture.tobytes()
+
+    first = {look: draw(look) for look in ("photo", "toon", "imp")}
+    draw("photo", 40)
+    draw("toon", 130)
+    assert {look: draw(look) for look in first} == first
+    with ThreadPoolExecutor(4) as pool:
+        looks = list(first) * 4
+        assert list(pool.map(draw, looks)) == [first[look] for look in looks]
+
+
+def test_lips_and_what_is_behind_them_are_never_left_out() -> None:
+    r = rig()
+    mesh = build(r.average.vertices, r.average, "bob", 1)
+    masks = mesh.attributes[:, MASK][mesh.triangles].max(1)
+    assert mesh.fine[(masks[:, :2] > 0.5).any(1)].all()
+    small = ~np.isin(mesh.part, (SKIN, CLOTH, HAIR))
+    assert mesh.fine[small].all() and not mesh.fine[np.isin(mesh.part, (CLOTH, HAIR))].any()
+    assert mesh.fine[~small].mean() < 0.2
+    assert (mesh.part[mesh.solid :] == LASHES).all() and not (mesh.part[: mesh.solid] == LASHES).any()
+
+
+def test_scratch_is_kept_by_thread_and_name_unless_it_is_huge() -> None:
+    one = scratch("test", (3, 4))
+    assert one.shape == (3, 4) and np.shares_memory(one, scratch("test", (2, 2)))
+    assert not np.shares_memory(one, scratch("test 2", (3, 4)))
+    with ThreadPoolExecutor(1) as pool:
+        assert not np.shares_memory(one, pool.submit(scratch, "test", (3, 4)).result())
+    huge = scratch("test", (LARGEST + 1,), np.uint8)
+    assert not np.shares_memory(huge, scratch("test", (LARGEST + 1,), np.uint8))
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.tuples(*[st.floats(-90, 90, width=32)] * 3))
+def test_noise_is_the_trilinear_mean_of_its_corners(place: tuple[float, float, float]) -> None:
+    low = np.floor(place).astype(int)
+    share = np.array(place) - low
+    expected = 0.0
+    for corner in np.ndindex(2, 2, 2):
+        weight = np.prod(np.where(corner, share, 1 - share))
+        expected += weight * VOLUME[tuple((low + corner) % 32)]
+    assert noise(TABLE, *place) == pytest.approx(expected, abs=1e-5)
+
+
+@given(st.floats(0, 60))
+def test_fade_is_nearly_exponential(x: float) -> None:
+    assert fade(x) == pytest.approx(math.exp(-x), abs=3e-4)
+
+
+def test_shadow_bounds_never_change_what_is_lit() -> None:
+    rng = np.random.default_rng(1)
+    depth = rng.random((24, 24), dtype=np.float32)
+    depth[8:16, 8:16] = 0.5
+    open_bounds = np.empty((24, 24, 2), np.float32)
+    open_bounds[..., 0], open_bounds[..., 1] = -np.inf, np.inf
+    bounds = shadow_bounds(depth)
+    for u, v, d in rng.uniform([-1, -1, -0.2], [25, 25, 1.2], (500, 3)):
+        assert lit(depth, bounds, u, v, d) == pytest.approx(float(lit(depth, open_bounds, u, v, d)), abs=1e-6)
+    assert lit(depth, bounds, 12.0, 12.0, 0.6) == 1 and lit(depth, bounds, 12.0, 12.0, 0.4) == 0
+
+
+def test_the_nearest_triangle_is_seen_with_its_weights() -> None:
+    screen = np.array([[0, 0, 0.5], [0, 8, 0.5], [8, 0, 0.5], [0, 0, 0.25], [0, 8, 0.25], [8, 0, 0.25]], np.float32)
+    triangles = np.array([[0, 1, 2], [3, 4, 5], [3, 5, 4]], np.int32)
+    front, w1, w2, near = visibility(screen, triangles, np.zeros(3, bool), 8, 8, "test")
+    inside = np.add.outer(np.arange(8), np.arange(8)) < 7
+    seen = front[inside]
+    assert set(seen.tolist()) == {0} and (near[inside] == 0.5).all()
+    assert w1[2, 1] == pytest.approx(2.5 / 8) and w2[2, 1] == pytest.approx(1.5 / 8)
+    back, *_ = visibility(screen, triangles[2:], np.zeros(1, bool), 8, 8, "test")
+    assert (back == NOTHING).all()
+    both, *_ = visibility(screen, triangles[2:], np.ones(1, bool), 8, 8, "test")
+    assert (both[inside] == 0).all()

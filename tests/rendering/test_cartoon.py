@@ -1,0 +1,207 @@
+"""The drawn look: every action shows and none looks like another, labels lie where the lines are."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+
+from semanticface import arkit
+from semanticface.errors import ConfigError
+from semanticface.rendering.cartoon import draw
+from semanticface.rendering.cartoon.geometry import shape_of
+from semanticface.rendering.cartoon.style import style_of
+from semanticface.rendering.types import POINTS
+
+NEUTRAL = arkit.vector({})
+# Actions that need an open jaw are compared with the jaw open.
+NEEDS_JAW = {"mouthClose": 0.7, "tongueOut": 0.35}
+
+
+def vector_of(name: str, level: float = 1.0) -> np.ndarray:
+    values = {name: level * NEEDS_JAW[name] if name == "mouthClose" else level}
+    if name in NEEDS_JAW:
+        values["jawOpen"] = NEEDS_JAW[name]
+    return arkit.vector(values)
+
+
+def picture(coefficients, subject=None, shot=None, size=96):
+    drawn = draw(coefficients, subject=subject, shot=shot, size=size, supersample=1, framing="crop")
+    return drawn.picture.astype(np.int16)
+
+
+def point(rendered, name: str) -> np.ndarray:
+    return rendered.points[POINTS.index(name)]
+
+
+@pytest.mark.parametrize("subject", [None, 3, 8, 17, 29])
+def test_every_action_shows_and_grows(subject):
+    for name in arkit.NAMES:
+        rest = picture(vector_of(name, 0.0) if name in NEEDS_JAW else NEUTRAL, subject)
+        half, full = picture(vector_of(name, 0.5), subject), picture(vector_of(name), subject)
+        changed = np.abs(full - rest).max(axis=-1) > 24
+        assert changed.sum() >= 12, f"{name} moves only {changed.sum()} of {changed.size} pixels"
+        assert (np.abs(half - rest).max(axis=-1) > 12).sum() >= 6, f"{name} at 0.5 is not seen"
+        assert (np.abs(full - half).max(axis=-1) > 12).sum() >= 6, f"{name} at 1 looks as at 0.5"
+
+
+@pytest.mark.parametrize("subject", [None, 11])
+def test_no_two_actions_look_alike(subject):
+    drawn = np.stack([picture(vector_of(name), subject) for name in arkit.NAMES])
+    for i, name in enumerate(arkit.NAMES):
+        apart = (np.abs(drawn[i + 1 :] - drawn[i]).max(axis=-1) > 24).sum(axis=(1, 2))
+        if apart.size:
+            assert apart.min() >= 15, f"{name} looks like {arkit.NAMES[i + 1 + int(apart.argmin())]}"
+
+
+def test_one_sided_actions_change_their_own_half():
+    middle = 48
+    neutral = picture(NEUTRAL)
+    for name in arkit.NAMES:
+        if not name.endswith("Left") or name in ("jawLeft", "mouthLeft"):
+            continue
+        changed = np.abs(picture(vector_of(name)) - neutral).sum(axis=(0, 2))
+        assert changed[middle:].sum() > 3 * changed[:middle].sum(), f"{name}: the subject's left is the picture's right"
+
+
+@settings(max_examples=25, deadline=None)
+@given(arrays(np.float32, 52, elements=st.floats(0, 1, width=32)))
+def test_mirrored_coefficients_give_mirrored_points(coefficients):
+    size = 64
+    once = draw(coefficients, subject=None, size=size, supersample=1, framing="crop").points
+    other = draw(arkit.mirror(coefficients), subject=None, size=size, supersample=1, framing="crop").points
+    swap = {"Left": "Right", "Right": "Left"}
+    partner = [
+        POINTS.index(next((name.replace(side, swap[side]) for side in swap if side in name), name)) for name in POINTS
+    ]
+    flipped = other[partner] * (-1, 1) + (size, 0)
+    np.testing.assert_allclose(once, flipped, atol=0.01)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    arrays(np.float32, 52, elements=st.floats(0, 1, width=32)),
+    st.one_of(st.none(), st.integers(0, 10**6)),
+    st.one_of(st.none(), st.integers(0, 10**6)),
+    st.sampled_from(["portrait", "crop"]),
+)
+def test_any_vector_subject_and_shot_can_be_drawn(coefficients, subject, shot, framing):
+    drawn = draw(coefficients, subject=subject, shot=shot, size=48, supersample=1, framing=framing)
+    assert drawn.picture.shape == (48, 48, 3) and drawn.picture.dtype == np.uint8
+    assert drawn.points.shape == (70, 2) and np.isfinite(drawn.points).all()
+    x0, y0, x1, y1 = drawn.box
+    assert x1 - x0 == pytest.approx(y1 - y0, abs=1e-3)
+    assert set(drawn.camera) == {"yaw", "pitch", "roll", "fov", "scale"}
+
+
+def test_points_follow_the_actions():
+    def at(name: str, **values: float) -> np.ndarray:
+        return point(draw(arkit.vector(values), subject=None, framing="crop"), name)
+
+    def opening(**values: float) -> float:
+        drawn = draw(arkit.vector(values), subject=None, framing="crop")
+        return float(point(drawn, "eyeLeftLowerInner")[1] - point(drawn, "eyeLeftUpperInner")[1])
+
+    assert opening(eyeBlinkLeft=1) < 1 < opening(eyeSquintLeft=1) < opening() < opening(eyeWideLeft=1)
+    assert at("irisLeft", eyeLookOutLeft=1)[0] > at("irisLeft")[0] + 5
+    assert at("irisRight", eyeLookOutRight=1)[0] < at("irisRight")[0] - 5
+    assert at("irisLeft", eyeLookUpLeft=1)[1] < at("irisLeft")[1] - 3
+    assert at("chin", jawOpen=1)[1] > at("chin")[1] + 15
+    assert at("chin", jawLeft=1)[0] > at("chin")[0] + 8
+    assert at("lipCornerLeft", mouthSmileLeft=1)[1] < at("lipCornerLeft")[1] - 8
+    assert at("lipCornerLeft", mouthFrownLeft=1)[1] > at("lipCornerLeft")[1] + 8
+    assert at("lipCornerRight", mouthStretchRight=1)[0] < at("lipCornerRight")[0] - 5
+    assert at("browLeft1", browInnerUp=1)[1] < at("browLeft1")[1] - 8
+    assert at("browRight4", browOuterUpRight=1)[1] < at("browRight4")[1] - 8
+    assert at("mouthUpper", mouthShrugUpper=1)[1] < at("mouthUpper")[1]
+
+
+def test_iris_point_lies_on_a_dark_pupil():
+    for subject in (None, 5, 6, 7):
+        for shot in (None, 1, 2):
+            drawn = draw(NEUTRAL, subject=subject, shot=shot, size=224, framing="crop")
+            for name in ("irisLeft", "irisRight"):
+                x, y = point(drawn, name).astype(int)
+                assert drawn.picture[y, x].max() < 90
+
+
+def test_closed_lips_meet_over_a_lowered_jaw():
+    style = style_of(None)
+    closed = shape_of(style, arkit.vector({"jawOpen": 0.8, "mouthClose": 0.8}))
+    opened = shape_of(style, arkit.vector({"jawOpen": 0.8}))
+    assert (closed.mouth.inner_upper - closed.mouth.inner_lower)[:, 1].max() < 0.03
+    assert (opened.mouth.inner_upper - opened.mouth.inner_lower)[:, 1].max() > 0.3
+    np.testing.assert_allclose(closed.outline, opened.outline)
+
+
+def test_box_is_that_of_the_neutral_face():
+    for subject, shot in ((None, None), (4, None), (4, 9), (12, 77)):
+        neutral = draw(NEUTRAL, subject=subject, shot=shot, size=200)
+        moved = draw(
+            arkit.vector({"jawOpen": 1, "browInnerUp": 1, "cheekPuff": 1}), subject=subject, shot=shot, size=200
+        )
+        np.testing.assert_array_equal(neutral.box, moved.box)
+        x0, y0, x1, y1 = neutral.box
+        inside = (neutral.points > (x0, y0)).all(axis=1) & (neutral.points < (x1, y1)).all(axis=1)
+        assert inside.all()
+        face = neutral.points[[i for i, name in enumerate(POINTS) if name.startswith(("brow", "jaw", "chin"))]]
+        assert (x1 - x0) / 1.25 == pytest.approx(np.ptp(face, axis=0).max(), rel=0.08)
+
+
+def test_crop_is_the_box_and_jitter_stays_small():
+    plain = draw(NEUTRAL, subject=5, shot=None, size=128, framing="crop")
+    np.testing.assert_allclose(plain.box, (0, 0, 128, 128), atol=1e-3)
+    for shot in range(40):
+        box = draw(NEUTRAL, subject=5, shot=shot, size=32, supersample=1, framing="crop").box
+        centre, side = (box[:2] + box[2:]) / 2 / 32, (box[2] - box[0]) / 32
+        assert np.abs(centre - 0.5).max() <= 0.0601
+        assert 0.8999 <= side <= 1.1001
+
+
+def test_portraits_keep_the_face_in_the_frame():
+    for shot in range(60):
+        drawn = draw(NEUTRAL, subject=shot, shot=shot, size=100, supersample=1)
+        assert 0.4 < drawn.camera["scale"] < 0.96
+        x0, y0, x1, y1 = drawn.box
+        assert min(x0, y0) > -1 and max(x1, y1) < 101
+
+
+def test_turns_show_in_the_points():
+    def nose_between_ears(drawn) -> float:
+        left, right, tip = (point(drawn, name)[0] for name in ("jawLeft4", "jawRight4", "noseTip"))
+        return (tip - right) / (left - right)
+
+    turned = [draw(NEUTRAL, subject=2, shot=shot, size=64, supersample=1) for shot in range(30)]
+    straight = [drawn for drawn in turned if abs(drawn.camera["roll"]) < 4]
+    yaw = [drawn.camera["yaw"] for drawn in straight]
+    assert np.corrcoef(yaw, [nose_between_ears(drawn) for drawn in straight])[0, 1] > 0.97
+
+
+def test_same_arguments_same_bytes_other_arguments_other_picture():
+    c = arkit.vector({"mouthSmileLeft": 0.4, "jawOpen": 0.3})
+    first = draw(c, subject=7, shot=8, size=64)
+    assert draw(c, subject=7, shot=8, size=64).picture.tobytes() == first.picture.tobytes()
+    assert draw(c, subject=9, shot=8, size=64).picture.tobytes() != first.picture.tobytes()
+    assert draw(c, subject=7, shot=9, size=64).picture.tobytes() != first.picture.tobytes()
+
+
+def test_supersampling_refines_and_does_not_move():
+    c = arkit.vector({"mouthSmileLeft": 0.7})
+    coarse, fine = (draw(c, subject=7, shot=8, size=96, supersample=n) for n in (1, 3))
+    np.testing.assert_array_equal(coarse.points, fine.points)
+    assert fine.picture.shape == (96, 96, 3)
+    assert np.abs(coarse.picture.astype(int) - fine.picture).mean() < 4
+
+
+def test_people_vary():
+    drawn = np.stack([picture(NEUTRAL, subject, size=32) for subject in range(40)]).reshape(40, -1)
+    assert len(np.unique(drawn, axis=0)) == 40
+    styles = [style_of(subject) for subject in range(300)]
+    assert len({style.hair for style in styles}) == 13
+    assert len({style.nose_kind for style in styles}) == 5
+    assert 10 < sum(style.beard != "none" for style in styles) < 90
+
+
+def test_unknown_framing_is_refused():
+    with pytest.raises(ConfigError, match="portrait"):
+        draw(NEUTRAL, framing="wide")

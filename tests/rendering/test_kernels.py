@@ -1,0 +1,36 @@
+"""What is kept compiled never outlives the code it was made from."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+from semanticface.rendering import kernels
+
+CALLED = "from painters.compiled import kernel\n@kernel\ndef tone(x):\n    return x + {}\n"
+CALLER = "from painters.compiled import kernel\nfrom painters.called import tone\n"
+CALLER += "@kernel\ndef shade(x):\n    return tone(x)\n"
+PROGRAM = "from painters.caller import shade; print(shade(1), sum(shade.stats.cache_hits.values()))"
+
+
+def test_a_kernel_is_compiled_again_when_another_that_it_calls_changes(tmp_path: Path) -> None:
+    folder = tmp_path / "painters"
+    folder.mkdir()
+    (folder / "__init__.py").touch()
+    shutil.copy(kernels.__file__, folder / "compiled.py")
+    (folder / "caller.py").write_text(CALLER)
+
+    def run() -> list[str]:
+        environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
+        return subprocess.run(
+            [sys.executable, "-c", PROGRAM], env=environment, capture_output=True, text=True, check=True, timeout=120
+        ).stdout.split()
+
+    (folder / "called.py").write_text(CALLED.format(1))
+    assert run() == ["2", "0"]
+    assert run() == ["2", "1"], "nothing changed: nothing to compile"
+    (folder / "called.py").write_text(CALLED.format(10))
+    assert run() == ["11", "0"]

@@ -1,0 +1,163 @@
+"""The mesh looks: every action shows on its side, labels lie where the picture has them, the same bytes twice."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from semanticface import arkit
+from semanticface.errors import ConfigError
+from semanticface.rendering import HELD_OUT_LOOK, POINTS, render
+
+LOOKS = ("photo", "toon", HELD_OUT_LOOK)
+SIZE = 112
+NEEDS = {"mouthClose": "jawOpen", "tongueOut": "jawOpen"}
+
+
+def draw(look: str, *names: str, **options: object) -> np.ndarray:
+    """A plain cropped face with the named actions at 1, as int."""
+    c = np.zeros(arkit.N_ACTIONS, np.float32)
+    c[[arkit.INDEX[n] for n in names]] = 1
+    keywords = {"subject": None, "size": SIZE, "supersample": 2, "framing": "crop", **options}
+    return render(c, look=look, **keywords).picture.astype(int)  # type: ignore[arg-type]
+
+
+@pytest.fixture(scope="module")
+def rest() -> dict[str, np.ndarray]:
+    return {look: draw(look) for look in LOOKS}
+
+
+@pytest.mark.parametrize("look", LOOKS)
+def test_every_action_shows_on_its_side(look: str, rest: dict[str, np.ndarray]) -> None:
+    for action in arkit.ACTIONS:
+        before = draw(look, NEEDS[action.name]) if action.name in NEEDS else rest[look]
+        after = draw(look, *filter(None, (action.name, NEEDS.get(action.name))))
+        change = np.abs(after - before).sum(-1)
+        assert (change > 30).sum() > 20, f"{action.name} is invisible in {look}"
+        if action.side != "both" and action.region not in ("jaw",) and action.name not in ("mouthLeft", "mouthRight"):
+            left, right = change[:, SIZE // 2 :].sum(), change[:, : SIZE // 2].sum()
+            mine, other = (left, right) if action.side == "left" else (right, left)
+            assert mine > 1.5 * other, f"{action.name} shows on the wrong side in {look}"
+
+
+@pytest.mark.parametrize(("name", "sign"), [("mouthLeft", 1), ("mouthRight", -1), ("jawLeft", 1), ("jawRight", -1)])
+def test_sideways_actions_move_points_to_the_subjects_side(name: str, sign: int) -> None:
+    c = np.zeros(52, np.float32)
+    still = render(c, subject=None, size=SIZE)
+    c[arkit.INDEX[name]] = 1
+    moved = render(c, subject=None, size=SIZE)
+    at = POINTS.index("lipLower" if name.startswith("mouth") else "chin")
+    assert sign * (moved.points[at, 0] - still.points[at, 0]) > 1
+
+
+def test_a_mirrored_expression_is_about_the_flipped_picture() -> None:
+    rng = np.random.default_rng(4)
+    c = (rng.random(52) * (rng.random(52) < 0.25)).astype(np.float32)
+    one, other = (render(x, subject=None, size=SIZE, framing="crop") for x in (c, arkit.mirror(c)))
+    # The key light comes from one side and skin is not painted symmetrically: compare the points, exactly enough.
+    swap = [POINTS.index(_other_side(n)) for n in POINTS]
+    flipped = other.points[swap] * [-1, 1] + [SIZE, 0]
+    assert np.abs(flipped - one.points).max() < 1.5
+    near = np.abs(one.picture.astype(int) - other.picture[:, ::-1]).mean()
+    far = np.abs(one.picture.astype(int) - other.picture).mean()
+    assert near < 16 and far > 0
+
+
+def _other_side(name: str) -> str:
+    if "Left" in name:
+        return name.replace("Left", "Right")
+    return name.replace("Right", "Left")
+
+
+def _dark_of_eye(picture: np.ndarray, points: np.ndarray, side: str) -> np.ndarray:
+    """Middle of the dark pixels inside an eye's lids."""
+    lids = np.array([points[k] for k, n in enumerate(POINTS) if n.startswith(f"eye{side}")])
+    x0, y0, x1, y1 = np.round([*lids.min(0), *lids.max(0)]).astype(int)
+    window = picture[y0 : y1 + 1, x0 : x1 + 1].sum(-1).astype(float)
+    weight = np.clip(np.median(window) * 0.75 - window, 0, None)
+    return (weight.sum(0) * np.arange(weight.shape[1])).sum() / weight.sum() / (x1 - x0)
+
+
+def test_eyes_look_where_the_gaze_says() -> None:
+    places = {}
+    for name, actions in {
+        "left": ("eyeLookOutLeft", "eyeLookInRight"),
+        "right": ("eyeLookInLeft", "eyeLookOutRight"),
+    }.items():
+        c = np.zeros(52, np.float32)
+        c[[arkit.INDEX[a] for a in actions]] = 0.8
+        r = render(c, look="toon", subject=None, size=448, framing="crop")
+        iris = r.points[POINTS.index("irisLeft"), 0] + r.points[POINTS.index("irisRight"), 0]
+        places[name] = (iris, _dark_of_eye(r.picture, r.points, "Left"))
+    assert places["left"][0] > places["right"][0] + 10
+    assert places["left"][1] > places["right"][1] + 0.1
+
+
+@pytest.mark.parametrize("look", LOOKS)
+def test_blinking_hides_the_eye(look: str) -> None:
+    """Between shut lids there is skin: the strip where pupil and white met has lost its contrast."""
+    still = render(np.zeros(52), look=look, subject=None, size=224, framing="crop")
+    shut = np.zeros(52)
+    shut[[arkit.INDEX["eyeBlinkLeft"], arkit.INDEX["eyeBlinkRight"]]] = 1
+    closed = render(shut, look=look, subject=None, size=224, framing="crop")
+    x, y = np.round(still.points[POINTS.index("irisLeft")]).astype(int)
+    strip = np.s_[y - 2 : y + 2, x - 14 : x + 14]
+    assert np.std(closed.picture[strip].astype(float).sum(-1)) < 0.5 * np.std(
+        still.picture[strip].astype(float).sum(-1)
+    )
+
+
+@pytest.mark.parametrize("look", LOOKS)
+def test_the_same_arguments_give_the_same_bytes(look: str) -> None:
+    c = np.full(52, 0.2)
+    first, again = (render(c, look=look, subject=5, shot=9, size=64) for _ in range(2))
+    assert first.picture.tobytes() == again.picture.tobytes()
+    assert np.array_equal(first.points, again.points) and np.array_equal(first.box, again.box)
+    assert first.camera == again.camera
+
+
+@pytest.mark.parametrize("look", LOOKS)
+def test_subject_and_shot_change_the_picture_and_only_what_they_should(look: str) -> None:
+    c = np.zeros(52)
+    base = render(c, look=look, subject=5, shot=9, size=64)
+    person = render(c, look=look, subject=6, shot=9, size=64)
+    shot = render(c, look=look, subject=5, shot=10, size=64)
+    assert np.abs(base.picture.astype(int) - person.picture).mean() > 3
+    assert np.abs(base.picture.astype(int) - shot.picture).mean() > 3
+    assert base.camera["yaw"] == person.camera["yaw"] != shot.camera["yaw"]
+
+
+@pytest.mark.parametrize("look", LOOKS)
+@pytest.mark.parametrize("framing", ["portrait", "crop"])
+def test_the_box_holds_the_face(look: str, framing: str) -> None:
+    for k in range(6):
+        r = render(np.zeros(52), look=look, subject=k, shot=k, size=64, supersample=1, framing=framing)  # type: ignore[arg-type]
+        assert r.picture.shape == (64, 64, 3) and r.picture.dtype == np.uint8
+        assert r.points.shape == (70, 2) and r.points.dtype == np.float32
+        width, height = r.box[2] - r.box[0], r.box[3] - r.box[1]
+        assert width == pytest.approx(height, rel=1e-3)
+        inside = (r.points >= r.box[:2]) & (r.points <= r.box[2:])
+        assert inside.all()
+        chin, lip, tip = (r.points[POINTS.index(n)] for n in ("chin", "lipUpper", "noseTip"))
+        brow = r.points[[POINTS.index("browLeft1"), POINTS.index("browRight1")]].mean(0)
+        down = chin - brow
+        assert 0 < (tip - brow) @ down < (lip - brow) @ down < down @ down
+        if framing == "crop":
+            assert 0.88 < width / 64 < 1.13
+            assert np.abs((r.box[:2] + r.box[2:]) / 2 - 32).max() <= 0.0601 * 64
+        else:
+            assert 0.41 < width / 64 < 0.96
+
+
+def test_points_stay_put_when_the_picture_is_supersampled() -> None:
+    one, two = (render(np.zeros(52), subject=3, shot=3, size=64, supersample=s) for s in (1, 2))
+    assert np.array_equal(one.points, two.points)
+    assert np.abs(one.picture.astype(int) - two.picture).mean() < 12
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"look": "oil"}, {"framing": "wide"}, {"size": 4}, {"supersample": 9}, {"coefficients": np.zeros(51)}]
+)
+def test_wrong_arguments_are_said(wrong: dict[str, object]) -> None:
+    with pytest.raises(ConfigError):
+        render(**{"coefficients": np.zeros(52), "size": 32, **wrong})  # type: ignore[arg-type]

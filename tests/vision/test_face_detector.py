@@ -1,0 +1,158 @@
+"""The packaged finder finds faces of every look, and the decoding of its maps is exact."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import save_file
+
+from semanticface.errors import ModelError
+from semanticface.rendering import HELD_OUT_LOOK, LOOKS, render
+from semanticface.semantics.expression_sampler import sample_coefficients
+from semanticface.vision import centerface
+from semanticface.vision import face_detector as finder
+from semanticface.vision.crop import Box, find_faces
+from semanticface.vision.face_detector import STRIDE, UNIT, cell_boxes, load_finder, packaged_finder, without_doubles
+
+WEIGHTS = Path(finder.__file__).parent / "assets" / "finder.safetensors"
+
+ASTRONAUT = Path(__file__).resolve().parents[2] / "examples" / "astronaut.jpg"
+
+
+def face(look: str, seed: int, size: int = 192) -> tuple[Image.Image, Box]:
+    """A rendered portrait of a subject of no training set, and the true box."""
+    drawn = render(sample_coefficients(np.random.default_rng(seed)), look=look, subject=9_000_000 + seed, shot=None,
+                   size=size)  # fmt: skip
+    return Image.fromarray(drawn.picture), Box(*drawn.box.tolist())
+
+
+@pytest.mark.parametrize("look", [*LOOKS, HELD_OUT_LOOK])
+def test_finds_a_rendered_face_of_each_look(look):
+    picture, box = face(look, 3)
+    found = find_faces(picture)
+    assert len(found) == 1
+    assert found[0].overlap(box) > 0.7
+    assert 0 < found[0].score <= 1
+    assert found[0].width == pytest.approx(found[0].height)
+
+
+def test_finds_a_photographed_face_and_frames_it():
+    picture = Image.open(ASTRONAUT).convert("RGB")
+    found = find_faces(picture)
+    # Measured by hand in the picture of 512 x 512 pixels: brow tops at 90, chin at 175, cheeks at 183 and 271.
+    measured = np.array([172.0, 77.0, 282.0, 187.0]) * picture.width / 512
+    assert len(found) == 1
+    assert found[0].overlap(Box(*measured)) > 0.65
+
+
+def room_with_two() -> tuple[Image.Image, list[Box]]:
+    room = Image.new("RGB", (500, 300), (90, 110, 130))
+    boxes = []
+    for look, seed, side, place in (("photo", 1, 180, (20, 60)), ("drawn", 2, 150, (300, 90))):
+        picture, box = face(look, seed, side)
+        room.paste(picture, place)
+        boxes.append(Box(box.x0 + place[0], box.y0 + place[1], box.x1 + place[0], box.y1 + place[1]))
+    return room, boxes
+
+
+def test_finds_two_faces_and_says_so():
+    room, boxes = room_with_two()
+    found = find_faces(room)
+    assert len(found) == 2
+    assert all(max(box.overlap(other) for other in found) > 0.6 for box in boxes)
+    assert found[0].score >= found[1].score
+
+
+def test_what_is_not_looked_at_twice_could_not_be_a_face():
+    """A threshold of 0 has every candidate mirrored; what reaches the real one is the same."""
+    own = packaged_finder()
+    astronaut = Image.open(ASTRONAUT).convert("RGB")
+    room, _ = room_with_two()
+    room.paste(astronaut.rotate(180).resize((120, 120)), (190, 0))
+    for picture, faces in ((astronaut, 1), (room, 2)):
+        every, some = own.find(picture, 0.0), own.find(picture)
+        assert len(every) > len(some) == faces
+        for box, same in zip([box for box in every if box.score >= own.threshold], some, strict=True):
+            assert box.overlap(same) > 0.98
+            assert box.score == pytest.approx(same.score, abs=0.02)
+
+
+@pytest.mark.parametrize("fast", [False, True])
+def test_faces_are_the_same_in_either_precision(monkeypatch, fast):
+    monkeypatch.setattr(finder, "_cpu_multiplies_bfloat16", lambda: fast)
+    loaded = load_finder(WEIGHTS)
+    assert loaded.net.answer.weight.dtype == (torch.bfloat16 if fast else torch.float32)
+    picture, box = face("toon", 4)
+    for image, wanted in ((picture, [box]), room_with_two()):
+        found = loaded.find(image)
+        assert len(found) == len(wanted)
+        for box in wanted:
+            assert max(box.overlap(other) for other in found) > 0.6
+
+
+def test_a_point_convolution_is_a_convolution():
+    torch.manual_seed(0)
+    layer = centerface.Pointwise(5, 7)
+    pixels = torch.randn(2, 5, 3, 4)
+    plain = torch.nn.functional.conv2d(pixels, layer.weight, layer.bias)
+    for stored in (pixels, pixels.contiguous(memory_format=torch.channels_last)):
+        assert torch.allclose(layer(stored), plain, atol=1e-6)
+
+
+def test_finds_none_where_there_is_none():
+    noise = np.random.default_rng(0).integers(0, 256, (240, 320, 3), dtype=np.uint8)
+    stripes = np.zeros((200, 200, 3), np.uint8)
+    stripes[::8] = 200
+    for picture in (np.full((100, 150, 3), 128, np.uint8), noise, stripes):
+        assert find_faces(Image.fromarray(picture)) == []
+
+
+def test_a_face_that_fills_the_frame_or_is_cut_off_is_still_found():
+    picture, box = face("photo", 5, 256)
+    tight = picture.crop(tuple(round(edge) for edge in (box.x0, box.y0, box.x1, box.y1)))
+    assert len(find_faces(tight)) == 1
+
+
+def test_maps_are_read_as_they_are_defined():
+    maps = torch.zeros(1, 4, 6, 8)
+    maps[0, :, 2, 5] = torch.tensor([0.0, 0.25, -0.5, np.log(2.0)])
+    score, x, y, side = cell_boxes(maps)[0, :, 2, 5].tolist()
+    assert (score, side) == (0.5, pytest.approx(2 * UNIT))
+    assert (x, y) == (pytest.approx(5.5 * STRIDE + 0.25 * side), pytest.approx(2.5 * STRIDE - 0.5 * side))
+
+    maps = torch.zeros(1, 5, 6, 8)
+    maps[0, :, 2, 5] = torch.tensor([0.0, np.log(10.0), np.log(8.0), 0.25, -0.25])
+    score, x, y, width, height = centerface.cell_boxes(maps)[0, :, 2, 5].tolist()
+    assert (score, x, y) == (0.5, pytest.approx(4 * 5.25), pytest.approx(4 * 2.75))
+    assert (width, height) == (pytest.approx(32), pytest.approx(40))
+
+
+def test_the_better_of_two_boxes_around_one_face_stays():
+    boxes = [Box(0, 0, 10, 10, 0.5), Box(1, 1, 11, 11, 0.9), Box(30, 0, 40, 10, 0.7)]
+    assert [box.score for box in without_doubles(boxes)] == [0.9, 0.7]
+
+
+def test_the_recipe_travels_with_the_weights():
+    finder = packaged_finder()
+    assert finder.recipe["kind"] == "finder"
+    assert 0 < finder.threshold < 1
+
+
+@pytest.mark.parametrize("content", [None, b"", b"not weights"])
+def test_a_file_that_is_no_finder_is_refused_by_name(tmp_path, content):
+    path = tmp_path / "broken.safetensors"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(ModelError, match=r"broken\.safetensors"):
+        load_finder(path)
+
+
+def test_weights_of_another_network_are_refused(tmp_path):
+    path = tmp_path / "other.safetensors"
+    save_file({"weight": torch.zeros(3)}, path, {"semanticface": "{}"})
+    with pytest.raises(ModelError, match=r"other\.safetensors"):
+        load_finder(path)

@@ -1,0 +1,269 @@
+"""Pictures of every kind people hand over, drawn here in code."""
+
+import io
+import os
+import struct
+import zlib
+
+import numpy as np
+import pytest
+from PIL import Image, ImageDraw
+
+from semanticface.errors import PictureError
+from semanticface.vision import image_io
+from semanticface.vision.image_io import expand, load_picture
+
+
+def drawn(width=64, height=48):
+    """A picture whose corners differ: red top left, green top right, blue bottom left, white bottom right."""
+    image = Image.new("RGB", (width, height), "white")
+    pen = ImageDraw.Draw(image)
+    pen.rectangle((0, 0, width // 2 - 1, height // 2 - 1), fill=(255, 0, 0))
+    pen.rectangle((width // 2, 0, width, height // 2 - 1), fill=(0, 255, 0))
+    pen.rectangle((0, height // 2, width // 2 - 1, height), fill=(0, 0, 255))
+    return image
+
+
+def encoded(image, format="PNG", **options):
+    out = io.BytesIO()
+    image.save(out, format, **options)
+    return out.getvalue()
+
+
+def difference(a, b):
+    return np.abs(np.asarray(a, np.int16) - np.asarray(b, np.int16)).mean()
+
+
+def fails(source, code, *words, **options):
+    with pytest.raises(PictureError) as caught:
+        load_picture(source, **options)
+    assert caught.value.code == code
+    for word in words:
+        assert word in str(caught.value)
+
+
+@pytest.mark.parametrize("format", image_io.FORMATS)
+def test_plain(tmp_path, format):
+    path = tmp_path / f"face.{format.lower()}"
+    path.write_bytes(encoded(drawn(), format, quality=95))
+    for source in (path, str(path), path.read_bytes(), Image.open(path)):
+        image = load_picture(source)
+        assert (image.mode, image.size) == ("RGB", (64, 48))
+        assert difference(image, drawn()) < 6
+
+
+def test_wrongly_named_is_read_by_its_content(tmp_path):
+    path = tmp_path / "face.jpg"
+    path.write_bytes(encoded(drawn(), "PNG"))
+    assert difference(load_picture(path), drawn()) == 0
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("format", ["JPEG", "PNG", "WEBP"])
+def test_exif_rotation_is_applied(orientation, format):
+    # The stored pixels are the upright picture with the inverse of the viewer's turn.
+    inverse = {6: 8, 8: 6}.get(orientation, orientation)
+    stored = drawn() if orientation == 1 else drawn().transpose(image_io._UPRIGHT[inverse])
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    options = {"quality": 95} | ({"lossless": True} if format == "WEBP" else {})
+    image = load_picture(encoded(stored, format, exif=exif, **options))
+    assert image.size == (64, 48)
+    assert difference(image, drawn()) < 6
+
+
+def test_broken_exif_does_not_cost_the_picture():
+    data = encoded(drawn(), "JPEG", exif=b"Exif\x00\x00MM\x00*\xff\xff\xff\xff garbage")
+    assert load_picture(data).size == (64, 48)
+
+
+def test_nothing_but_pixels_is_left():
+    exif = Image.Exif()
+    exif[0x010F] = "Maker of cameras"
+    exif.get_ifd(0x8825)[1] = "N"
+    data = encoded(drawn(), "JPEG", exif=exif, comment=b"at home", icc_profile=b"x" * 200, dpi=(300, 300))
+    assert Image.open(io.BytesIO(data)).info.keys() >= {"exif", "comment", "icc_profile"}
+    image = load_picture(data)
+    assert image.info == {} and not image.getexif() and type(image) is Image.Image
+    again = encoded(image, "JPEG")
+    for word in (b"Maker", b"at home", b"Exif", b"x" * 20):
+        assert word not in again
+
+
+def test_cmyk():
+    image = load_picture(encoded(drawn().convert("CMYK"), "JPEG", quality=95))
+    assert difference(image, drawn()) < 6
+
+
+@pytest.mark.parametrize("kind", ["L", "1", "P", "LA", "YCbCr", "HSV"])
+def test_other_modes(kind):
+    grey = drawn().convert("L")
+    image = load_picture(drawn().convert(kind))
+    assert image.mode == "RGB"
+    if kind == "L":
+        assert difference(image, grey.convert("RGB")) == 0
+    if kind in ("P", "YCbCr", "HSV"):
+        assert difference(image, drawn()) < 3
+
+
+@pytest.mark.parametrize("source", ["png", "opened", "mode I"])
+def test_16_bit_grey_is_scaled_not_clipped(source):
+    ramp = np.tile(np.linspace(0, 65535, 64).astype(np.uint16), (48, 1))
+    if source == "mode I":
+        given = Image.fromarray(ramp.astype(np.int32))
+    else:
+        given = Image.fromarray(ramp)
+        given = encoded(given) if source == "png" else given
+    values = np.asarray(load_picture(given))
+    assert np.abs(values[..., 0].astype(float) - ramp / 257).max() <= 0.5
+
+
+def test_16_bit_colour_png_is_scaled():
+    values = np.full((20, 20, 3), [1000, 30000, 65535], dtype=">u2")
+    raw = b"".join(b"\x00" + row.tobytes() for row in values)
+    data = png((20, 20), raw, depth=16)
+    assert np.abs(np.asarray(load_picture(data), int)[0, 0] - [1000 // 257, 30000 // 257, 255]).max() <= 1
+
+
+@pytest.mark.parametrize("mode", ["F", "I"])
+def test_grey_of_unknown_range_is_refused(mode):
+    fails(Image.new(mode, (32, 32), -5), "unsupported_mode", "8-", name="scan")
+
+
+@pytest.mark.parametrize("format", ["PNG", "WEBP"])
+def test_transparency_shows_white(format):
+    image = drawn().convert("RGBA")
+    image.putalpha(0)
+    assert np.asarray(load_picture(encoded(image, format))).min() > 250
+    half = Image.new("RGBA", (32, 32), (0, 0, 0, 128))
+    assert abs(int(np.asarray(load_picture(encoded(half)))[0, 0, 0]) - 127) <= 1
+
+
+def test_palette_with_transparency():
+    image = drawn().convert("P", palette=Image.Palette.ADAPTIVE, colors=8)
+    index = image.getpixel((0, 0))
+    assert load_picture(encoded(image, transparency=index)).getpixel((0, 0)) == (255, 255, 255)
+
+
+def png(size, raw, depth=8, colour=2):
+    """A PNG written by hand, for what Pillow does not write."""
+
+    def chunk(kind, data):
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    header = struct.pack(">IIBBBBB", *size, depth, colour, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(raw)) + chunk(b"IEND", b"")
+
+
+@pytest.mark.parametrize("format", image_io.FORMATS)
+def test_every_truncation_is_an_error_or_a_whole_picture(tmp_path, format):
+    noise = Image.fromarray(np.random.default_rng(0).integers(0, 255, (40, 40, 3), dtype=np.uint8))
+    whole = encoded(noise, format)
+    for length in (1, 4, 12, 30, len(whole) // 4, len(whole) // 2, len(whole) - 40):
+        with pytest.raises(PictureError) as caught:
+            load_picture(whole[:length], name="cut.img")
+        assert caught.value.code in ("damaged", "not_a_picture")
+        assert "cut.img" in str(caught.value)
+        if length > 12:
+            assert caught.value.code == "damaged"
+
+
+@pytest.mark.parametrize("format", image_io.FORMATS)
+def test_flipped_bytes_never_escape_as_another_error(format):
+    whole = bytearray(encoded(drawn(), format))
+    random = np.random.default_rng(7)
+    for _ in range(150):
+        data = bytearray(whole)
+        for _ in range(random.integers(1, 6)):
+            data[random.integers(len(data))] = random.integers(256)
+        try:
+            assert load_picture(bytes(data)).mode == "RGB"
+        except PictureError as error:
+            assert error.code and str(error)
+
+
+def test_zero_bytes(tmp_path):
+    path = tmp_path / "nothing.png"
+    path.touch()
+    fails(path, "empty", str(path), "again")
+    fails(b"", "empty", "the picture")
+
+
+def test_too_many_pixels_is_refused_before_decoding(monkeypatch):
+    # A 20,000 x 20,000 picture in a few bytes: 1.2 GB if it were decoded.
+    bomb = png((20000, 20000), b"")
+    fails(bomb, "too_many_pixels", "64 million", name="bomb.png")
+    fails(png((9000, 9000), b""), "too_many_pixels", "9000 x 9000", name="bomb.png")
+    monkeypatch.setattr(image_io, "MAX_PIXELS", 64 * 48)
+    assert load_picture(encoded(drawn())).size == (64, 48)
+    fails(encoded(drawn(64, 49)), "too_many_pixels")
+
+
+def test_too_large_a_file(tmp_path, monkeypatch):
+    path = tmp_path / "huge.png"
+    with path.open("wb") as file:
+        file.truncate(image_io.MAX_BYTES + 1)  # sparse: takes no space
+    fails(path, "file_too_large", "huge.png", "64 MiB")
+    monkeypatch.setattr(image_io, "MAX_BYTES", 10)
+    fails(encoded(drawn()), "file_too_large")
+
+
+def test_too_small():
+    fails(encoded(drawn(40, 8)), "too_small", "40 x 8", "16 pixels")
+
+
+@pytest.mark.parametrize("format", ["PNG", "WEBP"])
+def test_animations_say_how_many_frames(format):
+    data = encoded(
+        drawn(), format, save_all=True, append_images=[Image.new("RGB", (64, 48), c) for c in ("red", "blue")]
+    )
+    fails(data, "animated", "clip", "3 frames", "ffmpeg", name="clip")
+
+
+def test_jpeg_with_a_second_picture_behind_gives_the_first():
+    data = encoded(drawn(), "MPO", save_all=True, append_images=[Image.new("RGB", (64, 48))], quality=95)
+    assert difference(load_picture(data), drawn()) < 6
+
+
+@pytest.mark.parametrize(
+    ("content", "code", "word"),
+    [
+        (encoded(drawn(), "GIF"), "unsupported_format", "a GIF"),
+        (encoded(drawn(), "BMP"), "unsupported_format", "BMP"),
+        (encoded(drawn(), "TIFF"), "unsupported_format", "TIFF"),
+        (b"\x00\x00\x00\x20ftypheic" + b"\x00" * 64, "unsupported_format", "HEIC"),
+        (b"\x00\x00\x00\x20ftypisom" + b"\x00" * 64, "unsupported_format", "video"),
+        (b"%PDF-1.7 and so on", "unsupported_format", "PDF"),
+        (b"<html><body>404</body></html>", "unsupported_format", "web page"),
+        (b"just words, no picture", "not_a_picture", "not a picture"),
+        (bytes(200), "not_a_picture", "not a picture"),
+    ],
+)
+def test_other_content_is_named(tmp_path, content, code, word):
+    path = tmp_path / "face.png"
+    path.write_bytes(content)
+    fails(path, code, "face.png", word, "PNG, JPEG or WEBP")
+
+
+def test_paths_that_are_no_file(tmp_path):
+    fails(tmp_path / "gone.png", "missing", "gone.png", "Check the path")
+    fails(tmp_path, "directory", str(tmp_path))
+    fails("a\x00b.png", "unreadable")
+    pipe = tmp_path / "pipe.png"
+    os.mkfifo(pipe)
+    fails(pipe, "not_a_file", "pipe.png")
+    fails("/dev/zero", "not_a_file", "/dev/zero")
+
+
+def test_expand(tmp_path):
+    folder = tmp_path / "faces"
+    folder.mkdir()
+    for name in ("b.PNG", "a.jpg", "c.webp", "notes.txt", ".hidden.png"):
+        (folder / name).touch()
+    gone = tmp_path / "gone.png"
+    assert expand([gone, folder]) == [gone, folder / "a.jpg", folder / "b.PNG", folder / "c.webp"]
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    with pytest.raises(PictureError, match=r"empty: no picture") as caught:
+        expand([empty])
+    assert caught.value.code == "no_pictures"
