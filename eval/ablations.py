@@ -55,6 +55,7 @@ from accelerate import Accelerator
 from PIL import Image
 
 from semanticface.arkit import MIRROR_INDEX
+from semanticface.config import check_range
 from semanticface.data.faces import coefficients_of, load_faces
 from semanticface.data.rendered import RenderSettings, render_set, renderer_hash
 from semanticface.errors import SemanticFaceError
@@ -64,7 +65,7 @@ from semanticface.experiments import regression_heads
 from semanticface.experiments.ablations import VARIANTS, answer, figures
 from semanticface.models.files import find_folder
 from semanticface.models.loading import Bundle, load_trained
-from semanticface.recipe import check_range, files_sha256, git_commit, versions
+from semanticface.recipe import files_sha256, git_commit, versions
 from semanticface.training.nano_pretraining import Sights, SpeakSettings, new_model, speak
 from semanticface.training.nano_vision import kept_maps, read_faces
 from semanticface.utils.files import atomic_open, atomic_path

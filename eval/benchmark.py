@@ -44,6 +44,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from semanticface import arkit
+from semanticface.config import check_range
 from semanticface.data.faces import coefficients_of, load_faces
 from semanticface.data.importers.mediapipe_peer import ACTIONS, FaceLandmarker, identity
 from semanticface.data.rendered import renderer_hash
@@ -63,9 +64,9 @@ from semanticface.evaluation.benchmark_sets import LABELS_FOR_CONSTANTS, ROWS, S
 from semanticface.formats import tables
 from semanticface.inference.predictor import Prediction, Predictor
 from semanticface.models.files import find_folder
-from semanticface.recipe import check_range, files_sha256, git_commit, versions
+from semanticface.recipe import files_sha256, git_commit, versions
 from semanticface.utils.files import atomic_open
-from semanticface.utils.html import Tables
+from semanticface.utils.html import Tables, write_page
 from semanticface.vision.image_io import load_picture
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -252,7 +253,7 @@ def _write(out: Path, results: dict[str, Any], sets: dict[str, Scored]) -> None:
         "readout": recipe["readout"],
     }
     facts |= {"command": recipe["command"]} | ({"commit": recipe["commit"]} if recipe["commit"] else {})
-    report.write_report(out / "index.html", TITLE, _sections(results, sets), recipe=facts)
+    write_page(out / "index.html", TITLE, _sections(results, sets), recipe=facts)
 
 
 def _sections(results: dict[str, Any], sets: dict[str, Scored]) -> Iterator[Tables | report.Samples]:

@@ -35,7 +35,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from semanticface.arkit import NAMES
-from semanticface.data.captures.dataset import require_consent
+from semanticface.data.consent import require_consent
 from semanticface.data.faces import coefficients_of, load_faces
 from semanticface.errors import DatasetError, SemanticFaceError
 from semanticface.evaluation import metrics, report
@@ -46,6 +46,7 @@ from semanticface.models.files import find_folder
 from semanticface.recipe import files_sha256, git_commit, versions
 from semanticface.semantics.analysis import Analysis
 from semanticface.utils.files import atomic_open
+from semanticface.utils.html import write_page
 from semanticface.vision.crop import Box, crop_face
 from semanticface.vision.image_io import load_picture
 
@@ -264,7 +265,7 @@ def _write_report(
     facts = {key: str(recipe[key]) for key in ("model", "mode", "dataset", "split", "rows", "crop", "seed", "command")}
     if recipe["commit"]:
         facts["commit"] = recipe["commit"]
-    report.write_report(options.out / "report.html", options.title, sections, recipe=facts)
+    write_page(options.out / "report.html", options.title, sections, recipe=facts)
 
 
 if __name__ == "__main__":

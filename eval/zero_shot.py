@@ -60,7 +60,7 @@ from semanticface.evaluation.zero_shot.questions import (
     question,
     spent,
 )
-from semanticface.evaluation.zero_shot.report import TITLE, Scored, figures, headline, how, score, summary, write_page
+from semanticface.evaluation.zero_shot.report import TITLE, Scored, figures, headline, how, score, summary, write_report
 from semanticface.evaluation.zero_shot.run import Asking, fingerprints, prepare, run
 from semanticface.evaluation.zero_shot.server import ServerReader
 from semanticface.llm.chat import read_key
@@ -323,7 +323,7 @@ def _finish(reader: Reader, askings: dict[str, list[Asking]], out: Path, options
     if options.url:
         facts["server"] = options.url
     facts |= {"command": recipe["command"]} | ({"commit": recipe["commit"]} if recipe["commit"] else {})
-    write_page(out / "index.html", sets, recipe, facts)
+    write_report(out / "index.html", sets, recipe, facts)
     print(f"\n{table.markdown()}\n\n{out / 'index.html'}\n")
     if tokens_in or tokens_out:
         print(f"All replies together: {spent(tokens_in, tokens_out, options.price)}", file=sys.stderr)

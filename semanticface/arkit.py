@@ -204,3 +204,17 @@ def vector(values: Mapping[str, float]) -> np.ndarray:
 def by_name(coefficients: np.ndarray) -> dict[str, float]:
     """Return ``{action name: float}`` in the project's order from a vector of 52."""
     return {name: float(value) for name, value in zip(NAMES, coefficients, strict=True)}
+
+
+def to_hundredths(coefficients: np.ndarray) -> np.ndarray:
+    """Return coefficients in whole hundredths, int64, same shape; the one rounding used in words and in answers.
+
+    Raises:
+        ValueError: the last dimension is not 52, or a value is not a number in [0, 1].
+    """
+    values = np.asarray(coefficients, dtype=np.float64)
+    if values.shape[-1:] != (N_ACTIONS,):
+        raise ValueError(f"expected [..., {N_ACTIONS}] coefficients, got shape {values.shape}")
+    if not ((values >= 0) & (values <= 1)).all():
+        raise ValueError("coefficients must be numbers from 0 to 1: clip or drop this row")
+    return np.rint(values * 100).astype(np.int64)

@@ -12,8 +12,9 @@ import pytest
 from semanticface.arkit import NAMES, REGIONS
 from semanticface.errors import ConfigError
 from semanticface.prompts import load_prompt, messages, prompt_names
-from semanticface.semantics.analysis import GRADES, agreement, describe
+from semanticface.semantics.analysis import GRADES, describe
 from semanticface.semantics.answer import SCHEMA, format_answer, parse_answer
+from semanticface.semantics.faithfulness import agreement
 
 
 def test_the_prompts_are_installed():

@@ -25,8 +25,9 @@ from typing import Literal
 
 import transformers
 
-from semanticface.data.captures.dataset import require_consent
-from semanticface.data.faces import load_faces
+from semanticface.config import read_settings
+from semanticface.data.consent import require_consent
+from semanticface.data.faces import dataset_record, load_faces
 from semanticface.data.provenance import source_of, told, write_people
 from semanticface.errors import SemanticFaceError
 from semanticface.inference.number_readout import Readout
@@ -40,9 +41,9 @@ from semanticface.models.loading import (
     save_adapter,
 )
 from semanticface.prompts import load_prompt
-from semanticface.recipe import RECIPE_NAME, make_recipe, prompt_record, read_settings
+from semanticface.recipe import RECIPE_NAME, make_recipe, prompt_record
 from semanticface.training.collator import Collator
-from semanticface.training.datasets import AugmentSettings, EvalRows, TrainRows, check_rows, dataset_record
+from semanticface.training.datasets import AugmentSettings, EvalRows, TrainRows, check_rows
 from semanticface.training.trainer import TrainSettings, begin, train
 
 

@@ -33,8 +33,9 @@ from typing import Literal
 # Before TRL is imported: nothing is told to anybody.
 os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
 
-from semanticface.data.captures.dataset import require_consent
-from semanticface.data.faces import coefficients_of, load_faces
+from semanticface.config import read_settings
+from semanticface.data.consent import require_consent
+from semanticface.data.faces import coefficients_of, dataset_record, load_faces
 from semanticface.errors import ConfigError, SemanticFaceError, TableError
 from semanticface.preference.choice_file import read_choices
 from semanticface.preference.dpo import AlignSettings
@@ -46,8 +47,6 @@ from semanticface.preference.rounds import Rounds, claim, run_rounds
 from semanticface.preference.sampling import CandidateSettings
 from semanticface.preference.two_judges import learned_judges, simulated_judges
 from semanticface.preference.types import Choice
-from semanticface.recipe import read_settings
-from semanticface.training.datasets import dataset_record
 
 
 @dataclass(frozen=True)

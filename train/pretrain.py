@@ -32,12 +32,13 @@ from tqdm import tqdm
 from transformers import AutoModel
 
 from semanticface.arkit import MIRROR_INDEX
+from semanticface.config import check_range
 from semanticface.errors import SemanticFaceError
 from semanticface.evaluation import metrics
 from semanticface.models import nano
 from semanticface.models.answer_tokens import Numbers
 from semanticface.prompts import load_prompt
-from semanticface.recipe import check_range, make_recipe, prompt_record, write_recipe
+from semanticface.recipe import make_recipe, prompt_record, write_recipe
 from semanticface.rendering.types import POINTS
 from semanticface.semantics.analysis import describe_many
 from semanticface.semantics.answer import format_answer

@@ -31,8 +31,8 @@ from tqdm import tqdm
 from semanticface.rendering import HELD_OUT_LOOK, LOOKS, render
 from semanticface.semantics.expression_sampler import sample_coefficients
 from semanticface.vision import centerface
-from semanticface.vision.crop import Box, find_faces
-from semanticface.vision.face_detector import packaged_finder, pixels_of, without_doubles
+from semanticface.vision.crop import Box
+from semanticface.vision.face_detector import find_faces, packaged_finder, pixels_of, without_doubles
 
 Detector = Callable[[Image.Image], list[Box]]
 Picture = tuple[Image.Image, list[Box]]

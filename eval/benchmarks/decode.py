@@ -60,13 +60,13 @@ from semanticface.inference.decoder import AnswerDecoder, Mode
 from semanticface.inference.engine import Reader
 from semanticface.inference.predictor import Predictor
 from semanticface.models.answer_tokens import Numbers
+from semanticface.models.inputs import prompt_inputs
 from semanticface.models.loading import Bundle, ModelConfig, load_base, load_trained
 from semanticface.prompts import load_prompt
 from semanticface.recipe import versions
 from semanticface.rendering import LOOKS, render
 from semanticface.semantics.answer import parse_answer
 from semanticface.semantics.expression_sampler import sample_coefficients
-from semanticface.training.collator import prompt_inputs
 from semanticface.utils.files import atomic_open
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -151,8 +151,13 @@ def ours(bundle: Bundle, ways: Sequence[tuple[Mode, Numbers | None]]) -> dict[st
         if numbers:
             out[name_of(mode, numbers)] = Reader(decoder, bundle.model).read
         else:
-            out[name_of(mode, None)] = partial(decoder.token_by_token, bundle.model)
+            out[name_of(mode, None)] = partial(token_by_token, decoder, bundle.model)
     return out
+
+
+def token_by_token(decoder: AnswerDecoder, model: Any, inputs: Mapping[str, Any]) -> list[str]:
+    """Return the texts that ``model.generate`` writes, one token a forward pass."""
+    return [answer.text for answer in decoder.write_token_by_token(model, inputs)]
 
 
 def name_of(mode: Mode, numbers: Numbers | None) -> str:

@@ -30,9 +30,10 @@ import numpy as np
 
 from semanticface.errors import SemanticFaceError
 from semanticface.formats.tables import read_coefficients
-from semanticface.semantics.analysis import agreement, describe, describe_many
+from semanticface.semantics.analysis import describe, describe_many
 from semanticface.semantics.answer import format_answer, parse_answer
 from semanticface.semantics.expression_sampler import sample_coefficients
+from semanticface.semantics.faithfulness import agreement
 from semanticface.utils.files import atomic_open
 
 JOBS = ("describe", "describe one", "format", "parse", "agreement")

@@ -123,7 +123,7 @@ def distil_settings(case: Case, faces: Path, output: Path) -> list[str]:
 
 def ours(case: Case, faces: Path, scratch: Path) -> Run:
     """Run train/distill.py's own `distill`."""
-    from semanticface.recipe import read_settings
+    from semanticface.config import read_settings
     from semanticface.training import trainer as training
 
     distill, clock = script("distill"), Clock()
@@ -152,9 +152,9 @@ def trl(case: Case, faces: Path, scratch: Path) -> Run:
     from trl import SFTConfig, SFTTrainer
 
     from semanticface.data.faces import load_faces
+    from semanticface.models.inputs import end_token, prompt_text
     from semanticface.models.loading import LoraSettings, ModelConfig, add_lora, load_base
     from semanticface.prompts import load_prompt
-    from semanticface.training.collator import end_token, prompt_text
     from semanticface.training.datasets import AugmentSettings, TrainRows
     from semanticface.training.trainer import has_bfloat16
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from semanticface.cli import arguments
 from semanticface.errors import SemanticFaceError
+from semanticface.preference.files import split_by_consent
 
 if TYPE_CHECKING:
     from semanticface.preference.files import Candidates
@@ -192,7 +193,7 @@ def _permitted(dataset: Path, candidates: Candidates) -> list[Slate]:
     """Return the slates whose subjects may be shown; the others are counted."""
     from semanticface.data.consent import NAME, read_consent
 
-    shown, hidden = read_consent(dataset).split(candidates.slates)
+    shown, hidden = split_by_consent(read_consent(dataset), candidates.slates)
     total = len(candidates.slates)
     if not shown:
         raise SemanticFaceError(

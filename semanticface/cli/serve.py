@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from semanticface.cli import arguments
 from semanticface.errors import ConfigError, SemanticFaceError
+from semanticface.models.files import display_name
 
 if TYPE_CHECKING:
     from semanticface.inference.predictor import Predictor
@@ -140,7 +141,7 @@ def _run(options: argparse.Namespace) -> int:
 
     host, port = listening.getsockname()[:2]
     url = f"http://{f'[{host}]' if ':' in host else host}:{port}"
-    name = options.name or served_name(options.model)
+    name = options.name or display_name(options.model)
 
     def told(service: Service) -> None:
         if service.error is None:
@@ -189,11 +190,6 @@ def read_key(path: Path) -> str:
             f"Make one: python -c 'import secrets; print(secrets.token_urlsafe())' > {path}"
         )
     return key
-
-
-def served_name(model: str) -> str:
-    """Return the name of a model for clients: a hub id as it is, of a folder its own name alone."""
-    return Path(model).resolve().name if Path(model).is_dir() else model
 
 
 def _listen(host: str, port: int) -> socket.socket:

@@ -21,7 +21,7 @@ import datetime
 import json
 import re
 import unicodedata
-from collections.abc import Collection, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -31,10 +31,14 @@ import yaml
 
 from semanticface.data.faces import begun_recipe
 from semanticface.errors import ConfigError
-from semanticface.preference.types import Slate
 
 NAME = "consent.yaml"
 _DRAWN = re.compile(r"face-\d{7}")  # render_set.subject_name
+
+KIND = "captures"
+LOOK = "capture"
+"""What the column ``look`` says of real pictures."""
+_NAMED = 5  # people named in an error
 
 Use = Literal["train", "evaluate", "show", "publish"]
 USES: tuple[Use, ...] = get_args(Use)
@@ -97,16 +101,6 @@ class Consent:
         if (day or datetime.datetime.now(datetime.UTC).date()) > permission.until:
             return f"the consent of {subject} ended on {permission.until}"
         return ""
-
-    def split(self, slates: Iterable[Slate]) -> tuple[list[Slate], Collection[str]]:
-        """Return the slates that may be shown, and the subjects of those that may not."""
-        shown, hidden = [], set()
-        for slate in slates:
-            if self.allows(slate.subject):
-                shown.append(slate)
-            else:
-                hidden.add(slate.subject)
-        return shown, hidden
 
 
 def is_drawn(subject: str) -> bool:
@@ -222,3 +216,36 @@ class _Strict(yaml.SafeLoader):
             line = node.start_mark.line + 1
             raise yaml.YAMLError(f"a name is there twice in the list that begins in line {line}")
         return out
+
+
+def holds_captures(folder: Path) -> bool:
+    """Return whether a folder is such a dataset."""
+    return begun_recipe(folder, KIND) is not None
+
+
+def require_consent(dataset: str | Path, faces: datasets.Dataset, use: Use) -> None:
+    """Check that everybody in a dataset agreed to what is about to be done.
+
+    Asked are captures, known by their recipe or the column ``look``, also copied, described anew or put together with
+    others; and every dataset that has a list of who agreed to what. People whom this project drew are not.
+
+    Args:
+        dataset: its folder.
+        faces: rows of it.
+        use: what is about to be done.
+
+    Raises:
+        ConfigError: somebody did not, or not any more; the list of who did cannot be read.
+    """
+    folder = Path(dataset)
+    captured = holds_captures(folder) or ("look" in faces.column_names and LOOK in faces.unique("look"))
+    if not captured and not (folder / NAME).exists():
+        return
+    consent = read_consent(folder)
+    people = sorted(real_people(faces, rendered=consent.rendered))
+    refused = [why for subject in people if (why := consent.refusal(subject, use))]
+    if refused:
+        raise ConfigError(
+            f"{folder / NAME}: {'; '.join(refused[:_NAMED])}{' …' if len(refused) > _NAMED else ''}. Ask them and "
+            "write it there, or delete their faces with `semanticface forget SUBJECT`."
+        )

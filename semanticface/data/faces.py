@@ -89,13 +89,13 @@ def write_index(folder: Path, shards: Mapping[str, int], recipe: Mapping[str, An
     _write_json(folder / "dataset_dict.json", {"splits": list(shards)})
 
 
-def begun_recipe(folder: Path) -> dict[str, Any] | None:
-    """Return the recipe of a folder in which a dataset of faces was begun, whole by now or not; None for any other."""
+def begun_recipe(folder: Path, kind: str = "faces") -> dict[str, Any] | None:
+    """Return the recipe of a folder in which a dataset of a kind was begun, whole by now or not; None for any other."""
     try:
         recipe = json.loads((folder / RECIPE_NAME).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
-    return recipe if isinstance(recipe, dict) and recipe.get("kind") == "faces" else None
+    return recipe if isinstance(recipe, dict) and recipe.get("kind") == kind else None
 
 
 def _write_json(path: Path, value: Any) -> None:
@@ -182,3 +182,17 @@ def _read_json(path: Path) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise DatasetError(f"{path} is not of the form that save_to_disk writes. Make the dataset anew.")
     return value
+
+
+def dataset_record(faces: datasets.Dataset, folder: str | Path) -> dict[str, Any]:
+    """Return how a dataset was made, as far as its folder says, and a fingerprint of its rows."""
+    recipe = Path(folder) / RECIPE_NAME
+    try:
+        made = json.loads(recipe.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        made = {}
+    except (OSError, ValueError) as error:
+        raise DatasetError(f"{recipe} cannot be read: {error}. Copy it again, or make the dataset anew.") from error
+    return {"fingerprint": faces._fingerprint, "rows": len(faces)} | {
+        key: made[key] for key in ("settings", "versions", "commit") if key in made
+    }

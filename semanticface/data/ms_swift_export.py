@@ -10,7 +10,6 @@ a person from it. ms-swift leaves the key ``subject`` of a row aside.
 
 from __future__ import annotations
 
-import io
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -24,23 +23,21 @@ from tqdm import tqdm
 
 import semanticface
 from semanticface import arkit
-from semanticface.data.captures.dataset import require_consent
 from semanticface.data.consent import NAME as CONSENT
-from semanticface.data.faces import load_faces, picture_bytes
+from semanticface.data.consent import require_consent
+from semanticface.data.faces import dataset_record, load_faces, picture_bytes
 from semanticface.data.swift_files import IMAGES, KIND
 from semanticface.errors import DatasetError, SemanticFaceError
 from semanticface.prompts import Prompt, load_prompt
 from semanticface.recipe import RECIPE_NAME, git_commit, prompt_record
 from semanticface.semantics.analysis import Analysis
 from semanticface.semantics.answer import parse_answer
-from semanticface.training.datasets import dataset_record
 from semanticface.utils.files import atomic_open, atomic_path
 from semanticface.vision.crop import Box, crop_face
-from semanticface.vision.image_io import load_picture
+from semanticface.vision.image_io import encode_jpeg, load_picture
 
 Form = Literal["ours", "published"]
 FORMS: tuple[Form, ...] = get_args(Form)
-JPEG_QUALITY = 95
 
 _PROMPTS: dict[Form, str] = {"ours": "distill", "published": "published"}
 _SMALLEST = 64  # pixels a side at least
@@ -163,7 +160,7 @@ def _lines(
             said = published_answer(values, answer.analysis, None if pose is None else np.asarray(pose))
         name = f"{IMAGES}/{split}-{number:06d}.jpg"
         with atomic_open(out / name, "wb") as file:
-            file.write(jpeg(picture))
+            file.write(encode_jpeg(picture))
         chat = [
             {"role": "system", "content": prompt.system},
             {"role": "user", "content": f"<image>{prompt.user}"},
@@ -178,13 +175,6 @@ def _crop(picture: Image.Image, box: Any) -> Image.Image:
         return picture
     window = Box(*box).square()
     return crop_face(picture, window, max(_SMALLEST, round(window.width)))
-
-
-def jpeg(picture: Image.Image) -> bytes:
-    """Encode anew, without metadata and without chroma subsampling, which would smear lips and irises."""
-    buffer = io.BytesIO()
-    picture.save(buffer, "JPEG", quality=JPEG_QUALITY, subsampling=0)
-    return buffer.getvalue()
 
 
 def _write_json(path: Path, value: Any) -> None:

@@ -11,7 +11,6 @@ import dataclasses
 import functools
 import hashlib
 import importlib.metadata
-import io
 import json
 import multiprocessing
 import os
@@ -32,18 +31,19 @@ from tqdm import tqdm
 
 import semanticface
 from semanticface import assets, rendering
+from semanticface.config import check_range
 from semanticface.data.faces import CAMERA_KEYS, begun_recipe, shard_path, write_index, write_shard
 from semanticface.errors import ConfigError, DatasetError
-from semanticface.recipe import RECIPE_NAME, check_range, files_sha256, git_commit
+from semanticface.recipe import RECIPE_NAME, files_sha256, git_commit
 from semanticface.semantics.analysis import describe
 from semanticface.semantics.answer import format_answer
 from semanticface.semantics.expression_sampler import sample_coefficients
 from semanticface.utils.files import atomic_open
+from semanticface.vision.image_io import encode_jpeg
 
 SHARD_ROWS = 250
 """Rows of a file at most; small datasets have smaller files, so that every worker has something to do to the end."""
 _FEWEST_ROWS, _SHARDS = 20, 24
-JPEG_QUALITY = 95
 _DRAWN_BY = ("numpy", "numba", "skia-python", "pillow")
 _THREAD_VARIABLES = ("NUMBA_NUM_THREADS", "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 
@@ -222,7 +222,7 @@ def draw_row(
     # Stage I reads the numbers as the answer shows them, so that words and digits never disagree.
     shown = np.round(coefficients, 2)
     return {
-        "picture": _jpeg(rendered.picture),
+        "picture": encode_jpeg(PIL.Image.fromarray(rendered.picture)),
         "coefficients": coefficients,
         "subject": subject_name(subject),
         "look": look,
@@ -232,13 +232,6 @@ def draw_row(
         "points": list(rendered.points),
         "box": rendered.box,
     }
-
-
-def _jpeg(picture: np.ndarray) -> bytes:
-    """Encode without chroma subsampling, which would smear lips and irises at these sizes."""
-    buffer = io.BytesIO()
-    PIL.Image.fromarray(picture).save(buffer, "JPEG", quality=JPEG_QUALITY, subsampling=0)
-    return buffer.getvalue()
 
 
 @dataclass(frozen=True)

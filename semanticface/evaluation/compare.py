@@ -24,7 +24,8 @@ from semanticface.evaluation.compare_sources import ShownRow, find_take, frames_
 from semanticface.rendering import LOOKS, render
 from semanticface.utils.files import atomic_path
 from semanticface.utils.prefetch import ahead
-from semanticface.vision.crop import crop_face, find_faces
+from semanticface.vision.crop import crop_face
+from semanticface.vision.face_detector import find_faces
 from semanticface.vision.image_io import load_picture
 from semanticface.vision.video_reader import Take
 from semanticface.vision.video_writer import write_film

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from PIL import Image
 
-from semanticface import __version__, arkit, assets
+from semanticface import arkit
 from semanticface.errors import PictureError
 from semanticface.evaluation.metrics import BASELINES, FIGURES, Result, caption
 from semanticface.formats.tables import read_coefficients
@@ -27,15 +27,13 @@ from semanticface.rendering import render
 from semanticface.semantics.analysis import Analysis
 from semanticface.semantics.faithfulness import agreement
 from semanticface.semantics.movements import RELAXED
-from semanticface.utils.files import atomic_open
-from semanticface.utils.html import Tables
+from semanticface.utils.html import write_page
 from semanticface.vision.crop import Box, crop_face
 from semanticface.vision.image_io import load_picture
 
 if TYPE_CHECKING:
     from semanticface.inference.predictor import Prediction
 
-_STYLE = assets.path("report.css")
 _SHOWN = 0.05
 """An action below this in truth and prediction is folded away."""
 _PICTURE_SIDE = 480
@@ -81,6 +79,10 @@ class Samples:
     samples: Iterable[Sample]
     intro: str = ""
 
+    def html(self) -> Iterator[str]:
+        """Yield the cards."""
+        return _samples(self)
+
 
 @dataclass(frozen=True, slots=True)
 class Figures:
@@ -97,53 +99,9 @@ class Figures:
     results: Sequence[tuple[str, Result]]
     intro: str = ""
 
-
-def write_report(
-    path: str | os.PathLike[str],
-    title: str,
-    sections: Iterable[Figures | Samples | Tables],
-    *,
-    subtitle: str = "",
-    recipe: Mapping[str, str] | None = None,
-) -> None:
-    """Write the page; it appears only when it is complete.
-
-    Args:
-        path: the HTML file.
-        title: heading and window title.
-        sections: shown in order.
-        subtitle: a sentence under the heading.
-        recipe: facts by name at the head of the page, such as model, data set and command.
-
-    Raises:
-        SemanticFaceError: the system refuses to write.
-    """
-    facts = "".join(f"<div><dt>{escape(k)}</dt><dd>{escape(v)}</dd></div>" for k, v in (recipe or {}).items())
-    policy = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
-    with atomic_open(path, errors="backslashreplace") as file:
-        file.write(
-            '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
-            f'<meta http-equiv="Content-Security-Policy" content="{policy}">\n'
-            '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-            f"<title>{escape(title)}</title>\n<style>\n{_STYLE.read_text(encoding='utf-8')}</style>\n</head>\n<body>\n"
-            f'<header><p class="name">SemanticFace</p><h1>{escape(title)}</h1>'
-            + (f"<p>{escape(subtitle)}</p>" if subtitle else "")
-            + (f'<dl class="recipe">{facts}</dl>' if facts else "")
-            + "</header>\n<main>\n"
-        )
-        for section in sections:
-            parts = _parts(section)
-            intro = f'<p class="quiet">{escape(section.intro)}</p>' if section.intro else ""
-            file.write(f"<section>\n<h2>{escape(section.title)}</h2>{intro}\n")
-            file.writelines(parts)
-            file.write("</section>\n")
-        file.write(f"</main>\n<footer><p>Made by SemanticFace {escape(__version__)}.</p></footer>\n</body>\n</html>\n")
-
-
-def _parts(section: Figures | Samples | Tables) -> Iterator[str]:
-    if isinstance(section, Tables):
-        return section.html()
-    return _figures(section) if isinstance(section, Figures) else _samples(section)
+    def html(self) -> Iterator[str]:
+        """Yield the tables."""
+        return _figures(self)
 
 
 def prediction_samples(predictions: Iterable[Prediction]) -> Iterator[Sample]:
@@ -206,7 +164,7 @@ class PredictionReport:
         if self._total > MAX_PREDICTIONS:
             intro += f" The first {MAX_PREDICTIONS} are shown."
         shown = Samples("Pictures", prediction_samples(self._shown), intro)
-        write_report(path, "What the faces do", [shown], recipe={"model": model})
+        write_page(path, "What the faces do", [shown], recipe={"model": model})
 
 
 def selections(errors: np.ndarray, count: int, seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

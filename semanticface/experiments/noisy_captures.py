@@ -18,7 +18,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from semanticface import arkit
-from semanticface.recipe import check_range
+from semanticface.config import check_range
 from semanticface.semantics.expression_sampler import sample_coefficients
 
 # Pairs that both sides of a face make together; gaze goes in on one side where it goes out on the other.

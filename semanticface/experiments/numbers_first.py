@@ -18,14 +18,15 @@ from llguidance import LLMatcher
 from PIL import Image
 from transformers import LogitsProcessor, LogitsProcessorList
 
+from semanticface.arkit import to_hundredths
 from semanticface.errors import ModelError
 from semanticface.inference.decoder import AnswerDecoder, Row
 from semanticface.models.answer_tokens import AnswerTokens, Lesson, NumberTokens
+from semanticface.models.inputs import prompt_inputs
 from semanticface.models.loading import Bundle
 from semanticface.prompts import load_prompt
-from semanticface.semantics.analysis import Analysis, hundredths
+from semanticface.semantics.analysis import Analysis
 from semanticface.semantics.grammar import SLICES, words_grammar
-from semanticface.training.collator import prompt_inputs
 
 _WORDS_OPEN = '{"expression_category":"'
 _BETWEEN = f'}},"analysis":{_WORDS_OPEN}'
@@ -119,7 +120,7 @@ class _Writer(LogitsProcessor):
 def _shown(tokens: NumberTokens, tokenizer: Any, values: np.ndarray) -> list[int]:
     """Return the tokens of 52 numbers in a row, and of all that follows them up to the first word."""
     out: list[int] = []
-    for number, value in enumerate(hundredths(values).tolist()):
+    for number, value in enumerate(to_hundredths(values).tolist()):
         out += tokens.keys[number] if number else tokens.opening
         out += tokens.spelled[value]
     return out + list(tokenizer(_BETWEEN, add_special_tokens=False)["input_ids"])

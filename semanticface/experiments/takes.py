@@ -16,11 +16,12 @@ import datasets
 import numpy as np
 from tqdm import tqdm
 
+from semanticface.config import check_range
 from semanticface.data.faces import begun_recipe, load_faces, shard_path, write_index, write_shard
 from semanticface.data.rendered import RenderSettings, draw_row
 from semanticface.errors import DatasetError
 from semanticface.experiments.noisy_captures import CaptureErrors, wander
-from semanticface.recipe import check_range, versions, write_recipe
+from semanticface.recipe import versions, write_recipe
 from semanticface.semantics.analysis import describe_many
 from semanticface.semantics.answer import format_answer
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any, Literal
 
-from semanticface.data.captures.dataset import holds_captures
+from semanticface.data.consent import holds_captures
 from semanticface.data.faces import begun_recipe
 from semanticface.data.provenance import Source, sources_in
 

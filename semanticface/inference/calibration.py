@@ -16,7 +16,7 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
-from semanticface.data.captures.dataset import require_consent
+from semanticface.data.consent import require_consent
 from semanticface.data.faces import coefficients_of, load_faces
 from semanticface.errors import DatasetError, ModelError
 from semanticface.inference.decoder import Mode

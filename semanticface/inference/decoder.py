@@ -5,9 +5,9 @@ best that the grammar allows; text that the grammar leaves no choice about is fo
 it. The numbers follow fixed keys, and each is read off the model's distribution over the 101 texts it can be
 (``numbers``). Every token is at least one byte of a text of bounded length, so an answer always ends.
 
-``AnswerDecoder`` knows the rules. ``reader.Reader`` applies them in few forward passes; ``token_by_token`` applies them
-through transformers' own ``generate``, one token a pass, for models whose attention the reader does not know and as the
-measure of what it saves.
+``AnswerDecoder`` knows the rules. ``reader.Reader`` applies them in few forward passes; ``write_token_by_token``
+applies them through transformers' own ``generate``, one token a pass, for models whose attention the reader does not
+know and as the measure of what it saves.
 """
 
 from __future__ import annotations
@@ -33,8 +33,8 @@ from transformers import (
 from semanticface.arkit import N_ACTIONS, NAMES
 from semanticface.errors import ModelError
 from semanticface.inference.number_readout import N_VALUES, NumberTree, Places, Readout
-from semanticface.models.answer_tokens import CLOSES_WORDS, FIRST_KEY, Numbers, NumberTokens
-from semanticface.semantics.answer import ARKIT_OPENS, NUMBER_TEXTS
+from semanticface.models.answer_tokens import Numbers, NumberTokens
+from semanticface.semantics.answer import ARKIT_OPENS, CLOSES_ANALYSIS, FIRST_KEY, NUMBER_TEXTS
 from semanticface.semantics.grammar import SLICES, longest_answer, words_grammar
 
 Mode = Literal["full", "numbers"]
@@ -140,49 +140,6 @@ class AnswerDecoder:
             raise ModelError(f"the tokenizer cannot spell answers: {self._matcher.get_error()}")
         self._pieces: dict[int, bytes] = {}
 
-    def generate(
-        self,
-        model: Any,
-        inputs: Mapping[str, Any],
-        *,
-        temperature: float = 0.0,
-        seeds: Sequence[int | Sequence[int]] | None = None,
-    ) -> list[str]:
-        """Write one answer for each row of ``inputs``, the quick way where the model allows it.
-
-        Args:
-            model: a transformers model, or a PeftModel; the one whose tokenizer this decoder was made for.
-            inputs: what ``model.generate`` takes; ``input_ids`` is int64[B, T].
-            temperature: 0 takes the best token; above 0 samples.
-            seeds: one for each row. A row's sample depends on its seed and its prompt alone, not on its batch.
-
-        Returns:
-            B canonical texts.
-
-        Raises:
-            ValueError: a negative temperature, or sampling without one seed for each row.
-            ModelError: numbers are to be read side by side, and the model's attention does not allow it.
-        """
-        from semanticface.inference.engine import Reader
-
-        return Reader(self, model).read(inputs, temperature=temperature, seeds=seeds)
-
-    def token_by_token(
-        self,
-        model: Any,
-        inputs: Mapping[str, Any],
-        *,
-        temperature: float = 0.0,
-        seeds: Sequence[int | Sequence[int]] | None = None,
-    ) -> list[str]:
-        """Write the same answers through ``model.generate``, one token a forward pass; prompts padded on the left.
-
-        Raises:
-            ValueError: as in ``generate``.
-            ModelError: numbers are to be read side by side.
-        """
-        return [each.text for each in self.write_token_by_token(model, inputs, temperature=temperature, seeds=seeds)]
-
     def write_token_by_token(
         self,
         model: Any,
@@ -191,10 +148,10 @@ class AnswerDecoder:
         temperature: float = 0.0,
         seeds: Sequence[int | Sequence[int]] | None = None,
     ) -> list[Written]:
-        """As ``token_by_token``, with the distribution of each number.
+        """Write the same answers through ``model.generate``, one token a forward pass; prompts padded on the left.
 
         Raises:
-            ValueError: as in ``generate``.
+            ValueError: a negative temperature, or sampling without one seed for each row.
             ModelError: numbers are to be read side by side.
         """
         if self.numbers == "parallel":
@@ -310,7 +267,7 @@ class AnswerDecoder:
         """Return the answer of a row whose numbers are all read."""
         words = "{"
         if row.matcher is not None:
-            words = row.text[: -len(FIRST_KEY)].decode("ascii", errors="replace") + CLOSES_WORDS
+            words = row.text[: -len(FIRST_KEY)].decode("ascii", errors="replace") + CLOSES_ANALYSIS
         numbers = [f'"{name}":{NUMBER_TEXTS[value]}' for name, value in zip(NAMES, row.values.tolist(), strict=True)]
         return Written(f"{words}{ARKIT_OPENS}{','.join(numbers)}}}}}", row.shares)
 

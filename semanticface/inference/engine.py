@@ -28,9 +28,8 @@ from semanticface.inference.beside import read_beside
 from semanticface.inference.decoder import AnswerDecoder, Row, Written
 from semanticface.inference.ngram_draft import Drafts, typical_expressions
 from semanticface.inference.number_decoding import read_in_a_row
-from semanticface.models.answer_tokens import CLOSES_WORDS
 from semanticface.semantics.analysis import describe_many
-from semanticface.semantics.answer import ARKIT_OPENS, format_answer
+from semanticface.semantics.answer import ARKIT_OPENS, CLOSES_ANALYSIS, format_answer
 
 _GUESSED = {1: 40, 4: 12, 12: 6}
 """Most tokens of words guessed ahead of a pass, by the rows of a batch from which on: many rows fill a machine."""
@@ -127,7 +126,7 @@ class Reader:
             first = list(self.decoder.number_tokens.keys[0])
             values = typical_expressions()
             for analysis in describe_many(values, emotion=self.decoder.emotion):
-                words = format_answer(np.zeros(N_ACTIONS), analysis).partition(CLOSES_WORDS + ARKIT_OPENS)[0]
+                words = format_answer(np.zeros(N_ACTIONS), analysis).partition(CLOSES_ANALYSIS + ARKIT_OPENS)[0]
                 self._drafts.learn([*encode(words, add_special_tokens=False)["input_ids"], *first])
         return self._drafts
 

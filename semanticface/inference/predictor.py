@@ -27,13 +27,14 @@ from semanticface.inference.decoder import AnswerDecoder, Mode, Written
 from semanticface.inference.engine import Reader
 from semanticface.inference.intervals import Reading, interval_dict, read
 from semanticface.inference.number_readout import Readout
+from semanticface.models.inputs import prompt_inputs
 from semanticface.models.loading import Bundle, load_trained
 from semanticface.prompts import load_prompt
 from semanticface.recipe import calibrated_level
 from semanticface.semantics.analysis import Analysis
 from semanticface.semantics.answer import format_answer, parse_answer
-from semanticface.training.collator import prompt_inputs
-from semanticface.vision.crop import Box, crop_face, find_faces
+from semanticface.vision.crop import Box, crop_face
+from semanticface.vision.face_detector import find_faces
 from semanticface.vision.image_io import load_picture
 
 Picture = str | Path | bytes | Image.Image

@@ -17,14 +17,14 @@ from typing import Any
 
 import numpy as np
 
-from semanticface.arkit import ACTIONS, INDEX, REGIONS
+from semanticface.arkit import ACTIONS, INDEX, REGIONS, to_hundredths
 from semanticface.llm.chat import ChatRequest
 from semanticface.prompts import load_prompt
 from semanticface.semantics.analysis import Analysis, describe
 from semanticface.semantics.answer import MAX_OTHER_TEXT, MAX_TEXT, answer_schema
 from semanticface.semantics.expression import UNCLEAR
 from semanticface.semantics.faithfulness import Claim, agreement
-from semanticface.semantics.movements import ASYMMETRIC, DIFFERS, PAIR_LEFT, PAIR_RIGHT, RELAXED, VISIBLE, hundredths
+from semanticface.semantics.movements import ASYMMETRIC, DIFFERS, PAIR_LEFT, PAIR_RIGHT, RELAXED, VISIBLE
 from semanticface.semantics.phrasing import GRADES
 
 PROMPT = "describe"
@@ -120,7 +120,7 @@ def face_in_words(coefficients: np.ndarray, *, emotion: bool = True) -> str:
     Raises:
         ValueError: a wrong shape, or a value that is not a number in [0, 1].
     """
-    values = hundredths(coefficients)
+    values = to_hundredths(coefficients)
     if values.ndim != 1:
         raise ValueError(f"expected one vector of coefficients, got shape {values.shape}")
     lines = []
@@ -187,7 +187,7 @@ def judge(text: str, coefficients: np.ndarray, *, emotion: bool = True, cut: boo
     except ValueError as error:
         problem = "the answer was too long" if cut else str(error)
         return Verdict(None, "form", (problem,))
-    found, values = agreement(analysis, coefficients), hundredths(coefficients)
+    found, values = agreement(analysis, coefficients), to_hundredths(coefficients)
     if found.contradicts:
         told = [_untrue(claim, coefficients) for claim in found.contradicts]
         return Verdict(None, "contradicts", tuple(dict.fromkeys(told))[:_MOST_PROBLEMS])
@@ -245,5 +245,5 @@ def _untrue(claim: Claim, coefficients: np.ndarray) -> str:
 
 
 def _measured(name: str, coefficients: np.ndarray) -> str:
-    value = int(hundredths(coefficients)[INDEX[name]])
+    value = int(to_hundredths(coefficients)[INDEX[name]])
     return f"{_grade(value)} ({value / 100:.2f})" if value >= VISIBLE * 100 else "not at all"

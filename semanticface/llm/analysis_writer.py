@@ -16,12 +16,12 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from semanticface.config import check_range
 from semanticface.errors import ServerError
 from semanticface.llm.analysis_prompt import PROMPT, build_request, form_sha256, judge
 from semanticface.llm.chat import ChatReply, ChatRequest
 from semanticface.llm.reply_cache import ReplyCache, request_key
 from semanticface.prompts import load_prompt
-from semanticface.recipe import check_range
 from semanticface.semantics.analysis import Analysis, describe
 
 RULES = "rules"

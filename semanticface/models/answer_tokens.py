@@ -23,7 +23,7 @@ import torch
 
 from semanticface.arkit import N_ACTIONS, NAMES
 from semanticface.errors import DatasetError, ModelError
-from semanticface.semantics.answer import ARKIT_OPENS, NUMBER_TEXTS
+from semanticface.semantics.answer import ARKIT_OPENS, CLOSES_ANALYSIS, FIRST_KEY, NUMBER_TEXTS
 
 Numbers = Literal["sequential", "parallel"]
 """How the 52 numbers are laid out, in training and at work."""
@@ -36,12 +36,6 @@ GROUP = 64
 
 IGNORED = -100
 """Label of positions that no loss is taken of, as everywhere in transformers."""
-
-CLOSES_WORDS = '"},'
-"""What stands between the last word and ``ARKIT_OPENS``."""
-
-FIRST_KEY = f'{CLOSES_WORDS}{ARKIT_OPENS}"{NAMES[0]}":'
-"""What follows the last word: the end of the analysis and the first key."""
 
 _VALUE = re.compile(r":(-?[0-9.]+)")
 
@@ -99,7 +93,7 @@ class NumberTokens:
             return tuple(ids)
 
         keys = [tokens(FIRST_KEY), *(tokens(f',"{name}":') for name in NAMES[1:])]
-        opening = tokens("{" + FIRST_KEY.removeprefix(CLOSES_WORDS))
+        opening = tokens("{" + FIRST_KEY.removeprefix(CLOSES_ANALYSIS))
         return cls(tuple(keys), opening, tokens("}}"), tuple(map(tokens, NUMBER_TEXTS)))
 
 
@@ -165,7 +159,7 @@ class AnswerTokens:
             raise DatasetError(
                 f"an answer is not in the canonical form: {answer[:80]!r}… Write it with data_prep/describe.py."
             ) from None
-        words = answer[: opens - len(CLOSES_WORDS)] if opens > 1 else ""
+        words = answer[: opens - len(CLOSES_ANALYSIS)] if opens > 1 else ""
         ids = self.tokenizer(words, add_special_tokens=False)["input_ids"] if words else []
         return list(ids), bool(words), values
 

@@ -80,3 +80,8 @@ def read_json(path: Path) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise ModelError(f"{path} is not a JSON object. Copy it again from the original model.")
     return content
+
+
+def display_name(model: str) -> str:
+    """Return the name of a model for clients: a hub id as it is, of a folder its own name alone."""
+    return Path(model).resolve().name if Path(model).is_dir() else model

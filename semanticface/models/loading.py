@@ -23,11 +23,12 @@ import torch
 from safetensors import SafetensorError, safe_open
 from transformers import AutoConfig, AutoModelForImageTextToText, BitsAndBytesConfig, PreTrainedConfig, PreTrainedModel
 
+from semanticface.config import check_range
 from semanticface.errors import ConfigError, ModelError
 from semanticface.models.files import check_files, find_folder, read_json
 from semanticface.models.processors import load_processor, set_side
 from semanticface.prompts import load_prompt
-from semanticface.recipe import check_range, files_sha256, make_recipe, prompt_record, read_recipe, write_recipe
+from semanticface.recipe import files_sha256, make_recipe, prompt_record, read_recipe, write_recipe
 from semanticface.utils.files import atomic_path
 
 _ADAPTER_FILES = ("adapter_model.safetensors", "adapter_config.json")

@@ -27,11 +27,11 @@ from transformers import TrainerCallback
 from trl import DPOConfig, DPOTrainer
 from trl.trainer.utils import FusedCausalLMOutput
 
+from semanticface.config import check_range
 from semanticface.errors import DatasetError
 from semanticface.models.answer_tokens import IGNORED, lay_out
 from semanticface.models.loading import Bundle
 from semanticface.preference.pair_collator import CHOSEN, REJECTED, PairCollator, PairRows, Sides, blank
-from semanticface.recipe import check_range
 from semanticface.training.collator import split_targets
 from semanticface.training.lora import fused
 from semanticface.training.norm import fused_norms

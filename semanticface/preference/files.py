@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_args
 
+from semanticface.data.consent import Consent
 from semanticface.errors import DatasetError, ModelError, TableError
 from semanticface.formats.tables import read_objects
 from semanticface.models.files import check_files, find_folder
@@ -174,3 +175,14 @@ def _slate(record: Mapping[str, Any], at: str) -> Slate:
     if len({each.id for each in candidates}) < max(2, len(candidates)):
         raise TableError(f"{at}: fewer than two candidates, or two of one name. Remove the line or make it again.")
     return Slate(picture, row, field(record, "subject", str, at), tuple(candidates))
+
+
+def split_by_consent(consent: Consent, slates: Iterable[Slate]) -> tuple[list[Slate], Collection[str]]:
+    """Return the slates that may be shown, and the subjects of those that may not."""
+    shown, hidden = [], set()
+    for slate in slates:
+        if consent.allows(slate.subject):
+            shown.append(slate)
+        else:
+            hidden.add(slate.subject)
+    return shown, hidden

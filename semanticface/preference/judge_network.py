@@ -19,10 +19,10 @@ from torch.nn.functional import logsigmoid, softplus
 from tqdm import tqdm
 
 from semanticface.arkit import N_ACTIONS
+from semanticface.config import check_range
 from semanticface.evaluation.vertex_error import moving_vertices
 from semanticface.preference.regions import ACTIONS, AREAS, Area, only
 from semanticface.preference.types import Verdict
-from semanticface.recipe import check_range
 from semanticface.rendering.head.rig import rig
 from semanticface.semantics.expression_sampler import sample_coefficients
 

@@ -17,11 +17,11 @@ from typing import Protocol
 import numpy as np
 
 from semanticface import arkit
+from semanticface.config import check_range
 from semanticface.errors import DatasetError
 from semanticface.evaluation.bootstrap import Estimate, estimate, resample
 from semanticface.preference.regions import AREAS, HALVES, Area, distance
 from semanticface.preference.types import VERDICTS, Candidate, Choice, Question, Slate, Verdict
-from semanticface.recipe import check_range
 
 NOISE = 0.5
 """How far a simulated person misjudges, percent of the inter-pupil distance.

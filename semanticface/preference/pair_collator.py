@@ -22,13 +22,13 @@ import torch.utils.data
 from PIL import Image
 
 from semanticface import arkit
+from semanticface.arkit import to_hundredths
 from semanticface.errors import DatasetError
 from semanticface.models.answer_tokens import GROUP, IGNORED, Lesson, Numbers
 from semanticface.preference.types import Pair
 from semanticface.prompts import Prompt
 from semanticface.semantics.analysis import describe_many
 from semanticface.semantics.answer import format_answer
-from semanticface.semantics.movements import hundredths
 from semanticface.training.collator import Collator, Example
 from semanticface.training.datasets import EvalRows
 
@@ -62,7 +62,7 @@ class PairRows(torch.utils.data.Dataset[Sides]):
     """Pairs with their pictures, read from disk when asked for; the mirror images, if wanted, behind all others.
 
     Args:
-        pairs: of one split; hundredths, as all candidates are.
+        pairs: of one split; to_hundredths, as all candidates are.
         faces: that split, from ``load_faces``.
         image_size: side of the crops in pixels.
         mirrored: also every pair with picture and faces flipped.
@@ -78,7 +78,7 @@ class PairRows(torch.utils.data.Dataset[Sides]):
         for pair in pairs:
             if not 0 <= pair.row < len(faces):
                 raise DatasetError(f"a pair is about row {pair.row} of {len(faces)}: use the dataset of the pairs.")
-            if np.array_equal(hundredths(pair.chosen), hundredths(pair.rejected)):
+            if np.array_equal(to_hundredths(pair.chosen), to_hundredths(pair.rejected)):
                 raise DatasetError(f"row {pair.row}: both faces of a pair are equal. Make the pairs anew.")
         self.pairs = pairs
         self.features: Sequence[Mapping[str, torch.Tensor]] | None = None
@@ -162,7 +162,7 @@ class PairCollator(Collator):
             for index, pair in enumerate(pairs):
                 views.setdefault(pair.view, []).append(index)
             rows = [
-                self._shared({index: hundredths(pairs[index].faces) for index in those}, len(pairs))
+                self._shared({index: to_hundredths(pairs[index].faces) for index in those}, len(pairs))
                 for those in views.values()
             ]
             pictured = [pairs[those[0]] for those in views.values()]
@@ -209,7 +209,7 @@ class PairCollator(Collator):
     def _own(self, answer: str, pair: Sides, number: int) -> tuple[Lesson, list[_Target]]:
         """Return the lesson of one face, and what of it is scored."""
         lesson = self.lay_out(answer)
-        differ = np.unique(np.flatnonzero(np.diff(hundredths(pair.faces), axis=0)[0]))
+        differ = np.unique(np.flatnonzero(np.diff(to_hundredths(pair.faces), axis=0)[0]))
         scored = np.isin(lesson.numbers, differ)
         if self.words:
             # The words, and the token that ends them: in a row the first of what follows, which is none of them.

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import functools
 import hashlib
-import io
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -22,7 +21,7 @@ from semanticface.preference.regions import Area, only
 from semanticface.preference.types import Question, Slate
 from semanticface.rendering import render
 from semanticface.vision.crop import Box, crop_face
-from semanticface.vision.image_io import load_picture
+from semanticface.vision.image_io import encode_jpeg, load_picture
 
 _JPEG_QUALITY = 92
 _KEPT = 512  # drawings held in memory, some 60 KiB each
@@ -78,11 +77,11 @@ class Drawer:
     def _draw_head(self, picture: str, candidate: str, area: Area) -> bytes:
         (face,) = (each for each in self._slates[picture].candidates if each.id == candidate)
         drawn = render(only(face.coefficients, area), subject=None, size=self._size, framing="crop").picture
-        return _jpeg(Image.fromarray(dimmed(drawn, area)))
+        return encode_jpeg(Image.fromarray(dimmed(drawn, area)), _JPEG_QUALITY)
 
     def _crop_reference(self, picture: str) -> bytes:
         row = self._slates[picture].row
-        return _jpeg(reference(self._faces, row, picture, self._size))
+        return encode_jpeg(reference(self._faces, row, picture, self._size), _JPEG_QUALITY)
 
 
 def reference(faces: datasets.Dataset, row: int, picture: str, size: int) -> Image.Image:
@@ -121,9 +120,3 @@ def dimmed(picture: np.ndarray, area: Area) -> np.ndarray:
     share = np.clip((np.arange(len(picture)) + 0.5 - begins) / (complete - begins), 0, 1)
     share = (_DIMMED * share * share * (3 - 2 * share))[:, None, None]
     return np.rint(picture * (1 - share) + _DARK * share).astype(np.uint8)
-
-
-def _jpeg(image: Image.Image) -> bytes:
-    out = io.BytesIO()
-    image.save(out, "JPEG", quality=_JPEG_QUALITY, subsampling=0)
-    return out.getvalue()

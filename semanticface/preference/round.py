@@ -18,7 +18,8 @@ from typing import Any, Literal
 import numpy as np
 import transformers
 
-from semanticface.data.faces import load_faces
+from semanticface.config import check_range
+from semanticface.data.faces import dataset_record, load_faces
 from semanticface.data.provenance import KEY, joined, read_people, source_of, sources_in, told, write_people
 from semanticface.errors import DatasetError
 from semanticface.inference.predictor import Predictor
@@ -36,8 +37,7 @@ from semanticface.preference.regions import HALVES, Area
 from semanticface.preference.sampling import CandidateSettings, sample_slates
 from semanticface.preference.types import Choice, Pair, Slate
 from semanticface.prompts import load_prompt
-from semanticface.recipe import RECIPE_NAME, check_range, make_recipe, read_recipe
-from semanticface.training.datasets import dataset_record
+from semanticface.recipe import RECIPE_NAME, make_recipe, read_recipe
 
 JUDGED_AT = "2000-01-01T00:00:00Z"
 """Time of choices that no person made: a run that was stopped must end with the same bytes as one that was not."""

@@ -18,17 +18,16 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
-from semanticface.arkit import N_ACTIONS
+from semanticface.arkit import N_ACTIONS, to_hundredths
+from semanticface.config import check_range
 from semanticface.data.faces import picture_bytes
 from semanticface.errors import DatasetError, PictureError
 from semanticface.inference.predictor import Predictor
+from semanticface.models.inputs import prompt_inputs
 from semanticface.preference.questions import NOTICEABLE
 from semanticface.preference.regions import HALVES, distance
 from semanticface.preference.types import Candidate, Slate
-from semanticface.recipe import check_range
 from semanticface.semantics.answer import parse_answer
-from semanticface.semantics.movements import hundredths
-from semanticface.training.collator import prompt_inputs
 from semanticface.vision.crop import Box, crop_face
 from semanticface.vision.image_io import load_picture
 
@@ -131,7 +130,7 @@ def sample_slates(
     if labels is not None:
         if labels.shape != (len(faces), N_ACTIONS):
             raise ValueError(f"labels have the shape {labels.shape}: give one of {N_ACTIONS} for each row of the split")
-        labels = (hundredths(labels) / 100).astype(np.float32)
+        labels = (to_hundredths(labels) / 100).astype(np.float32)
     if "box" not in faces.column_names:
         raise DatasetError(
             "the dataset has no column box, by which training crops: add x0, y0, x1, y1 in pixels, the whole picture "
@@ -215,6 +214,6 @@ def _sample(predictor: Predictor, sittings: Sequence[_Sitting], settings: Candid
 
 
 def _explored(face: np.ndarray, share: float, rng: np.random.Generator) -> np.ndarray:
-    """Return float32[52] with some actions drawn anew, in hundredths."""
+    """Return float32[52] with some actions drawn anew, in to_hundredths."""
     anew = rng.random(N_ACTIONS) < share
     return np.where(anew, rng.integers(0, 101, N_ACTIONS) / 100, face).astype(np.float32)

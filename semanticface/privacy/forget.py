@@ -22,9 +22,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from tqdm import tqdm
 
-from semanticface.data.captures.dataset import holds_captures
 from semanticface.data.captures.report import PAGE, hide, tidy
-from semanticface.data.consent import NAME, read_consent
+from semanticface.data.consent import NAME, holds_captures, read_consent
 from semanticface.data.faces import picture_bytes
 from semanticface.errors import DatasetError, PictureError, SemanticFaceError
 from semanticface.formats.tables import read_objects

@@ -14,7 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from semanticface.data.captures.dataset import CaptureSet, holds_captures
+from semanticface.data.captures.dataset import CaptureSet
+from semanticface.data.consent import holds_captures
 from semanticface.data.provenance import UNCOUNTED, Source, read_people, sources_in
 from semanticface.data.swift_files import forget_rows, holds_export, subjects_in
 from semanticface.errors import DatasetError, SemanticFaceError

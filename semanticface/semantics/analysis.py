@@ -18,30 +18,18 @@ from typing import Any
 
 import numpy as np
 
-from semanticface.arkit import N_ACTIONS, REGIONS
+from semanticface.arkit import N_ACTIONS, REGIONS, to_hundredths
 from semanticface.semantics.expression import UNCLEAR, categories
-from semanticface.semantics.faithfulness import Agreement, Claim, agreement
-from semanticface.semantics.movements import (
-    VISIBLE,
-    hundredths,
-    muscle_movements,
-    muscle_movements_many,
-    symmetry,
-    visible,
-)
+from semanticface.semantics.movements import VISIBLE, muscle_movements, muscle_movements_many, symmetry, visible
 from semanticface.semantics.phrasing import GRADES
 
 __all__ = [
     "GRADES",
     "UNCLEAR",
     "VISIBLE",
-    "Agreement",
     "Analysis",
-    "Claim",
-    "agreement",
     "describe",
     "describe_many",
-    "hundredths",
     "visible",
 ]
 
@@ -117,7 +105,7 @@ def describe_many(coefficients: np.ndarray, *, emotion: bool = True) -> list[Ana
         raise ValueError(f"expected [N, {N_ACTIONS}] coefficients, got shape {given.shape}")
     out: list[Analysis] = []
     for start in range(0, len(given), _AT_ONCE):
-        values = hundredths(given[start : start + _AT_ONCE])
+        values = to_hundredths(given[start : start + _AT_ONCE])
         out += [
             Analysis(category, movements, (cue or UNCLEAR) if emotion else None, symmetric)
             for (category, cue), movements, symmetric in zip(
@@ -132,7 +120,7 @@ def describe(coefficients: np.ndarray, *, emotion: bool = True) -> Analysis:
     given = np.asarray(coefficients)
     if given.shape != (N_ACTIONS,):
         raise ValueError(f"expected [{N_ACTIONS}] coefficients, got shape {given.shape}")
-    values = hundredths(given)
+    values = to_hundredths(given)
     ((category, cue),) = categories(values[None])
     (symmetric,) = symmetry(values[None])
     return Analysis(category, muscle_movements(values), (cue or UNCLEAR) if emotion else None, symmetric)

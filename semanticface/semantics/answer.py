@@ -17,9 +17,9 @@ from typing import Any, Literal, NoReturn
 
 import numpy as np
 
-from semanticface.arkit import N_ACTIONS, NAME_OF, NAMES, POSE_NAMES, REGIONS
+from semanticface.arkit import N_ACTIONS, NAME_OF, NAMES, POSE_NAMES, REGIONS, to_hundredths
 from semanticface.errors import AnswerError
-from semanticface.semantics.analysis import Analysis, hundredths
+from semanticface.semantics.analysis import Analysis
 
 _TEXT = {"type": "string", "minLength": 1}
 
@@ -70,6 +70,12 @@ NUMBER_TEXTS = tuple(f"{number / 100:.2f}" for number in range(101))
 
 ARKIT_OPENS = '"arkit":{'
 """What precedes the numbers of a canonical answer; free text holds no quotes, so nothing else looks like it."""
+
+CLOSES_ANALYSIS = '"},'
+"""What stands between the last word of the analysis and ``ARKIT_OPENS``."""
+
+FIRST_KEY = f'{CLOSES_ANALYSIS}{ARKIT_OPENS}"{NAMES[0]}":'
+"""What follows the last word of the analysis: its end and the first key."""
 
 _KEYS = tuple(f'"{name}":' for name in NAMES)
 _POSE_OF = {name.lower(): name for name in POSE_NAMES}
@@ -131,13 +137,13 @@ def format_answer(coefficients: np.ndarray, analysis: Analysis | None) -> str:
     """Return the canonical text of an answer: compact JSON, two decimals, fixed key order.
 
     Args:
-        coefficients: [52] in [0, 1], project order; rounded to hundredths.
+        coefficients: [52] in [0, 1], project order; rounded to to_hundredths.
         analysis: the explanation, without ``emotional_implication`` where that is None; None writes numbers alone.
 
     Raises:
         ValueError: a wrong shape, or a value that is not a number in [0, 1].
     """
-    values = hundredths(coefficients)
+    values = to_hundredths(coefficients)
     if values.shape != (N_ACTIONS,):
         raise ValueError(f"expected [{N_ACTIONS}] coefficients, got shape {values.shape}")
     numbers = ",".join([key + NUMBER_TEXTS[value] for key, value in zip(_KEYS, values.tolist(), strict=True)])

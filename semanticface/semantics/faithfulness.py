@@ -19,11 +19,11 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from semanticface.arkit import INDEX, NAMES, REGION_INDEX, REGIONS
+from semanticface.arkit import INDEX, NAMES, REGION_INDEX, REGIONS, to_hundredths
 from semanticface.semantics import expression, lexicon
 from semanticface.semantics.expression import NEUTRAL, NOTHING, UNCLEAR
 from semanticface.semantics.lexicon import GRADE_RANGES, IMPLIED_NOUN, MEANINGS, REGION_NOUN, Token
-from semanticface.semantics.movements import ASYMMETRIC, DIFFERS, PAIR_LEFT, PAIR_RIGHT, VISIBLE, hundredths
+from semanticface.semantics.movements import ASYMMETRIC, DIFFERS, PAIR_LEFT, PAIR_RIGHT, VISIBLE
 
 if TYPE_CHECKING:
     from semanticface.semantics.analysis import Analysis
@@ -31,10 +31,10 @@ if TYPE_CHECKING:
 TOLERANCE = 5
 """Hundredths by which a coefficient may lie outside the range that was claimed for it."""
 _VISIBLE = round(VISIBLE * 100)
-_SLACK = 20  # hundredths, about one grade, by which one side may differ from what is said of both
+_SLACK = 20  # to_hundredths, about one grade, by which one side may differ from what is said of both
 _SIDE = re.compile("(?:Left|Right|Lower|Upper)$")
 _PUNCTUATION = re.compile(r"[,;.:()/]")
-_SHUT = 40  # hundredths of a blink that one calls closed, where nothing says how far
+_SHUT = 40  # to_hundredths of a blink that one calls closed, where nothing says how far
 
 Test = Literal["each", "any", "mean", "difference", "measure"]
 
@@ -49,7 +49,7 @@ class Claim:
         test: what must lie within the bounds: ``each`` action, ``any`` of them (both sides of one taken together),
             their ``mean``, the ``difference`` of the first and the second, or a ``measure`` of the whole face.
         actions: names of the actions it speaks about; for a measure its name and then the actions it mentions.
-        low, high: bounds in hundredths, both included, the tolerance already added.
+        low, high: bounds in to_hundredths, both included, the tolerance already added.
     """
 
     source: str
@@ -84,7 +84,7 @@ def agreement(analysis: Analysis, coefficients: np.ndarray) -> Agreement:
     Raises:
         ValueError: a wrong shape, or a value that is not a number in [0, 1].
     """
-    values = hundredths(coefficients)
+    values = to_hundredths(coefficients)
     if values.ndim != 1:
         raise ValueError(f"expected one vector of {len(NAMES)} coefficients, got shape {values.shape}")
     holds: list[Claim] = []
@@ -116,7 +116,7 @@ def claims(analysis: Analysis) -> tuple[Claim, ...]:
 
 
 def _measures(values: np.ndarray) -> dict[str, int]:
-    """Return measures of the whole face in hundredths."""
+    """Return measures of the whole face in to_hundredths."""
 
     def of(name: str) -> int:
         return int(values[INDEX[name]])

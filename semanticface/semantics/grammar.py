@@ -11,8 +11,14 @@ import json
 from llguidance import LLMatcher
 
 from semanticface.arkit import NAMES, REGIONS
-from semanticface.models.answer_tokens import CLOSES_WORDS, FIRST_KEY
-from semanticface.semantics.answer import ARKIT_OPENS, MAX_OTHER_TEXT, MAX_TEXT, NUMBER_TEXTS
+from semanticface.semantics.answer import (
+    ARKIT_OPENS,
+    CLOSES_ANALYSIS,
+    FIRST_KEY,
+    MAX_OTHER_TEXT,
+    MAX_TEXT,
+    NUMBER_TEXTS,
+)
 
 # Printable ASCII without quote and backslash; a text does not begin with a space.
 _LETTER = r"[ !#-\[\]-~]"
@@ -55,4 +61,4 @@ def longest_answer(*, emotion: bool = True) -> int:
     """Return the length of the longest answer, in bytes."""
     texts = sum(len(before) + MAX_TEXT.get(name, MAX_OTHER_TEXT) for name, before in _fields(emotion))
     numbers = sum(len(f'"{name}":,') + len(NUMBER_TEXTS[0]) for name in NAMES)
-    return texts + len(CLOSES_WORDS + ARKIT_OPENS) + numbers + len("}")
+    return texts + len(CLOSES_ANALYSIS + ARKIT_OPENS) + numbers + len("}")

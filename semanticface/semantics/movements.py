@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from semanticface.arkit import INDEX, N_ACTIONS, NAMES, REGIONS
+from semanticface.arkit import INDEX, N_ACTIONS, NAMES, REGIONS, to_hundredths
 from semanticface.semantics.phrasing import ADVERBS, GRADES, Noun, fragments, phrase
 
 VISIBLE = GRADES[0][1] / 100
@@ -24,20 +24,6 @@ RELAXED = dict.fromkeys(REGIONS, "relaxed") | {"gaze": "straight ahead", "tongue
 _LEVEL = np.zeros(101, dtype=np.int8)  # hundredth -> 0 (not visible), 1 to 5 (FACS A to E)
 for _number, (_, _low, _high) in enumerate(GRADES, start=1):
     _LEVEL[_low : _high + 1] = _number
-
-
-def hundredths(coefficients: np.ndarray) -> np.ndarray:
-    """Return coefficients in whole hundredths, int64, same shape; the one rounding used in words and in answers.
-
-    Raises:
-        ValueError: the last dimension is not 52, or a value is not a number in [0, 1].
-    """
-    values = np.asarray(coefficients, dtype=np.float64)
-    if values.shape[-1:] != (N_ACTIONS,):
-        raise ValueError(f"expected [..., {N_ACTIONS}] coefficients, got shape {values.shape}")
-    if not ((values >= 0) & (values <= 1)).all():
-        raise ValueError("coefficients must be numbers from 0 to 1: clip or drop this row")
-    return np.rint(values * 100).astype(np.int64)
 
 
 # --- muscle movements ---------------------------------------------------------------------------------------------
@@ -315,4 +301,4 @@ def symmetry(values: np.ndarray) -> list[str]:
 
 def visible(coefficients: np.ndarray) -> tuple[str, ...]:
     """Return the names of the actions a [52] vector visibly shows."""
-    return tuple(NAMES[i] for i in np.flatnonzero(hundredths(coefficients) >= round(VISIBLE * 100)))
+    return tuple(NAMES[i] for i in np.flatnonzero(to_hundredths(coefficients) >= round(VISIBLE * 100)))

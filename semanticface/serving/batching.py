@@ -255,7 +255,7 @@ class Service:
 
     def _begin(self, predictor: Predictor) -> None:
         """Read a blank picture in each wording of the question, so that the first asker need not wait for that."""
-        from semanticface.training.collator import prompt_inputs
+        from semanticface.models.inputs import prompt_inputs
 
         decoder = predictor.reader.decoder
         self.predictor = predictor

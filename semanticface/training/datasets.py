@@ -6,7 +6,6 @@ batch size, accumulation nor the number of loader processes changes what is seen
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -20,9 +19,9 @@ import torch.utils.data
 from PIL import Image
 
 from semanticface import arkit
+from semanticface.config import check_range
 from semanticface.data.faces import picture_bytes
 from semanticface.errors import AnswerError, ConfigError, DatasetError
-from semanticface.recipe import RECIPE_NAME, check_range
 from semanticface.semantics.analysis import describe
 from semanticface.semantics.answer import format_answer, parse_answer
 from semanticface.training.collator import Example
@@ -90,20 +89,6 @@ def check_rows(faces: datasets.Dataset, folder: str | Path, *, emotion: bool) ->
                 f"{str(emotion).lower()}. Set emotion: {str(spoken).lower()}, or make the dataset anew"
                 f"{' with --no-emotion' if spoken else ' without --no-emotion'}."
             )
-
-
-def dataset_record(faces: datasets.Dataset, folder: str | Path) -> dict[str, Any]:
-    """Return how a dataset was made, as far as its folder says, and a fingerprint of its rows."""
-    recipe = Path(folder) / RECIPE_NAME
-    try:
-        made = json.loads(recipe.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        made = {}
-    except (OSError, ValueError) as error:
-        raise DatasetError(f"{recipe} cannot be read: {error}. Copy it again, or make the dataset anew.") from error
-    return {"fingerprint": faces._fingerprint, "rows": len(faces)} | {
-        key: made[key] for key in ("settings", "versions", "commit") if key in made
-    }
 
 
 def _face_box(row: dict[str, Any], picture: Image.Image) -> Box:

@@ -23,10 +23,11 @@ from torch.utils.tensorboard import SummaryWriter
 from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.integrations import TensorBoardCallback
 
+from semanticface.config import check_range
 from semanticface.errors import ConfigError, SemanticFaceError
 from semanticface.models.answer_tokens import IGNORED, lay_out
 from semanticface.models.loading import Bundle
-from semanticface.recipe import RECIPE_NAME, check_range
+from semanticface.recipe import RECIPE_NAME
 from semanticface.training.collator import Collator, Example, split_targets, token_losses
 from semanticface.training.datasets import TrainRows
 from semanticface.training.fused_ops import guess, weighted_loss

@@ -1,10 +1,19 @@
-"""Tables for readers: the same cells as Markdown and as HTML."""
+"""Tables as Markdown and HTML, and a self-contained page of sections.
+
+A page is one file without scripts that loads nothing from elsewhere (its content security policy forbids it), so that
+it can be mailed, archived and opened offline. Everything that comes from outside is escaped.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
+from typing import Protocol
+
+from semanticface import __version__, assets
+from semanticface.utils.files import atomic_open
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,3 +74,59 @@ class Tables:
         for table in self.tables:
             yield from table.html()
         yield "</div>\n"
+
+
+class Section(Protocol):
+    """What a page shows under one heading."""
+
+    @property
+    def title(self) -> str:
+        """Return the heading."""
+
+    @property
+    def intro(self) -> str:
+        """Return a sentence under the heading, or nothing."""
+
+    def html(self) -> Iterator[str]:
+        """Yield what stands below."""
+
+
+def write_page(
+    path: str | os.PathLike[str],
+    title: str,
+    sections: Iterable[Section],
+    *,
+    subtitle: str = "",
+    recipe: Mapping[str, str] | None = None,
+) -> None:
+    """Write the page; it appears only when it is complete.
+
+    Args:
+        path: the HTML file.
+        title: heading and window title.
+        sections: shown in order.
+        subtitle: a sentence under the heading.
+        recipe: facts by name at the head of the page, such as model, data set and command.
+
+    Raises:
+        SemanticFaceError: the system refuses to write.
+    """
+    facts = "".join(f"<div><dt>{escape(k)}</dt><dd>{escape(v)}</dd></div>" for k, v in (recipe or {}).items())
+    policy = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
+    with atomic_open(path, errors="backslashreplace") as file:
+        file.write(
+            '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
+            f'<meta http-equiv="Content-Security-Policy" content="{policy}">\n'
+            '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
+            f"<title>{escape(title)}</title>\n<style>\n{assets.path('report.css').read_text(encoding='utf-8')}</style>\n</head>\n<body>\n"
+            f'<header><p class="name">SemanticFace</p><h1>{escape(title)}</h1>'
+            + (f"<p>{escape(subtitle)}</p>" if subtitle else "")
+            + (f'<dl class="recipe">{facts}</dl>' if facts else "")
+            + "</header>\n<main>\n"
+        )
+        for section in sections:
+            intro = f'<p class="quiet">{escape(section.intro)}</p>' if section.intro else ""
+            file.write(f"<section>\n<h2>{escape(section.title)}</h2>{intro}\n")
+            file.writelines(section.html())
+            file.write("</section>\n")
+        file.write(f"</main>\n<footer><p>Made by SemanticFace {escape(__version__)}.</p></footer>\n</body>\n</html>\n")

@@ -114,18 +114,6 @@ def from_crop(points: np.ndarray, box: Box, size: int) -> np.ndarray:
     return np.asarray(points) * (window.width / size) + (window.x0, window.y0)
 
 
-def find_faces(image: Image.Image) -> list[Box]:
-    """Every face in an upright RGB picture as square boxes with scores, best first; empty when there is none.
-
-    Finds photographs and drawn or modelled faces alike, from 3 % of the picture's longer side up to faces that fill
-    it. See ``semanticface.vision.face_detector`` for how, and ``eval/benchmarks/crop.py`` for how well.
-    """
-    # Boxes and crops are of use to tools that never look for a face, and those need not wait for torch.
-    from semanticface.vision.face_detector import packaged_finder
-
-    return packaged_finder().find(image)
-
-
 def _checked(image: Image.Image, box: Box) -> Box:
     corners = (box.x0, box.y0, box.x1, box.y1)
     shown = ", ".join(f"{corner:g}" for corner in corners)

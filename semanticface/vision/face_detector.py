@@ -269,3 +269,12 @@ def load_finder(path: str | Path) -> Finder:
 def packaged_finder() -> Finder:
     """The finder that ships with the package."""
     return load_finder(assets.path("finder.safetensors"))
+
+
+def find_faces(image: Image.Image) -> list[Box]:
+    """Every face in an upright RGB picture as square boxes with scores, best first; empty when there is none.
+
+    Finds photographs and drawn or modelled faces alike, from 3 % of the picture's longer side up to faces that fill
+    it. See ``semanticface.vision.face_detector`` for how, and ``eval/benchmarks/crop.py`` for how well.
+    """
+    return packaged_finder().find(image)

@@ -20,6 +20,7 @@ SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
 MAX_BYTES = 64 * 2**20
 MAX_PIXELS = 64_000_000
 MIN_SIDE = 16
+JPEG_QUALITY = 95
 BACKGROUND = (255, 255, 255)
 """What shows through transparent parts."""
 
@@ -275,3 +276,10 @@ def _rgb(image: Image.Image, name: str) -> Image.Image:
         over = image.convert("RGBA")
         return Image.alpha_composite(Image.new("RGBA", over.size, (*BACKGROUND, 255)), over).convert("RGB")
     return image.convert("RGB")
+
+
+def encode_jpeg(picture: Image.Image, quality: int = JPEG_QUALITY) -> bytes:
+    """Encode anew, without metadata and without chroma subsampling, which would smear lips and irises."""
+    buffer = BytesIO()
+    picture.save(buffer, "JPEG", quality=quality, subsampling=0)
+    return buffer.getvalue()

@@ -8,8 +8,7 @@ import json
 import datasets
 import pytest
 
-from semanticface.data.captures.dataset import require_consent
-from semanticface.data.consent import NAME, USES, example, read_consent, read_list
+from semanticface.data.consent import NAME, USES, example, read_consent, read_list, require_consent
 from semanticface.data.provenance import source_of
 from semanticface.errors import ConfigError
 from semanticface.preference.types import Slate

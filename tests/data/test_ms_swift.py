@@ -18,8 +18,8 @@ from PIL import Image
 from PIL.ExifTags import Base
 
 from semanticface import arkit
-from semanticface.data.captures.dataset import FEATURES, require_consent
-from semanticface.data.consent import NAME, example
+from semanticface.data.captures.dataset import FEATURES
+from semanticface.data.consent import NAME, example, require_consent
 from semanticface.data.faces import coefficients_of, load_faces
 from semanticface.data.importers import pictures
 from semanticface.data.importers.ms_swift import LABELS, read_swift

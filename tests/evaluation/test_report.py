@@ -11,11 +11,12 @@ from PIL import Image
 
 from semanticface import arkit
 from semanticface.evaluation import metrics, report
-from semanticface.evaluation.report import Figures, Sample, Samples, write_report
+from semanticface.evaluation.report import Figures, Sample, Samples
 from semanticface.formats import tables
 from semanticface.inference.predictor import Prediction
 from semanticface.semantics.analysis import describe
 from semanticface.semantics.expression_sampler import sample_coefficients
+from semanticface.utils.html import write_page
 from semanticface.vision.crop import Box
 
 EVIL = '<script>document.title="taken"</script><img src=x onerror=alert(1)>"&\''
@@ -47,7 +48,7 @@ def page(tmp_path_factory):
         Sample("failed", None, None, reason=EVIL),
         Sample("with truth", picture(100, 300), true[0], describe(true[0], emotion=False), truth=true[1]),
     ]
-    write_report(
+    write_page(
         path,
         f"Title {EVIL}",
         [Figures(EVIL, [("before", before), (EVIL, after)], EVIL), Samples(EVIL, samples, EVIL)],
@@ -158,9 +159,7 @@ def _contrast(one, other):
 
 def test_a_whisker_spans_the_interval_behind_its_bar(tmp_path, browser):
     interval = np.stack([0.5 * SMILE, np.minimum(1, SMILE + 0.1)], axis=1)
-    write_report(
-        tmp_path / "page.html", "T", [Samples("S", [Sample("s", None, SMILE, truth=SMILE, interval=interval)])]
-    )
+    write_page(tmp_path / "page.html", "T", [Samples("S", [Sample("s", None, SMILE, truth=SMILE, interval=interval)])])
     tab = browser.new_page(viewport={"width": 1200, "height": 900})
     tab.goto((tmp_path / "page.html").as_uri())
     assert tab.get_by_text("80 % interval").count() == 1
@@ -177,13 +176,13 @@ def test_a_whisker_spans_the_interval_behind_its_bar(tmp_path, browser):
 def test_words_that_do_not_hold_are_said(tmp_path):
     smile, frown = arkit.vector({"mouthSmileLeft": 0.9, "mouthSmileRight": 0.9}), arkit.vector({"jawOpen": 0.9})
     for truth, expected in ((None, "hold for its own numbers."), (frown, "Left out: jawOpen.")):
-        write_report(tmp_path / "r.html", "t", [Samples("s", [Sample("a", None, smile, describe(smile), truth=truth)])])
+        write_page(tmp_path / "r.html", "t", [Samples("s", [Sample("a", None, smile, describe(smile), truth=truth)])])
         assert expected in (tmp_path / "r.html").read_text()
     assert "Not so: " in (tmp_path / "r.html").read_text()
 
 
 def test_a_face_at_rest_says_so(tmp_path):
-    write_report(tmp_path / "r.html", "t", [Samples("s", [Sample("a", None, np.zeros(52, np.float32))])])
+    write_page(tmp_path / "r.html", "t", [Samples("s", [Sample("a", None, np.zeros(52, np.float32))])])
     text = (tmp_path / "r.html").read_text()
     assert "No action is visible." in text and "32 actions at rest" in text
 
@@ -243,5 +242,5 @@ def test_nothing_is_left_of_a_report_that_fails(tmp_path):
         raise RuntimeError("stop")
 
     with pytest.raises(RuntimeError):
-        write_report(tmp_path / "r.html", "t", [Samples("s", samples())])
+        write_page(tmp_path / "r.html", "t", [Samples("s", samples())])
     assert list(Path(tmp_path).iterdir()) == []

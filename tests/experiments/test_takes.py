@@ -6,13 +6,12 @@ import numpy as np
 import pytest
 
 from semanticface.data.consent import read_consent
-from semanticface.data.faces import coefficients_of, load_faces
+from semanticface.data.faces import coefficients_of, dataset_record, load_faces
 from semanticface.errors import DatasetError
 from semanticface.experiments.noisy_captures import CaptureErrors, wander
 from semanticface.experiments.takes import TakeSettings, captured, draw_takes, relabel
 from semanticface.recipe import RECIPE_NAME
 from semanticface.semantics.answer import parse_answer
-from semanticface.training.datasets import dataset_record
 
 SETTINGS = TakeSettings(train=2, validation=1, frames=3, every=4, look="drawn")
 

@@ -21,10 +21,10 @@ from transformers import (
 from semanticface.arkit import N_ACTIONS, NAMES
 from semanticface.errors import ModelError
 from semanticface.inference.decoder import AnswerDecoder
+from semanticface.inference.engine import Reader
 from semanticface.inference.number_readout import NumberTree, Places
-from semanticface.models.answer_tokens import FIRST_KEY
 from semanticface.semantics.analysis import describe
-from semanticface.semantics.answer import NUMBER_TEXTS, format_answer, parse_answer
+from semanticface.semantics.answer import FIRST_KEY, NUMBER_TEXTS, format_answer, parse_answer
 from semanticface.semantics.expression_sampler import sample_coefficients
 from semanticface.semantics.grammar import longest_answer
 from tests.helpers import tiny_models
@@ -78,7 +78,7 @@ def write(tiny_model, decoder: AnswerDecoder, inputs: dict[str, torch.Tensor], *
         made.append(model.generate(**settings))
         return made[0]
 
-    texts = decoder.token_by_token(SimpleNamespace(generate=generate), inputs, **options)
+    texts = [each.text for each in decoder.write_token_by_token(SimpleNamespace(generate=generate), inputs, **options)]
     return texts, made[0][:, inputs["input_ids"].shape[1] :]
 
 
@@ -491,11 +491,11 @@ def test_misuse_is_told(tiny):
     it = tiny["fast_vlm"]
     inputs = prompts(it.tokenizer, 2)
     with pytest.raises(ValueError, match="2 seeds"):
-        it.decoder.generate(it.model, inputs, temperature=1.0)
+        Reader(it.decoder, it.model).read(inputs, temperature=1.0)
     with pytest.raises(ValueError, match="2 seeds"):
-        it.decoder.generate(it.model, inputs, temperature=1.0, seeds=[1])
+        Reader(it.decoder, it.model).read(inputs, temperature=1.0, seeds=[1])
     with pytest.raises(ValueError, match="temperature"):
-        it.decoder.generate(it.model, inputs, temperature=-1.0)
+        Reader(it.decoder, it.model).read(inputs, temperature=-1.0)
     with pytest.raises(ModelError, match="readout 'mode' is unknown: it must be greedy or mean or median"):
         AnswerDecoder(it.tokenizer, readout="mode")
     with pytest.raises(ModelError, match="numbers 'beside' is unknown"):
@@ -503,7 +503,7 @@ def test_misuse_is_told(tiny):
     with pytest.raises(ModelError, match="mode 'words' is unknown"):
         AnswerDecoder(it.tokenizer, mode="words")
     with pytest.raises(ModelError, match="choose sequential"):
-        AnswerDecoder(it.tokenizer, numbers="parallel").token_by_token(it.model, inputs)
+        AnswerDecoder(it.tokenizer, numbers="parallel").write_token_by_token(it.model, inputs)
     with pytest.raises(ModelError, match=r"tokenizer\.json"):
         AnswerDecoder(object())
     with pytest.raises(ModelError, match="eos_token"):

@@ -14,10 +14,11 @@ from semanticface.inference.decoder import AnswerDecoder
 from semanticface.inference.engine import Reader
 from semanticface.inference.number_readout import NumberTree, Places, median_of
 from semanticface.models.answer_tokens import AnswerTokens, NumberTokens, join, lay_out
+from semanticface.models.inputs import prompt_inputs
 from semanticface.models.loading import ModelConfig, load_base
 from semanticface.prompts import load_prompt
 from semanticface.semantics.answer import NUMBER_TEXTS, format_answer, parse_answer
-from semanticface.training.collator import Collator, Example, prompt_inputs
+from semanticface.training.collator import Collator, Example
 from tests.helpers import tiny_models
 from tests.helpers.lively import make_lively
 
@@ -95,7 +96,9 @@ def test_the_text_is_that_of_token_by_token(bundle, mode, readout, count):
     decoder = AnswerDecoder(bundle.tokenizer, readout=readout, mode=mode)
     crops = pictures(bundle, count)
     with Passes(bundle.model) as slow:
-        expected = decoder.token_by_token(bundle.model, prompt_inputs(bundle, PROMPT, crops))
+        expected = [
+            each.text for each in decoder.write_token_by_token(bundle.model, prompt_inputs(bundle, PROMPT, crops))
+        ]
     if mode == "full":
         assert len(set(expected)) > 1
     for size, first in ((1, 4), (5, 15), (16, count)):
@@ -134,14 +137,14 @@ def test_the_text_is_the_same_with_an_adapter_and_in_samples(architecture, tmp_p
     make_lively(own.model, own.tokenizer)
     decoder = AnswerDecoder(own.tokenizer)
     inputs = asked(own, 12)
-    bare = decoder.generate(own.model, inputs)
+    bare = Reader(decoder, own.model).read(inputs)
     model = with_adapter(own)
     seeds = list(range(12))
-    expected = decoder.token_by_token(model, inputs, temperature=temperature, seeds=seeds)
+    expected = [each.text for each in decoder.write_token_by_token(model, inputs, temperature=temperature, seeds=seeds)]
     assert expected != bare
-    assert decoder.generate(model, inputs, temperature=temperature, seeds=seeds) == expected
+    assert Reader(decoder, model).read(inputs, temperature=temperature, seeds=seeds) == expected
     merged = model.merge_and_unload()
-    assert decoder.generate(merged, inputs, temperature=temperature, seeds=seeds) == expected
+    assert Reader(decoder, merged).read(inputs, temperature=temperature, seeds=seeds) == expected
 
 
 def test_a_prompt_is_read_once_for_many_batches_and_a_picture_once_for_many_answers(bundle):
@@ -179,10 +182,10 @@ def test_prompts_of_unequal_length_are_read_token_by_token(bundle):
         if name in padded:
             padded[name] = torch.nn.functional.pad(padded[name], (2, 0), value=fill)
     with Passes(bundle.model) as slow:
-        assert sequential.generate(bundle.model, padded) == sequential.generate(bundle.model, inputs)
+        assert Reader(sequential, bundle.model).read(padded) == Reader(sequential, bundle.model).read(inputs)
     assert slow.language > 150
     with pytest.raises(ModelError, match=r"side by side: the prompts are not of one length.*numbers: sequential"):
-        parallel.generate(bundle.model, padded)
+        Reader(parallel, bundle.model).read(padded)
 
 
 def test_layers_that_see_a_window_are_not_read_in_leaps(bundle):
@@ -223,7 +226,7 @@ def test_numbers_are_read_as_they_were_trained(bundle, mode, readout, monkeypatc
     rows = []
     monkeypatch.setattr(decoder, "start", lambda *given: rows.extend(type(decoder).start(decoder, *given)) or rows)
     with Passes(bundle.model) as passes:
-        texts = decoder.generate(bundle.model, prompt_inputs(bundle, PROMPT, crops))
+        texts = Reader(decoder, bundle.model).read(prompt_inputs(bundle, PROMPT, crops))
     said = [row.tokens[: decoder.n_said(row)] for row in rows]
     if mode == "numbers":
         most = 1 + max(map(len, decoder.number_tokens.spelled)) - len(decoder.tree.trunk()[0])
@@ -294,7 +297,7 @@ def test_lessons_about_one_picture_do_not_see_each_other(bundle):
 @pytest.mark.parametrize("mode", ["full", "numbers"])
 def test_an_answer_side_by_side_does_not_depend_on_its_batch(bundle, mode):
     decoder = AnswerDecoder(bundle.tokenizer, numbers="parallel", mode=mode, readout="mean")
-    together = decoder.generate(bundle.model, asked(bundle, 7))
+    together = Reader(decoder, bundle.model).read(asked(bundle, 7))
     reader = Reader(decoder, bundle.model)
     apart = [reader.read(prompt_inputs(bundle, PROMPT, [crop]))[0]
              for crop in pictures(bundle, 7)]  # fmt: skip
@@ -313,7 +316,7 @@ def test_adversarial_weights_write_valid_answers(bundle, adversary, numbers):
     decoder = AnswerDecoder(bundle.tokenizer, numbers=numbers, mode="numbers")
     hook = bundle.model.get_output_embeddings().register_forward_hook(lambda _, args, out: torch.full_like(out, fill))
     try:
-        texts = decoder.generate(bundle.model, asked(bundle, 2))
+        texts = Reader(decoder, bundle.model).read(asked(bundle, 2))
     finally:
         hook.remove()
     for text in texts:

@@ -32,8 +32,9 @@ from semanticface.llm.client import ChatClient
 from semanticface.llm.reply_cache import ReplyCache, request_key
 from semanticface.llm.stage1_run import CHARACTERS_PER_TOKEN, estimate
 from semanticface.prompts import load_prompt
-from semanticface.semantics.analysis import Analysis, agreement, describe
+from semanticface.semantics.analysis import Analysis, describe
 from semanticface.semantics.answer import SCHEMA, parse_answer
+from semanticface.semantics.faithfulness import agreement
 from tests.helpers.chat_servers import chat_server
 from tests.helpers.pages import commands
 from tests.helpers.scripts import load_script

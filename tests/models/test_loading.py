@@ -15,8 +15,10 @@ from transformers import ProcessorMixin
 from transformers.models.qwen3_vl import Qwen3VLProcessor
 from transformers.models.smolvlm import SmolVLMProcessor
 
+from semanticface.config import read_settings
 from semanticface.errors import ConfigError, ModelError
 from semanticface.models.files import NANO, find_folder
+from semanticface.models.inputs import prompt_inputs
 from semanticface.models.loading import (
     Bundle,
     LoraSettings,
@@ -31,8 +33,7 @@ from semanticface.models.loading import (
 )
 from semanticface.models.processors import set_side
 from semanticface.prompts import load_prompt
-from semanticface.recipe import make_recipe, prompt_record, read_recipe, read_settings
-from semanticface.training.collator import prompt_inputs
+from semanticface.recipe import make_recipe, prompt_record, read_recipe
 from tests.helpers import tiny_models
 
 LORA = LoraSettings(rank=4, alpha=8)

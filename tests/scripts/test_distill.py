@@ -18,12 +18,13 @@ from safetensors.torch import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from transformers import TrainerControl, TrainerState, TrainingArguments
 
+from semanticface.config import read_settings
 from semanticface.data.faces import load_faces
 from semanticface.errors import ConfigError, ModelError, SemanticFaceError
+from semanticface.models.inputs import prompt_inputs
 from semanticface.models.loading import load_base, load_trained
 from semanticface.prompts import load_prompt
-from semanticface.recipe import read_recipe, read_settings, write_recipe
-from semanticface.training.collator import prompt_inputs
+from semanticface.recipe import read_recipe, write_recipe
 from semanticface.training.datasets import EvalRows
 from semanticface.training.trainer import Watch, check_gradients, last_checkpoint
 from tests.helpers import tiny_models

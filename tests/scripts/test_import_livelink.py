@@ -17,16 +17,16 @@ import yaml
 from PIL import Image
 
 from semanticface.cli.main import main
+from semanticface.config import read_settings
 from semanticface.data.captures import importer
 from semanticface.data.captures import take as capture_take
-from semanticface.data.captures.dataset import FEATURES, require_consent
+from semanticface.data.captures.dataset import FEATURES
 from semanticface.data.captures.importer import import_takes
 from semanticface.data.captures.report import tidy
 from semanticface.data.captures.take import ImportSettings
-from semanticface.data.consent import NAME, read_list
+from semanticface.data.consent import NAME, read_list, require_consent
 from semanticface.data.faces import coefficients_of, load_faces
 from semanticface.errors import ConfigError, DatasetError
-from semanticface.recipe import read_settings
 from semanticface.rendering import render
 from semanticface.semantics.answer import parse_answer
 from semanticface.training.datasets import AugmentSettings, EvalRows, TrainRows, check_rows

@@ -16,18 +16,18 @@ from PIL import Image
 
 from semanticface import arkit
 from semanticface.cli.main import main
-from semanticface.data.captures.dataset import holds_captures, require_consent
-from semanticface.data.consent import NAME
+from semanticface.config import read_settings
+from semanticface.data.consent import NAME, holds_captures, require_consent
 from semanticface.data.describe import describe_dataset
-from semanticface.data.faces import coefficients_of, load_faces
+from semanticface.data.faces import coefficients_of, dataset_record, load_faces
 from semanticface.data.importers import mediapipe, mediapipe_peer, pictures
 from semanticface.data.importers.mediapipe import UNKNOWN, WEAK, labels, read_places
 from semanticface.data.importers.mediapipe_saved import read_saved
 from semanticface.data.importers.pictures import PictureSettings, import_parts
 from semanticface.errors import ConfigError, DatasetError, SemanticFaceError, TableError
-from semanticface.recipe import RECIPE_NAME, read_settings
+from semanticface.recipe import RECIPE_NAME
 from semanticface.semantics.answer import parse_answer
-from semanticface.training.datasets import check_rows, dataset_record
+from semanticface.training.datasets import check_rows
 from semanticface.vision.crop import Box
 from tests.helpers.clips import bars, damage, number_of, write_clip
 from tests.helpers.live_takes import WholePicture

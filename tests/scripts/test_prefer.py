@@ -9,6 +9,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from semanticface.config import read_settings
 from semanticface.data.faces import coefficients_of, load_faces
 from semanticface.errors import DatasetError
 from semanticface.experiments.noisy_captures import CaptureErrors
@@ -23,7 +24,7 @@ from semanticface.preference.questions import ask
 from semanticface.preference.rounds import Judges
 from semanticface.preference.store import Store
 from semanticface.preference.two_judges import learned_judges, simulated_judges, truth_of
-from semanticface.recipe import read_recipe, read_settings
+from semanticface.recipe import read_recipe
 from tests.helpers.scripts import ROOT, load_script
 from tests.helpers.tiny_adapter import tiny_adapter
 

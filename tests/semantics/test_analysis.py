@@ -12,19 +12,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from semanticface.arkit import NAMES, REGIONS, mirror, vector
-from semanticface.semantics.analysis import (
-    GRADES,
-    UNCLEAR,
-    VISIBLE,
-    Analysis,
-    agreement,
-    describe,
-    describe_many,
-    hundredths,
-    visible,
-)
+from semanticface.arkit import NAMES, REGIONS, mirror, to_hundredths, vector
+from semanticface.semantics.analysis import GRADES, UNCLEAR, VISIBLE, Analysis, describe, describe_many, visible
 from semanticface.semantics.expression import CATEGORIES, EMOTIONS, MIX, NOTHING
+from semanticface.semantics.faithfulness import agreement
 from semanticface.semantics.lexicon import EMOTION_WORDS
 from semanticface.semantics.movements import RELAXED
 
@@ -283,7 +274,7 @@ def test_what_is_no_face_is_refused(bad):
 
 @given(unit)
 def test_hundredths_round_as_text_does(value):
-    assert hundredths(np.full(52, value))[0] == round(float(f"{value:.2f}") * 100)
+    assert to_hundredths(np.full(52, value))[0] == round(float(f"{value:.2f}") * 100)
 
 
 def test_json_form_round_trips_and_refuses_others():

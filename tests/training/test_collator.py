@@ -12,18 +12,12 @@ from semanticface import arkit
 from semanticface.data.faces import load_faces
 from semanticface.errors import ConfigError, DatasetError
 from semanticface.models.answer_tokens import IGNORED, number_owners
+from semanticface.models.inputs import end_token, prompt_inputs
 from semanticface.models.loading import Bundle, ModelConfig, load_base
 from semanticface.prompts import load_prompt
 from semanticface.semantics.analysis import describe
 from semanticface.semantics.answer import parse_answer
-from semanticface.training.collator import (
-    Collator,
-    Example,
-    end_token,
-    prompt_inputs,
-    split_targets,
-    token_losses,
-)
+from semanticface.training.collator import Collator, Example, split_targets, token_losses
 from semanticface.training.datasets import AugmentSettings, EvalRows, TrainRows, check_rows
 from tests.helpers import tiny_models
 

@@ -15,8 +15,16 @@ from semanticface.rendering import HELD_OUT_LOOK, LOOKS, render
 from semanticface.semantics.expression_sampler import sample_coefficients
 from semanticface.vision import centerface
 from semanticface.vision import face_detector as finder
-from semanticface.vision.crop import Box, find_faces
-from semanticface.vision.face_detector import STRIDE, UNIT, cell_boxes, load_finder, packaged_finder, without_doubles
+from semanticface.vision.crop import Box
+from semanticface.vision.face_detector import (
+    STRIDE,
+    UNIT,
+    cell_boxes,
+    find_faces,
+    load_finder,
+    packaged_finder,
+    without_doubles,
+)
 
 WEIGHTS = Path(finder.__file__).parent / "assets" / "finder.safetensors"
 

@@ -29,16 +29,13 @@ from datasets import Features, Image, List, Value
 
 import semanticface
 from semanticface import arkit
+from semanticface.data.consent import KIND
 from semanticface.data.consent import NAME as CONSENT
-from semanticface.data.consent import Use, read_consent, real_people
-from semanticface.errors import ConfigError, DatasetError, SemanticFaceError
+from semanticface.data.faces import begun_recipe
+from semanticface.errors import DatasetError, SemanticFaceError
 from semanticface.recipe import RECIPE_NAME, git_commit
 from semanticface.utils.files import atomic_open
 
-KIND = "captures"
-LOOK = "capture"
-"""What the column ``look`` says of real pictures."""
-_NAMED = 5  # people named in an error
 FEATURES = Features(
     {
         "picture": Image(),
@@ -100,48 +97,6 @@ def split_of(subject: str, splits: Mapping[str, float]) -> str:
     return next((name for name, end in ends if position < end), list(splits)[-1])
 
 
-def holds_captures(folder: Path) -> bool:
-    """Return whether a folder is such a dataset."""
-    return _begun(folder / RECIPE_NAME) is not None
-
-
-def require_consent(dataset: str | Path, faces: datasets.Dataset, use: Use) -> None:
-    """Check that everybody in a dataset agreed to what is about to be done.
-
-    Asked are captures, known by their recipe or the column ``look``, also copied, described anew or put together with
-    others; and every dataset that has a list of who agreed to what. People whom this project drew are not.
-
-    Args:
-        dataset: its folder.
-        faces: rows of it.
-        use: what is about to be done.
-
-    Raises:
-        ConfigError: somebody did not, or not any more; the list of who did cannot be read.
-    """
-    folder = Path(dataset)
-    captured = holds_captures(folder) or ("look" in faces.column_names and LOOK in faces.unique("look"))
-    if not captured and not (folder / CONSENT).exists():
-        return
-    consent = read_consent(folder)
-    people = sorted(real_people(faces, rendered=consent.rendered))
-    refused = [why for subject in people if (why := consent.refusal(subject, use))]
-    if refused:
-        raise ConfigError(
-            f"{folder / CONSENT}: {'; '.join(refused[:_NAMED])}{' …' if len(refused) > _NAMED else ''}. Ask them and "
-            "write it there, or delete their faces with `semanticface forget SUBJECT`."
-        )
-
-
-def _begun(recipe: Path) -> dict[str, Any] | None:
-    """Return what the recipe of a dataset of captures says; None for any other."""
-    try:
-        found = json.loads(recipe.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return None
-    return found if isinstance(found, dict) and found.get("kind") == KIND else None
-
-
 class CaptureSet:
     """A dataset folder that takes are put into.
 
@@ -156,7 +111,7 @@ class CaptureSet:
 
     def __init__(self, folder: Path, settings: Mapping[str, Any] | None) -> None:
         self.folder = folder
-        begun = _begun(folder / RECIPE_NAME)
+        begun = begun_recipe(folder, KIND)
         if begun is None and (settings is None or (folder.exists() and not (folder.is_dir() and _is_empty(folder)))):
             raise DatasetError(f"{folder} holds no captures. Choose a new folder, or one that this command made.")
         if settings is not None:

@@ -17,9 +17,8 @@ import numpy as np
 from PIL import Image
 
 from semanticface.data.captures.dataset import CaptureSet, TakeRecord, shard_rows
-from semanticface.evaluation.report import write_report
 from semanticface.rendering import render
-from semanticface.utils.html import Table, Tables
+from semanticface.utils.html import Table, Tables, write_page
 from semanticface.vision.crop import Box, crop_face
 
 PAGE = "report.html"
@@ -133,7 +132,7 @@ def write_take_page(
         sections.append(Tables("To be known", [Table(("remark",), [(remark,) for remark in record.remarks])]))
     facts = {"subject": record.subject, "split": record.split, "kept": f"{record.kept:,} faces"}
     subtitle = "One take of a Live Link Face capture." if labels is None else "Pictures of one person, imported."
-    write_report(path, record.name, sections, subtitle=subtitle, recipe=facts)
+    write_page(path, record.name, sections, subtitle=subtitle, recipe=facts)
 
 
 def _known(labels: Mapping[str, Any]) -> str:
@@ -186,7 +185,7 @@ def write_index_page(captures: CaptureSet, problems: Sequence[str]) -> None:
     }
     what = "Live Link Face takes" if labels is None else "Pictures with coefficients"
     subtitle = f"{what} as a dataset of faces. Personal data: handle this page as you handle the pictures."
-    write_report(captures.folder / PAGE, "Imported captures", sections, subtitle=subtitle, recipe=facts)
+    write_page(captures.folder / PAGE, "Imported captures", sections, subtitle=subtitle, recipe=facts)
 
 
 def hide(out: Path, subject: str) -> None:

@@ -7,7 +7,6 @@ encoded anew. No frame of the video is written anywhere, and no metadata of it.
 from __future__ import annotations
 
 import dataclasses
-import io
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -16,21 +15,22 @@ from itertools import islice
 from typing import Any, Literal
 
 import numpy as np
-from PIL import Image
 from tqdm import tqdm
 
+from semanticface.config import check_range
 from semanticface.data.captures.capture_thin import thin
-from semanticface.data.captures.dataset import LOOK, CaptureSet, ShardWriter, TakeRecord, shard_writer
+from semanticface.data.captures.dataset import CaptureSet, ShardWriter, TakeRecord, shard_writer
 from semanticface.data.captures.files import TakeFiles
 from semanticface.data.captures.pairing import LoggedFrame, Pairing, TakeRows, pair, read_log
 from semanticface.data.captures.report import SHOWN, Shown, thumbnail, write_take_page
+from semanticface.data.consent import LOOK
 from semanticface.errors import ConfigError, SemanticFaceError
-from semanticface.recipe import check_range
 from semanticface.semantics.analysis import describe
 from semanticface.semantics.answer import format_answer
 from semanticface.vision.capture_tmcd import timecode_base
 from semanticface.vision.crop import Box, crop_face, to_crop
 from semanticface.vision.face_tracker import FaceTracker
+from semanticface.vision.image_io import encode_jpeg
 from semanticface.vision.timecode import show_rate
 from semanticface.vision.video_reader import MAX_FRAMES, Frame, Take, open_take
 
@@ -38,7 +38,6 @@ Calibrate = Literal["app", "none", "rest"]
 
 CONTEXT = 1.5
 """Side of the picture kept in sides of the face's box: training shifts and scales its crops by up to a tenth."""
-JPEG_QUALITY = 95
 
 SMALLEST = 64
 """Pixels a side at least, however small the face is."""
@@ -261,7 +260,7 @@ class _Work:
         shown = np.round(values, 2)
         corners = to_crop(np.array([[box.x0, box.y0], [box.x1, box.y1]]), window, side)
         return {
-            "picture": _jpeg(picture),
+            "picture": encode_jpeg(picture),
             "coefficients": values,
             "subject": self._take.subject,
             "look": LOOK,
@@ -307,10 +306,3 @@ class _Work:
         counts = Counter(self._fates)
         told = ", ".join(f"{count:,} rows {fate}" for fate, count in counts.most_common())
         return f"{told}{'; ' + self._remarks[-1] if self._remarks else ''}"
-
-
-def _jpeg(picture: Image.Image) -> bytes:
-    """Encode anew, without metadata and without chroma subsampling, which would smear lips and irises."""
-    buffer = io.BytesIO()
-    picture.save(buffer, "JPEG", quality=JPEG_QUALITY, subsampling=0)
-    return buffer.getvalue()

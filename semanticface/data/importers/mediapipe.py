@@ -40,11 +40,10 @@ from semanticface.data.importers.pictures import (
     person,
     row_of,
 )
-from semanticface.data.ms_swift_export import jpeg
 from semanticface.errors import SemanticFaceError
 from semanticface.vision.crop import Box
 from semanticface.vision.face_tracker import FaceTracker
-from semanticface.vision.image_io import SUFFIXES
+from semanticface.vision.image_io import SUFFIXES, encode_jpeg
 from semanticface.vision.timecode import Clock
 from semanticface.vision.video_reader import MAX_FRAMES, Take, open_take
 from semanticface.vision.video_reader import SUFFIXES as VIDEO_SUFFIXES
@@ -193,7 +192,7 @@ class Video:
             if values is None:
                 out.miss("no face", f"{at}: {settings.labels['by']} sees no face in the crop. Left out.")
                 continue
-            data = jpeg(crop)
+            data = encode_jpeg(crop)
             spool.write(data)
             yield _Seen(frame.number, frame.time, start, len(data), corners, values)
             start += len(data)

@@ -23,17 +23,16 @@ from tqdm import tqdm
 
 from semanticface import arkit
 from semanticface.data.captures.capture_consent import ended, refusal, splits_for, take_consent
-from semanticface.data.captures.dataset import LOOK, CaptureSet, ShardWriter, TakeRecord, shard_writer
+from semanticface.data.captures.dataset import CaptureSet, ShardWriter, TakeRecord, shard_writer
 from semanticface.data.captures.importer import Imported
 from semanticface.data.captures.report import PAGE, SHOWN, Shown, thumbnail, write_index_page, write_take_page
 from semanticface.data.captures.take import CONTEXT, SMALLEST, check_kept
-from semanticface.data.consent import plain_name
-from semanticface.data.ms_swift_export import jpeg
+from semanticface.data.consent import LOOK, plain_name
 from semanticface.errors import PictureError, SemanticFaceError
 from semanticface.semantics.analysis import Analysis, describe
 from semanticface.semantics.answer import format_answer
 from semanticface.vision.crop import Box, crop_face, to_crop
-from semanticface.vision.image_io import load_picture
+from semanticface.vision.image_io import encode_jpeg, load_picture
 
 AT_ONCE = 1000
 """Pictures of a part."""
@@ -208,7 +207,7 @@ def face_in(picture: Image.Image, crop: str) -> tuple[Box | None, str, str]:
 
 
 def _find_faces(picture: Image.Image) -> list[Box]:
-    from semanticface.vision.crop import find_faces
+    from semanticface.vision.face_detector import find_faces
 
     return find_faces(picture)
 
@@ -238,7 +237,7 @@ def row_of(
     words = _words(shown, item.analysis if item else None, settings.emotion)
     pose = item.pose if item is not None and item.pose is not None else _STILL
     return {
-        "picture": jpeg(crop),
+        "picture": encode_jpeg(crop),
         "coefficients": values,
         "subject": part.subject,
         "look": LOOK,

@@ -23,9 +23,9 @@ from semanticface.inference.decoder import AnswerDecoder, Mode
 from semanticface.inference.engine import Reader
 from semanticface.inference.predictor import Predictor
 from semanticface.models.files import find_folder
+from semanticface.models.inputs import end_token
 from semanticface.models.loading import Bundle, load_trained
 from semanticface.recipe import RECIPE_NAME, files_sha256
-from semanticface.training.collator import end_token
 from semanticface.vision.crop import Box, crop_face
 
 _MODES: dict[Semantics, Mode] = {"with": "full", "without": "numbers"}

@@ -26,7 +26,8 @@ from semanticface.prompts import Prompt, load_prompt
 from semanticface.semantics.analysis import Analysis
 from semanticface.semantics.answer import answer_schema, format_answer, parse_answer
 from semanticface.semantics.expression_sampler import sample_coefficients
-from semanticface.vision.crop import Box, crop_face, find_faces
+from semanticface.vision.crop import Box, crop_face
+from semanticface.vision.face_detector import find_faces
 from semanticface.vision.image_io import load_picture
 
 Semantics = Literal["with", "without"]

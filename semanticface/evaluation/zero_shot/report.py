@@ -23,7 +23,7 @@ from semanticface.evaluation.metrics import BASELINES, FIGURES
 from semanticface.evaluation.published import estimate_text, signed_text
 from semanticface.evaluation.zero_shot.pictures import PictureSet
 from semanticface.evaluation.zero_shot.questions import Judged
-from semanticface.utils.html import Table, Tables
+from semanticface.utils.html import Table, Tables, write_page
 
 TITLE = "Faces read without training"
 WORST, TYPICAL = 6, 4
@@ -196,7 +196,7 @@ def _count(result: Mapping[str, Any]) -> str:
     return f"{count} picture{'s' if count > 1 else ''}{scored}"
 
 
-def write_page(path: Path, sets: Mapping[str, Scored], recipe: Mapping[str, Any], facts: Mapping[str, str]) -> None:
+def write_report(path: Path, sets: Mapping[str, Scored], recipe: Mapping[str, Any], facts: Mapping[str, str]) -> None:
     """Write the page: tables, then pictures with rendered predictions and explanations.
 
     Of pictures with labels it shows the worst and some typical ones, of others all, up to ``report.MAX_PREDICTIONS``.
@@ -204,7 +204,7 @@ def write_page(path: Path, sets: Mapping[str, Scored], recipe: Mapping[str, Any]
     Raises:
         SemanticFaceError: the system refuses to write.
     """
-    report.write_report(path, TITLE, _sections(sets, recipe), recipe=facts)
+    write_page(path, TITLE, _sections(sets, recipe), recipe=facts)
 
 
 def _sections(sets: Mapping[str, Scored], recipe: Mapping[str, Any]) -> Iterator[Tables | report.Samples]:

@@ -21,12 +21,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from semanticface import __version__, arkit, assets
-from semanticface.cli.serve import served_name
 from semanticface.errors import PictureError, SemanticFaceError
 from semanticface.formats import live_link
 from semanticface.formats.live_link import LiveLinkRow
 from semanticface.formats.recording import track
 from semanticface.inference.predictor import Look, Prediction, Predictor
+from semanticface.models.files import display_name
 from semanticface.semantics.expression import UNCLEAR
 from semanticface.semantics.faithfulness import agreement
 from semanticface.semantics.movements import RELAXED
@@ -205,7 +205,7 @@ def build(model: str = "nano", *, emotion: bool = True, device: str | None = Non
     import gradio
 
     predictor = Predictor.from_pretrained(model, device=device, emotion=emotion)
-    demo = Demo(predictor, served_name(model), emotion=emotion)
+    demo = Demo(predictor, display_name(model), emotion=emotion)
     # Done now, not while somebody waits for the page: the head is built, and a model's first answer is its slowest.
     head_at_rest()
     first = (ASSETS / "examples" / EXAMPLES[0][0]).read_bytes()
