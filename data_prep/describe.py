@@ -27,9 +27,8 @@ from pathlib import Path
 from semanticface.cli import arguments
 from semanticface.data.describe import Failure, check_places, describe_dataset, describe_table, good_rows
 from semanticface.errors import SemanticFaceError, ServerError
-from semanticface.llm.analysis_writer import LanguageWriter, WriterSettings
+from semanticface.llm.analysis_writer import Choice, LanguageWriter, WriterSettings, estimate, open_chat
 from semanticface.llm.reply_cache import ReplyCache
-from semanticface.llm.stage1_run import Choice, estimate, open_chat
 
 NAMED = 20  # failed rows named one by one
 

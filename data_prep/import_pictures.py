@@ -36,8 +36,7 @@ import sys
 from pathlib import Path
 
 from semanticface.cli.import_arguments import add_arguments, add_crop, run, settings_of
-from semanticface.data.importers.mediapipe import labels, labels_of, read_places
-from semanticface.data.importers.mediapipe_peer import FaceLandmarker
+from semanticface.data.importers.mediapipe import FaceLandmarker, labels, labels_of, read_places
 from semanticface.data.importers.mediapipe_saved import read_saved
 from semanticface.data.importers.pictures import PictureSettings
 

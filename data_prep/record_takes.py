@@ -19,8 +19,7 @@ import numpy as np
 
 from semanticface.data.faces import coefficients_of, load_faces
 from semanticface.errors import SemanticFaceError
-from semanticface.experiments.noisy_captures import CaptureErrors
-from semanticface.experiments.takes import TakeSettings, record_takes
+from semanticface.experiments.noisy_captures import CaptureErrors, TakeSettings, record_takes
 from semanticface.rendering import HELD_OUT_LOOK, LOOKS
 
 

@@ -60,7 +60,7 @@ from semanticface.data.faces import coefficients_of, load_faces
 from semanticface.data.rendered import RenderSettings, render_set, renderer_hash
 from semanticface.errors import SemanticFaceError
 from semanticface.evaluation import metrics
-from semanticface.experiments import ablation_tables as tables
+from semanticface.experiments import ablations as tables
 from semanticface.experiments import regression_heads
 from semanticface.experiments.ablations import VARIANTS, answer, figures
 from semanticface.models.files import find_folder

@@ -46,21 +46,26 @@ from tqdm import tqdm
 from semanticface import arkit
 from semanticface.config import check_range
 from semanticface.data.faces import coefficients_of, load_faces
-from semanticface.data.importers.mediapipe_peer import ACTIONS, FaceLandmarker, identity
+from semanticface.data.importers.mediapipe import ACTIONS, FaceLandmarker, identity
 from semanticface.data.rendered import renderer_hash
 from semanticface.errors import ConfigError, SemanticFaceError
 from semanticface.evaluation import metrics, published, report
 from semanticface.evaluation.benchmark import (
+    LABELS_FOR_CONSTANTS,
     MODEL,
     PEER,
+    ROWS,
+    SEED,
     SETS,
+    SIZE,
     Reader,
+    constant_answers,
+    draw_set,
     headline,
     largest_errors,
     score_set,
     worst_and_typical,
 )
-from semanticface.evaluation.benchmark_sets import LABELS_FOR_CONSTANTS, ROWS, SEED, SIZE, constant_answers, draw_set
 from semanticface.formats import tables
 from semanticface.inference.predictor import Prediction, Predictor
 from semanticface.models.files import find_folder

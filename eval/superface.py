@@ -44,18 +44,17 @@ from semanticface.arkit import MIRROR_INDEX
 from semanticface.data.faces import coefficients_of
 from semanticface.errors import SemanticFaceError
 from semanticface.experiments.ablations import VARIANTS
-from semanticface.experiments.noisy_captures import CaptureErrors
+from semanticface.experiments.noisy_captures import CaptureErrors, TakeSettings, record_takes
 from semanticface.experiments.superface import WAYS, figures, headline, tables
-from semanticface.experiments.takes import TakeSettings, record_takes
 from semanticface.models.files import find_folder
 from semanticface.models.loading import load_trained
 from semanticface.preference.dpo import AlignSettings
+from semanticface.preference.files import finite
 from semanticface.preference.judges import SimulatedJudge
-from semanticface.preference.records import finite
+from semanticface.preference.learned_judge import truth_of
 from semanticface.preference.round import Alignment, RoundSettings
 from semanticface.preference.rounds import Judges, claim, run_rounds
 from semanticface.preference.sampling import CandidateSettings
-from semanticface.preference.two_judges import truth_of
 from semanticface.recipe import files_sha256, git_commit, versions, write_recipe
 from semanticface.training.nano_pretraining import Sights, SpeakSettings, new_model, speak
 from semanticface.training.nano_vision import kept_maps, read_faces

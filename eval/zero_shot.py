@@ -47,9 +47,7 @@ from tqdm import tqdm
 from semanticface.cli.arguments import positive
 from semanticface.data.rendered import renderer_hash
 from semanticface.errors import ConfigError, SemanticFaceError
-from semanticface.evaluation.benchmark import SETS
-from semanticface.evaluation.benchmark_sets import LABELS_FOR_CONSTANTS, ROWS, SEED, SIZE, constant_answers
-from semanticface.evaluation.zero_shot.answers import alone
+from semanticface.evaluation.benchmark import LABELS_FOR_CONSTANTS, ROWS, SEED, SETS, SIZE, constant_answers
 from semanticface.evaluation.zero_shot.pictures import PictureSet, benchmark_set, folder_set
 from semanticface.evaluation.zero_shot.questions import (
     EXAMPLE_LOOKS,
@@ -61,7 +59,7 @@ from semanticface.evaluation.zero_shot.questions import (
     spent,
 )
 from semanticface.evaluation.zero_shot.report import TITLE, Scored, figures, headline, how, score, summary, write_report
-from semanticface.evaluation.zero_shot.run import Asking, fingerprints, prepare, run
+from semanticface.evaluation.zero_shot.run import Asking, alone, fingerprints, prepare, run
 from semanticface.evaluation.zero_shot.server import ServerReader
 from semanticface.llm.chat import read_key
 from semanticface.llm.client import ChatClient, ChatReply, ChatServer

@@ -24,7 +24,7 @@ LIGHT = (
     "formats.convert",
     "formats.live_link_udp",
     "llm.client",
-    "llm.stage1_run",
+    "llm.analysis_writer",
     "data.describe",
     "formats.gltf_head",
     "formats.retarget",

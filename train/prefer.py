@@ -37,15 +37,14 @@ from semanticface.config import read_settings
 from semanticface.data.consent import require_consent
 from semanticface.data.faces import coefficients_of, dataset_record, load_faces
 from semanticface.errors import ConfigError, SemanticFaceError, TableError
-from semanticface.preference.choice_file import read_choices
 from semanticface.preference.dpo import AlignSettings
-from semanticface.preference.files import fingerprint
+from semanticface.preference.files import fingerprint, read_choices
 from semanticface.preference.judges import JND, NOISE
+from semanticface.preference.learned_judge import learned_judges, simulated_judges
 from semanticface.preference.regions import AREAS, HALVES
 from semanticface.preference.round import Alignment, RoundSettings
 from semanticface.preference.rounds import Rounds, claim, run_rounds
 from semanticface.preference.sampling import CandidateSettings
-from semanticface.preference.two_judges import learned_judges, simulated_judges
 from semanticface.preference.types import Choice
 
 

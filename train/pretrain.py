@@ -42,9 +42,18 @@ from semanticface.recipe import make_recipe, prompt_record, write_recipe
 from semanticface.rendering.types import POINTS
 from semanticface.semantics.analysis import describe_many
 from semanticface.semantics.answer import format_answer
-from semanticface.training.nano_pretraining import Sights, SpeakSettings, new_model, pretraining, speak
+from semanticface.training.nano_pretraining import (
+    Sights,
+    SpeakSettings,
+    Steps,
+    new_model,
+    one_cycle,
+    prefetch,
+    pretraining,
+    save_state,
+    speak,
+)
 from semanticface.training.nano_vision import Faces, feature_maps, read_faces, see, to_tensor
-from semanticface.training.steps import Steps, one_cycle, prefetch, save_state
 from semanticface.utils.files import atomic_path
 
 

@@ -120,7 +120,7 @@ def _add_choices(commands: argparse._SubParsersAction[argparse.ArgumentParser], 
 
 
 def _annotate(options: argparse.Namespace) -> int:
-    from semanticface.preference.choice_file import check_pseudonym
+    from semanticface.preference.files import check_pseudonym
     from semanticface.preference.store import Store
     from semanticface.serving.pages.annotate import check_installed, serve
 
@@ -211,7 +211,7 @@ def _permitted(dataset: Path, candidates: Candidates) -> list[Slate]:
 
 def _choices(options: argparse.Namespace) -> int:
     from semanticface.preference.annotator_agreement import report, table
-    from semanticface.preference.choice_file import read_choices, write_choices
+    from semanticface.preference.files import read_choices, write_choices
     from semanticface.preference.store import Store
 
     if options.export is not None and options.export.suffix.lower() != ".jsonl":

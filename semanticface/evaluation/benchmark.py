@@ -10,23 +10,30 @@ pictures is scored in up to three scopes:
 A picture without an answer counts in ``all`` and ``shared`` as the reader's own mean answer over the other pictures of
 the set: that tells nothing about the picture, so it costs correlation, and it cannot win what answering zero would win
 on mean error, where most actions rest. A reader without any answer counts as a face at rest.
+
+The benchmark's pictures: who is drawn, in which look, how; and the constants that readers of them stand beside.
+
+Row k of a set follows from the set's key and k alone, so the first 50 pictures of 500 are the 50 of a smaller set.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from semanticface import arkit
-from semanticface.evaluation import bootstrap
+from semanticface.data.rendered import RenderSettings, render_set, renderer_hash
+from semanticface.evaluation import bootstrap, metrics
 from semanticface.evaluation.bootstrap import Estimate
 from semanticface.evaluation.metrics import BASELINES, vertex_errors
 from semanticface.inference.intervals import Reading, tally
 from semanticface.inference.intervals import figures as readout_figures
 from semanticface.semantics.analysis import Analysis, describe
+from semanticface.semantics.expression_sampler import sample_coefficients
 from semanticface.semantics.faithfulness import agreement
 
 SETS: dict[str, str] = {
@@ -277,3 +284,51 @@ def _per_action(true: np.ndarray, predicted: np.ndarray, actions: Sequence[str])
         related_here = None if np.isnan(related[i]) else round(float(related[i]), _DIGITS)
         out[name] = {"correlation": related_here, "mae": round(float(errors[i]), _DIGITS)}
     return out
+
+
+ROWS = 500
+SIZE = 512
+FIRST_SUBJECT = 8_000_000
+SUBJECTS = 100_000
+"""Training sets count their people from 0, the face finder's from 5,000,000, the benchmarks of speed from 9,000,000."""
+LABELS_FOR_CONSTANTS = 20_000
+SEED = 2026
+
+
+def set_folder(pictures: Path, key: str, rows: int) -> Path:
+    """Return where a set's pictures are kept; another renderer, another folder."""
+    return pictures / f"{key}-{rows}-{renderer_hash()}"
+
+
+def draw_set(pictures: Path, key: str, rows: int, *, size: int = SIZE, workers: int = 1) -> Path:
+    """Return the folder of a set's pictures, drawn where they are not there yet; shows a progress bar.
+
+    Args:
+        pictures: folder of the sets.
+        key: one of ``benchmark.SETS``.
+        rows: pictures of the set.
+        size: side of the portraits in pixels.
+        workers: processes that draw.
+
+    Raises:
+        ConfigError: settings that cannot be met.
+        DatasetError: the folder holds something else, or a worker was killed.
+        SemanticFaceError: the system refuses to write.
+    """
+    settings = RenderSettings(
+        rows=rows,
+        looks={"photo" if key == "shifted" else key: 1.0},
+        size=size,
+        conditions="hard" if key == "shifted" else "usual",
+        splits={"test": 1.0},
+        first_subject=FIRST_SUBJECT,
+        subjects=SUBJECTS,
+        seed=SEED,
+    )
+    return render_set(set_folder(pictures, key, rows), settings, workers=workers)
+
+
+def constant_answers(labels: int = LABELS_FOR_CONSTANTS) -> tuple[np.ndarray, np.ndarray]:
+    """Return mean and median, float32[52] each, of the distribution that labels are drawn from, over ``labels``."""
+    rng = np.random.default_rng(SEED)
+    return metrics.constants(np.stack([sample_coefficients(rng) for _ in range(labels)]))

@@ -16,9 +16,8 @@ from semanticface.data.captures.pairing import BASES, SLOW, Label, TakeRows, cou
 from semanticface.errors import SemanticFaceError, TableError, VideoError
 from semanticface.evaluation.metrics import ACTIVE
 from semanticface.formats.recording import DEFAULT_RATE, PATIENCE, Moment, read
-from semanticface.vision.capture_tmcd import timecode_base
 from semanticface.vision.crop import Box
-from semanticface.vision.timecode import named_rate
+from semanticface.vision.timecode import named_rate, timecode_base
 from semanticface.vision.video_reader import MAX_FRAMES, Take, VideoFile, open_take
 
 _FRAME = re.compile(r"(.+), frame \d+")

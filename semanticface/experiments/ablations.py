@@ -3,11 +3,13 @@
 Every variant learns the same pictures in the same order and in as many steps, beside the same frozen tower, from the
 same weights for each seed. The 52 numbers lie side by side in all of them (``layout``): so what a number is read off is
 the picture and what the variant puts before it, never other numbers, which in a row would teach it too.
+
+Runs of the ablations told: mean and spread over seeds, what each variant gains, as tables and as one line.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -16,7 +18,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from semanticface.evaluation import metrics
-from semanticface.evaluation.metrics import FIGURES, Figure
+from semanticface.evaluation.metrics import BASELINES, FIGURES, Figure
 from semanticface.experiments import regression_heads
 from semanticface.experiments.numbers_first import Explainer, words_behind
 from semanticface.inference.predictor import Predictor
@@ -26,6 +28,7 @@ from semanticface.semantics.analysis import Analysis, describe_many
 from semanticface.semantics.answer import format_answer
 from semanticface.semantics.faithfulness import agreement
 from semanticface.training.nano_pretraining import Shown, Teach
+from semanticface.utils.html import Table
 
 Order = Literal["numbers", "words, numbers", "numbers, words"]
 """What is read of a picture, in this order."""
@@ -147,3 +150,168 @@ def figures(
         scores = [agreement(words, truth).score for words, truth in ruled]
         out[key][RULE.key] = float(np.mean(scores)) if scores else None
     return out
+
+
+Runs = Mapping[int, Mapping[str, Mapping[str, Mapping[str, float | None]]]]
+"""By seed, by set: what ``ablation.figures`` returns."""
+
+SHOWN = (
+    "correlation", "mae", "rmse", "mae_active", "left_right_confusion", "vertex_error", "agreement_own",
+    "agreement_true", RULE.key,
+)  # fmt: skip
+"""The figures of the tables."""
+
+_FIGURE = {figure.key: figure for figure in (*FIGURES, RULE)}
+_BASE = "coefficients"
+_DIGITS = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Spread:
+    """A figure over several seeds.
+
+    Attributes:
+        mean: over the seeds; None where it is undefined in one of them.
+        deviation: standard deviation between seeds (n - 1); None for fewer than two.
+    """
+
+    mean: float | None
+    deviation: float | None = None
+
+    @classmethod
+    def of(cls, values: Sequence[float | None]) -> Spread:
+        """Return that of one value a seed, at least one."""
+        known = [value for value in values if value is not None]
+        if len(known) < len(values):
+            return cls(None)
+        deviation = round(float(np.std(known, ddof=1)), _DIGITS) if len(known) > 1 else None
+        return cls(round(float(np.mean(known)), _DIGITS), deviation)
+
+    def text(self, figure: Figure, *, signed: bool = False) -> str:
+        """Return it as shown in tables, with the deviation behind a plus-minus sign."""
+        shown = figure.text(self.mean)
+        if signed and self.mean is not None and self.mean > 0:
+            shown = f"+{shown}"
+        if self.deviation is None:
+            return shown
+        return f"{shown.removesuffix(' %')} ± {figure.text(self.deviation)}"
+
+
+Spreads = dict[str, Spread]
+"""By key of ``metrics.FIGURES``, and ``ablation.RULE``."""
+
+
+def over_seeds(runs: Runs, who: str = "model") -> dict[str, Spreads]:
+    """Return for each set each figure's mean and spread; of a constant predictor, if ``who`` names one."""
+    sets = next(iter(runs.values()))
+    return {
+        name: {key: Spread.of([run[name][who][key] for run in runs.values()]) for key in sets[name][who]}
+        for name in sets
+    }
+
+
+def gains(runs: Runs, base: Runs) -> dict[str, Spreads]:
+    """Return for each set by how much each figure is above that of a base with the same seed: mean and spread.
+
+    A base that knows no such seed was run once, and stands for every seed.
+    """
+    once = next(iter(base.values()))
+
+    def gain(seed: int, name: str, key: str) -> float | None:
+        own, other = runs[seed][name]["model"][key], base.get(seed, once)[name]["model"][key]
+        return None if own is None or other is None else own - other
+
+    return {
+        name: {key: Spread.of([gain(seed, name, key) for seed in runs]) for key in once[name]["model"]} for name in once
+    }
+
+
+def variant_tables(runs: Mapping[str, Runs], learnt: str) -> list[Table]:
+    """Return for each set a table of all variants beside the constants, and one of their gains over numbers alone.
+
+    Args:
+        runs: by key of ``ablation.VARIANTS``.
+        learnt: the look that was learnt.
+    """
+    if not runs:
+        return []
+    first = next(iter(runs.values()))
+    sets, seeds = next(iter(first.values())), _seeds(first)
+    out = []
+    for name in sets:
+        rows = [(VARIANTS[key].title, over_seeds(found)[name]) for key, found in runs.items()]
+        rows += [(title, over_seeds(first, key)[name]) for key, title in BASELINES]
+        out.append(_table(rows, f"**{name}**, unseen people; learnt from {learnt} alone. {seeds}"))
+    others = {key: found for key, found in runs.items() if key != _BASE}
+    if _BASE in runs and others:
+        for name in sets:
+            rows = [(VARIANTS[key].title, gains(found, runs[_BASE])[name]) for key, found in others.items()]
+            out.append(_table(rows, f"**{name}**: less {VARIANTS[_BASE].title} of the same seed. {seeds}", signed=True))
+    return out
+
+
+def personal_tables(personal: Mapping[int, Runs], base: Runs) -> list[Table]:
+    """Return the figures of adapters on one character beside the base and the constants, and their gains over the base.
+
+    Args:
+        personal: by number of pictures learnt from.
+        base: of the model as it is, one run.
+    """
+    if not personal:
+        return []
+    (name,) = next(iter(base.values()))
+    seeds = _seeds(next(iter(personal.values())))
+    rows = [("as it is", over_seeds(base)[name])]
+    rows += [(f"{size} pictures", over_seeds(found)[name]) for size, found in personal.items()]
+    rows += [(title, over_seeds(base, key)[name]) for key, title in BASELINES]
+    gained = [(f"{size} pictures", gains(found, base)[name]) for size, found in personal.items()]
+    return [
+        _table(rows, f"**Personalisation**: held-out pictures of one new character ({name}). {seeds}"),
+        _table(gained, f"**Personalisation**: less the model as it is. {seeds}", signed=True),
+    ]
+
+
+def headline(
+    runs: Mapping[str, Runs], learnt: str, personal: Mapping[int, Runs], base: Runs
+) -> dict[str, float | None]:
+    """Return the main figures, means over the seeds, under names such as ``semantics_first_photo_corr``.
+
+    Of each variant correlation (``_corr``) and MAE (``_mae``) of each set, and on the look that was learnt how far its
+    words hold for its own numbers and for the truth; of each personalisation what both figures gain.
+    """
+    out: dict[str, float | None] = {}
+    for key, found in runs.items():
+        variant = key.replace("-", "_")
+        for name, spreads in over_seeds(found).items():
+            out[f"{variant}_{name}_corr"], out[f"{variant}_{name}_mae"] = (
+                spreads["correlation"].mean,
+                spreads["mae"].mean,
+            )
+            if name == learnt and spreads["agreement_own"].mean is not None:
+                out |= {f"{variant}_{figure}": spreads[figure].mean for figure in ("agreement_own", "agreement_true")}
+    for size, found in personal.items():
+        (gained,) = gains(found, base).values()
+        out[f"personal_{size}_corr_gain"], out[f"personal_{size}_mae_gain"] = (
+            gained["correlation"].mean,
+            gained["mae"].mean,
+        )
+    return out
+
+
+def plain(spreads: Mapping[str, Spreads]) -> dict[str, dict[str, list[float | None]]]:
+    """Return spreads by set in the form of JSON: [mean, deviation]."""
+    return {
+        name: {key: [spread.mean, spread.deviation] for key, spread in found.items()} for name, found in spreads.items()
+    }
+
+
+def _seeds(runs: Runs) -> str:
+    return f"Mean ± standard deviation of {len(runs)} seeds." if len(runs) > 1 else "One seed."
+
+
+def _table(rows: Sequence[tuple[str, Spreads]], caption: str, *, signed: bool = False) -> Table:
+    """Return a table of the figures that any row has."""
+    keys = [key for key in SHOWN if any(found[key].mean is not None for _, found in rows)]
+    head = ["", *(f"{_FIGURE[key].label} {_FIGURE[key].arrow}" for key in keys)]
+    cells = [[title, *(found[key].text(_FIGURE[key], signed=signed) for key in keys)] for title, found in rows]
+    return Table(head, cells, caption)

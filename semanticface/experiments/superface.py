@@ -12,11 +12,11 @@ from typing import Any
 import numpy as np
 
 from semanticface.evaluation.metrics import Figure
-from semanticface.experiments.ablation_tables import Spread
+from semanticface.experiments.ablations import Spread
+from semanticface.preference.files import finite
 from semanticface.preference.judges import Judge, win_rate
-from semanticface.preference.measured import Measured
-from semanticface.preference.records import finite
 from semanticface.preference.regions import AREAS, HALVES, Area
+from semanticface.preference.round import Measured
 from semanticface.utils.html import Table
 
 WAYS = ("region", "whole")

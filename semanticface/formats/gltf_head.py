@@ -27,7 +27,7 @@ from semanticface.rendering.head.appearance import SKIN as SKIN_COLOUR
 from semanticface.rendering.head.appearance import TONGUE as TONGUE_COLOUR
 from semanticface.rendering.head.mesh import Mesh
 from semanticface.rendering.head.rig import EYE_LEFT, EYE_RIGHT, LASHES, LOWER_TEETH, SKIN, TONGUE, UPPER_TEETH, rig
-from semanticface.rendering.noise import TABLE, noise, smooth
+from semanticface.rendering.kernels import TABLE, noise, smooth
 from semanticface.rendering.shading import textures
 from semanticface.rendering.shading.raster import visibility
 

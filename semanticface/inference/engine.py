@@ -24,10 +24,9 @@ import torch
 from semanticface.arkit import N_ACTIONS
 from semanticface.errors import ModelError
 from semanticface.inference.batch import Batch, Prefix
-from semanticface.inference.beside import read_beside
 from semanticface.inference.decoder import AnswerDecoder, Row, Written
 from semanticface.inference.ngram_draft import Drafts, typical_expressions
-from semanticface.inference.number_decoding import read_in_a_row
+from semanticface.inference.number_decoding import read_beside, read_in_a_row
 from semanticface.semantics.analysis import describe_many
 from semanticface.semantics.answer import ARKIT_OPENS, CLOSES_ANALYSIS, format_answer
 

@@ -33,8 +33,7 @@ from semanticface.models.answer_tokens import IGNORED, lay_out
 from semanticface.models.loading import Bundle
 from semanticface.preference.pair_collator import CHOSEN, REJECTED, PairCollator, PairRows, Sides, blank
 from semanticface.training.collator import split_targets
-from semanticface.training.lora import fused
-from semanticface.training.norm import fused_norms
+from semanticface.training.fused_ops import fused, fused_norms
 from semanticface.training.packing import pack, packed
 from semanticface.training.trainer import Watch, has_bfloat16, last_checkpoint
 from semanticface.training.vision_cache import SeenTower, look_at

@@ -1,19 +1,94 @@
-"""Files of candidates: JSONL, one slate a line behind a header that says which model and dataset they belong to."""
+"""Files of candidates: JSONL, one slate a line behind a header that says which model and dataset they belong to.
+
+Slates and pairs as lines of JSON: coefficients by action name, strict on the way in.
+
+Choices as JSONL: one object a line, the form in which they leave a machine and come to another.
+"""
 
 from __future__ import annotations
 
+import datetime
+import json
+import math
+import os
+import re
 from collections.abc import Collection, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, TypeVar, get_args
 
+import numpy as np
+
+from semanticface.arkit import INDEX, NAMES, by_name, vector
 from semanticface.data.consent import Consent
-from semanticface.errors import DatasetError, ModelError, TableError
+from semanticface.errors import DatasetError, ModelError, SemanticFaceError, TableError
 from semanticface.formats.tables import read_objects
 from semanticface.models.files import check_files, find_folder
-from semanticface.preference.records import coefficients_from, coefficients_record, field, write_records
-from semanticface.preference.types import Candidate, Slate, Source
+from semanticface.preference.regions import AREAS
+from semanticface.preference.types import VERDICTS, Candidate, Choice, Kind, Question, Slate, Source
 from semanticface.recipe import files_sha256
+from semanticface.utils.csv_lines import short
+from semanticface.utils.files import atomic_open
+
+T = TypeVar("T")
+
+
+def write_records(path: str | Path, records: Iterable[Mapping[str, Any]]) -> None:
+    """Write one JSON object a line; the file appears only when it is complete.
+
+    Raises:
+        SemanticFaceError: the system refuses to write.
+    """
+    with atomic_open(path, newline="") as file:
+        for record in records:
+            file.write(json.dumps(record, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def finite(value: Any) -> Any:
+    """Return values for JSON, mappings and lists of them too, with None for numbers that are undefined or infinite."""
+    if isinstance(value, Mapping):
+        return {name: finite(inner) for name, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [finite(inner) for inner in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def coefficients_record(coefficients: np.ndarray) -> dict[str, float]:
+    """Return float32[52] by action name, as short as they can be written exactly."""
+    # Adding 0 turns -0.0 into 0.0.
+    return {name: round(value, 6) + 0.0 for name, value in by_name(coefficients).items()}
+
+
+def coefficients_from(value: object, at: str) -> np.ndarray:
+    """Return float32[52] from an object of all 52 action names.
+
+    Args:
+        value: read from JSON.
+        at: file, line and key, for the message.
+
+    Raises:
+        TableError: no such object, or a number that is none or lies outside 0 to 1.
+    """
+    if not isinstance(value, dict) or value.keys() != INDEX.keys():
+        raise TableError(f"{at}: not an object with exactly the 52 action names. Remove the line or make it again.")
+    for name in NAMES:
+        number = value[name]
+        if isinstance(number, bool) or not isinstance(number, int | float) or not 0 <= number <= 1:
+            raise TableError(f"{at}: {name} is not a number from 0 to 1. Remove the line or make it again.")
+    return vector(value)
+
+
+def field(record: Mapping[str, Any], name: str, kind: type[T], at: str) -> T:
+    """Return a field of a record.
+
+    Raises:
+        TableError: it is missing or of another type; ``at`` says where.
+    """
+    value = record.get(name)
+    if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
+        raise TableError(f"{at}: {name} is not a JSON {kind.__name__}. Remove the line or make it again.")
+    return value
+
 
 _KIND = "candidates"
 _ANSWERS_DEPEND_ON = ("*.safetensors", "config.json", "adapter_config.json", "tokenizer.json")
@@ -186,3 +261,131 @@ def split_by_consent(consent: Consent, slates: Iterable[Slate]) -> tuple[list[Sl
         else:
             hidden.add(slate.subject)
     return shown, hidden
+
+
+KINDS: tuple[Kind, ...] = get_args(Kind)
+LONGEST_NAME = 200
+"""Characters that an id, a pseudonym or a fingerprint may have."""
+
+_QUESTION = ("id", "picture", "area", "a", "b", "kind", "of")
+_CHOICE = ("question", "verdict", "annotator", "model", "round", "time")
+_TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{1,6})?(Z|\+00:00)")
+
+
+def now() -> str:
+    """Return the time as choices note it: UTC, ISO 8601, to the millisecond, such as ``2026-11-22T09:30:00.123Z``."""
+    return datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%dT%H:%M:%S.%f")[:-3] + "Z"
+
+
+def choice_dict(choice: Choice) -> dict[str, Any]:
+    """Return a choice as plain values for JSON; ``choice_from`` reads them back."""
+    return asdict(choice)
+
+
+def choice_from(value: Mapping[str, Any]) -> Choice:
+    """Return the choice that ``choice_dict`` gave.
+
+    Raises:
+        ValueError: says which part is missing, unknown or not of its kind.
+    """
+    _check_keys(value, _CHOICE, "choice")
+    question = value["question"]
+    if not isinstance(question, Mapping):
+        raise ValueError("question is not an object")
+    _check_keys(question, _QUESTION, "question")
+    for key in ("id", "picture", "a", "b"):
+        _check_name(question[key], f"question.{key}")
+    for key, known in (("area", AREAS), ("kind", KINDS)):
+        if question[key] not in known:
+            raise ValueError(f"question.{key} is {_shown(question[key])}, not {' or '.join(known)}")
+    if question["a"] == question["b"]:
+        raise ValueError("question.a and question.b are the same candidate")
+    if question["kind"] == "first":
+        if question["of"] != "":
+            raise ValueError("question.of must be empty where it is asked for the first time")
+    else:
+        _check_name(question["of"], "question.of")
+    if value["verdict"] not in VERDICTS:
+        raise ValueError(f"verdict is {_shown(value['verdict'])}, not one of {', '.join(VERDICTS)}")
+    for key in ("annotator", "model"):
+        _check_name(value[key], key)
+    if type(value["round"]) is not int or not 1 <= value["round"] < 2**31:
+        raise ValueError(f"round is {_shown(value['round'])}, not a whole number from 1")
+    if not isinstance(value["time"], str) or not _TIME.fullmatch(value["time"]):
+        raise ValueError(f"time is {_shown(value['time'])}, not a UTC time such as 2026-11-22T09:30:00Z")
+    try:
+        datetime.datetime.fromisoformat(value["time"])
+    except ValueError:
+        raise ValueError(f"time is {_shown(value['time'])}, which no calendar has") from None
+    return Choice(
+        Question(**question), value["verdict"], value["annotator"], value["model"], value["round"], value["time"]
+    )
+
+
+def write_choices(path: str | os.PathLike[str], choices: Iterable[Choice]) -> int:
+    """Write choices as JSONL, whole or not at all; return how many.
+
+    Raises:
+        SemanticFaceError: the system refuses to write.
+    """
+    count = 0
+    with atomic_open(path) as file:
+        for choice in choices:
+            file.write(json.dumps(choice_dict(choice), ensure_ascii=False, allow_nan=False) + "\n")
+            count += 1
+    return count
+
+
+def read_choices(path: str | os.PathLike[str]) -> tuple[list[tuple[int, Choice]], list[str]]:
+    """Read a JSONL of choices.
+
+    Returns:
+        Each good choice with its line number, in order; and what is wrong with each bad line, file, line number and
+        fix included.
+
+    Raises:
+        TableError: no such file, or it is empty.
+    """
+    good: list[tuple[int, Choice]] = []
+    bad: list[str] = []
+    for line, value, problem in read_objects(path):
+        if value is None:
+            bad.append(problem)
+            continue
+        try:
+            good.append((line, choice_from(value)))
+        except ValueError as error:
+            bad.append(f"{os.fspath(path)}, line {line}: {error}. Correct or remove the line.")
+    return good, bad
+
+
+def check_pseudonym(name: str) -> str:
+    """Return an annotator's name if it is one that may stand in files.
+
+    Raises:
+        SemanticFaceError: it is empty, long, or has other than letters, digits, ``_``, ``-`` and ``.``.
+    """
+    if not re.fullmatch(r"\w[\w.-]{0,39}", name):
+        raise SemanticFaceError(
+            f"{short(name)} cannot be an annotator's name. Take a pseudonym of up to 40 letters, digits, '-', '_' or "
+            "'.', such as robin: it is stored with every choice, so it should not be a real name or an address."
+        )
+    return name
+
+
+def _check_keys(value: Mapping[str, Any], known: tuple[str, ...], what: str) -> None:
+    for key in known:
+        if key not in value:
+            raise ValueError(f"the {what} lacks {key}")
+    for key in value:
+        if key not in known:
+            raise ValueError(f"{_shown(key)} is unknown in a {what}")
+
+
+def _check_name(value: object, what: str) -> None:
+    if not isinstance(value, str) or not value or len(value) > LONGEST_NAME or not value.isprintable():
+        raise ValueError(f"{what} is {_shown(value)}, not a text of 1 to {LONGEST_NAME} printable characters")
+
+
+def _shown(value: object) -> str:
+    return short(value) if isinstance(value, str) else short(json.dumps(value))

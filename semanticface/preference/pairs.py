@@ -29,7 +29,7 @@ import numpy as np
 
 from semanticface.errors import DatasetError, TableError
 from semanticface.formats.tables import read_objects
-from semanticface.preference.records import coefficients_from, coefficients_record, field, write_records
+from semanticface.preference.files import coefficients_from, coefficients_record, field, write_records
 from semanticface.preference.regions import ACTIONS, AREAS, HALVES, Area, Half, combine
 from semanticface.preference.types import Candidate, Choice, Pair, Slate
 

@@ -23,8 +23,8 @@ from typing import Any
 from semanticface.data.provenance import PEOPLE_NAME
 from semanticface.errors import ConfigError, ModelError
 from semanticface.evaluation.bootstrap import Estimate
+from semanticface.preference.files import finite
 from semanticface.preference.judges import Judge, win_rate
-from semanticface.preference.records import finite
 from semanticface.preference.regions import AREAS
 from semanticface.preference.round import Alignment
 from semanticface.recipe import RECIPE_NAME

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from semanticface.errors import PictureError, SemanticFaceError
-from semanticface.preference.choice_file import now
+from semanticface.preference.files import now
 from semanticface.preference.question_images import Shown
 from semanticface.preference.store import Store
 from semanticface.preference.types import Choice, Question, Verdict

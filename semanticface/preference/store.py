@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from semanticface.errors import SemanticFaceError
-from semanticface.preference.choice_file import now
+from semanticface.preference.files import now
 from semanticface.preference.types import Choice, Question
 
 VERSION = 1

@@ -16,8 +16,8 @@ from typing import Any
 
 from semanticface.data.captures.dataset import CaptureSet
 from semanticface.data.consent import holds_captures
+from semanticface.data.ms_swift_export import forget_rows, holds_export, subjects_in
 from semanticface.data.provenance import UNCOUNTED, Source, read_people, sources_in
-from semanticface.data.swift_files import forget_rows, holds_export, subjects_in
 from semanticface.errors import DatasetError, SemanticFaceError
 from semanticface.formats.tables import read_objects
 from semanticface.privacy.forget import (

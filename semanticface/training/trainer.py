@@ -30,9 +30,7 @@ from semanticface.models.loading import Bundle
 from semanticface.recipe import RECIPE_NAME
 from semanticface.training.collator import Collator, Example, split_targets, token_losses
 from semanticface.training.datasets import TrainRows
-from semanticface.training.fused_ops import guess, weighted_loss
-from semanticface.training.lora import fused
-from semanticface.training.norm import fused_norms
+from semanticface.training.fused_ops import fused, fused_norms, guess, weighted_loss
 from semanticface.training.packing import pack, packed
 from semanticface.training.vision_cache import SeenTower, seen_once
 from semanticface.utils.files import atomic_open

@@ -23,7 +23,7 @@ from semanticface.data.consent import NAME
 from semanticface.errors import SemanticFaceError
 from semanticface.preference import files as candidates
 from semanticface.preference.annotator_agreement import consistency
-from semanticface.preference.choice_file import read_choices, write_choices
+from semanticface.preference.files import read_choices, write_choices
 from semanticface.preference.question_images import Shown
 from semanticface.preference.session import Session
 from semanticface.preference.store import Store

@@ -13,7 +13,6 @@ from hypothesis import strategies as st
 
 from semanticface import arkit
 from semanticface.data.captures import files
-from semanticface.data.captures.capture_thin import calibrated, rest_of, thin
 from semanticface.data.captures.dataset import split_of
 from semanticface.data.captures.files import ArchiveError, find_takes
 from semanticface.data.captures.pairing import (
@@ -26,9 +25,10 @@ from semanticface.data.captures.pairing import (
     read_rows,
 )
 from semanticface.data.captures.pairing import ticks as count_ticks
+from semanticface.data.captures.take import calibrated, rest_of, thin
 from semanticface.errors import TableError
 from semanticface.formats import live_link
-from semanticface.vision.capture_tmcd import timecode_base
+from semanticface.vision.timecode import timecode_base
 from semanticface.vision.video_reader import VideoFile
 from tests.helpers.clips import bars, write_clip
 from tests.helpers.live_takes import CLOCK, count_sixty, face, row, ticks, timecode, write_take

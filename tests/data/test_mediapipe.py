@@ -10,34 +10,34 @@ import pytest
 from PIL import Image
 
 from semanticface import arkit
-from semanticface.data.importers import mediapipe_peer
+from semanticface.data.importers import mediapipe
 from semanticface.errors import ConfigError, ModelError
 
 
 def test_scores_come_in_our_order():
     scores = {name: i / 100 for i, name in enumerate(arkit.MEDIAPIPE)}
-    vector = mediapipe_peer.vector(scores | {"_neutral": 0.9, "jawOpen": 1.0001})
+    vector = mediapipe.vector(scores | {"_neutral": 0.9, "jawOpen": 1.0001})
     assert vector.dtype == np.float32
     assert vector[arkit.INDEX["mouthSmileLeft"]] == np.float32(scores["mouthSmileLeft"])
     assert vector[arkit.INDEX["jawOpen"]] == 1
     assert vector[arkit.INDEX["tongueOut"]] == 0
-    assert len(mediapipe_peer.ACTIONS) == 51
-    assert "tongueOut" not in mediapipe_peer.ACTIONS
+    assert len(mediapipe.ACTIONS) == 51
+    assert "tongueOut" not in mediapipe.ACTIONS
     with pytest.raises(ModelError, match="tongueOut"):
-        mediapipe_peer.vector(scores | {"tongueOut": 0.1})
+        mediapipe.vector(scores | {"tongueOut": 0.1})
 
 
 def test_a_missing_file_or_package_says_what_to_do(tmp_path, monkeypatch):
     with pytest.raises(ConfigError, match=r"gone\.task: No such file.*Download"):
-        mediapipe_peer.identity(tmp_path / "gone.task")
+        mediapipe.identity(tmp_path / "gone.task")
     task = tmp_path / "face.task"
     task.write_bytes(b"weights")
-    monkeypatch.setattr(mediapipe_peer, "PACKAGE", "no-such-package")
+    monkeypatch.setattr(mediapipe, "PACKAGE", "no-such-package")
     with pytest.raises(ConfigError, match=r"pip install -c constraints\.txt mediapipe"):
-        mediapipe_peer.FaceLandmarker(task)
-    monkeypatch.setattr(mediapipe_peer, "PACKAGE", "numpy")
+        mediapipe.FaceLandmarker(task)
+    monkeypatch.setattr(mediapipe, "PACKAGE", "numpy")
     expected = {"version": importlib.metadata.version("numpy"), "sha256": hashlib.sha256(b"weights").hexdigest()}
-    assert mediapipe_peer.identity(task) == expected
+    assert mediapipe.identity(task) == expected
 
 
 class Landmarker:
@@ -72,13 +72,13 @@ def package(monkeypatch):
     python.vision = record(FaceLandmarker=Landmarker, FaceLandmarkerOptions=record)
     for module in (top, tasks, python):
         monkeypatch.setitem(sys.modules, module.__name__, module)
-    monkeypatch.setattr(mediapipe_peer, "PACKAGE", "numpy")
+    monkeypatch.setattr(mediapipe, "PACKAGE", "numpy")
 
 
 def test_pictures_are_read_and_faces_may_be_missing(package, tmp_path):
     task = tmp_path / "face.task"
     task.write_bytes(b"")
-    with mediapipe_peer.FaceLandmarker(task) as landmarker:
+    with mediapipe.FaceLandmarker(task) as landmarker:
         assert landmarker.read(Image.new("RGB", (8, 8))) is None
         found = landmarker.read(Image.new("L", (8, 8), 51))
         assert found[arkit.INDEX["browInnerUp"]] == pytest.approx(0.2)
@@ -87,4 +87,4 @@ def test_pictures_are_read_and_faces_may_be_missing(package, tmp_path):
     task = tmp_path / "broken.task"
     task.write_bytes(b"")
     with pytest.raises(ModelError, match=r"does not take .*broken\.task: Unable to open zip"):
-        mediapipe_peer.FaceLandmarker(task)
+        mediapipe.FaceLandmarker(task)

@@ -7,11 +7,11 @@ import pytest
 from PIL import Image
 
 from semanticface import rendering
-from semanticface.preference import two_judges
+from semanticface.preference import learned_judge
 from semanticface.preference.files import read_candidates
 from semanticface.preference.judges import decide
+from semanticface.preference.learned_judge import simulated_judges
 from semanticface.preference.rounds import Judges
-from semanticface.preference.two_judges import simulated_judges
 from semanticface.recipe import read_recipe
 from semanticface.serving.pages import annotate
 from tests.helpers.pages import ROOT, commands, run
@@ -50,7 +50,7 @@ def test_every_command_of_the_page(desk, monkeypatch):
 
     monkeypatch.setattr(annotate, "serve", answer)
     # Ten pictures of one person teach no judge.
-    monkeypatch.setattr(two_judges, "learned_judges", lambda *_, **__: Judges(judges().audits, judges().audits))
+    monkeypatch.setattr(learned_judge, "learned_judges", lambda *_, **__: Judges(judges().audits, judges().audits))
     done = []
     for words in commands("aligning.md"):
         small = next((more for script, more in SMALL.items() if script in words), [])

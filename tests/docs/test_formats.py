@@ -21,16 +21,15 @@ from semanticface.data.consent import USES, example, read_list
 from semanticface.data.provenance import KEY, Source, told, write_people
 from semanticface.data.rendered import RenderSettings, render_set
 from semanticface.evaluation.metrics import score
-from semanticface.evaluation.zero_shot.answers import AnswerLog
 from semanticface.evaluation.zero_shot.questions import Judged, Reply
+from semanticface.evaluation.zero_shot.run import AnswerLog
 from semanticface.formats import live_link, tables
 from semanticface.formats.live_link import LiveLinkRow
 from semanticface.inference.intervals import Reading
 from semanticface.inference.predictor import Prediction
-from semanticface.inference.side_file import FrameAnswer
+from semanticface.inference.video import FrameAnswer
 from semanticface.llm.analysis_writer import Written
-from semanticface.preference.choice_file import choice_dict
-from semanticface.preference.files import CandidateHeader, write_candidates
+from semanticface.preference.files import CandidateHeader, choice_dict, write_candidates
 from semanticface.preference.pairs import write_pairs
 from semanticface.preference.rounds import Rounds
 from semanticface.preference.store import Store

@@ -13,7 +13,7 @@ from PIL import Image
 from semanticface import arkit
 from semanticface.cli.main import main
 from semanticface.data.faces import load_faces
-from semanticface.data.importers import mediapipe, mediapipe_peer, pictures
+from semanticface.data.importers import mediapipe, pictures
 from semanticface.semantics.analysis import describe
 from semanticface.semantics.answer import format_answer
 from semanticface.vision.crop import Box
@@ -31,7 +31,7 @@ PAGE = ROOT / "docs" / "imports.md"
 def desk(tmp_path, monkeypatch):
     """A folder with the files that the page speaks of, and a stand-in for MediaPipe and for the face finder."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(mediapipe_peer, "PACKAGE", "numpy")
+    monkeypatch.setattr(mediapipe, "PACKAGE", "numpy")
     monkeypatch.setattr(mediapipe, "FaceTracker", WholePicture)
     monkeypatch.setattr(pictures, "_find_faces", lambda image: [Box(0, 0, *image.size)])
     agree(tmp_path, "ann", "ben", "holiday")

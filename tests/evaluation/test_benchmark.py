@@ -7,7 +7,7 @@ import pytest
 
 from semanticface import arkit
 from semanticface.data.rendered import RenderSettings
-from semanticface.evaluation import benchmark, benchmark_sets, metrics, published
+from semanticface.evaluation import benchmark, metrics, published
 from semanticface.evaluation.benchmark import MODEL, PEER, Reader, score_set
 from semanticface.formats import tables
 from semanticface.inference.intervals import Reading
@@ -177,8 +177,8 @@ def test_from_pictures_to_the_last_line(script, tmp_path, monkeypatch, capsys):
 
 
 def test_nobody_in_the_sets_is_in_a_training_set():
-    assert RenderSettings().subjects < benchmark_sets.FIRST_SUBJECT
-    assert benchmark_sets.FIRST_SUBJECT + benchmark_sets.SUBJECTS <= 9_000_000  # where the benchmarks of speed begin
+    assert RenderSettings().subjects < benchmark.FIRST_SUBJECT
+    assert benchmark.FIRST_SUBJECT + benchmark.SUBJECTS <= 9_000_000  # where the benchmarks of speed begin
 
 
 def test_wrong_use_is_said_in_a_line(script, tmp_path, capsys):

@@ -12,7 +12,7 @@ from semanticface.errors import ConfigError
 from semanticface.evaluation import published
 from semanticface.evaluation.benchmark import MODEL, PEER, SETS, Reader, headline, score_set
 from semanticface.evaluation.metrics import BASELINES, FIGURES
-from semanticface.experiments import ablation_tables, superface
+from semanticface.experiments import ablations, superface
 from semanticface.experiments.ablations import VARIANTS
 from semanticface.inference.intervals import Reading
 from semanticface.models.files import NANO
@@ -148,14 +148,14 @@ def test_the_ablations_page_shows_the_committed_runs():
     variants = {key: runs[key] for key in VARIANTS}
     personal = {size: runs[f"personal-{size}"] for size in committed["recipe"]["budget"]["personal"]}
     shown = [
-        *ablation_tables.variant_tables(variants, "photo"),
-        *ablation_tables.personal_tables(personal, runs["personal-base"]),
+        *ablations.variant_tables(variants, "photo"),
+        *ablations.personal_tables(personal, runs["personal-base"]),
     ]
     assert len(shown) == 8
     for table in shown:
         assert table.markdown() in page
     assert all(len(seeds) == 3 for seeds in (*variants.values(), *personal.values()))
-    assert committed["headline"] == ablation_tables.headline(variants, "photo", personal, runs["personal-base"])
+    assert committed["headline"] == ablations.headline(variants, "photo", personal, runs["personal-base"])
 
 
 def test_the_superface_page_and_the_readme_show_the_committed_runs():

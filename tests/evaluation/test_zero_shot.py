@@ -21,8 +21,7 @@ from PIL import Image
 
 from semanticface import arkit
 from semanticface.errors import ConfigError, SemanticFaceError, TableError
-from semanticface.evaluation import benchmark_sets
-from semanticface.evaluation.zero_shot.answers import AnswerLog, alone, claim, fingerprint
+from semanticface.evaluation import benchmark
 from semanticface.evaluation.zero_shot.local import LocalReader
 from semanticface.evaluation.zero_shot.pictures import benchmark_set, folder_set
 from semanticface.evaluation.zero_shot.questions import (
@@ -34,6 +33,7 @@ from semanticface.evaluation.zero_shot.questions import (
     question,
     spent,
 )
+from semanticface.evaluation.zero_shot.run import AnswerLog, alone, claim, fingerprint
 from semanticface.formats import tables
 from semanticface.inference.predictor import Predictor
 from semanticface.llm.client import ChatClient
@@ -45,7 +45,7 @@ from tests.helpers.scripts import ROOT, load_script
 from tests.helpers.tiny_models import smolvlm
 
 SIZE, LIMIT = 96, 4
-PEOPLE = range(benchmark_sets.FIRST_SUBJECT, benchmark_sets.FIRST_SUBJECT + benchmark_sets.SUBJECTS)
+PEOPLE = range(benchmark.FIRST_SUBJECT, benchmark.FIRST_SUBJECT + benchmark.SUBJECTS)
 COEFFICIENTS = arkit.vector({"jawOpen": 0.5, "browInnerUp": 0.3})
 ANSWER = format_answer(COEFFICIENTS, describe(COEFFICIENTS))
 
@@ -240,7 +240,7 @@ async def at_once(seconds):
 def few_people():
     """Of the benchmark's hundred thousand people, who are looked through at each start, fifty."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(benchmark_sets, "SUBJECTS", 50)
+        patch.setattr(benchmark, "SUBJECTS", 50)
         yield
 
 
@@ -393,9 +393,7 @@ def test_killed_at_any_moment_it_goes_on(script, drawn, tmp_path, capsys):
         words = ["--url", said.url, "--model", "vlm", "--faces", str(folder), "--out", str(tmp_path), "--limit", "4"]
         words += ["--semantics", "without", "--concurrency", "1"]
         # In small, as here, though it is another program.
-        code = (
-            f"import sys, runpy; import semanticface.evaluation.benchmark_sets as s; s.SIZE, s.SUBJECTS = {SIZE}, 50; "
-        )
+        code = f"import sys, runpy; import semanticface.evaluation.benchmark as s; s.SIZE, s.SUBJECTS = {SIZE}, 50; "
         code += f"sys.argv[0] = 'x'; runpy.run_path({str(ROOT / 'eval' / 'zero_shot.py')!r}, run_name='__main__')"
         process = subprocess.Popen([sys.executable, "-c", code, *words], stderr=subprocess.PIPE, text=True)
         _, err = process.communicate()

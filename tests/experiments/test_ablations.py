@@ -12,9 +12,8 @@ import pytest
 from semanticface.data.rendered import RenderSettings
 from semanticface.errors import SemanticFaceError
 from semanticface.evaluation import metrics
-from semanticface.experiments import ablation_tables as tables
-from semanticface.experiments.ablation_tables import Spread
-from semanticface.experiments.ablations import RULE, figures
+from semanticface.experiments import ablations as tables
+from semanticface.experiments.ablations import RULE, Spread, figures
 from semanticface.semantics.analysis import describe, describe_many
 from semanticface.semantics.expression_sampler import sample_coefficients
 from semanticface.semantics.faithfulness import agreement

@@ -9,13 +9,12 @@ import numpy as np
 import pytest
 
 from semanticface.errors import ConfigError
+from semanticface.experiments.noisy_captures import TakeSettings, draw_takes
 from semanticface.experiments.superface import FIGURES, figures, headline, tables
-from semanticface.experiments.takes import TakeSettings, draw_takes
 from semanticface.preference.dpo import AlignSettings
 from semanticface.preference.judges import SimulatedJudge
-from semanticface.preference.measured import Measured, picture_names
 from semanticface.preference.regions import distance, only
-from semanticface.preference.round import RoundSettings
+from semanticface.preference.round import Measured, RoundSettings, picture_names
 from tests.helpers.scripts import load_script
 
 

@@ -8,8 +8,7 @@ import pytest
 from semanticface.data.consent import read_consent
 from semanticface.data.faces import coefficients_of, dataset_record, load_faces
 from semanticface.errors import DatasetError
-from semanticface.experiments.noisy_captures import CaptureErrors, wander
-from semanticface.experiments.takes import TakeSettings, captured, draw_takes, relabel
+from semanticface.experiments.noisy_captures import CaptureErrors, TakeSettings, captured, draw_takes, relabel, wander
 from semanticface.recipe import RECIPE_NAME
 from semanticface.semantics.answer import parse_answer
 

@@ -7,7 +7,7 @@ from fractions import Fraction
 import numpy as np
 
 from semanticface.arkit import NAMES
-from semanticface.inference.side_file import FrameAnswer, SideFile
+from semanticface.inference.video import FrameAnswer, SideFile
 
 
 def test_intervals_come_back_and_are_told(tmp_path):

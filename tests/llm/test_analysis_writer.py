@@ -26,11 +26,17 @@ from semanticface.errors import ConfigError, SemanticFaceError, ServerError
 from semanticface.formats import tables
 from semanticface.llm import client as chat_client
 from semanticface.llm.analysis_prompt import LEAST_SCORE, face_in_words, form_sha256, judge, schema
-from semanticface.llm.analysis_writer import RULES, LanguageWriter, Tally, WriterSettings
+from semanticface.llm.analysis_writer import (
+    CHARACTERS_PER_TOKEN,
+    RULES,
+    LanguageWriter,
+    Tally,
+    WriterSettings,
+    estimate,
+)
 from semanticface.llm.chat import ChatReply, ChatServer
 from semanticface.llm.client import ChatClient
 from semanticface.llm.reply_cache import ReplyCache, request_key
-from semanticface.llm.stage1_run import CHARACTERS_PER_TOKEN, estimate
 from semanticface.prompts import load_prompt
 from semanticface.semantics.analysis import Analysis, describe
 from semanticface.semantics.answer import SCHEMA, parse_answer

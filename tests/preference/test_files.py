@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from semanticface.errors import SemanticFaceError, TableError
-from semanticface.preference.choice_file import (
+from semanticface.preference.files import (
     check_pseudonym,
     choice_dict,
     choice_from,

@@ -13,11 +13,10 @@ from semanticface.data.faces import coefficients_of, load_faces
 from semanticface.errors import ConfigError, DatasetError, ModelError, PictureError, TableError
 from semanticface.preference import round as stepping
 from semanticface.preference import rounds as making
-from semanticface.preference.choice_file import read_choices
 from semanticface.preference.dpo import AlignSettings, Margins
+from semanticface.preference.files import read_choices
 from semanticface.preference.judges import SimulatedJudge
-from semanticface.preference.measured import Measured, picture_names
-from semanticface.preference.round import Alignment, RoundSettings, held_out
+from semanticface.preference.round import Alignment, Measured, RoundSettings, held_out, picture_names
 from semanticface.preference.rounds import Judges, claim, run_rounds
 from semanticface.preference.sampling import CandidateSettings
 from semanticface.preference.types import Slate

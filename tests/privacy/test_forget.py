@@ -23,8 +23,7 @@ from semanticface.data.importers import pictures as picture_import
 from semanticface.data.ms_swift_export import export_swift
 from semanticface.data.provenance import Source, source_of, sources_in, told, write_people
 from semanticface.errors import DatasetError, SemanticFaceError
-from semanticface.preference.choice_file import read_choices, write_choices
-from semanticface.preference.files import read_candidates
+from semanticface.preference.files import read_candidates, read_choices, write_choices
 from semanticface.preference.pairs import read_pairs, write_pairs
 from semanticface.preference.store import Store
 from semanticface.preference.types import Choice, Pair, Question

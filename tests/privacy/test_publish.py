@@ -25,8 +25,7 @@ from semanticface.data.provenance import (
 from semanticface.errors import ConfigError, ModelError
 from semanticface.preference.dpo import AlignSettings
 from semanticface.preference.judges import SimulatedJudge
-from semanticface.preference.measured import picture_names
-from semanticface.preference.round import Alignment, RoundSettings
+from semanticface.preference.round import Alignment, RoundSettings, picture_names
 from semanticface.preference.rounds import _copy_adapter
 from semanticface.preference.sampling import CandidateSettings
 from semanticface.privacy.forget import forget

@@ -13,8 +13,7 @@ from hypothesis import strategies as st
 from semanticface.rendering import render
 from semanticface.rendering.head.mesh import CLOTH, HAIR, MASK, build
 from semanticface.rendering.head.rig import LASHES, SKIN, rig
-from semanticface.rendering.noise import TABLE, VOLUME, fade, noise
-from semanticface.rendering.scratch import LARGEST, scratch
+from semanticface.rendering.kernels import LARGEST, TABLE, VOLUME, fade, noise, scratch
 from semanticface.rendering.sensor import sensor
 from semanticface.rendering.shading import antialias
 from semanticface.rendering.shading.antialias import TOLERANCE, even_pixels, other_samples, resolve

@@ -19,7 +19,7 @@ from semanticface.rendering.head.props import Prop
 from semanticface.rendering.head.rig import rig
 from semanticface.rendering.sensor import reprint, sensor
 from semanticface.rendering.shading.background import background
-from semanticface.rendering.shading.scene import lights
+from semanticface.rendering.shading.lighting import lights
 
 
 def test_conditions_leave_labels_of_a_plain_portrait_alone() -> None:

@@ -20,7 +20,7 @@ from semanticface.config import read_settings
 from semanticface.data.consent import NAME, holds_captures, require_consent
 from semanticface.data.describe import describe_dataset
 from semanticface.data.faces import coefficients_of, dataset_record, load_faces
-from semanticface.data.importers import mediapipe, mediapipe_peer, pictures
+from semanticface.data.importers import mediapipe, pictures
 from semanticface.data.importers.mediapipe import UNKNOWN, WEAK, labels, read_places
 from semanticface.data.importers.mediapipe_saved import read_saved
 from semanticface.data.importers.pictures import PictureSettings, import_parts
@@ -56,7 +56,7 @@ def scores(jaw, **more):
 def reader(picture):
     """Stands in for MediaPipe: the jaw is open as far as the picture is bright; in a black one there is no face."""
     bright = float(np.asarray(picture).mean()) / 255
-    return mediapipe_peer.vector(scores(bright)) if bright > 0.01 else None
+    return mediapipe.vector(scores(bright)) if bright > 0.01 else None
 
 
 def grey(path, share):
@@ -152,7 +152,7 @@ def test_a_video_is_thinned_out_and_its_frames_keep_their_numbers(tmp_path, monk
     agree(out, "ann")
 
     def read(picture):
-        return mediapipe_peer.vector(scores(number_of(np.asarray(picture)) / 100))
+        return mediapipe.vector(scores(number_of(np.asarray(picture)) / 100))
 
     parts = read_places([tmp_path / "ann"])
     done = import_parts(parts, out, wanted(crop="find", apart=0.045), reader=read, say=lambda _: None)
@@ -324,10 +324,10 @@ def test_the_script(tmp_path, monkeypatch, capsys):
     one = ("--splits", "train=1")
     code, _, err = run(tmp_path / "photos", "--mediapipe", tmp_path / "gone.task", *one)
     assert code == 2 and "Download MediaPipe's face_landmarker.task" in err
-    monkeypatch.setattr(mediapipe_peer, "PACKAGE", "no-such-package")
+    monkeypatch.setattr(mediapipe, "PACKAGE", "no-such-package")
     code, _, err = run(tmp_path / "photos", "--mediapipe", task, *one)
     assert code == 2 and "MediaPipe is not installed. Install it with: pip install" in err and not out.exists()
-    monkeypatch.setattr(mediapipe_peer, "PACKAGE", "numpy")
+    monkeypatch.setattr(mediapipe, "PACKAGE", "numpy")
 
     class Landmarker:
         closed = 0

@@ -12,18 +12,15 @@ import pytest
 from semanticface.config import read_settings
 from semanticface.data.faces import coefficients_of, load_faces
 from semanticface.errors import DatasetError
-from semanticface.experiments.noisy_captures import CaptureErrors
-from semanticface.experiments.takes import TakeSettings, draw_takes, record_takes
+from semanticface.experiments.noisy_captures import CaptureErrors, TakeSettings, draw_takes, record_takes
 from semanticface.preference.annotator_agreement import agreement, counted
-from semanticface.preference.choice_file import write_choices
-from semanticface.preference.files import read_candidates
+from semanticface.preference.files import read_candidates, write_choices
 from semanticface.preference.judges import decide
-from semanticface.preference.learned_judge import LearnedJudge, learn
-from semanticface.preference.measured import Measured
+from semanticface.preference.learned_judge import LearnedJudge, learn, learned_judges, simulated_judges, truth_of
 from semanticface.preference.questions import ask
+from semanticface.preference.round import Measured
 from semanticface.preference.rounds import Judges
 from semanticface.preference.store import Store
-from semanticface.preference.two_judges import learned_judges, simulated_judges, truth_of
 from semanticface.recipe import read_recipe
 from tests.helpers.scripts import ROOT, load_script
 from tests.helpers.tiny_adapter import tiny_adapter
@@ -142,7 +139,7 @@ def test_two_judges_learn_from_people(places, sampled, tmp_path, monkeypatch):
         taught.append(({choice.annotator for choice in choices}, settings.seed, set(sights)))
         return learn(choices, slates, sights, replace(settings, epochs=1), name=name)
 
-    monkeypatch.setattr("semanticface.preference.two_judges.learn", teach)
+    monkeypatch.setattr("semanticface.preference.learned_judge.learn", teach)
     measured = Measured(places[1], places[1], 2)
     told = []
     made = learned_judges(

@@ -24,7 +24,7 @@ from semanticface.formats import recording, tables
 from semanticface.inference.predictor import Predictor
 from semanticface.rendering import render
 from semanticface.serving.pages import demo as demo_app
-from semanticface.serving.pages import demo_clip, local_page
+from semanticface.serving.pages import local_page
 from semanticface.serving.pages.demo import ASSETS, EXAMPLES, Demo
 from semanticface.vision.image_io import load_picture
 from tests.cli.test_annotate import _free_port
@@ -131,7 +131,7 @@ def test_a_clip_gives_every_frame_in_time(demo, tmp_path, monkeypatch):
     assert name == "surprise" and times == pytest.approx(np.arange(6) / 25)
     np.testing.assert_allclose(values, [row.values for row in rows], atol=1e-6)
     assert demo.progress("job") == [0, None]
-    monkeypatch.setattr(demo_clip, "MOST_FRAMES", 2)
+    monkeypatch.setattr(demo_app, "MOST_FRAMES", 2)
     cut = read(demo, "surprise.mp4", path.read_bytes())
     assert cut["note"] == "Only the first 2 of 6 frames were read." and cut["jsonl"].count("\n") == 2
 
@@ -148,7 +148,7 @@ def test_progress_is_told_and_pictures_are_read_while_a_clip_is(demo, tmp_path, 
         )
         other.start()
         other.join(60)
-        return demo_clip.ClipReading("", "", 20, 0, "")
+        return demo_app.ClipReading("", "", 20, 0, "")
 
     monkeypatch.setattr(demo_app, "read_clip", reading)
     assert read(demo, "in.mp4", path.read_bytes())["status"] == "ok"
@@ -212,7 +212,7 @@ def test_examples_and_scripts_are_there_and_name_nothing_elsewhere():
 
 @pytest.mark.parametrize("file", [file for file, _ in EXAMPLES])
 def test_every_example_can_be_read(demo, file, monkeypatch):
-    monkeypatch.setattr(demo_clip, "MOST_FRAMES", 4)
+    monkeypatch.setattr(demo_app, "MOST_FRAMES", 4)
     said = read(demo, file, (ASSETS / "examples" / file).read_bytes())
     assert said["status"] == "ok" and "frames have no answer" not in said["note"]
 

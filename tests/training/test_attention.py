@@ -5,7 +5,7 @@ import torch
 from torch.nn import functional
 
 from semanticface.models.answer_tokens import branch_mask
-from semanticface.training.attention import Rows, attend_within_rows
+from semanticface.training.packing import Rows, attend_within_rows
 
 HEADS, GROUPS, WIDTH = 6, 3, 16
 LENGTHS = (5, 150, 17)  # the second is longer than a block

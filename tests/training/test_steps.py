@@ -5,7 +5,7 @@ import torch
 from accelerate import Accelerator
 from torch import nn
 
-from semanticface.training.steps import Steps
+from semanticface.training.nano_pretraining import Steps
 
 
 def small() -> nn.Sequential:

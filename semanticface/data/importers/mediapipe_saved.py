@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 
 from semanticface import arkit
-from semanticface.data.importers.mediapipe_peer import vector
+from semanticface.data.importers.mediapipe import vector
 from semanticface.data.importers.pictures import Labelled, Pictures, parts_of, person
 from semanticface.errors import ModelError, TableError
 from semanticface.formats.tables import MAX_CSV_LINE, MAX_ROWS, read_objects

@@ -22,9 +22,8 @@ from PIL import Image
 from tqdm import tqdm
 
 from semanticface import arkit
-from semanticface.data.captures.capture_consent import ended, refusal, splits_for, take_consent
 from semanticface.data.captures.dataset import CaptureSet, ShardWriter, TakeRecord, shard_writer
-from semanticface.data.captures.importer import Imported
+from semanticface.data.captures.importer import Imported, ended, refusal, splits_for, take_consent
 from semanticface.data.captures.report import PAGE, SHOWN, Shown, thumbnail, write_index_page, write_take_page
 from semanticface.data.captures.take import CONTEXT, SMALLEST, check_kept
 from semanticface.data.consent import LOOK, plain_name

@@ -12,8 +12,7 @@ from PIL import Image
 from semanticface import arkit
 from semanticface.data.faces import coefficients_of, load_faces
 from semanticface.errors import PictureError
-from semanticface.evaluation.benchmark import SETS
-from semanticface.evaluation.benchmark_sets import ROWS, SIZE, draw_set, set_folder
+from semanticface.evaluation.benchmark import ROWS, SETS, SIZE, draw_set, set_folder
 from semanticface.formats import tables
 from semanticface.vision.image_io import expand, load_picture
 

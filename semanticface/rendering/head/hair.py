@@ -13,7 +13,7 @@ from functools import cache
 import numpy as np
 
 from semanticface.rendering.head.rig import SKIN, Identity, rig
-from semanticface.rendering.noise import VOLUME
+from semanticface.rendering.kernels import VOLUME
 from semanticface.rendering.shading.raster import visibility
 
 STYLES = ("bald", "crop", "short", "fringe", "bob", "long", "afro", "tied")

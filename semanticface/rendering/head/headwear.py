@@ -12,7 +12,7 @@ from semanticface.rendering.head.appearance import linear
 from semanticface.rendering.head.hair import AXIS, TOP, Cover, carry, skull_distance
 from semanticface.rendering.head.props import Prop, Stuff, grid, join, solid
 from semanticface.rendering.head.rig import Identity
-from semanticface.rendering.noise import VOLUME
+from semanticface.rendering.kernels import VOLUME
 
 COLUMNS, ROWS = 49, 14
 _TURN = np.linspace(-np.pi, np.pi, COLUMNS)

@@ -16,7 +16,7 @@ from semanticface.rendering.head import appearance as look
 from semanticface.rendering.head.appearance import Appearance, linear
 from semanticface.rendering.head.cartoon_warp import Bend, bend
 from semanticface.rendering.head.rig import Identity, rig
-from semanticface.rendering.shading.scene import Lights, lights
+from semanticface.rendering.shading.lighting import Lights, lights
 
 # Skin, spots, lips, horns and brows of its moods, sRGB.
 _MOODS = np.array(

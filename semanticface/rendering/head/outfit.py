@@ -7,9 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from semanticface.rendering.conditions import Conditions, odds
-from semanticface.rendering.head.accessories import Lenses, spectacles
+from semanticface.rendering.head.accessories import Lenses, earrings, spectacles
 from semanticface.rendering.head.appearance import Appearance
-from semanticface.rendering.head.earrings import earrings
 from semanticface.rendering.head.hair import Cover
 from semanticface.rendering.head.headwear import headwear
 from semanticface.rendering.head.occluders import hand, strands, thing

@@ -6,11 +6,10 @@ import numpy as np
 
 from semanticface.rendering.conditions import Conditions
 from semanticface.rendering.head.accessories import Lenses
-from semanticface.rendering.kernels import kernel
-from semanticface.rendering.noise import smooth
+from semanticface.rendering.kernels import kernel, smooth
 from semanticface.rendering.shading import raster
+from semanticface.rendering.shading.lighting import Lights
 from semanticface.rendering.shading.projection import View
-from semanticface.rendering.shading.scene import Lights
 
 
 def look_through(

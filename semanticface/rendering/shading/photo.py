@@ -14,9 +14,7 @@ from semanticface.rendering.head.accessories import Lenses
 from semanticface.rendering.head.appearance import Appearance
 from semanticface.rendering.head.mesh import CLOTH, HAIR, N_ATTRIBUTES, PROP, Mesh
 from semanticface.rendering.head.rig import EYE_RIGHT, LOWER_TEETH, SKIN, TONGUE, UPPER_TEETH
-from semanticface.rendering.kernels import kernel
-from semanticface.rendering.noise import TABLE, noise, smooth
-from semanticface.rendering.scratch import scratch
+from semanticface.rendering.kernels import TABLE, kernel, noise, scratch, smooth
 from semanticface.rendering.sensor import sensor
 from semanticface.rendering.shading import raster, textures
 from semanticface.rendering.shading.antialias import LASH_ONLY, blend, even_pixels, other_samples, resolve
@@ -43,11 +41,12 @@ from semanticface.rendering.shading.lighting import (  # fmt: skip
     VZ,
     WET,
     WRAP,
+    Lights,
     curve,
     illuminate,
+    lights,
 )
 from semanticface.rendering.shading.projection import View, see, shadow_of
-from semanticface.rendering.shading.scene import Lights, lights
 from semanticface.rendering.shading.wrinkles import HEIGHT, STEP, WIDTH, X0, Y0, height_map
 
 SHADOW_SIZE = 160

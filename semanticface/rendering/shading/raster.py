@@ -9,8 +9,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from semanticface.rendering.kernels import kernel
-from semanticface.rendering.scratch import scratch
+from semanticface.rendering.kernels import kernel, scratch
 
 NOTHING = -1
 FAR = np.float32(-1e9)

@@ -9,8 +9,7 @@ from __future__ import annotations
 import math
 
 from semanticface.rendering.head import appearance as look
-from semanticface.rendering.kernels import kernel
-from semanticface.rendering.noise import fade, noise, smooth
+from semanticface.rendering.kernels import fade, kernel, noise, smooth
 
 
 @kernel

@@ -15,17 +15,15 @@ from semanticface.rendering.head.appearance import Appearance, appearance, linea
 from semanticface.rendering.head.cartoon_warp import Bend, bend
 from semanticface.rendering.head.mesh import CLOTH, HAIR, N_ATTRIBUTES, PROP, Mesh
 from semanticface.rendering.head.rig import EYE_RIGHT, LOWER_TEETH, SKIN, TONGUE, UPPER_TEETH, Identity
-from semanticface.rendering.kernels import kernel
-from semanticface.rendering.noise import TABLE, noise, smooth
-from semanticface.rendering.scratch import scratch
+from semanticface.rendering.kernels import TABLE, kernel, noise, scratch, smooth
 from semanticface.rendering.sensor import blur, reprint
 from semanticface.rendering.shading import raster
 from semanticface.rendering.shading import textures as paint
 from semanticface.rendering.shading.antialias import blend, even_pixels, other_samples, spread
 from semanticface.rendering.shading.background import background
+from semanticface.rendering.shading.lighting import lights
 from semanticface.rendering.shading.photo import crease
 from semanticface.rendering.shading.projection import SHADOW_EXTENT, see, shadow_of
-from semanticface.rendering.shading.scene import lights
 from semanticface.rendering.shading.wrinkles import height_map
 
 # Skins no human has; greens, teals and purples are left to the imp.

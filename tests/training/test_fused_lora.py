@@ -7,7 +7,7 @@ import peft
 import pytest
 import torch
 
-from semanticface.training.lora import fused
+from semanticface.training.fused_ops import fused
 
 
 class Layers(torch.nn.Module):

@@ -7,7 +7,7 @@ import torch
 from transformers.models.gemma.modeling_gemma import GemmaRMSNorm
 from transformers.models.qwen2.modeling_qwen2 import Qwen2RMSNorm
 
-from semanticface.training.norm import fused_norms
+from semanticface.training.fused_ops import fused_norms
 
 
 def frozen(norm: torch.nn.Module) -> torch.nn.Module:
