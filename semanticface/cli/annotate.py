@@ -6,11 +6,12 @@ import argparse
 import signal
 import sys
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from semanticface.cli import arguments
+from semanticface.cli.arguments import Subparsers, add_command
 from semanticface.errors import SemanticFaceError
 from semanticface.preference.files import split_by_consent
 
@@ -23,17 +24,15 @@ if TYPE_CHECKING:
 _DATABASE = "choices.sqlite"
 _NAMED = 10  # problems named one by one
 
-Command = Callable[..., argparse.ArgumentParser]
 
-
-def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser], command: Command) -> None:
+def add_commands(commands: Subparsers) -> None:
     """Add the subcommands; ``command`` makes one with its name, purpose, explanation and examples."""
-    _add_annotate(commands, command)
-    _add_choices(commands, command)
+    _add_annotate(commands)
+    _add_choices(commands)
 
 
-def _add_annotate(commands: argparse._SubParsersAction[argparse.ArgumentParser], command: Command) -> None:
-    parser = command(
+def _add_annotate(commands: Subparsers) -> None:
+    parser = add_command(
         commands,
         "annotate",
         "choose which of two rendered faces is nearer to a picture",
@@ -97,8 +96,8 @@ def _add_annotate(commands: argparse._SubParsersAction[argparse.ArgumentParser],
     parser.set_defaults(run=_annotate)
 
 
-def _add_choices(commands: argparse._SubParsersAction[argparse.ArgumentParser], command: Command) -> None:
-    parser = command(
+def _add_choices(commands: Subparsers) -> None:
+    parser = add_command(
         commands,
         "choices",
         "report, export or import what annotators chose",

@@ -9,8 +9,30 @@ from typing import TYPE_CHECKING
 
 from semanticface.vision.timecode import parse_rate
 
+Subparsers = argparse._SubParsersAction[argparse.ArgumentParser]
+
+OUT_HELP = "write X.jsonl or X.csv instead of a summary to the terminal"
+DEVICE_HELP = "cpu, cuda, cuda:1, mps (default: the best there is)"
+NO_EMOTION_HELP = "leave out what the face suggests a person feels"
+
 if TYPE_CHECKING:
     from semanticface.vision.crop import Box
+
+
+def example_lines(*lines: str) -> str:
+    """Return the last lines of a ``--help``."""
+    return "examples:\n" + "\n".join(f"  {line}" for line in lines)
+
+
+def add_command(commands: Subparsers, name: str, purpose: str, about: str, *examples: str) -> argparse.ArgumentParser:
+    """Add a subcommand with its name, purpose, explanation and examples, and return its parser."""
+    return commands.add_parser(
+        name,
+        help=purpose,
+        description=f"{purpose[0].upper()}{purpose[1:]}.\n\n{about}",
+        epilog=example_lines(*examples),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
 
 
 def box(text: str) -> Box:

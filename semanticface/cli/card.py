@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
 from pathlib import Path
 
 from semanticface.cli import arguments
+from semanticface.cli.arguments import Subparsers, add_command
 from semanticface.errors import ConfigError
 
-Command = Callable[..., argparse.ArgumentParser]
 
-
-def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser], command: Command) -> None:
-    """Add the subcommand; ``command`` makes one with its name, purpose, explanation and examples."""
-    parser = command(
+def add_commands(commands: Subparsers) -> None:
+    """Add the subcommand."""
+    parser = add_command(
         commands,
         "card",
         "write the model card of a model or adapter, or the folder of its demo Space",

@@ -4,22 +4,20 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 from tqdm import tqdm
 
 from semanticface.cli import arguments
+from semanticface.cli.arguments import Subparsers, add_command
 from semanticface.errors import SemanticFaceError
 from semanticface.formats import convert
 from semanticface.utils.files import refuse_to_replace
 
-Command = Callable[..., argparse.ArgumentParser]
 
-
-def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser], command: Command) -> None:
-    """Add the subcommand; ``command`` makes one with its name, purpose, explanation and examples."""
-    parser = command(
+def add_commands(commands: Subparsers) -> None:
+    """Add the subcommand."""
+    parser = add_command(
         commands,
         "convert",
         "turn a recording into another form",

@@ -5,14 +5,13 @@ from __future__ import annotations
 import argparse
 import signal
 import threading
-from collections.abc import Callable
 
-Command = Callable[..., argparse.ArgumentParser]
+from semanticface.cli.arguments import Subparsers, add_command
 
 
-def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser], command: Command) -> None:
-    """Add the subcommand; ``command`` makes one with its name, purpose, explanation and examples."""
-    parser = command(
+def add_commands(commands: Subparsers) -> None:
+    """Add the subcommand."""
+    parser = add_command(
         commands,
         "demo",
         "a page in your browser: pictures, webcam and clips in, words, bars and a head out",

@@ -4,22 +4,22 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from semanticface.cli.arguments import Subparsers, add_command
 from semanticface.errors import ConfigError
 
 if TYPE_CHECKING:
     from semanticface.hub.upload_list import Listed
 
-Command = Callable[..., argparse.ArgumentParser]
 _ORDER = ("refused", "included", "left out")
 
 
-def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser], command: Command) -> None:
-    """Add the subcommand; ``command`` makes one with its name, purpose, explanation and examples."""
-    parser = command(
+def add_commands(commands: Subparsers) -> None:
+    """Add the subcommand."""
+    parser = add_command(
         commands,
         "push",
         "upload a model with its card to the Hugging Face Hub",

@@ -9,11 +9,12 @@ import ipaddress
 import signal
 import socket
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from semanticface.cli import arguments
+from semanticface.cli.arguments import Subparsers, add_command
 from semanticface.errors import ConfigError, SemanticFaceError
 from semanticface.models.files import display_name
 
@@ -21,16 +22,15 @@ if TYPE_CHECKING:
     from semanticface.inference.predictor import Predictor
     from semanticface.serving.batching import Service
 
-Command = Callable[..., argparse.ArgumentParser]
 
 _SHORTEST_KEY = 16
 _MORE_CONNECTIONS = 1000
 """Beside those that have a place: the last line of defence, where a refusal has no JSON."""
 
 
-def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser], command: Command) -> None:
-    """Add the subcommand; ``command`` makes one with its name, purpose, explanation and examples."""
-    parser = command(
+def add_commands(commands: Subparsers) -> None:
+    """Add the subcommand."""
+    parser = add_command(
         commands,
         "serve",
         "answer over HTTP: an OpenAI-compatible endpoint and a small one of its own",

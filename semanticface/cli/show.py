@@ -4,23 +4,21 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 from tqdm import tqdm
 
 from semanticface.cli import arguments
+from semanticface.cli.arguments import Subparsers, add_command
 from semanticface.errors import SemanticFaceError
 from semanticface.utils.files import refuse_to_replace
-
-Command = Callable[..., argparse.ArgumentParser]
 
 _MOST_REMARKS = 20
 
 
-def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser], command: Command) -> None:
-    """Add the subcommand; ``command`` makes one with its name, purpose, explanation and examples."""
-    parser = command(
+def add_commands(commands: Subparsers) -> None:
+    """Add the subcommand."""
+    parser = add_command(
         commands,
         "show",
         "show predictions beside what they were read from, as a sheet or as a video",

@@ -6,7 +6,7 @@ import argparse
 import contextlib
 import re
 import sys
-from collections.abc import Callable, Generator
+from collections.abc import Generator
 from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from tqdm import tqdm
 
 from semanticface.cli import arguments
+from semanticface.cli.arguments import Subparsers, add_command
 from semanticface.errors import SemanticFaceError
 from semanticface.formats import live_link_udp
 from semanticface.formats.live_link_udp import Subject
@@ -28,12 +29,11 @@ _ADDRESS = re.compile(
     r"(?:\[(?P<inside>[^][]+)\]|(?P<name>[^][:]+))(?::(?P<port>[0-9]{1,5}))?|(?P<bare>[^][]*:[^][]*:[^][]*)",
     re.ASCII,
 )
-Command = Callable[..., argparse.ArgumentParser]
 
 
-def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser], command: Command) -> None:
-    """Add the subcommand; ``command`` makes one with its name, purpose, explanation and examples."""
-    parser = command(
+def add_commands(commands: Subparsers) -> None:
+    """Add the subcommand."""
+    parser = add_command(
         commands,
         "stream",
         "play a recording, a video or a camera to Unreal Engine, as the Live Link Face app sends it",

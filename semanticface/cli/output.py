@@ -1,0 +1,65 @@
+"""Outcomes of a command, to a file or the terminal, with every failed row named."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from typing import TYPE_CHECKING
+
+from semanticface.formats import tables
+from semanticface.formats.tables import Outcome
+
+if TYPE_CHECKING:
+    from semanticface.semantics.analysis import Analysis
+
+
+def deliver(outcomes: Iterable[Outcome], options: argparse.Namespace, say: Callable[..., None] = print) -> int:
+    """Write outcomes to ``--out`` or print them as they come, name the failed ones, and return the exit code.
+
+    ``say`` is ``print``, or what prints above a progress bar.
+    """
+    failed = total = 0
+
+    def checked() -> Iterator[Outcome]:
+        nonlocal failed, total
+        for outcome in outcomes:
+            total += 1
+            if outcome.status != "ok":
+                failed += 1
+                say(f"semanticface: {outcome.reason}", file=sys.stderr)
+            yield outcome
+
+    if options.out is None:
+        for outcome in checked():
+            say(summary(outcome))
+    else:
+        tables.write(options.out, checked())
+        print(f"{options.out}: {total} rows, {failed} failed", file=sys.stderr)
+    return 1 if failed else 0
+
+
+def without_emotion(analysis: Analysis | None) -> Analysis | None:
+    return analysis and dataclasses.replace(analysis, emotional_implication=None)
+
+
+def summary(outcome: Outcome) -> str:
+    """Return one outcome as a paragraph for the terminal."""
+    from semanticface import arkit
+    from semanticface.evaluation.metrics import ACTIVE
+
+    lines = [outcome.image]
+    if outcome.coefficients is None:
+        return f"{outcome.image}\n  {outcome.status}: {outcome.reason}\n"
+    analysis = outcome.analysis
+    if analysis is not None:
+        lines.append(f"  {analysis.expression_category}")
+        if analysis.emotional_implication is not None:
+            lines.append(f"  suggests  {analysis.emotional_implication}")
+        lines += [f"  {region:<8}  {words}" for region, words in analysis.muscle_movements.items()]
+        lines.append(f"  symmetry  {analysis.symmetry}")
+    strongest = sorted(arkit.by_name(outcome.coefficients).items(), key=lambda item: -item[1])
+    active = [f"{name} {value:.2f}" for name, value in strongest if value > ACTIVE]
+    lines.append(f"  active    {', '.join(active) or 'nothing above ' + str(ACTIVE)}")
+    return "\n".join(lines) + "\n"

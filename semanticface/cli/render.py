@@ -1,0 +1,41 @@
+"""``semanticface render``: coefficients to pictures of a head."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from semanticface.cli import arguments
+from semanticface.cli.arguments import Subparsers, add_command
+
+
+def add_commands(commands: Subparsers) -> None:
+    """Add the subcommand."""
+    parser = add_command(
+        commands,
+        "render",
+        "draw coefficients on a plain head, one PNG a row",
+        "FILE is a Live Link Face export, a CSV of image and the 52 actions, or a JSONL made by predict or parse.\n"
+        "Row 1 becomes 000001.png and so on; a bad row leaves a gap. Run the same command again to go on where it\n"
+        "stopped. As a video: ffmpeg -i DIR/%06d.png face.mp4",
+        "semanticface render take.csv --out frames/",
+        "semanticface render faces.jsonl --out heads/ --look toon --size 512 --sheet",
+    )
+    parser.add_argument("file", type=Path, metavar="FILE", help="CSV or JSONL of coefficients")
+    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder for the pictures")
+    parser.add_argument("--look", default="photo", help="photo, toon or drawn (default: %(default)s)")
+    parser.add_argument("--size", type=arguments.size, default=256, help="pixels a side (default: %(default)s)")
+    parser.add_argument(
+        "--sheet",
+        action="store_true",
+        help="also write sheet.png, an overview of up to 60 rows evenly spread over the file",
+    )
+    parser.set_defaults(run=run)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Run the subcommand and return its exit code."""
+    from semanticface.evaluation.render_table import render_table
+
+    bad = render_table(options.file, options.out, look=options.look, size=options.size, sheet=options.sheet)
+    return 1 if bad else 0
