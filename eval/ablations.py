@@ -68,7 +68,7 @@ from semanticface.models.loading import Bundle, load_trained
 from semanticface.recipe import files_sha256, git_commit, versions
 from semanticface.training.nano_pretraining import Sights, SpeakSettings, new_model, speak
 from semanticface.training.nano_vision import kept_maps, read_faces
-from semanticface.utils.files import atomic_open, atomic_path
+from semanticface.utils.files import atomic_open, atomic_path, write_json
 from semanticface.vision.crop import Box, crop_face
 from semanticface.vision.image_io import load_picture
 
@@ -196,9 +196,7 @@ class Ablations:
         text = "\n\n".join(table.markdown() for table in shown)
         with atomic_open(self.out / "ablations.md") as file:
             file.write(f"{text}\n")
-        with atomic_open(self.out / "ablations.json") as file:
-            json.dump(results, file, indent=1, allow_nan=False)
-            file.write("\n")
+        write_json(self.out / "ablations.json", results, compact=True)
         print(f"\n{text}\n\n{self.out / 'ablations.md'}\n", flush=True)
         return results
 
@@ -248,9 +246,7 @@ class Ablations:
         if not path.is_file():
             begun = time.perf_counter()
             found = work(path.with_suffix(""))
-            with atomic_open(path) as file:
-                json.dump(told | {"figures": found, "seconds": round(time.perf_counter() - begun)}, file, indent=1)
-                file.write("\n")
+            write_json(path, told | {"figures": found, "seconds": round(time.perf_counter() - begun)})
             shutil.rmtree(path.with_suffix(""), ignore_errors=True)
         return json.loads(path.read_text(encoding="utf-8"))["figures"]
 

@@ -21,7 +21,8 @@ maker's (usage statistics); ``unshare -rn python eval/benchmark.py …`` runs al
 
 Writes into ``--out``/MODEL-MODE-READOUT: ``benchmark.json``, ``benchmark.md``, ``index.html`` (the tables, and the
 worst and some typical pictures of each set) and the answers, ``SET.jsonl``. ``--publish`` also copies the results to
-docs/benchmark.json and writes the figures anew that documents show from it (see ``semanticface.evaluation.published``).
+eval/results/benchmark.json and writes the figures anew that documents show from it (see
+``semanticface.evaluation.published``).
 
 The last line is one JSON object: ``photo_corr``, ``photo_mae``, ``toon_corr``, ``drawn_corr``, ``shifted_corr``, the
 same names with ``_mediapipe`` where it ran, ``median_mae_gain`` and ``interval_coverage``.
@@ -70,12 +71,12 @@ from semanticface.formats import tables
 from semanticface.inference.predictor import Prediction, Predictor
 from semanticface.models.files import find_folder
 from semanticface.recipe import files_sha256, git_commit, versions
-from semanticface.utils.files import atomic_open
+from semanticface.utils.files import atomic_open, write_json
 from semanticface.utils.html import Tables, write_page
 from semanticface.vision.image_io import load_picture
 
 ROOT = Path(__file__).resolve().parents[1]
-PUBLISHED = ROOT / "docs" / "benchmark.json"
+PUBLISHED = ROOT / "eval" / "results" / "benchmark.json"
 QUICK_ROWS = 100
 WORST, TYPICAL = 6, 4
 TITLE = "How well rendered faces are read"
@@ -125,7 +126,9 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--batch-size", type=int, default=16, help="pictures at a time (default: %(default)s)")
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="that draw pictures (all cores)")
     parser.add_argument("--device", help="cpu, cuda, … (default: the best there is)")
-    parser.add_argument("--publish", action="store_true", help="write docs/benchmark.json and the figures in documents")
+    parser.add_argument(
+        "--publish", action="store_true", help="write eval/results/benchmark.json and the figures in documents"
+    )
     options = parser.parse_args(arguments)
     if options.publish and options.quick:
         parser.error("--publish needs the whole sets: leave --quick out")
@@ -243,7 +246,7 @@ def _pictures(key: str, faces: Any) -> Iterator[Image.Image]:
 
 def _write(out: Path, results: dict[str, Any], sets: dict[str, Scored]) -> None:
     """Write results as JSON, Markdown and page."""
-    _write_json(out / "benchmark.json", results)
+    write_json(out / "benchmark.json", results, compact=True)
     parts = [f"# {TITLE}", published.how(results), published.summary(results).markdown()]
     parts.append(published.readout_table(results).markdown())
     for key in results["sets"]:
@@ -299,7 +302,7 @@ def _cards(scored: Scored, true: np.ndarray, errors: np.ndarray, rows: np.ndarra
 
 def _publish(results: dict[str, Any]) -> None:
     """Commit-ready: the results in docs/, and every document's marked figures written anew."""
-    _write_json(PUBLISHED, results)
+    write_json(PUBLISHED, results, compact=True)
     for path in published.documents(ROOT):
         text = path.read_text(encoding="utf-8")
         filled = published.fill(text, results)
@@ -307,12 +310,6 @@ def _publish(results: dict[str, Any]) -> None:
             with atomic_open(path) as file:
                 file.write(filled)
             print(f"wrote {path.relative_to(ROOT)}")
-
-
-def _write_json(path: Path, results: dict[str, Any]) -> None:
-    with atomic_open(path) as file:
-        json.dump(results, file, indent=1, allow_nan=False)
-        file.write("\n")
 
 
 if __name__ == "__main__":

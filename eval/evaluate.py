@@ -45,7 +45,7 @@ from semanticface.inference.predictor import Prediction, Predictor
 from semanticface.models.files import find_folder
 from semanticface.recipe import files_sha256, git_commit, versions
 from semanticface.semantics.analysis import Analysis
-from semanticface.utils.files import atomic_open
+from semanticface.utils.files import write_json
 from semanticface.utils.html import write_page
 from semanticface.vision.crop import Box, crop_face
 from semanticface.vision.image_io import load_picture
@@ -192,9 +192,7 @@ def evaluate(options: argparse.Namespace) -> tuple[list[tuple[str, metrics.Resul
         "versions": versions(),
     }
     _write_report(options, results, recipe, chosen, true, answers, intervals.summary(readouts, calibrated))
-    with atomic_open(options.out / "metrics.json") as file:
-        json.dump({"result": result, "readouts": readouts, "recipe": recipe}, file, indent=2, allow_nan=False)
-        file.write("\n")
+    write_json(options.out / "metrics.json", {"result": result, "readouts": readouts, "recipe": recipe})
     return results, intervals.table(readouts, calibrated)
 
 

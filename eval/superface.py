@@ -34,6 +34,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from semanticface.utils.files import write_json
+
 os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"  # before TRL is imported: nothing is told to anybody
 
 import numpy as np
@@ -49,7 +51,6 @@ from semanticface.experiments.superface import WAYS, figures, headline, tables
 from semanticface.models.files import find_folder
 from semanticface.models.loading import load_trained
 from semanticface.preference.dpo import AlignSettings
-from semanticface.preference.files import finite
 from semanticface.preference.judges import SimulatedJudge
 from semanticface.preference.learned_judge import truth_of
 from semanticface.preference.round import Alignment, RoundSettings
@@ -145,9 +146,7 @@ def run(model: str, budget: Budget, seeds: int, out: Path) -> dict[str, Any]:
     text = "\n\n".join(table.markdown() for table in tables(runs))
     with atomic_open(out / "superface.md") as file:
         file.write(f"{text}\n")
-    with atomic_open(out / "superface.json") as file:
-        json.dump(finite(results), file, indent=1, allow_nan=False)
-        file.write("\n")
+    write_json(out / "superface.json", results, compact=True)
     print(f"\n{text}\n\n{out / 'superface.md'}\n", flush=True)
     return results
 

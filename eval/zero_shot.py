@@ -64,7 +64,7 @@ from semanticface.evaluation.zero_shot.server import ServerReader
 from semanticface.llm.chat import read_key
 from semanticface.llm.client import ChatClient, ChatReply, ChatServer
 from semanticface.recipe import git_commit, versions
-from semanticface.utils.files import atomic_open
+from semanticface.utils.files import atomic_open, write_json
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -309,9 +309,7 @@ def _finish(reader: Reader, askings: dict[str, list[Asking]], out: Path, options
     if isinstance(reader, ServerReader):
         recipe |= {"url": reader.client.server.url, "schema": reader.client.schemas and not reader.free}
     last = headline(results)
-    with atomic_open(out / "zero_shot.json") as file:
-        json.dump({"headline": last, "sets": results, "recipe": recipe}, file, indent=1, allow_nan=False)
-        file.write("\n")
+    write_json(out / "zero_shot.json", {"headline": last, "sets": results, "recipe": recipe})
     table = summary(results)
     with atomic_open(out / "zero_shot.md") as file:
         parts = [f"# {TITLE}: {reader.name}", how(results, recipe), table.markdown()]

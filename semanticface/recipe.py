@@ -14,7 +14,7 @@ from typing import Any
 import semanticface
 from semanticface.errors import ModelError
 from semanticface.prompts import Prompt
-from semanticface.utils.files import atomic_open
+from semanticface.utils.files import write_json
 
 RECIPE_NAME = "semanticface.json"
 _RECIPE_KEYS = (
@@ -131,9 +131,7 @@ def make_recipe(
 
 def write_recipe(folder: str | Path, recipe: Mapping[str, Any]) -> None:
     """Write ``semanticface.json`` into a model folder."""
-    with atomic_open(Path(folder) / RECIPE_NAME) as file:
-        json.dump(recipe, file, indent=2, ensure_ascii=False)
-        file.write("\n")
+    write_json(Path(folder) / RECIPE_NAME, recipe)
 
 
 def read_recipe(folder: str | Path) -> dict[str, Any]:

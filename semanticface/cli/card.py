@@ -24,7 +24,7 @@ def add_commands(commands: Subparsers) -> None:
         "this package and the model. Try it: cd DIR && python app.py",
         "semanticface card outputs/my-adapter --repo ann/my-adapter --licence apache-2.0",
         "semanticface card outputs/my-adapter --results outputs/after/metrics.json",
-        "semanticface card nano --results docs/benchmark.json --out nano-card/README.md",
+        "semanticface card nano --results eval/results/benchmark.json --out nano-card/README.md",
         "semanticface card outputs/my-adapter --space outputs/my-space",
     )
     parser.add_argument("model", metavar="MODEL", help='"nano", or the folder of a model or adapter')

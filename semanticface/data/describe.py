@@ -25,7 +25,7 @@ from semanticface.formats.tables import Answered, read_coefficients
 from semanticface.recipe import RECIPE_NAME
 from semanticface.semantics.analysis import Analysis, describe_many
 from semanticface.semantics.answer import format_answer
-from semanticface.utils.files import atomic_open, atomic_path
+from semanticface.utils.files import atomic_open, atomic_path, write_json
 
 if TYPE_CHECKING:
     from semanticface.llm.analysis_writer import LanguageWriter, Written
@@ -284,9 +284,7 @@ def _origin(written: Written | None) -> dict[str, Any]:
 
 
 def _write_record(path: Path, writer: LanguageWriter) -> None:
-    with atomic_open(path) as file:
-        json.dump(writer.record() | {"rows": writer.tally.to_dict()}, file, indent=2)
-        file.write("\n")
+    write_json(path, writer.record() | {"rows": writer.tally.to_dict()})
 
 
 def _vector(values: Any) -> tuple[np.ndarray | None, str]:

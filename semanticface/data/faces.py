@@ -21,7 +21,7 @@ from semanticface import arkit
 from semanticface.errors import DatasetError, PictureError
 from semanticface.recipe import RECIPE_NAME
 from semanticface.rendering.types import POINTS
-from semanticface.utils.files import atomic_open
+from semanticface.utils.files import atomic_open, write_json
 
 CAMERA_KEYS = ("yaw", "pitch", "roll", "fov", "scale")
 
@@ -84,9 +84,9 @@ def write_index(folder: Path, shards: Mapping[str, int], recipe: Mapping[str, An
             "_output_all_columns": False,
             "_split": split,
         }
-        _write_json(folder / split / "dataset_info.json", info)
-        _write_json(folder / split / "state.json", state)
-    _write_json(folder / "dataset_dict.json", {"splits": list(shards)})
+        write_json(folder / split / "dataset_info.json", info)
+        write_json(folder / split / "state.json", state)
+    write_json(folder / "dataset_dict.json", {"splits": list(shards)})
 
 
 def begun_recipe(folder: Path, kind: str = "faces") -> dict[str, Any] | None:
@@ -96,12 +96,6 @@ def begun_recipe(folder: Path, kind: str = "faces") -> dict[str, Any] | None:
     except (OSError, ValueError):
         return None
     return recipe if isinstance(recipe, dict) and recipe.get("kind") == kind else None
-
-
-def _write_json(path: Path, value: Any) -> None:
-    with atomic_open(path) as file:
-        json.dump(value, file, indent=2)
-        file.write("\n")
 
 
 def load_faces(folder: str | Path, split: str) -> datasets.Dataset:

@@ -34,7 +34,7 @@ from semanticface.prompts import Prompt, load_prompt
 from semanticface.recipe import RECIPE_NAME, git_commit, prompt_record
 from semanticface.semantics.analysis import Analysis
 from semanticface.semantics.answer import parse_answer
-from semanticface.utils.files import atomic_open, atomic_path
+from semanticface.utils.files import atomic_open, atomic_path, write_json
 from semanticface.vision.crop import Box, crop_face
 from semanticface.vision.image_io import encode_jpeg, load_picture
 
@@ -164,7 +164,7 @@ def export_swift(dataset: str | Path, out: str | Path, form: Form = "ours") -> E
             "versions": {"semanticface": semanticface.__version__},
             "commit": git_commit(),
         }
-        _write_json(temporary / RECIPE_NAME, recipe)
+        write_json(temporary / RECIPE_NAME, recipe)
         if (folder / CONSENT).is_file():
             (temporary / CONSENT).write_bytes((folder / CONSENT).read_bytes())
         if not counts:
@@ -241,9 +241,3 @@ def _crop(picture: Image.Image, box: Any) -> Image.Image:
         return picture
     window = Box(*box).square()
     return crop_face(picture, window, max(_SMALLEST, round(window.width)))
-
-
-def _write_json(path: Path, value: Any) -> None:
-    with atomic_open(path) as file:
-        json.dump(value, file, indent=2, ensure_ascii=False)
-        file.write("\n")

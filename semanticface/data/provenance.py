@@ -20,7 +20,7 @@ import datasets
 
 from semanticface.data.consent import read_consent, real_people
 from semanticface.errors import ModelError
-from semanticface.utils.files import atomic_open
+from semanticface.utils.files import write_json
 
 PEOPLE_NAME = "people.json"
 KEY = "trained_on"
@@ -90,9 +90,7 @@ def write_people(folder: str | Path, sources: Iterable[Source]) -> None:
     Raises:
         SemanticFaceError: the system refuses to write.
     """
-    with atomic_open(Path(folder) / PEOPLE_NAME) as file:
-        json.dump([dataclasses.asdict(source) for source in sources], file, indent=2)
-        file.write("\n")
+    write_json(Path(folder) / PEOPLE_NAME, [dataclasses.asdict(source) for source in sources])
 
 
 def read_people(folder: str | Path) -> list[Source] | None:

@@ -38,7 +38,7 @@ from semanticface.recipe import RECIPE_NAME, files_sha256, git_commit
 from semanticface.semantics.analysis import describe
 from semanticface.semantics.answer import format_answer
 from semanticface.semantics.expression_sampler import sample_coefficients
-from semanticface.utils.files import atomic_open
+from semanticface.utils.files import write_json
 from semanticface.vision.image_io import encode_jpeg
 
 SHARD_ROWS = 250
@@ -391,9 +391,7 @@ def _begin(folder: Path, settings: RenderSettings, overwrite: bool) -> dict[str,
             _refuse_difference(folder, "versions", begun.get("versions") or {}, recipe["versions"])
             return begun
         shutil.rmtree(folder)
-    with atomic_open(path) as file:
-        json.dump(recipe, file, indent=2)
-        file.write("\n")
+    write_json(path, recipe)
     return recipe
 
 

@@ -13,10 +13,10 @@ import numpy as np
 
 from semanticface.evaluation.metrics import Figure
 from semanticface.experiments.ablations import Spread
-from semanticface.preference.files import finite
 from semanticface.preference.judges import Judge, win_rate
 from semanticface.preference.regions import AREAS, HALVES, Area
 from semanticface.preference.round import Measured
+from semanticface.utils.files import finite
 from semanticface.utils.html import Table
 
 WAYS = ("region", "whole")

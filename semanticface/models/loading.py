@@ -17,8 +17,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-import bitsandbytes
-import peft
 import torch
 from safetensors import SafetensorError, safe_open
 from transformers import AutoConfig, AutoModelForImageTextToText, BitsAndBytesConfig, PreTrainedConfig, PreTrainedModel
@@ -170,6 +168,8 @@ def _keep_trainable(model: PreTrainedModel) -> None:
     It does so in place and for good, gradients do not pass the rearranged layers, and narrow layers make it fail: the
     first evaluation would end a training on such a CPU without a word. On other devices nothing changes.
     """
+    import bitsandbytes  # like peft below, a second and more that reading with a whole model need not wait for
+
     for module in model.modules():
         if isinstance(module, bitsandbytes.nn.Linear4bit):
             module.support_avx512bf16_for_cpu = False
@@ -274,6 +274,8 @@ def add_lora(bundle: Bundle, lora: LoraSettings) -> Bundle:
     Raises:
         ConfigError: a target is not in the model.
     """
+    import peft
+
     config = peft.LoraConfig(
         r=lora.rank,
         lora_alpha=lora.alpha,
@@ -380,6 +382,8 @@ def _recorded_side(folder: Path) -> int | None:
 
 def _attach(bundle: Bundle, folder: Path, trainable: bool) -> Any:
     """Put the adapter in ``folder`` on the bundle's model, or raise a ModelError that says why it does not fit."""
+    import peft
+
     try:
         with warnings.catch_warnings():
             # Missing keys, which peft only warns of, are an error below.

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import datetime
 import json
-import math
 import os
 import re
 from collections.abc import Collection, Iterable, Iterator, Mapping
@@ -42,15 +41,6 @@ def write_records(path: str | Path, records: Iterable[Mapping[str, Any]]) -> Non
     with atomic_open(path, newline="") as file:
         for record in records:
             file.write(json.dumps(record, ensure_ascii=False, allow_nan=False) + "\n")
-
-
-def finite(value: Any) -> Any:
-    """Return values for JSON, mappings and lists of them too, with None for numbers that are undefined or infinite."""
-    if isinstance(value, Mapping):
-        return {name: finite(inner) for name, inner in value.items()}
-    if isinstance(value, list | tuple):
-        return [finite(inner) for inner in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def coefficients_record(coefficients: np.ndarray) -> dict[str, float]:

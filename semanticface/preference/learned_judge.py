@@ -55,7 +55,7 @@ from semanticface.preference.types import Choice, Question, Slate, Verdict
 from semanticface.recipe import files_sha256, git_commit, versions
 from semanticface.training.datasets import EvalRows
 from semanticface.training.nano_vision import feature_maps
-from semanticface.utils.files import atomic_open, atomic_path
+from semanticface.utils.files import atomic_path, write_json
 
 _KIND = "judge"
 _WEIGHTS, _RECIPE = "judge.safetensors", "judge.json"
@@ -194,9 +194,7 @@ class LearnedJudge:
         with atomic_path(folder) as scratch:
             scratch.mkdir()
             save_file(self.network.state_dict(), scratch / _WEIGHTS)
-            with atomic_open(scratch / _RECIPE) as file:
-                json.dump(recipe, file, indent=2)
-                file.write("\n")
+            write_json(scratch / _RECIPE, recipe)
 
     @staticmethod
     def load(folder: str | Path, sights: Mapping[str, Sight]) -> LearnedJudge:

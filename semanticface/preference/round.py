@@ -33,7 +33,6 @@ from semanticface.preference.dpo import AlignSettings, align
 from semanticface.preference.files import (
     CandidateHeader,
     fingerprint,
-    finite,
     read_candidates,
     read_choices,
     write_candidates,
@@ -49,6 +48,7 @@ from semanticface.preference.types import Choice, Pair, Slate
 from semanticface.prompts import load_prompt
 from semanticface.recipe import RECIPE_NAME, make_recipe, read_recipe
 from semanticface.training.datasets import EvalRows
+from semanticface.utils.files import finite
 
 _SPLIT = "validation"
 

@@ -23,12 +23,11 @@ from typing import Any
 from semanticface.data.provenance import PEOPLE_NAME
 from semanticface.errors import ConfigError, ModelError
 from semanticface.evaluation.bootstrap import Estimate
-from semanticface.preference.files import finite
 from semanticface.preference.judges import Judge, win_rate
 from semanticface.preference.regions import AREAS
 from semanticface.preference.round import Alignment
 from semanticface.recipe import RECIPE_NAME
-from semanticface.utils.files import atomic_open, atomic_path
+from semanticface.utils.files import atomic_path, write_json
 
 _RESULT = "rounds.json"
 
@@ -85,7 +84,7 @@ def run_rounds(alignment: Alignment, judges: Judges) -> Rounds:
     say = alignment.say
     answers = alignment.predicted(0)
     metrics: list[dict[str, Any]] = [alignment.measured.errors(answers)]
-    _write_json(alignment.folder(0) / "metrics.json", metrics[0])
+    write_json(alignment.folder(0) / "metrics.json", metrics[0])
     say(f"round 0   {_told(metrics[0])}")
     best, stopped = 0, ""
     for number in range(1, alignment.rounds.most + 1):
@@ -105,7 +104,7 @@ def run_rounds(alignment: Alignment, judges: Judges) -> Rounds:
             "margins": margins,
             "pairs": dataclasses.asdict(counts),
         }
-        _write_json(alignment.folder(number) / "metrics.json", found)
+        write_json(alignment.folder(number) / "metrics.json", found)
         metrics.append(found)
         share = audited["all"]
         say(f"round {number}   {_told(found)}; auditor {share.value:.1%} ({share.low:.1%} to {share.high:.1%})")
@@ -123,7 +122,7 @@ def run_rounds(alignment: Alignment, judges: Judges) -> Rounds:
     stopped = stopped or f"{alignment.rounds.most} rounds were asked for"
     _copy_adapter(alignment.model(best), alignment.output / "adapter")
     result = Rounds(best, len(metrics) - 1, stopped, tuple(metrics))
-    _write_json(alignment.output / _RESULT, dataclasses.asdict(result))
+    write_json(alignment.output / _RESULT, dataclasses.asdict(result))
     return result
 
 
@@ -133,12 +132,6 @@ def _estimates(found: dict[str, Estimate]) -> dict[str, dict[str, float]]:
 
 def _told(metrics: dict[str, Any]) -> str:
     return "vertex error " + ", ".join(f"{area} {metrics[f'vertex_error_{area}']:.2f} %" for area in AREAS)
-
-
-def _write_json(path: Path, value: Any) -> None:
-    with atomic_open(path) as file:
-        json.dump(finite(value), file, indent=2, allow_nan=False)
-        file.write("\n")
 
 
 def _copy_adapter(source: Path, target: Path) -> None:
@@ -169,4 +162,4 @@ def claim(output: Path, settings: dict[str, Any]) -> None:
                 f"{output} was begun with other settings: {', '.join(differing)}. Use the same, choose "
                 "another output, or remove the folder to start anew."
             )
-    _write_json(path, settings)
+    write_json(path, settings)

@@ -28,7 +28,7 @@ from semanticface.data.faces import picture_bytes
 from semanticface.errors import DatasetError, PictureError, SemanticFaceError
 from semanticface.formats.tables import read_objects
 from semanticface.preference.store import Store
-from semanticface.utils.files import atomic_open
+from semanticface.utils.files import atomic_open, write_json
 
 EARLIER_NAME = "fingerprints.json"
 """In a dataset's folder: fingerprints that its splits had before people were deleted, by which traces name it."""
@@ -268,9 +268,7 @@ def _undecoded(folder: Path, split: str) -> datasets.Dataset:
 def _remember(folder: Path) -> None:
     """Note the fingerprints that splits have before their rows are changed."""
     kept = {split: sorted(prints) for split, prints in fingerprints(folder).items()}
-    with atomic_open(folder / EARLIER_NAME) as out:
-        json.dump(kept, out, indent=2)
-        out.write("\n")
+    write_json(folder / EARLIER_NAME, kept)
 
 
 def _sha(stored: dict[str, Any], name: str) -> str:
@@ -302,9 +300,7 @@ def _rewrite_split(folder: Path, subject: str) -> int:
         return 0
     # The name of the rows changes before the rows do: broken off in between, no cache takes new rows for the old.
     state["_fingerprint"] = hashlib.sha256(f"{state['_fingerprint']} forgets".encode()).hexdigest()[:16]
-    with atomic_open(state_file) as out:
-        json.dump(state, out, indent=2)
-        out.write("\n")
+    write_json(state_file, state)
     for cache in folder.glob("cache-*.arrow"):
         cache.unlink()
     dropped = 0

@@ -33,7 +33,7 @@ from semanticface.training.datasets import TrainRows
 from semanticface.training.fused_ops import fused, fused_norms, guess, weighted_loss
 from semanticface.training.packing import pack, packed
 from semanticface.training.vision_cache import SeenTower, seen_once
-from semanticface.utils.files import atomic_open
+from semanticface.utils.files import write_json
 
 SETTINGS_NAME = "settings.json"
 _DECIMAL = re.compile(r"\d\.\d+")
@@ -282,9 +282,7 @@ def begin(folder: Path, settings: dict[str, Any]) -> None:
                 f"{folder} holds a training begun with other settings: {'; '.join(differing)}. Use the same, choose "
                 "another output, or remove the folder to start anew."
             )
-    with atomic_open(path) as file:
-        json.dump(settings, file, indent=2)
-        file.write("\n")
+    write_json(path, settings)
 
 
 def _differences(begun: Any, wanted: Any, prefix: str = "") -> list[str]:

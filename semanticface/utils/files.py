@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import json
+import math
 import os
 import re
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import IO, Any
 
@@ -73,6 +75,29 @@ def atomic_open(target: str | os.PathLike[str], mode: str = "w", **options: Any)
         yield file
         file.flush()
         os.fsync(file.fileno())
+
+
+def finite(value: Any) -> Any:
+    """Return values for JSON, mappings and lists of them too, with None for numbers that are undefined or infinite."""
+    if isinstance(value, Mapping):
+        return {name: finite(inner) for name, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [finite(inner) for inner in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def write_json(target: str | os.PathLike[str], value: Any, *, compact: bool = False) -> None:
+    """Write a value as JSON, whole or not at all; numbers that are undefined or infinite become null.
+
+    Args:
+        target: the file.
+        value: what ``json.dump`` takes.
+        compact: on one line without spaces, for files that people do not read.
+    """
+    layout: dict[str, Any] = {"separators": (",", ":")} if compact else {"indent": 2}
+    with atomic_open(target) as file:
+        json.dump(finite(value), file, ensure_ascii=False, allow_nan=False, **layout)
+        file.write("\n")
 
 
 def leftovers(place: str | os.PathLike[str]) -> Iterator[Path]:

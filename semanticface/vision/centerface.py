@@ -1,7 +1,7 @@
 """CenterFace (Xu, Yan, Yang, Roy and Chan 2019, MIT licence): finds photographed faces, and those alone, very well.
 
 The published network, a MobileNetV2 with a small feature pyramid, rebuilt here so that it needs nothing but torch.
-``data_prep/build_centerface.py`` brings its published weights over.
+``data_prep/assets/build_centerface.py`` brings its published weights over.
 """
 
 from __future__ import annotations

@@ -1,8 +1,9 @@
 """Finds faces of every look: two heads on one backbone, one for photographs and one for all our looks.
 
 The backbone and the first head are CenterFace's (``semanticface.vision.centerface``), trained by its authors on
-photographs. The second head is ours, trained on renders (``train/finder.py``): it says for each 8 x 8 cell whether the
-centre of a face lies there, and how large the face is and how far off its centre, by the project's definition of a box.
+photographs. The second head is ours, trained on renders (``train/face_detector.py``): it says for each 8 x 8 cell
+whether the centre of a face lies there, and how large the face is and how far off its centre, by the project's
+definition of a box.
 
 A picture is looked at twice as a whole, small (large faces) and twice as large (small faces); then each face so found
 is looked at once more, alone and close, in itself and in its mirror image. That second look places the box and decides.
@@ -260,7 +261,9 @@ def load_finder(path: str | Path) -> Finder:
         net = FinderNet()
         net.load_state_dict(weights)
     except (OSError, SafetensorError, KeyError, TypeError, ValueError, RuntimeError) as error:
-        raise ModelError(f"cannot load the face finder {path}: {error}. Make one with train/finder.py.") from error
+        raise ModelError(
+            f"cannot load the face finder {path}: {error}. Make one with train/face_detector.py."
+        ) from error
     net = net.eval().to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stubs lack it
     return Finder(net.bfloat16() if _cpu_multiplies_bfloat16() else net, recipe)
 
@@ -275,6 +278,6 @@ def find_faces(image: Image.Image) -> list[Box]:
     """Every face in an upright RGB picture as square boxes with scores, best first; empty when there is none.
 
     Finds photographs and drawn or modelled faces alike, from 3 % of the picture's longer side up to faces that fill
-    it. See ``semanticface.vision.face_detector`` for how, and ``eval/benchmarks/crop.py`` for how well.
+    it. See ``semanticface.vision.face_detector`` for how, and ``eval/speed/crop.py`` for how well.
     """
     return packaged_finder().find(image)

@@ -17,7 +17,7 @@ from semanticface.serving.pages import annotate
 from tests.helpers.pages import ROOT, commands, run
 
 SMALL = {
-    "data_prep/record_takes.py": ["--takes", "5", "--held-out", "1", "--frames", "2", "--look", "drawn"],
+    "data_prep/render_noisy_captures.py": ["--takes", "5", "--held-out", "1", "--frames", "2", "--look", "drawn"],
     "train/distill.py": ["train.steps=2", "train.eval_rows=2"],
     "train/prefer.py": ["--set", "rounds.most=1", "rounds.eval_rows=2", "align.passes=1", "candidates.tries=1"],
 }

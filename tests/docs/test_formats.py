@@ -160,7 +160,7 @@ def test_zero_shot_replies(tmp_path):
 def test_measurements():
     told = PAGE.partition("### `metrics.json` of `eval/evaluate.py`")[2]
     assert all(f"`{key}`" in told for key in score(VALUES[None], VALUES[None], on_head=False))
-    benchmark = json.loads((ROOT / "docs" / "benchmark.json").read_text())
+    benchmark = json.loads((ROOT / "eval" / "results" / "benchmark.json").read_text())
     assert listed("`benchmark.json` of `eval/benchmark.py`") == list(benchmark)
     assert all(f"`{key}`" in told for each in benchmark["sets"].values() for key in each)
 

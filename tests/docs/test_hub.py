@@ -32,8 +32,10 @@ def desk(tmp_path, monkeypatch):
     adapter_of_nano(Path("outputs/my-adapter"))
     Path("outputs/after").mkdir()
     evaluated(Path("outputs/after/metrics.json"), Path("outputs/my-adapter"))
-    Path("docs").mkdir()
-    Path("docs/benchmark.json").write_bytes((PAGE.parent / "benchmark.json").read_bytes())
+    Path("eval/results").mkdir(parents=True)
+    Path("eval/results/benchmark.json").write_bytes(
+        (PAGE.parents[1] / "eval" / "results" / "benchmark.json").read_bytes()
+    )
     Path("notes.md").write_text("It rained.\n")
     Image.fromarray(rendering.render(np.zeros(52, np.float32), size=256).picture).save("face.jpg")
     return tmp_path

@@ -20,7 +20,7 @@ from semanticface.recipe import files_sha256
 from semanticface.semantics.expression_sampler import sample_coefficients
 
 ROOT = Path(__file__).parents[2]
-COMMITTED = ROOT / "docs" / "benchmark.json"
+COMMITTED = ROOT / "eval" / "results" / "benchmark.json"
 
 
 def results(*, peer=True):
@@ -112,7 +112,7 @@ def test_documents_show_the_committed_results():
         text = path.read_text(encoding="utf-8")
         shown = published.fill(text, committed)
         assert text == shown, (
-            f"{path.name} shows other figures than docs/benchmark.json: run the benchmark with --publish"
+            f"{path.name} shows other figures than eval/results/benchmark.json: run the benchmark with --publish"
         )
 
 
@@ -139,7 +139,7 @@ def test_the_committed_results_are_of_whole_sets_and_of_the_model_in_the_package
 
 
 def read(name):
-    return json.loads((ROOT / "docs" / name).read_text(encoding="utf-8"))
+    return json.loads((ROOT / "eval" / "results" / name).read_text(encoding="utf-8"))
 
 
 def test_the_ablations_page_shows_the_committed_runs():

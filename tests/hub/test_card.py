@@ -29,7 +29,7 @@ from semanticface.models.files import NANO
 from semanticface.recipe import files_sha256, read_recipe
 from tests.helpers.hub_models import RENDERED, adapter_of_base
 
-BENCHMARK = Path(__file__).resolve().parents[2] / "docs" / "benchmark.json"
+BENCHMARK = Path(__file__).resolve().parents[2] / "eval" / "results" / "benchmark.json"
 EXAMPLE = Example(b"", "A face.", ("picture\n  active  jawOpen 0.30",))
 
 

@@ -627,12 +627,12 @@ def test_the_counts_on_the_page_are_those_of_such_a_run():
     assert f"```text\n{tally}\n```" in PAGE.read_text()
 
 
-# --- eval/benchmarks/stage1.py --------------------------------------------------------------------------------------
+# --- eval/speed/stage1.py --------------------------------------------------------------------------------------
 
 
 def test_what_is_damaged_does_not_stand(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", ["stage1.py", "--rows", "40", "--out", str(tmp_path / "stage1.json")])
-    assert load_script("eval/benchmarks/stage1.py").main() == 0
+    assert load_script("eval/speed/stage1.py").main() == 0
     shares = json.loads(capsys.readouterr().out.splitlines()[-1])
     counts = json.loads((tmp_path / "stage1.json").read_text())["counts"]
     assert {key for key, share in shares.items() if share == 1} >= {"true_rules", "true_everyday", "true_facs"}

@@ -20,7 +20,7 @@ from semanticface.semantics.answer import format_answer
 from semanticface.semantics.expression_sampler import sample_coefficients
 from semanticface.semantics.grammar import MAX_OTHER_TEXT, MAX_TEXT
 
-FOLDER = Path(__file__).parents[2] / "eval" / "benchmarks"
+FOLDER = Path(__file__).parents[2] / "eval" / "speed"
 NAMES = {
     "identical_text", "passes_ratio_sequential", "passes_ratio_parallel", "speedup_batch1", "speedup_batch16",
     "faces_per_second_numbers", "faces_per_second_full", "peak_memory_growth",

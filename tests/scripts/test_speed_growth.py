@@ -14,7 +14,7 @@ from tests.helpers.tiny_models import faces
 
 @pytest.fixture(scope="module")
 def growth():
-    return load_script("eval/benchmarks/growth.py")
+    return load_script("eval/speed/growth.py")
 
 
 def test_memory_and_time_of_children_count(growth, tmp_path):

@@ -13,12 +13,12 @@ import pytest
 
 from tests.helpers.scripts import load_script
 
-SCRIPT = Path(__file__).parents[2] / "eval" / "benchmarks" / "render.py"
+SCRIPT = Path(__file__).parents[2] / "eval" / "speed" / "render.py"
 
 
 @pytest.fixture(scope="module")
 def benchmark() -> ModuleType:
-    return load_script("eval/benchmarks/render.py")
+    return load_script("eval/speed/render.py")
 
 
 def test_opengl_sees_points_where_the_camera_does(benchmark: ModuleType) -> None:

@@ -472,7 +472,7 @@ def _until(holds):
 
 
 def test_the_benchmark_tells_mixed_and_lost_replies():
-    benchmark = load_script("eval/benchmarks/serve.py")
+    benchmark = load_script("eval/speed/serve.py")
     texts = [format_answer(np.full(52, value), None) for value in (0.2, 0.21, 0.5)]
 
     def reply(text, status=200):

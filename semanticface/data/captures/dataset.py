@@ -34,7 +34,7 @@ from semanticface.data.consent import NAME as CONSENT
 from semanticface.data.faces import begun_recipe
 from semanticface.errors import DatasetError, SemanticFaceError
 from semanticface.recipe import RECIPE_NAME, git_commit
-from semanticface.utils.files import atomic_open
+from semanticface.utils.files import atomic_open, write_json
 
 FEATURES = Features(
     {
@@ -138,7 +138,7 @@ class CaptureSet:
             "versions": {"semanticface": semanticface.__version__},
             "commit": git_commit(),
         }
-        _write_json(recipe, begun)
+        write_json(recipe, begun)
         return begun
 
     @property
@@ -176,9 +176,7 @@ class CaptureSet:
 
     def put(self, record: TakeRecord) -> None:
         """Note that a take's rows are written."""
-        with atomic_open(self.folder / _TAKES / f"{record.key}.json") as file:
-            json.dump(dataclasses.asdict(record), file, indent=2, ensure_ascii=False)
-            file.write("\n")
+        write_json(self.folder / _TAKES / f"{record.key}.json", dataclasses.asdict(record))
 
     def forget_empty(self) -> list[TakeRecord]:
         """Drop record and page of takes whose rows are gone, as ``semanticface forget`` leaves them; return those."""
@@ -216,9 +214,9 @@ class CaptureSet:
                 "_output_all_columns": False,
                 "_split": split,
             }
-            _write_json(self.folder / split / "dataset_info.json", info)
-            _write_json(self.folder / split / "state.json", state)
-        _write_json(self.folder / "dataset_dict.json", {"splits": list(counts)})
+            write_json(self.folder / split / "dataset_info.json", info)
+            write_json(self.folder / split / "state.json", state)
+        write_json(self.folder / "dataset_dict.json", {"splits": list(counts)})
         listed = {self.shard(record) for record in records}
         for stray in set(self.folder.glob("*/take-*.arrow")) - listed:
             stray.unlink()  # of a take that was imported anew into another split, or whose people were forgotten
@@ -286,9 +284,3 @@ def _is_empty(folder: Path) -> bool:
 def _text(value: Any) -> str:
     # As text, because the order of splits decides too and dicts compare without it.
     return json.dumps(value)
-
-
-def _write_json(path: Path, value: Any) -> None:
-    with atomic_open(path) as file:
-        json.dump(value, file, indent=2)
-        file.write("\n")

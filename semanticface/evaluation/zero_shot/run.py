@@ -29,7 +29,7 @@ from semanticface.evaluation.zero_shot.pictures import PictureSet
 from semanticface.evaluation.zero_shot.questions import Judged, Question, Reader, Reply, judge
 from semanticface.formats import tables
 from semanticface.llm.chat import PASSING
-from semanticface.utils.files import atomic_open
+from semanticface.utils.files import write_json
 from semanticface.vision.crop import Box
 
 AGAIN = (*PASSING, "too_large", "bad_reply", "not_asked")
@@ -81,9 +81,7 @@ def claim(folder: Path, asked: Mapping[str, Any]) -> None:
                 "Choose another --out, or remove that folder to ask anew."
             )
         return
-    with atomic_open(path) as file:
-        json.dump(dict(asked), file, indent=2)
-        file.write("\n")
+    write_json(path, dict(asked))
 
 
 def fingerprint(picture: Image.Image) -> str:

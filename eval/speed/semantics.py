@@ -1,8 +1,8 @@
 """How fast faces are described and answers are written, read and checked, on one core.
 
-    python eval/benchmarks/semantics.py                                   # two minutes
-    python eval/benchmarks/semantics.py --quick                           # a quarter of one
-    python eval/benchmarks/semantics.py --take outputs/take_3.csv         # with a recording of your own
+    python eval/speed/semantics.py                                   # two minutes
+    python eval/speed/semantics.py --quick                           # a quarter of one
+    python eval/speed/semantics.py --take outputs/take_3.csv         # with a recording of your own
 
 Four kinds of faces: every action active at random (`dense`, the worst case), three in ten active (`sparse`), the faces
 that datasets are rendered from (`sampled`), and a slow take in which neighbouring frames are alike (`take`: made here,
@@ -34,7 +34,7 @@ from semanticface.semantics.analysis import describe, describe_many
 from semanticface.semantics.answer import format_answer, parse_answer
 from semanticface.semantics.expression_sampler import sample_coefficients
 from semanticface.semantics.faithfulness import agreement
-from semanticface.utils.files import atomic_open
+from semanticface.utils.files import write_json
 
 JOBS = ("describe", "describe one", "format", "parse", "agreement")
 ONE_BY_ONE = 20  # of this many faces one takes part in the slow jobs
@@ -88,7 +88,7 @@ def main() -> int:
     parser.add_argument("--take", type=Path, help="a Live Link Face CSV to use as the take")
     parser.add_argument("--quick", action="store_true", help="few faces and three rounds, under a minute")
     parser.add_argument(
-        "--out", type=Path, default=Path("outputs/benchmarks/semantics.json"), help="where to write (%(default)s)"
+        "--out", type=Path, default=Path("outputs/speed/semantics.json"), help="where to write (%(default)s)"
     )
     options = parser.parse_args()
     rows, repeats = (4_000, 3) if options.quick else (options.rows, options.repeats)
@@ -106,8 +106,7 @@ def main() -> int:
             print(f"{name:>10}" + "".join(f"{value:>14,}" for value in figures[name].values()))
         settings = {"rows": rows, "repeats": repeats, "take": options.take.name if options.take else None}
         versions = {"python": platform.python_version(), "numpy": np.__version__, "machine": platform.machine()}
-        with atomic_open(options.out) as file:
-            json.dump({"per_second": figures, "settings": settings, "versions": versions}, file, indent=2)
+        write_json(options.out, {"per_second": figures, "settings": settings, "versions": versions})
     except SemanticFaceError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

@@ -1,11 +1,11 @@
 """How fast answers are decoded: forward passes, time beside constrained `generate`, faces a second, memory.
 
-    python eval/benchmarks/decode.py                       # about a quarter of an hour on two idle cores
-    python eval/benchmarks/decode.py --parts answers digits stream
-    python eval/benchmarks/decode.py --quick               # a minute
-    OMP_NUM_THREADS=1 python eval/benchmarks/decode.py     # where other work runs: threads that wait for each other
+    python eval/speed/decode.py                       # about a quarter of an hour on two idle cores
+    python eval/speed/decode.py --parts answers digits stream
+    python eval/speed/decode.py --quick               # a minute
+    OMP_NUM_THREADS=1 python eval/speed/decode.py     # where other work runs: threads that wait for each other
                                                            # on a busy machine take many times as long
-    python eval/benchmarks/decode.py --model outputs/my-adapter
+    python eval/speed/decode.py --model outputs/my-adapter
 
 `answers`: the same rendered crops, prompt tensors and float32 weights, greedy, batches of 1 and 16. All ways of
 decoding take turns picture by picture, so that a busy machine slows all alike; ratios are medians over pictures (over
@@ -67,7 +67,7 @@ from semanticface.recipe import versions
 from semanticface.rendering import LOOKS, render
 from semanticface.semantics.answer import parse_answer
 from semanticface.semantics.expression_sampler import sample_coefficients
-from semanticface.utils.files import atomic_open
+from semanticface.utils.files import write_json
 
 ROOT = Path(__file__).resolve().parents[2]
 PARTS = ("answers", "digits", "stream", "memory")
@@ -445,7 +445,7 @@ def main() -> int:
     parser.add_argument("--model", default="nano", help="nano, or a model or adapter folder (default %(default)s)")
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS, help="what to measure (default: all)")
     parser.add_argument("--quick", action="store_true", help="few pictures: a look, not a measurement")
-    parser.add_argument("--out", type=Path, default=Path("outputs/benchmarks/decode.json"), help="JSON file")
+    parser.add_argument("--out", type=Path, default=Path("outputs/speed/decode.json"), help="JSON file")
     parser.add_argument("--worker", type=int, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.worker:
@@ -483,9 +483,7 @@ def main() -> int:
         **asdict(amount),
     }
     machine = {"machine": platform.machine(), "processors": os.cpu_count(), "versions": versions()}
-    with atomic_open(options.out) as file:
-        json.dump({"settings": settings, **figures, **kept, **machine}, file, indent=2)
-        file.write("\n")
+    write_json(options.out, {"settings": settings, **figures, **kept, **machine})
     print(options.out)
     print(json.dumps(figures))
     return 0

@@ -1,6 +1,6 @@
 """Record takes of rendered people twice: with exact labels, and with those that capture software would have written.
 
-    python data_prep/record_takes.py --out outputs/takes
+    python data_prep/render_noisy_captures.py --out outputs/takes
 
 Writes two folders of faces, `exact` and `captured`: the same pictures of the same people, in order of time. The labels
 of the second err as capture software does, one way for each `--seed`: movements read too weakly, some never, some tied

@@ -1,6 +1,6 @@
 """How long the demo takes: its handler in this process, and a picture's whole way through the page in a browser.
 
-    python eval/benchmarks/demo.py
+    python eval/speed/demo.py
 
 Pictures are the demo's own examples, at the size at which they ship and enlarged to 12 million pixels. *handler* is one
 call of what the page asks for, base64 and JSON included; *page* is the time from handing the file to the page until its
@@ -44,7 +44,7 @@ def main() -> None:
     parser.add_argument("--model", default="nano", help="nano, a folder or a hub id (default: %(default)s)")
     parser.add_argument("--browser", default=shutil.which("chromium"), help="program (default: chromium)")
     parser.add_argument("--quick", action="store_true", help="3 rounds instead of 15")
-    parser.add_argument("--out", type=Path, default=Path("outputs/benchmarks/demo.json"), help="(default: %(default)s)")
+    parser.add_argument("--out", type=Path, default=Path("outputs/speed/demo.json"), help="(default: %(default)s)")
     options = parser.parse_args()
     rounds = 3 if options.quick else 15
     stills = [(ASSETS / "examples" / file).read_bytes() for file, _ in EXAMPLES if file.endswith(".jpg")]

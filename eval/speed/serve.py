@@ -1,9 +1,9 @@
 """What serving costs: `semanticface serve` on loopback beside the Predictor itself, and what 200 requests at a time do.
 
-    python eval/benchmarks/serve.py                        # about four minutes on two idle cores
-    python eval/benchmarks/serve.py --quick                # under a minute
-    OMP_NUM_THREADS=1 python eval/benchmarks/serve.py      # where other work runs
-    python eval/benchmarks/serve.py --model outputs/my-adapter
+    python eval/speed/serve.py                        # about four minutes on two idle cores
+    python eval/speed/serve.py --quick                # under a minute
+    OMP_NUM_THREADS=1 python eval/speed/serve.py      # where other work runs
+    python eval/speed/serve.py --model outputs/my-adapter
 
 A server of its own process, as the command starts it, answers `POST /v1/chat/completions` about rendered faces, no two
 alike, as base64 PNG. The client shares the machine's cores with it. `numbers` and `full` send square crops of 128
@@ -49,7 +49,7 @@ from semanticface.recipe import versions
 from semanticface.rendering import LOOKS, render
 from semanticface.semantics.answer import parse_answer
 from semanticface.semantics.expression_sampler import sample_coefficients
-from semanticface.utils.files import atomic_open
+from semanticface.utils.files import write_json
 
 FIRST_SUBJECT = 9_500_000  # training sets count their people from 0
 AT_ONCE = (1, 16, 200)
@@ -251,7 +251,7 @@ def main() -> int:
     parser.add_argument("--pictures", type=int, default=200, help="of numbers; of the others a third (%(default)s)")
     parser.add_argument("--quick", action="store_true", help="one round, 60 pictures")
     parser.add_argument(
-        "--out", type=Path, default=Path("outputs/benchmarks/serve.json"), help="where to write (%(default)s)"
+        "--out", type=Path, default=Path("outputs/speed/serve.json"), help="where to write (%(default)s)"
     )
     options = parser.parse_args()
     rounds, count = (1, 60) if options.quick else (options.rounds, options.pictures)
@@ -268,8 +268,7 @@ def main() -> int:
             parts = [measure(url, predictors[work.mode], work, rounds) for work in works]
         refusals = beyond(options.model, works[0], predictors["numbers"])
         told = figures(parts, refusals)
-        with atomic_open(options.out) as file:
-            json.dump({"parts": parts, "beyond": refusals, "versions": versions(), **told}, file, indent=2)
+        write_json(options.out, {"parts": parts, "beyond": refusals, "versions": versions(), **told})
     except SemanticFaceError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

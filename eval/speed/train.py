@@ -1,7 +1,7 @@
 """How fast `train/distill.py` trains, beside TRL's SFTTrainer: the same model, rows, LoRA, batches and steps.
 
-    python eval/benchmarks/train.py                # some fifteen minutes on two cores
-    python eval/benchmarks/train.py --quick        # under a minute
+    python eval/speed/train.py                # some fifteen minutes on two cores
+    python eval/speed/train.py --quick        # under a minute
 
 Two models: nano, and a Qwen3-VL of the real architecture and vocabulary (151,936 tokens) scaled down elsewhere (8
 layers of width 256, a tower of depth 6) with random weights. Every run is a process of its own with one thread; the two
@@ -41,6 +41,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import ModuleType
 from typing import Any
+
+from semanticface.utils.files import write_json
 
 ROOT = Path(__file__).resolve().parents[2]
 SIDES = ("ours", "trl")
@@ -322,7 +324,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="few steps, once: a look, not a measurement")
     parser.add_argument("--repeats", type=int, default=3, help="runs of each side (default %(default)s)")
-    parser.add_argument("--out", type=Path, default=Path("outputs/benchmarks/train.json"))
+    parser.add_argument("--out", type=Path, default=Path("outputs/speed/train.json"))
     parser.add_argument("--worker", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.worker:
@@ -333,7 +335,6 @@ def main() -> int:
     if options.repeats < 1:
         parser.error("--repeats must be at least 1")
     from semanticface.recipe import versions
-    from semanticface.utils.files import atomic_open
 
     with tempfile.TemporaryDirectory() as folder:
         scratch = Path(folder)
@@ -354,9 +355,7 @@ def main() -> int:
         "pretrain_samples_per_second": speaking,
     }
     machine = {"machine": platform.machine(), "processors": os.cpu_count(), "versions": versions()}
-    with atomic_open(options.out) as file:
-        json.dump(summary | {"quick": options.quick, "cases": results} | machine, file, indent=2)
-        file.write("\n")
+    write_json(options.out, summary | {"quick": options.quick, "cases": results} | machine)
     print(json.dumps(summary))
     return 0
 

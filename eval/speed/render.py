@@ -1,8 +1,8 @@
 """How many whole samples a second each look renders, how that grows with cores, and how pyrender and moderngl compare.
 
-    python eval/benchmarks/render.py                                      # three minutes
-    python eval/benchmarks/render.py --quick                              # half of one
-    python eval/benchmarks/render.py --size 128 --supersample 1 --framing crop --out outputs/render.json
+    python eval/speed/render.py                                      # three minutes
+    python eval/speed/render.py --quick                              # half of one
+    python eval/speed/render.py --size 128 --supersample 1 --framing crop --out outputs/render.json
 
 A whole sample is random coefficients, a new person, camera, picture and sensor. Every process renders its own seeds;
 one process and ``--processes`` take turns, round by round, so that a busy machine slows all alike, and figures are
@@ -46,7 +46,7 @@ from semanticface.rendering.head.appearance import CLOTH, HAIR, LASH, SCLERA, SK
 from semanticface.rendering.head.rig import rig
 from semanticface.rendering.shading import raster
 from semanticface.semantics.expression_sampler import sample_coefficients
-from semanticface.utils.files import atomic_open
+from semanticface.utils.files import write_json
 
 Framing = Literal["portrait", "crop"]
 PEERS = ("pyrender", "moderngl")
@@ -363,7 +363,7 @@ def main() -> int:
         "--processes", type=int, default=os.cpu_count() or 1, help="how many is many (default: all cores)"
     )
     parser.add_argument("--quick", action="store_true", help="fewer samples: half a minute")
-    parser.add_argument("--out", type=Path, default=Path("outputs/benchmarks/render.json"), help="JSON file")
+    parser.add_argument("--out", type=Path, default=Path("outputs/speed/render.json"), help="JSON file")
     options = parser.parse_args()
     options.count = options.count or (30 if options.quick else 150)
     options.rounds = options.rounds or (3 if options.quick else 7)
@@ -379,8 +379,7 @@ def main() -> int:
     print("photo, toon, drawn, imp: whole samples. Others: given triangles in one colour a part under one light.")
     settings = {k: getattr(options, k) for k in ("size", "supersample", "framing", "count", "rounds", "processes")}
     machine = {"cpus": os.cpu_count(), "machine": platform.machine(), "python": platform.python_version()}
-    with atomic_open(options.out) as file:
-        json.dump({"settings": settings, "machine": machine, "results": rows, **figures}, file, indent=1)
+    write_json(options.out, {"settings": settings, "machine": machine, "results": rows, **figures})
     print(options.out)
     print(json.dumps(figures))
     return 0

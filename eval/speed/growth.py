@@ -1,10 +1,10 @@
 """How cost grows with rows: time and peak memory of every stage, from rendering to evaluation, as people run them.
 
     export OMP_NUM_THREADS=1     # threads that wait for each other use processor time too
-    python eval/benchmarks/growth.py                                      # 1,000 and 10,000 rows; half an hour
-    python eval/benchmarks/growth.py --quick                              # three stages, 100 and 300 rows
-    python eval/benchmarks/growth.py --rows 10000 100000 --stages render describe
-    python eval/benchmarks/growth.py --rows 10000 100000 --stages predict evaluate --mode numbers
+    python eval/speed/growth.py                                      # 1,000 and 10,000 rows; half an hour
+    python eval/speed/growth.py --quick                              # three stages, 100 and 300 rows
+    python eval/speed/growth.py --rows 10000 100000 --stages render describe
+    python eval/speed/growth.py --rows 10000 100000 --stages predict evaluate --mode numbers
 
 Each stage is the real command in a process of its own:
 
@@ -298,7 +298,7 @@ def main() -> int:
     parser.add_argument("--quick", action="store_true", help="render, describe and predict at 100 and 300 rows")
     parser.add_argument("--work", type=Path, help="folder for the scratch files (default: the system's)")
     parser.add_argument(
-        "--out", type=Path, default=Path("outputs/benchmarks/growth.json"), help="where to write (%(default)s)"
+        "--out", type=Path, default=Path("outputs/speed/growth.json"), help="where to write (%(default)s)"
     )
     options = parser.parse_args()
     datasets.disable_progress_bars()

@@ -1,6 +1,6 @@
 """Draw sheets to look at: every action in every look, and a sheet of random faces a look.
 
-    python data_prep/contact_sheet.py --out outputs/contact
+    python data_prep/assets/contact_sheet.py --out outputs/contact
 
 For each look ``<look>_actions.png`` shows the plain subject at rest and with each of the 52 actions at 1, labelled
 (``mouthClose`` and ``tongueOut`` on an open jaw, without which they mean nothing), and ``<look>_random.png`` shows

@@ -1,6 +1,6 @@
 """Draw the examples that the demo offers: people, cartoons and a drawing, and a short clip.
 
-    python data_prep/demo_examples.py
+    python data_prep/assets/demo_examples.py
 
 They go to semanticface/assets/demo/examples/ (about 100 kB). People and expressions are named below and were chosen by
 how the pictures look and so that their faces are found, not by what a model reads off them; nobody there was in the
@@ -19,7 +19,7 @@ import av
 import numpy as np
 from PIL import Image
 
-from semanticface import arkit
+from semanticface import arkit, assets
 from semanticface.rendering import render
 from semanticface.semantics.expression_sampler import EXPRESSIONS
 
@@ -41,7 +41,7 @@ HELD, MOVED = 10, 14  # frames
 def main() -> None:
     """Draw everything anew."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    default = Path(__file__).resolve().parents[1] / "semanticface" / "assets" / "demo" / "examples"
+    default = assets.path("demo/examples")
     parser.add_argument("--out", type=Path, default=default, help="folder (default: the demo's own)")
     out: Path = parser.parse_args().out
     out.mkdir(parents=True, exist_ok=True)

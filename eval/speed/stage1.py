@@ -1,7 +1,7 @@
 """How often Stage I keeps words that are true of a face, and how often words that are not.
 
-    python eval/benchmarks/stage1.py                    # 2,000 faces; ten seconds
-    python eval/benchmarks/stage1.py --quick            # 300
+    python eval/speed/stage1.py                    # 2,000 faces; ten seconds
+    python eval/speed/stage1.py --quick            # 300
 
 Faces are drawn as those of datasets are. Of each the rules' words are taken, said in other ways that mean the same, and
 then damaged, one mistake a text; ``stage1_prompt.judge`` says which may stand. *Other words* are the synonyms of three
@@ -38,7 +38,7 @@ from semanticface.semantics.analysis import describe
 from semanticface.semantics.expression_sampler import sample_coefficients
 from semanticface.semantics.movements import PAIR_LEFT, PAIR_RIGHT, RELAXED
 from semanticface.semantics.phrasing import GRADES
-from semanticface.utils.files import atomic_open
+from semanticface.utils.files import write_json
 
 SPEAKERS = {
     "everyday": {
@@ -121,9 +121,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rows", type=positive, default=2000, help="faces (default: %(default)s)")
     parser.add_argument("--quick", action="store_true", help="300 faces")
-    parser.add_argument(
-        "--out", type=Path, default=Path("outputs/benchmarks/stage1.json"), help="(default: %(default)s)"
-    )
+    parser.add_argument("--out", type=Path, default=Path("outputs/speed/stage1.json"), help="(default: %(default)s)")
     options = parser.parse_args()
     rows = 300 if options.quick else options.rows
     counts = count(rows)
@@ -133,8 +131,7 @@ def main() -> int:
         told = f"{found.total():>8,}{shares[kind]:>9.1%}{found['contradicts']:>12,}{found['omits']:>7,}"
         print(f"{kind:>24}{told}")
     try:
-        with atomic_open(options.out) as file:
-            json.dump({"counts": counts, "faces": rows}, file, indent=2)
+        write_json(options.out, {"counts": counts, "faces": rows})
     except SemanticFaceError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

@@ -1,6 +1,6 @@
 """How well faces are found: our finder beside others, on renders of every look and on photographs.
 
-    python eval/benchmarks/crop.py --photographs outputs/finder/scikit_image-*.whl
+    python eval/speed/crop.py --photographs outputs/finder/scikit_image-*.whl
 
 Renders are of subjects no finder was trained on; the look ``imp`` was never trained on at all. ``portrait`` is a render
 as it is, ``scene`` has it small in a photograph. Figures: share of faces found (overlap above 0.5), faces claimed where
@@ -37,9 +37,9 @@ from semanticface.vision.face_detector import find_faces, packaged_finder, pixel
 Detector = Callable[[Image.Image], list[Box]]
 Picture = tuple[Image.Image, list[Box]]
 
-# Photographs of scikit-image's package that train/finder.py does not use, none with a human face.
+# Photographs of scikit-image's package that train/face_detector.py does not use, none with a human face.
 WITHOUT_FACES = ("chelsea.png", "coffee.png", "grass.png", "moon.png", "microaneurysms.png", "phantom.png")
-FIRST_SUBJECT = 7_000_000  # train/finder.py uses others
+FIRST_SUBJECT = 7_000_000  # train/face_detector.py uses others
 SCENE = 512
 
 
