@@ -63,10 +63,10 @@ from semanticface.evaluation import metrics
 from semanticface.experiments import ablations as tables
 from semanticface.experiments import regression_heads
 from semanticface.experiments.ablations import VARIANTS, answer, figures
-from semanticface.models.files import find_folder
+from semanticface.models.files import resolve_model
 from semanticface.models.loading import Bundle, load_trained
 from semanticface.recipe import files_sha256, git_commit, versions
-from semanticface.training.nano_pretraining import Sights, SpeakSettings, new_model, speak
+from semanticface.training.nano_pretraining import PretrainData, PretrainSettings, new_model, pretrain_language_model
 from semanticface.training.nano_vision import kept_maps, read_faces
 from semanticface.utils.files import atomic_open, atomic_path, write_json
 from semanticface.vision.crop import Box, crop_face
@@ -166,7 +166,7 @@ class Ablations:
         self.out: Path = options.out
         self.workers: int = options.workers
         self.accelerator = Accelerator(cpu=not torch.cuda.is_available())
-        folder, _ = find_folder(options.model)
+        folder, _ = resolve_model(options.model)
         self.made_by = {"weights": files_sha256(list(folder.glob("*.safetensors")))[:16], "renderer": renderer_hash()}
 
     def run(self) -> dict[str, Any]:
@@ -218,7 +218,7 @@ class Ablations:
         return load_trained(self.model)
 
     @functools.cached_property
-    def _sights(self) -> Sights:
+    def _sights(self) -> PretrainData:
         """What every variant learns from: the photo look, and its mirror images."""
         folder = self._crops(LEARNT, "train", self.budget.rows)
         faces = read_faces([folder], "train", folder.with_name(f"{folder.name}-pixels"), self.accelerator)
@@ -226,8 +226,8 @@ class Ablations:
         maps = np.concatenate([kept_maps(tower, faces.pixels, mirrored=mirrored) for mirrored in (False, True)])
         truth = np.concatenate([faces.coefficients, faces.coefficients[:, MIRROR_INDEX]])
         people = load_faces(folder, "train")["subject"]
-        seen = regression_heads.seen_by_others(maps, truth, [*people, *people])
-        return Sights(maps, truth, seen, aims=truth)
+        seen = regression_heads.cross_fitted_ridge(maps, truth, [*people, *people])
+        return PretrainData(maps, truth, seen, aims=truth)
 
     @functools.cached_property
     def _tests(self) -> dict[str, tuple[np.ndarray, list[Image.Image]]]:
@@ -260,16 +260,16 @@ class Ablations:
         }
 
     def _learn_and_test(self, key: str, seed: int, place: Path) -> dict[str, Any]:
-        variant, settings = VARIANTS[key], SpeakSettings(self.budget.samples, seed=seed)
+        variant, settings = VARIANTS[key], PretrainSettings(self.budget.samples, seed=seed)
         if variant.head is not None:
             head = regression_heads.train_head(variant.head, self._sights, settings, self.accelerator.device)
             return self._scored(lambda _, crops: (head.read(self._maps(crops)), None))
         assert variant.teach is not None
         bundle = self._bundle
         model = new_model(bundle.tokenizer, bundle.model.model.vision_tower, seed)
-        speak(
+        pretrain_language_model(
             model, bundle.processor, self._sights, variant.teach, settings, self.accelerator,
-            place / "speak.pt", name=f"{key}, seed {seed}", save_every=SAVE_EVERY,
+            place / "language.pt", name=f"{key}, seed {seed}", save_every=SAVE_EVERY,
         )  # fmt: skip
         recipe = {**bundle.recipe, "readout": "mean", "numbers": settings.numbers}
         learnt = dataclasses.replace(bundle, model=model, recipe=recipe)

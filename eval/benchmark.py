@@ -59,7 +59,7 @@ from semanticface.evaluation.benchmark import (
     SEED,
     SETS,
     SIZE,
-    Reader,
+    Contender,
     constant_answers,
     draw_set,
     headline,
@@ -69,10 +69,10 @@ from semanticface.evaluation.benchmark import (
 )
 from semanticface.formats import tables
 from semanticface.inference.predictor import Prediction, Predictor
-from semanticface.models.files import find_folder
+from semanticface.models.files import resolve_model
 from semanticface.recipe import files_sha256, git_commit, versions
 from semanticface.utils.files import atomic_open, write_json
-from semanticface.utils.html import Tables, write_page
+from semanticface.utils.html import TableSection, write_page
 from semanticface.vision.image_io import load_picture
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -139,7 +139,7 @@ def benchmark(options: argparse.Namespace) -> tuple[dict[str, Any], Path]:
     """Draw, read, score and write; return the results and the folder they are in."""
     check_range("batch-size", options.batch_size, 1)
     peer = None if options.mediapipe is None else identity(options.mediapipe)
-    weights, _ = find_folder(options.model)
+    weights, _ = resolve_model(options.model)
     rows = QUICK_ROWS if options.quick else ROWS
     pictures = options.out / "pictures"
     folders = {key: draw_set(pictures, key, rows, size=SIZE, workers=options.workers) for key in SETS}
@@ -229,9 +229,9 @@ def _score(
     predictions = list(tqdm(stream, desc=f"{Path(options.model).name}: {key}", total=len(faces), unit="picture"))
     tables.write(out / f"{key}.jsonl", predictions)
     analyses = [each.analysis for each in predictions] if options.mode == "full" else None
-    readers = {MODEL: Reader(metrics.stacked(each.coefficients for each in predictions), analyses=analyses)}
+    readers = {MODEL: Contender(metrics.stacked(each.coefficients for each in predictions), analyses=analyses)}
     if peer is not None:
-        readers[PEER] = Reader(peer, actions=ACTIONS)
+        readers[PEER] = Contender(peer, actions=ACTIONS)
     readings = [each.reading for each in predictions]
     result = score_set(true, faces["subject"], readers, mean=mean, median=median, readings=readings, seed=SEED)
     return Scored(faces, predictions, peer, result)
@@ -264,12 +264,12 @@ def _write(out: Path, results: dict[str, Any], sets: dict[str, Scored]) -> None:
     write_page(out / "index.html", TITLE, _sections(results, sets), recipe=facts)
 
 
-def _sections(results: dict[str, Any], sets: dict[str, Scored]) -> Iterator[Tables | report.Samples]:
+def _sections(results: dict[str, Any], sets: dict[str, Scored]) -> Iterator[TableSection | report.Samples]:
     summary = [published.summary(results), published.readout_table(results)]
-    yield Tables("Summary", summary, published.plain(published.how(results)))
+    yield TableSection("Summary", summary, published.plain(published.how(results)))
     for key, scored in sets.items():
         figures = [*published.scope_tables(results, key), published.actions_table(results, key)]
-        yield Tables(f"{key}: figures", figures, SETS[key])
+        yield TableSection(f"{key}: figures", figures, SETS[key])
         true = coefficients_of(scored.faces)
         errors = np.abs(metrics.stacked(each.coefficients for each in scored.predictions) - true).mean(axis=1)
         worst, typical = worst_and_typical(errors, max(WORST, TYPICAL))

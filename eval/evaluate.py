@@ -42,7 +42,7 @@ from semanticface.evaluation import metrics, report
 from semanticface.formats import tables
 from semanticface.inference import intervals
 from semanticface.inference.predictor import Prediction, Predictor
-from semanticface.models.files import find_folder
+from semanticface.models.files import resolve_model
 from semanticface.recipe import files_sha256, git_commit, versions
 from semanticface.semantics.analysis import Analysis
 from semanticface.utils.files import write_json
@@ -177,7 +177,7 @@ def evaluate(options: argparse.Namespace) -> tuple[list[tuple[str, metrics.Resul
     recipe = {
         "command": options.command,
         "model": str(options.model),
-        "weights": files_sha256(list(find_folder(options.model)[0].glob("*.safetensors"))),
+        "weights": files_sha256(list(resolve_model(options.model)[0].glob("*.safetensors"))),
         "dataset": str(options.dataset),
         "data": faces._fingerprint,
         "split": options.split,

@@ -48,16 +48,16 @@ from semanticface.errors import SemanticFaceError
 from semanticface.experiments.ablations import VARIANTS
 from semanticface.experiments.noisy_captures import CaptureErrors, TakeSettings, record_takes
 from semanticface.experiments.superface import WAYS, figures, headline, tables
-from semanticface.models.files import find_folder
+from semanticface.models.files import resolve_model
 from semanticface.models.loading import load_trained
 from semanticface.preference.dpo import AlignSettings
 from semanticface.preference.judges import SimulatedJudge
 from semanticface.preference.learned_judge import truth_of
-from semanticface.preference.round import Alignment, RoundSettings
+from semanticface.preference.round import RoundRunner, RoundSettings
 from semanticface.preference.rounds import Judges, claim, run_rounds
 from semanticface.preference.sampling import CandidateSettings
 from semanticface.recipe import files_sha256, git_commit, versions, write_recipe
-from semanticface.training.nano_pretraining import Sights, SpeakSettings, new_model, speak
+from semanticface.training.nano_pretraining import PretrainData, PretrainSettings, new_model, pretrain_language_model
 from semanticface.training.nano_vision import kept_maps, read_faces
 from semanticface.utils.files import atomic_open, atomic_path
 
@@ -128,7 +128,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def run(model: str, budget: Budget, seeds: int, out: Path) -> dict[str, Any]:
     """Run every seed, write and return the results."""
-    folder, _ = find_folder(model)
+    folder, _ = resolve_model(model)
     weights = files_sha256(list(folder.glob("*.safetensors")))[:16]
     claim(out, {"budget": dataclasses.asdict(budget), "weights": weights})
     runs = [Experiment(model, budget, seed, out / f"seed-{seed}").run() for seed in range(seeds)]
@@ -179,7 +179,7 @@ class Experiment:
         told: dict[str, Any] = {"seed": self.seed}
         for way in WAYS:
             print(f"seed {self.seed}, pairs by {way}", flush=True)
-            alignment = Alignment(
+            alignment = RoundRunner(
                 start=start,
                 dataset=pseudo,
                 output=self.out / way,
@@ -223,13 +223,13 @@ class Experiment:
         pixels = read_faces([pseudo], "train", self.out / "pixels", accelerator).pixels
         maps = np.concatenate([kept_maps(tower, pixels, mirrored=mirrored) for mirrored in (False, True)])
         aims = np.concatenate([labels, labels[:, MIRROR_INDEX]])
-        settings = SpeakSettings(self.budget.samples, seed=self.seed)
+        settings = PretrainSettings(self.budget.samples, seed=self.seed)
         model = new_model(bundle.tokenizer, tower, self.seed)
         teach = VARIANTS["coefficients"].teach
         assert teach is not None
-        speak(
-            model, bundle.processor, Sights(maps, aims, aims, aims), teach, settings, accelerator,
-            self.out / "speak.pt", name=f"SFT, seed {self.seed}",
+        pretrain_language_model(
+            model, bundle.processor, PretrainData(maps, aims, aims, aims), teach, settings, accelerator,
+            self.out / "language.pt", name=f"SFT, seed {self.seed}",
         )  # fmt: skip
         with atomic_path(out) as folder:
             model.to(torch.bfloat16).save_pretrained(folder)

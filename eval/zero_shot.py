@@ -53,14 +53,14 @@ from semanticface.evaluation.zero_shot.questions import (
     EXAMPLE_LOOKS,
     MAX_EXAMPLES,
     Estimate,
-    Reader,
+    ZeroShotModel,
     estimate,
     question,
     spent,
 )
 from semanticface.evaluation.zero_shot.report import TITLE, Scored, figures, headline, how, score, summary, write_report
 from semanticface.evaluation.zero_shot.run import Asking, alone, fingerprints, prepare, run
-from semanticface.evaluation.zero_shot.server import ServerReader
+from semanticface.evaluation.zero_shot.server import ServerModel
 from semanticface.llm.chat import read_key
 from semanticface.llm.client import ChatClient, ChatReply, ChatServer
 from semanticface.recipe import git_commit, versions
@@ -169,16 +169,16 @@ def zero_shot(options: argparse.Namespace, open_: ExitStack) -> int:
     print(f"zero_shot: {reader.name}: {amount}", file=sys.stderr)
     if options.estimate:
         return 0
-    if isinstance(reader, ServerReader):
+    if isinstance(reader, ServerModel):
         reader = replace(reader, first=_teller(left.requests, options))
     for asking in every:
         run(reader, asking)
-        if isinstance(reader, ServerReader):
+        if isinstance(reader, ServerModel):
             reader = replace(reader, first=None)
     return _finish(reader, askings, out, options)
 
 
-def _server(options: argparse.Namespace, open_: ExitStack) -> ServerReader:
+def _server(options: argparse.Namespace, open_: ExitStack) -> ServerModel:
     server = ChatServer(
         options.url,
         options.model,
@@ -195,13 +195,13 @@ def _server(options: argparse.Namespace, open_: ExitStack) -> ServerReader:
                 f"{options.pictures} may show people: add --send-pictures if they may go to that server, or ask a "
                 "model on this machine"
             )
-    return ServerReader(open_.enter_context(ChatClient(server)), options.side, options.free, options.max_tokens)
+    return ServerModel(open_.enter_context(ChatClient(server)), options.side, options.free, options.max_tokens)
 
 
-def _local(options: argparse.Namespace) -> Reader:
-    from semanticface.evaluation.zero_shot.local import LocalReader
+def _local(options: argparse.Namespace) -> ZeroShotModel:
+    from semanticface.evaluation.zero_shot.local import LocalModel
 
-    reader = LocalReader(
+    reader = LocalModel(
         options.local,
         device=options.device,
         batch_size=options.batch_size,
@@ -280,7 +280,7 @@ def _called(model: str) -> str:
     return Path(model).name if Path(model).is_dir() else model
 
 
-def _finish(reader: Reader, askings: dict[str, list[Asking]], out: Path, options: argparse.Namespace) -> int:
+def _finish(reader: ZeroShotModel, askings: dict[str, list[Asking]], out: Path, options: argparse.Namespace) -> int:
     """Score, write JSON, Markdown and page, tell, and return the exit code."""
     mean, median = constant_answers(LABELS_FOR_CONSTANTS)
     sets = {}
@@ -306,7 +306,7 @@ def _finish(reader: Reader, askings: dict[str, list[Asking]], out: Path, options
         "commit": git_commit(),
         "versions": versions(),
     }
-    if isinstance(reader, ServerReader):
+    if isinstance(reader, ServerModel):
         recipe |= {"url": reader.client.server.url, "schema": reader.client.schemas and not reader.free}
     last = headline(results)
     write_json(out / "zero_shot.json", {"headline": last, "sets": results, "recipe": recipe})

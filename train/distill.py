@@ -43,8 +43,8 @@ from semanticface.models.loading import (
 from semanticface.prompts import load_prompt
 from semanticface.recipe import RECIPE_NAME, make_recipe, prompt_record
 from semanticface.training.collator import Collator
-from semanticface.training.datasets import AugmentSettings, EvalRows, TrainRows, check_rows
-from semanticface.training.trainer import TrainSettings, begin, train
+from semanticface.training.datasets import AugmentSettings, EvalFaces, TrainFaces, check_rows
+from semanticface.training.trainer import TrainSettings, claim_output_dir, train
 
 
 @dataclass(frozen=True)
@@ -122,7 +122,7 @@ def distill(settings: Settings) -> Path:
         "prompt": prompt_record(prompt),
         "data": {split: dataset_record(rows, settings.dataset) for split, rows in faces.items()},
     }
-    begin(output, record)
+    claim_output_dir(output, record)
     if (output / RECIPE_NAME).exists():
         say(f"{output} is finished already; remove it to train anew")
         return output
@@ -133,8 +133,8 @@ def distill(settings: Settings) -> Path:
     explain(bundle, settings, len(faces["train"]))
 
     # The training.
-    def train_rows(count: int) -> TrainRows:
-        return TrainRows(
+    def train_rows(count: int) -> TrainFaces:
+        return TrainFaces(
             faces["train"],
             bundle.image_size,
             count=count,
@@ -148,7 +148,7 @@ def distill(settings: Settings) -> Path:
         settings.train,
         Collator(bundle.processor, prompt, numbers=settings.numbers, number_weight=settings.train.number_weight),
         train_rows,
-        EvalRows(faces["validation"], bundle.image_size, settings.train.eval_rows),
+        EvalFaces(faces["validation"], bundle.image_size, settings.train.eval_rows),
         output,
     )
 

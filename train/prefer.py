@@ -42,7 +42,7 @@ from semanticface.preference.files import fingerprint, read_choices
 from semanticface.preference.judges import JND, NOISE
 from semanticface.preference.learned_judge import learned_judges, simulated_judges
 from semanticface.preference.regions import AREAS, HALVES
-from semanticface.preference.round import Alignment, RoundSettings
+from semanticface.preference.round import RoundRunner, RoundSettings
 from semanticface.preference.rounds import Rounds, claim, run_rounds
 from semanticface.preference.sampling import CandidateSettings
 from semanticface.preference.types import Choice
@@ -103,7 +103,7 @@ def prefer(settings: Settings, choices: Path | None = None) -> Rounds | None:
     train = load_faces(settings.dataset, "train")
     require_consent(settings.dataset, train, "train")
     require_consent(settings.dataset, load_faces(settings.dataset, "validation"), "evaluate")
-    alignment = Alignment(
+    alignment = RoundRunner(
         start=Path(settings.model),
         dataset=Path(settings.dataset),
         output=output,

@@ -5,8 +5,8 @@
 
 Three steps, each resumed where it was killed:
 
-1. The tower learns to see from what a renderer knows for free: coefficients and projected landmarks.
-2. The language model learns to speak beside the frozen tower, whose feature maps are computed once.
+1. The vision encoder learns from what a renderer knows for free: coefficients and projected landmarks.
+2. The language model learns on top of the frozen vision encoder, whose feature maps are computed once.
 3. Model, tokenizer, processor and recipe are saved as a stock transformers folder, in bfloat16.
 
 In step 2 half of the rows learn the words of the true analysis and, beside them, the true numbers without words; the
@@ -43,17 +43,17 @@ from semanticface.rendering.types import POINTS
 from semanticface.semantics.analysis import describe_many
 from semanticface.semantics.answer import format_answer
 from semanticface.training.nano_pretraining import (
-    Sights,
-    SpeakSettings,
-    Steps,
+    MuonAdamW,
+    PretrainData,
+    PretrainSettings,
+    make_targets,
     new_model,
     one_cycle,
     prefetch,
-    pretraining,
+    pretrain_language_model,
     save_state,
-    speak,
 )
-from semanticface.training.nano_vision import Faces, feature_maps, read_faces, see, to_tensor
+from semanticface.training.nano_vision import Faces, encode_pictures, feature_maps, read_faces, to_tensor
 from semanticface.utils.files import atomic_path
 
 
@@ -145,7 +145,7 @@ def train_tower(
     filters = [weight for weight in tower.parameters() if weight.ndim == 4 and weight.shape[1] > 3]
     known = set(map(id, filters))
     others = [weight for module in (tower, heads) for weight in module.parameters() if id(weight) not in known]
-    steps = Steps(accelerator, filters, others, settings.tower_lr)
+    steps = MuonAdamW(accelerator, filters, others, settings.tower_lr)
     count = settings.tower_samples // settings.tower_batch
     first = 0
     if state_file.exists():
@@ -176,7 +176,7 @@ def train_tower(
     begun = time.perf_counter()
     for step, (pictures, coefficients, points) in enumerate(bar, start=first):
         tower.train(), heads.train()
-        guess, placed = heads(see(tower, pictures))
+        guess, placed = heads(encode_pictures(tower, pictures))
         coefficients, points = coefficients.to(guess.device), points.to(guess.device)
         seen = points.isfinite()
         loss_actions = ((guess - coefficients) * scale).square().mean()
@@ -220,14 +220,14 @@ def train_to_speak(
     processor = nano.build_processor(tokenizer)
     model = new_model(tokenizer, tower, settings.seed)
     # Numbers are drawn towards the tower's own estimates, which are far less noisy than single labels.
-    sights = Sights(features, truth, seen, aims=seen)
-    plan = SpeakSettings(
+    sights = PretrainData(features, truth, seen, aims=seen)
+    plan = PretrainSettings(
         settings.speak_samples, settings.speak_lr, settings.speak_batch, settings.numbers, settings.seed
     )
     begun = time.perf_counter()
-    taken = speak(model, processor, sights, pretraining, plan, accelerator, out / "speak.pt")
+    taken = pretrain_language_model(model, processor, sights, make_targets, plan, accelerator, out / "language.pt")
     if accelerator.is_main_process:
-        say_speed("speak", taken * settings.speak_batch, begun)
+        say_speed("language", taken * settings.speak_batch, begun)
     return model, processor
 
 

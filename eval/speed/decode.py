@@ -13,7 +13,7 @@ batches, at 16). Ours are `semanticface.inference.engine` (numbers in a row, and
 token through `generate`. The peers are `generate` with xgrammar's LogitsProcessor, and with that of outlines, for the
 same
 texts: canonical JSON in fixed key order, bounded words, 52 numbers of two decimals. Compiling their grammars is not
-counted. One Reader answers all pictures of its column, as in use, and learns phrases on the way: it has answered 240
+counted. One engine answers all pictures of its column, as in use, and learns phrases on the way: it has answered 240
 other pictures before (48 with --quick), sees no picture twice, and starts with one that is not counted. A pass is a
 call of the language model. A model is trained for numbers in a row or side by side (recipe, `numbers`); the other way
 is measured as well, its texts are valid and mean less.
@@ -57,7 +57,7 @@ from tqdm import tqdm
 
 from semanticface.errors import AnswerError
 from semanticface.inference.decoder import AnswerDecoder, Mode
-from semanticface.inference.engine import Reader
+from semanticface.inference.engine import DecodingEngine
 from semanticface.inference.predictor import Predictor
 from semanticface.models.answer_tokens import Numbers
 from semanticface.models.inputs import prompt_inputs
@@ -149,7 +149,7 @@ def ours(bundle: Bundle, ways: Sequence[tuple[Mode, Numbers | None]]) -> dict[st
             bundle.tokenizer, emotion=bundle.recipe["emotion"], numbers=numbers or "sequential", mode=mode
         )
         if numbers:
-            out[name_of(mode, numbers)] = Reader(decoder, bundle.model).read
+            out[name_of(mode, numbers)] = DecodingEngine(decoder, bundle.model).read
         else:
             out[name_of(mode, None)] = partial(token_by_token, decoder, bundle.model)
     return out

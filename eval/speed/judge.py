@@ -32,7 +32,7 @@ from semanticface.preference.judge_network import JudgeSettings
 from semanticface.preference.judges import SimulatedJudge, decide, shown
 from semanticface.preference.learned_judge import LearnedJudge, learn, look
 from semanticface.preference.regions import HALVES, distance
-from semanticface.preference.types import Candidate, Choice, Question, Slate
+from semanticface.preference.types import Candidate, CandidateSet, Choice, Question
 from semanticface.recipe import versions
 from semanticface.rendering import LOOKS, render
 from semanticface.semantics.expression_sampler import sample_coefficients
@@ -44,7 +44,9 @@ CANDIDATES = 4
 SIZES = (250, 1000, 4000)
 
 
-def accuracy(judge: LearnedJudge, choices: list[Choice], slates: dict[str, Slate], nearer: np.ndarray) -> list[float]:
+def accuracy(
+    judge: LearnedJudge, choices: list[Choice], slates: dict[str, CandidateSet], nearer: np.ndarray
+) -> list[float]:
     """Share of right winners: of the choices that name one, and of the faces that are nearer (bool[n]: the left)."""
     shares = judge.probabilities([each.question for each in choices], slates)
     left = shares[:, 0] > shares[:, 1]
@@ -96,7 +98,7 @@ def measured(count: int, seed: int) -> dict[str, list[float]]:
     for n, name in enumerate(names):
         found = [each.coefficients for each in (next(sampled) for _ in range(CANDIDATES)) if each.status == "ok"]
         candidates = [Candidate(f"model-{k}", "model", face) for k, face in enumerate(found) if face is not None]
-        slates[name] = Slate(name, n, f"person {n}", tuple(candidates))
+        slates[name] = CandidateSet(name, n, f"person {n}", tuple(candidates))
     questions = [
         Question(f"{name} {area} {a.id} {b.id}", name, area, a.id, b.id)
         for name in names

@@ -129,7 +129,7 @@ def ours(case: Case, faces: Path, scratch: Path) -> Run:
     from semanticface.training import trainer as training
 
     distill, clock = script("distill"), Clock()
-    watch = training.Watch
+    watch = training.SanityCheckCallback
     watch.on_train_begin = lambda *_, **__: None  # type: ignore[method-assign]
     watch.on_step_end = lambda *_, **__: clock.tick()  # type: ignore[method-assign]
     train = distill.train
@@ -157,13 +157,13 @@ def trl(case: Case, faces: Path, scratch: Path) -> Run:
     from semanticface.models.inputs import end_token, prompt_text
     from semanticface.models.loading import LoraSettings, ModelConfig, add_lora, load_base
     from semanticface.prompts import load_prompt
-    from semanticface.training.datasets import AugmentSettings, TrainRows
+    from semanticface.training.datasets import AugmentSettings, TrainFaces
     from semanticface.training.trainer import has_bfloat16
 
     transformers.set_seed(0)
     base = load_base(ModelConfig(case.model, image_size=case.image_size))
     bundle, prompt = add_lora(base, LoraSettings(projector=case.projector)), load_prompt("distill")
-    rows = TrainRows(
+    rows = TrainFaces(
         load_faces(faces, "train"),
         bundle.image_size,
         count=case.batch * case.steps,

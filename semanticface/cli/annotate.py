@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from semanticface.preference.files import Candidates
     from semanticface.preference.regions import Area
     from semanticface.preference.session import Session
-    from semanticface.preference.types import Slate
+    from semanticface.preference.types import CandidateSet
 
 _DATABASE = "choices.sqlite"
 _NAMED = 10  # problems named one by one
@@ -152,7 +152,7 @@ def _session(options: argparse.Namespace, store: object) -> Session:
     """Put a session together, and say what cannot be shown and why."""
     from semanticface.data.faces import load_faces
     from semanticface.preference.files import check_header, read_candidates
-    from semanticface.preference.question_images import Drawer
+    from semanticface.preference.question_images import QuestionRenderer
     from semanticface.preference.questions import ask
     from semanticface.preference.session import Session
     from semanticface.preference.store import Store
@@ -179,7 +179,7 @@ def _session(options: argparse.Namespace, store: object) -> Session:
     return Session(
         store,
         questions,
-        Drawer(faces, {slate.picture: slate for slate in slates}, options.size),
+        QuestionRenderer(faces, {slate.picture: slate for slate in slates}, options.size),
         annotator=options.annotator,
         model=candidates.header.model,
         round=candidates.header.round,
@@ -188,7 +188,7 @@ def _session(options: argparse.Namespace, store: object) -> Session:
     )
 
 
-def _permitted(dataset: Path, candidates: Candidates) -> list[Slate]:
+def _permitted(dataset: Path, candidates: Candidates) -> list[CandidateSet]:
     """Return the slates whose subjects may be shown; the others are counted."""
     from semanticface.data.consent import NAME, read_consent
 

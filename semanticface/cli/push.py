@@ -12,7 +12,7 @@ from semanticface.cli.arguments import Subparsers, add_command
 from semanticface.errors import ConfigError
 
 if TYPE_CHECKING:
-    from semanticface.hub.upload_list import Listed
+    from semanticface.hub.upload_list import UploadEntry
 
 _ORDER = ("refused", "included", "left out")
 
@@ -50,15 +50,15 @@ def _run(options: argparse.Namespace) -> int:
     from semanticface.hub.push import Kind, check_id, push
     from semanticface.hub.space import list_space
     from semanticface.hub.upload_list import list_model
-    from semanticface.models.files import NANO, find_folder
+    from semanticface.models.files import NANO, resolve_model
 
     check_id(options.repo)
     if options.model != "nano" and not Path(options.model).is_dir():
         raise ConfigError(f"{options.model} is no folder: push a model that is on this machine.")
-    folder, _ = find_folder(options.model)
+    folder, _ = resolve_model(options.model)
     if folder == NANO and options.card is None:
         raise ConfigError("nano lies in the package: say where its card is, such as --card nano-card/README.md.")
-    parts: list[tuple[Kind, list[Listed]]] = [("model", list_model(folder, options.card or folder / README))]
+    parts: list[tuple[Kind, list[UploadEntry]]] = [("model", list_model(folder, options.card or folder / README))]
     if options.space is not None:
         parts.append(("space", list_space(options.space, folder)))
     state = "public" if options.public else "private"
@@ -85,7 +85,7 @@ def _run(options: argparse.Namespace) -> int:
     return 0
 
 
-def _show(listed: Sequence[Listed]) -> None:
+def _show(listed: Sequence[UploadEntry]) -> None:
     wide = max((len(each.name) for each in listed), default=0)
     for each in sorted(listed, key=lambda each: _ORDER.index(each.verdict)):
         print(f"  {each.verdict:<8}  {each.name:<{wide}}  {_size(each.size):>9}  {each.why}")

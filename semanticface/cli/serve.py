@@ -20,7 +20,7 @@ from semanticface.models.files import display_name
 
 if TYPE_CHECKING:
     from semanticface.inference.predictor import Predictor
-    from semanticface.serving.batching import Service
+    from semanticface.serving.batching import BatchingService
 
 
 _SHORTEST_KEY = 16
@@ -114,7 +114,7 @@ def _run(options: argparse.Namespace) -> int:
     import uvicorn
 
     from semanticface.serving.app import Limits, create_app
-    from semanticface.serving.batching import Service
+    from semanticface.serving.batching import BatchingService
     from semanticface.serving.middleware import patient_protocol
 
     class Server(uvicorn.Server):
@@ -143,14 +143,14 @@ def _run(options: argparse.Namespace) -> int:
     url = f"http://{f'[{host}]' if ':' in host else host}:{port}"
     name = options.name or display_name(options.model)
 
-    def told(service: Service) -> None:
+    def told(service: BatchingService) -> None:
         if service.error is None:
             print(f"{name} answers at {url}/v1 and {url}/v1/face. Ctrl-C stops.", flush=True)
         else:
             server.should_exit = True
 
     _warn(host, key)
-    service = Service(load, places=options.queue, batch_size=options.batch_size)
+    service = BatchingService(load, places=options.queue, batch_size=options.batch_size)
     names = (options.host, *options.allow_host)
     app = create_app(service, name, Limits(options.max_mib * 2**20, options.timeout, names, key))
     config = uvicorn.Config(

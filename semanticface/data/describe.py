@@ -28,7 +28,7 @@ from semanticface.semantics.answer import format_answer
 from semanticface.utils.files import atomic_open, atomic_path, write_json
 
 if TYPE_CHECKING:
-    from semanticface.llm.analysis_writer import LanguageWriter, Written
+    from semanticface.llm.analysis_writer import LanguageWriter, WrittenAnalysis
 
 _AT_ONCE = 1024
 BAD_ROW = "bad_row"
@@ -276,7 +276,7 @@ def _columns(
     return out
 
 
-def _origin(written: Written | None) -> dict[str, Any]:
+def _origin(written: WrittenAnalysis | None) -> dict[str, Any]:
     """Return what a row says of who wrote it."""
     if written is None:
         return {"writer": None, "attempts": None, "fallback": None}
@@ -303,7 +303,7 @@ def _vector(values: Any) -> tuple[np.ndarray | None, str]:
 
 def _described(
     vectors: Sequence[np.ndarray | None], emotion: bool, writer: LanguageWriter | None, bar: tqdm
-) -> Iterator[tuple[Analysis | None, str | None, Written | None]]:
+) -> Iterator[tuple[Analysis | None, str | None, WrittenAnalysis | None]]:
     good = [vector for vector in vectors if vector is not None]
     if writer is None:
         found: Iterator[Any] = iter(describe_many(np.stack(good), emotion=emotion) if good else ())

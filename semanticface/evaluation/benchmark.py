@@ -30,7 +30,7 @@ from semanticface.data.rendered import RenderSettings, render_set, renderer_hash
 from semanticface.evaluation import bootstrap, metrics
 from semanticface.evaluation.bootstrap import Estimate
 from semanticface.evaluation.metrics import BASELINES, vertex_errors
-from semanticface.inference.intervals import Reading, tally
+from semanticface.inference.intervals import NumberSummary, tally
 from semanticface.inference.intervals import figures as readout_figures
 from semanticface.semantics.analysis import Analysis, describe
 from semanticface.semantics.expression_sampler import sample_coefficients
@@ -51,7 +51,7 @@ Result = dict[str, Any]
 
 
 @dataclass(frozen=True, eq=False)
-class Reader:
+class Contender:
     """One reader and what it says of a set of pictures.
 
     Attributes:
@@ -68,11 +68,11 @@ class Reader:
 def score_set(
     true: np.ndarray,
     people: Sequence[str],
-    readers: Mapping[str, Reader],
+    readers: Mapping[str, Contender],
     *,
     mean: np.ndarray,
     median: np.ndarray,
-    readings: Sequence[Reading | None] | None = None,
+    readings: Sequence[NumberSummary | None] | None = None,
     seed: int = 0,
 ) -> Result:
     """Score readers of the same pictures in the scopes above.
@@ -166,7 +166,7 @@ def _scope(
     return out
 
 
-def _readout(true: np.ndarray, readings: Sequence[Reading]) -> Result:
+def _readout(true: np.ndarray, readings: Sequence[NumberSummary]) -> Result:
     out = readout_figures(np.stack([tally(truth, reading) for truth, reading in zip(true, readings, strict=True)]))
     once = np.ones((1, len(true)))
     for name in ("greedy", "mean", "median"):

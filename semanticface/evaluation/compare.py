@@ -68,7 +68,7 @@ class Scene:
 
 
 @dataclass(frozen=True, slots=True)
-class Shown:
+class ComparedFrame:
     """What became of it: rows (or frames) shown, how many of them lack picture or head."""
 
     shown: int
@@ -117,7 +117,7 @@ class Show:
         found = (locate(row.name, self._file, self._folder) for row in self._rows)
         return [path for path in found if path is not None]
 
-    def sheet(self, out: Path, *, size: int = 224, most: int = 24) -> Shown:
+    def sheet(self, out: Path, *, size: int = 224, most: int = 24) -> ComparedFrame:
         """Write a picture of up to ``most`` rows, spread evenly over the file: input, head, name and words of each.
 
         The input is cut to where the model looked; where the file does not say, to the face found in it.
@@ -138,9 +138,9 @@ class Show:
             cells.append(_cell(scene, head, size))
         with atomic_path(out) as temporary:
             _grid(cells).save(temporary, quality=92)
-        return Shown(len(cells), lacking)
+        return ComparedFrame(len(cells), lacking)
 
-    def film(self, out: Path, *, size: int = 360, rate: Fraction = Fraction(1)) -> Shown:
+    def film(self, out: Path, *, size: int = 360, rate: Fraction = Fraction(1)) -> ComparedFrame:
         """Write a video: every frame (or picture) of the input on the left, its head on the right, a caption below.
 
         Times are those of the input video. It has no sound.
@@ -170,7 +170,7 @@ class Show:
             lacking += beyond
         if self.take is not None and self.take.shortfall:
             self._complain(self.take.shortfall)
-        return Shown(shown, lacking)
+        return ComparedFrame(shown, lacking)
 
     # --- what stands beside each other ----------------------------------------------------------------------------
 

@@ -15,7 +15,7 @@ from semanticface import arkit
 from semanticface.data.captures.pairing import BASES, SLOW, Label, TakeRows, counted, pair, parse_label, ticks
 from semanticface.errors import SemanticFaceError, TableError, VideoError
 from semanticface.evaluation.metrics import ACTIVE
-from semanticface.formats.recording import DEFAULT_RATE, PATIENCE, Moment, read
+from semanticface.formats.recording import DEFAULT_RATE, PATIENCE, RecordedFrame, read
 from semanticface.vision.crop import Box
 from semanticface.vision.timecode import named_rate, timecode_base
 from semanticface.vision.video_reader import MAX_FRAMES, Take, VideoFile, open_take
@@ -58,7 +58,7 @@ def read_rows(file: Path) -> list[ShownRow]:
     return [_row(moment) for moment in tqdm(read(file), unit="row", delay=PATIENCE, leave=False)]
 
 
-def _row(moment: Moment) -> ShownRow:
+def _row(moment: RecordedFrame) -> ShownRow:
     frame = moment.more.get("frame")
     return ShownRow(
         moment.image,
@@ -80,7 +80,7 @@ def _box(given: object) -> Box | None:
     return Box(*map(float, given))
 
 
-def _words(moment: Moment) -> str:
+def _words(moment: RecordedFrame) -> str:
     """The expression, where the row explains itself, and its strongest actions."""
     if moment.coefficients is None:
         return ""

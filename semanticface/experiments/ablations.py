@@ -22,12 +22,12 @@ from semanticface.evaluation.metrics import BASELINES, FIGURES, Figure
 from semanticface.experiments import regression_heads
 from semanticface.experiments.numbers_first import Explainer, words_behind
 from semanticface.inference.predictor import Predictor
-from semanticface.models.answer_tokens import AnswerTokens, Lesson, join
+from semanticface.models.answer_tokens import AnswerEncoder, AnswerEncoding, concat_branches
 from semanticface.models.loading import Bundle
 from semanticface.semantics.analysis import Analysis, describe_many
 from semanticface.semantics.answer import format_answer
 from semanticface.semantics.faithfulness import agreement
-from semanticface.training.nano_pretraining import Shown, Teach
+from semanticface.training.nano_pretraining import PretrainExample, Teach
 from semanticface.utils.html import Table
 
 Order = Literal["numbers", "words, numbers", "numbers, words"]
@@ -37,22 +37,22 @@ RULE = Figure("agreement_rule", "words made of the numbers by rule match the tru
 """What Stage I says of the predicted numbers, held against the truth: what words cost nothing to have."""
 
 
-def _numbers_alone(tokens: AnswerTokens, shown: Shown) -> list[Lesson]:
+def _numbers_alone(tokens: AnswerEncoder, shown: PretrainExample) -> list[AnswerEncoding]:
     return [tokens(format_answer(shown.values, None), "numbers")]
 
 
-def _behind_true_words(tokens: AnswerTokens, shown: Shown) -> list[Lesson]:
+def _behind_true_words(tokens: AnswerEncoder, shown: PretrainExample) -> list[AnswerEncoding]:
     return [tokens(format_answer(shown.values, shown.analysis), "all")]
 
 
-def _behind_seen_words(tokens: AnswerTokens, shown: Shown) -> list[Lesson]:
+def _behind_seen_words(tokens: AnswerEncoder, shown: PretrainExample) -> list[AnswerEncoding]:
     words = tokens(format_answer(shown.values, shown.analysis), "words")
-    return [join([words, tokens(format_answer(shown.values, shown.glimpse), "numbers")])]
+    return [concat_branches([words, tokens(format_answer(shown.values, shown.glimpse), "numbers")])]
 
 
-def _before_words(tokens: AnswerTokens, shown: Shown) -> list[Lesson]:
+def _before_words(tokens: AnswerEncoder, shown: PretrainExample) -> list[AnswerEncoding]:
     numbers = tokens(format_answer(shown.values, None), "numbers")
-    return [join([numbers, words_behind(tokens, shown.values, shown.analysis)])]
+    return [concat_branches([numbers, words_behind(tokens, shown.values, shown.analysis)])]
 
 
 @dataclass(frozen=True)

@@ -20,8 +20,8 @@ from transformers import LogitsProcessor, LogitsProcessorList
 
 from semanticface.arkit import to_hundredths
 from semanticface.errors import ModelError
-from semanticface.inference.decoder import AnswerDecoder, Row
-from semanticface.models.answer_tokens import AnswerTokens, Lesson, NumberTokens
+from semanticface.inference.decoder import AnswerDecoder, AnswerState
+from semanticface.models.answer_tokens import AnswerEncoder, AnswerEncoding, NumberTokens
 from semanticface.models.inputs import prompt_inputs
 from semanticface.models.loading import Bundle
 from semanticface.prompts import load_prompt
@@ -33,7 +33,7 @@ _BETWEEN = f'}},"analysis":{_WORDS_OPEN}'
 """What stands between the last number and the first word."""
 
 
-def words_behind(answers: AnswerTokens, values: np.ndarray, analysis: Analysis) -> Lesson:
+def words_behind(answers: AnswerEncoder, values: np.ndarray, analysis: Analysis) -> AnswerEncoding:
     """Return the lesson that teaches the words behind numbers which are shown, and not learnt.
 
     Args:
@@ -45,7 +45,7 @@ def words_behind(answers: AnswerTokens, values: np.ndarray, analysis: Analysis) 
     words = json.dumps(analysis.to_dict(), ensure_ascii=False, separators=(",", ":")).removeprefix(_WORDS_OPEN)
     told = [*answers.tokenizer(f"{words}}}", add_special_tokens=False)["input_ids"], answers.end]
     labels, ids = [*shown, *told], [*shown, *told[:-1]]
-    return Lesson(
+    return AnswerEncoding(
         ids=ids,
         steps=list(range(1, len(ids) + 1)),
         branches=[0] * len(ids),
@@ -92,14 +92,14 @@ class Explainer:
         texts = (_WORDS_OPEN + row.text.decode("ascii", errors="replace").removesuffix("}") for row in writer.rows)
         return [Analysis.from_dict(json.loads(text)) for text in texts]
 
-    def _row(self) -> Row:
-        return Row(self._matcher.deep_copy(), np.random.default_rng(0), np.zeros(0))
+    def _row(self) -> AnswerState:
+        return AnswerState(self._matcher.deep_copy(), np.random.default_rng(0), np.zeros(0))
 
 
 class _Writer(LogitsProcessor):
     """Writes the words of a batch inside ``generate``: leaves one finite score a row."""
 
-    def __init__(self, decoder: AnswerDecoder, rows: list[Row]) -> None:
+    def __init__(self, decoder: AnswerDecoder, rows: list[AnswerState]) -> None:
         self.decoder, self.rows = decoder, rows
 
     def __call__(self, input_ids: torch.LongTensor, scores: torch.FloatTensor) -> torch.FloatTensor:
@@ -109,7 +109,7 @@ class _Writer(LogitsProcessor):
         picked.scatter_(1, torch.tensor(tokens, device=scores.device)[:, None], 0.0)
         return cast(torch.FloatTensor, picked)
 
-    def _next(self, row: Row, logits: np.ndarray) -> int:
+    def _next(self, row: AnswerState, logits: np.ndarray) -> int:
         if self.decoder.words_done(row):
             return self.decoder.end
         token = row.forced[0] if row.forced else self.decoder.choose_word(row, logits, 0.0)

@@ -15,7 +15,7 @@ from torch import nn
 from tqdm import tqdm
 
 from semanticface.arkit import N_ACTIONS
-from semanticface.training.nano_pretraining import Sights, SpeakSettings
+from semanticface.training.nano_pretraining import PretrainData, PretrainSettings
 
 Kind = Literal["linear", "mlp"]
 """One linear layer; or two with ``HIDDEN`` units between, about as many weights as nano's language model."""
@@ -70,7 +70,7 @@ class Head(nn.Module):
         return read
 
 
-def train_head(kind: Kind, sights: Sights, settings: SpeakSettings, device: torch.device) -> Head:
+def train_head(kind: Kind, sights: PretrainData, settings: PretrainSettings, device: torch.device) -> Head:
     """Train a head by squared error on the pictures, in the order and in as many steps, that a language model gets.
 
     Args:
@@ -94,7 +94,7 @@ def train_head(kind: Kind, sights: Sights, settings: SpeakSettings, device: torc
     return head.eval()
 
 
-def seen_by_others(maps: np.ndarray, truth: np.ndarray, people: Sequence[str]) -> np.ndarray:
+def cross_fitted_ridge(maps: np.ndarray, truth: np.ndarray, people: Sequence[str]) -> np.ndarray:
     """Return what ridge regression reads off each map that was fitted on the maps of other people.
 
     So the training pictures are read with the errors that new pictures will be read with. Of a few penalties the one

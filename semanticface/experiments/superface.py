@@ -15,7 +15,7 @@ from semanticface.evaluation.metrics import Figure
 from semanticface.experiments.ablations import Spread
 from semanticface.preference.judges import Judge, win_rate
 from semanticface.preference.regions import AREAS, HALVES, Area
-from semanticface.preference.round import Measured
+from semanticface.preference.round import HeldOutSet
 from semanticface.utils.files import finite
 from semanticface.utils.html import Table
 
@@ -38,7 +38,7 @@ _FIGURE = {figure.key: figure for figure in FIGURES}
 
 
 def figures(
-    measured: Measured,
+    measured: HeldOutSet,
     answers: np.ndarray,
     before: np.ndarray,
     labels: np.ndarray,
@@ -57,7 +57,7 @@ def figures(
         seed: of sides.
 
     Returns:
-        The keys of ``FIGURES`` but ``blank_ratio``; errors as ``Measured.errors``, the rest as shares. Wins are means
+        The keys of ``FIGURES`` but ``blank_ratio``; errors as ``HeldOutSet.errors``, the rest as shares. Wins are means
         over both halves, each shown alone, unless the key says ``whole``.
     """
     found = measured.errors(answers)

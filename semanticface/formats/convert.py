@@ -15,7 +15,7 @@ from semanticface import arkit
 from semanticface.errors import SemanticFaceError, TableError
 from semanticface.formats import live_link, tables
 from semanticface.formats.live_link import LiveLinkRow
-from semanticface.formats.recording import PATIENCE, Labels, Moment, read
+from semanticface.formats.recording import PATIENCE, Labels, RecordedFrame, read
 from semanticface.formats.recording import track as read_track
 from semanticface.vision.timecode import parse
 
@@ -99,7 +99,7 @@ def convert(
     return counts
 
 
-def _watched(source: Path, counts: Counts, complain: Callable[[str], None]) -> Iterator[Moment]:
+def _watched(source: Path, counts: Counts, complain: Callable[[str], None]) -> Iterator[RecordedFrame]:
     for moment in tqdm(read(source), unit="row", delay=PATIENCE, leave=False):
         counts.rows += 1
         if moment.status != "ok":
@@ -109,7 +109,11 @@ def _watched(source: Path, counts: Counts, complain: Callable[[str], None]) -> I
 
 
 def _take(
-    moments: Iterator[Moment], source: Path, fps: Fraction | None, counts: Counts, complain: Callable[[str], None]
+    moments: Iterator[RecordedFrame],
+    source: Path,
+    fps: Fraction | None,
+    counts: Counts,
+    complain: Callable[[str], None],
 ) -> Iterator[LiveLinkRow]:
     labels = Labels(fps)
     still = np.zeros(len(arkit.POSE_NAMES))

@@ -17,7 +17,7 @@ from PIL import Image
 
 from semanticface import __version__, arkit
 from semanticface.formats.gltf import ARRAY_BUFFER, ELEMENT_ARRAY_BUFFER, Glb
-from semanticface.formats.recording import Track
+from semanticface.formats.recording import CoefficientTrack
 from semanticface.rendering.head import mesh as meshes
 from semanticface.rendering.head.appearance import CLOTH as CLOTH_COLOUR
 from semanticface.rendering.head.appearance import HAIR as HAIR_COLOUR
@@ -70,7 +70,7 @@ class _Part:
     two_sided: bool = False
 
 
-def write_head(path: Path, track: Track, name: str) -> None:
+def write_head(path: Path, track: CoefficientTrack, name: str) -> None:
     """Write a recording as the animation of the head.
 
     Args:

@@ -22,7 +22,7 @@ import numpy as np
 from semanticface import arkit
 from semanticface.errors import SemanticFaceError
 from semanticface.formats.live_link import N_VALUES
-from semanticface.formats.recording import Track
+from semanticface.formats.recording import CoefficientTrack
 
 HOST, PORT = "127.0.0.1", 11111
 VERSION = 6
@@ -98,7 +98,7 @@ class Subject:
         return packet(self.name, device, frame, rest / _SUBFRAMES, self.rate, values, pose)
 
 
-def packets(track: Track, name: str, *, loop: bool = False) -> Generator[tuple[float, bytes], None, None]:
+def packets(track: CoefficientTrack, name: str, *, loop: bool = False) -> Generator[tuple[float, bytes], None, None]:
     """Yield each frame's packet with the second, from the first frame's, at which it is due.
 
     Args:

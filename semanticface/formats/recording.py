@@ -35,7 +35,7 @@ _OURS = {"image", "timecode", "status", "reason", "coefficients", "pose", "analy
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Moment:
+class RecordedFrame:
     """One row of a recording; a ``tables.Outcome``.
 
     Attributes:
@@ -83,7 +83,7 @@ class Moment:
         return out
 
 
-def read(path: Path) -> Iterator[Moment]:
+def read(path: Path) -> Iterator[RecordedFrame]:
     """Yield the rows of a recording, bad ones in their place.
 
     Raises:
@@ -92,34 +92,34 @@ def read(path: Path) -> Iterator[Moment]:
     return _from_jsonl(path) if path.suffix.lower() == ".jsonl" else _from_csv(path)
 
 
-def _from_csv(path: Path) -> Iterator[Moment]:
+def _from_csv(path: Path) -> Iterator[RecordedFrame]:
     for row in tables.read_coefficients(path):
         name = row.label or f"{path.name}:{row.line}"
         if row.coefficients is None:
-            yield Moment(row.line, name, "bad_row", row.error)
+            yield RecordedFrame(row.line, name, "bad_row", row.error)
         elif row.live_link is not None:
             there = row.live_link
             # Rotations that were not recorded stand as zeros: they are not known to be zero.
             pose = there.pose if there.pose.any() else None
-            yield Moment(row.line, name, timecode=there.timecode, values=there.coefficients, pose=pose)
+            yield RecordedFrame(row.line, name, timecode=there.timecode, values=there.coefficients, pose=pose)
         else:
             timecode = row.label if parse(row.label) else ""
             # Our CSV has six decimals; float32 adds digits that are not in the file.
             values = np.round(row.coefficients.astype(np.float64), 6)
-            yield Moment(row.line, name, timecode=timecode, values=values)
+            yield RecordedFrame(row.line, name, timecode=timecode, values=values)
 
 
-def _from_jsonl(path: Path) -> Iterator[Moment]:
+def _from_jsonl(path: Path) -> Iterator[RecordedFrame]:
     for line, found, error in tables.read_objects(path):
         if found is None:
-            yield Moment(line, f"{path.name}:{line}", "bad_row", error)
+            yield RecordedFrame(line, f"{path.name}:{line}", "bad_row", error)
         elif "coefficients" not in found and ("messages" in found or "response" in found):
             yield _answered(found, path, line)
         else:
             yield _ours(found, path, line)
 
 
-def _ours(found: dict[str, Any], path: Path, line: int) -> Moment:
+def _ours(found: dict[str, Any], path: Path, line: int) -> RecordedFrame:
     row = tables.row_of(found, path, line)
     name = row.label or f"{path.name}:{line}"
     at = f"{path}, line {line}"
@@ -133,14 +133,14 @@ def _ours(found: dict[str, Any], path: Path, line: int) -> Moment:
             status = status if isinstance(status, str) and status != "ok" else "bad_row"
             reason = found.get("reason")
             kept = reason if status != "bad_row" and isinstance(reason, str) else row.error
-            return Moment(line, name, status, kept, timecode, more=more)
+            return RecordedFrame(line, name, status, kept, timecode, more=more)
         time = found.get("time")
         if time is not None and (isinstance(time, bool) or not isinstance(time, int | float) or not 0 <= time < 1e9):
             raise TableError(
                 f"{at}: {csv_lines.short(str(time))} is not a time in seconds. Correct it or leave it out."
             )
         values = np.array([found["coefficients"][name] for name in arkit.NAMES], dtype=np.float64)
-        return Moment(
+        return RecordedFrame(
             line,
             name,
             timecode=timecode,
@@ -151,7 +151,7 @@ def _ours(found: dict[str, Any], path: Path, line: int) -> Moment:
             more=more,
         )
     except TableError as error:
-        return Moment(line, name, "bad_row", str(error))
+        return RecordedFrame(line, name, "bad_row", str(error))
 
 
 def _pose(given: object, at: str) -> np.ndarray | None:
@@ -167,7 +167,7 @@ def _pose(given: object, at: str) -> np.ndarray | None:
     return np.array([given[name] for name in arkit.POSE_NAMES], dtype=np.float64)
 
 
-def _answered(found: dict[str, Any], path: Path, line: int) -> Moment:
+def _answered(found: dict[str, Any], path: Path, line: int) -> RecordedFrame:
     """Read a row of the published JSONL, or of what inference with ms-swift writes."""
     name, at = _picture(found) or f"{path.name}:{line}", f"{path}, line {line}"
     text = found.get("response")
@@ -176,17 +176,17 @@ def _answered(found: dict[str, Any], path: Path, line: int) -> Moment:
         turns = [turn for turn in said if isinstance(turn, dict)] if isinstance(said, list) else []
         text = next((turn.get("content") for turn in reversed(turns) if turn.get("role") == "assistant"), None)
     if not isinstance(text, str):
-        return Moment(line, name, "no_text", f"{at}: no answer of the assistant among the messages. Add one.")
+        return RecordedFrame(line, name, "no_text", f"{at}: no answer of the assistant among the messages. Add one.")
     try:
         answer = parse_answer(text)
     except AnswerError as refused:
-        return Moment(line, name, refused.code, f"{at}: {refused}")
+        return RecordedFrame(line, name, refused.code, f"{at}: {refused}")
     # One decimal in the text must not become 0.10000000149 by way of float32.
     values = np.round(answer.coefficients.astype(np.float64), 6)
     pose = answer.pose
     if pose is not None and (pose.keys() != set(arkit.POSE_NAMES) or not any(pose.values())):
         pose = None
-    return Moment(line, name, values=values, pose=_pose(pose, at), analysis=answer.analysis)
+    return RecordedFrame(line, name, values=values, pose=_pose(pose, at), analysis=answer.analysis)
 
 
 def _picture(found: Mapping[str, Any]) -> str:
@@ -201,7 +201,7 @@ def _picture(found: Mapping[str, Any]) -> str:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Track:
+class CoefficientTrack:
     """A recording on a time axis.
 
     Attributes:
@@ -219,7 +219,7 @@ class Track:
     start: Fraction
 
 
-def track(path: Path, fps: Fraction | None, complain: Callable[[str], None]) -> Track:
+def track(path: Path, fps: Fraction | None, complain: Callable[[str], None]) -> CoefficientTrack:
     """Read a recording and say when each of its rows was.
 
     Seconds that the file tells come first, then its timecodes, else rows follow each other evenly. Bad rows, and rows
@@ -267,7 +267,7 @@ def track(path: Path, fps: Fraction | None, complain: Callable[[str], None]) -> 
             complain(f"{path}: row {rows[place] + 1} is not later than the one before. Left out.")
         else:
             kept.append(place)
-    return Track(
+    return CoefficientTrack(
         times=np.array([float(seconds[place] - seconds[0]) for place in kept]),
         values=np.frombuffer(values, np.float32).reshape(-1, arkit.N_ACTIONS)[kept] + np.float32(0),
         pose=np.frombuffer(pose, np.float32).reshape(-1, len(arkit.POSE_NAMES))[kept],
@@ -317,7 +317,7 @@ class Labels:
         self._clock = Clock(base if round(base) in (30, 60) else Fraction(60))
         self._own: bool | None = None
 
-    def label(self, moment: Moment, row: int) -> str:
+    def label(self, moment: RecordedFrame, row: int) -> str:
         """The timecode of a row, the ``row``-th from 0, good ones and bad ones counted.
 
         Raises:

@@ -22,7 +22,7 @@ import numpy as np
 from semanticface import arkit
 from semanticface.errors import SemanticFaceError
 from semanticface.formats import gltf
-from semanticface.formats.recording import Track
+from semanticface.formats.recording import CoefficientTrack
 
 _SEPARATORS = re.compile(r"[^A-Za-z0-9]+")
 _COPY = re.compile(r"\.\d{3}$")
@@ -122,7 +122,7 @@ def drives(document: Mapping[str, Any]) -> list[Drive]:
     return out
 
 
-def write_avatar(path: Path, avatar: Path, track: Track, name: str) -> list[str]:
+def write_avatar(path: Path, avatar: Path, track: CoefficientTrack, name: str) -> list[str]:
     """Write an avatar with a recording as one more animation; all else in it stays as it is.
 
     Args:

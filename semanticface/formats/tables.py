@@ -44,7 +44,7 @@ OVERSHOOT = 0.02
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class TableRow:
     """One row of a table.
 
     Attributes:
@@ -111,7 +111,7 @@ class Answered:
         return out
 
 
-def read_coefficients(path: str | os.PathLike[str]) -> Iterator[Row]:
+def read_coefficients(path: str | os.PathLike[str]) -> Iterator[TableRow]:
     """Yield the rows of a Live Link CSV, our CSV or our JSONL, bad ones in their place.
 
     Raises:
@@ -196,7 +196,7 @@ def _one_line(text: object) -> str:
     return " ".join(str(text).split())
 
 
-def _read_csv_rows(path: Path) -> Iterator[Row]:
+def _read_csv_rows(path: Path) -> Iterator[TableRow]:
     text_lines = csv_lines.read_lines(path, longest=MAX_CSV_LINE, most=MAX_ROWS)
     number, text, problem = next(text_lines)
     if problem:
@@ -206,7 +206,7 @@ def _read_csv_rows(path: Path) -> Iterator[Row]:
     _check_header(path, header, is_take)
     for number, text, problem in text_lines:
         if problem:
-            yield Row(number, "", error=problem)
+            yield TableRow(number, "", error=problem)
             continue
         label = ""
         try:
@@ -214,7 +214,7 @@ def _read_csv_rows(path: Path) -> Iterator[Row]:
             label = cells[0]
             yield _csv_row(cells, header, is_take, number, f"{path}, line {number}")
         except TableError as error:
-            yield Row(number, label, error=str(error))
+            yield TableRow(number, label, error=str(error))
 
 
 def _check_header(path: Path, header: Sequence[str], is_take: bool) -> None:
@@ -240,7 +240,7 @@ def _check_header(path: Path, header: Sequence[str], is_take: bool) -> None:
     raise TableError(f"{path}, line 1: {len(found)} columns, {kind} has {len(expected)}. Restore the exact header.")
 
 
-def _csv_row(cells: Sequence[str], header: Sequence[str], is_take: bool, number: int, at: str) -> Row:
+def _csv_row(cells: Sequence[str], header: Sequence[str], is_take: bool, number: int, at: str) -> TableRow:
     if cells == [""]:
         raise TableError(f"{at}: an empty line. Remove it.")
     if len(cells) != len(header):
@@ -262,7 +262,7 @@ def _csv_row(cells: Sequence[str], header: Sequence[str], is_take: bool, number:
         )
     for column, value in enumerate(values, start=first):
         _check_range(value, f"{at}, column {column} ({header[column - 1]})")
-    return Row(number, cells[0], _vector(values), live_link=recorded)
+    return TableRow(number, cells[0], _vector(values), live_link=recorded)
 
 
 def _check_range(value: float, at: str) -> None:
@@ -285,12 +285,12 @@ def _no_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return out
 
 
-def _read_jsonl_rows(path: Path) -> Iterator[Row]:
+def _read_jsonl_rows(path: Path) -> Iterator[TableRow]:
     for line, row, error in read_objects(path):
-        yield Row(line, "", error=error) if row is None else row_of(row, path, line)
+        yield TableRow(line, "", error=error) if row is None else row_of(row, path, line)
 
 
-def row_of(row: dict[str, Any], path: Path, line: int) -> Row:
+def row_of(row: dict[str, Any], path: Path, line: int) -> TableRow:
     """Return what an object of our JSONL says; a bad one comes with ``error`` set.
 
     Args:
@@ -303,10 +303,10 @@ def row_of(row: dict[str, Any], path: Path, line: int) -> Row:
     try:
         return _json_row(row, label, line, f"{path}, line {line}")
     except TableError as error:
-        return Row(line, label, error=str(error))
+        return TableRow(line, label, error=str(error))
 
 
-def _json_row(row: dict[str, Any], label: str, line: int, at: str) -> Row:
+def _json_row(row: dict[str, Any], label: str, line: int, at: str) -> TableRow:
     if row.get("status", "ok") != "ok":
         why = row["reason"] if isinstance(row.get("reason"), str) else "Predict it again or remove the row."
         raise TableError(f"{at}: this row had failed ({row['status']}). {why}")
@@ -329,7 +329,7 @@ def _json_row(row: dict[str, Any], label: str, line: int, at: str) -> Row:
             raise TableError(f"{at}: the box is not four numbers. Correct it or set it to null.")
         x0, y0, x1, y1 = (_json_number(value, f"{at}, box") for value in box)
         box = x0, y0, x1, y1
-    return Row(line, label, _vector([values[name] for name in arkit.NAMES]), analysis, box)
+    return TableRow(line, label, _vector([values[name] for name in arkit.NAMES]), analysis, box)
 
 
 def _json_number(value: object, at: str) -> float:

@@ -17,7 +17,7 @@ from semanticface.hub.card_figures import Figures, read_figures
 from semanticface.hub.card_mark import README, RENDERED, marked, read_mark
 from semanticface.hub.public_recipe import local_base, public, training_data
 from semanticface.inference.predictor import Predictor
-from semanticface.models.files import NANO, check_files, find_folder
+from semanticface.models.files import NANO, check_files, resolve_model
 from semanticface.recipe import read_recipe
 from semanticface.utils.files import atomic_open
 
@@ -85,7 +85,7 @@ def write_card(model: str, settings: CardSettings, out: Path | None = None, *, f
     """
     if model != "nano" and not Path(model).is_dir():
         raise ConfigError(f"{model} is no folder: a card is written for a model on this machine.")
-    folder, _ = find_folder(model)
+    folder, _ = resolve_model(model)
     if out is None:
         if folder == NANO:
             raise ConfigError("nano lies in the package: say where its card goes, such as --out nano-card/README.md.")

@@ -26,7 +26,7 @@ from huggingface_hub.hf_api import RepoFile
 from huggingface_hub.utils import validate_repo_id
 
 from semanticface.errors import ConfigError, SemanticFaceError
-from semanticface.hub.upload_list import Listed
+from semanticface.hub.upload_list import UploadEntry
 
 Kind = Literal["model", "space"]
 _LOGIN = "Log in with `hf auth login`, or set HF_TOKEN to a token that may write."
@@ -60,7 +60,7 @@ def check_id(repo: str) -> None:
         raise ConfigError(f"{repo!r} does not say whose it is: write it as OWNER/NAME.")
 
 
-def push(listed: Sequence[Listed], repo: str, *, kind: Kind = "model", public: bool = False) -> Pushed:
+def push(listed: Sequence[UploadEntry], repo: str, *, kind: Kind = "model", public: bool = False) -> Pushed:
     """Upload the included ones of listed files to a repository, made where there is none.
 
     Args:
@@ -113,7 +113,7 @@ def _head(api: HfApi, repo: str, kind: Kind, public: bool) -> str | None:
     return info.sha
 
 
-def _same(listed: Listed, there: RepoFile | None) -> bool:
+def _same(listed: UploadEntry, there: RepoFile | None) -> bool:
     """Whether the Hub has a file's bytes, by the hash that it tells: sha256 of large files, git's of others."""
     if there is None or there.size != listed.size:
         return False
@@ -126,7 +126,7 @@ def _same(listed: Listed, there: RepoFile | None) -> bool:
     return digest.hexdigest() == there.blob_id
 
 
-def _feed(digest: hashlib._Hash, listed: Listed) -> None:
+def _feed(digest: hashlib._Hash, listed: UploadEntry) -> None:
     if listed.content is not None:
         digest.update(listed.content)
         return

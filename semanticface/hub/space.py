@@ -21,8 +21,8 @@ import semanticface
 from semanticface import __version__
 from semanticface.errors import ConfigError
 from semanticface.hub.card_mark import README
-from semanticface.hub.upload_list import Listed, hidden_in, list_model
-from semanticface.models.files import NANO, find_folder
+from semanticface.hub.upload_list import UploadEntry, hidden_in, list_model
+from semanticface.models.files import NANO, resolve_model
 from semanticface.recipe import read_recipe
 from semanticface.utils.files import atomic_path
 
@@ -69,7 +69,7 @@ def write_space(
             raise ConfigError(f"{out} holds {'a Space' if begun else 'something else'} already. {fix}.")
     if model != "nano" and not Path(model).is_dir():
         raise ConfigError(f"{model} is no folder: a Space is written for a model on this machine.")
-    folder, _ = find_folder(model)
+    folder, _ = resolve_model(model)
     parts = _parts(folder)
     refused = [each for each in parts if each.verdict == "refused"]
     if refused:
@@ -89,7 +89,7 @@ def write_space(
         (temporary / README).write_text(_card(folder, repo, licence), encoding="utf-8")
 
 
-def list_space(folder: Path, model: Path) -> list[Listed]:
+def list_space(folder: Path, model: Path) -> list[UploadEntry]:
     """Return what becomes of each file of a Space's folder: only what ``write_space`` writes is uploaded.
 
     Args:
@@ -126,7 +126,7 @@ def _version(name: str) -> str:
         raise ConfigError(f"a Space needs {name}, which is not installed. pip install 'semanticface[demo]'") from error
 
 
-def _parts(folder: Path) -> list[Listed]:
+def _parts(folder: Path) -> list[UploadEntry]:
     """Return what becomes of each file of a model; nano lies in the package."""
     return [] if folder == NANO else list_model(folder, None)
 
@@ -185,16 +185,16 @@ Not for judging anyone. Made with SemanticFace {__version__}, whose files lie in
 """
 
 
-def _look(path: Path, name: str, package: dict[str, Path], parts: dict[str, Listed]) -> Listed:
+def _look(path: Path, name: str, package: dict[str, Path], parts: dict[str, UploadEntry]) -> UploadEntry:
     size = path.lstat().st_size
     if path.is_symlink():
-        return Listed(name, path, size, "left out", "a link")
+        return UploadEntry(name, path, size, "left out", "a link")
     if name in package:
         same = path.read_bytes() == package[name].read_bytes()
         why = (
             f"of {PACKAGE} {__version__}" if same else f"not as in {PACKAGE} {__version__} here: write the Space again"
         )
-        return Listed(name, path, size, "included" if same else "refused", why)
+        return UploadEntry(name, path, size, "included" if same else "refused", why)
     if name.startswith(f"{MODEL}/"):
         part = parts.get(name)
         if part is not None and part.verdict == "included":
@@ -202,10 +202,10 @@ def _look(path: Path, name: str, package: dict[str, Path], parts: dict[str, List
             why = (
                 f"as in the model: {part.why}" if same else "not as in the model that is pushed: write the Space again"
             )
-            return Listed(name, path, size, "included" if same else "refused", why)
-        return Listed(name, path, size, "left out", part.why if part is not None else "no part of the model")
+            return UploadEntry(name, path, size, "included" if same else "refused", why)
+        return UploadEntry(name, path, size, "left out", part.why if part is not None else "no part of the model")
     if name in (APP, README, REQUIREMENTS):
         if problem := hidden_in(path.read_bytes()):
-            return Listed(name, path, size, "refused", problem)
-        return Listed(name, path, size, "included", "a part of the Space")
-    return Listed(name, path, size, "left out", "no part of a Space")
+            return UploadEntry(name, path, size, "refused", problem)
+        return UploadEntry(name, path, size, "included", "a part of the Space")
+    return UploadEntry(name, path, size, "left out", "no part of a Space")

@@ -60,7 +60,7 @@ _READ = 4096
 
 
 @dataclass(frozen=True, slots=True)
-class Listed:
+class UploadEntry:
     """What becomes of one file.
 
     Attributes:
@@ -80,7 +80,7 @@ class Listed:
     content: bytes | None = None
 
 
-def list_model(folder: Path, card: Path | None) -> list[Listed]:
+def list_model(folder: Path, card: Path | None) -> list[UploadEntry]:
     """Return what becomes of each file of a model folder, in the order of their names.
 
     Args:
@@ -107,7 +107,7 @@ def list_model(folder: Path, card: Path | None) -> list[Listed]:
         paths |= {README: card} | {path.name: path for path in _beside(card, mark)}
     out = []
     for name, path in sorted(paths.items()):
-        listed = _look(path, name, wanted, mark, adapter)
+        listed = _classify(path, name, wanted, mark, adapter)
         if listed.verdict == "included":
             listed = _placeless(_rewritten(listed, recipe, base), folder)
         out.append(listed)
@@ -171,28 +171,28 @@ def _beside(card: Path, mark: Mark | None) -> list[Path]:
     return [path for name in names if Path(name).name == name and (path := card.parent / name).is_file()]
 
 
-def _look(path: Path, name: str, wanted: set[str], mark: Mark | None, adapter: bool) -> Listed:
+def _classify(path: Path, name: str, wanted: set[str], mark: Mark | None, adapter: bool) -> UploadEntry:
     known = name in wanted or (not adapter and _SHARD.fullmatch(name) is not None)
     size = path.lstat().st_size
     if path.is_symlink():
-        return Listed(name, path, size, "refused" if known else "left out", "a link: put the file itself there")
+        return UploadEntry(name, path, size, "refused" if known else "left out", "a link: put the file itself there")
     if not path.is_file():
-        return Listed(name, path, size, "left out", "not a plain file")
+        return UploadEntry(name, path, size, "left out", "not a plain file")
     if mark is not None and name in mark.pictures:
         shows = mark.pictures[name].get("shows", "")
         if hashlib.sha256(path.read_bytes()).hexdigest() != mark.pictures[name].get("sha256"):
-            return Listed(name, path, size, "refused", "not the picture that `semanticface card` wrote")
+            return UploadEntry(name, path, size, "refused", "not the picture that `semanticface card` wrote")
         if not shows:
             why = "a picture of somebody: say where their consent is, with --consent of `semanticface card`"
-            return Listed(name, path, size, "refused", why)
+            return UploadEntry(name, path, size, "refused", why)
         why = "a rendered face" if shows == RENDERED else f"a picture that may be shown: {shows}"
-        return Listed(name, path, size, "included", why)
+        return UploadEntry(name, path, size, "included", why)
     if not known:
-        return Listed(name, path, size, "left out", _stranger(path, name))
+        return UploadEntry(name, path, size, "left out", _why_excluded(path, name))
     problem = _problem(path, name, adapter)
     if problem:
-        return Listed(name, path, size, "refused", problem)
-    return Listed(name, path, size, "included", _part(name))
+        return UploadEntry(name, path, size, "refused", problem)
+    return UploadEntry(name, path, size, "included", _part(name))
 
 
 def _part(name: str) -> str:
@@ -227,7 +227,7 @@ def _problem(path: Path, name: str, adapter: bool) -> str:
     return ""
 
 
-def _stranger(path: Path, name: str) -> str:
+def _why_excluded(path: Path, name: str) -> str:
     """Return why a file that is no part of a model stays here."""
     parts, last, suffix = Path(name).parts, Path(name).name, Path(name).suffix.lower()
     if any(part.startswith("checkpoint") for part in parts[:-1]) or _STATES.search(last):
@@ -262,7 +262,7 @@ def _kind(path: Path) -> str:
     return ""
 
 
-def _rewritten(listed: Listed, recipe: Mapping[str, Any], base: str | None) -> Listed:
+def _rewritten(listed: UploadEntry, recipe: Mapping[str, Any], base: str | None) -> UploadEntry:
     """Return recipe and adapter config as they leave: without this machine's places, with the base's id on the Hub."""
     if listed.name == RECIPE_NAME:
         value: Any = public(recipe)
@@ -282,7 +282,7 @@ def _rewritten(listed: Listed, recipe: Mapping[str, Any], base: str | None) -> L
     else:
         return listed
     content = (json.dumps(value, indent=2, ensure_ascii=False) + "\n").encode()
-    return Listed(listed.name, listed.path, len(content), "included", why, content)
+    return UploadEntry(listed.name, listed.path, len(content), "included", why, content)
 
 
 def _unnamed(value: Any) -> Any:
@@ -294,18 +294,20 @@ def _unnamed(value: Any) -> Any:
     return {key: public(each) if key in _NAMES else _unnamed(each) for key, each in value.items()}
 
 
-def _placeless(listed: Listed, folder: Path) -> Listed:
+def _placeless(listed: UploadEntry, folder: Path) -> UploadEntry:
     """Return a part, refused where its text names a place of this machine all the same, as notes and edits may."""
     if listed.name in _WORDS or Path(listed.name).suffix not in _TEXTS:
         return listed
     data = listed.path.read_bytes() if listed.content is None else listed.content
     for place in (folder.resolve(), Path.cwd(), Path.home()):
         if len(place.parts) > 1 and f"{place}{os.sep}".encode() in data:
-            return Listed(listed.name, listed.path, listed.size, "refused", f"names {place}, a place of this machine")
+            return UploadEntry(
+                listed.name, listed.path, listed.size, "refused", f"names {place}, a place of this machine"
+            )
     return listed
 
 
-def _card_checked(listed: Listed, text: str, shown: set[str]) -> Listed:
+def _card_checked(listed: UploadEntry, text: str, shown: set[str]) -> UploadEntry:
     """Return the card, refused where the Hub or its readers could not read it."""
     if listed.verdict != "included":
         return listed
@@ -319,4 +321,4 @@ def _card_checked(listed: Listed, text: str, shown: set[str]) -> Listed:
     absent = sorted(name for name in pictures if "://" not in name and name not in shown)
     if absent and not problem:
         problem = f"shows {absent[0]}, which is not uploaded"
-    return Listed(listed.name, listed.path, listed.size, "refused", problem) if problem else listed
+    return UploadEntry(listed.name, listed.path, listed.size, "refused", problem) if problem else listed

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from transformers.cache_utils import Cache, CacheLayerMixin
 
-from semanticface.inference.decoder import AnswerDecoder, Row
+from semanticface.inference.decoder import AnswerDecoder, AnswerState
 from semanticface.models.answer_tokens import additive, branch_mask, rotary_positions
 
 _BLOCK = 256
@@ -154,7 +154,7 @@ class Branches:
 
 
 @dataclass(frozen=True)
-class Prefix:
+class PrefixCache:
     """The beginning of a prompt, and what the model made of it.
 
     Attributes:
@@ -166,7 +166,7 @@ class Prefix:
     cache: RowCache
 
     @classmethod
-    def of(cls, model: Any, ids: list[int]) -> Prefix:
+    def of(cls, model: Any, ids: list[int]) -> PrefixCache:
         """Show a model the beginning of a prompt."""
         cache = RowCache()
         slots = torch.arange(len(ids), device=model.device)[None]
@@ -207,9 +207,9 @@ class Batch:
         self,
         decoder: AnswerDecoder,
         model: Any,
-        prefix: Prefix | None,
+        prefix: PrefixCache | None,
         inputs: dict[str, Any],
-        rows: list[Row],
+        rows: list[AnswerState],
         repeats: int,
         temperature: float,
     ) -> None:
@@ -361,7 +361,7 @@ class Batch:
         b, k = (self._tensor(each)[:, None] for each in (rows, columns))
         return logits[b, k, ids].float().cpu().numpy()
 
-    def settle(self, row: Row) -> None:
+    def settle(self, row: AnswerState) -> None:
         """Write the tokens that the grammar forces next."""
         while row.forced:
             self.decoder.append(row, row.forced[0])

@@ -20,9 +20,9 @@ from semanticface.data.consent import require_consent
 from semanticface.data.faces import coefficients_of, load_faces
 from semanticface.errors import DatasetError, ModelError
 from semanticface.inference.decoder import Mode
-from semanticface.inference.intervals import SHARE, figures, fit_level, read, tally
+from semanticface.inference.intervals import SHARE, figures, fit_level, summarize, tally
 from semanticface.inference.predictor import Predictor
-from semanticface.models.files import find_folder
+from semanticface.models.files import resolve_model
 from semanticface.models.loading import load_trained
 from semanticface.recipe import RECIPE_NAME, git_commit, read_recipe, write_recipe
 from semanticface.utils.html import Table
@@ -89,7 +89,7 @@ def calibrate(
     """
     if str(model) != "nano" and not Path(model).is_dir():
         raise ModelError(f"{model} is no folder: levels are kept in the model's own. Download the model first.")
-    folder, _ = find_folder(model)
+    folder, _ = resolve_model(model)
     recipe = read_recipe(folder)
     faces = load_faces(dataset, split)
     require_consent(dataset, faces, "evaluate")
@@ -111,7 +111,7 @@ def calibrate(
         fit, check = to_fit[rows], ~to_fit[rows]
         level = fit_level(shares[fit], true[fit])
         tree = predictor.reader.decoder.tree
-        before, after = (figures(tally(true[check], read(tree, shares[check], each))) for each in (None, level))
+        before, after = (figures(tally(true[check], summarize(tree, shares[check], each))) for each in (None, level))
         found.append(Calibrated(mode, level, int(fit.sum()), int(check.sum()), before, after))
     recipe["calibration"] = {
         "share": SHARE,
@@ -150,7 +150,7 @@ def table(found: list[Calibrated], model: str | Path) -> str:
         "",
         f"Levels fitted on {first.fitted} pictures, coverage on {first.checked} of other people. In doubt are numbers "
         "whose interval has more than one value; where the model is sure of one, that value is the interval.",
-        f"Written to {find_folder(model)[0] / RECIPE_NAME}.",
+        f"Written to {resolve_model(model)[0] / RECIPE_NAME}.",
     ]
     return "\n".join(lines)
 

@@ -32,7 +32,7 @@ from transformers import (
 
 from semanticface.arkit import N_ACTIONS, NAMES
 from semanticface.errors import ModelError
-from semanticface.inference.number_readout import N_VALUES, NumberTree, Places, Readout
+from semanticface.inference.number_readout import N_VALUES, NumberStates, NumberTrie, Readout
 from semanticface.models.answer_tokens import Numbers, NumberTokens
 from semanticface.semantics.answer import ARKIT_OPENS, CLOSES_ANALYSIS, FIRST_KEY, NUMBER_TEXTS
 from semanticface.semantics.grammar import SLICES, longest_answer, words_grammar
@@ -44,7 +44,7 @@ _log = logging.getLogger(__name__)
 
 
 @dataclass
-class Row:
+class AnswerState:
     """One answer being written.
 
     Attributes:
@@ -70,7 +70,7 @@ class Row:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Written:
+class DecodedAnswer:
     """An answer, and what the model made of each number.
 
     Attributes:
@@ -133,7 +133,7 @@ class AnswerDecoder:
         self.number_tokens = NumberTokens.of(tokenizer)
         opening = self.number_tokens.keys[0] if mode == "full" else self.number_tokens.opening
         self.keys = (opening, *self.number_tokens.keys[1:])
-        self.tree = NumberTree(self.number_tokens.spelled)
+        self.tree = NumberTrie(self.number_tokens.spelled)
         self._vocabulary = llguidance.hf.from_tokenizer(tokenizer, slices=list(SLICES))
         self._matcher = LLMatcher(self._vocabulary, words_grammar(emotion=emotion))
         if self._matcher.is_error():
@@ -147,7 +147,7 @@ class AnswerDecoder:
         *,
         temperature: float = 0.0,
         seeds: Sequence[int | Sequence[int]] | None = None,
-    ) -> list[Written]:
+    ) -> list[DecodedAnswer]:
         """Write the same answers through ``model.generate``, one token a forward pass; prompts padded on the left.
 
         Raises:
@@ -182,7 +182,7 @@ class AnswerDecoder:
 
     def start(
         self, n_rows: int, temperature: float = 0.0, seeds: Sequence[int | Sequence[int]] | None = None
-    ) -> list[Row]:
+    ) -> list[AnswerState]:
         """Return rows with nothing written.
 
         Raises:
@@ -198,7 +198,7 @@ class AnswerDecoder:
         for seed in seeds:
             rng = np.random.default_rng(seed)
             draws = rng.random((N_ACTIONS, self.tree.depth))
-            row = Row(self._matcher.deep_copy() if self.mode == "full" else None, rng, draws)
+            row = AnswerState(self._matcher.deep_copy() if self.mode == "full" else None, rng, draws)
             if row.matcher is None:
                 row.forced.extend(self.number_tokens.opening)
             else:
@@ -206,18 +206,18 @@ class AnswerDecoder:
             rows.append(row)
         return rows
 
-    def words_done(self, row: Row) -> bool:
+    def words_done(self, row: AnswerState) -> bool:
         """Return whether the next token is the first of the first number."""
         return not row.forced and (row.matcher is None or row.matcher.is_accepting())
 
-    def mask(self, row: Row) -> np.ndarray:
+    def mask(self, row: AnswerState) -> np.ndarray:
         """Return the tokens the grammar allows next among the words; bool[vocabulary]."""
         assert row.matcher is not None
         bits = llguidance.numpy.allocate_token_bitmask(1, self._vocabulary.vocab_size)
         llguidance.numpy.fill_next_token_bitmask(row.matcher, bits)
         return np.unpackbits(bits.view(np.uint8), bitorder="little")[: self._vocabulary.vocab_size].astype(bool)
 
-    def choose_word(self, row: Row, logits: np.ndarray, temperature: float) -> int:
+    def choose_word(self, row: AnswerState, logits: np.ndarray, temperature: float) -> int:
         """Return the next token of the words; logits: float[V], any value, NaN included."""
         if not temperature:
             best = int(logits.argmax())  # the first NaN, where there is one
@@ -233,12 +233,12 @@ class AnswerDecoder:
         drawn = np.searchsorted(heights, row.rng.random() * heights[-1], side="right")
         return int(ids[min(drawn, len(ids) - 1)])
 
-    def _allowed(self, row: Row, token: int) -> bool:
+    def _allowed(self, row: AnswerState, token: int) -> bool:
         """Return whether the grammar allows a token next: much cheaper than asking which it allows."""
         assert row.matcher is not None
         return token < self._vocabulary.vocab_size and bool(row.matcher.validate_tokens([token]))
 
-    def append(self, row: Row, token: int) -> None:
+    def append(self, row: AnswerState, token: int) -> None:
         """Write ``token``, which is the next forced one or one the grammar allows."""
         if row.forced:
             row.forced.popleft()
@@ -251,7 +251,7 @@ class AnswerDecoder:
         row.tokens.append(token)
         row.text += self._piece(token)
 
-    def n_said(self, row: Row) -> int:
+    def n_said(self, row: AnswerState) -> int:
         """Return how many of a row's tokens are words, without those that end them and name the first number."""
         if row.matcher is None:
             return 0
@@ -263,15 +263,15 @@ class AnswerDecoder:
             count += 1
         return count
 
-    def written(self, row: Row) -> Written:
+    def written(self, row: AnswerState) -> DecodedAnswer:
         """Return the answer of a row whose numbers are all read."""
         words = "{"
         if row.matcher is not None:
             words = row.text[: -len(FIRST_KEY)].decode("ascii", errors="replace") + CLOSES_ANALYSIS
         numbers = [f'"{name}":{NUMBER_TEXTS[value]}' for name, value in zip(NAMES, row.values.tolist(), strict=True)]
-        return Written(f"{words}{ARKIT_OPENS}{','.join(numbers)}}}}}", row.shares)
+        return DecodedAnswer(f"{words}{ARKIT_OPENS}{','.join(numbers)}}}}}", row.shares)
 
-    def _force(self, row: Row) -> None:
+    def _force(self, row: AnswerState) -> None:
         assert row.matcher is not None
         forced = row.matcher.compute_ff_tokens()
         if forced and row.matcher.consume_tokens(forced):
@@ -286,7 +286,7 @@ class AnswerDecoder:
 class _Writer(LogitsProcessor):
     """Picks every token of a batch inside ``generate``: leaves one finite score a row."""
 
-    def __init__(self, decoder: AnswerDecoder, rows: list[Row], temperature: float) -> None:
+    def __init__(self, decoder: AnswerDecoder, rows: list[AnswerState], temperature: float) -> None:
         self.decoder = decoder
         self.temperature = temperature
         self.rows = rows
@@ -312,13 +312,13 @@ class _Writer(LogitsProcessor):
 class _Numbers:
     """The numeric half of one answer, one token at a time."""
 
-    def __init__(self, decoder: AnswerDecoder, row: Row) -> None:
+    def __init__(self, decoder: AnswerDecoder, row: AnswerState) -> None:
         self.decoder = decoder
         self.row = row
         self.forced: deque[int] = deque()
         self.slot = 0
         self.level = 0
-        self.place = Places.start(1)
+        self.place = NumberStates.start(1)
 
     def next(self, logits: np.ndarray, temperature: float) -> int:
         if self.forced:
@@ -332,7 +332,7 @@ class _Numbers:
         self.level += 1
         if self.place.node[0] < 0:
             self.row.values[self.slot], self.row.shares[self.slot] = self.place.value[0], self.place.shares[0]
-            self.slot, self.level, self.place = self.slot + 1, 0, Places.start(1)
+            self.slot, self.level, self.place = self.slot + 1, 0, NumberStates.start(1)
             keys = self.decoder.number_tokens
             self.forced.extend(keys.closing if self.slot == N_ACTIONS else keys.keys[self.slot])
         return int(token[0])

@@ -23,10 +23,10 @@ import torch
 
 from semanticface.arkit import N_ACTIONS
 from semanticface.errors import ModelError
-from semanticface.inference.batch import Batch, Prefix
-from semanticface.inference.decoder import AnswerDecoder, Row, Written
-from semanticface.inference.ngram_draft import Drafts, typical_expressions
-from semanticface.inference.number_decoding import read_beside, read_in_a_row
+from semanticface.inference.batch import Batch, PrefixCache
+from semanticface.inference.decoder import AnswerDecoder, AnswerState, DecodedAnswer
+from semanticface.inference.ngram_draft import NgramDraft, typical_expressions
+from semanticface.inference.number_decoding import decode_parallel, decode_sequential
 from semanticface.semantics.analysis import describe_many
 from semanticface.semantics.answer import ARKIT_OPENS, CLOSES_ANALYSIS, format_answer
 
@@ -43,7 +43,7 @@ _KNOWN_INPUTS = {"input_ids", "attention_mask", "pixel_values", "pixel_attention
                  "mm_token_type_ids", "image_sizes"}  # fmt: skip
 
 
-class Reader:
+class DecodingEngine:
     """Reads answers off one model; keep it for as long as the model's weights stay as they are.
 
     Args:
@@ -54,8 +54,8 @@ class Reader:
     def __init__(self, decoder: AnswerDecoder, model: Any) -> None:
         self.decoder = decoder
         self.model = model
-        self._prefix: Prefix | None = None
-        self._drafts: Drafts | None = None
+        self._prefix: PrefixCache | None = None
+        self._drafts: NgramDraft | None = None
         self._last_values = np.zeros(N_ACTIONS, dtype=np.int64)
 
     def read(
@@ -77,7 +77,7 @@ class Reader:
         temperature: float = 0.0,
         seeds: Sequence[int | Sequence[int]] | None = None,
         repeats: int = 1,
-    ) -> list[Written]:
+    ) -> list[DecodedAnswer]:
         """Write ``repeats`` answers for each row of ``inputs``, those of one row beside each other.
 
         A row asked several times goes through the model's picture tower, and its prompt through the model, once.
@@ -107,20 +107,20 @@ class Reader:
                 self._fill(dict(inputs), rows, repeats, temperature)
         return [self.decoder.written(row) for row in rows]
 
-    def _fill(self, inputs: dict[str, Any], rows: list[Row], repeats: int, temperature: float) -> None:
+    def _fill(self, inputs: dict[str, Any], rows: list[AnswerState], repeats: int, temperature: float) -> None:
         prefix = self.prefix(inputs["input_ids"][0].tolist())
         batch = Batch(self.decoder, self.model, prefix, inputs, rows, repeats, temperature)
         if self.decoder.mode == "full":
             _write_words(batch, self.drafts())
         if self.decoder.numbers == "parallel":
-            read_beside(batch)
+            decode_parallel(batch)
         else:
-            self._last_values = read_in_a_row(batch, self._last_values)
+            self._last_values = decode_sequential(batch, self._last_values)
 
-    def drafts(self) -> Drafts:
+    def drafts(self) -> NgramDraft:
         """Return what is known of the words so far; at first, what Stage I would say of some expressions."""
         if self._drafts is None:
-            self._drafts = Drafts()
+            self._drafts = NgramDraft()
             encode = self.decoder.tokenizer
             first = list(self.decoder.number_tokens.keys[0])
             values = typical_expressions()
@@ -129,13 +129,13 @@ class Reader:
                 self._drafts.learn([*encode(words, add_special_tokens=False)["input_ids"], *first])
         return self._drafts
 
-    def prefix(self, ids: list[int]) -> Prefix | None:
+    def prefix(self, ids: list[int]) -> PrefixCache | None:
         """Return how a prompt begins, up to the picture; read when it is new."""
         config = self.model.config
         picture = getattr(config, "image_token_id", getattr(config, "image_token_index", None))
         shared = ids[: ids.index(picture)] if picture in ids else []
         if shared and (self._prefix is None or self._prefix.ids != shared):
-            self._prefix = Prefix.of(self.model, shared)
+            self._prefix = PrefixCache.of(self.model, shared)
         return self._prefix if shared else None
 
     def obstacle(self, inputs: Mapping[str, Any]) -> str:
@@ -155,7 +155,7 @@ class Reader:
         return ""
 
 
-def _write_words(batch: Batch, drafts: Drafts) -> None:
+def _write_words(batch: Batch, drafts: NgramDraft) -> None:
     """Write the words of every row, and what follows them up to the first number."""
     for row in batch.rows:
         batch.settle(row)
@@ -184,7 +184,7 @@ def _write_words(batch: Batch, drafts: Drafts) -> None:
 
 
 def _check(
-    batch: Batch, row: Row, feed: list[int], parents: list[int], known: int, logits: np.ndarray, first: int
+    batch: Batch, row: AnswerState, feed: list[int], parents: list[int], known: int, logits: np.ndarray, first: int
 ) -> list[int]:
     """Write what the model says to a feed whose tokens behind ``known`` are guesses.
 

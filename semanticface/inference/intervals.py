@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 
 from semanticface.arkit import NAMES
-from semanticface.inference.number_readout import N_VALUES, VALUES, NumberTree, mean_of, median_of
+from semanticface.inference.number_readout import N_VALUES, VALUES, NumberTrie, mean_of, median_of
 from semanticface.utils.html import Table
 
 SHARE = 0.8
@@ -34,7 +34,7 @@ _ROUNDING = 1e-6  # float32 shares that add up to a level may miss it by this
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Reading:
+class NumberSummary:
     """What distributions of N x 52 numbers say.
 
     Attributes:
@@ -51,9 +51,9 @@ class Reading:
     interval: np.ndarray
     calibrated: bool = False
 
-    def of(self, row: int) -> Reading:
+    def of(self, row: int) -> NumberSummary:
         """Return one row's: arrays [52] and [52, 2]."""
-        return Reading(self.greedy[row], self.mean[row], self.median[row], self.interval[row], self.calibrated)
+        return NumberSummary(self.greedy[row], self.mean[row], self.median[row], self.interval[row], self.calibrated)
 
 
 def interval_dict(interval: np.ndarray, calibrated: bool) -> dict[str, Any]:
@@ -63,7 +63,7 @@ def interval_dict(interval: np.ndarray, calibrated: bool) -> dict[str, Any]:
     return {"interval": told, "calibrated": calibrated}
 
 
-def read(tree: NumberTree, shares: np.ndarray, level: float | None = None) -> Reading:
+def summarize(tree: NumberTrie, shares: np.ndarray, level: float | None = None) -> NumberSummary:
     """Read distributions.
 
     Args:
@@ -81,7 +81,7 @@ def read(tree: NumberTree, shares: np.ndarray, level: float | None = None) -> Re
     greedy, median = (VALUES[each].astype(np.float32) for each in hundredths)
     mean = mean_of(flat).clip(0, 1).astype(np.float32).reshape(shape)
     interval = VALUES[interval].astype(np.float32).reshape(*shape, 2)
-    return Reading(greedy, mean, median, interval, level is not None)
+    return NumberSummary(greedy, mean, median, interval, level is not None)
 
 
 def shortest(shares: np.ndarray, level: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -153,7 +153,7 @@ _SUMS = (
 N_SUMS = len(_SUMS)
 
 
-def tally(true: np.ndarray, reading: Reading) -> np.ndarray:
+def tally(true: np.ndarray, reading: NumberSummary) -> np.ndarray:
     """Return the sums of each picture from which ``figures`` are made; any number of them, or a sample, may be joined.
 
     Args:

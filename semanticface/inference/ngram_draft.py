@@ -20,7 +20,7 @@ _DOUBT = 8
 _MOST_CONTEXTS = 200_000
 
 
-class Drafts:
+class NgramDraft:
     """Counts which token followed which tokens; each context says as much as it is sure of, the longest first.
 
     After Witten and Bell (1991): a context seen n times, with k different tokens behind it, speaks for n / (n + 8 k) of

@@ -12,7 +12,7 @@ import numpy as np
 
 from semanticface.arkit import N_ACTIONS
 from semanticface.inference.batch import HIDDEN, Batch, Branches
-from semanticface.inference.number_readout import N_VALUES, Places
+from semanticface.inference.number_readout import N_VALUES, NumberStates
 
 _AT_LEAST = 12
 """Numbers guessed ahead of a pass where the last guesses went wrong early."""
@@ -21,7 +21,7 @@ _LOGITS = 2**25
 """Most logits of guessed numbers held at once."""
 
 
-def read_in_a_row(batch: Batch, guess: np.ndarray) -> np.ndarray:
+def decode_sequential(batch: Batch, guess: np.ndarray) -> np.ndarray:
     """Read the numbers of every row, each of which sees those before it.
 
     Args:
@@ -102,7 +102,7 @@ def _read_guesses(
     logits = batch.show(feeds, wanted)
     draws = np.stack([batch.rows[index].draws for index in busy.tolist()])
     found, wrong = guess.copy(), np.full(len(guess), -1)
-    state = Places.start(len(guess))
+    state = NumberStates.start(len(guess))
     for t, level in enumerate(levels):
         level = level[wrong[level] < 0]
         node = tree.path[guess[level], t]
@@ -124,7 +124,7 @@ def _read_guesses(
     return out, shares, first
 
 
-def read_beside(batch: Batch) -> None:
+def decode_parallel(batch: Batch) -> None:
     """Read numbers that see the words and their own key: all 52 at once, each token by token.
 
     The first pass shows the last words, where they are not shown yet, the key of each number, and what nearly every
@@ -160,7 +160,7 @@ def read_beside(batch: Batch) -> None:
     # All numbers of all rows, one behind the other.
     row = np.arange(len(batch.rows)).repeat(N_ACTIONS)
     number = np.tile(np.arange(N_ACTIONS), len(batch.rows))
-    places = Places.start(len(row))
+    places = NumberStates.start(len(row))
     written: list[list[int]] = [[] for _ in row]
     shown = np.zeros(len(row), dtype=np.int64)  # tokens of each number that its branch sees
 

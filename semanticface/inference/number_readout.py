@@ -1,13 +1,14 @@
 """Reading numbers off a model's logits, for many numbers at once.
 
 A number is one of 101 texts, 0.00 to 1.00, and a tokenizer spells each as a path of tokens: one token (nano) or several
-(digits). ``NumberTree`` holds those paths as tables, so that a step down the tree is a few array operations whether it
+(digits). ``NumberTrie`` holds those paths as tables, so that a step down the tree is a few array operations whether it
 is taken by one number or by the 52 of sixteen answers.
 
-While a number is written, the model's distribution over the 101 values is gathered on the way (``Places.shares``). With
-one token a number it is exact. With several, the model is asked along the path that is written alone: how likely each
-branch beside the path is, is exact, and its probability is spread evenly over the values it leads to; at the path's end
-all is exact. Of digits: the tenths are exact, and the hundredths within the tenth that is written.
+While a number is written, the model's distribution over the 101 values is gathered on the way
+(``NumberStates.shares``). With one token a number it is exact. With several, the model is asked along the path that is
+written alone: how likely each branch beside the path is, is exact, and its probability is spread evenly over the values
+it leads to; at the path's end all is exact. Of digits: the tenths are exact, and the hundredths within the tenth that
+is written.
 
 Readout at temperature 0, each of the distribution as far as it is known:
 
@@ -42,7 +43,7 @@ _LARGEST = float(np.finfo(np.float32).max)
 
 
 @dataclass
-class Places:
+class NumberStates:
     """Where N numbers stand while they are being written.
 
     Attributes:
@@ -58,22 +59,22 @@ class Places:
     shares: np.ndarray
 
     @classmethod
-    def start(cls, count: int) -> Places:
+    def start(cls, count: int) -> NumberStates:
         """Return numbers of which nothing is written."""
         shares = np.full((count, N_VALUES), 1 / N_VALUES)
         return cls(np.zeros(count, np.int64), np.full(count, -1), np.ones(count), shares)
 
-    def take(self, chosen: np.ndarray) -> Places:
+    def take(self, chosen: np.ndarray) -> NumberStates:
         """Return a copy of some of them; int64[n] or bool[N]."""
-        return Places(self.node[chosen], self.value[chosen], self.weight[chosen], self.shares[chosen])
+        return NumberStates(self.node[chosen], self.value[chosen], self.weight[chosen], self.shares[chosen])
 
-    def put(self, chosen: np.ndarray, moved: Places) -> None:
+    def put(self, chosen: np.ndarray, moved: NumberStates) -> None:
         """Set those that ``take`` copied to what has become of the copy."""
         self.node[chosen], self.value[chosen] = moved.node, moved.value
         self.weight[chosen], self.shares[chosen] = moved.weight, moved.shares
 
 
-class NumberTree:
+class NumberTrie:
     """The 101 numbers as paths of tokens.
 
     Args:
@@ -125,7 +126,7 @@ class NumberTree:
 
     def choose(
         self,
-        places: Places,
+        places: NumberStates,
         logits: np.ndarray,
         *,
         readout: Readout,
@@ -165,7 +166,7 @@ class NumberTree:
         places.node = self._next[node, child]
         return self.ids[node, child]
 
-    def _learn(self, places: Places, logits: np.ndarray) -> np.ndarray:
+    def _learn(self, places: NumberStates, logits: np.ndarray) -> np.ndarray:
         """Add to the shares of N places what the model says of their next token; float64[N, C], its probabilities."""
         known = np.exp(logits - logits.max(1, keepdims=True))
         known /= known.sum(1, keepdims=True)
@@ -181,7 +182,7 @@ class NumberTree:
         are on such branches.
 
         Args:
-            shares: float[N, 101], as in ``Places``.
+            shares: float[N, 101], as in ``NumberStates``.
         """
         value = np.full(len(shares), -1)
         node = np.zeros(len(shares), dtype=np.int64)

@@ -23,9 +23,9 @@ from PIL import Image, ImageOps
 
 from semanticface.arkit import MIRROR_INDEX, by_name
 from semanticface.errors import AnswerError, PictureError
-from semanticface.inference.decoder import AnswerDecoder, Mode, Written
-from semanticface.inference.engine import Reader
-from semanticface.inference.intervals import Reading, interval_dict, read
+from semanticface.inference.decoder import AnswerDecoder, DecodedAnswer, Mode
+from semanticface.inference.engine import DecodingEngine
+from semanticface.inference.intervals import NumberSummary, interval_dict, summarize
 from semanticface.inference.number_readout import Readout
 from semanticface.models.inputs import prompt_inputs
 from semanticface.models.loading import Bundle, load_trained
@@ -71,7 +71,7 @@ class Prediction:
     text: str = ""
     box: Box | None = None
     note: str = ""
-    reading: Reading | None = None
+    reading: NumberSummary | None = None
     shares: np.ndarray | None = None
 
     @property
@@ -118,7 +118,7 @@ class Prediction:
 
 
 @dataclass(frozen=True)
-class Look:
+class PreparedFace:
     """One picture ready for the model: the crop, where it was cut, and which place it has in the input."""
 
     image: str
@@ -178,7 +178,7 @@ class Predictor:
             numbers=recipe["numbers"],
             mode=mode,
         )
-        self.reader = Reader(decoder, bundle.model)
+        self.reader = DecodingEngine(decoder, bundle.model)
         self.readout = decoder.readout
         self.mirror = mirror
         self.level = calibrated_level(recipe, mode)
@@ -283,17 +283,17 @@ class Predictor:
         numbered = enumerate(pictures)
         while chunk := list(islice(numbered, batch_size)):
             prepared = [prepare(picture, index, crop, self.bundle.image_size) for index, picture in chunk]
-            looks = [item for item in prepared if isinstance(item, Look)]
+            looks = [item for item in prepared if isinstance(item, PreparedFace)]
             answered = iter(self.answer(looks, temperature, seed, answers, keep_shares))
             for item in prepared:
-                if isinstance(item, Look):
+                if isinstance(item, PreparedFace):
                     yield from next(answered)
                 else:
                     yield item
 
     def answer(
         self,
-        looks: Sequence[Look],
+        looks: Sequence[PreparedFace],
         temperature: float = 0.0,
         seed: int = 0,
         answers: int = 1,
@@ -314,7 +314,7 @@ class Predictor:
                 return [self.answer([look], temperature, seed, answers, keep_shares)[0] for look in looks]
             reason = f"{looks[0].image}: the model failed: {error}"
             return [[Prediction(looks[0].image, "model_failed", reason, box=looks[0].box)]]
-        reading = read(self.reader.decoder.tree, np.stack([each.shares for each in written]), self.level)
+        reading = summarize(self.reader.decoder.tree, np.stack([each.shares for each in written]), self.level)
         predictions = [
             _read(looks[index // answers], each, reading.of(index), keep_shares) for index, each in enumerate(written)
         ]
@@ -322,7 +322,7 @@ class Predictor:
 
     def _write(
         self, crops: Sequence[Image.Image], temperature: float, seeds: Sequence[Sequence[int]], answers: int
-    ) -> list[Written]:
+    ) -> list[DecodedAnswer]:
         """Return the answers to each crop."""
         inputs = prompt_inputs(self.bundle, self.prompt, crops)
         written = self.reader.write(inputs, temperature=temperature, seeds=seeds, repeats=answers)
@@ -333,17 +333,17 @@ class Predictor:
         out = []
         for plain, other in zip(written, self.reader.write(flipped), strict=True):
             shares = (plain.shares + other.shares[MIRROR_INDEX]) / 2
-            values = getattr(read(decoder.tree, shares), self.readout)
+            values = getattr(summarize(decoder.tree, shares), self.readout)
             try:
                 analysis = parse_answer(plain.text).analysis
             except AnswerError:
                 out.append(plain)  # `_read` says what is wrong with it
             else:
-                out.append(Written(format_answer(values, analysis), shares))
+                out.append(DecodedAnswer(format_answer(values, analysis), shares))
         return out
 
 
-def prepare(picture: Picture, index: int, crop: Crop, size: int, name: str = "") -> Look | Prediction:
+def prepare(picture: Picture, index: int, crop: Crop, size: int, name: str = "") -> PreparedFace | Prediction:
     """Load a picture and cut the face out, or say why that cannot be done; needs no model, so any thread may do it.
 
     Args:
@@ -357,7 +357,7 @@ def prepare(picture: Picture, index: int, crop: Crop, size: int, name: str = "")
     try:
         image = load_picture(picture, name=name)
         box, note = _choose(image, name, crop)
-        return Look(name, index, crop_face(image, box, size), box, note)
+        return PreparedFace(name, index, crop_face(image, box, size), box, note)
     except PictureError as error:
         return Prediction(name, error.code, str(error))
 
@@ -383,7 +383,7 @@ def _choose(image: Image.Image, name: str, crop: Crop) -> tuple[Box, str]:
     return faces[0], note
 
 
-def _read(look: Look, written: Written, reading: Reading, keep_shares: bool) -> Prediction:
+def _read(look: PreparedFace, written: DecodedAnswer, reading: NumberSummary, keep_shares: bool) -> Prediction:
     text = written.text
     try:
         answer = parse_answer(text)

@@ -237,7 +237,7 @@ class Report:
 
 
 @dataclass(frozen=True, slots=True)
-class _Look:
+class _PreparedFrame:
     """A frame ready for the model, or the reason why it is not; and the tracker's state after it."""
 
     frame: Frame
@@ -311,7 +311,9 @@ def model_record(name: str, predictor: Predictor) -> dict[str, Any]:
 
 def _predict(take: Take, side: SideFile, predictor: Predictor, crop: Crop, batch_size: int) -> None:
     """Bring the side file to the take's end."""
-    looks = ahead(_looks(take, crop, predictor.bundle.image_size, side.frames, side.state), depth=2 * batch_size)
+    looks = ahead(
+        _prepared_frames(take, crop, predictor.bundle.image_size, side.frames, side.state), depth=2 * batch_size
+    )
     with side, tqdm(total=take.count, initial=side.frames, unit="frame") as bar, contextlib.closing(looks):
         while chunk := list(islice(looks, batch_size)):
             crops = [look.crop for look in chunk if look.crop is not None]
@@ -320,7 +322,9 @@ def _predict(take: Take, side: SideFile, predictor: Predictor, crop: Crop, batch
             bar.update(len(chunk))
 
 
-def _looks(take: Take, crop: Crop, size: int, skip: int, state: dict[str, Any] | None) -> Iterator[_Look]:
+def _prepared_frames(
+    take: Take, crop: Crop, size: int, skip: int, state: dict[str, Any] | None
+) -> Iterator[_PreparedFrame]:
     """Yield the frames after the first ``skip``, cropped."""
     tracker = FaceTracker(state=state) if crop == "track" else None
     for frame in islice(take.frames(skip), skip, None):
@@ -333,7 +337,7 @@ def _looks(take: Take, crop: Crop, size: int, skip: int, state: dict[str, Any] |
                 status, reason = error.code, f"{take.path}, frame {frame.number}: {error}"
         # The picture itself goes no further: only the crop waits for the model.
         frame = dataclasses.replace(frame, picture=None)
-        yield _Look(frame, cut, box, status, reason, note, None if tracker is None else tracker.state)
+        yield _PreparedFrame(frame, cut, box, status, reason, note, None if tracker is None else tracker.state)
 
 
 def _place(frame: Frame, crop: Crop, tracker: FaceTracker | None) -> tuple[Box, str]:
@@ -347,7 +351,7 @@ def _place(frame: Frame, crop: Crop, tracker: FaceTracker | None) -> tuple[Box, 
     return crop if isinstance(crop, Box) else Box(0, 0, *frame.picture.size), ""
 
 
-def _answer(take: Take, look: _Look, predictions: Iterator[Prediction]) -> FrameAnswer:
+def _answer(take: Take, look: _PreparedFrame, predictions: Iterator[Prediction]) -> FrameAnswer:
     """Return what is known of a frame; takes the next prediction if the frame was shown to the model."""
     number = look.frame.number
     name = f"{take.path}, frame {number}"

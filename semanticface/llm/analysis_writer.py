@@ -78,7 +78,7 @@ class WriterSettings:
 
 
 @dataclass(frozen=True, slots=True)
-class Written:
+class WrittenAnalysis:
     """The analysis of one face and where it comes from.
 
     Attributes:
@@ -186,7 +186,7 @@ class LanguageWriter:
         asked = {"name": prompt.name, "version": prompt.version, "sha256": form_sha256(emotion=self.settings.emotion)}
         return {"writer": self.name, "prompt": asked, "settings": dataclasses.asdict(self.settings)}
 
-    def write(self, faces: Sequence[np.ndarray], advance: Callable[[], object] = lambda: None) -> list[Written]:
+    def write(self, faces: Sequence[np.ndarray], advance: Callable[[], object] = lambda: None) -> list[WrittenAnalysis]:
         """Return what is written of each [52] vector, in their order.
 
         Args:
@@ -196,7 +196,7 @@ class LanguageWriter:
         Raises:
             ServerError: nothing more can be had from the server; replies received until then are in the cache.
         """
-        out: list[Written | None] = [None] * len(faces)
+        out: list[WrittenAnalysis | None] = [None] * len(faces)
         ready = deque(_Face(index, face) for index, face in enumerate(faces))
         waiting: dict[str, list[_Face]] = {}
 
@@ -245,7 +245,7 @@ class LanguageWriter:
         if self._failed_in_a_row >= _HOPELESS:
             raise ServerError(f"the last {_HOPELESS} requests failed ({reply.status}: {reply.reason}). Look after it.")
 
-    def _settle(self, face: _Face, reply: ChatReply) -> Written | None:
+    def _settle(self, face: _Face, reply: ChatReply) -> WrittenAnalysis | None:
         """Return what stands of a face; None if the model is to be asked again."""
         if reply.status != "ok":  # the client has tried often enough
             return self._by_rules(face, reply.status, reply.reason)
@@ -253,7 +253,7 @@ class LanguageWriter:
         verdict = judge(reply.text, face.coefficients, emotion=emotion, cut=reply.finish == "length")
         if verdict.analysis is not None:
             self.tally.kept[face.attempt] += 1
-            return Written(verdict.analysis, self.name, face.attempt)
+            return WrittenAnalysis(verdict.analysis, self.name, face.attempt)
         if face.attempt >= self.settings.attempts:
             return self._by_rules(face, verdict.code, "; ".join(verdict.problems))
         self.tally.wrong[verdict.code] += 1
@@ -261,11 +261,11 @@ class LanguageWriter:
         face.problems = verdict.problems
         return None
 
-    def _by_rules(self, face: _Face, code: str, details: str) -> Written:
+    def _by_rules(self, face: _Face, code: str, details: str) -> WrittenAnalysis:
         self.tally.wrong[code] += 1
         self.tally.fallbacks[code] += 1
         analysis = describe(face.coefficients, emotion=self.settings.emotion)
-        return Written(analysis, RULES, face.attempt, f"{code}: {details}")
+        return WrittenAnalysis(analysis, RULES, face.attempt, f"{code}: {details}")
 
 
 CHARACTERS_PER_TOKEN = 3.5

@@ -34,7 +34,7 @@ from transformers import (
 
 from semanticface.errors import ModelError
 from semanticface.llm.chat import ChatReply, ChatRequest
-from semanticface.models.files import find_folder
+from semanticface.models.files import resolve_model
 from semanticface.models.loading import choose_device, choose_dtype
 from semanticface.semantics.grammar import SLICES
 
@@ -208,7 +208,7 @@ def _find(name: str) -> tuple[Path, str | None]:
     if not (colon and file.endswith(_GGUF)):
         if path.suffix == _GGUF:
             raise ModelError(f"there is no file {name}: check the path.")
-        return find_folder(name)[0], None
+        return resolve_model(name)[0], None
     try:
         return Path(snapshot_download(repository, allow_patterns=[file])), file
     except (HfHubHTTPError, HFValidationError, OSError, ValueError) as error:

@@ -28,7 +28,7 @@ from semanticface.semantics.answer import ARKIT_OPENS, CLOSES_ANALYSIS, FIRST_KE
 Numbers = Literal["sequential", "parallel"]
 """How the 52 numbers are laid out, in training and at work."""
 
-Learn = Literal["all", "words", "numbers"]
+LossOn = Literal["all", "words", "numbers"]
 """Which part of an answer counts in the loss."""
 
 GROUP = 64
@@ -98,7 +98,7 @@ class NumberTokens:
 
 
 @dataclass(frozen=True)
-class Lesson:
+class AnswerEncoding:
     """One answer's tokens, to stand behind a prompt. All lists but the first three begin with the prompt's last token.
 
     Attributes:
@@ -118,7 +118,7 @@ class Lesson:
     numbers: list[int] = field(default_factory=list)
 
 
-class AnswerTokens:
+class AnswerEncoder:
     """Turns answers into lessons.
 
     Args:
@@ -140,7 +140,7 @@ class AnswerTokens:
         self.parallel = numbers == "parallel"
         self.tokens = NumberTokens.of(tokenizer)
 
-    def __call__(self, answer: str, learn: Learn = "all") -> Lesson:
+    def __call__(self, answer: str, learn: LossOn = "all") -> AnswerEncoding:
         """Lay out one canonical answer, with or without words.
 
         Raises:
@@ -163,7 +163,7 @@ class AnswerTokens:
         ids = self.tokenizer(words, add_special_tokens=False)["input_ids"] if words else []
         return list(ids), bool(words), values
 
-    def _row(self, answer: str, learn: Learn) -> Lesson:
+    def _row(self, answer: str, learn: LossOn) -> AnswerEncoding:
         said, has_words, values = self._said(answer)
         labels, numbers = list(said), [-1] * len(said)
         for number, value in enumerate(values):
@@ -180,14 +180,16 @@ class AnswerTokens:
             for number, learnt in zip(numbers, words + rest, strict=True)
         ]
         ids = labels[:-1]
-        return Lesson(ids, list(range(1, len(ids) + 1)), [0] * len(ids), labels, weights, numbers)
+        return AnswerEncoding(ids, list(range(1, len(ids) + 1)), [0] * len(ids), labels, weights, numbers)
 
-    def _tree(self, answer: str, learn: Learn) -> Lesson:
+    def _tree(self, answer: str, learn: LossOn) -> AnswerEncoding:
         said, has_words, values = self._said(answer)
         # Behind the last word the model must say that the words end.
         labels = [*said, self.tokens.keys[0][0]] if has_words else [IGNORED]
         weights = [1.0 if has_words and learn != "numbers" else 0.0] * len(labels)
-        lesson = Lesson(said, list(range(1, len(said) + 1)), [0] * len(said), labels, weights, [-1] * len(labels))
+        lesson = AnswerEncoding(
+            said, list(range(1, len(said) + 1)), [0] * len(said), labels, weights, [-1] * len(labels)
+        )
         if learn == "words":
             return lesson
         n_said = len(said)
@@ -205,12 +207,12 @@ class AnswerTokens:
         return lesson
 
 
-def join(lessons: Sequence[Lesson]) -> Lesson:
+def concat_branches(lessons: Sequence[AnswerEncoding]) -> AnswerEncoding:
     """Return several parallel lessons about one picture as one, so that the prompt before them is shown once.
 
     None sees another. At most the first may learn from the prompt's last token.
     """
-    out = Lesson(labels=lessons[0].labels[:1], weights=lessons[0].weights[:1], numbers=lessons[0].numbers[:1])
+    out = AnswerEncoding(labels=lessons[0].labels[:1], weights=lessons[0].weights[:1], numbers=lessons[0].numbers[:1])
     for group, lesson in enumerate(lessons, start=1):
         out.ids.extend(lesson.ids)
         out.steps.extend(lesson.steps)
@@ -262,7 +264,7 @@ def rotary_positions(model: torch.nn.Module, inputs: dict[str, Any], steps: torc
     return straight + (steps - torch.arange(steps.shape[1], device=steps.device))
 
 
-def lay_out(model: torch.nn.Module, inputs: dict[str, Any]) -> dict[str, Any]:
+def to_model_inputs(model: torch.nn.Module, inputs: dict[str, Any]) -> dict[str, Any]:
     """Turn a collator's ``branches`` and ``steps``, where there are any, into the model's own mask and positions."""
     if "branches" not in inputs:
         return inputs

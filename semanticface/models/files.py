@@ -20,7 +20,7 @@ _PICKLES = ("*.bin", "*.pt", "*.pth", "*.pkl", "*.ckpt")
 _DOWNLOADED = ["*.json", "*.safetensors", "*.jinja", "*.txt", "*.model"]
 
 
-def find_folder(name: str | Path, revision: str | None = None) -> tuple[Path, str | None]:
+def resolve_model(name: str | Path, revision: str | None = None) -> tuple[Path, str | None]:
     """Return the folder that ``nano``, a path or a hub id stands for, and the commit if it came from the hub.
 
     From the hub only configuration and safetensors files are fetched; a folder already in the cache is used offline.

@@ -23,7 +23,7 @@ from transformers import AutoConfig, AutoModelForImageTextToText, BitsAndBytesCo
 
 from semanticface.config import check_range
 from semanticface.errors import ConfigError, ModelError
-from semanticface.models.files import check_files, find_folder, read_json
+from semanticface.models.files import check_files, read_json, resolve_model
 from semanticface.models.processors import load_processor, set_side
 from semanticface.prompts import load_prompt
 from semanticface.recipe import files_sha256, make_recipe, prompt_record, read_recipe, write_recipe
@@ -184,7 +184,7 @@ def load_base(config: ModelConfig) -> Bundle:
         ModelError: a file is missing or damaged, weights are pickled or do not fit the architecture.
         ConfigError: the device is not there.
     """
-    folder, commit = find_folder(config.base, config.revision)
+    folder, commit = resolve_model(config.base, config.revision)
     check_files(folder)
     device = choose_device(config.device)
     dtype = choose_dtype(config.dtype, device)
@@ -232,7 +232,7 @@ def load_base(config: ModelConfig) -> Bundle:
 
 def base_record(config: ModelConfig) -> dict[str, Any]:
     """Return what an adapter must know of its base: name, hub commit, or a hash of the weights of a folder."""
-    folder, commit = find_folder(config.base, config.revision)
+    folder, commit = resolve_model(config.base, config.revision)
     weights = None if commit else files_sha256(list(folder.glob("*.safetensors")))
     return {"name": config.base, "revision": commit, "sha256": weights, "image_size": config.image_size}
 
@@ -349,7 +349,7 @@ def load_trained(
         ModelError: anything missing, damaged, pickled or unfit; the message names the file and the fix.
         ConfigError: the device is not there.
     """
-    folder, _ = find_folder(name, revision)
+    folder, _ = resolve_model(name, revision)
     if not any((folder / file).exists() for file in ("adapter_config.json", "adapter_model.safetensors")):
         return load_base(ModelConfig(str(name), revision, dtype, device, quantize, _recorded_side(folder)))
     check_files(folder, adapter=True)
@@ -360,7 +360,7 @@ def load_trained(
         where = str(folder / where)
     bundle = load_base(ModelConfig(where, record.get("revision"), dtype, device, quantize, record.get("image_size")))
     if record.get("sha256") is not None:
-        base_folder, _ = find_folder(where)
+        base_folder, _ = resolve_model(where)
         if files_sha256(list(base_folder.glob("*.safetensors"))) != record["sha256"]:
             raise ModelError(
                 f"{folder} was trained on other weights than those now in {where}. "

@@ -29,14 +29,14 @@ from trl.trainer.utils import FusedCausalLMOutput
 
 from semanticface.config import check_range
 from semanticface.errors import DatasetError
-from semanticface.models.answer_tokens import IGNORED, lay_out
+from semanticface.models.answer_tokens import IGNORED, to_model_inputs
 from semanticface.models.loading import Bundle
-from semanticface.preference.pair_collator import CHOSEN, REJECTED, PairCollator, PairRows, Sides, blank
+from semanticface.preference.pair_collator import CHOSEN, REJECTED, PairCollator, PairDataset, PairExample, blank
 from semanticface.training.collator import split_targets
-from semanticface.training.fused_ops import fused, fused_norms
+from semanticface.training.fused_ops import fused_lora, fused_rms_norm
 from semanticface.training.packing import pack, packed
-from semanticface.training.trainer import Watch, has_bfloat16, last_checkpoint
-from semanticface.training.vision_cache import SeenTower, look_at
+from semanticface.training.trainer import SanityCheckCallback, has_bfloat16, last_checkpoint
+from semanticface.training.vision_cache import CachedVisionEncoder, encode_images
 
 _KEPT = 2**30
 """Bytes of what the tower saw that are kept in memory; where it would be more, the tower looks every time."""
@@ -126,7 +126,7 @@ class Scorer:
         tower: what is given the features of batches that carry them.
     """
 
-    def __init__(self, base: Any, head: torch.nn.Linear | None, tower: SeenTower | None) -> None:
+    def __init__(self, base: Any, head: torch.nn.Linear | None, tower: CachedVisionEncoder | None) -> None:
         self.base = base
         self.head = head
         self.tower = tower
@@ -150,7 +150,7 @@ class Scorer:
         plain = type(self.base).forward
         if self.head is None:
             inputs, targets = split_targets(shown)
-            logits = plain(self.base, **lay_out(self.base, inputs), use_cache=False).logits
+            logits = plain(self.base, **to_model_inputs(self.base, inputs), use_cache=False).logits
             scores = logits[scored[:, -targets["labels"].shape[1] :]].float()
         else:
             inputs, _targets = pack(self.base, shown)
@@ -173,7 +173,7 @@ class Scorer:
         return FusedCausalLMOutput(**laid | {"is_top1": laid["is_top1"].bool()})
 
 
-class Preferring(DPOTrainer):
+class FaceDPOTrainer(DPOTrainer):
     """``DPOTrainer`` whose pairs come ready, with what the reference says of them; it tells nobody that it runs."""
 
     def _prepare_dataset(self, dataset: Any, *_: Any) -> Any:
@@ -197,11 +197,11 @@ class _Ready:
     bundle: Bundle
     collator: PairCollator
     scorer: Scorer
-    seen: SeenTower | None
+    seen: CachedVisionEncoder | None
     products: torch.dtype | None
     batch: int
 
-    def log_probs(self, rows: PairRows | Sequence[Sides], told: str) -> np.ndarray:
+    def log_probs(self, rows: PairDataset | Sequence[PairExample], told: str) -> np.ndarray:
         """Return the log-probability of each side's scored tokens; float64[n, 2]."""
         found = []
         model, device = self.bundle.model, self.bundle.device
@@ -217,7 +217,7 @@ class _Ready:
         model.train(training)
         return np.concatenate(found)
 
-    def look(self, rows: PairRows) -> str:
+    def look(self, rows: PairDataset) -> str:
         """Let the tower see each picture once, if all it says may be kept in memory; say whether."""
         if self.seen is None:
             return "looks every time: LoRA trains layers inside it, or the model has none of its own"
@@ -225,7 +225,7 @@ class _Ready:
         kept: list[dict[str, torch.Tensor]] = []
         for start in tqdm(range(0, rows.views, _AT_ONCE), desc="looking", unit=f"{_AT_ONCE} pictures", leave=False):
             crops = [rows.view(number) for number in range(start, min(start + _AT_ONCE, rows.views))]
-            found = look_at(self.bundle, base, self.seen, self.collator, crops, self.products)
+            found = encode_images(self.bundle, base, self.seen, self.collator, crops, self.products)
             if found is None:
                 return "looks every time: it says more than tensors of pictures"
             kept += [{name: value[k : k + 1].clone() for name, value in found.items()} for k in range(len(crops))]
@@ -262,11 +262,11 @@ def _ready(bundle: Bundle, collator: PairCollator, settings: AlignSettings) -> I
     products = torch.bfloat16 if fast else None
     tower = base.get_encoder(modality="image")
     own = tower is not None and tower is not base and not any(each.requires_grad for each in tower.parameters())
-    seen = SeenTower(tower) if own else None
+    seen = CachedVisionEncoder(tower) if own else None
     if seen is not None:
         tower.forward = seen.forward
     try:
-        with packed(model, bundle.tokenizer) as head, fused(model, products), fused_norms(model):
+        with packed(model, bundle.tokenizer) as head, fused_lora(model, products), fused_rms_norm(model):
             scorer = Scorer(base, head, None)
             base.forward = scorer.forward
             yield _Ready(bundle, collator, scorer, seen, products, settings.batch)
@@ -281,8 +281,8 @@ def align(
     bundle: Bundle,
     settings: AlignSettings,
     collator: PairCollator,
-    rows: PairRows,
-    held_out: PairRows,
+    rows: PairDataset,
+    held_out: PairDataset,
     folder: Path,
     *,
     callbacks: Sequence[TrainerCallback] = (),
@@ -346,13 +346,13 @@ def _margin(log_probs: np.ndarray) -> np.ndarray:
 def _trainer(
     ready: _Ready,
     settings: AlignSettings,
-    rows: PairRows,
+    rows: PairDataset,
     reference: np.ndarray,
     order: np.ndarray,
     steps: int,
     folder: Path,
     callbacks: Sequence[TrainerCallback],
-) -> Preferring:
+) -> FaceDPOTrainer:
     """Return TRL's trainer, which adds an adapter for the reference and a forward of its own: both are undone."""
     model, forward = ready.bundle.model, ready.scorer.forward
     columns = {
@@ -373,13 +373,13 @@ def _trainer(
         # transformers 6 calls it activation checkpointing; TRL does not yet.
         warnings.simplefilter("ignore", FutureWarning)
         arguments = _arguments(ready, settings, steps, folder)
-    trainer = Preferring(
+    trainer = FaceDPOTrainer(
         model=model,
         args=arguments,
         data_collator=collate,
         train_dataset=data,
         processing_class=ready.bundle.processor,
-        callbacks=[Watch(), *callbacks],
+        callbacks=[SanityCheckCallback(), *callbacks],
     )
     model.delete_adapter("ref")
     ready.scorer.base.forward = forward

@@ -22,9 +22,9 @@ from semanticface.arkit import INDEX, NAMES, by_name, vector
 from semanticface.data.consent import Consent
 from semanticface.errors import DatasetError, ModelError, SemanticFaceError, TableError
 from semanticface.formats.tables import read_objects
-from semanticface.models.files import check_files, find_folder
+from semanticface.models.files import check_files, resolve_model
 from semanticface.preference.regions import AREAS
-from semanticface.preference.types import VERDICTS, Candidate, Choice, Kind, Question, Slate, Source
+from semanticface.preference.types import VERDICTS, Candidate, CandidateSet, Choice, Kind, Question, Source
 from semanticface.recipe import files_sha256
 from semanticface.utils.csv_lines import short
 from semanticface.utils.files import atomic_open
@@ -114,7 +114,7 @@ class Candidates:
     """
 
     header: CandidateHeader
-    slates: tuple[Slate, ...]
+    slates: tuple[CandidateSet, ...]
     problems: tuple[str, ...]
 
 
@@ -129,12 +129,12 @@ def fingerprint(model: str | Path) -> str:
     Raises:
         ModelError: no such model, or a folder without weights.
     """
-    folder, _ = find_folder(model)
+    folder, _ = resolve_model(model)
     check_files(folder, adapter=(folder / "adapter_config.json").exists())
     return files_sha256([path for pattern in _ANSWERS_DEPEND_ON for path in folder.glob(pattern)])
 
 
-def write_candidates(path: str | Path, header: CandidateHeader, slates: Iterable[Slate]) -> None:
+def write_candidates(path: str | Path, header: CandidateHeader, slates: Iterable[CandidateSet]) -> None:
     """Write candidates as JSONL: the header, then a slate a line; whole or not at all.
 
     Raises:
@@ -143,7 +143,7 @@ def write_candidates(path: str | Path, header: CandidateHeader, slates: Iterable
     write_records(path, _records(header, slates))
 
 
-def _records(header: CandidateHeader, slates: Iterable[Slate]) -> Iterator[dict[str, Any]]:
+def _records(header: CandidateHeader, slates: Iterable[CandidateSet]) -> Iterator[dict[str, Any]]:
     yield {
         "kind": _KIND,
         "model": header.model,
@@ -181,7 +181,7 @@ def read_candidates(path: str | Path, *, model: str | None = None, dataset: str 
     _, first, problem = next(objects)
     header = _header(first, problem, path)
     check_header(header, path, model=model, dataset=dataset)
-    slates: dict[str, Slate] = {}
+    slates: dict[str, CandidateSet] = {}
     problems = []
     for line, record, problem in objects:
         at = f"{path}, line {line}"
@@ -227,7 +227,7 @@ def _header(record: Mapping[str, Any] | None, problem: str, path: str | Path) ->
     )
 
 
-def _slate(record: Mapping[str, Any], at: str) -> Slate:
+def _slate(record: Mapping[str, Any], at: str) -> CandidateSet:
     picture, row = field(record, "picture", str, at), field(record, "row", int, at)
     if row < 0:
         raise TableError(f"{at}: row is {row}. Remove the line or make it again.")
@@ -239,10 +239,10 @@ def _slate(record: Mapping[str, Any], at: str) -> Slate:
         candidates.append(Candidate(field(each, "id", str, at), each["source"], coefficients))
     if len({each.id for each in candidates}) < max(2, len(candidates)):
         raise TableError(f"{at}: fewer than two candidates, or two of one name. Remove the line or make it again.")
-    return Slate(picture, row, field(record, "subject", str, at), tuple(candidates))
+    return CandidateSet(picture, row, field(record, "subject", str, at), tuple(candidates))
 
 
-def split_by_consent(consent: Consent, slates: Iterable[Slate]) -> tuple[list[Slate], Collection[str]]:
+def split_by_consent(consent: Consent, slates: Iterable[CandidateSet]) -> tuple[list[CandidateSet], Collection[str]]:
     """Return the slates that may be shown, and the subjects of those that may not."""
     shown, hidden = [], set()
     for slate in slates:

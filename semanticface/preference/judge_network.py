@@ -21,7 +21,7 @@ from tqdm import tqdm
 from semanticface.arkit import N_ACTIONS
 from semanticface.config import check_range
 from semanticface.evaluation.vertex_error import moving_vertices
-from semanticface.preference.regions import ACTIONS, AREAS, Area, only
+from semanticface.preference.regions import ACTIONS, AREAS, Area, mask_outside
 from semanticface.preference.types import Verdict
 from semanticface.rendering.head.rig import rig
 from semanticface.semantics.expression_sampler import sample_coefficients
@@ -77,7 +77,7 @@ class JudgeSettings:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Sight:
+class ImageFeatures:
     """What the judge sees in a picture.
 
     Attributes:
@@ -90,7 +90,7 @@ class Sight:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Shown:
+class JudgeInputs:
     """Questions of one area as the network sees them.
 
     Attributes:
@@ -109,9 +109,9 @@ class Shown:
     right: torch.Tensor
     answer: torch.Tensor
 
-    def part(self, places: torch.Tensor) -> Shown:
+    def part(self, places: torch.Tensor) -> JudgeInputs:
         """Return some of the questions."""
-        return Shown(*(getattr(self, name)[places] for name in Shown.__slots__))
+        return JudgeInputs(*(getattr(self, name)[places] for name in JudgeInputs.__slots__))
 
 
 class _Eye(nn.Module):
@@ -134,7 +134,7 @@ class _Eye(nn.Module):
         self.steepness, self.threshold = nn.Parameter(torch.tensor(-1.0)), nn.Parameter(torch.tensor(-1.0))
         self.drop = nn.Dropout(_DROPOUT)
 
-    def forward(self, seen: Shown) -> tuple[torch.Tensor, torch.Tensor]:
+    def forward(self, seen: JudgeInputs) -> tuple[torch.Tensor, torch.Tensor]:
         """Return how much nearer the left face is, [B], and the least difference noticed, in units of the noise."""
         amiss = seen.reading * self.gain + self.bias + self.tell(self.drop(seen.features))
         believed = seen.believed + amiss @ self.moves
@@ -158,7 +158,7 @@ class Network(nn.Module):
         self.eyes = nn.ModuleDict({area: _Eye(area, basis.shape[1]) for area in AREAS})
 
 
-def main_features(sights: Sequence[Sight]) -> tuple[torch.Tensor, torch.Tensor]:
+def main_features(sights: Sequence[ImageFeatures]) -> tuple[torch.Tensor, torch.Tensor]:
     """Mean [D] of feature maps, and their main axes [D, F], scaled to a mean square of a quarter."""
     features = np.array([each.features for each in sights], np.float32)
     mean = features.mean(axis=0)
@@ -167,14 +167,14 @@ def main_features(sights: Sequence[Sight]) -> tuple[torch.Tensor, torch.Tensor]:
     return torch.from_numpy(mean), torch.from_numpy(basis / (2 * spread)).float()
 
 
-def see(
+def encode(
     network: Network,
     area: Area,
-    sights: Sequence[Sight],
+    sights: Sequence[ImageFeatures],
     left: np.ndarray,
     right: np.ndarray,
     answer: Sequence[int] = (),
-) -> Shown:
+) -> JudgeInputs:
     """Return questions of one area as the network sees them.
 
     Args:
@@ -191,10 +191,10 @@ def see(
     faces, of = np.unique(np.concatenate([readings, left, right]), axis=0, return_inverse=True)
     believed, one, other = torch.from_numpy(places(faces, area)[of]).chunk(3)
     told = (features - network.mean) @ network.basis
-    return Shown(told, torch.from_numpy(readings), believed, one, other, torch.tensor(answer))
+    return JudgeInputs(told, torch.from_numpy(readings), believed, one, other, torch.tensor(answer))
 
 
-def log_shares(network: Network, area: Area, seen: Shown) -> torch.Tensor:
+def log_shares(network: Network, area: Area, seen: JudgeInputs) -> torch.Tensor:
     """Log probabilities of ``ANSWERS``, [B, 3]."""
     gain, least = network.eyes[area](seen)
     heat = network.get_buffer("temperature")
@@ -203,7 +203,9 @@ def log_shares(network: Network, area: Area, seen: Shown) -> torch.Tensor:
     return torch.stack([a, b, same], dim=1)
 
 
-def train(network: Network, taught: Mapping[Area, Shown], tuned: Mapping[Area, Shown], settings: JudgeSettings) -> None:
+def train(
+    network: Network, taught: Mapping[Area, JudgeInputs], tuned: Mapping[Area, JudgeInputs], settings: JudgeSettings
+) -> None:
     """Learn until the loss of the tuning choices falls no more; the network ends as it was when that was least."""
     steps = [
         {
@@ -239,19 +241,19 @@ def train(network: Network, taught: Mapping[Area, Shown], tuned: Mapping[Area, S
     network.eval()
 
 
-def _evaluated(network: Network, parts: Mapping[Area, Shown]) -> float:
+def _evaluated(network: Network, parts: Mapping[Area, JudgeInputs]) -> float:
     network.eval()
     with torch.inference_mode():
         return float(_loss(network, parts))
 
 
-def answers(network: Network, parts: Mapping[Area, Shown]) -> np.ndarray:
+def answers(network: Network, parts: Mapping[Area, JudgeInputs]) -> np.ndarray:
     """Probabilities of ``ANSWERS``, float64[n, 3]."""
     with torch.inference_mode():
         return np.concatenate([log_shares(network, area, seen).exp().double().numpy() for area, seen in parts.items()])
 
 
-def best_temperature(network: Network, tuned: Mapping[Area, Shown]) -> float:
+def best_temperature(network: Network, tuned: Mapping[Area, JudgeInputs]) -> float:
     """Return the temperature that makes the tuning choices most probable (Guo et al. 2017)."""
     heat, losses = network.get_buffer("temperature"), []
     for temperature in _TEMPERATURES:
@@ -260,7 +262,7 @@ def best_temperature(network: Network, tuned: Mapping[Area, Shown]) -> float:
     return float(_TEMPERATURES[int(np.argmin(losses))])
 
 
-def _loss(network: Network, parts: Mapping[Area, Shown]) -> torch.Tensor:
+def _loss(network: Network, parts: Mapping[Area, JudgeInputs]) -> torch.Tensor:
     """Sum of negative log probabilities of the answers."""
     losses = [-log_shares(network, area, seen).gather(1, seen.answer[:, None]).sum() for area, seen in parts.items()]
     return torch.stack(losses).sum()
@@ -292,7 +294,7 @@ def _axes(area: Area) -> tuple[np.ndarray, np.ndarray]:
 def _vertices(faces: np.ndarray, area: Area) -> np.ndarray:
     """Places of the area's vertices, float32[n, 3V], scaled as ``places`` says."""
     moving, head = moving_vertices(ACTIONS[area]), rig()
-    shaped = only(np.asarray(faces, np.float32), area)
+    shaped = mask_outside(np.asarray(faces, np.float32), area)
     parts = [
         head.vertices(shaped[start : start + _AT_ONCE])[:, moving].reshape(-1, 3 * len(moving))
         for start in range(0, len(shaped), _AT_ONCE)

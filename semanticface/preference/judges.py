@@ -21,7 +21,7 @@ from semanticface.config import check_range
 from semanticface.errors import DatasetError
 from semanticface.evaluation.bootstrap import Estimate, estimate, resample
 from semanticface.preference.regions import AREAS, HALVES, Area, distance
-from semanticface.preference.types import VERDICTS, Candidate, Choice, Question, Slate, Verdict
+from semanticface.preference.types import VERDICTS, Candidate, CandidateSet, Choice, Question, Verdict
 
 NOISE = 0.5
 """How far a simulated person misjudges, percent of the inter-pupil distance.
@@ -48,7 +48,7 @@ class Judge(Protocol):
     @property
     def name(self) -> str: ...
 
-    def choose(self, questions: Sequence[Question], slates: Mapping[str, Slate]) -> list[Verdict]:
+    def choose(self, questions: Sequence[Question], slates: Mapping[str, CandidateSet]) -> list[Verdict]:
         """Return a verdict for each question.
 
         Args:
@@ -61,7 +61,7 @@ class Judge(Protocol):
         ...
 
 
-def shown(questions: Sequence[Question], slates: Mapping[str, Slate]) -> tuple[np.ndarray, np.ndarray]:
+def shown(questions: Sequence[Question], slates: Mapping[str, CandidateSet]) -> tuple[np.ndarray, np.ndarray]:
     """Return the faces that questions show on the left and on the right, two float32[n, 52].
 
     Args:
@@ -88,7 +88,7 @@ def shown(questions: Sequence[Question], slates: Mapping[str, Slate]) -> tuple[n
 def decide(
     judge: Judge,
     questions: Sequence[Question],
-    slates: Mapping[str, Slate],
+    slates: Mapping[str, CandidateSet],
     *,
     model: str,
     round: int,
@@ -148,12 +148,12 @@ class SimulatedJudge:
     def name(self) -> str:
         return f"simulated-{self.seed}"
 
-    def choose(self, questions: Sequence[Question], slates: Mapping[str, Slate]) -> list[Verdict]:
+    def choose(self, questions: Sequence[Question], slates: Mapping[str, CandidateSet]) -> list[Verdict]:
         """Return a verdict for each question: the nearer one, or the same; see ``Judge.choose``."""
         perceived = self._gains(questions, slates) + self.noise * self._errors(questions)
         return ["same" if abs(gain) <= self.jnd else "a" if gain > 0 else "b" for gain in perceived]
 
-    def _gains(self, questions: Sequence[Question], slates: Mapping[str, Slate]) -> np.ndarray:
+    def _gains(self, questions: Sequence[Question], slates: Mapping[str, CandidateSet]) -> np.ndarray:
         """By how much the left face is nearer to the truth than the right one, float64[n]."""
         for question in questions:
             if question.picture not in self.truth:
@@ -180,11 +180,11 @@ class SimulatedJudge:
 
 def versus(
     pictures: Sequence[str], rows: Sequence[int], subjects: Sequence[str], ours: np.ndarray, theirs: np.ndarray
-) -> list[Slate]:
+) -> list[CandidateSet]:
     """Return slates of two for ``win_rate``, from two sets of faces for the same pictures.
 
     Args:
-        pictures: as in ``Slate``, n of them.
+        pictures: as in ``CandidateSet``, n of them.
         rows: likewise.
         subjects: likewise.
         ours: float32[n, 52] in [0, 1].
@@ -195,13 +195,13 @@ def versus(
     """
     told = zip(pictures, rows, subjects, ours, theirs, strict=True)
     return [
-        Slate(picture, row, subject, (Candidate("one", "model", one), Candidate("other", "model", other)))
+        CandidateSet(picture, row, subject, (Candidate("one", "model", one), Candidate("other", "model", other)))
         for picture, row, subject, one, other in told
     ]
 
 
 def win_rate(
-    judge: Judge, slates: Sequence[Slate], *, areas: Sequence[Area] = HALVES, seed: int = 0
+    judge: Judge, slates: Sequence[CandidateSet], *, areas: Sequence[Area] = HALVES, seed: int = 0
 ) -> dict[str, Estimate]:
     """Return how often a judge prefers the first candidate of each slate to the second, blind.
 

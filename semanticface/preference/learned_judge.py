@@ -36,24 +36,24 @@ from semanticface.models.loading import load_trained
 from semanticface.preference.annotator_agreement import Share, agreement, counted
 from semanticface.preference.judge_network import (
     ANSWERS,
+    ImageFeatures,
+    JudgeInputs,
     JudgeSettings,
     Network,
-    Shown,
-    Sight,
     answers,
     best_temperature,
+    encode,
     log_shares,
     main_features,
-    see,
     train,
 )
 from semanticface.preference.judges import JND, NOISE, SimulatedJudge, shown
 from semanticface.preference.regions import AREAS, HALVES, Area
-from semanticface.preference.round import Measured, picture_names
+from semanticface.preference.round import HeldOutSet, picture_names
 from semanticface.preference.rounds import Judges
-from semanticface.preference.types import Choice, Question, Slate, Verdict
+from semanticface.preference.types import CandidateSet, Choice, Question, Verdict
 from semanticface.recipe import files_sha256, git_commit, versions
-from semanticface.training.datasets import EvalRows
+from semanticface.training.datasets import EvalFaces
 from semanticface.training.nano_vision import feature_maps
 from semanticface.utils.files import atomic_path, write_json
 
@@ -63,7 +63,7 @@ _BINS = 10
 _TINY = 1e-4
 
 
-def look(predictor: Predictor, crops: Mapping[str, Image.Image]) -> dict[str, Sight]:
+def look(predictor: Predictor, crops: Mapping[str, Image.Image]) -> dict[str, ImageFeatures]:
     """Look at pictures, for a judge to learn from or to answer about.
 
     Args:
@@ -79,7 +79,7 @@ def look(predictor: Predictor, crops: Mapping[str, Image.Image]) -> dict[str, Si
     features = (row for part in maps for row in part)
     readings = predictor.stream(crops.values(), crop="none")
     told = tqdm(zip(crops, features, readings, strict=True), desc="looking", total=len(crops), unit="picture")
-    return {name: Sight(seen, read.mean) for name, seen, read in told if read.mean is not None}
+    return {name: ImageFeatures(seen, read.mean) for name, seen, read in told if read.mean is not None}
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,7 +132,7 @@ class LearnedJudge:
     def __init__(
         self,
         network: Network,
-        sights: Mapping[str, Sight],
+        sights: Mapping[str, ImageFeatures],
         name: str,
         areas: Sequence[Area],
         figures: JudgeFigures | None = None,
@@ -143,7 +143,7 @@ class LearnedJudge:
         self.areas = tuple(areas)
         self.figures = figures
 
-    def choose(self, questions: Sequence[Question], slates: Mapping[str, Slate]) -> list[Verdict]:
+    def choose(self, questions: Sequence[Question], slates: Mapping[str, CandidateSet]) -> list[Verdict]:
         """Return the most probable verdict for each question; skip for pictures it has not seen.
 
         Raises:
@@ -152,7 +152,7 @@ class LearnedJudge:
         shares = self.probabilities(questions, slates)
         return ["skip" if np.isnan(share[0]) else ANSWERS[int(share.argmax())] for share in shares]
 
-    def probabilities(self, questions: Sequence[Question], slates: Mapping[str, Slate]) -> np.ndarray:
+    def probabilities(self, questions: Sequence[Question], slates: Mapping[str, CandidateSet]) -> np.ndarray:
         """Return the probability of each of ``ANSWERS``, float64[n, 3]; NaN for pictures it has not seen.
 
         Raises:
@@ -169,7 +169,7 @@ class LearnedJudge:
         for area in self.areas:
             here = [i for i, q in enumerate(questions) if q.area == area and q.picture in self.sights]
             if here:
-                seen = see(
+                seen = encode(
                     self.network, area, [self.sights[questions[i].picture] for i in here], left[here], right[here]
                 )
                 with torch.inference_mode():
@@ -197,7 +197,7 @@ class LearnedJudge:
             write_json(scratch / _RECIPE, recipe)
 
     @staticmethod
-    def load(folder: str | Path, sights: Mapping[str, Sight]) -> LearnedJudge:
+    def load(folder: str | Path, sights: Mapping[str, ImageFeatures]) -> LearnedJudge:
         """Read a judge.
 
         Args:
@@ -227,8 +227,8 @@ class LearnedJudge:
 
 def learn(
     choices: Sequence[Choice],
-    slates: Mapping[str, Slate],
-    sights: Mapping[str, Sight],
+    slates: Mapping[str, CandidateSet],
+    sights: Mapping[str, ImageFeatures],
     settings: JudgeSettings | None = None,
     *,
     name: str = "learned",
@@ -288,7 +288,7 @@ def _tower_sha256() -> str:
     return files_sha256([NANO / "model.safetensors"])
 
 
-def _who(choice: Choice, slates: Mapping[str, Slate]) -> tuple[str, str]:
+def _who(choice: Choice, slates: Mapping[str, CandidateSet]) -> tuple[str, str]:
     """Subject and picture."""
     picture = choice.question.picture
     if picture not in slates:
@@ -318,15 +318,15 @@ def _parts(names: Sequence[tuple[str, str]], settings: JudgeSettings) -> list[li
 
 
 def _by_area(
-    network: Network, choices: Sequence[Choice], slates: Mapping[str, Slate], sights: Mapping[str, Sight]
-) -> dict[Area, Shown]:
-    out: dict[Area, Shown] = {}
+    network: Network, choices: Sequence[Choice], slates: Mapping[str, CandidateSet], sights: Mapping[str, ImageFeatures]
+) -> dict[Area, JudgeInputs]:
+    out: dict[Area, JudgeInputs] = {}
     for area in AREAS:
         here = [each for each in choices if each.question.area == area]
         if here:
             left, right = shown([each.question for each in here], slates)
             seen = [sights[each.question.picture] for each in here]
-            out[area] = see(network, area, seen, left, right, [ANSWERS.index(each.verdict) for each in here])
+            out[area] = encode(network, area, seen, left, right, [ANSWERS.index(each.verdict) for each in here])
     return out
 
 
@@ -384,9 +384,9 @@ def truth_of(dataset: Path, truth: Path) -> dict[str, np.ndarray]:
 
 def learned_judges(
     choices: Sequence[Choice],
-    slates: Sequence[Slate],
+    slates: Sequence[CandidateSet],
     reader: Path,
-    measured: Measured,
+    measured: HeldOutSet,
     folder: Path,
     *,
     areas: Collection[Area] = HALVES,
@@ -422,7 +422,7 @@ def learned_judges(
     predictor = Predictor.from_pretrained(reader, mode="numbers")
     side = predictor.bundle.image_size
     train, others = load_faces(measured.dataset, "train"), measured.faces(measured.dataset)
-    rows, other_rows = EvalRows(train, side), EvalRows(others, side)
+    rows, other_rows = EvalFaces(train, side), EvalFaces(others, side)
     crops: dict[str, Image.Image | None] = {slate.picture: rows[slate.row].picture for slate in slates}
     crops |= {name: other_rows[place].picture for place, name in enumerate(picture_names(others))}
     sights = look(predictor, {name: crop for name, crop in crops.items() if crop is not None})

@@ -24,13 +24,13 @@ from PIL import Image
 from semanticface import arkit
 from semanticface.arkit import to_hundredths
 from semanticface.errors import DatasetError
-from semanticface.models.answer_tokens import GROUP, IGNORED, Lesson, Numbers
+from semanticface.models.answer_tokens import GROUP, IGNORED, AnswerEncoding, Numbers
 from semanticface.preference.types import Pair
 from semanticface.prompts import Prompt
 from semanticface.semantics.analysis import describe_many
 from semanticface.semantics.answer import format_answer
 from semanticface.training.collator import Collator, Example
-from semanticface.training.datasets import EvalRows
+from semanticface.training.datasets import EvalFaces
 
 GREY = (128, 128, 128)
 """Colour of the blank picture with which a model's use of the picture is measured."""
@@ -42,7 +42,7 @@ _Target = tuple[int, int, int]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Sides:
+class PairExample:
     """A pair as a model is shown it.
 
     Attributes:
@@ -58,7 +58,7 @@ class Sides:
     features: Mapping[str, torch.Tensor] | None = None
 
 
-class PairRows(torch.utils.data.Dataset[Sides]):
+class PairDataset(torch.utils.data.Dataset[PairExample]):
     """Pairs with their pictures, read from disk when asked for; the mirror images, if wanted, behind all others.
 
     Args:
@@ -82,7 +82,7 @@ class PairRows(torch.utils.data.Dataset[Sides]):
                 raise DatasetError(f"row {pair.row}: both faces of a pair are equal. Make the pairs anew.")
         self.pairs = pairs
         self.features: Sequence[Mapping[str, torch.Tensor]] | None = None
-        self._pictures = EvalRows(faces, image_size)
+        self._pictures = EvalFaces(faces, image_size)
         shown = [(pair.row, flipped) for flipped in ((False, True) if mirrored else (False,)) for pair in pairs]
         self._views = list(dict.fromkeys(shown))
         number = {view: nth for nth, view in enumerate(self._views)}
@@ -103,7 +103,7 @@ class PairRows(torch.utils.data.Dataset[Sides]):
         assert picture is not None
         return picture.transpose(Image.Transpose.FLIP_LEFT_RIGHT) if flipped else picture
 
-    def __getitem__(self, place: int) -> Sides:
+    def __getitem__(self, place: int) -> PairExample:
         if not 0 <= place < len(self):
             raise IndexError(place)
         flipped, index = divmod(place, len(self.pairs))
@@ -112,8 +112,8 @@ class PairRows(torch.utils.data.Dataset[Sides]):
         both = both[:, arkit.MIRROR_INDEX] if flipped else both
         view = self._view_of[place]
         if self.features is not None:
-            return Sides(None, both, view, self.features[view])
-        return Sides(self.view(view), both, view)
+            return PairExample(None, both, view, self.features[view])
+        return PairExample(self.view(view), both, view)
 
     def shuffled(self, seed: Sequence[int]) -> np.ndarray:
         """Return places in an order of chance in which the pairs of a picture follow each other; int[len]."""
@@ -121,14 +121,14 @@ class PairRows(torch.utils.data.Dataset[Sides]):
         return np.argsort(turn[self._view_of], kind="stable")
 
 
-def blank(sides: Sides) -> Sides:
+def blank(sides: PairExample) -> PairExample:
     """Return a pair with a grey picture in place of its own.
 
     Args:
         sides: one with a picture.
     """
     assert sides.picture is not None
-    return Sides(Image.new("RGB", sides.picture.size, GREY), sides.faces, sides.view)
+    return PairExample(Image.new("RGB", sides.picture.size, GREY), sides.faces, sides.view)
 
 
 class PairCollator(Collator):
@@ -147,7 +147,7 @@ class PairCollator(Collator):
         self.words = words
         self.emotion = emotion
 
-    def of(self, pairs: Sequence[Sides]) -> dict[str, Any]:
+    def of(self, pairs: Sequence[PairExample]) -> dict[str, Any]:
         """Return a batch of B pairs; answers 0 to B - 1 are the chosen ones, B to 2B - 1 the rejected.
 
         Returns:
@@ -197,7 +197,7 @@ class PairCollator(Collator):
             "shown": shown,
         }
 
-    def _told(self, pairs: Sequence[Sides]) -> list[list[str]]:
+    def _told(self, pairs: Sequence[PairExample]) -> list[list[str]]:
         """Return the answers of each side."""
         told = []
         for side in (CHOSEN, REJECTED):
@@ -206,7 +206,7 @@ class PairCollator(Collator):
             told.append([format_answer(face, analysis) for face, analysis in zip(faces, words, strict=True)])
         return told
 
-    def _own(self, answer: str, pair: Sides, number: int) -> tuple[Lesson, list[_Target]]:
+    def _own(self, answer: str, pair: PairExample, number: int) -> tuple[AnswerEncoding, list[_Target]]:
         """Return the lesson of one face, and what of it is scored."""
         lesson = self.lay_out(answer)
         differ = np.unique(np.flatnonzero(np.diff(to_hundredths(pair.faces), axis=0)[0]))
@@ -220,10 +220,10 @@ class PairCollator(Collator):
         targets = [(number, place, labels[place]) for place in np.flatnonzero(scored).tolist()]
         return dataclasses.replace(lesson, labels=labels, weights=weights), targets
 
-    def _shared(self, faces: Mapping[int, np.ndarray], n_pairs: int) -> tuple[Lesson, list[_Target]]:
+    def _shared(self, faces: Mapping[int, np.ndarray], n_pairs: int) -> tuple[AnswerEncoding, list[_Target]]:
         """Return one lesson for all pairs of a picture, int[2, 52] by number of the pair, and what of it is scored."""
         tokens = self.lay_out.tokens
-        lesson = Lesson(labels=[IGNORED], weights=[0.0], numbers=[-1])
+        lesson = AnswerEncoding(labels=[IGNORED], weights=[0.0], numbers=[-1])
         targets: list[_Target] = []
         differ = {pair: set(np.flatnonzero(both[CHOSEN] != both[REJECTED]).tolist()) for pair, both in faces.items()}
         for number in sorted(set().union(*differ.values())):

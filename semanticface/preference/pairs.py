@@ -30,8 +30,8 @@ import numpy as np
 from semanticface.errors import DatasetError, TableError
 from semanticface.formats.tables import read_objects
 from semanticface.preference.files import coefficients_from, coefficients_record, field, write_records
-from semanticface.preference.regions import ACTIONS, AREAS, HALVES, Area, Half, combine
-from semanticface.preference.types import Candidate, Choice, Pair, Slate
+from semanticface.preference.regions import ACTIONS, AREAS, HALVES, Area, Half, merge_halves
+from semanticface.preference.types import Candidate, CandidateSet, Choice, Pair
 
 _Vote = Literal["first", "second", "same", "neither"]
 _Outcome = Literal["first", "second", "same", "neither", "tie"]
@@ -72,7 +72,9 @@ class PairCounts:
     one_half: int
 
 
-def region_pairs(slates: Iterable[Slate], choices: Iterable[Choice], *, seed: int) -> tuple[list[Pair], PairCounts]:
+def region_pairs(
+    slates: Iterable[CandidateSet], choices: Iterable[Choice], *, seed: int
+) -> tuple[list[Pair], PairCounts]:
     """Return pairs whose halves are put together from what was chosen about each.
 
     Chance decides which upper and which lower judgement of a picture make a pair. A judgement left over makes a pair
@@ -103,14 +105,16 @@ def region_pairs(slates: Iterable[Slate], choices: Iterable[Choice], *, seed: in
             winner = next(edge[0] for edge in judged.values() if edge)
             ends = {half: edge or (_best(shuffled[half], winner),) * 2 for half, edge in judged.items()}
             chosen, rejected = (
-                combine(*(slate.candidates[ends[half][end]].coefficients for half in HALVES)) for end in (0, 1)
+                merge_halves(*(slate.candidates[ends[half][end]].coefficients for half in HALVES)) for end in (0, 1)
             )
             areas = tuple(half for half, edge in judged.items() if edge)
             pairs.append(Pair(slate.picture, slate.row, chosen, rejected, areas))
     return pairs, _counted(tally, pairs)
 
 
-def whole_pairs(slates: Iterable[Slate], choices: Iterable[Choice], *, seed: int) -> tuple[list[Pair], PairCounts]:
+def whole_pairs(
+    slates: Iterable[CandidateSet], choices: Iterable[Choice], *, seed: int
+) -> tuple[list[Pair], PairCounts]:
     """Return pairs of whole candidates: the baseline.
 
     Two candidates are judged by the choices of the area ``whole``; where there are none, by their halves, if both have
@@ -144,8 +148,8 @@ def _counted(tally: Counter[str], pairs: Sequence[Pair]) -> PairCounts:
 
 
 def _judged(
-    slates: Iterable[Slate], choices: Iterable[Choice], areas: Sequence[Area]
-) -> tuple[list[Slate], dict[_Key, _Outcome], Counter[str]]:
+    slates: Iterable[CandidateSet], choices: Iterable[Choice], areas: Sequence[Area]
+) -> tuple[list[CandidateSet], dict[_Key, _Outcome], Counter[str]]:
     """Return the slates by row, the judgements of some areas, and counts by the names of ``PairCounts``."""
     ordered = sorted(slates, key=lambda slate: (slate.row, slate.picture))
     by_picture = {slate.picture: slate for slate in ordered}
@@ -209,7 +213,7 @@ def _of_wholes(judgements: Mapping[_Key, _Outcome], tally: Counter[str]) -> dict
 
 
 def _edges(
-    judgements: Mapping[_Key, _Outcome], slates: Sequence[Slate], tally: Counter[str]
+    judgements: Mapping[_Key, _Outcome], slates: Sequence[CandidateSet], tally: Counter[str]
 ) -> dict[tuple[str, Area], list[_Edge]]:
     """Return who won against whom by picture and area, without contradictions; all else is counted."""
     by_picture = {slate.picture: slate for slate in slates}

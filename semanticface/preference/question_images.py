@@ -17,8 +17,8 @@ from PIL import Image
 
 from semanticface.data.faces import picture_bytes
 from semanticface.errors import PictureError
-from semanticface.preference.regions import Area, only
-from semanticface.preference.types import Question, Slate
+from semanticface.preference.regions import Area, mask_outside
+from semanticface.preference.types import CandidateSet, Question
 from semanticface.rendering import render
 from semanticface.vision.crop import Box, crop_face
 from semanticface.vision.image_io import encode_jpeg, load_picture
@@ -33,7 +33,7 @@ _FADE: dict[Area, tuple[float, float]] = {"upper": (0.33, 0.43), "lower": (0.30,
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Shown:
+class QuestionImages:
     """A question as it is seen; three square JPEGs of one size, without metadata.
 
     Attributes:
@@ -49,7 +49,7 @@ class Shown:
     b: bytes
 
 
-class Drawer:
+class QuestionRenderer:
     """Draws what questions show; safe to use from several threads.
 
     Args:
@@ -58,25 +58,25 @@ class Drawer:
         size: side of the pictures in pixels.
     """
 
-    def __init__(self, faces: datasets.Dataset, slates: Mapping[str, Slate], size: int) -> None:
+    def __init__(self, faces: datasets.Dataset, slates: Mapping[str, CandidateSet], size: int) -> None:
         self._faces = faces.cast_column("picture", datasets.Image(decode=False))
         self._slates = slates
         self._size = size
         self._head = functools.lru_cache(maxsize=_KEPT)(self._draw_head)
         self._reference = functools.lru_cache(maxsize=_KEPT)(self._crop_reference)
 
-    def __call__(self, question: Question) -> Shown:
+    def __call__(self, question: Question) -> QuestionImages:
         """Return what a question shows.
 
         Raises:
             PictureError: the picture is missing, damaged, or another than the candidates were made for.
         """
         a, b = (self._head(question.picture, side, question.area) for side in (question.a, question.b))
-        return Shown(question, self._reference(question.picture), a, b)
+        return QuestionImages(question, self._reference(question.picture), a, b)
 
     def _draw_head(self, picture: str, candidate: str, area: Area) -> bytes:
         (face,) = (each for each in self._slates[picture].candidates if each.id == candidate)
-        drawn = render(only(face.coefficients, area), subject=None, size=self._size, framing="crop").picture
+        drawn = render(mask_outside(face.coefficients, area), subject=None, size=self._size, framing="crop").picture
         return encode_jpeg(Image.fromarray(dimmed(drawn, area)), _JPEG_QUALITY)
 
     def _crop_reference(self, picture: str) -> bytes:

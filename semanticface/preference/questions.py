@@ -15,7 +15,7 @@ from itertools import combinations, pairwise
 import numpy as np
 
 from semanticface.preference.regions import AREAS, Area, distance
-from semanticface.preference.types import Kind, Question, Slate
+from semanticface.preference.types import CandidateSet, Kind, Question
 
 NOTICEABLE = 0.5
 """Faces nearer to each other than this in an area are not asked about, in percent of the inter-pupil distance.
@@ -42,7 +42,7 @@ class _Placed:
 
 
 def ask(
-    slates: Iterable[Slate],
+    slates: Iterable[CandidateSet],
     areas: Sequence[Area],
     *,
     per_picture: int,
@@ -99,7 +99,7 @@ def ask(
     return _ordered(firsts, repeats, mirrored, np.random.default_rng(seed))
 
 
-def _different(slates: Sequence[Slate], area: Area, noticeable: float) -> list[list[_Edge]]:
+def _different(slates: Sequence[CandidateSet], area: Area, noticeable: float) -> list[list[_Edge]]:
     """Return for each slate the pairs of its candidates that can be told apart in an area."""
     pairs = [(n, edge) for n, slate in enumerate(slates) for edge in combinations(range(len(slate.candidates)), 2)]
     found: list[list[_Edge]] = [[] for _ in slates]
@@ -163,13 +163,13 @@ def _directed(edges: Sequence[_Edge], rng: np.random.Generator) -> list[_Edge]:
     return out
 
 
-def _lean(slate: Slate, edges: Sequence[_Edge]) -> int:
+def _lean(slate: CandidateSet, edges: Sequence[_Edge]) -> int:
     """Return how much more often captured candidates stand on the left than on the right."""
     captured = [candidate.source == "capture" for candidate in slate.candidates]
     return sum(captured[left] - captured[right] for left, right in edges)
 
 
-def _question(slate: Slate, area: Area, edge: _Edge) -> Question:
+def _question(slate: CandidateSet, area: Area, edge: _Edge) -> Question:
     one, other = (slate.candidates[end].id for end in sorted(edge))
     left, right = (slate.candidates[end].id for end in edge)
     return Question(f"{slate.picture}/{area}/{one}/{other}", slate.picture, area, left, right)

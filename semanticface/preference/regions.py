@@ -31,7 +31,7 @@ ACTIONS: dict[Area, tuple[int, ...]] = {
 """Indices of the actions of each area, in the project's order."""
 
 
-def only(coefficients: np.ndarray, area: Area) -> np.ndarray:
+def mask_outside(coefficients: np.ndarray, area: Area) -> np.ndarray:
     """Return coefficients ``[..., 52]`` with every action outside an area at rest."""
     out = np.zeros_like(coefficients)
     indices = list(ACTIONS[area])
@@ -39,9 +39,9 @@ def only(coefficients: np.ndarray, area: Area) -> np.ndarray:
     return out
 
 
-def combine(upper: np.ndarray, lower: np.ndarray) -> np.ndarray:
+def merge_halves(upper: np.ndarray, lower: np.ndarray) -> np.ndarray:
     """Return faces ``[..., 52]`` with the upper half of one and the lower half of the other."""
-    return only(upper, "upper") + only(lower, "lower")
+    return mask_outside(upper, "upper") + mask_outside(lower, "lower")
 
 
 def distance(one: np.ndarray, other: np.ndarray, area: Area) -> np.ndarray:
@@ -54,4 +54,4 @@ def distance(one: np.ndarray, other: np.ndarray, area: Area) -> np.ndarray:
         other: ``[n, 52]``, likewise.
         area: which part.
     """
-    return vertex_distances(only(one, area), only(other, area), moving_vertices(ACTIONS[area]))[0]
+    return vertex_distances(mask_outside(one, area), mask_outside(other, area), moving_vertices(ACTIONS[area]))[0]

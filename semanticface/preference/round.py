@@ -39,22 +39,22 @@ from semanticface.preference.files import (
     write_choices,
 )
 from semanticface.preference.judges import Judge, decide, versus
-from semanticface.preference.pair_collator import PairCollator, PairRows
+from semanticface.preference.pair_collator import PairCollator, PairDataset
 from semanticface.preference.pairs import PairCounts, region_pairs, whole_pairs, write_pairs
 from semanticface.preference.questions import ask
 from semanticface.preference.regions import AREAS, HALVES, Area, distance
 from semanticface.preference.sampling import CandidateSettings, sample_slates
-from semanticface.preference.types import Choice, Pair, Slate
+from semanticface.preference.types import CandidateSet, Choice, Pair
 from semanticface.prompts import load_prompt
 from semanticface.recipe import RECIPE_NAME, make_recipe, read_recipe
-from semanticface.training.datasets import EvalRows
+from semanticface.training.datasets import EvalFaces
 from semanticface.utils.files import finite
 
 _SPLIT = "validation"
 
 
 @dataclass(frozen=True, slots=True)
-class Measured:
+class HeldOutSet:
     """Pictures of the validation split, spread evenly over it.
 
     Attributes:
@@ -70,7 +70,7 @@ class Measured:
     def faces(self, folder: Path) -> datasets.Dataset:
         """Return the rows in either folder."""
         faces = load_faces(folder, _SPLIT)
-        return faces.select(EvalRows(faces, 1, self.count).indices)
+        return faces.select(EvalFaces(faces, 1, self.count).indices)
 
     def predicted(self, model: Path, path: Path) -> np.ndarray:
         """Return what a model says of the pictures, without words; float32[n, 52], NaN where it has no answer.
@@ -85,7 +85,7 @@ class Measured:
         """
         if not path.exists():
             predictor = Predictor.from_pretrained(model, mode="numbers")
-            rows = EvalRows(load_faces(self.dataset, _SPLIT), predictor.bundle.image_size, self.count)
+            rows = EvalFaces(load_faces(self.dataset, _SPLIT), predictor.bundle.image_size, self.count)
             crops = (rows[place].picture for place in range(len(rows)))
             tables.write(path, predictor.stream(filter(None, crops), crop="none"))
         found = metrics.stacked(row.coefficients for row in tables.read_coefficients(path))
@@ -93,7 +93,7 @@ class Measured:
             raise TableError(f"{path}: {len(found)} predictions for {wanted} pictures. Remove it; it is made again.")
         return found
 
-    def compared(self, ours: np.ndarray, theirs: np.ndarray) -> list[Slate]:
+    def compared(self, ours: np.ndarray, theirs: np.ndarray) -> list[CandidateSet]:
         """Return slates of two for ``win_rate``: what two models say of the pictures.
 
         Args:
@@ -145,7 +145,7 @@ class Measured:
 
 
 def picture_names(faces: datasets.Dataset) -> list[str]:
-    """Return what names each picture of a split, as in ``Slate``: the sha256 of its bytes.
+    """Return what names each picture of a split, as in ``CandidateSet``: the sha256 of its bytes.
 
     Raises:
         PictureError: a row without a picture.
@@ -194,7 +194,7 @@ class RoundSettings:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Alignment:
+class RoundRunner:
     """Everything that rounds are made of.
 
     Attributes:
@@ -230,11 +230,11 @@ class Alignment:
         return self.folder(number) / "adapter" if number else self.start
 
     @property
-    def measured(self) -> Measured:
+    def measured(self) -> HeldOutSet:
         """What all rounds are measured on."""
-        return Measured(self.dataset, self.truth, self.rounds.eval_rows)
+        return HeldOutSet(self.dataset, self.truth, self.rounds.eval_rows)
 
-    def slates(self, number: int) -> tuple[list[Slate], str]:
+    def slates(self, number: int) -> tuple[list[CandidateSet], str]:
         """Return a round's candidates, sampled from the model of the round before, and that model's fingerprint.
 
         Raises:
@@ -274,7 +274,9 @@ class Alignment:
         """The areas that questions are about."""
         return HALVES if self.rounds.pairs == "region" else ("whole",)
 
-    def chosen(self, number: int, slates: Sequence[Slate], model: str, judge: Judge | None = None) -> list[Choice]:
+    def chosen(
+        self, number: int, slates: Sequence[CandidateSet], model: str, judge: Judge | None = None
+    ) -> list[Choice]:
         """Return a round's choices: those that people made, in round 1 where there are some, or the judge's.
 
         Raises:
@@ -325,7 +327,7 @@ class Alignment:
         write_choices(path, ours)
 
     def paired(
-        self, number: int, slates: Sequence[Slate], choices: Sequence[Choice]
+        self, number: int, slates: Sequence[CandidateSet], choices: Sequence[Choice]
     ) -> tuple[list[Pair], list[Pair], PairCounts]:
         """Return the pairs to learn and those held out, and what became of the choices to learn."""
         first = slates if number == 1 else read_candidates(self.folder(1) / "candidates.jsonl").slates
@@ -358,8 +360,8 @@ class Alignment:
                 words=self.align.words,
                 emotion=recipe["emotion"],
             )
-            rows = PairRows(learnt, faces, bundle.image_size, mirrored=self.align.mirror)
-            others = PairRows(measured, faces, bundle.image_size, mirrored=False)
+            rows = PairDataset(learnt, faces, bundle.image_size, mirrored=self.align.mirror)
+            others = PairDataset(measured, faces, bundle.image_size, mirrored=False)
             training = self.folder(number) / "training"
             margins = align(bundle, self.align, collator, rows, others, training, say=self.say)
             figures = finite(dataclasses.asdict(margins) | {"blank_ratio": margins.blank_ratio})
@@ -377,11 +379,13 @@ class Alignment:
         return metrics
 
     def predicted(self, number: int) -> np.ndarray:
-        """Return what a round's model says of the held-out pictures, as ``Measured.predicted``."""
+        """Return what a round's model says of the held-out pictures, as ``HeldOutSet.predicted``."""
         return self.measured.predicted(self.model(number), self.folder(number) / "predictions.jsonl")
 
 
-def held_out(slates: Sequence[Slate], share: float, seed: int, *, first: Sequence[Slate] | None = None) -> set[str]:
+def held_out(
+    slates: Sequence[CandidateSet], share: float, seed: int, *, first: Sequence[CandidateSet] | None = None
+) -> set[str]:
     """Return the pictures to measure on: those of a share of the people, at least one of each kind.
 
     Args:
@@ -394,7 +398,7 @@ def held_out(slates: Sequence[Slate], share: float, seed: int, *, first: Sequenc
     deciding = slates if first is None else first
     alone = len({slate.subject for slate in deciding}) == 1
 
-    def name(slate: Slate) -> str:
+    def name(slate: CandidateSet) -> str:
         return slate.picture if alone else slate.subject
 
     names = sorted(set(map(name, deciding)), key=lambda each: hashlib.sha256(f"{seed}:{each}".encode()).digest())

@@ -25,7 +25,7 @@ from semanticface.errors import ConfigError, ModelError
 from semanticface.evaluation.bootstrap import Estimate
 from semanticface.preference.judges import Judge, win_rate
 from semanticface.preference.regions import AREAS
-from semanticface.preference.round import Alignment
+from semanticface.preference.round import RoundRunner
 from semanticface.recipe import RECIPE_NAME
 from semanticface.utils.files import atomic_path, write_json
 
@@ -64,7 +64,7 @@ class Rounds:
     metrics: tuple[dict[str, Any], ...]
 
 
-def run_rounds(alignment: Alignment, judges: Judges) -> Rounds:
+def run_rounds(alignment: RoundRunner, judges: Judges) -> Rounds:
     """Make rounds until the auditor sees no more gain, or there are as many as wanted; or go on with what is there.
 
     Args:

@@ -26,7 +26,7 @@ from semanticface.inference.predictor import Predictor
 from semanticface.models.inputs import prompt_inputs
 from semanticface.preference.questions import NOTICEABLE
 from semanticface.preference.regions import HALVES, distance
-from semanticface.preference.types import Candidate, Slate
+from semanticface.preference.types import Candidate, CandidateSet
 from semanticface.semantics.answer import parse_answer
 from semanticface.vision.crop import Box, crop_face
 from semanticface.vision.image_io import load_picture
@@ -89,11 +89,11 @@ class _Sitting:
                 return
         self.sampled.append(face)
 
-    def slate(self) -> Slate:
+    def slate(self) -> CandidateSet:
         found = [Candidate(f"model-{n}", "model", face) for n, face in enumerate(self.sampled, start=1)]
         if self.label is not None:
             found.append(Candidate("capture", "capture", self.label))
-        return Slate(self.picture, self.row, self.subject, tuple(found))
+        return CandidateSet(self.picture, self.row, self.subject, tuple(found))
 
 
 def sample_slates(
@@ -104,7 +104,7 @@ def sample_slates(
     rows: Sequence[int],
     labels: np.ndarray | None = None,
     counts: Counter[str] | None = None,
-) -> Iterator[Slate]:
+) -> Iterator[CandidateSet]:
     """Yield the candidates for some pictures, in order.
 
     Args:
@@ -146,7 +146,7 @@ def _slates(
     rows: Sequence[int],
     labels: np.ndarray | None,
     counts: Counter[str],
-) -> Iterator[Slate]:
+) -> Iterator[CandidateSet]:
     stored = faces.cast_column("picture", datasets.Image(decode=False))
     seen: set[str] = set()
     with tqdm(total=len(rows), unit="picture", desc="candidates") as bar:

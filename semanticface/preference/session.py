@@ -18,7 +18,7 @@ import numpy as np
 
 from semanticface.errors import PictureError, SemanticFaceError
 from semanticface.preference.files import now
-from semanticface.preference.question_images import Shown
+from semanticface.preference.question_images import QuestionImages
 from semanticface.preference.store import Store
 from semanticface.preference.types import Choice, Question, Verdict
 from semanticface.utils.prefetch import ahead
@@ -95,7 +95,7 @@ class Session:
         self,
         store: Store,
         questions: Sequence[Question],
-        draw: Callable[[Question], Shown],
+        draw: Callable[[Question], QuestionImages],
         *,
         annotator: str,
         model: str,
@@ -116,9 +116,9 @@ class Session:
         mine = store.choices(annotator=annotator, model=model, round=round)
         self._answered = {choice.question.id for choice in mine}
         self._order = plan(questions, annotator)
-        self._again: deque[Shown] = deque()  # taken back, to be shown before what was drawn ahead
+        self._again: deque[QuestionImages] = deque()  # taken back, to be shown before what was drawn ahead
         self._drawn = ahead(self._drawings(), DEPTH)
-        self._current: Shown | None = None
+        self._current: QuestionImages | None = None
         self._advance()
 
     def close(self) -> None:
@@ -126,7 +126,7 @@ class Session:
         self._drawn.close()
 
     @property
-    def current(self) -> Shown | None:
+    def current(self) -> QuestionImages | None:
         """The question to be answered; None when there are no more."""
         return self._current
 
@@ -185,13 +185,13 @@ class Session:
             self._drawn = ahead(self._drawings(), DEPTH)
             raise
 
-    def _drawings(self) -> Iterator[Shown]:
+    def _drawings(self) -> Iterator[QuestionImages]:
         """Draw the questions that wait for an answer; runs ahead on a thread of its own."""
         for question in self._order:
             if self._open(question, self._others()) and (shown := self._draw_or_complain(question)) is not None:
                 yield shown
 
-    def _draw_or_complain(self, question: Question) -> Shown | None:
+    def _draw_or_complain(self, question: Question) -> QuestionImages | None:
         try:
             return self._draw(question)
         except PictureError as error:

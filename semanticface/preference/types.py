@@ -41,7 +41,7 @@ class Candidate:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Slate:
+class CandidateSet:
     """The candidates for one picture.
 
     Attributes:
@@ -63,7 +63,7 @@ class Question:
 
     Attributes:
         id: unique within a round.
-        picture: as in ``Slate``.
+        picture: as in ``CandidateSet``.
         area: what is judged; the rest is shown at rest.
         a: id of the candidate shown on the left.
         b: id of the candidate shown on the right.
@@ -106,8 +106,8 @@ class Pair:
     """What a model learns from choices about one picture.
 
     Attributes:
-        picture: as in ``Slate``.
-        row: as in ``Slate``.
+        picture: as in ``CandidateSet``.
+        row: as in ``CandidateSet``.
         chosen: float32[52], the face to be preferred.
         rejected: float32[52], the face it is preferred to; equal to ``chosen`` in halves without a verdict.
         areas: the areas in which somebody chose.

@@ -24,12 +24,12 @@ from starlette.middleware import Middleware
 from starlette.requests import ClientDisconnect
 
 from semanticface import __version__
-from semanticface.inference.predictor import Look, Prediction
+from semanticface.inference.predictor import Prediction, PreparedFace
 from semanticface.prompts import load_prompt
 from semanticface.semantics.answer import answer_schema
 from semanticface.serving import face_api, openai_api
-from semanticface.serving.batching import Service, UnavailableError
-from semanticface.serving.middleware import Guard, drain
+from semanticface.serving.batching import BatchingService, UnavailableError
+from semanticface.serving.middleware import RequestGuard, drain
 from semanticface.serving.requests import Options, Picture, Refusal, RefusedError, error_body, read_request
 
 T = TypeVar("T")
@@ -77,7 +77,7 @@ class _Body:
 class _Desk:
     """Gets a request its answer: a place, its body, its picture made ready, and what the model says."""
 
-    def __init__(self, service: Service, limits: Limits) -> None:
+    def __init__(self, service: BatchingService, limits: Limits) -> None:
         self.service = service
         self.limits = limits
         self.held = 0  # bytes of all bodies
@@ -141,7 +141,7 @@ class _Desk:
 
     def _understand(
         self, read: Callable[[bytes], tuple[T, Picture]], body: _Body
-    ) -> tuple[T, Picture, Look | Prediction]:
+    ) -> tuple[T, Picture, PreparedFace | Prediction]:
         asked, picture = read(bytes(body.data))
         return asked, picture, self.service.make_ready(picture.data, picture.crop, picture.name)
 
@@ -170,7 +170,7 @@ def _unavailable(error: UnavailableError) -> RefusedError:
     return RefusedError(status, error.code, str(error), retry_after=error.retry_after)
 
 
-def create_app(service: Service, model: str, limits: Limits | None = None) -> FastAPI:
+def create_app(service: BatchingService, model: str, limits: Limits | None = None) -> FastAPI:
     """Return the server's application; it closes the service when it ends.
 
     Args:
@@ -195,7 +195,7 @@ def create_app(service: Service, model: str, limits: Limits | None = None) -> Fa
         docs_url=None,
         redoc_url=None,
         lifespan=lifespan,
-        middleware=[Middleware(Guard, names=limits.names, key=limits.key, most_bytes=limits.body)],
+        middleware=[Middleware(RequestGuard, names=limits.names, key=limits.key, most_bytes=limits.body)],
     )
 
     @app.exception_handler(RefusedError)

@@ -28,7 +28,7 @@ from tokenizers import Tokenizer
 from semanticface.errors import SemanticFaceError
 from semanticface.inference.decoder import Mode
 from semanticface.inference.number_readout import Readout
-from semanticface.inference.predictor import Look, Prediction, Predictor, prepare
+from semanticface.inference.predictor import Prediction, Predictor, PreparedFace, prepare
 from semanticface.vision.crop import Box
 
 Status = Literal["loading", "ready", "failed", "stopped"]
@@ -53,7 +53,7 @@ class UnavailableError(SemanticFaceError):
 
 
 @dataclass(frozen=True, slots=True)
-class Ask:
+class ReadOptions:
     """How a picture is to be read; pictures with equal ones share a batch.
 
     Attributes:
@@ -75,19 +75,19 @@ class Ask:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Job:
-    look: Look
-    ask: Ask
+    look: PreparedFace
+    ask: ReadOptions
     future: Future[list[Prediction]]
 
 
-class Place:
+class QueueSlot:
     """A request's place; a context manager that gives it back."""
 
-    def __init__(self, service: Service) -> None:
+    def __init__(self, service: BatchingService) -> None:
         self._service = service
         self._coming = True
 
-    def submit(self, look: Look, ask: Ask) -> Future[list[Prediction]]:
+    def submit(self, look: PreparedFace, ask: ReadOptions) -> Future[list[Prediction]]:
         """Hand a picture in; once a place.
 
         Returns:
@@ -99,19 +99,19 @@ class Place:
         """
         return self._service._submit(self, look, ask)
 
-    def __enter__(self) -> Place:
+    def __enter__(self) -> QueueSlot:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         self._service._leave(self)
 
 
-class Service:
+class BatchingService:
     """A model that answers in a thread of its own.
 
     Args:
-        load: returns the model, with the settings by which it reads unless an ``Ask`` says otherwise. It runs in the
-            model's thread.
+        load: returns the model, with the settings by which it reads unless ``ReadOptions`` says otherwise. It runs in
+            the model's thread.
         places: requests taken at a time, at least 1.
         batch_size: pictures read together, at least 1.
         wait: seconds for which a batch waits for others that are on their way.
@@ -143,7 +143,7 @@ class Service:
         self._prompt_tokens: dict[bool, int] = {}
         self._thread = threading.Thread(target=self._run, name="semanticface model", daemon=True)
 
-    def start(self, told: Callable[[Service], None] = lambda _: None) -> None:
+    def start(self, told: Callable[[BatchingService], None] = lambda _: None) -> None:
         """Begin to load the model; ``told`` is called from its thread when that has succeeded or failed."""
         self._told = told
         self._thread.start()
@@ -166,7 +166,7 @@ class Service:
         """How many places are taken."""
         return self._taken
 
-    def place(self) -> Place:
+    def place(self) -> QueueSlot:
         """Take a place.
 
         Raises:
@@ -179,9 +179,9 @@ class Service:
                 raise UnavailableError("queue_full", message, self._retry_after())
             self._taken += 1
             self._coming += 1
-        return Place(self)
+        return QueueSlot(self)
 
-    def make_ready(self, data: bytes, crop: Literal["auto", "none"] | Box, name: str) -> Look | Prediction:
+    def make_ready(self, data: bytes, crop: Literal["auto", "none"] | Box, name: str) -> PreparedFace | Prediction:
         """Return a picture as the model sees it, or the prediction that says why it cannot be used; in any thread.
 
         Args:
@@ -210,7 +210,7 @@ class Service:
     def _retry_after(self) -> int:
         return max(1, min(_LONGEST_RETRY, math.ceil(self._pace * self._taken)))
 
-    def _submit(self, place: Place, look: Look, ask: Ask) -> Future[list[Prediction]]:
+    def _submit(self, place: QueueSlot, look: PreparedFace, ask: ReadOptions) -> Future[list[Prediction]]:
         job = _Job(look, ask, Future())
         job.future.add_done_callback(lambda future: self._forget(job) if future.cancelled() else None)
         with self._changed:
@@ -222,12 +222,12 @@ class Service:
             self._changed.notify_all()
         return job.future
 
-    def _leave(self, place: Place) -> None:
+    def _leave(self, place: QueueSlot) -> None:
         with self._changed:
             self._arrived(place)
             self._taken -= 1
 
-    def _arrived(self, place: Place) -> None:
+    def _arrived(self, place: QueueSlot) -> None:
         if place._coming:
             place._coming = False
             self._coming -= 1
@@ -259,17 +259,17 @@ class Service:
 
         decoder = predictor.reader.decoder
         self.predictor = predictor
-        self.usual = Ask(decoder.mode, decoder.readout, decoder.emotion)
+        self.usual = ReadOptions(decoder.mode, decoder.readout, decoder.emotion)
         self._predictors[self.usual.mode, self.usual.readout, self.usual.emotion] = predictor
         self._tokenizer = Tokenizer.from_str(predictor.bundle.tokenizer.backend_tokenizer.to_str())
         size = predictor.bundle.image_size
         blank = Image.new("RGB", (size, size), "grey")
         for emotion in {self.usual.emotion, False}:
-            prompt = self._predictor(Ask(self.usual.mode, self.usual.readout, emotion)).prompt
+            prompt = self._predictor(ReadOptions(self.usual.mode, self.usual.readout, emotion)).prompt
             inputs = prompt_inputs(predictor.bundle, prompt, [blank])
             self._prompt_tokens[emotion] = inputs["input_ids"].shape[1]
         prepare(blank, 0, "auto", size)  # loads the face finder
-        predictor.answer([Look("blank", 0, blank, Box(0, 0, size, size), "")])
+        predictor.answer([PreparedFace("blank", 0, blank, Box(0, 0, size, size), "")])
 
     def _next_batch(self) -> list[_Job]:
         """Wait for pictures and return those to be read next, all alike; none at the end, when it says so."""
@@ -308,7 +308,7 @@ class Service:
         for job, predictions in zip(batch, found, strict=True):
             job.future.set_result(predictions)
 
-    def _predictor(self, ask: Ask) -> Predictor:
+    def _predictor(self, ask: ReadOptions) -> Predictor:
         key = (ask.mode, ask.readout, ask.emotion)
         if key not in self._predictors:
             self._predictors[key] = Predictor(

@@ -14,7 +14,7 @@ from pydantic import BaseModel, Field
 
 from semanticface.arkit import NAMES
 from semanticface.semantics.answer import SCHEMA
-from semanticface.serving.batching import Ask
+from semanticface.serving.batching import ReadOptions
 from semanticface.serving.requests import MEDIA_TYPES, Options, Picture, RefusedError, decode_picture, read_request
 
 RAW_TYPES = (*MEDIA_TYPES, "application/octet-stream")
@@ -58,7 +58,7 @@ class FaceReply(BaseModel):
     text: str | None = Field(None, description="an answer that could not be read; absent when ok")
 
 
-def read_face(body: bytes, content_type: str, query: Mapping[str, str], usual: Ask) -> Picture:
+def read_face(body: bytes, content_type: str, query: Mapping[str, str], usual: ReadOptions) -> Picture:
     """Read a request.
 
     Args:

@@ -26,7 +26,7 @@ _HEADERS = [(b"cache-control", b"no-store"), (b"x-content-type-options", b"nosni
 _DRAINED_FOR = 5.0
 
 
-class Guard:
+class RequestGuard:
     """ASGI middleware that lets through what may be answered.
 
     Args:

@@ -15,7 +15,7 @@ from typing import Annotated, Any, Literal, cast
 
 from pydantic import BaseModel, Field
 
-from semanticface.serving.batching import Ask
+from semanticface.serving.batching import ReadOptions
 from semanticface.serving.requests import (
     FETCHES_NOTHING,
     Options,
@@ -151,7 +151,7 @@ class Question:
     usage: bool
 
 
-def read_chat(body: bytes, usual: Ask, model: str, *, most_answers: int = _MOST_ANSWERS) -> Question:
+def read_chat(body: bytes, usual: ReadOptions, model: str, *, most_answers: int = _MOST_ANSWERS) -> Question:
     """Read the body of a request.
 
     Args:
@@ -193,7 +193,7 @@ def read_chat(body: bytes, usual: Ask, model: str, *, most_answers: int = _MOST_
     )
 
 
-def _formed(request: ChatRequest, usual: Ask) -> Ask:
+def _formed(request: ChatRequest, usual: ReadOptions) -> ReadOptions:
     """Return how to read so that the answer has the form asked for.
 
     A schema without words, or without emotion, says that they are not wanted.

@@ -14,7 +14,7 @@ from typing import Annotated, Any, Literal, TypeVar
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from semanticface.errors import SemanticFaceError
-from semanticface.serving.batching import Ask
+from semanticface.serving.batching import ReadOptions
 from semanticface.vision.crop import Box
 
 MEDIA_TYPES = ("image/png", "image/jpeg", "image/webp")
@@ -103,7 +103,7 @@ class Picture:
     data: bytes
     name: str
     crop: Literal["auto", "none"] | Box
-    ask: Ask
+    ask: ReadOptions
 
 
 class Strict(BaseModel):
@@ -146,7 +146,7 @@ class Options(Strict):
             raise RefusedError(400, "bad_box", "The box has no area: give left, top, right, bottom.", param="crop")
         return Box(x0, y0, x1, y1)
 
-    def ask(self, usual: Ask) -> Ask:
+    def ask(self, usual: ReadOptions) -> ReadOptions:
         """Return how to read, at temperature 0.
 
         Raises:
@@ -156,7 +156,7 @@ class Options(Strict):
             message = "This server leaves emotion out. Leave out emotion, or set it to false."
             raise RefusedError(400, "no_emotion", message, param="emotion")
         emotion = usual.emotion if self.emotion is None else self.emotion
-        return Ask(self.mode or usual.mode, self.readout or usual.readout, emotion)
+        return ReadOptions(self.mode or usual.mode, self.readout or usual.readout, emotion)
 
 
 def read_request(model: type[M], body: bytes | dict[str, Any]) -> M:

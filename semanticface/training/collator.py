@@ -15,7 +15,7 @@ import torch
 from PIL import Image
 from torch.nn import functional
 
-from semanticface.models.answer_tokens import IGNORED, AnswerTokens, Learn, Lesson, Numbers
+from semanticface.models.answer_tokens import IGNORED, AnswerEncoder, AnswerEncoding, LossOn, Numbers
 from semanticface.models.inputs import end_token, prompt_tensors, prompt_text
 from semanticface.prompts import Prompt
 
@@ -37,7 +37,7 @@ class Example:
 
     picture: Image.Image | None
     answer: str
-    learn: Learn = "all"
+    learn: LossOn = "all"
     features: Mapping[str, torch.Tensor] | None = None
 
 
@@ -59,7 +59,7 @@ class Collator:
         self.text = prompt_text(processor, prompt)
         self.parallel = numbers == "parallel"
         end = end_token(processor, prompt)
-        self.lay_out = AnswerTokens(self.tokenizer, end, numbers=numbers, number_weight=number_weight)
+        self.lay_out = AnswerEncoder(self.tokenizer, end, numbers=numbers, number_weight=number_weight)
         pad = self.tokenizer.pad_token_id
         self.pad = end if pad is None else pad
         self.template: dict[str, torch.Tensor] | None = None
@@ -98,7 +98,7 @@ class Collator:
             self._prompts(examples), [self.lay_out(example.answer, example.learn) for example in examples]
         )
 
-    def answered(self, batch: dict[str, Any], lessons: Sequence[Lesson]) -> dict[str, Any]:
+    def answered(self, batch: dict[str, Any], lessons: Sequence[AnswerEncoding]) -> dict[str, Any]:
         """Return a batch of prompts (``pictured``) with a lesson behind each, as ``__call__`` does."""
         batch = dict(batch)
         shape = batch["input_ids"].shape

@@ -99,7 +99,7 @@ def _face_box(row: dict[str, Any], picture: Image.Image) -> Box:
     return Box(*box)
 
 
-class EvalRows(torch.utils.data.Dataset[Example]):
+class EvalFaces(torch.utils.data.Dataset[Example]):
     """Rows spread evenly over a split, unaltered.
 
     Args:
@@ -124,7 +124,7 @@ class EvalRows(torch.utils.data.Dataset[Example]):
         return Example(crop_face(picture, _face_box(row, picture).square(), self.image_size), row["answer"])
 
 
-class TrainRows(torch.utils.data.Dataset[Example]):
+class TrainFaces(torch.utils.data.Dataset[Example]):
     """The rows of a whole training in the order in which they are shown; every pass is shuffled anew.
 
     Args:

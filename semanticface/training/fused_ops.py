@@ -106,7 +106,7 @@ def _scored(hidden: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | Non
         yield part, scores
 
 
-def weighted_loss(
+def chunked_cross_entropy(
     hidden: torch.Tensor,
     head: torch.nn.Linear,
     labels: torch.Tensor,
@@ -140,10 +140,10 @@ class Guesses:
 
 
 @torch.no_grad()
-def guess(
+def chunked_argmax(
     hidden: torch.Tensor, head: torch.nn.Linear, labels: torch.Tensor, dtype: torch.dtype | None = None
 ) -> Guesses:
-    """Return what a model says at each place, and how far from the label; arguments as for ``weighted_loss``."""
+    """Return what a model says at each place, and how far from the label (see ``chunked_cross_entropy``)."""
     losses = torch.empty(len(hidden), dtype=torch.float32, device=hidden.device)
     tokens = torch.empty_like(labels)
     with torch.autocast(hidden.device.type, enabled=False):
@@ -213,7 +213,7 @@ def _lora_forward(layer: Linear, name: str, weight: torch.Tensor, inputs: torch.
 
 
 @contextlib.contextmanager
-def fused(model: torch.nn.Module, dtype: torch.dtype | None = None) -> Iterator[int]:
+def fused_lora(model: torch.nn.Module, dtype: torch.dtype | None = None) -> Iterator[int]:
     """Compute a PeftModel's LoRA layers so until the block ends; yields how many.
 
     Args:
@@ -269,7 +269,7 @@ def _same(norm: Any) -> bool:
 
 
 @contextlib.contextmanager
-def fused_norms(model: torch.nn.Module) -> Iterator[int]:
+def fused_rms_norm(model: torch.nn.Module) -> Iterator[int]:
     """Compute a model's frozen RMS norms so until the block ends, where they are what they seem; yields how many."""
     changed: list[Any] = [
         module for module in model.modules() if type(module).__name__.endswith("RMSNorm") and _same(module)

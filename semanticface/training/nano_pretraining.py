@@ -1,7 +1,7 @@
 """Teaching a new small language model beside a frozen vision tower, from feature maps that are computed once.
 
 ``train/pretrain.py`` makes nano so, ``eval/ablations.py`` compares what may stand in an answer and in which order. What
-one picture is taught by is a function (``Teach``) that turns it into lessons; ``pretraining`` is nano's.
+one picture is taught by is a function (``Teach``) that turns it into lessons; ``make_targets`` is nano's.
 
 The loss is the cross-entropy of the tokens that are to be learnt, and beside it the squared distance of the mean of
 each number's distribution from an aim, because that mean is what answers carry.
@@ -26,7 +26,14 @@ from torch import nn
 from tqdm import tqdm
 
 from semanticface.models import nano
-from semanticface.models.answer_tokens import IGNORED, AnswerTokens, Lesson, Numbers, branch_mask, join
+from semanticface.models.answer_tokens import (
+    IGNORED,
+    AnswerEncoder,
+    AnswerEncoding,
+    Numbers,
+    branch_mask,
+    concat_branches,
+)
 from semanticface.prompts import load_prompt, messages
 from semanticface.semantics.analysis import Analysis, describe_many
 from semanticface.semantics.answer import format_answer
@@ -36,7 +43,7 @@ from semanticface.utils.files import atomic_path
 T = TypeVar("T")
 
 
-class Steps:
+class MuonAdamW:
     """Muon for matrices and filters, AdamW for other weights, on gradients averaged over all processes.
 
     Muon (Jordan et al. 2024) makes every update of a matrix orthogonal. From nothing, 40,000 pictures took the tower
@@ -136,7 +143,7 @@ _WITHOUT_EMOTION = 8
 
 
 @dataclass(frozen=True, eq=False)
-class Sights:
+class PretrainData:
     """What a language model is taught from.
 
     Attributes:
@@ -153,7 +160,7 @@ class Sights:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Shown:
+class PretrainExample:
     """One picture of a batch.
 
     Attributes:
@@ -169,12 +176,12 @@ class Shown:
     turn: int
 
 
-Teach = Callable[[AnswerTokens, Shown], list[Lesson]]
+Teach = Callable[[AnswerEncoder, PretrainExample], list[AnswerEncoding]]
 """The lessons of one picture; those of a batch must teach at least one number."""
 
 
 @dataclass(frozen=True)
-class SpeakSettings:
+class PretrainSettings:
     """How long and how fast.
 
     Attributes:
@@ -193,7 +200,7 @@ class SpeakSettings:
 
     @property
     def steps(self) -> int:
-        """Steps that show the samples."""
+        """Optimizer steps that show the samples."""
         return self.samples // self.batch
 
     def rate(self, step: int) -> float:
@@ -205,7 +212,7 @@ class SpeakSettings:
         return np.random.default_rng([self.seed, 1, step]).integers(0, count, self.batch)
 
 
-def pretraining(tokens: AnswerTokens, shown: Shown) -> list[Lesson]:
+def make_targets(tokens: AnswerEncoder, shown: PretrainExample) -> list[AnswerEncoding]:
     """Nano's lessons: every other picture numbers behind what the tower sees, the others words, and numbers alone."""
     if shown.turn % 2:
         return [tokens(format_answer(shown.values, shown.glimpse), "numbers")]
@@ -213,7 +220,7 @@ def pretraining(tokens: AnswerTokens, shown: Shown) -> list[Lesson]:
         tokens(format_answer(shown.values, shown.analysis), "words"),
         tokens(format_answer(shown.values, None), "numbers"),
     ]
-    return [join(both)] if tokens.parallel else both
+    return [concat_branches(both)] if tokens.parallel else both
 
 
 def new_model(tokenizer: Any, tower: nn.Module, seed: int) -> Any:
@@ -226,16 +233,16 @@ def new_model(tokenizer: Any, tower: nn.Module, seed: int) -> Any:
     return model
 
 
-def speak(
+def pretrain_language_model(
     model: Any,
     processor: Any,
-    sights: Sights,
+    sights: PretrainData,
     teach: Teach,
-    settings: SpeakSettings,
+    settings: PretrainSettings,
     accelerator: Accelerator,
     state_file: Path,
     *,
-    name: str = "speak",
+    name: str = "language",
     save_every: int = 500,
 ) -> int:
     """Train a model's language half, or go on where an earlier call was stopped.
@@ -258,13 +265,13 @@ def speak(
     prefixes = {emotion: _prefix(processor, emotion) for emotion in (True, False)}
     numbers = nano.number_ids(tokenizer)
     values = torch.linspace(0, 1, len(numbers), device=accelerator.device)
-    answers = AnswerTokens(tokenizer, tokenizer.eos_token_id, numbers=settings.numbers)
+    answers = AnswerEncoder(tokenizer, tokenizer.eos_token_id, numbers=settings.numbers)
 
     learning = {name: weight for name, weight in model.named_parameters() if weight.requires_grad}
     matrices = [weight for name, weight in learning.items() if weight.ndim == 2 and "embed" not in name]
     known = set(map(id, matrices))
     others = [weight for weight in learning.values() if id(weight) not in known]
-    steps = Steps(accelerator, matrices, others, settings.lr)
+    steps = MuonAdamW(accelerator, matrices, others, settings.lr)
     first = 0
     if state_file.exists():
         state = torch.load(state_file, weights_only=True)
@@ -280,7 +287,7 @@ def speak(
         rows = [
             (lesson, index)
             for turn, (index, analysis, glimpse) in enumerate(zip(chosen, analyses, glimpses, strict=True))
-            for lesson in teach(answers, Shown(sights.truth[index], analysis, glimpse, turn))
+            for lesson in teach(answers, PretrainExample(sights.truth[index], analysis, glimpse, turn))
         ]
         return _packed(rows, prefixes[emotion], sights)
 
@@ -323,7 +330,7 @@ def _prefix(processor: Any, emotion: bool) -> list[int]:
     return ids
 
 
-def _packed(rows: list[tuple[Lesson, int]], prefix: list[int], sights: Sights) -> tuple[Any, ...]:
+def _packed(rows: list[tuple[AnswerEncoding, int]], prefix: list[int], sights: PretrainData) -> tuple[Any, ...]:
     """Lay rows end to end, so that nothing is computed for padding.
 
     Returns:

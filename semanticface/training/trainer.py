@@ -25,14 +25,14 @@ from transformers.integrations import TensorBoardCallback
 
 from semanticface.config import check_range
 from semanticface.errors import ConfigError, SemanticFaceError
-from semanticface.models.answer_tokens import IGNORED, lay_out
+from semanticface.models.answer_tokens import IGNORED, to_model_inputs
 from semanticface.models.loading import Bundle
 from semanticface.recipe import RECIPE_NAME
 from semanticface.training.collator import Collator, Example, split_targets, token_losses
-from semanticface.training.datasets import TrainRows
-from semanticface.training.fused_ops import fused, fused_norms, guess, weighted_loss
+from semanticface.training.datasets import TrainFaces
+from semanticface.training.fused_ops import chunked_argmax, chunked_cross_entropy, fused_lora, fused_rms_norm
 from semanticface.training.packing import pack, packed
-from semanticface.training.vision_cache import SeenTower, seen_once
+from semanticface.training.vision_cache import CachedVisionEncoder, cache_vision_features
 from semanticface.utils.files import write_json
 
 SETTINGS_NAME = "settings.json"
@@ -104,7 +104,9 @@ class FaceTrainer(Trainer):
         tower: what is given the features of batches that carry them; None where they carry pictures.
     """
 
-    def __init__(self, *args: Any, head: torch.nn.Linear | None, tower: SeenTower | None, **kwargs: Any) -> None:
+    def __init__(
+        self, *args: Any, head: torch.nn.Linear | None, tower: CachedVisionEncoder | None, **kwargs: Any
+    ) -> None:
         super().__init__(*args, **kwargs)
         self.head = head
         self.tower = tower
@@ -127,12 +129,12 @@ class FaceTrainer(Trainer):
             self.tower.answer(inputs.pop("features"))
         if self.head is None:
             inputs, targets = split_targets(inputs)
-            losses = token_losses(model(**lay_out(model, inputs), use_cache=False).logits, targets["labels"])
+            losses = token_losses(model(**to_model_inputs(model, inputs), use_cache=False).logits, targets["labels"])
             loss = (losses * targets["weights"]).sum()
         else:
             inputs, targets = pack(model, inputs)
             hidden = model(**inputs, use_cache=False).logits[0]
-            loss = weighted_loss(hidden, self.head, targets["labels"], targets["weights"], self.scoring)
+            loss = chunked_cross_entropy(hidden, self.head, targets["labels"], targets["weights"], self.scoring)
         # Gradients are averaged over the processes, each of which holds a part of the sum.
         return loss / num_items_in_batch * self.accelerator.num_processes
 
@@ -181,10 +183,10 @@ class FaceTrainer(Trainer):
         if self.head is not None:
             inputs, targets = pack(model, batch)
             hidden = model(**inputs, use_cache=False).logits[0]
-            found = guess(hidden, self.head, targets["labels"], self.scoring)
+            found = chunked_argmax(hidden, self.head, targets["labels"], self.scoring)
             return found.losses, found.tokens, targets
         inputs, targets = split_targets(batch)
-        logits = model(**lay_out(model, inputs), use_cache=False).logits
+        logits = model(**to_model_inputs(model, inputs), use_cache=False).logits
         counts = (targets["labels"] != IGNORED) & (targets["weights"] > 0)
         flat = {name: values[counts] for name, values in targets.items()} | {"owners": counts.nonzero()[:, 0]}
         return token_losses(logits, targets["labels"])[counts], logits.argmax(-1)[counts], flat
@@ -200,14 +202,14 @@ class FaceTrainer(Trainer):
             for ids in (guesses, targets["labels"])
         ]
         errors = [
-            abs(float(guess[0]) - float(truth[0]))
-            for guess, truth in zip(*(map(_DECIMAL.search, texts) for texts in spelled), strict=True)
-            if guess and truth
+            abs(float(chunked_argmax[0]) - float(truth[0]))
+            for chunked_argmax, truth in zip(*(map(_DECIMAL.search, texts) for texts in spelled), strict=True)
+            if chunked_argmax and truth
         ]
         return sum(errors), len(errors), len(spelled[0])
 
 
-class Watch(TrainerCallback):
+class SanityCheckCallback(TrainerCallback):
     """Stops a training that cannot succeed: parameters out of the loss's reach, or a loss that is no number."""
 
     def __init__(self) -> None:
@@ -259,7 +261,7 @@ def check_gradients(model: torch.nn.Module) -> None:
         )
 
 
-def begin(folder: Path, settings: dict[str, Any]) -> None:
+def claim_output_dir(folder: Path, settings: dict[str, Any]) -> None:
     """Claim an output folder for a training, or check that what it holds was trained with the same settings.
 
     Raises:
@@ -321,7 +323,7 @@ def train(
     bundle: Bundle,
     settings: TrainSettings,
     collator: Collator,
-    train_rows: Callable[[int], TrainRows],
+    train_rows: Callable[[int], TrainFaces],
     eval_rows: Dataset[Example],
     folder: Path,
 ) -> tuple[dict[str, float], bool]:
@@ -368,7 +370,7 @@ def train(
         remove_unused_columns=False,
         # The order is that of the rows, which are shuffled already.
         train_sampling_strategy="sequential",
-        # Watch makes sure that every trainable parameter is used.
+        # SanityCheckCallback makes sure that every trainable parameter is used.
         ddp_find_unused_parameters=False,
         dataloader_num_workers=min(settings.workers, os.cpu_count() or 1),
         seed=settings.seed,
@@ -379,7 +381,7 @@ def train(
             warnings.simplefilter("ignore", FutureWarning)
             bundle.model.gradient_checkpointing_enable({"use_reentrant": False})
     resumed = last_checkpoint(folder / "checkpoints")
-    callbacks: list[TrainerCallback] = [Watch()]
+    callbacks: list[TrainerCallback] = [SanityCheckCallback()]
     try:
         if arguments.process_index == 0:
             start = int(resumed.name.rpartition("-")[2]) if resumed else 0
@@ -387,10 +389,10 @@ def train(
         products = torch.bfloat16 if arguments.bf16 else None
         rows = train_rows(settings.steps * settings.batch * settings.accumulation * arguments.world_size)
         with (
-            seen_once(bundle, collator, rows, folder / "features", products) as (tower, seen),
+            cache_vision_features(bundle, collator, rows, folder / "features", products) as (tower, seen),
             packed(bundle.model, bundle.tokenizer) as head,
-            fused(bundle.model, products) as n_fused,
-            fused_norms(bundle.model) as n_norms,
+            fused_lora(bundle.model, products) as n_fused,
+            fused_rms_norm(bundle.model) as n_norms,
         ):
             if arguments.process_index == 0:
                 laid = "end to end, scored on answers alone" if head is not None else "padded, as this model asks"

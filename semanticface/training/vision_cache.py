@@ -29,7 +29,7 @@ from transformers.utils import ModelOutput
 from semanticface.models.loading import Bundle
 from semanticface.recipe import versions
 from semanticface.training.collator import Collator
-from semanticface.training.datasets import TrainRows
+from semanticface.training.datasets import TrainFaces
 from semanticface.utils.files import atomic_path
 
 _SHARD = 256
@@ -38,7 +38,7 @@ _SHARE = 0.5
 """Of the free disk, at most so much is used."""
 
 
-class SeenTower:
+class CachedVisionEncoder:
     """Stands in for a tower's ``forward``: returns what is put before it, and runs the tower where nothing is.
 
     Attributes:
@@ -104,7 +104,7 @@ def _whole(path: Path, count: int) -> bool:
         return False
 
 
-def _name(bundle: Bundle, rows: TrainRows, tower: torch.nn.Module, dtype: torch.dtype | None) -> str:
+def _name(bundle: Bundle, rows: TrainFaces, tower: torch.nn.Module, dtype: torch.dtype | None) -> str:
     """Return a hash of all that decides what the tower sees, and how exactly."""
     told = {
         "rows": rows.faces._fingerprint,
@@ -122,7 +122,7 @@ def _name(bundle: Bundle, rows: TrainRows, tower: torch.nn.Module, dtype: torch.
     return digest.hexdigest()[:16]
 
 
-def _why_not(base: Any, tower: Any, rows: TrainRows) -> str | None:
+def _why_not(base: Any, tower: Any, rows: TrainFaces) -> str | None:
     if not rows.augment.variants:
         return "every showing is altered anew (augment.variants: 0)"
     if len(rows) < 2 * rows.slots:
@@ -135,9 +135,9 @@ def _why_not(base: Any, tower: Any, rows: TrainRows) -> str | None:
 
 
 @contextlib.contextmanager
-def seen_once(
-    bundle: Bundle, collator: Collator, rows: TrainRows, folder: Path, dtype: torch.dtype | None = None
-) -> Iterator[tuple[SeenTower | None, str]]:
+def cache_vision_features(
+    bundle: Bundle, collator: Collator, rows: TrainFaces, folder: Path, dtype: torch.dtype | None = None
+) -> Iterator[tuple[CachedVisionEncoder | None, str]]:
     """Let the tower see each crop of a training once, where that pays; until the block ends, rows carry what it saw.
 
     Args:
@@ -162,14 +162,14 @@ def seen_once(
         shutil.rmtree(folder, ignore_errors=True)
         yield None, why_not
         return
-    seen = SeenTower(tower)
+    seen = CachedVisionEncoder(tower)
     tower.forward = seen.forward
     training = tower.training
     try:
         tower.eval()
         folder.mkdir(parents=True, exist_ok=True)
         place = folder / _name(bundle, rows, tower, dtype)
-        one = look_at(bundle, base, seen, collator, [rows.crop(0)], dtype)
+        one = encode_images(bundle, base, seen, collator, [rows.crop(0)], dtype)
         size = rows.slots * sum(value.nbytes for value in (one or {}).values())
         if one is None:
             why_not = "its tower returns more than tensors of pictures"
@@ -193,8 +193,13 @@ def seen_once(
         rows.seen = collator.template = None
 
 
-def look_at(
-    bundle: Bundle, base: Any, seen: SeenTower, collator: Collator, crops: list[Any], dtype: torch.dtype | None
+def encode_images(
+    bundle: Bundle,
+    base: Any,
+    seen: CachedVisionEncoder,
+    collator: Collator,
+    crops: list[Any],
+    dtype: torch.dtype | None,
 ) -> dict[str, torch.Tensor] | None:
     """Return what the tower says of some crops, each tensor [crops, …]; None if it says anything else."""
     spoken = ("input_ids", "attention_mask", "mm_token_type_ids", "token_type_ids")
@@ -208,9 +213,9 @@ def look_at(
 def _fill(
     bundle: Bundle,
     base: Any,
-    seen: SeenTower,
+    seen: CachedVisionEncoder,
     collator: Collator,
-    rows: TrainRows,
+    rows: TrainFaces,
     place: Path,
     dtype: torch.dtype | None,
 ) -> None:
@@ -226,6 +231,6 @@ def _fill(
         parts = []
         for start in range(0, len(slots), _AT_ONCE):
             crops = [rows.crop(slot) for slot in slots[start : start + _AT_ONCE]]
-            parts.append(look_at(bundle, base, seen, collator, crops, dtype) or {})
+            parts.append(encode_images(bundle, base, seen, collator, crops, dtype) or {})
         with atomic_path(path) as temporary:
             save_file({name: torch.cat([part[name] for part in parts]) for name in parts[0]}, temporary)

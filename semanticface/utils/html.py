@@ -61,7 +61,7 @@ class Table:
 
 
 @dataclass(frozen=True, slots=True)
-class Tables:
+class TableSection:
     """A section of a report: tables in one card under a heading, with an optional sentence of introduction."""
 
     title: str

@@ -24,7 +24,7 @@ from semanticface.errors import SemanticFaceError
 from semanticface.preference import files as candidates
 from semanticface.preference.annotator_agreement import consistency
 from semanticface.preference.files import read_choices, write_choices
-from semanticface.preference.question_images import Shown
+from semanticface.preference.question_images import QuestionImages
 from semanticface.preference.session import Session
 from semanticface.preference.store import Store
 from semanticface.preference.types import Choice, Question
@@ -52,7 +52,7 @@ def page(tmp_path):
         session = Session(
             store,
             ask(),
-            lambda question: Shown(question, b"reference", b"left", b"right"),
+            lambda question: QuestionImages(question, b"reference", b"left", b"right"),
             annotator="robin",
             model=MODEL,
             round=1,

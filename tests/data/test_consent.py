@@ -11,7 +11,7 @@ import pytest
 from semanticface.data.consent import NAME, USES, example, read_consent, read_list, require_consent
 from semanticface.data.provenance import source_of
 from semanticface.errors import ConfigError
-from semanticface.preference.types import Slate
+from semanticface.preference.types import CandidateSet
 from semanticface.recipe import RECIPE_NAME
 
 DAY = datetime.date(2026, 11, 22)
@@ -33,7 +33,7 @@ def test_those_who_agreed(tmp_path):
     assert consent.allows("cem", DAY) and not consent.allows("cem", DAY + datetime.timedelta(days=1))
     assert not consent.allows("cem", datetime.date(2026, 11, 23)) and consent.allows("ann")
     assert not consent.allows("Ann", DAY)
-    slates = [Slate(f"p{n}", n, name, ()) for n, name in enumerate(["ann", "ben", "ann", "eve", "ben"])]
+    slates = [CandidateSet(f"p{n}", n, name, ()) for n, name in enumerate(["ann", "ben", "ann", "eve", "ben"])]
     shown, hidden = consent.split(slates)
     assert [slate.row for slate in shown] == [0, 2] and hidden == {"ben", "eve"}
 

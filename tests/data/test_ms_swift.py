@@ -31,7 +31,7 @@ from semanticface.recipe import RECIPE_NAME
 from semanticface.rendering import render
 from semanticface.semantics.analysis import describe
 from semanticface.semantics.answer import format_answer, parse_answer
-from semanticface.training.datasets import AugmentSettings, TrainRows, check_rows
+from semanticface.training.datasets import AugmentSettings, TrainFaces, check_rows
 from semanticface.vision.crop import Box
 from tests.helpers.scripts import load_script
 
@@ -105,7 +105,7 @@ def test_rows_become_faces_that_training_takes(swift, tmp_path):
     assert faces.features == FEATURES and list(faces["frame"]) == [1, 3, 5, 2, 4]
     assert list(faces["subject"]) == ["ann", "ann", "ann", "ben", "ben"]
     assert np.allclose(coefficients_of(faces)[:, arkit.INDEX["jawOpen"]], [0, 0.2, 0.4, 0.1, 0.3])
-    example = TrainRows(faces, 32, count=10, augment=AugmentSettings(), emotion=True, seed=0)[3]
+    example = TrainFaces(faces, 32, count=10, augment=AugmentSettings(), emotion=True, seed=0)[3]
     assert example.picture.size == (32, 32)
     for each in faces.cast_column("picture", datasets.Image(decode=False)):
         with Image.open(io.BytesIO(each["picture"]["bytes"])) as kept:

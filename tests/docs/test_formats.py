@@ -25,15 +25,15 @@ from semanticface.evaluation.zero_shot.questions import Judged, Reply
 from semanticface.evaluation.zero_shot.run import AnswerLog
 from semanticface.formats import live_link, tables
 from semanticface.formats.live_link import LiveLinkRow
-from semanticface.inference.intervals import Reading
+from semanticface.inference.intervals import NumberSummary
 from semanticface.inference.predictor import Prediction
 from semanticface.inference.video import FrameAnswer
-from semanticface.llm.analysis_writer import Written
+from semanticface.llm.analysis_writer import WrittenAnalysis
 from semanticface.preference.files import CandidateHeader, choice_dict, write_candidates
 from semanticface.preference.pairs import write_pairs
 from semanticface.preference.rounds import Rounds
 from semanticface.preference.store import Store
-from semanticface.preference.types import Candidate, Choice, Pair, Question, Slate
+from semanticface.preference.types import Candidate, CandidateSet, Choice, Pair, Question
 from semanticface.recipe import read_recipe
 from semanticface.semantics.analysis import describe
 from semanticface.semantics.answer import format_answer
@@ -65,7 +65,7 @@ def test_answers():
 
 def test_predictions(tmp_path):
     interval = np.stack([VALUES, VALUES], axis=1)
-    reading = Reading(VALUES, VALUES, VALUES, interval, True)
+    reading = NumberSummary(VALUES, VALUES, VALUES, interval, True)
     good = Prediction(
         "a.png", "ok", coefficients=VALUES, analysis=describe(VALUES), box=Box(0, 0, 9, 9), note="x", reading=reading
     )
@@ -131,7 +131,7 @@ def test_described_tables(tmp_path):
     describe_table(tmp_path / "in.csv", tmp_path / "out.jsonl")
     written = {key for line in keys_of_lines(tmp_path / "out.jsonl") for key in line}
     assert written - {"image", "coefficients"} == set(listed("Described tables"))
-    words = {each.name for each in dataclasses.fields(Written)} - {"analysis"}
+    words = {each.name for each in dataclasses.fields(WrittenAnalysis)} - {"analysis"}
     assert set(listed("Described tables", "field with a writer")) == words
 
 
@@ -166,7 +166,7 @@ def test_measurements():
 
 
 def test_alignment(tmp_path):
-    slate = Slate("a" * 64, 0, "ann", tuple(Candidate(name, "model", VALUES) for name in ("m-0", "m-1")))
+    slate = CandidateSet("a" * 64, 0, "ann", tuple(Candidate(name, "model", VALUES) for name in ("m-0", "m-1")))
     write_candidates(tmp_path / "c.jsonl", CandidateHeader("m", "d", "train", 1, {}), [slate])
     header, line = keys_of_lines(tmp_path / "c.jsonl")
     assert listed("`candidates.jsonl`", "field of the header") == list(header)

@@ -8,9 +8,9 @@ import pytest
 from semanticface import arkit
 from semanticface.data.rendered import RenderSettings
 from semanticface.evaluation import benchmark, metrics, published
-from semanticface.evaluation.benchmark import MODEL, PEER, Reader, score_set
+from semanticface.evaluation.benchmark import MODEL, PEER, Contender, score_set
 from semanticface.formats import tables
-from semanticface.inference.intervals import Reading
+from semanticface.inference.intervals import NumberSummary
 from semanticface.semantics.analysis import describe
 from semanticface.semantics.expression_sampler import sample_coefficients
 from tests.helpers.scripts import load_script
@@ -28,7 +28,7 @@ def faces(count, seed=0):
 def test_a_reader_of_everything_is_scored_as_metrics_does():
     true, answers = faces(12), np.round(0.7 * faces(12), 2)
     words = [describe(row) for row in answers[:6]] + [None] * 6
-    found = score_set(true, [f"p{i // 2}" for i in range(12)], {MODEL: Reader(answers, analyses=words)}, mean=MEAN,
+    found = score_set(true, [f"p{i // 2}" for i in range(12)], {MODEL: Contender(answers, analyses=words)}, mean=MEAN,
                       median=MEDIAN)  # fmt: skip
     assert (found["pictures"], found["people"], found["answered"]) == (12, 6, {MODEL: 12})
     assert set(found["scopes"]) == {"all"}
@@ -53,7 +53,7 @@ def test_a_peer_with_fewer_actions_and_faces_it_does_not_find():
     ours, theirs = np.clip(true + 0.1, 0, 1), 0.5 * true
     theirs[:, arkit.INDEX["tongueOut"]] = 1.0  # does not count
     theirs[:10] = np.nan
-    readers = {MODEL: Reader(ours), PEER: Reader(theirs, FEWER)}
+    readers = {MODEL: Contender(ours), PEER: Contender(theirs, FEWER)}
     found = score_set(true, [str(i) for i in range(40)], readers, mean=MEAN, median=MEDIAN)
     assert found["answered"] == {MODEL: 40, PEER: 30}
     counts = {name: (scope["actions"], scope["pictures"]) for name, scope in found["scopes"].items()}
@@ -80,21 +80,21 @@ def test_a_peer_with_fewer_actions_and_faces_it_does_not_find():
 def test_a_reader_of_nothing_counts_as_a_face_at_rest():
     true = faces(5)
     nothing = np.full((5, 52), np.nan)
-    found = score_set(true, list("abcde"), {MODEL: Reader(nothing)}, mean=MEAN, median=MEDIAN)
+    found = score_set(true, list("abcde"), {MODEL: Contender(nothing)}, mean=MEAN, median=MEDIAN)
     assert set(found["scopes"]) == {"all"}
     figures = found["scopes"]["all"]["figures"][MODEL]
     assert (figures["mae"][0], figures["correlation"][0]) == (pytest.approx(true.mean(), abs=1e-5), 0)
     with pytest.raises(ValueError, match="the truth is"):
-        score_set(true, list("abcde"), {MODEL: Reader(nothing[:4])}, mean=MEAN, median=MEDIAN)
+        score_set(true, list("abcde"), {MODEL: Contender(nothing[:4])}, mean=MEAN, median=MEDIAN)
 
 
 def test_readings_give_the_gain_of_the_median_and_the_coverage():
     true = np.full((2, 52), 0.2)
     interval = np.stack([np.full((2, 52), 0.1), np.full((2, 52), 0.5)], axis=-1)
     interval[0, :13] += 0.3  # a quarter of the first picture's intervals lie above the truth
-    reading = Reading(np.full((2, 52), 0.4), np.full((2, 52), 0.3), np.full((2, 52), 0.25), interval)
+    reading = NumberSummary(np.full((2, 52), 0.4), np.full((2, 52), 0.3), np.full((2, 52), 0.25), interval)
     found = score_set(
-        true, ["a", "b"], {MODEL: Reader(true)}, mean=MEAN, median=MEDIAN, readings=[reading.of(0), None]
+        true, ["a", "b"], {MODEL: Contender(true)}, mean=MEAN, median=MEDIAN, readings=[reading.of(0), None]
     )["readout"]
     assert found["median_mae_gain"] == pytest.approx(0.75)
     assert found["interval_coverage"] == pytest.approx(0.75)

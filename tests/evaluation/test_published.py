@@ -10,11 +10,11 @@ import pytest
 from semanticface import arkit
 from semanticface.errors import ConfigError
 from semanticface.evaluation import published
-from semanticface.evaluation.benchmark import MODEL, PEER, SETS, Reader, headline, score_set
+from semanticface.evaluation.benchmark import MODEL, PEER, SETS, Contender, headline, score_set
 from semanticface.evaluation.metrics import BASELINES, FIGURES
 from semanticface.experiments import ablations, superface
 from semanticface.experiments.ablations import VARIANTS
-from semanticface.inference.intervals import Reading
+from semanticface.inference.intervals import NumberSummary
 from semanticface.models.files import NANO
 from semanticface.recipe import files_sha256
 from semanticface.semantics.expression_sampler import sample_coefficients
@@ -26,13 +26,13 @@ COMMITTED = ROOT / "eval" / "results" / "benchmark.json"
 def results(*, peer=True):
     rng = np.random.default_rng(0)
     true = 0.8 * np.stack([sample_coefficients(rng) for _ in range(12)])
-    readers = {MODEL: Reader(np.clip(0.9 * true + 0.02, 0, 1))}
+    readers = {MODEL: Contender(np.clip(0.9 * true + 0.02, 0, 1))}
     if peer:
         theirs = 0.5 * true
         theirs[0] = np.nan
-        readers[PEER] = Reader(theirs, tuple(name for name in arkit.NAMES if name != "tongueOut"))
+        readers[PEER] = Contender(theirs, tuple(name for name in arkit.NAMES if name != "tongueOut"))
     interval = np.stack([true - 0.1, true + 0.1], axis=-1).clip(0, 1)
-    reading = Reading(np.clip(true + 0.2, 0, 1), true, np.clip(true + 0.1, 0, 1), interval)
+    reading = NumberSummary(np.clip(true + 0.2, 0, 1), true, np.clip(true + 0.1, 0, 1), interval)
     found = score_set(
         true,
         [f"p{i}" for i in range(12)],

@@ -22,7 +22,7 @@ from PIL import Image
 from semanticface import arkit
 from semanticface.errors import ConfigError, SemanticFaceError, TableError
 from semanticface.evaluation import benchmark
-from semanticface.evaluation.zero_shot.local import LocalReader
+from semanticface.evaluation.zero_shot.local import LocalModel
 from semanticface.evaluation.zero_shot.pictures import benchmark_set, folder_set
 from semanticface.evaluation.zero_shot.questions import (
     EXAMPLE_SUBJECT,
@@ -531,7 +531,7 @@ def test_a_model_that_its_tokenizer_keeps_from_being_constrained_writes_freely(t
         raise sys.modules["semanticface.errors"].ModelError("the tokenizer cannot spell answers")
 
     monkeypatch.setattr(sys.modules["semanticface.evaluation.zero_shot.local"], "AnswerDecoder", refuse)
-    reader = LocalReader(str(smolvlm(tmp_path / "tiny")), max_tokens=8)
+    reader = LocalModel(str(smolvlm(tmp_path / "tiny")), max_tokens=8)
     assert reader.free and "cannot spell" in reader.obstacle
     (reply,) = reader.read(question("with"), [("a", noise())])
     assert reply.status == "ok" and judge(reply).status != "ok" and reader.record(question("with"))["max_tokens"] == 8

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from semanticface.experiments.regression_heads import Head, seen_by_others, train_head
-from semanticface.training.nano_pretraining import Sights, SpeakSettings
+from semanticface.experiments.regression_heads import Head, cross_fitted_ridge, train_head
+from semanticface.training.nano_pretraining import PretrainData, PretrainSettings
 
 
 def maps_of(count: int) -> np.ndarray:
@@ -24,7 +24,7 @@ def told_by(maps: np.ndarray) -> np.ndarray:
 def test_a_head_learns_what_the_maps_say(kind):
     maps = maps_of(400)
     truth = told_by(maps)
-    head = train_head(kind, Sights(maps, truth, truth, truth), SpeakSettings(40_000), torch.device("cpu"))
+    head = train_head(kind, PretrainData(maps, truth, truth, truth), PretrainSettings(40_000), torch.device("cpu"))
     read = head.read(maps)
     assert read.shape == (400, 52)
     assert ((read >= 0) & (read <= 1)).all()
@@ -44,11 +44,11 @@ def test_others_maps_tell_what_maps_tell_but_not_a_label_that_only_the_person_ha
     maps = np.concatenate([maps_of(240)] * 2)
     people = [f"p{i}" for i in range(240)] * 2
     truth = told_by(maps)
-    seen = seen_by_others(maps, truth, people)
+    seen = cross_fitted_ridge(maps, truth, people)
     assert np.square(seen - truth).mean() < 0.5 * truth.var(axis=0).mean()
     luck = np.concatenate([np.random.default_rng(5).random((240, 52), dtype=np.float32)] * 2)
-    seen = seen_by_others(maps, luck, people)
+    seen = cross_fitted_ridge(maps, luck, people)
     related = [np.corrcoef(seen[:, i], luck[:, i])[0, 1] for i in range(52)]
     assert np.mean(related) < 0.1  # the same picture stands twice: fitted on itself, it would be 0.3 and more
     with pytest.raises(ValueError, match="4 or more"):
-        seen_by_others(maps[:3], truth[:3], ["a", "b", "c"])
+        cross_fitted_ridge(maps[:3], truth[:3], ["a", "b", "c"])

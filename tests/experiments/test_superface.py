@@ -13,8 +13,8 @@ from semanticface.experiments.noisy_captures import TakeSettings, draw_takes
 from semanticface.experiments.superface import FIGURES, figures, headline, tables
 from semanticface.preference.dpo import AlignSettings
 from semanticface.preference.judges import SimulatedJudge
-from semanticface.preference.regions import distance, only
-from semanticface.preference.round import Measured, RoundSettings, picture_names
+from semanticface.preference.regions import distance, mask_outside
+from semanticface.preference.round import HeldOutSet, RoundSettings, picture_names
 from tests.helpers.scripts import load_script
 
 
@@ -65,7 +65,7 @@ def test_tables_have_a_row_for_every_round_of_both_ways():
 def test_figures_know_the_truth_from_what_is_worse(tmp_path):
     settings = TakeSettings(train=1, validation=2, frames=4, look="drawn")
     exact = draw_takes(tmp_path / "exact", settings)
-    measured = Measured(exact, exact, 8)
+    measured = HeldOutSet(exact, exact, 8)
     faces = measured.faces(exact)
     true = np.array(faces["coefficients"], np.float32)
     rest = np.zeros_like(true)
@@ -80,10 +80,10 @@ def test_whole_faces_are_compared_beside_halves(tmp_path):
     """Where a face is right below and wrong above, halves draw; of the whole, the lower half moves more."""
     settings = TakeSettings(train=1, validation=2, frames=4, look="drawn")
     exact = draw_takes(tmp_path / "exact", settings)
-    measured = Measured(exact, exact, 8)
+    measured = HeldOutSet(exact, exact, 8)
     faces = measured.faces(exact)
     true = np.array(faces["coefficients"], np.float32)
-    upper, lower = only(true, "upper"), only(true, "lower")
+    upper, lower = mask_outside(true, "upper"), mask_outside(true, "lower")
     judge = SimulatedJudge(dict(zip(picture_names(faces), true, strict=True)), noise=0.0, jnd=0.0)
     found = figures(measured, lower, upper, upper, judge, seed=0)
     assert found["wins_labels"] == found["wins_sft"] == 0.5

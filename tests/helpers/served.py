@@ -24,7 +24,7 @@ from semanticface.inference.predictor import Predictor
 from semanticface.rendering import LOOKS, render
 from semanticface.semantics.expression_sampler import sample_coefficients
 from semanticface.serving.app import Limits, create_app
-from semanticface.serving.batching import Service
+from semanticface.serving.batching import BatchingService
 from semanticface.serving.middleware import patient_protocol
 
 PATIENCE = 120
@@ -83,10 +83,12 @@ class Gate:
 
 
 @contextlib.contextmanager
-def served(predictor: Predictor, limits: Limits | None = None, **settings: object) -> Iterator[tuple[str, Service]]:
+def served(
+    predictor: Predictor, limits: Limits | None = None, **settings: object
+) -> Iterator[tuple[str, BatchingService]]:
     """Serve a model on a free port of 127.0.0.1; gives the address and the service."""
     ready = threading.Event()
-    service = Service(lambda: predictor, **settings)
+    service = BatchingService(lambda: predictor, **settings)
     service.start(lambda _: ready.set())
     assert ready.wait(PATIENCE) and service.error is None
     listening = socket.create_server(("127.0.0.1", 0))

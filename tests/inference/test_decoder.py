@@ -21,8 +21,8 @@ from transformers import (
 from semanticface.arkit import N_ACTIONS, NAMES
 from semanticface.errors import ModelError
 from semanticface.inference.decoder import AnswerDecoder
-from semanticface.inference.engine import Reader
-from semanticface.inference.number_readout import NumberTree, Places
+from semanticface.inference.engine import DecodingEngine
+from semanticface.inference.number_readout import NumberStates, NumberTrie
 from semanticface.semantics.analysis import describe
 from semanticface.semantics.answer import FIRST_KEY, NUMBER_TEXTS, format_answer, parse_answer
 from semanticface.semantics.expression_sampler import sample_coefficients
@@ -309,7 +309,7 @@ def test_sampling_follows_the_models_distribution(tiny):
     for token, share in zip(tokens, [0.2, 0.3, 0.5], strict=True):
         logits[tree.ids[0] == token] = np.log(share)
     draws = np.random.default_rng(0).random(4000)
-    places = Places.start(4000)
+    places = NumberStates.start(4000)
     drawn = tree.choose(places, np.tile(logits, (4000, 1)), readout="greedy", temperature=0.5, draws=draws)
     squared = np.array([0.04, 0.09, 0.25]) / 0.38  # temperature 0.5 squares the odds
     assert np.allclose([(drawn == token).mean() for token in tokens], squared, atol=0.03)
@@ -379,12 +379,12 @@ def test_mean_readout_of_digits_is_close_to_the_expectation_over_all_continuatio
         assert abs(written - expected) <= 0.05 + 1e-4
 
 
-DIGITS = NumberTree([tuple(text.encode()) for text in NUMBER_TEXTS])
+DIGITS = NumberTrie([tuple(text.encode()) for text in NUMBER_TEXTS])
 
 
 def read_digits(first: float, tenths: np.ndarray, hundredths: np.ndarray) -> float:
     """Read a number digit by digit; ``first`` is the probability of 1.00."""
-    places, written = Places.start(1), ""
+    places, written = NumberStates.start(1), ""
     while places.node[0] >= 0:
         shares = {0: [1 - first, first], 2: tenths, 3: hundredths[int(written[2:3] or 0)]}.get(len(written), [1.0])
         ids, count = DIGITS.ids[places.node[0]], DIGITS.n_children[places.node[0]]
@@ -405,7 +405,7 @@ def test_a_batch_of_numbers_is_read_as_each_alone(seed, sharpness):
     logits = rng.standard_normal((4, 7, DIGITS.ids.shape[1])) * sharpness
 
     def read(rows: np.ndarray, **how) -> list[int]:
-        places = Places.start(len(rows))
+        places = NumberStates.start(len(rows))
         values = np.full(len(rows), -1)
         for level in range(4):
             alive = np.flatnonzero(values < 0)
@@ -441,11 +441,11 @@ def test_the_estimate_from_one_path_is_within_half_a_tenth(first, seed, sharpnes
         assert abs(read - expected) <= 0.005 + 1e-9
 
 
-def gathered(first: float, tenths: np.ndarray, hundredths: np.ndarray, readout: str) -> tuple[Places, np.ndarray]:
+def gathered(first: float, tenths: np.ndarray, hundredths: np.ndarray, readout: str) -> tuple[NumberStates, np.ndarray]:
     """Read a number digit by digit; return its place at the end, and the whole distribution over the 101 values."""
     below_one = np.concatenate([tenths[tenth] * hundredths[tenth] for tenth in range(10)])
     whole = np.append((1 - first) * below_one, first)
-    places, written = Places.start(1), ""
+    places, written = NumberStates.start(1), ""
     while places.node[0] >= 0:
         at = places.node[0]
         ids = DIGITS.ids[at, : DIGITS.n_children[at]].tolist()
@@ -491,11 +491,11 @@ def test_misuse_is_told(tiny):
     it = tiny["fast_vlm"]
     inputs = prompts(it.tokenizer, 2)
     with pytest.raises(ValueError, match="2 seeds"):
-        Reader(it.decoder, it.model).read(inputs, temperature=1.0)
+        DecodingEngine(it.decoder, it.model).read(inputs, temperature=1.0)
     with pytest.raises(ValueError, match="2 seeds"):
-        Reader(it.decoder, it.model).read(inputs, temperature=1.0, seeds=[1])
+        DecodingEngine(it.decoder, it.model).read(inputs, temperature=1.0, seeds=[1])
     with pytest.raises(ValueError, match="temperature"):
-        Reader(it.decoder, it.model).read(inputs, temperature=-1.0)
+        DecodingEngine(it.decoder, it.model).read(inputs, temperature=-1.0)
     with pytest.raises(ModelError, match="readout 'mode' is unknown: it must be greedy or mean or median"):
         AnswerDecoder(it.tokenizer, readout="mode")
     with pytest.raises(ModelError, match="numbers 'beside' is unknown"):

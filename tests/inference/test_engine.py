@@ -11,9 +11,9 @@ from PIL import Image
 from semanticface.arkit import N_ACTIONS
 from semanticface.errors import ModelError
 from semanticface.inference.decoder import AnswerDecoder
-from semanticface.inference.engine import Reader
-from semanticface.inference.number_readout import NumberTree, Places, median_of
-from semanticface.models.answer_tokens import AnswerTokens, NumberTokens, join, lay_out
+from semanticface.inference.engine import DecodingEngine
+from semanticface.inference.number_readout import NumberStates, NumberTrie, median_of
+from semanticface.models.answer_tokens import AnswerEncoder, NumberTokens, concat_branches, to_model_inputs
 from semanticface.models.inputs import prompt_inputs
 from semanticface.models.loading import ModelConfig, load_base
 from semanticface.prompts import load_prompt
@@ -102,7 +102,7 @@ def test_the_text_is_that_of_token_by_token(bundle, mode, readout, count):
     if mode == "full":
         assert len(set(expected)) > 1
     for size, first in ((1, 4), (5, 15), (16, count)):
-        reader = Reader(decoder, bundle.model)
+        reader = DecodingEngine(decoder, bundle.model)
         shown = crops[:first]
         with Passes(bundle.model) as quick:
             batches = [shown[start : start + size] for start in range(0, len(shown), size)]
@@ -118,7 +118,7 @@ def test_the_distributions_are_those_of_token_by_token(bundle, temperature):
     inputs = asked(bundle, 5)
     seeds = list(range(5))
     expected = decoder.write_token_by_token(bundle.model, inputs, temperature=temperature, seeds=seeds)
-    found = Reader(decoder, bundle.model).write(inputs, temperature=temperature, seeds=seeds)
+    found = DecodingEngine(decoder, bundle.model).write(inputs, temperature=temperature, seeds=seeds)
     for one, other in zip(expected, found, strict=True):
         assert one.text == other.text
         assert one.shares.shape == (N_ACTIONS, 101)
@@ -137,31 +137,33 @@ def test_the_text_is_the_same_with_an_adapter_and_in_samples(architecture, tmp_p
     make_lively(own.model, own.tokenizer)
     decoder = AnswerDecoder(own.tokenizer)
     inputs = asked(own, 12)
-    bare = Reader(decoder, own.model).read(inputs)
+    bare = DecodingEngine(decoder, own.model).read(inputs)
     model = with_adapter(own)
     seeds = list(range(12))
     expected = [each.text for each in decoder.write_token_by_token(model, inputs, temperature=temperature, seeds=seeds)]
     assert expected != bare
-    assert Reader(decoder, model).read(inputs, temperature=temperature, seeds=seeds) == expected
+    assert DecodingEngine(decoder, model).read(inputs, temperature=temperature, seeds=seeds) == expected
     merged = model.merge_and_unload()
-    assert Reader(decoder, merged).read(inputs, temperature=temperature, seeds=seeds) == expected
+    assert DecodingEngine(decoder, merged).read(inputs, temperature=temperature, seeds=seeds) == expected
 
 
 def test_a_prompt_is_read_once_for_many_batches_and_a_picture_once_for_many_answers(bundle):
     decoder = AnswerDecoder(bundle.tokenizer)
-    reader = Reader(decoder, bundle.model)
+    reader = DecodingEngine(decoder, bundle.model)
     together = reader.read(asked(bundle, 3), temperature=1.0, seeds=[7, 8, 9, 10, 11, 12], repeats=2)
     assert len(set(together)) == 6
     with Passes(bundle.model) as again:
         assert reader.read(asked(bundle, 3), temperature=1.0, seeds=[7, 8, 9, 10, 11, 12], repeats=2) == together
     assert again.pictures == 1  # one batch
-    assert Reader(decoder, bundle.model).read(asked(bundle, 3), temperature=1.0, seeds=[7, 9, 11]) == together[::2]
+    assert (
+        DecodingEngine(decoder, bundle.model).read(asked(bundle, 3), temperature=1.0, seeds=[7, 9, 11]) == together[::2]
+    )
     ids = asked(bundle, 1)["input_ids"][0].tolist()
     config = bundle.model.config
     picture = getattr(config, "image_token_id", getattr(config, "image_token_index", None))
     before = ids.index(picture)
     assert before > 3
-    for each, fresh in ((reader, False), (Reader(decoder, bundle.model), True)):
+    for each, fresh in ((reader, False), (DecodingEngine(decoder, bundle.model), True)):
         shown: list[int] = []
         hook = bundle.model.get_input_embeddings().register_forward_hook(
             lambda _, args, out, shown=shown: shown.append(out.shape[1])
@@ -182,14 +184,16 @@ def test_prompts_of_unequal_length_are_read_token_by_token(bundle):
         if name in padded:
             padded[name] = torch.nn.functional.pad(padded[name], (2, 0), value=fill)
     with Passes(bundle.model) as slow:
-        assert Reader(sequential, bundle.model).read(padded) == Reader(sequential, bundle.model).read(inputs)
+        assert DecodingEngine(sequential, bundle.model).read(padded) == DecodingEngine(sequential, bundle.model).read(
+            inputs
+        )
     assert slow.language > 150
     with pytest.raises(ModelError, match=r"side by side: the prompts are not of one length.*numbers: sequential"):
-        Reader(parallel, bundle.model).read(padded)
+        DecodingEngine(parallel, bundle.model).read(padded)
 
 
 def test_layers_that_see_a_window_are_not_read_in_leaps(bundle):
-    reader = Reader(AnswerDecoder(bundle.tokenizer), bundle.model)
+    reader = DecodingEngine(AnswerDecoder(bundle.tokenizer), bundle.model)
     text = bundle.model.config.get_text_config()
     kinds = getattr(text, "layer_types", None)
     assert reader.obstacle(asked(bundle, 1)) == ""
@@ -215,7 +219,7 @@ def told(bundle, crops, texts: list[str], said: list[list[int]] | None = None) -
     batch = collator([Example(crop, text) for crop, text in zip(crops, texts, strict=True)])
     inputs = {name: value for name, value in batch.items() if name not in ("labels", "weights", "numbers")}
     with torch.no_grad():
-        return batch, bundle.model(**lay_out(bundle.model, inputs)).logits
+        return batch, bundle.model(**to_model_inputs(bundle.model, inputs)).logits
 
 
 @pytest.mark.parametrize(("mode", "readout"), HOW)
@@ -226,7 +230,7 @@ def test_numbers_are_read_as_they_were_trained(bundle, mode, readout, monkeypatc
     rows = []
     monkeypatch.setattr(decoder, "start", lambda *given: rows.extend(type(decoder).start(decoder, *given)) or rows)
     with Passes(bundle.model) as passes:
-        texts = Reader(decoder, bundle.model).read(prompt_inputs(bundle, PROMPT, crops))
+        texts = DecodingEngine(decoder, bundle.model).read(prompt_inputs(bundle, PROMPT, crops))
     said = [row.tokens[: decoder.n_said(row)] for row in rows]
     if mode == "numbers":
         most = 1 + max(map(len, decoder.number_tokens.spelled)) - len(decoder.tree.trunk()[0])
@@ -238,7 +242,7 @@ def test_numbers_are_read_as_they_were_trained(bundle, mode, readout, monkeypatc
         assert (answer.analysis is None) == (mode == "numbers")
         for number, value in enumerate((answer.coefficients * 100).round().astype(int).tolist()):
             columns = (batch["numbers"][row] == number).nonzero().flatten().tolist()
-            places = Places.start(1)
+            places = NumberStates.start(1)
             for column, token in zip(columns, decoder.tree.spelled[value], strict=True):
                 seen = logits[row, column].double().numpy()[decoder.tree.ids[places.node]]
                 assert decoder.tree.choose(places, seen, readout=readout)[0] == token
@@ -275,10 +279,10 @@ def test_a_number_sees_prompt_words_and_its_own_key_alone(bundle):
 def test_lessons_about_one_picture_do_not_see_each_other(bundle):
     first, second = tiny_models.answers(2)
     bare = format_answer(parse_answer(second).coefficients, None)
-    tokens = AnswerTokens(bundle.tokenizer, 0, numbers="parallel")
+    tokens = AnswerEncoder(bundle.tokenizer, 0, numbers="parallel")
     crop = pictures(bundle, 1)
     parts = [tokens(first, "words"), tokens(bare, "numbers"), tokens(second, "numbers")]
-    whole = join(parts)
+    whole = concat_branches(parts)
     assert len(whole.labels) == len(whole.ids) + 1 == 1 + sum(len(part.ids) for part in parts)
 
     def logits(lesson) -> torch.Tensor:
@@ -287,7 +291,7 @@ def test_lessons_about_one_picture_do_not_see_each_other(bundle):
         batch = collator([Example(crop[0], first)])
         inputs = {name: value for name, value in batch.items() if name not in ("labels", "weights", "numbers")}
         with torch.no_grad():
-            found = bundle.model(**lay_out(bundle.model, inputs)).logits[0]
+            found = bundle.model(**to_model_inputs(bundle.model, inputs)).logits[0]
         return found[batch["weights"][0] > 0]
 
     apart = torch.cat([logits(part) for part in parts])
@@ -297,8 +301,8 @@ def test_lessons_about_one_picture_do_not_see_each_other(bundle):
 @pytest.mark.parametrize("mode", ["full", "numbers"])
 def test_an_answer_side_by_side_does_not_depend_on_its_batch(bundle, mode):
     decoder = AnswerDecoder(bundle.tokenizer, numbers="parallel", mode=mode, readout="mean")
-    together = Reader(decoder, bundle.model).read(asked(bundle, 7))
-    reader = Reader(decoder, bundle.model)
+    together = DecodingEngine(decoder, bundle.model).read(asked(bundle, 7))
+    reader = DecodingEngine(decoder, bundle.model)
     apart = [reader.read(prompt_inputs(bundle, PROMPT, [crop]))[0]
              for crop in pictures(bundle, 7)]  # fmt: skip
     assert apart == together
@@ -316,7 +320,7 @@ def test_adversarial_weights_write_valid_answers(bundle, adversary, numbers):
     decoder = AnswerDecoder(bundle.tokenizer, numbers=numbers, mode="numbers")
     hook = bundle.model.get_output_embeddings().register_forward_hook(lambda _, args, out: torch.full_like(out, fill))
     try:
-        texts = Reader(decoder, bundle.model).read(asked(bundle, 2))
+        texts = DecodingEngine(decoder, bundle.model).read(asked(bundle, 2))
     finally:
         hook.remove()
     for text in texts:
@@ -332,10 +336,10 @@ def test_the_tiny_tokenizers_spell_numbers_in_different_ways(bundle, architectur
     lengths = {len(tokens) for tokens in spelled}
     assert lengths == {"fast_vlm": {1}, "smolvlm": {4}, "qwen3_vl": {4}, "llava": {3, 4}}[architecture]
     assert [bundle.tokenizer.decode(list(tokens)) for tokens in spelled] == list(NUMBER_TEXTS)
-    tree = NumberTree(spelled)
+    tree = NumberTrie(spelled)
     rng = np.random.default_rng(0)
     for value, tokens in enumerate(spelled):
-        places = Places.start(1)
+        places = NumberStates.start(1)
         for token in tokens:
             logits = np.where(tree.ids[places.node[0]] == token, 9.0, rng.random(tree.ids.shape[1]))
             assert tree.choose(places, logits[None], readout="greedy")[0] == token

@@ -9,11 +9,11 @@ from hypothesis import strategies as st
 
 from semanticface.arkit import N_ACTIONS, NAMES
 from semanticface.inference import intervals
-from semanticface.inference.number_readout import N_VALUES, VALUES, NumberTree, mean_of, median_of
+from semanticface.inference.number_readout import N_VALUES, VALUES, NumberTrie, mean_of, median_of
 from semanticface.semantics.answer import NUMBER_TEXTS
 
-WHOLE = NumberTree([(value,) for value in range(N_VALUES)])
-DIGITS = NumberTree([tuple(text.encode()) for text in NUMBER_TEXTS])
+WHOLE = NumberTrie([(value,) for value in range(N_VALUES)])
+DIGITS = NumberTrie([tuple(text.encode()) for text in NUMBER_TEXTS])
 
 
 def distributions(rng: np.random.Generator, count: int, sharpness: float) -> np.ndarray:
@@ -48,7 +48,7 @@ def test_the_shortest_interval_is_the_shortest(seed, sharpness, level):
 @given(seed=st.integers(0, 10_000), sharpness=st.sampled_from([0.0, 1.0, 6.0]), level=st.sampled_from([None, 0.5, 1.0]))
 def test_a_reading_is_within_bounds_and_around_its_median(seed, sharpness, level):
     shares = distributions(np.random.default_rng(seed), 2 * N_ACTIONS, sharpness).reshape(2, N_ACTIONS, N_VALUES)
-    found = intervals.read(WHOLE, shares, level)
+    found = intervals.summarize(WHOLE, shares, level)
     assert found.calibrated == (level is not None)
     low, high = found.interval[..., 0], found.interval[..., 1]
     assert ((low >= 0) & (low <= found.median) & (found.median <= high) & (high <= 1)).all()
@@ -89,10 +89,10 @@ def test_a_level_makes_up_for_too_much_and_too_little_confidence(power):
     said /= said.sum(-1, keepdims=True)
     level = intervals.fit_level(said[:300], true[:300])
     assert {0.6: level < 0.75, 1.0: abs(level - 0.8) < 0.02, 1.6: level > 0.85}[power]
-    figures = intervals.figures(intervals.tally(true[300:], intervals.read(WHOLE, said[300:], level)))
+    figures = intervals.figures(intervals.tally(true[300:], intervals.summarize(WHOLE, said[300:], level)))
     assert abs(figures["interval_coverage"] - 0.8) < 0.05
     assert abs(figures["interval_coverage_all"] - 0.8) < 0.1
-    raw = intervals.figures(intervals.tally(true[300:], intervals.read(WHOLE, said[300:])))
+    raw = intervals.figures(intervals.tally(true[300:], intervals.summarize(WHOLE, said[300:])))
     if power != 1:
         assert abs(raw["interval_coverage"] - 0.8) > 0.05
 
@@ -109,7 +109,7 @@ def test_figures_by_hand():
         return np.tile(np.array(values, dtype=np.float32)[:, None], (1, N_ACTIONS))
 
     interval = np.stack([full(0, 0.2, 0.5), full(0, 0.6, 0.7)], axis=-1)
-    reading = intervals.Reading(full(0, 0.2, 0.5), full(0.1, 0.4, 0.6), full(0, 0.3, 0.6), interval)
+    reading = intervals.NumberSummary(full(0, 0.2, 0.5), full(0.1, 0.4, 0.6), full(0, 0.3, 0.6), interval)
     # Within, within by rounding, and out.
     true = full(0.004, 0.6049, 0.8).astype(np.float64)
     told = intervals.figures(intervals.tally(true, reading))
@@ -131,7 +131,7 @@ def test_pictures_are_told_one_by_one_or_together():
     rng = np.random.default_rng(0)
     shares = distributions(rng, 3 * N_ACTIONS, 1.0).reshape(3, N_ACTIONS, N_VALUES)
     true = rng.random((3, N_ACTIONS))
-    found = intervals.read(WHOLE, shares)
+    found = intervals.summarize(WHOLE, shares)
     together = intervals.tally(true, found)
     apart = np.stack([intervals.tally(row, found.of(index)) for index, row in enumerate(true)])
     assert np.allclose(apart, together)

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from semanticface.inference import ngram_draft
-from semanticface.inference.ngram_draft import Drafts, typical_expressions
+from semanticface.inference.ngram_draft import NgramDraft, typical_expressions
 from semanticface.semantics.analysis import describe_many
 
 
@@ -18,7 +18,7 @@ def chain(guess: tuple[list[int], list[int]]) -> list[int]:
 
 
 def test_what_was_seen_is_guessed():
-    known = Drafts()
+    known = NgramDraft()
     known.learn([1, 2, 3, 4, 5])
     assert chain(known.guess([1, 2], 10, 0.01)) == [3, 4, 5]
     assert chain(known.guess([1, 2], 2, 0.01)) == [3, 4]
@@ -26,7 +26,7 @@ def test_what_was_seen_is_guessed():
 
 
 def test_the_likeliest_beginnings_make_a_tree():
-    known = Drafts()
+    known = NgramDraft()
     for last in (4, 4, 4, 5):
         known.learn([1, 2, 3, last, 6])
     tokens, parents = known.guess([1, 2], 10, least=0.1)
@@ -37,7 +37,7 @@ def test_the_likeliest_beginnings_make_a_tree():
 
 
 def test_a_longer_context_decides_once_it_was_seen_often():
-    known = Drafts()
+    known = NgramDraft()
     known.learn([1, 2, 3], weight=15)
     known.learn([9, 2, 4], weight=20)
     assert known.guess([1, 2], 1, 0.0)[0] == [3]
@@ -46,7 +46,7 @@ def test_a_longer_context_decides_once_it_was_seen_often():
 
 def test_memory_has_a_bound(monkeypatch):
     monkeypatch.setattr(ngram_draft, "_MOST_CONTEXTS", 50)
-    known = Drafts()
+    known = NgramDraft()
     for start in range(0, 4000, 4):
         known.learn(range(start, start + 4))
     assert len(known._following) < 60
@@ -57,7 +57,7 @@ def test_memory_has_a_bound(monkeypatch):
 
 @given(st.lists(st.lists(st.integers(0, 5), min_size=1, max_size=20), max_size=5), st.integers(0, 9))
 def test_a_guess_is_a_tree_of_at_most_the_tokens_asked(answers, most):
-    known = Drafts()
+    known = NgramDraft()
     for answer in answers:
         known.learn(answer)
     tokens, parents = known.guess([1, 2, 3], most, 0.01)

@@ -13,8 +13,8 @@ from PIL import Image, ImageOps
 
 from semanticface.arkit import MIRROR_INDEX, NAMES
 from semanticface.inference import predictor as predict
-from semanticface.inference.decoder import Written
-from semanticface.inference.engine import Reader
+from semanticface.inference.decoder import DecodedAnswer
+from semanticface.inference.engine import DecodingEngine
 from semanticface.inference.predictor import Prediction, Predictor
 from semanticface.models.loading import load_trained
 from semanticface.prompts import load_prompt
@@ -295,8 +295,8 @@ def test_a_picture_the_model_fails_on_does_not_take_others_with_it(nano_like):
 @pytest.mark.parametrize("mirror", [False, True])
 def test_an_answer_that_does_not_parse_is_kept_and_said(nano_like, monkeypatch, mirror):
     monkeypatch.setattr(nano_like, "mirror", mirror)
-    cut = Written('{"analysis":{"expr', np.full((52, 101), 1 / 101, dtype=np.float32))
-    monkeypatch.setattr(Reader, "write", lambda self, inputs, **options: [cut])
+    cut = DecodedAnswer('{"analysis":{"expr', np.full((52, 101), 1 / 101, dtype=np.float32))
+    monkeypatch.setattr(DecodingEngine, "write", lambda self, inputs, **options: [cut])
     found = nano_like(pictures(1), crop="none")[0]
     assert (found.status, found.coefficients) == ("invalid_answer", None)
     assert found.text == found.to_dict()["text"] == '{"analysis":{"expr'

@@ -17,7 +17,7 @@ from transformers.models.smolvlm import SmolVLMProcessor
 
 from semanticface.config import read_settings
 from semanticface.errors import ConfigError, ModelError
-from semanticface.models.files import NANO, find_folder
+from semanticface.models.files import NANO, resolve_model
 from semanticface.models.inputs import prompt_inputs
 from semanticface.models.loading import (
     Bundle,
@@ -212,10 +212,10 @@ def test_names_that_lead_nowhere_are_refused(tmp_path):
         load_trained("no/such-model")
     (tmp_path / "file.safetensors").write_text("")
     with pytest.raises(ModelError, match="is a file"):
-        find_folder(tmp_path / "file.safetensors")
+        resolve_model(tmp_path / "file.safetensors")
     with pytest.raises(ConfigError, match="warp9"):
         choose_device("warp9")
-    assert find_folder("nano") == (NANO, None)
+    assert resolve_model("nano") == (NANO, None)
 
 
 def test_four_bits_hold_the_language_layers_alone(base_config):

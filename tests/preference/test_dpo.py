@@ -11,10 +11,10 @@ import torch
 from semanticface.arkit import INDEX
 from semanticface.data.faces import load_faces
 from semanticface.errors import ConfigError, DatasetError
-from semanticface.models.answer_tokens import lay_out
+from semanticface.models.answer_tokens import to_model_inputs
 from semanticface.preference import dpo as aligning
 from semanticface.preference.dpo import AlignSettings, Margins, align
-from semanticface.preference.pair_collator import GREY, PairCollator, PairRows, blank
+from semanticface.preference.pair_collator import GREY, PairCollator, PairDataset, blank
 from semanticface.preference.types import Pair
 from semanticface.prompts import load_prompt
 from semanticface.semantics.analysis import describe
@@ -62,7 +62,9 @@ def scored_by_training(bundle, numbers, sides, face, *, words):
     answer = format_answer(sides.faces[face], describe(sides.faces[face]) if words else None)
     inputs, targets = split_targets(collator([Example(sides.picture, answer)]))
     with torch.no_grad():
-        losses = token_losses(bundle.model(**lay_out(bundle.model, inputs)).logits, targets["labels"])[0].numpy()
+        losses = token_losses(bundle.model(**to_model_inputs(bundle.model, inputs)).logits, targets["labels"])[
+            0
+        ].numpy()
     differ = np.flatnonzero(np.rint(sides.faces[0] * 100) != np.rint(sides.faces[1] * 100))
     scored = np.isin(targets["numbers"][0].numpy(), differ)
     if words:
@@ -85,7 +87,7 @@ def scored_by_training(bundle, numbers, sides, face, *, words):
 def test_log_probabilities_are_those_of_training(models, split, architecture, numbers, words):
     bundle = built(models, architecture)
     bundle.model.eval()
-    rows = PairRows(made_pairs(split, range(2)), split, bundle.image_size, mirrored=True)
+    rows = PairDataset(made_pairs(split, range(2)), split, bundle.image_size, mirrored=True)
     collator = PairCollator(bundle.processor, PROMPT, numbers=numbers, words=words, emotion=True)
     wanted = [
         [scored_by_training(bundle, numbers, rows[place], face, words=words) for face in (0, 1)]
@@ -103,7 +105,7 @@ def test_log_probabilities_are_those_of_training(models, split, architecture, nu
 def test_only_numbers_that_differ_are_shown_and_scored(models, split):
     bundle = built(models)
     pair = made_pairs(split, [0], differing=3)[0]
-    rows = PairRows([pair], split, bundle.image_size, mirrored=False)
+    rows = PairDataset([pair], split, bundle.image_size, mirrored=False)
     collator = PairCollator(bundle.processor, PROMPT, numbers="parallel", words=False, emotion=True)
     batch = collator.of([rows[0]])
     prompt = collator.pictured([rows.view(0)])["input_ids"].shape[1]
@@ -116,7 +118,7 @@ def test_only_numbers_that_differ_are_shown_and_scored(models, split):
 
 
 def test_mirror_images_swap_sides_and_blank_pictures_are_grey(models, split):
-    rows = PairRows(made_pairs(split, range(2)), split, 32, mirrored=True)
+    rows = PairDataset(made_pairs(split, range(2)), split, 32, mirrored=True)
     plain, flipped = rows[1], rows[3]
     names = ["eyeBlinkLeft", "jawLeft"], ["eyeBlinkRight", "jawRight"]
     for left, right in zip(*names, strict=True):
@@ -131,8 +133,8 @@ def test_training_prefers_what_was_chosen_and_changes_the_adapter_alone(models, 
     bundle = built(models)
     before = {name: value.detach().clone() for name, value in bundle.model.named_parameters()}
     collator = PairCollator(bundle.processor, PROMPT, numbers="parallel", words=False, emotion=True)
-    rows = PairRows(made_pairs(split, range(6)), split, bundle.image_size, mirrored=True)
-    held_out = PairRows(made_pairs(split, [6, 7]), split, bundle.image_size, mirrored=False)
+    rows = PairDataset(made_pairs(split, range(6)), split, bundle.image_size, mirrored=True)
+    held_out = PairDataset(made_pairs(split, [6, 7]), split, bundle.image_size, mirrored=False)
     settings = AlignSettings(batch=4, passes=4, learning_rate=2e-3, sft=0.1)
     said = []
     margins = align(bundle, settings, collator, rows, held_out, tmp_path, say=said.append)
@@ -161,8 +163,8 @@ def test_a_killed_training_goes_on_exactly(models, split, tmp_path):
     def trained(folder, *callbacks):
         bundle = built(models)
         collator = PairCollator(bundle.processor, PROMPT, numbers="parallel", words=False, emotion=True)
-        rows = PairRows(made_pairs(split, range(6)), split, bundle.image_size, mirrored=False)
-        held_out = PairRows(made_pairs(split, [6, 7]), split, bundle.image_size, mirrored=False)
+        rows = PairDataset(made_pairs(split, range(6)), split, bundle.image_size, mirrored=False)
+        held_out = PairDataset(made_pairs(split, [6, 7]), split, bundle.image_size, mirrored=False)
         margins = align(bundle, settings, collator, rows, held_out, folder, callbacks=callbacks)
         return margins, {name: value for name, value in bundle.model.named_parameters() if value.requires_grad}
 
@@ -184,13 +186,13 @@ def test_what_remains_without_the_picture_is_told():
 def test_what_cannot_be_learnt_is_told(models, split, tmp_path):
     pair = made_pairs(split, [0])[0]
     with pytest.raises(DatasetError, match="row 99 of 8"):
-        PairRows([replace(pair, row=99)], split, 32, mirrored=False)
+        PairDataset([replace(pair, row=99)], split, 32, mirrored=False)
     with pytest.raises(DatasetError, match="row 0: both faces of a pair are equal"):
-        PairRows([replace(pair, rejected=pair.chosen)], split, 32, mirrored=False)
+        PairDataset([replace(pair, rejected=pair.chosen)], split, 32, mirrored=False)
     with pytest.raises(ConfigError, match=r"align\.beta must be from 0\.001"):
         AlignSettings(beta=0)
     bundle = built(models)
     collator = PairCollator(bundle.processor, PROMPT, numbers="parallel", words=False, emotion=True)
-    none = PairRows([], split, 32, mirrored=False)
+    none = PairDataset([], split, 32, mirrored=False)
     with pytest.raises(DatasetError, match="0 pairs to learn and 0 held out"):
         align(bundle, AlignSettings(), collator, none, none, tmp_path)

@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 from semanticface import arkit
 from semanticface.errors import ConfigError, DatasetError
 from semanticface.preference.judges import SimulatedJudge, decide, versus, win_rate
-from semanticface.preference.regions import AREAS, combine, distance
-from semanticface.preference.types import Candidate, Question, Slate
+from semanticface.preference.regions import AREAS, distance, merge_halves
+from semanticface.preference.types import Candidate, CandidateSet, Question
 from semanticface.semantics.expression_sampler import sample_coefficients
 
 REST = np.zeros(arkit.N_ACTIONS, np.float32)
@@ -20,7 +20,7 @@ def face(**values):
 
 
 def slate_of(*faces, picture="p"):
-    return Slate(picture, 0, "anna", tuple(Candidate(str(n), "model", each) for n, each in enumerate(faces)))
+    return CandidateSet(picture, 0, "anna", tuple(Candidate(str(n), "model", each) for n, each in enumerate(faces)))
 
 
 def randoms(seed, count):
@@ -133,7 +133,7 @@ def test_the_better_faces_win_and_halves_are_told_apart():
     rates = win_rate(judge, duel(truth, worse))
     assert {area: each.value for area, each in rates.items()} == {"upper": 1, "lower": 1, "all": 1}
     assert (rates["all"].low, rates["all"].high) == (1, 1)
-    mixed = win_rate(judge, duel(combine(truth, worse), combine(worse, truth)))
+    mixed = win_rate(judge, duel(merge_halves(truth, worse), merge_halves(worse, truth)))
     assert {area: each.value for area, each in mixed.items()} == {"upper": 1, "lower": 0, "all": 0.5}
     assert win_rate(judge, duel(truth, truth))["all"].value == 0.5
     assert list(win_rate(judge, duel(truth, worse), areas=["whole"])) == ["whole", "all"]

@@ -10,11 +10,11 @@ from PIL import Image
 from semanticface import arkit
 from semanticface.errors import ConfigError, DatasetError, ModelError
 from semanticface.inference.predictor import Predictor
-from semanticface.preference.judge_network import ANSWERS, JudgeSettings, Sight, places
+from semanticface.preference.judge_network import ANSWERS, ImageFeatures, JudgeSettings, places
 from semanticface.preference.judges import SimulatedJudge, decide
 from semanticface.preference.learned_judge import LearnedJudge, learn, look
 from semanticface.preference.regions import ACTIONS, distance
-from semanticface.preference.types import Candidate, Question, Slate
+from semanticface.preference.types import Candidate, CandidateSet, Question
 from semanticface.rendering import render
 from semanticface.semantics.expression_sampler import sample_coefficients
 
@@ -37,10 +37,10 @@ def world(seed=0, *, hidden=0.5):
     other[:, JAW] = 1 - truth[:, JAW]
     names = [f"p{n}" for n in range(PICTURES)]
     slates = {
-        name: Slate(name, n, f"person {n // 2}", (_candidate("right", truth[n]), _candidate("wrong", other[n])))
+        name: CandidateSet(name, n, f"person {n // 2}", (_candidate("right", truth[n]), _candidate("wrong", other[n])))
         for n, name in enumerate(names)
     }
-    sights = {name: Sight(features[n], reading[n].astype(np.float32)) for n, name in enumerate(names)}
+    sights = {name: ImageFeatures(features[n], reading[n].astype(np.float32)) for n, name in enumerate(names)}
     return dict(zip(names, truth, strict=True)), slates, sights
 
 
@@ -70,7 +70,7 @@ def test_it_learns_from_choices_what_the_readings_do_not_say(taught):
     assert min(figures.learned, figures.tuned, figures.tested) > 0
     # To the reading both faces are equally near; the features of people it never saw tell which.
     assert figures.winner.value > 0.8
-    blind = {name: Sight(np.zeros_like(each.features), each.reading) for name, each in sights.items()}
+    blind = {name: ImageFeatures(np.zeros_like(each.features), each.reading) for name, each in sights.items()}
     questions = asked(slates)
     right = ["a" if question.a == "right" else "b" for question in questions]
     for seen, low, high in ((sights, 0.8, 1.0), (blind, 0.0, 0.7)):

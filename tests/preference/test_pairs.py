@@ -13,16 +13,16 @@ from hypothesis import strategies as st
 from semanticface.arkit import N_ACTIONS
 from semanticface.errors import DatasetError, TableError
 from semanticface.preference.pairs import read_pairs, region_pairs, whole_pairs, write_pairs
-from semanticface.preference.regions import ACTIONS, combine
-from semanticface.preference.types import Candidate, Choice, Question, Slate
+from semanticface.preference.regions import ACTIONS, merge_halves
+from semanticface.preference.types import Candidate, CandidateSet, Choice, Question
 
 SIDES = {"a": "b", "b": "a"}
 
 
-def slate(picture: str = "p", count: int = 4, row: int = 0) -> Slate:
+def slate(picture: str = "p", count: int = 4, row: int = 0) -> CandidateSet:
     faces = np.random.default_rng(row).integers(0, 101, (count, N_ACTIONS)) / 100
     candidates = [Candidate(f"c{n}", "model", face.astype(np.float32)) for n, face in enumerate(faces)]
-    return Slate(picture, row, "someone", tuple(candidates))
+    return CandidateSet(picture, row, "someone", tuple(candidates))
 
 
 def choice(area, a, b, verdict, annotator="ann", picture="p", kind="first") -> Choice:
@@ -30,7 +30,7 @@ def choice(area, a, b, verdict, annotator="ann", picture="p", kind="first") -> C
     return Choice(question, verdict, annotator, "model", 1, "2026-01-01T00:00:00Z")
 
 
-def face(of: Slate, place: int) -> np.ndarray:
+def face(of: CandidateSet, place: int) -> np.ndarray:
     return of.candidates[place].coefficients
 
 
@@ -125,8 +125,8 @@ def test_halves_are_put_together_from_their_winners_and_losers():
     one = slate()
     choices = [choice("upper", "c0", "c1", "a"), choice("lower", "c2", "c3", "b")]
     (pair,), counts = region_pairs([one], choices, seed=0)
-    assert np.array_equal(pair.chosen, combine(face(one, 0), face(one, 3)))
-    assert np.array_equal(pair.rejected, combine(face(one, 1), face(one, 2)))
+    assert np.array_equal(pair.chosen, merge_halves(face(one, 0), face(one, 3)))
+    assert np.array_equal(pair.rejected, merge_halves(face(one, 1), face(one, 2)))
     assert pair.areas == ("upper", "lower")
     assert (counts.choices, counts.kept, counts.both_halves, counts.one_half) == (2, 2, 1, 0)
 
@@ -135,7 +135,7 @@ def test_a_half_without_a_verdict_is_the_winners_own_in_both():
     one = slate()
     (pair,), counts = region_pairs([one], [choice("lower", "c2", "c1", "b")], seed=0)
     assert np.array_equal(pair.chosen, face(one, 1))
-    assert np.array_equal(pair.rejected, combine(face(one, 1), face(one, 2)))
+    assert np.array_equal(pair.rejected, merge_halves(face(one, 1), face(one, 2)))
     assert pair.areas == ("lower",)
     assert counts.one_half == 1
 
@@ -145,7 +145,7 @@ def test_a_half_without_a_verdict_is_the_best_of_other_verdicts_if_there_are_any
     uppers = [choice("upper", "c0", "c1", "a"), choice("upper", "c0", "c2", "a")]
     pairs, counts = region_pairs([one], [*uppers, choice("lower", "c0", "c3", "b")], seed=0)
     alone = next(pair for pair in pairs if pair.areas == ("upper",))
-    assert np.array_equal(alone.chosen, combine(face(one, 0), face(one, 3)))
+    assert np.array_equal(alone.chosen, merge_halves(face(one, 0), face(one, 3)))
     assert (counts.both_halves, counts.one_half) == (1, 1)
 
 

@@ -13,7 +13,7 @@ from PIL import Image
 
 from semanticface.data.faces import load_faces, picture_bytes
 from semanticface.errors import PictureError
-from semanticface.preference.question_images import Drawer, dimmed, reference
+from semanticface.preference.question_images import QuestionRenderer, dimmed, reference
 from semanticface.preference.types import Question
 from semanticface.vision.crop import Box, crop_face
 from tests.helpers.slates import slates_of
@@ -44,7 +44,7 @@ def question(slate, area="upper", a="model-1", b="model-2"):
 
 def test_a_question_shows_its_person_and_its_candidates(folder, slates):
     faces = load_faces(folder, "train")
-    drawer = Drawer(faces, {slate.picture: slate for slate in slates}, SIZE)
+    drawer = QuestionRenderer(faces, {slate.picture: slate for slate in slates}, SIZE)
     for slate in slates:
         shown = drawer(question(slate))
         row = faces[slate.row]
@@ -58,7 +58,7 @@ def test_a_question_shows_its_person_and_its_candidates(folder, slates):
 
 @pytest.mark.parametrize("area", ["upper", "lower"])
 def test_the_half_that_is_not_judged_looks_the_same_in_all(folder, slates, area):
-    drawer = Drawer(load_faces(folder, "train"), {slate.picture: slate for slate in slates}, SIZE)
+    drawer = QuestionRenderer(load_faces(folder, "train"), {slate.picture: slate for slate in slates}, SIZE)
     shown = drawer(question(slates[0], area))
     a, b = pixels(shown.a), pixels(shown.b)
     apart = np.abs(a - b).mean(axis=(1, 2))
@@ -80,10 +80,10 @@ def test_another_picture_in_the_row_is_never_shown(folder, slates):
     faces = load_faces(folder, "train")
     moved = dataclasses.replace(slates[0], row=1)
     with pytest.raises(PictureError, match="another picture than the candidates were made for"):
-        Drawer(faces, {moved.picture: moved}, SIZE)(question(moved))
+        QuestionRenderer(faces, {moved.picture: moved}, SIZE)(question(moved))
     gone = dataclasses.replace(slates[0], row=99)
     with pytest.raises(PictureError, match="the dataset ends before it"):
-        Drawer(faces, {gone.picture: gone}, SIZE)(question(gone))
+        QuestionRenderer(faces, {gone.picture: gone}, SIZE)(question(gone))
 
 
 def test_pictures_without_a_box_bytes_or_content(tmp_path, slates):

@@ -13,27 +13,27 @@ from hypothesis import strategies as st
 from semanticface.arkit import N_ACTIONS, vector
 from semanticface.preference.questions import GAP, MOST_AGAIN, NOTICEABLE, ask
 from semanticface.preference.regions import AREAS, distance
-from semanticface.preference.types import Candidate, Slate
+from semanticface.preference.types import Candidate, CandidateSet
 
 ACTIVE = ("browInnerUp", "eyeBlinkLeft", "jawOpen", "mouthSmileRight")
 
 
-def slate(picture: str, faces: np.ndarray, *, captured: bool = False) -> Slate:
+def slate(picture: str, faces: np.ndarray, *, captured: bool = False) -> CandidateSet:
     """Return a slate of candidates model-1, model-2, ...; with the capture's own as the last if ``captured``."""
     candidates = [Candidate(f"model-{n}", "model", face) for n, face in enumerate(faces, start=1)]
     if captured:
         candidates[-1] = Candidate("capture", "capture", faces[-1])
-    return Slate(picture, 0, "someone", tuple(candidates))
+    return CandidateSet(picture, 0, "someone", tuple(candidates))
 
 
-def random_slates(count: int, candidates: int = 5, seed: int = 0) -> list[Slate]:
+def random_slates(count: int, candidates: int = 5, seed: int = 0) -> list[CandidateSet]:
     rng = np.random.default_rng(seed)
     faces = rng.uniform(0, 1, (count, candidates, N_ACTIONS)).astype(np.float32)
     return [slate(f"picture {n}", each, captured=n % 3 > 0) for n, each in enumerate(faces)]
 
 
 @st.composite
-def some_slates(draw: st.DrawFn) -> list[Slate]:
+def some_slates(draw: st.DrawFn) -> list[CandidateSet]:
     """Slates of few actions at few levels, so that many candidates look alike in a half."""
     levels = st.sampled_from([0.0, 0.02, 0.5, 1.0])
     face = st.builds(lambda *values: vector(dict(zip(ACTIVE, values, strict=True))), *[levels] * len(ACTIVE))

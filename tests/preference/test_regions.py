@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from semanticface import arkit
-from semanticface.preference.regions import ACTIONS, AREAS, HALVES, combine, distance, only
+from semanticface.preference.regions import ACTIONS, AREAS, HALVES, distance, mask_outside, merge_halves
 
 
 def faces(seed: int, count: int = 4) -> np.ndarray:
@@ -21,10 +21,10 @@ def test_halves_part_the_actions_and_keep_mirror_partners_together():
 
 def test_combining_a_face_with_itself_gives_it_back():
     one, other = faces(0), faces(1)
-    assert np.array_equal(combine(one, one), one)
-    mixed = combine(one, other)
-    assert np.array_equal(only(mixed, "upper"), only(one, "upper"))
-    assert np.array_equal(only(mixed, "lower"), only(other, "lower"))
+    assert np.array_equal(merge_halves(one, one), one)
+    mixed = merge_halves(one, other)
+    assert np.array_equal(mask_outside(mixed, "upper"), mask_outside(one, "upper"))
+    assert np.array_equal(mask_outside(mixed, "lower"), mask_outside(other, "lower"))
 
 
 @pytest.mark.parametrize("area", AREAS)
@@ -34,6 +34,6 @@ def test_distance_sees_its_own_area_alone(area):
     assert distance(one, one, area) == pytest.approx(np.zeros(4))
     if area != "whole":
         rest = "lower" if area == "upper" else "upper"
-        changed = combine(one, other) if area == "upper" else combine(other, one)
+        changed = merge_halves(one, other) if area == "upper" else merge_halves(other, one)
         assert distance(changed, one, area) == pytest.approx(np.zeros(4))
         assert (distance(changed, one, rest) > 0).all()

@@ -16,10 +16,10 @@ from semanticface.preference import rounds as making
 from semanticface.preference.dpo import AlignSettings, Margins
 from semanticface.preference.files import read_choices
 from semanticface.preference.judges import SimulatedJudge
-from semanticface.preference.round import Alignment, Measured, RoundSettings, held_out, picture_names
+from semanticface.preference.round import HeldOutSet, RoundRunner, RoundSettings, held_out, picture_names
 from semanticface.preference.rounds import Judges, claim, run_rounds
 from semanticface.preference.sampling import CandidateSettings
-from semanticface.preference.types import Slate
+from semanticface.preference.types import CandidateSet
 from semanticface.recipe import read_recipe
 from tests.helpers.formats_page import listed
 from tests.helpers.tiny_adapter import tiny_adapter
@@ -36,7 +36,7 @@ def places(tmp_path_factory):
 @pytest.fixture
 def alignment(places, tmp_path):
     start, dataset = places
-    return Alignment(
+    return RoundRunner(
         start=start,
         dataset=dataset,
         output=tmp_path / "out",
@@ -250,7 +250,7 @@ def test_files_of_another_model_or_settings_are_refused(alignment, tmp_path):
 
 
 def test_people_are_held_out_whole():
-    slates = [Slate(f"p{n}", n, f"s{n % 5}", ()) for n in range(40)]
+    slates = [CandidateSet(f"p{n}", n, f"s{n % 5}", ()) for n in range(40)]
     chosen = held_out(slates, 0.4, seed=0)
     subjects = {slate.subject for slate in slates if slate.picture in chosen}
     assert len(subjects) == 2
@@ -263,7 +263,7 @@ def test_people_are_held_out_whole():
 
 def test_who_is_held_out_in_round_one_stays_held_out():
     """In a later round some pictures may have no candidates that differ, which must not change who is measured on."""
-    slates = [Slate(f"p{n}", n, f"s{n % 20}", ()) for n in range(40)]
+    slates = [CandidateSet(f"p{n}", n, f"s{n % 20}", ()) for n in range(40)]
     for everybody in (slates, [replace(slate, subject="s") for slate in slates]):
         kept = held_out(everybody, 0.3, seed=0)
         for missing in range(40):
@@ -323,7 +323,7 @@ def test_a_picture_that_cannot_be_read_is_named(places, tmp_path, picture, told)
     spoilt = datasets.DatasetDict({"validation": datasets.Dataset.from_list(rows, features=features)})
     spoilt.save_to_disk(str(tmp_path / "spoilt"))
     with pytest.raises(PictureError, match=told):
-        Measured(tmp_path / "spoilt", tmp_path / "spoilt", 2).predicted(start, tmp_path / "predictions.jsonl")
+        HeldOutSet(tmp_path / "spoilt", tmp_path / "spoilt", 2).predicted(start, tmp_path / "predictions.jsonl")
     assert not (tmp_path / "predictions.jsonl").exists()
 
 

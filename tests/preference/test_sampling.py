@@ -26,7 +26,7 @@ from semanticface.preference.files import (
 )
 from semanticface.preference.regions import HALVES, distance
 from semanticface.preference.sampling import CandidateSettings, sample_slates
-from semanticface.preference.types import Slate
+from semanticface.preference.types import CandidateSet
 from tests.helpers import tiny_models
 from tests.helpers.lively import make_lively
 
@@ -50,7 +50,7 @@ def faces(tmp_path_factory):
     return load_faces(tiny_models.faces(tmp_path_factory.mktemp("faces") / "faces", rows=6), "train")
 
 
-def sampled(predictor, faces, settings=FEW, **options) -> list[Slate]:
+def sampled(predictor, faces, settings=FEW, **options) -> list[CandidateSet]:
     return list(sample_slates(predictor, faces, settings, **({"rows": range(6)} | options)))
 
 

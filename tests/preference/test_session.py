@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from semanticface.errors import PictureError, SemanticFaceError
 from semanticface.preference.annotator_agreement import consistency
-from semanticface.preference.question_images import Shown
+from semanticface.preference.question_images import QuestionImages
 from semanticface.preference.session import Session, plan, shared
 from semanticface.preference.store import Store
 from semanticface.preference.types import Question
@@ -26,7 +26,7 @@ def questions(count, again=()):
 
 
 def draw(question):
-    return Shown(question, b"picture", b"left", b"right")
+    return QuestionImages(question, b"picture", b"left", b"right")
 
 
 @pytest.fixture

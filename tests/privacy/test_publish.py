@@ -25,7 +25,7 @@ from semanticface.data.provenance import (
 from semanticface.errors import ConfigError, ModelError
 from semanticface.preference.dpo import AlignSettings
 from semanticface.preference.judges import SimulatedJudge
-from semanticface.preference.round import Alignment, RoundSettings, picture_names
+from semanticface.preference.round import RoundRunner, RoundSettings, picture_names
 from semanticface.preference.rounds import _copy_adapter
 from semanticface.preference.sampling import CandidateSettings
 from semanticface.privacy.forget import forget
@@ -185,7 +185,7 @@ def test_an_aligned_model_learnt_from_all_before_it_too(tmp_path, known):
     first = Source("elsewhere", "train", "f" * 16, 3, 2, ("a" * 32, "b" * 32))
     if known:
         write_people(start, [first])
-    alignment = Alignment(
+    alignment = RoundRunner(
         start=start,
         dataset=dataset,
         output=tmp_path / "out",

@@ -25,8 +25,8 @@ from semanticface.models.inputs import prompt_inputs
 from semanticface.models.loading import load_base, load_trained
 from semanticface.prompts import load_prompt
 from semanticface.recipe import read_recipe, write_recipe
-from semanticface.training.datasets import EvalRows
-from semanticface.training.trainer import Watch, check_gradients, last_checkpoint
+from semanticface.training.datasets import EvalFaces
+from semanticface.training.trainer import SanityCheckCallback, check_gradients, last_checkpoint
 from tests.helpers import tiny_models
 from tests.helpers.scripts import load_script
 
@@ -130,7 +130,7 @@ def test_a_real_config_trains_what_it_should_and_the_adapter_works(architecture,
     bundle, base = load_trained(folder, dtype="float32"), load_base(settings.model.__class__(str(models[architecture])))
     side = 448 if architecture == "qwen3_vl" else tiny_models.SIDE[architecture]
     assert bundle.image_size == side
-    inputs = prompt_inputs(bundle, load_prompt("distill"), [EvalRows(load_faces(faces, "test"), side)[0].picture])
+    inputs = prompt_inputs(bundle, load_prompt("distill"), [EvalFaces(load_faces(faces, "test"), side)[0].picture])
     with torch.no_grad():
         assert not torch.equal(bundle.model(**inputs).logits, base.model(**inputs).logits)
 
@@ -192,11 +192,11 @@ def test_checkpointed_activations_change_nothing_but_memory(overrides):
 
 KILLED = """
 import os, runpy, signal, sys
-from semanticface.training.trainer import Watch
+from semanticface.training.trainer import SanityCheckCallback
 def end(self, args, state, control, **kwargs):
     if state.global_step == 7:
         os.kill(os.getpid(), signal.SIGKILL)
-Watch.on_step_end = end
+SanityCheckCallback.on_step_end = end
 sys.argv = sys.argv[1:]
 runpy.run_path(sys.argv[0], run_name="__main__")
 """
@@ -323,10 +323,10 @@ def test_parameters_out_of_reach_stop_the_training():
 
 def test_a_loss_that_is_no_number_stops_the_training(tmp_path):
     state = [TrainingArguments(str(tmp_path), use_cpu=True), TrainerState(global_step=4), TrainerControl()]
-    Watch().on_log(*state, logs={"loss": 1.0})
-    Watch().on_log(*state, logs={"eval_loss": 1.0})
+    SanityCheckCallback().on_log(*state, logs={"loss": 1.0})
+    SanityCheckCallback().on_log(*state, logs={"eval_loss": 1.0})
     with pytest.raises(SemanticFaceError, match="the loss became nan by step 4"):
-        Watch().on_log(*state, logs={"loss": math.nan})
+        SanityCheckCallback().on_log(*state, logs={"loss": math.nan})
 
 
 def test_a_gradient_is_looked_at_in_every_training(overrides, monkeypatch):

@@ -29,7 +29,7 @@ from semanticface.data.faces import coefficients_of, load_faces
 from semanticface.errors import ConfigError, DatasetError
 from semanticface.rendering import render
 from semanticface.semantics.answer import parse_answer
-from semanticface.training.datasets import AugmentSettings, EvalRows, TrainRows, check_rows
+from semanticface.training.datasets import AugmentSettings, EvalFaces, TrainFaces, check_rows
 from tests.helpers.clips import bars, damage, number_of, write_clip
 from tests.helpers.live_takes import WholePicture, count_sixty, face, write_take
 from tests.helpers.scripts import ROOT, load_script
@@ -110,8 +110,8 @@ def test_rows_are_what_training_takes(tmp_path):
     assert np.allclose(first["pose"], np.linspace(-0.1, 0.1, 9))
     assert np.allclose(first["box"], [64 / 6, 64 / 6, 64 * 5 / 6, 64 * 5 / 6], atol=1e-3)
     assert np.allclose(parse_answer(rows[7]["answer"]).coefficients, face(7), atol=0.006)
-    example = TrainRows(rows, 32, count=24, augment=AugmentSettings(), emotion=True, seed=0)[5]
-    assert example.picture.size == (32, 32) and EvalRows(rows, 32)[0].answer == first["answer"]
+    example = TrainFaces(rows, 32, count=24, augment=AugmentSettings(), emotion=True, seed=0)[5]
+    assert example.picture.size == (32, 32) and EvalFaces(rows, 32)[0].answer == first["answer"]
     whole = datasets.load_from_disk(str(out))
     assert list(whole) == ["train"]
 

@@ -18,7 +18,7 @@ from semanticface.preference.files import read_candidates, write_choices
 from semanticface.preference.judges import decide
 from semanticface.preference.learned_judge import LearnedJudge, learn, learned_judges, simulated_judges, truth_of
 from semanticface.preference.questions import ask
-from semanticface.preference.round import Measured
+from semanticface.preference.round import HeldOutSet
 from semanticface.preference.rounds import Judges
 from semanticface.preference.store import Store
 from semanticface.recipe import read_recipe
@@ -140,7 +140,7 @@ def test_two_judges_learn_from_people(places, sampled, tmp_path, monkeypatch):
         return learn(choices, slates, sights, replace(settings, epochs=1), name=name)
 
     monkeypatch.setattr("semanticface.preference.learned_judge.learn", teach)
-    measured = Measured(places[1], places[1], 2)
+    measured = HeldOutSet(places[1], places[1], 2)
     told = []
     made = learned_judges(
         choose(("upper", "lower"), 3), slates, places[0], measured, tmp_path / "one", seed=4, say=told.append
@@ -166,7 +166,7 @@ def test_two_judges_learn_from_people(places, sampled, tmp_path, monkeypatch):
 def test_judges_must_have_learned_all_that_they_will_be_asked(places, sampled, tmp_path):
     """Or a round is trained for hours before its judges turn out to have nothing to say."""
     slates, choose = sampled
-    measured = Measured(places[1], places[1], 2)
+    measured = HeldOutSet(places[1], places[1], 2)
     with pytest.raises(DatasetError, match=r"simulated-0 chose nothing in the area upper.*--areas upper,lower"):
         learned_judges(choose(("lower",), 0), slates, places[0], measured, tmp_path)
     with pytest.raises(DatasetError, match="--areas upper,lower,whole"):

@@ -29,7 +29,7 @@ from semanticface.errors import SemanticFaceError
 from semanticface.inference.predictor import Predictor
 from semanticface.semantics.answer import SCHEMA, answer_schema, format_answer, parse_answer
 from semanticface.serving.app import Limits
-from semanticface.serving.batching import Ask
+from semanticface.serving.batching import ReadOptions
 from semanticface.serving.face_api import read_face
 from semanticface.serving.openai_api import read_chat
 from semanticface.serving.requests import Picture, RefusedError
@@ -256,7 +256,7 @@ def test_two_pictures_are_one_too_many(url):
     st.dictionaries(st.sampled_from(["crop", "mode", "emotion", "name", "colour"]), st.text(max_size=9), max_size=3),
 )
 def test_whatever_is_sent_is_understood_or_refused(body, kind, query):
-    usual = Ask("full", "mean", True)
+    usual = ReadOptions("full", "mean", True)
     form = b'--b\r\nContent-Disposition: form-data; name="picture"\r\n' + body + b"\r\n\r\n\r\n--b--"
     for each in (body, form):
         with contextlib.suppress(RefusedError):
@@ -272,7 +272,7 @@ def test_whatever_is_sent_is_understood_or_refused(body, kind, query):
 )
 def test_a_wrong_crop_is_told_what_is_wrong_with_it(crop, what):
     with pytest.raises(RefusedError, match=what):
-        read_face(b"", "image/png", {"crop": crop}, Ask("numbers", "mean", True))
+        read_face(b"", "image/png", {"crop": crop}, ReadOptions("numbers", "mean", True))
 
 
 def test_a_picture_never_comes_back_in_an_error(url):

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 from semanticface.errors import ModelError
-from semanticface.inference.predictor import Look, Predictor
-from semanticface.serving.batching import Service, UnavailableError
+from semanticface.inference.predictor import Predictor, PreparedFace
+from semanticface.serving.batching import BatchingService, UnavailableError
 from tests.helpers.served import PATIENCE, Gate, crops, png
 
 
@@ -27,7 +27,7 @@ def begin(predictor):
     begun = []
 
     def start(load=lambda: predictor, **settings):
-        service, told = Service(load, **settings), threading.Event()
+        service, told = BatchingService(load, **settings), threading.Event()
         begun.append(service)
         service.start(lambda _: told.set())
         assert told.wait(PATIENCE)
@@ -40,7 +40,7 @@ def begin(predictor):
 
 def look(service, number, count=24):
     found = service.make_ready(png(crops(count)[number]), "none", f"face {number}")
-    assert isinstance(found, Look)
+    assert isinstance(found, PreparedFace)
     return found
 
 
@@ -185,7 +185,7 @@ def test_a_model_that_is_not_there(begin):
         service.place()
     assert refused.value.code == "failed"
     with pytest.raises(ValueError, match="at least 1"):
-        Service(load, places=0)
+        BatchingService(load, places=0)
 
 
 def test_nobody_is_taken_while_the_model_loads(predictor):
@@ -195,7 +195,7 @@ def test_nobody_is_taken_while_the_model_loads(predictor):
         assert loaded.wait(PATIENCE)
         return predictor
 
-    service, told = Service(load), threading.Event()
+    service, told = BatchingService(load), threading.Event()
     service.start(lambda _: told.set())
     with pytest.raises(UnavailableError) as refused:
         service.place()

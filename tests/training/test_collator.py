@@ -18,7 +18,7 @@ from semanticface.prompts import load_prompt
 from semanticface.semantics.analysis import describe
 from semanticface.semantics.answer import parse_answer
 from semanticface.training.collator import Collator, Example, split_targets, token_losses
-from semanticface.training.datasets import AugmentSettings, EvalRows, TrainRows, check_rows
+from semanticface.training.datasets import AugmentSettings, EvalFaces, TrainFaces, check_rows
 from tests.helpers import tiny_models
 
 END = {"fast_vlm": "<|end|>", "smolvlm": "<end_of_utterance>", "qwen3_vl": "<|im_end|>"}
@@ -166,7 +166,7 @@ def test_number_owners_refuses_an_answer_without_52_numbers():
 
 def train_rows(faces, **changes):
     settings = {"count": 24, "augment": AugmentSettings(), "emotion": True, "seed": 5} | changes
-    return TrainRows(faces, 32, **settings)
+    return TrainFaces(faces, 32, **settings)
 
 
 def same(first: Example, second: Example) -> bool:
@@ -231,7 +231,7 @@ def test_a_share_of_rows_learns_numbers_without_words(faces):
 
 
 def test_training_jitters_the_box_and_evaluation_does_not(faces):
-    rows, held_out = train_rows(faces, augment=AugmentSettings(mirror=0)), EvalRows(faces, 32)
+    rows, held_out = train_rows(faces, augment=AugmentSettings(mirror=0)), EvalFaces(faces, 32)
     assert len(held_out) == len(faces)
     by_answer = {example.answer: example for example in (held_out[index] for index in range(len(faces)))}
     assert not any(same(rows[position], by_answer[rows[position].answer]) for position in range(8))
@@ -240,7 +240,7 @@ def test_training_jitters_the_box_and_evaluation_does_not(faces):
 
 
 def test_evaluation_spreads_over_the_split(faces):
-    few = EvalRows(faces, 32, 3)
+    few = EvalFaces(faces, 32, 3)
     assert [few[index].answer for index in range(len(few))] == [faces["answer"][row] for row in (0, 4, 7)]
 
 

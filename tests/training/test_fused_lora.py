@@ -7,7 +7,7 @@ import peft
 import pytest
 import torch
 
-from semanticface.training.fused_ops import fused
+from semanticface.training.fused_ops import fused_lora
 
 
 class Layers(torch.nn.Module):
@@ -45,7 +45,7 @@ def outcome(model: peft.PeftModel, dtype: torch.dtype | None = None) -> list[tor
 def test_answers_and_gradients_are_those_of_peft(bias, dropout):
     model = adapted(bias=bias, dropout=dropout)
     wanted = outcome(model)
-    with fused(model) as count:
+    with fused_lora(model) as count:
         found = outcome(model)
     assert count == 2
     for one, other in zip(found, wanted, strict=True):
@@ -55,7 +55,7 @@ def test_answers_and_gradients_are_those_of_peft(bias, dropout):
 def test_mixed_precision_is_as_close_as_pefts():
     model = adapted()
     exact, theirs = outcome(model), outcome(model, torch.bfloat16)
-    with fused(model):
+    with fused_lora(model):
         ours = outcome(model, torch.bfloat16)
     assert [one.dtype for one in ours] == [one.dtype for one in theirs]
     for one, other, truth in zip(ours, theirs, exact, strict=True):
@@ -65,7 +65,7 @@ def test_mixed_precision_is_as_close_as_pefts():
 
 def test_dropout_ends_with_training():
     model = adapted(dropout=0.5).eval()
-    with fused(model):
+    with fused_lora(model):
         torch.testing.assert_close(outcome(model)[0], outcome(model)[0], rtol=0, atol=0)
 
 
@@ -73,10 +73,10 @@ def test_other_layers_stay_pefts_and_all_do_afterwards():
     model = adapted(last=bitsandbytes.nn.Linear4bit)
     layers = [module for module in model.modules() if isinstance(module, peft.tuners.lora.LoraLayer)]
     assert len(layers) == 2
-    with fused(model) as count:
+    with fused_lora(model) as count:
         assert count == 1
     assert not any("forward" in vars(layer) for layer in layers)
     model.add_adapter("second", peft.LoraConfig(r=2, target_modules=["first", "last"]))
     model.base_model.set_adapter(["default", "second"])
-    with fused(model) as count:
+    with fused_lora(model) as count:
         assert count == 0

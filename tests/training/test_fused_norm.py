@@ -7,7 +7,7 @@ import torch
 from transformers.models.gemma.modeling_gemma import GemmaRMSNorm
 from transformers.models.qwen2.modeling_qwen2 import Qwen2RMSNorm
 
-from semanticface.training.fused_ops import fused_norms
+from semanticface.training.fused_ops import fused_rms_norm
 
 
 def frozen(norm: torch.nn.Module) -> torch.nn.Module:
@@ -27,7 +27,7 @@ def outcome(norm: torch.nn.Module, dtype: torch.dtype) -> list[torch.Tensor]:
 def test_answers_and_gradients_are_those_of_the_model(dtype):
     norm = frozen(Qwen2RMSNorm(24))
     wanted = outcome(norm, dtype)
-    with fused_norms(norm) as count:
+    with fused_rms_norm(norm) as count:
         found = outcome(norm, dtype)
     assert count == 1
     assert "forward" not in vars(norm)
@@ -38,5 +38,5 @@ def test_answers_and_gradients_are_those_of_the_model(dtype):
 
 def test_norms_of_another_kind_or_in_training_are_left_alone():
     other, trained = frozen(GemmaRMSNorm(24)), frozen(Qwen2RMSNorm(24)).requires_grad_(True)
-    with fused_norms(torch.nn.ModuleList([other, trained, torch.nn.LayerNorm(24)])) as count:
+    with fused_rms_norm(torch.nn.ModuleList([other, trained, torch.nn.LayerNorm(24)])) as count:
         assert count == 0

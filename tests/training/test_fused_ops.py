@@ -7,7 +7,7 @@ import torch
 from torch.nn import functional
 
 from semanticface.training import fused_ops
-from semanticface.training.fused_ops import guess, plain_head, weighted_loss
+from semanticface.training.fused_ops import chunked_argmax, chunked_cross_entropy, plain_head
 
 
 @pytest.fixture(params=[None, 7 * 40])
@@ -30,7 +30,7 @@ def test_loss_and_gradient_are_those_of_whole_logits(block, count, bias):
     hidden, head, labels, weights = case(count, bias=bias)
     wanted = (functional.cross_entropy(head(hidden), labels, reduction="none") * weights).sum()
     (direction,) = torch.autograd.grad(3 * wanted, hidden)
-    found = weighted_loss(hidden, head, labels, weights)
+    found = chunked_cross_entropy(hidden, head, labels, weights)
     (ours,) = torch.autograd.grad(3 * found, hidden)
     torch.testing.assert_close(found, wanted, rtol=1e-6, atol=1e-5)
     torch.testing.assert_close(ours, direction, rtol=1e-5, atol=1e-6)
@@ -41,7 +41,7 @@ def test_a_hopeless_token_has_a_finite_loss():
     head = torch.nn.Linear(1, 2, bias=False).requires_grad_(False)
     head.weight[:] = torch.tensor([[200.0], [-200.0]])
     hidden = torch.ones(1, 1, requires_grad=True)
-    found = weighted_loss(hidden, head, torch.tensor([1]), torch.ones(1))
+    found = chunked_cross_entropy(hidden, head, torch.tensor([1]), torch.ones(1))
     assert found.item() == pytest.approx(400)
     found.backward()
     assert hidden.grad.item() == pytest.approx(400)
@@ -51,12 +51,12 @@ def test_scores_in_bfloat16_are_summed_in_float32(block):
     hidden, head, labels, weights = case(23, bias=False, dtype=torch.bfloat16)
     rounded = (hidden.bfloat16() @ head.weight.t()).float()
     wanted = (functional.cross_entropy(rounded, labels, reduction="none") * weights).sum()
-    torch.testing.assert_close(weighted_loss(hidden, head, labels, weights), wanted, rtol=1e-5, atol=1e-4)
+    torch.testing.assert_close(chunked_cross_entropy(hidden, head, labels, weights), wanted, rtol=1e-5, atol=1e-4)
 
 
 def test_guesses_are_those_of_whole_logits(block):
     hidden, head, labels, _ = case(23, bias=True)
-    found = guess(hidden, head, labels)
+    found = chunked_argmax(hidden, head, labels)
     assert torch.equal(found.tokens, head(hidden).argmax(1))
     torch.testing.assert_close(found.losses, functional.cross_entropy(head(hidden), labels, reduction="none"))
     assert not found.losses.requires_grad
@@ -64,7 +64,7 @@ def test_guesses_are_those_of_whole_logits(block):
 
 def test_nothing_learnt_is_no_loss():
     hidden, head, labels, weights = case(1, bias=False)
-    found = weighted_loss(hidden[:0], head, labels[:0], weights[:0])
+    found = chunked_cross_entropy(hidden[:0], head, labels[:0], weights[:0])
     assert found == 0
 
 

@@ -12,17 +12,24 @@ from transformers import AutoModel
 from semanticface.experiments.ablations import VARIANTS, answer
 from semanticface.experiments.numbers_first import words_behind
 from semanticface.models import nano
-from semanticface.models.answer_tokens import IGNORED, AnswerTokens
+from semanticface.models.answer_tokens import IGNORED, AnswerEncoder
 from semanticface.models.loading import Bundle
 from semanticface.prompts import load_prompt
 from semanticface.recipe import prompt_record
 from semanticface.semantics.analysis import describe, describe_many
 from semanticface.semantics.answer import format_answer, parse_answer
 from semanticface.semantics.expression_sampler import sample_coefficients
-from semanticface.training.nano_pretraining import Shown, Sights, SpeakSettings, new_model, pretraining, speak
+from semanticface.training.nano_pretraining import (
+    PretrainData,
+    PretrainExample,
+    PretrainSettings,
+    make_targets,
+    new_model,
+    pretrain_language_model,
+)
 from semanticface.training.nano_vision import feature_maps
 
-LANGUAGE = {key: variant.teach for key, variant in VARIANTS.items() if variant.teach} | {"pretraining": pretraining}
+LANGUAGE = {key: variant.teach for key, variant in VARIANTS.items() if variant.teach} | {"pretraining": make_targets}
 
 
 def vectors(count: int, seed: int = 0) -> np.ndarray:
@@ -51,25 +58,27 @@ def pixels():
 @pytest.fixture(scope="module")
 def sights(tower, pixels):
     (maps,) = feature_maps(tower, pixels)
-    return Sights(maps.half().numpy(), vectors(4, 1), vectors(4, 2), vectors(4, 1))
+    return PretrainData(maps.half().numpy(), vectors(4, 1), vectors(4, 2), vectors(4, 1))
 
 
 @pytest.fixture
 def shown(sights):
     values = sights.truth[0]
-    return Shown(values, describe(values), describe(sights.seen[0]), 0)
+    return PretrainExample(values, describe(values), describe(sights.seen[0]), 0)
 
 
 def taught(processor, tower, sights, teach, file, *, samples=6, batch=2, **options):
     model = new_model(processor.tokenizer, tower, 0)
-    settings = SpeakSettings(samples, batch=batch)
-    return model, speak(model, processor, sights, teach, settings, Accelerator(cpu=True), file, **options)
+    settings = PretrainSettings(samples, batch=batch)
+    return model, pretrain_language_model(
+        model, processor, sights, teach, settings, Accelerator(cpu=True), file, **options
+    )
 
 
 @pytest.mark.parametrize("key", LANGUAGE)
 def test_all_of_the_language_model_learns_and_the_tower_does_not(key, processor, tower, sights, tmp_path):
     before = {name: weight.clone() for name, weight in new_model(processor.tokenizer, tower, 0).state_dict().items()}
-    model, taken = taught(processor, tower, sights, LANGUAGE[key], tmp_path / "speak.pt")
+    model, taken = taught(processor, tower, sights, LANGUAGE[key], tmp_path / "language.pt")
     assert taken == 3
     for name, weight in model.state_dict().items():
         assert torch.equal(weight, before[name]) == ("vision_tower" in name), name
@@ -77,26 +86,26 @@ def test_all_of_the_language_model_learns_and_the_tower_does_not(key, processor,
 
 
 def test_a_stopped_training_ends_with_the_same_weights(processor, tower, sights, tmp_path):
-    whole, _ = taught(processor, tower, sights, pretraining, tmp_path / "whole.pt")
+    whole, _ = taught(processor, tower, sights, make_targets, tmp_path / "whole.pt")
     calls = []
 
     def stops(tokens, shown):
         calls.append(shown)
         if len(calls) > 4:
             raise RuntimeError("pulled the plug")
-        return pretraining(tokens, shown)
+        return make_targets(tokens, shown)
 
     with pytest.raises(RuntimeError, match="plug"):
-        taught(processor, tower, sights, stops, tmp_path / "speak.pt", save_every=1)
-    assert torch.load(tmp_path / "speak.pt", weights_only=True)["step"] in (1, 2)
-    model, taken = taught(processor, tower, sights, pretraining, tmp_path / "speak.pt")
+        taught(processor, tower, sights, stops, tmp_path / "language.pt", save_every=1)
+    assert torch.load(tmp_path / "language.pt", weights_only=True)["step"] in (1, 2)
+    model, taken = taught(processor, tower, sights, make_targets, tmp_path / "language.pt")
     assert taken in (1, 2)
     for name, weight in model.state_dict().items():
         assert torch.equal(weight, whole.state_dict()[name]), name
 
 
 def test_a_fifth_of_few_steps_warms_up_and_never_more_than_nano_has():
-    short, long = SpeakSettings(320), SpeakSettings(80_000)
+    short, long = PretrainSettings(320), PretrainSettings(80_000)
     assert [short.rate(step) for step in (0, 1, 2)] == [0.5, 1.0, 1.0]
     assert long.rate(199) == 1.0
     assert long.rate(99) == 0.5
@@ -105,7 +114,7 @@ def test_a_fifth_of_few_steps_warms_up_and_never_more_than_nano_has():
 
 def test_what_stands_behind_what_in_the_variants(processor, shown):
     tokenizer = processor.tokenizer
-    tokens = AnswerTokens(tokenizer, tokenizer.eos_token_id, numbers="parallel")
+    tokens = AnswerEncoder(tokenizer, tokenizer.eos_token_id, numbers="parallel")
     lessons = {key: VARIANTS[key].teach(tokens, shown) for key in VARIANTS if VARIANTS[key].teach}
     assert all(len(found) == 1 for found in lessons.values())
 
@@ -130,7 +139,7 @@ def test_what_stands_behind_what_in_the_variants(processor, shown):
 
 def test_words_behind_numbers_spell_an_answer_and_are_all_that_is_learnt(processor, shown):
     tokenizer = processor.tokenizer
-    tokens = AnswerTokens(tokenizer, tokenizer.eos_token_id, numbers="parallel")
+    tokens = AnswerEncoder(tokenizer, tokenizer.eos_token_id, numbers="parallel")
     lesson = words_behind(tokens, shown.values, shown.analysis)
     text = tokenizer.decode(lesson.ids, clean_up_tokenization_spaces=False)
     assert text.startswith('{"arkit":{"eyeBlinkLeft":')
@@ -146,9 +155,9 @@ def test_words_behind_numbers_spell_an_answer_and_are_all_that_is_learnt(process
 
 def test_what_was_taught_is_what_is_read(processor, tower, pixels, sights, tmp_path):
     """A picture learnt by heart comes back, so lessons and reading mean the same tokens at the same places."""
-    one = Sights(sights.maps[:1], sights.truth[:1], sights.truth[:1], sights.truth[:1])
+    one = PretrainData(sights.maps[:1], sights.truth[:1], sights.truth[:1], sights.truth[:1])
     teach = VARIANTS["coefficients-first"].teach
-    model, _ = taught(processor, tower, one, teach, tmp_path / "speak.pt", samples=60, batch=1)
+    model, _ = taught(processor, tower, one, teach, tmp_path / "language.pt", samples=60, batch=1)
     recipe = {
         "prompt": prompt_record(load_prompt("distill")), "emotion": True, "readout": "mean", "numbers": "parallel",
     }  # fmt: skip

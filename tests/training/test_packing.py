@@ -6,11 +6,11 @@ import pytest
 import torch
 from PIL import Image
 
-from semanticface.models.answer_tokens import IGNORED, lay_out
+from semanticface.models.answer_tokens import IGNORED, to_model_inputs
 from semanticface.models.loading import Bundle, LoraSettings, ModelConfig, add_lora, load_base
 from semanticface.prompts import load_prompt
 from semanticface.training.collator import Collator, Example, split_targets, token_losses
-from semanticface.training.fused_ops import guess, weighted_loss
+from semanticface.training.fused_ops import chunked_argmax, chunked_cross_entropy
 from semanticface.training.packing import ATTENTION, pack, packed
 from tests.helpers import tiny_models
 
@@ -44,16 +44,16 @@ def gradients(bundle: Bundle, loss: torch.Tensor) -> dict[str, torch.Tensor]:
 def test_loss_gradients_and_guesses_are_those_of_a_padded_batch(bundle, numbers):
     batch = batch_of(bundle, numbers)
     inputs, targets = split_targets(dict(batch))
-    logits = bundle.model(**lay_out(bundle.model, inputs), use_cache=False).logits
+    logits = bundle.model(**to_model_inputs(bundle.model, inputs), use_cache=False).logits
     losses = token_losses(logits, targets["labels"])
     wanted = (losses * targets["weights"]).sum()
     directions = gradients(bundle, wanted)
     with packed(bundle.model, bundle.tokenizer) as head:
         inputs, laid = pack(bundle.model, batch)
         hidden = bundle.model(**inputs, use_cache=False).logits[0]
-        found = weighted_loss(hidden, head, laid["labels"], laid["weights"])
+        found = chunked_cross_entropy(hidden, head, laid["labels"], laid["weights"])
         ours = gradients(bundle, found)
-        said = guess(hidden.detach(), head, laid["labels"])
+        said = chunked_argmax(hidden.detach(), head, laid["labels"])
     torch.testing.assert_close(found, wanted, rtol=1e-6, atol=0)
     for name, direction in directions.items():
         torch.testing.assert_close(ours[name], direction, rtol=1e-4, atol=1e-5 * float(direction.abs().max()))

@@ -5,7 +5,7 @@ import torch
 from accelerate import Accelerator
 from torch import nn
 
-from semanticface.training.nano_pretraining import Steps
+from semanticface.training.nano_pretraining import MuonAdamW
 
 
 def small() -> nn.Sequential:
@@ -14,8 +14,8 @@ def small() -> nn.Sequential:
     return layers.to(memory_format=torch.channels_last)
 
 
-def steps_of(model: nn.Sequential, lr: float) -> Steps:
-    return Steps(Accelerator(cpu=True), [model[0].weight, model[3].weight], [model[0].bias, model[3].bias], lr)
+def steps_of(model: nn.Sequential, lr: float) -> MuonAdamW:
+    return MuonAdamW(Accelerator(cpu=True), [model[0].weight, model[3].weight], [model[0].bias, model[3].bias], lr)
 
 
 def loss_of(model: nn.Sequential) -> torch.Tensor:
@@ -64,4 +64,4 @@ def test_goes_on_from_its_state_as_if_never_stopped() -> None:
 def test_refuses_filters_that_it_would_only_copy() -> None:
     filters = nn.Conv2d(4, 8, 3)
     with pytest.raises(ValueError, match="channels-last"):
-        Steps(Accelerator(cpu=True), [filters.weight], [filters.bias], 1e-3)
+        MuonAdamW(Accelerator(cpu=True), [filters.weight], [filters.bias], 1e-3)

@@ -15,9 +15,9 @@ from semanticface.models.loading import Bundle, LoraSettings, ModelConfig, add_l
 from semanticface.prompts import load_prompt
 from semanticface.training import vision_cache
 from semanticface.training.collator import Collator
-from semanticface.training.datasets import AugmentSettings, EvalRows, TrainRows
-from semanticface.training.trainer import TrainSettings, Watch, train
-from semanticface.training.vision_cache import seen_once
+from semanticface.training.datasets import AugmentSettings, EvalFaces, TrainFaces
+from semanticface.training.trainer import SanityCheckCallback, TrainSettings, train
+from semanticface.training.vision_cache import cache_vision_features
 from tests.helpers import tiny_models
 
 STEPS = TrainSettings(steps=6, batch=4, warmup=0, eval_every=6, eval_rows=2, save_every=2, log_every=1)
@@ -40,15 +40,15 @@ def adapted(models: dict[str, Path], architecture: str = "fast_vlm", *, projecto
     return add_lora(base, LoraSettings(projector=projector))
 
 
-def rows_of(bundle: Bundle, faces: Path, count: int = 24, **augment) -> TrainRows:
+def rows_of(bundle: Bundle, faces: Path, count: int = 24, **augment) -> TrainFaces:
     settings = AugmentSettings(**({"variants": 2, "wordless": 0.3} | augment))
     split = load_faces(faces, "train").select(range(6))
-    return TrainRows(split, bundle.image_size, count=count, augment=settings, emotion=True, seed=3)
+    return TrainFaces(split, bundle.image_size, count=count, augment=settings, emotion=True, seed=3)
 
 
 def trained(bundle: Bundle, faces: Path, folder: Path) -> tuple[dict[str, float], dict[str, torch.Tensor]]:
     """Return figures and weights of a training."""
-    held_out = EvalRows(load_faces(faces, "validation"), bundle.image_size)
+    held_out = EvalFaces(load_faces(faces, "validation"), bundle.image_size)
     collator = Collator(bundle.processor, load_prompt("distill"), numbers="parallel")
     metrics, _ = train(bundle, STEPS, collator, lambda count: rows_of(bundle, faces, count), held_out, folder)
     return metrics, {name: each.detach() for name, each in bundle.model.named_parameters() if each.requires_grad}
@@ -78,7 +78,7 @@ def test_a_training_that_was_stopped_goes_on_exactly_and_looks_at_nothing_again(
             raise KeyboardInterrupt
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(Watch, "on_step_end", stop)
+        patch.setattr(SanityCheckCallback, "on_step_end", stop)
         trained(adapted(models), faces, tmp_path / "stopped")
     (kept,) = (tmp_path / "stopped" / "features").glob("*/*.safetensors")
     stamp, wrote = kept.stat().st_mtime_ns, []
@@ -88,9 +88,9 @@ def test_a_training_that_was_stopped_goes_on_exactly_and_looks_at_nothing_again(
     assert not wrote
 
 
-def looked(bundle: Bundle, rows: TrainRows, folder: Path) -> tuple[bool, str]:
+def looked(bundle: Bundle, rows: TrainFaces, folder: Path) -> tuple[bool, str]:
     collator = Collator(bundle.processor, load_prompt("distill"))
-    with seen_once(bundle, collator, rows, folder) as (tower, why):
+    with cache_vision_features(bundle, collator, rows, folder) as (tower, why):
         return tower is not None, why
 
 
@@ -100,7 +100,10 @@ def test_a_file_cut_short_is_made_again_and_others_are_left_alone(models, faces,
     rows, collator = rows_of(bundle, faces), Collator(bundle.processor, load_prompt("distill"))
     folder = tmp_path / "features"
     (folder / "of another training").mkdir(parents=True)
-    with pytest.raises(RuntimeError, match="stopped"), seen_once(bundle, collator, rows, folder) as (tower, _):
+    with (
+        pytest.raises(RuntimeError, match="stopped"),
+        cache_vision_features(bundle, collator, rows, folder) as (tower, _),
+    ):
         before = {s: {name: value.clone() for name, value in tower(s).items()} for s in range(rows.slots)}
         raise RuntimeError("stopped")
     (place,) = folder.iterdir()
@@ -108,7 +111,7 @@ def test_a_file_cut_short_is_made_again_and_others_are_left_alone(models, faces,
     assert [file.name for file in files] == ["00000.safetensors", "00001.safetensors", "00002.safetensors"]
     files[1].write_bytes(files[1].read_bytes()[:-7])
     stamps = [file.stat().st_mtime_ns for file in files]
-    with seen_once(bundle, collator, rows, folder) as (tower, _):
+    with cache_vision_features(bundle, collator, rows, folder) as (tower, _):
         assert [file.stat().st_mtime_ns == stamp for file, stamp in zip(files, stamps, strict=True)] == [
             True,
             False,

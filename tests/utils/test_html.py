@@ -2,13 +2,13 @@
 
 import pytest
 
-from semanticface.utils.html import Table, Tables
+from semanticface.utils.html import Table, TableSection
 
 
 def test_the_same_cells_both_ways():
     table = Table(["name", "a|b"], [["one", "1 < 2"], ["two", "–"]], "What it is.")
     assert table.markdown() == "What it is.\n\n| name | a\\|b |\n| :-- | --: |\n| one | 1 < 2 |\n| two | – |"
-    page = "".join(Tables("Title", [table]).html())
+    page = "".join(TableSection("Title", [table]).html())
     assert '<th scope="row">one</th><td>1 &lt; 2</td>' in page
     assert page.index("What it is.") < page.index("<table>")
     folded = "".join(Table(["name"], [], "<b>", folded=True).html())

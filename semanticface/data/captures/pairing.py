@@ -121,7 +121,7 @@ def read_rows(path: Path, name: str) -> TakeRows:
     Raises:
         TableError: no such file, not a Live Link Face CSV, or no good row in it.
     """
-    found: list[tables.Row] = []
+    found: list[tables.TableRow] = []
     labels: list[Label] = []
     problems: list[str] = []
     total = 0

@@ -18,7 +18,7 @@ from PIL import Image
 
 from semanticface.data.captures.dataset import CaptureSet, TakeRecord, shard_rows
 from semanticface.rendering import render
-from semanticface.utils.html import Table, Tables, write_page
+from semanticface.utils.html import Table, TableSection, write_page
 from semanticface.vision.crop import Box, crop_face
 
 PAGE = "report.html"
@@ -47,7 +47,7 @@ _QUALITY = 85
 
 
 @dataclass(frozen=True, slots=True)
-class Shown:
+class Thumbnail:
     """One picture and, if known, its coefficients.
 
     Attributes:
@@ -62,7 +62,7 @@ class Shown:
 
 
 @dataclass(frozen=True, slots=True)
-class Gallery(Tables):
+class Gallery(TableSection):
     """A section of small pictures under its tables.
 
     Attributes:
@@ -70,7 +70,7 @@ class Gallery(Tables):
         link: a page that says more, relative to this one, and what the link is called.
     """
 
-    pictures: Sequence[Shown] = ()
+    pictures: Sequence[Thumbnail] = ()
     link: tuple[str, str] | None = None
 
     def html(self) -> Iterator[str]:
@@ -103,7 +103,7 @@ def thumbnail(picture: Image.Image, box: Box | None) -> Image.Image:
 def write_take_page(
     path: Path,
     record: TakeRecord,
-    pictures: Mapping[str, Sequence[Shown]],
+    pictures: Mapping[str, Sequence[Thumbnail]],
     labels: Mapping[str, Any] | None = None,
 ) -> None:
     """Write the page of one take.
@@ -122,14 +122,14 @@ def write_take_page(
         [(fate, f"{record.counts[fate]:,}", FATES[fate]) for fate in FATES if record.counts.get(fate)],
     )
     told = f"Rows found their frames by {record.paired}." if labels is None else f"{record.paired}. {_known(labels)}"
-    sections: list[Tables] = [Tables("Rows", [counts], told)]
+    sections: list[TableSection] = [TableSection("Rows", [counts], told)]
     for fate, shown in pictures.items():
         if shown:
             some = "" if len(shown) == record.counts.get(fate) else f"{len(shown)} of {record.counts.get(fate, 0):,}. "
             beside = "Beside each face its coefficients on the plain head." if shown[0].coefficients is not None else ""
             sections.append(Gallery(fate.capitalize(), [], f"{some}{beside}", shown))
     if record.remarks:
-        sections.append(Tables("To be known", [Table(("remark",), [(remark,) for remark in record.remarks])]))
+        sections.append(TableSection("To be known", [Table(("remark",), [(remark,) for remark in record.remarks])]))
     facts = {"subject": record.subject, "split": record.split, "kept": f"{record.kept:,} faces"}
     subtitle = "One take of a Live Link Face capture." if labels is None else "Pictures of one person, imported."
     write_page(path, record.name, sections, subtitle=subtitle, recipe=facts)
@@ -157,18 +157,18 @@ def write_index_page(captures: CaptureSet, problems: Sequence[str]) -> None:
         (record.name, record.subject, record.split, *(f"{record.counts.get(fate, 0):,}" for fate in fates))
         for record in records
     ]
-    sections: list[Tables] = []
+    sections: list[TableSection] = []
     if problems:
         table = Table(("left out",), [(problem,) for problem in problems])
-        sections.append(Tables("Left out", [table], "By the command that wrote this page."))
+        sections.append(TableSection("Left out", [table], "By the command that wrote this page."))
     labels = captures.recipe["settings"].get("labels")
     about = "" if labels is None else _known(labels)
-    sections.append(Tables("Takes", [Table(("take", "subject", "split", *fates), rows)], about))
+    sections.append(TableSection("Takes", [Table(("take", "subject", "split", *fates), rows)], about))
     for record in records[:_MOST_STRIPS]:
         there = shard_rows(captures.shard(record))
         places = np.linspace(0, len(there) - 1, min(_ON_INDEX, len(there))).round().astype(int)
         shown = [
-            Shown(
+            Thumbnail(
                 thumbnail(row["picture"].convert("RGB"), Box(*row["box"])),
                 row["timecode"] or f"{row['frame']}",
                 np.array(row["coefficients"], np.float32),

@@ -27,7 +27,7 @@ from semanticface.config import check_range
 from semanticface.data.captures.dataset import CaptureSet, ShardWriter, TakeRecord, shard_writer
 from semanticface.data.captures.files import TakeFiles
 from semanticface.data.captures.pairing import LoggedFrame, Pairing, TakeRows, pair, read_log
-from semanticface.data.captures.report import SHOWN, Shown, thumbnail, write_take_page
+from semanticface.data.captures.report import SHOWN, Thumbnail, thumbnail, write_take_page
 from semanticface.data.consent import LOOK
 from semanticface.errors import ConfigError, SemanticFaceError
 from semanticface.semantics.analysis import describe
@@ -218,7 +218,7 @@ class _Work:
         self._captures, self._take, self._split, self._settings = captures, take, split, settings
         self._coefficients, self._rest, self._remarks, self._film = coefficients, rest, remarks, film
         self._fates: list[str] = ["no frame"] * len(coefficients)
-        self._shown: dict[str, list[Shown]] = defaultdict(list)
+        self._shown: dict[str, list[Thumbnail]] = defaultdict(list)
         self._broken = bool(take.rows.problems)
 
     def do(self, logged: Sequence[LoggedFrame]) -> TakeRecord:
@@ -285,13 +285,15 @@ class _Work:
                 if fate == "kept":
                     self._fates[row], self._broken = "no face", True
                     if len(self._shown["no face"]) < SHOWN["no face"]:
-                        self._shown["no face"].append(Shown(thumbnail(frame.picture, None), caption))
+                        self._shown["no face"].append(Thumbnail(thumbnail(frame.picture, None), caption))
                     self._remarks.append(f"{self._film.path}, frame {frame.number}: no face found. Left out.")
                 continue
             if fate == "kept":
                 writer.add(self._row(row, frame, seen.box))
             if fate != "kept" or row in shown:
-                self._shown[fate].append(Shown(thumbnail(frame.picture, seen.box), caption, self._coefficients[row]))
+                self._shown[fate].append(
+                    Thumbnail(thumbnail(frame.picture, seen.box), caption, self._coefficients[row])
+                )
 
     def _spread(self, fate: str, most: int) -> set[int]:
         """Return some rows of a fate, spread evenly over the take."""

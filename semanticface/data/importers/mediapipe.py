@@ -33,7 +33,7 @@ from tqdm import tqdm
 
 from semanticface import arkit
 from semanticface.data.captures.dataset import ShardWriter
-from semanticface.data.captures.report import SHOWN, Shown, thumbnail
+from semanticface.data.captures.report import SHOWN, Thumbnail, thumbnail
 from semanticface.data.captures.take import rest_of, thin
 from semanticface.data.importers.pictures import (
     Labelled,
@@ -255,7 +255,7 @@ class Video:
                     writer.add(row_of(crop, each.box, each.values, self, settings, number=each.number, timecode=code))
                 if place in looked[fate]:
                     small = thumbnail(crop, Box(*each.box.tolist()))
-                    out.shown[fate].append(Shown(small, f"frame {each.number}", each.values))
+                    out.shown[fate].append(Thumbnail(small, f"frame {each.number}", each.values))
         return out
 
     def _seen(self, take: Take, settings: PictureSettings, reader: Reader, out: Outcome, spool: Any) -> Iterator[_Seen]:

@@ -24,7 +24,7 @@ from tqdm import tqdm
 from semanticface import arkit
 from semanticface.data.captures.dataset import CaptureSet, ShardWriter, TakeRecord, shard_writer
 from semanticface.data.captures.importer import Imported, ended, refusal, splits_for, take_consent
-from semanticface.data.captures.report import PAGE, SHOWN, Shown, thumbnail, write_index_page, write_take_page
+from semanticface.data.captures.report import PAGE, SHOWN, Thumbnail, thumbnail, write_index_page, write_take_page
 from semanticface.data.captures.take import CONTEXT, SMALLEST, check_kept
 from semanticface.data.consent import LOOK, plain_name
 from semanticface.errors import PictureError, SemanticFaceError
@@ -126,7 +126,7 @@ class Outcome:
     """
 
     fates: Counter[str] = field(default_factory=Counter)
-    shown: dict[str, list[Shown]] = field(default_factory=lambda: defaultdict(list))
+    shown: dict[str, list[Thumbnail]] = field(default_factory=lambda: defaultdict(list))
     remarks: list[str] = field(default_factory=list)
     broken: bool = False
     told: str = ""
@@ -188,7 +188,7 @@ class Pictures:
             writer.add(row_of(crop, corners, values, self, settings, number=item.number, item=item))
             out.fates["kept"] += 1
             if place in shown:
-                out.shown["kept"].append(Shown(thumbnail(picture, box), item.picture.name, values))
+                out.shown["kept"].append(Thumbnail(thumbnail(picture, box), item.picture.name, values))
         return out
 
 
@@ -258,7 +258,7 @@ def _words(values: np.ndarray, given: Analysis | None, emotion: bool) -> Analysi
 
 def _show(out: Outcome, picture: Image.Image, item: Labelled) -> None:
     if len(out.shown["no face"]) < SHOWN["no face"]:
-        out.shown["no face"].append(Shown(thumbnail(picture, None), item.picture.name))
+        out.shown["no face"].append(Thumbnail(thumbnail(picture, None), item.picture.name))
 
 
 def person(value: object) -> str:

@@ -20,9 +20,9 @@ from transformers import GenerationConfig
 from semanticface.errors import ConfigError, ModelError, PictureError
 from semanticface.evaluation.zero_shot.questions import LONGEST, Question, Reply, Semantics, look_at
 from semanticface.inference.decoder import AnswerDecoder, Mode
-from semanticface.inference.engine import Reader
+from semanticface.inference.engine import DecodingEngine
 from semanticface.inference.predictor import Predictor
-from semanticface.models.files import find_folder
+from semanticface.models.files import resolve_model
 from semanticface.models.inputs import end_token
 from semanticface.models.loading import Bundle, load_trained
 from semanticface.recipe import RECIPE_NAME, files_sha256
@@ -31,7 +31,7 @@ from semanticface.vision.crop import Box, crop_face
 _MODES: dict[Semantics, Mode] = {"with": "full", "without": "numbers"}
 
 
-class LocalReader:
+class LocalModel:
     """A model on this machine.
 
     Args:
@@ -58,7 +58,7 @@ class LocalReader:
         free: bool = False,
         max_tokens: int | None = None,
     ) -> None:
-        folder, _ = find_folder(model)
+        folder, _ = resolve_model(model)
         self.ours = (folder / RECIPE_NAME).is_file()
         if self.ours and free:
             raise ConfigError(f"{model} was trained here, to answer in its form alone: leave out the free form.")
@@ -68,7 +68,7 @@ class LocalReader:
         self._weights = files_sha256(sorted(folder.glob("*.safetensors")))
         self._batch_size = batch_size
         self._max_tokens = max_tokens
-        self._readers: dict[tuple[Semantics, bool], Predictor | Reader] = {}
+        self._readers: dict[tuple[Semantics, bool], Predictor | DecodingEngine] = {}
         self.obstacle = ""
         if not self.ours and not free:
             try:
@@ -190,7 +190,7 @@ class LocalReader:
 
     def _constrained(self, question: Question, inputs: dict[str, torch.Tensor]) -> list[str]:
         reader = self._reader(question)
-        assert isinstance(reader, Reader)
+        assert isinstance(reader, DecodingEngine)
         return reader.read(inputs)
 
     def _free(self, question: Question, inputs: dict[str, torch.Tensor]) -> list[str]:
@@ -209,7 +209,7 @@ class LocalReader:
         texts: list[str] = tokenizer.batch_decode(written[:, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
         return texts
 
-    def _reader(self, question: Question) -> Predictor | Reader:
+    def _reader(self, question: Question) -> Predictor | DecodingEngine:
         key = question.semantics, question.emotion
         if key not in self._readers:
             mode = _MODES[question.semantics]
@@ -217,5 +217,5 @@ class LocalReader:
                 self._readers[key] = Predictor(self.bundle, mode=mode, emotion=question.emotion)
             else:
                 decoder = AnswerDecoder(self.bundle.tokenizer, emotion=question.emotion, mode=mode)
-                self._readers[key] = Reader(decoder, self.bundle.model)
+                self._readers[key] = DecodingEngine(decoder, self.bundle.model)
         return self._readers[key]

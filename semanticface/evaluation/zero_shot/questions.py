@@ -151,7 +151,7 @@ class Reply:
     attempts: int = 1
 
 
-class Reader(Protocol):
+class ZeroShotModel(Protocol):
     """What answers questions: a local model or a server."""
 
     @property

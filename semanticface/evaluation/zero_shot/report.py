@@ -18,12 +18,12 @@ import numpy as np
 from semanticface import arkit
 from semanticface.errors import PictureError
 from semanticface.evaluation import bootstrap, metrics, report
-from semanticface.evaluation.benchmark import MODEL, Reader, filled, largest_errors, score_set, worst_and_typical
+from semanticface.evaluation.benchmark import MODEL, Contender, filled, largest_errors, score_set, worst_and_typical
 from semanticface.evaluation.metrics import BASELINES, FIGURES
 from semanticface.evaluation.published import estimate_text, signed_text
 from semanticface.evaluation.zero_shot.pictures import PictureSet
 from semanticface.evaluation.zero_shot.questions import Judged
-from semanticface.utils.html import Table, Tables, write_page
+from semanticface.utils.html import Table, TableSection, write_page
 
 TITLE = "Faces read without training"
 WORST, TYPICAL = 6, 4
@@ -76,7 +76,7 @@ def score(
         key: score_set(
             true,
             people,
-            {MODEL: Reader(answers[key], analyses=[found[i].analysis for i in known] if key == "with" else None)},
+            {MODEL: Contender(answers[key], analyses=[found[i].analysis for i in known] if key == "with" else None)},
             mean=mean,
             median=median,
             seed=seed,
@@ -207,14 +207,14 @@ def write_report(path: Path, sets: Mapping[str, Scored], recipe: Mapping[str, An
     write_page(path, TITLE, _sections(sets, recipe), recipe=facts)
 
 
-def _sections(sets: Mapping[str, Scored], recipe: Mapping[str, Any]) -> Iterator[Tables | report.Samples]:
+def _sections(sets: Mapping[str, Scored], recipe: Mapping[str, Any]) -> Iterator[TableSection | report.Samples]:
     results = {name: scored.result for name, scored in sets.items()}
     told = how(results, recipe).replace("`", "").replace("*", "")
-    yield Tables("Summary", [summary(results)], told)
+    yield TableSection("Summary", [summary(results)], told)
     for name, scored in sets.items():
         shown = figures(name, scored.result)
         if shown:
-            yield Tables(f"{name}: figures", shown, scored.pictures.about)
+            yield TableSection(f"{name}: figures", shown, scored.pictures.about)
         for key in scored.judged:
             title = f"{name}, {key} semantics"
             if scored.pictures.true is None:

@@ -26,7 +26,7 @@ from tqdm import tqdm
 
 from semanticface.errors import ConfigError, PictureError, SemanticFaceError, ServerError
 from semanticface.evaluation.zero_shot.pictures import PictureSet
-from semanticface.evaluation.zero_shot.questions import Judged, Question, Reader, Reply, judge
+from semanticface.evaluation.zero_shot.questions import Judged, Question, Reply, ZeroShotModel, judge
 from semanticface.formats import tables
 from semanticface.llm.chat import PASSING
 from semanticface.utils.files import write_json
@@ -238,7 +238,9 @@ def fingerprints(pictures: PictureSet) -> list[str | None]:
     return out
 
 
-def prepare(reader: Reader, asked: Question, pictures: PictureSet, prints: list[str | None], folder: Path) -> Asking:
+def prepare(
+    reader: ZeroShotModel, asked: Question, pictures: PictureSet, prints: list[str | None], folder: Path
+) -> Asking:
     """Open the replies that there are to a question and see which are wanted.
 
     Args:
@@ -263,7 +265,7 @@ def prepare(reader: Reader, asked: Question, pictures: PictureSet, prints: list[
     return Asking(asked, pictures, log, prints, wanted)
 
 
-def run(reader: Reader, asking: Asking) -> None:
+def run(reader: ZeroShotModel, asking: Asking) -> None:
     """Ask about every picture that is wanted; shows a progress bar and names what failed on standard error.
 
     Raises:

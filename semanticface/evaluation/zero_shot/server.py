@@ -15,7 +15,7 @@ from semanticface.vision.crop import Box
 
 
 @dataclass(frozen=True)
-class ServerReader:
+class ServerModel:
     """Asks a server about pictures, several at a time.
 
     Pictures travel as PNG data without metadata, none larger than ``side``.

@@ -34,8 +34,8 @@ from semanticface.formats import gltf, live_link
 from semanticface.formats.convert import convert
 from semanticface.formats.gltf_head import plain_head
 from semanticface.formats.live_link import LiveLinkRow
-from semanticface.formats.recording import Track, track
-from semanticface.inference.predictor import Look, Prediction, Predictor
+from semanticface.formats.recording import CoefficientTrack, track
+from semanticface.inference.predictor import Prediction, Predictor, PreparedFace
 from semanticface.inference.video import predict_take
 from semanticface.models.files import display_name
 from semanticface.semantics.expression import UNCLEAR
@@ -135,7 +135,7 @@ def head_at_rest() -> bytes:
     return _built()[0]
 
 
-def animated_head(track: Track, name: str) -> bytes:
+def animated_head(track: CoefficientTrack, name: str) -> bytes:
     """The head with a recording as its animation, as a .glb; a single row comes up from rest and stays.
 
     Args:
@@ -190,7 +190,7 @@ class _InTurn(Predictor):
         super().__init__(predictor.bundle, readout=predictor.readout, emotion=emotion)
         self._turn = turn
 
-    def answer(self, looks: Sequence[Look], *settings: Any, **more: Any) -> list[list[Prediction]]:
+    def answer(self, looks: Sequence[PreparedFace], *settings: Any, **more: Any) -> list[list[Prediction]]:
         with self._turn:
             return super().answer(looks, *settings, **more)
 
