@@ -323,7 +323,7 @@ class Ablations:
                 datasets.DatasetDict(splits).save_to_disk(str(folder))
         changes = {"dataset": rows, "output": adapter, "model.base": self.model, "train.seed": seed}
         if self.budget.steps:
-            changes |= {"train.steps": self.budget.steps}
+            changes |= {"train.max_steps": self.budget.steps}
         scripts = ROOT / "train"
         command = [sys.executable, str(scripts / "distill.py")]
         command += ["--config", str(scripts / "configs" / "quickstart.yaml"), "--set"]

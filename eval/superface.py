@@ -89,17 +89,17 @@ FULL = Budget(
     takes=TakeSettings(),
     samples=12_000,
     steps=60,
-    rounds=RoundSettings(heed=False, per_picture=16, eval_rows=360),
+    rounds=RoundSettings(early_stopping=False, per_picture=16, eval_rows=360),
     candidates=CandidateSettings(count=8, tries=2),
-    align=AlignSettings(batch=160, learning_rate=4e-3, precision="fast"),
+    align=AlignSettings(per_device_train_batch_size=160, learning_rate=4e-3, precision="fast"),
 )
 QUICK = Budget(
     takes=TakeSettings(train=12, validation=4, frames=8, look="drawn"),
     samples=640,
     steps=8,
-    rounds=RoundSettings(most=1, heed=False, per_picture=4, eval_rows=32),
+    rounds=RoundSettings(max_rounds=1, early_stopping=False, per_picture=4, eval_rows=32),
     candidates=CandidateSettings(),
-    align=AlignSettings(passes=1),
+    align=AlignSettings(num_train_epochs=1),
 )
 
 
@@ -207,8 +207,8 @@ class Experiment:
             self._speak(pseudo, labels, base)
         scripts = ROOT / "train"
         changes = {
-            "dataset": pseudo, "output": adapter, "model.base": base, "train.steps": self.budget.steps,
-            "train.seed": self.seed, "augment.wordless": 1.0, "augment.apart": "false", "train.learning_rate": 3e-4,
+            "dataset": pseudo, "output": adapter, "model.base": base, "train.max_steps": self.budget.steps,
+            "train.seed": self.seed, "augment.numbers_only_prob": 1.0, "augment.decouple_numbers": "false", "train.learning_rate": 3e-4,
         }  # fmt: skip
         command = [sys.executable, str(scripts / "distill.py"), "--config", str(scripts / "configs/quickstart.yaml")]
         command += ["--set", *(f"{key}={value}" for key, value in changes.items())]

@@ -51,7 +51,7 @@ def _override(values: dict[str, Any], override: str) -> None:
     """Put one ``key.subkey=value`` into a nested mapping, in place."""
     key, equals, text = override.partition("=")
     if not equals or not key:
-        raise ConfigError(f"--set {override!r}: write it as key=value, for example --set train.steps=100")
+        raise ConfigError(f"--set {override!r}: write it as key=value, for example --set train.max_steps=100")
     try:
         value = yaml.safe_load(text)
     except yaml.YAMLError as error:

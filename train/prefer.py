@@ -5,7 +5,7 @@
 Any setting of the config can be changed on the command line; what a setting means is said where it is defined
 (``Settings`` below, ``RoundSettings``, ``CandidateSettings``, ``AlignSettings``):
 
-    python train/prefer.py --config train/configs/prefer.yaml --set rounds.most=1 align.beta=0.3
+    python train/prefer.py --config train/configs/prefer.yaml --set rounds.max_rounds=1 align.beta=0.3
 
 Who chooses is the config's ``judge``. ``simulated`` stands for people where the truth is known: faces with exact
 coefficients. With ``people`` the first run samples candidates and says how to annotate them; the second is given what

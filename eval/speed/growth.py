@@ -208,8 +208,8 @@ class Bench:
     def _distil(self, folder: Path, rows: int) -> Cost:
         batch, output = 8, folder / "adapter"
         settings = {
-            "dataset": folder / "faces", "output": output, "train.steps": self.steps, "train.batch": batch,
-            "train.log_every": 1, "train.eval_rows": 2, "train.eval_every": self.steps, "train.save_every": self.steps,
+            "dataset": folder / "faces", "output": output, "train.max_steps": self.steps, "train.per_device_train_batch_size": batch,
+            "train.logging_steps": 1, "train.eval_rows": 2, "train.eval_steps": self.steps, "train.save_steps": self.steps,
         }  # fmt: skip
         cost = self._run(
             "distil", folder, rows, self.steps * batch, "train/distill.py", "--config", "train/configs/quickstart.yaml",

@@ -12,7 +12,7 @@ too), batch, learning rate and its cosine, AdamW, clipping, no gradient checkpoi
 bfloat16 where this machine has them in hardware (TRL's default), a plain mean over the tokens of the answer
 (`number_weight: 1`), numbers in a row. What differs is what is measured: ours trains on rows without padding, on
 scores of answer tokens alone, with fused LoRA, and lets the frozen tower see each picture once
-(`augment.variants: 1`; its time counts). TRL (max_length None, completion-only loss) runs as it comes; it logs
+(`augment.fixed_variants: 1`; its time counts). TRL (max_length None, completion-only loss) runs as it comes; it logs
 entropy and token accuracy besides.
 
 Samples a second are of processor time, which a busy machine falsifies less than the clock (also shown), from the start
@@ -115,11 +115,11 @@ def distil_settings(case: Case, faces: Path, output: Path) -> list[str]:
     size = "null" if case.image_size is None else case.image_size
     return [
         f"dataset={faces}", f"output={output}", f"model.base={case.model}", f"model.image_size={size}",
-        f"lora.projector={str(case.projector).lower()}", f"train.batch={case.batch}", f"train.steps={case.steps}",
-        "numbers=sequential", "augment.mirror=0", "augment.shift=0", "augment.scale=0", "augment.wordless=0",
-        "augment.apart=false", "augment.variants=1", f"train.learning_rate={RATE}", "train.warmup=0",
-        "train.number_weight=1", "train.log_every=1", f"train.eval_every={case.steps}",
-        f"train.save_every={case.steps}", "train.eval_rows=1",
+        f"lora.projector={str(case.projector).lower()}", f"train.per_device_train_batch_size={case.batch}", f"train.max_steps={case.steps}",
+        "numbers=sequential", "augment.mirror=0", "augment.shift=0", "augment.scale=0", "augment.numbers_only_prob=0",
+        "augment.decouple_numbers=false", "augment.fixed_variants=1", f"train.learning_rate={RATE}", "train.warmup_ratio=0",
+        "train.number_weight=1", "train.logging_steps=1", f"train.eval_steps={case.steps}",
+        f"train.save_steps={case.steps}", "train.eval_rows=1",
     ]  # fmt: skip
 
 

@@ -64,25 +64,25 @@ class LoraSettings:
     """Where LoRA goes and how much it may change.
 
     Attributes:
-        rank: width of the update.
-        alpha: its scale; the update is multiplied by alpha / rank.
-        dropout: share of the update's inputs dropped in training.
-        targets: names of the linear layers of the language model that get an update.
+        r: width of the update.
+        lora_alpha: its scale; the update is multiplied by alpha / rank.
+        lora_dropout: share of the update's inputs dropped in training.
+        target_modules: names of the linear layers of the language model that get an update.
         projector: also the linear layers between vision tower and language model.
     """
 
-    rank: int = 16
-    alpha: int = 32
-    dropout: float = 0.0
-    targets: tuple[str, ...] = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+    r: int = 16
+    lora_alpha: int = 32
+    lora_dropout: float = 0.0
+    target_modules: tuple[str, ...] = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
     projector: bool = False
 
     def __post_init__(self) -> None:
-        check_range("lora.rank", self.rank, 1, 1024)
-        check_range("lora.alpha", self.alpha, 1)
-        check_range("lora.dropout", self.dropout, 0, 0.9)
-        if not self.targets:
-            raise ConfigError("lora.targets is empty: name at least one linear layer, for example q_proj")
+        check_range("lora.r", self.r, 1, 1024)
+        check_range("lora.lora_alpha", self.lora_alpha, 1)
+        check_range("lora.lora_dropout", self.lora_dropout, 0, 0.9)
+        if not self.target_modules:
+            raise ConfigError("lora.target_modules is empty: name at least one linear layer, for example q_proj")
 
 
 @dataclass(slots=True)
@@ -248,12 +248,12 @@ def lora_pattern(model: PreTrainedModel, lora: LoraSettings) -> str:
     prefix = language_prefix(model)
     linear = [name for name, module in model.named_modules() if isinstance(module, torch.nn.Linear)]
     inside = {name.rsplit(".", 1)[-1] for name in linear if name.startswith(f"{prefix}.")}
-    absent = [target for target in lora.targets if target not in inside]
+    absent = [target for target in lora.target_modules if target not in inside]
     if absent:
         raise ConfigError(
-            f"lora.targets: no language layer is called {', '.join(absent)}; there are {', '.join(sorted(inside))}"
+            f"lora.target_modules: no language layer is called {', '.join(absent)}; there are {', '.join(sorted(inside))}"
         )
-    pattern = rf"{re.escape(prefix)}\..*\.({'|'.join(map(re.escape, lora.targets))})"
+    pattern = rf"{re.escape(prefix)}\..*\.({'|'.join(map(re.escape, lora.target_modules))})"
     if lora.projector:
         between = [
             name
@@ -277,9 +277,9 @@ def add_lora(bundle: Bundle, lora: LoraSettings) -> Bundle:
     import peft
 
     config = peft.LoraConfig(
-        r=lora.rank,
-        lora_alpha=lora.alpha,
-        lora_dropout=lora.dropout,
+        r=lora.r,
+        lora_alpha=lora.lora_alpha,
+        lora_dropout=lora.lora_dropout,
         target_modules=lora_pattern(bundle.model, lora),
         task_type=None,
     )

@@ -49,44 +49,44 @@ class AlignSettings:
 
     Attributes:
         beta: how dearly straying from the reference is paid; higher strays less.
-        sft: weight of the likelihood of chosen numbers beside the preference.
+        sft_weight: weight of the likelihood of chosen numbers beside the preference.
         words: pairs have words too, what Stage I says of each face; false for models whose words are guesses.
         mirror: also learn every pair's mirror image.
-        passes: how often each pair (and mirror image) is learnt.
-        batch: pairs that go through the model together; lower it when memory is short.
-        accumulation: batches added up to one step.
+        num_train_epochs: how often each pair (and mirror image) is learnt.
+        per_device_train_batch_size: pairs that go through the model together; lower it when memory is short.
+        gradient_accumulation_steps: batches added up to one step.
         learning_rate: highest rate; it falls to zero along a cosine.
-        warmup: share of the steps over which the rate rises from zero.
-        clip: longest gradient; longer ones are scaled down.
+        warmup_ratio: share of the steps over which the rate rises from zero.
+        max_grad_norm: longest gradient; longer ones are scaled down.
         precision: as in ``training.TrainSettings``.
         gradient_checkpointing: compute activations twice instead of keeping them: slower, far less memory.
-        save_every: steps between checkpoints; a killed training goes on from the last.
+        save_steps: steps between checkpoints; a killed training goes on from the last.
         seed: of the order of pairs.
     """
 
     beta: float = 0.3
-    sft: float = 0.2
+    sft_weight: float = 0.2
     words: bool = False
     mirror: bool = False
-    passes: int = 2
-    batch: int = 48
-    accumulation: int = 1
+    num_train_epochs: int = 2
+    per_device_train_batch_size: int = 48
+    gradient_accumulation_steps: int = 1
     learning_rate: float = 1e-3
-    warmup: float = 0.1
-    clip: float = 1.0
+    warmup_ratio: float = 0.1
+    max_grad_norm: float = 1.0
     precision: Literal["model", "fast"] = "model"
     gradient_checkpointing: bool = False
-    save_every: int = 100
+    save_steps: int = 100
     seed: int = 0
 
     def __post_init__(self) -> None:
-        for name in ("passes", "batch", "accumulation", "save_every"):
+        for name in ("num_train_epochs", "per_device_train_batch_size", "gradient_accumulation_steps", "save_steps"):
             check_range(f"align.{name}", getattr(self, name), 1)
         check_range("align.beta", self.beta, 1e-3, 100)
-        check_range("align.sft", self.sft, 0, 100)
+        check_range("align.sft_weight", self.sft_weight, 0, 100)
         check_range("align.learning_rate", self.learning_rate, 1e-8, 1)
-        check_range("align.warmup", self.warmup, 0, 1)
-        check_range("align.clip", self.clip, 1e-3)
+        check_range("align.warmup_ratio", self.warmup_ratio, 0, 1)
+        check_range("align.max_grad_norm", self.max_grad_norm, 1e-3)
         check_range("align.seed", self.seed, 0)
 
 
@@ -269,7 +269,7 @@ def _ready(bundle: Bundle, collator: PairCollator, settings: AlignSettings) -> I
         with packed(model, bundle.tokenizer) as head, fused_lora(model, products), fused_rms_norm(model):
             scorer = Scorer(base, head, None)
             base.forward = scorer.forward
-            yield _Ready(bundle, collator, scorer, seen, products, settings.batch)
+            yield _Ready(bundle, collator, scorer, seen, products, settings.per_device_train_batch_size)
     finally:
         base.__dict__.pop("forward", None)
         collator.template = None
@@ -312,8 +312,8 @@ def align(
             f"{len(rows)} pairs to learn and {len(held_out)} held out: both are needed, of different people, or of "
             "different pictures where all show one. Make more choices."
         )
-    order = np.concatenate([rows.shuffled([settings.seed, nth]) for nth in range(settings.passes)])
-    per_step = settings.batch * settings.accumulation
+    order = np.concatenate([rows.shuffled([settings.seed, nth]) for nth in range(settings.num_train_epochs)])
+    per_step = settings.per_device_train_batch_size * settings.gradient_accumulation_steps
     steps = math.ceil(len(order) / per_step)
     with _ready(bundle, collator, settings) as ready:
         with ready.looking():
@@ -390,15 +390,15 @@ def _arguments(ready: _Ready, settings: AlignSettings, steps: int, folder: Path)
     return DPOConfig(
         output_dir=str(folder / "checkpoints"),
         max_steps=steps,
-        per_device_train_batch_size=settings.batch,
-        gradient_accumulation_steps=settings.accumulation,
+        per_device_train_batch_size=settings.per_device_train_batch_size,
+        gradient_accumulation_steps=settings.gradient_accumulation_steps,
         learning_rate=settings.learning_rate,
         lr_scheduler_type="cosine",
-        warmup_steps=int(settings.warmup * steps),
-        max_grad_norm=settings.clip,
+        warmup_steps=int(settings.warmup_ratio * steps),
+        max_grad_norm=settings.max_grad_norm,
         beta=settings.beta,
         loss_type=["sigmoid", "sft"],
-        loss_weights=[1.0, settings.sft],
+        loss_weights=[1.0, settings.sft_weight],
         max_length=None,
         precompute_ref_log_probs=True,
         gradient_checkpointing=settings.gradient_checkpointing,
@@ -406,7 +406,7 @@ def _arguments(ready: _Ready, settings: AlignSettings, steps: int, folder: Path)
         bf16=ready.products is not None,
         use_cpu=ready.bundle.device.type == "cpu",
         save_strategy="steps",
-        save_steps=settings.save_every,
+        save_steps=settings.save_steps,
         save_total_limit=2,
         logging_steps=10,
         logging_first_step=True,

@@ -165,8 +165,8 @@ class RoundSettings:
     """How rounds are made.
 
     Attributes:
-        most: rounds at most; the auditor may end them earlier.
-        heed: whether it may; if not, all are made, and the best is still the last up to which it always saw a gain.
+        max_rounds: rounds at most; the auditor may end them earlier.
+        early_stopping: whether it may; if not, all are made, and the best is still the last up to which it always saw a gain.
         pairs: how choices become pairs: halves put together (``region``) or whole candidates (``whole``).
         per_picture: questions about a picture at most.
         train_rows: pictures that candidates are made for, spread over the split; 0 takes all.
@@ -176,8 +176,8 @@ class RoundSettings:
         seed: of questions, sides and pairs.
     """
 
-    most: int = 3
-    heed: bool = True
+    max_rounds: int = 3
+    early_stopping: bool = True
     pairs: Literal["region", "whole"] = "region"
     per_picture: int = 8
     train_rows: int = 0
@@ -186,7 +186,7 @@ class RoundSettings:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        for name in ("most", "per_picture", "eval_rows"):
+        for name in ("max_rounds", "per_picture", "eval_rows"):
             check_range(f"rounds.{name}", getattr(self, name), 1)
         check_range("rounds.train_rows", self.train_rows, 0)
         check_range("rounds.held_out", self.held_out, 0.01, 0.9)
@@ -293,7 +293,7 @@ class RoundRunner:
             if not questions:
                 raise DatasetError(
                     f"{self.folder(number) / 'candidates.jsonl'}: no two candidates of a picture can be told apart in "
-                    f"{' or '.join(self.areas)}. Raise candidates.apart or candidates.temperature."
+                    f"{' or '.join(self.areas)}. Raise candidates.min_distance or candidates.temperature."
                 )
             by_picture = {slate.picture: slate for slate in slates}
             choices = decide(judge, questions, by_picture, model=model, round=number, time=JUDGED_AT)

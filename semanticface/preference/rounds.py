@@ -87,7 +87,7 @@ def run_rounds(alignment: RoundRunner, judges: Judges) -> Rounds:
     write_json(alignment.folder(0) / "metrics.json", metrics[0])
     say(f"round 0   {_told(metrics[0])}")
     best, stopped = 0, ""
-    for number in range(1, alignment.rounds.most + 1):
+    for number in range(1, alignment.rounds.max_rounds + 1):
         slates, model = alignment.slates(number)
         choices = alignment.chosen(number, slates, model, judges.labels)
         learnt, measured, counts = alignment.paired(number, slates, choices)
@@ -116,10 +116,10 @@ def run_rounds(alignment: RoundRunner, judges: Judges) -> Rounds:
                 f"round {number} wins {share.value:.1%} of the auditor's comparisons with round {best}, perhaps only "
                 f"{share.low:.1%}: no gain that is sure"
             )
-        if stopped and alignment.rounds.heed:
+        if stopped and alignment.rounds.early_stopping:
             break
         best, answers = best if stopped else number, newer
-    stopped = stopped or f"{alignment.rounds.most} rounds were asked for"
+    stopped = stopped or f"{alignment.rounds.max_rounds} rounds were asked for"
     _copy_adapter(alignment.model(best), alignment.output / "adapter")
     result = Rounds(best, len(metrics) - 1, stopped, tuple(metrics))
     write_json(alignment.output / _RESULT, dataclasses.asdict(result))

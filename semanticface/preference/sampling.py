@@ -44,7 +44,7 @@ class CandidateSettings:
         explore: chance of each action of a sample to be drawn anew from a plain prior, every value as likely. An action
             that the model believes dead, because the capture software never reported it, is in no other sample, and
             could never be preferred.
-        apart: smallest difference between two candidates, in at least one half of the face, in percent of the
+        min_distance: smallest difference between two candidates, in at least one half of the face, in percent of the
             inter-pupil distance (``areas.distance``).
         tries: samples drawn at most for each candidate wanted; a model that is sure of itself repeats itself.
         seed: of sampling.
@@ -54,7 +54,7 @@ class CandidateSettings:
     count: int = 4
     temperature: float = 1.0
     explore: float = 0.01
-    apart: float = NOTICEABLE
+    min_distance: float = NOTICEABLE
     tries: int = 4
     seed: int = 0
     batch_size: int = 16
@@ -63,7 +63,7 @@ class CandidateSettings:
         check_range("candidates.count", self.count, 1, 100)
         check_range("candidates.temperature", self.temperature, 0.01, 100)
         check_range("candidates.explore", self.explore, 0, 1)
-        check_range("candidates.apart", self.apart, 0, 100)
+        check_range("candidates.min_distance", self.min_distance, 0, 100)
         check_range("candidates.tries", self.tries, 1, 100)
         check_range("candidates.seed", self.seed, 0)
         check_range("candidates.batch_size", self.batch_size, 1)
@@ -209,7 +209,7 @@ def _sample(predictor: Predictor, sittings: Sequence[_Sitting], settings: Candid
         sitting = sittings[index // settings.count]
         if len(sitting.sampled) < settings.count:
             face = parse_answer(text).coefficients
-            sitting.take(_explored(face, settings.explore, np.random.default_rng([*seed, 1])), settings.apart)
+            sitting.take(_explored(face, settings.explore, np.random.default_rng([*seed, 1])), settings.min_distance)
     return set()
 
 

@@ -39,10 +39,10 @@ class AugmentSettings:
         mirror: share of rows flipped left to right, with coefficients swapped and the answer written anew.
         shift: the crop's centre moves by up to this share of the face box's side, either way, across and down.
         scale: the crop is up to this share larger or smaller than the face box.
-        wordless: share of rows whose answer is its numbers alone, for answering without words.
-        variants: in how many fixed alterations a row is shown, over and over, so that a frozen vision tower need not
+        numbers_only_prob: share of rows whose answer is its numbers alone, for answering without words.
+        fixed_variants: in how many fixed alterations a row is shown, over and over, so that a frozen vision tower need not
             look at each more than once; 0 alters every showing anew.
-        apart: learn words and numbers from different rows. One row learns the words of its answer; the next learns its
+        decouple_numbers: learn words and numbers from different rows. One row learns the words of its answer; the next learns its
             numbers behind the words of another face, so that they must be read from the picture. A small model taught
             whole answers copies its numbers from the true words before them, but at work its words are guesses.
     """
@@ -50,16 +50,16 @@ class AugmentSettings:
     mirror: float = 0.5
     shift: float = 0.06
     scale: float = 0.1
-    wordless: float = 0.0
-    variants: int = 0
-    apart: bool = False
+    numbers_only_prob: float = 0.0
+    fixed_variants: int = 0
+    decouple_numbers: bool = False
 
     def __post_init__(self) -> None:
         check_range("augment.mirror", self.mirror, 0, 1)
         check_range("augment.shift", self.shift, 0, 0.5)
         check_range("augment.scale", self.scale, 0, 0.5)
-        check_range("augment.wordless", self.wordless, 0, 1)
-        check_range("augment.variants", self.variants, 0, 1000)
+        check_range("augment.numbers_only_prob", self.numbers_only_prob, 0, 1)
+        check_range("augment.fixed_variants", self.fixed_variants, 0, 1000)
 
 
 def check_rows(faces: datasets.Dataset, folder: str | Path, *, emotion: bool) -> None:
@@ -173,12 +173,12 @@ class TrainFaces(torch.utils.data.Dataset[Example]):
     @property
     def slots(self) -> int:
         """How many different crops are shown, where alterations are fixed; slot = row * variants + variant."""
-        return len(self.faces) * self.augment.variants
+        return len(self.faces) * self.augment.fixed_variants
 
     def crop(self, slot: int) -> Image.Image:
         """Return one of the fixed alterations of a row."""
         draws, mirrored = self._draws([2, slot])
-        return self._crop(self.faces[slot // self.augment.variants], draws, mirrored)
+        return self._crop(self.faces[slot // self.augment.fixed_variants], draws, mirrored)
 
     def _draws(self, place: list[int]) -> tuple[np.random.Generator, bool]:
         """Return what a crop's alterations are drawn from, and whether it is mirrored."""
@@ -199,9 +199,9 @@ class TrainFaces(torch.utils.data.Dataset[Example]):
         pass_number, place = divmod(position, len(self.faces))
         index = int(self._order(pass_number)[place])
         rng, mirrored = self._draws([1, position])
-        draws, slot = rng, index * self.augment.variants
-        if self.augment.variants:
-            slot += pass_number % self.augment.variants
+        draws, slot = rng, index * self.augment.fixed_variants
+        if self.augment.fixed_variants:
+            slot += pass_number % self.augment.fixed_variants
             draws, mirrored = self._draws([2, slot])
         crop, features = None, None
         if self.seen is None:
@@ -213,9 +213,9 @@ class TrainFaces(torch.utils.data.Dataset[Example]):
         if mirrored:
             coefficients = arkit.mirror(np.asarray(row["coefficients"], dtype=np.float32))
             answer = format_answer(coefficients, describe(coefficients, emotion=self.emotion))
-        if rng.random() < self.augment.wordless:
+        if rng.random() < self.augment.numbers_only_prob:
             return Example(crop, format_answer(parse_answer(answer).coefficients, None), "numbers", features)
-        if not self.augment.apart:
+        if not self.augment.decouple_numbers:
             return Example(crop, answer, "all", features)
         if rng.random() < 0.5:
             return Example(crop, answer, "words", features)

@@ -49,50 +49,50 @@ class TrainSettings:
     """How long, how fast and how carefully to train.
 
     Attributes:
-        steps: optimizer steps; a step sees batch x accumulation rows on each device.
-        batch: rows that go through the model together; lower it when memory is short.
-        accumulation: batches added up to one step; raise it as much as batch is lowered and nothing changes.
+        max_steps: optimizer steps; a step sees batch x accumulation rows on each device.
+        per_device_train_batch_size: rows that go through the model together; lower it when memory is short.
+        gradient_accumulation_steps: batches added up to one step; raise it as much as batch is lowered and nothing changes.
         learning_rate: highest rate; it falls to zero along a cosine.
-        warmup: share of the steps over which the rate rises from zero.
+        warmup_ratio: share of the steps over which the rate rises from zero.
         weight_decay: of the LoRA matrices.
-        clip: longest gradient; longer ones are scaled down.
+        max_grad_norm: longest gradient; longer ones are scaled down.
         precision: what products are computed in. ``model``: what the base is held in. ``fast``: bfloat16 wherever the
             machine multiplies it in hardware, summed in float32 and with weights as they are; else as ``model``.
         number_weight: weight in the loss of tokens that hold digits of a coefficient; words weigh 1.
         gradient_checkpointing: compute activations twice instead of keeping them: a third slower, far less memory.
-        eval_every: steps between measurements on held-out rows.
+        eval_steps: steps between measurements on held-out rows.
         eval_rows: how many held-out rows to measure on.
-        save_every: steps between checkpoints; a killed training goes on from the last.
-        log_every: steps between lines of the log.
-        workers: processes that load pictures; 0 loads them in the training process.
+        save_steps: steps between checkpoints; a killed training goes on from the last.
+        logging_steps: steps between lines of the log.
+        dataloader_num_workers: processes that load pictures; 0 loads them in the training process.
         seed: of LoRA's start, the order of rows, their alterations and dropout.
     """
 
-    steps: int
-    batch: int = 8
-    accumulation: int = 1
+    max_steps: int
+    per_device_train_batch_size: int = 8
+    gradient_accumulation_steps: int = 1
     learning_rate: float = 1e-4
-    warmup: float = 0.05
+    warmup_ratio: float = 0.05
     weight_decay: float = 0.0
-    clip: float = 1.0
+    max_grad_norm: float = 1.0
     precision: Literal["model", "fast"] = "model"
     number_weight: float = 4.0
     gradient_checkpointing: bool = False
-    eval_every: int = 100
+    eval_steps: int = 100
     eval_rows: int = 64
-    save_every: int = 100
-    log_every: int = 10
-    workers: int = 0
+    save_steps: int = 100
+    logging_steps: int = 10
+    dataloader_num_workers: int = 0
     seed: int = 0
 
     def __post_init__(self) -> None:
-        for name in ("steps", "batch", "accumulation", "eval_every", "eval_rows", "save_every", "log_every"):
+        for name in ("max_steps", "per_device_train_batch_size", "gradient_accumulation_steps", "eval_steps", "eval_rows", "save_steps", "logging_steps"):
             check_range(f"train.{name}", getattr(self, name), 1)
-        for name in ("workers", "weight_decay", "seed"):
+        for name in ("dataloader_num_workers", "weight_decay", "seed"):
             check_range(f"train.{name}", getattr(self, name), 0)
         check_range("train.learning_rate", self.learning_rate, 1e-8, 1)
-        check_range("train.warmup", self.warmup, 0, 1)
-        check_range("train.clip", self.clip, 1e-3)
+        check_range("train.warmup_ratio", self.warmup_ratio, 0, 1)
+        check_range("train.max_grad_norm", self.max_grad_norm, 1e-3)
         check_range("train.number_weight", self.number_weight, 0.01, 1000)
 
 
@@ -247,7 +247,7 @@ def check_gradients(model: torch.nn.Module) -> None:
     if unreached or not trainable:
         raise SemanticFaceError(
             f"{len(unreached)} of {len(trainable)} trainable parameters got no gradient, such as "
-            f"{unreached[0] if unreached else 'none at all'}: take their layers out of lora.targets."
+            f"{unreached[0] if unreached else 'none at all'}: take their layers out of lora.target_modules."
         )
     broken = [
         name
@@ -346,24 +346,24 @@ def train(
     """
     arguments = TrainingArguments(
         output_dir=str(folder / "checkpoints"),
-        max_steps=settings.steps,
-        per_device_train_batch_size=settings.batch,
-        per_device_eval_batch_size=settings.batch,
-        gradient_accumulation_steps=settings.accumulation,
+        max_steps=settings.max_steps,
+        per_device_train_batch_size=settings.per_device_train_batch_size,
+        per_device_eval_batch_size=settings.per_device_train_batch_size,
+        gradient_accumulation_steps=settings.gradient_accumulation_steps,
         learning_rate=settings.learning_rate,
         lr_scheduler_type="cosine",
-        warmup_steps=int(settings.warmup * settings.steps),
+        warmup_steps=int(settings.warmup_ratio * settings.max_steps),
         weight_decay=settings.weight_decay,
-        max_grad_norm=settings.clip,
+        max_grad_norm=settings.max_grad_norm,
         # LoRA's float32 matrices inside a bfloat16 model: products in bfloat16, sums and updates in float32.
         bf16=bundle.model.dtype == torch.bfloat16 or (settings.precision == "fast" and has_bfloat16(bundle.device)),
         use_cpu=bundle.device.type == "cpu",
         eval_strategy="steps",
-        eval_steps=settings.eval_every,
+        eval_steps=settings.eval_steps,
         save_strategy="steps",
-        save_steps=settings.save_every,
+        save_steps=settings.save_steps,
         save_total_limit=2,
-        logging_steps=settings.log_every,
+        logging_steps=settings.logging_steps,
         logging_first_step=True,
         logging_nan_inf_filter=False,
         report_to="none",
@@ -372,7 +372,7 @@ def train(
         train_sampling_strategy="sequential",
         # SanityCheckCallback makes sure that every trainable parameter is used.
         ddp_find_unused_parameters=False,
-        dataloader_num_workers=min(settings.workers, os.cpu_count() or 1),
+        dataloader_num_workers=min(settings.dataloader_num_workers, os.cpu_count() or 1),
         seed=settings.seed,
     )
     if settings.gradient_checkpointing:
@@ -387,7 +387,7 @@ def train(
             start = int(resumed.name.rpartition("-")[2]) if resumed else 0
             callbacks.append(TensorBoardCallback(SummaryWriter(str(folder / "logs"), purge_step=start + 1)))
         products = torch.bfloat16 if arguments.bf16 else None
-        rows = train_rows(settings.steps * settings.batch * settings.accumulation * arguments.world_size)
+        rows = train_rows(settings.max_steps * settings.per_device_train_batch_size * settings.gradient_accumulation_steps * arguments.world_size)
         with (
             cache_vision_features(bundle, collator, rows, folder / "features", products) as (tower, seen),
             packed(bundle.model, bundle.tokenizer) as head,

@@ -123,8 +123,8 @@ def _name(bundle: Bundle, rows: TrainFaces, tower: torch.nn.Module, dtype: torch
 
 
 def _why_not(base: Any, tower: Any, rows: TrainFaces) -> str | None:
-    if not rows.augment.variants:
-        return "every showing is altered anew (augment.variants: 0)"
+    if not rows.augment.fixed_variants:
+        return "every showing is altered anew (augment.fixed_variants: 0)"
     if len(rows) < 2 * rows.slots:
         return f"{rows.slots:,} crops for {len(rows):,} showings: too few are shown again"
     if tower is base or tower is None:

@@ -14,7 +14,7 @@ from tests.helpers import tiny_models
 from tests.helpers.pages import ROOT, blocks, commands, run
 
 PAGE = "training.md"
-SMALL = ["train.steps=2", "train.eval_rows=2", "train.workers=0"]
+SMALL = ["train.max_steps=2", "train.eval_rows=2", "train.dataloader_num_workers=0"]
 
 
 @pytest.fixture

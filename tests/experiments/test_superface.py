@@ -109,8 +109,8 @@ def test_the_command_ends_with_its_figures_and_does_nothing_twice(tmp_path, caps
         takes=TakeSettings(train=6, validation=2, frames=4, look="drawn"),
         samples=64,
         steps=2,
-        rounds=RoundSettings(most=1, heed=False, per_picture=4, eval_rows=8),
-        align=AlignSettings(passes=1, batch=8),
+        rounds=RoundSettings(max_rounds=1, early_stopping=False, per_picture=4, eval_rows=8),
+        align=AlignSettings(num_train_epochs=1, per_device_train_batch_size=8),
     )
     monkeypatch.setattr(script, "QUICK", tiny)
     out = tmp_path / "out"

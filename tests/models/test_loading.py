@@ -36,7 +36,7 @@ from semanticface.prompts import load_prompt
 from semanticface.recipe import make_recipe, prompt_record, read_recipe
 from tests.helpers import tiny_models
 
-LORA = LoraSettings(rank=4, alpha=8)
+LORA = LoraSettings(r=4, lora_alpha=8)
 
 
 @pytest.fixture(scope="module", params=tiny_models.BUILD)
@@ -265,7 +265,7 @@ def test_lora_sits_on_language_layers_and_starts_as_no_change(base_config):
 
 
 def test_lora_can_reach_the_projector(base_config):
-    bundle = add_lora(load_base(base_config), LoraSettings(rank=2, projector=True))
+    bundle = add_lora(load_base(base_config), LoraSettings(r=2, projector=True))
     outside = [
         name
         for name, parameter in bundle.model.named_parameters()
@@ -277,7 +277,7 @@ def test_lora_can_reach_the_projector(base_config):
 
 def test_a_target_that_is_no_layer_is_refused(base_config):
     with pytest.raises(ConfigError, match=r"no language layer is called c_attn; there are .*q_proj"):
-        add_lora(load_base(base_config), LoraSettings(targets=("q_proj", "c_attn")))
+        add_lora(load_base(base_config), LoraSettings(target_modules=("q_proj", "c_attn")))
 
 
 # Adapters
@@ -385,15 +385,15 @@ def settings_file(tmp_path, **values):
 
 def test_settings_are_read_strictly(tmp_path):
     read = read_settings(settings_file(tmp_path, rank=8, dropout="5e-2", targets=["q_proj"]), LoraSettings)
-    assert read == LoraSettings(rank=8, dropout=0.05, targets=("q_proj",))
+    assert read == LoraSettings(r=8, lora_dropout=0.05, target_modules=("q_proj",))
     assert read_settings(settings_file(tmp_path), LoraSettings, ["rank=2", "projector=true"]) == LoraSettings(
-        rank=2, projector=True
+        r=2, projector=True
     )
     for values, message in [
         ({"rnak": 8}, r"some\.yaml: unknown key rnak; did you mean rank\?"),
         ({"rank": "eight"}, "rank must be a whole number, not 'eight'"),
         ({"rank": True}, "rank must be a whole number, not True"),
-        ({"rank": 0}, "lora.rank must be from 1 to 1024, not 0"),
+        ({"rank": 0}, "lora.r must be from 1 to 1024, not 0"),
         ({"dropout": ".nan"}, "dropout must be a number"),
         ({"targets": "q_proj"}, "targets must be a list"),
         ({"projector": "yes please"}, "projector must be true or false"),

@@ -77,7 +77,7 @@ def test_a_saved_nano_is_a_stock_model(tokenizer, tmp_path):
 
 def test_training_leaves_the_frozen_towers_statistics_alone(tokenizer):
     model = nano.build_model(tokenizer)
-    bundle = add_lora(Bundle(model, None, tokenizer, nano.PIXELS, {}), LoraSettings(rank=2))
+    bundle = add_lora(Bundle(model, None, tokenizer, nano.PIXELS, {}), LoraSettings(r=2))
     tower = model.model.vision_tower
     before = {name: value.clone() for name, value in tower.named_buffers()}
     bundle.model.train()

@@ -93,7 +93,7 @@ def test_log_probabilities_are_those_of_training(models, split, architecture, nu
         [scored_by_training(bundle, numbers, rows[place], face, words=words) for face in (0, 1)]
         for place in range(len(rows))
     ]
-    with aligning._ready(bundle, collator, AlignSettings(batch=3)) as ready:
+    with aligning._ready(bundle, collator, AlignSettings(per_device_train_batch_size=3)) as ready:
         found = ready.log_probs(rows, "")
         assert "saw 4 pictures once" in ready.look(rows) or architecture == "qwen3_vl"
         again = ready.log_probs(rows, "")
@@ -135,7 +135,7 @@ def test_training_prefers_what_was_chosen_and_changes_the_adapter_alone(models, 
     collator = PairCollator(bundle.processor, PROMPT, numbers="parallel", words=False, emotion=True)
     rows = PairDataset(made_pairs(split, range(6)), split, bundle.image_size, mirrored=True)
     held_out = PairDataset(made_pairs(split, [6, 7]), split, bundle.image_size, mirrored=False)
-    settings = AlignSettings(batch=4, passes=4, learning_rate=2e-3, sft=0.1)
+    settings = AlignSettings(per_device_train_batch_size=4, num_train_epochs=4, learning_rate=2e-3, sft_weight=0.1)
     said = []
     margins = align(bundle, settings, collator, rows, held_out, tmp_path, say=said.append)
     assert margins.after > margins.before + 1
@@ -158,7 +158,7 @@ def test_a_killed_training_goes_on_exactly(models, split, tmp_path):
             if state.global_step == 3:
                 raise Killed
 
-    settings = AlignSettings(batch=4, passes=3, learning_rate=2e-3, save_every=2)
+    settings = AlignSettings(per_device_train_batch_size=4, num_train_epochs=3, learning_rate=2e-3, save_steps=2)
 
     def trained(folder, *callbacks):
         bundle = built(models)

@@ -40,9 +40,9 @@ def alignment(places, tmp_path):
         start=start,
         dataset=dataset,
         output=tmp_path / "out",
-        rounds=RoundSettings(most=2, per_picture=4, held_out=0.3),
+        rounds=RoundSettings(max_rounds=2, per_picture=4, held_out=0.3),
         candidates=CandidateSettings(count=3, tries=1),
-        align=AlignSettings(batch=8, passes=1, mirror=False),
+        align=AlignSettings(per_device_train_batch_size=8, num_train_epochs=1, mirror=False),
         truth=dataset,
         say=lambda told: None,
     )

@@ -121,7 +121,7 @@ def test_exploring_brings_back_what_the_model_believes_dead(predictor, faces):
 
 def test_pictures_without_two_candidates_are_counted_and_stop_nobody(predictor, faces):
     # However sure random weights are: no two faces are that far apart.
-    sure = CandidateSettings(count=3, temperature=0.01, explore=0.0, apart=100.0, tries=2)
+    sure = CandidateSettings(count=3, temperature=0.01, explore=0.0, min_distance=100.0, tries=2)
     counts: Counter[str] = Counter()
     assert sampled(predictor, faces, sure, counts=counts) == []
     assert counts == {"alike": 6}

@@ -189,9 +189,9 @@ def test_an_aligned_model_learnt_from_all_before_it_too(tmp_path, known):
         start=start,
         dataset=dataset,
         output=tmp_path / "out",
-        rounds=RoundSettings(most=2, per_picture=4, held_out=0.3, heed=False),
+        rounds=RoundSettings(max_rounds=2, per_picture=4, held_out=0.3, early_stopping=False),
         candidates=CandidateSettings(count=3, tries=1),
-        align=AlignSettings(batch=8, passes=1, mirror=False),
+        align=AlignSettings(per_device_train_batch_size=8, num_train_epochs=1, mirror=False),
         truth=dataset,
         say=lambda _: None,
     )

@@ -55,7 +55,7 @@ def overrides(faces, models, tmp_path):
     def build(*changes: str, architecture: str = "fast_vlm", output: str = "adapter") -> list[str]:
         places = [f"dataset={faces}", f"output={tmp_path / output}", f"model.base={models[architecture]}"]
         # Tests compare exactly; what machines do in bfloat16 differs.
-        return [*places, "train.steps=3", "train.precision=model", *changes]
+        return [*places, "train.max_steps=3", "train.precision=model", *changes]
 
     return build
 
@@ -118,7 +118,7 @@ def test_a_real_config_trains_what_it_should_and_the_adapter_works(architecture,
     recipe = read_recipe(folder)
     assert recipe["kind"] == "adapter"
     assert recipe["prompt"]["sha256"] == load_prompt("distill").sha256
-    assert recipe["settings"]["lora"]["rank"] == settings.lora.rank
+    assert recipe["settings"]["lora"]["rank"] == settings.lora.r
     assert recipe["settings"]["data"]["train"]["rows"] == 8
     assert recipe["readout"] == settings.readout
     assert recipe["numbers"] == settings.numbers == "parallel"
@@ -136,7 +136,7 @@ def test_a_real_config_trains_what_it_should_and_the_adapter_works(architecture,
 
 
 def test_the_loss_falls(overrides):
-    changes = ["train.steps=30", "train.batch=4", "train.learning_rate=2e-2", "train.eval_every=15"]
+    changes = ["train.max_steps=30", "train.per_device_train_batch_size=4", "train.learning_rate=2e-2", "train.eval_steps=15"]
     folder = run(overrides(*changes, "augment.mirror=0"))
     history = log_history(folder)
     losses = [entry["loss"] for entry in history if "loss" in entry]
@@ -152,8 +152,8 @@ def test_the_loss_falls(overrides):
 
 
 def test_a_batch_of_eight_is_eight_accumulated_of_one(overrides):
-    whole = run(overrides("train.warmup=0", output="whole"))
-    parts = run(overrides("train.warmup=0", "train.batch=1", "train.accumulation=8", output="parts"))
+    whole = run(overrides("train.warmup_ratio=0", output="whole"))
+    parts = run(overrides("train.warmup_ratio=0", "train.per_device_train_batch_size=1", "train.gradient_accumulation_steps=8", output="parts"))
     assert largest_difference(whole, parts) < 2e-6
     one, other = (read_recipe(folder)["metrics"] for folder in (whole, parts))
     assert one["eval_loss"] == pytest.approx(other["eval_loss"], abs=1e-6)
@@ -161,8 +161,8 @@ def test_a_batch_of_eight_is_eight_accumulated_of_one(overrides):
 
 @pytest.mark.slow
 def test_two_processes_of_four_are_one_of_eight(overrides):
-    whole = run(overrides("train.warmup=0", output="whole"))
-    parts = overrides("train.warmup=0", "train.batch=4", output="parts")
+    whole = run(overrides("train.warmup_ratio=0", output="whole"))
+    parts = overrides("train.warmup_ratio=0", "train.per_device_train_batch_size=4", output="parts")
     launched = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
     subprocess.run(
         [*launched, ROOT / "train/distill.py", "--config", ROOT / "train/configs/quickstart.yaml", "--set", *parts],
@@ -175,9 +175,9 @@ def test_two_processes_of_four_are_one_of_eight(overrides):
 
 @pytest.mark.parametrize("numbers", ["sequential", "parallel"])
 def test_a_model_that_cannot_be_packed_trains_alike(overrides, monkeypatch, numbers):
-    packed = run(overrides("train.warmup=0", f"numbers={numbers}", output="packed"))
+    packed = run(overrides("train.warmup_ratio=0", f"numbers={numbers}", output="packed"))
     monkeypatch.setattr("semanticface.training.trainer.packed", lambda model, tokenizer: contextlib.nullcontext())
-    padded = run(overrides("train.warmup=0", f"numbers={numbers}", output="padded"))
+    padded = run(overrides("train.warmup_ratio=0", f"numbers={numbers}", output="padded"))
     # Adam makes more of the smallest gradients' rounding; the weights have moved a hundred times as far.
     assert largest_difference(packed, padded) < 2e-5
     one, other = (read_recipe(folder)["metrics"] for folder in (packed, padded))
@@ -185,8 +185,8 @@ def test_a_model_that_cannot_be_packed_trains_alike(overrides, monkeypatch, numb
 
 
 def test_checkpointed_activations_change_nothing_but_memory(overrides):
-    plain = run(overrides("train.warmup=0", output="plain"))
-    checkpointed = run(overrides("train.warmup=0", "train.gradient_checkpointing=true", output="checkpointed"))
+    plain = run(overrides("train.warmup_ratio=0", output="plain"))
+    checkpointed = run(overrides("train.warmup_ratio=0", "train.gradient_checkpointing=true", output="checkpointed"))
     assert largest_difference(plain, checkpointed) < 2e-6
 
 
@@ -204,7 +204,7 @@ runpy.run_path(sys.argv[0], run_name="__main__")
 
 def test_a_killed_training_goes_on_exactly(overrides, capsys):
     """Dropout, jitter, mirroring, a shuffled second pass and the learning rate all go on where they were."""
-    changes = ["train.steps=10", "train.save_every=5", "train.eval_every=5", "train.batch=3", "lora.dropout=0.2"]
+    changes = ["train.max_steps=10", "train.save_steps=5", "train.eval_steps=5", "train.per_device_train_batch_size=3", "lora.lora_dropout=0.2"]
     calm = run(overrides(*changes, output="calm"))
     killed = calm.parent / "killed"
     command = [sys.executable, "-c", KILLED, str(ROOT / "train/distill.py")]
@@ -233,16 +233,16 @@ def test_a_killed_training_goes_on_exactly(overrides, capsys):
 def test_an_output_of_other_settings_is_not_mixed_with_these(overrides):
     # One that failed before it trained anything does not count.
     with pytest.raises(ConfigError, match="no language layer is called nothing"):
-        run(overrides("train.steps=1", "lora.targets=[nothing]"))
-    run(overrides("train.steps=1"))
+        run(overrides("train.max_steps=1", "lora.target_modules=[nothing]"))
+    run(overrides("train.max_steps=1"))
     with pytest.raises(ConfigError, match=r"train\.learning_rate was 0\.001, now 0\.002\. Use the same"):
-        run(overrides("train.steps=1", "train.learning_rate=2e-3"))
+        run(overrides("train.max_steps=1", "train.learning_rate=2e-3"))
 
 
 @pytest.mark.parametrize("architecture", CONFIGS)
 def test_a_four_bit_base_trains_on_the_cpu(architecture, overrides, kept):
-    changes = ["model.quantize=nf4", "model.dtype=float32", "train.warmup=0", "train.eval_every=1", "train.batch=2"]
-    changes += [f"model.image_size={tiny_models.SIDE[architecture]}", "train.steps=4", "train.learning_rate=1e-2"]
+    changes = ["model.quantize=nf4", "model.dtype=float32", "train.warmup_ratio=0", "train.eval_steps=1", "train.per_device_train_batch_size=2"]
+    changes += [f"model.image_size={tiny_models.SIDE[architecture]}", "train.max_steps=4", "train.learning_rate=1e-2"]
     folder = run(overrides(*changes, architecture=architecture))
     assert_only_the_trainable_changed(kept)
     measured = [entry["eval_loss"] for entry in log_history(folder) if "eval_loss" in entry]
@@ -266,7 +266,7 @@ def test_errors_name_the_fix_and_the_exit_code_says_so(monkeypatch, capsys, over
     assert "no such folder" in fails(monkeypatch, capsys, config, *overrides(f"dataset={tmp_path / 'none'}"))
     assert "made with emotion" in fails(monkeypatch, capsys, config, *overrides("emotion=false"))
     assert "no model 'none/such'" in fails(monkeypatch, capsys, config, *overrides("model.base=none/such"))
-    assert "train.steps must be at least 1" in fails(monkeypatch, capsys, config, *overrides("train.steps=0"))
+    assert "train.max_steps must be at least 1" in fails(monkeypatch, capsys, config, *overrides("train.max_steps=0"))
     assert "readout must be one of greedy, mean, median" in fails(
         monkeypatch, capsys, config, *overrides("readout=mode")
     )
@@ -280,18 +280,18 @@ def test_a_full_disk_is_one_clear_error_and_training_goes_on_later(monkeypatch, 
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (60_000, before[1]))
     try:
-        told = fails(monkeypatch, capsys, config, *overrides("train.steps=2"))
+        told = fails(monkeypatch, capsys, config, *overrides("train.max_steps=2"))
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
     assert "error: cannot write" in told
     assert list((tmp_path / "adapter" / "checkpoints").glob("checkpoint-*"))
     assert last_checkpoint(tmp_path / "adapter" / "checkpoints") is None
     assert not (tmp_path / "adapter" / "semanticface.json").exists()
-    assert read_recipe(run(overrides("train.steps=2")))["kind"] == "adapter"
+    assert read_recipe(run(overrides("train.max_steps=2")))["kind"] == "adapter"
 
 
 def test_a_recipe_says_how_numbers_are_laid_out_and_older_ones_mean_in_a_row(overrides):
-    folder = run(overrides("train.steps=1"))
+    folder = run(overrides("train.max_steps=1"))
     recipe = read_recipe(folder)
     write_recipe(folder, {key: value for key, value in recipe.items() if key != "numbers"})
     assert read_recipe(folder)["numbers"] == "sequential"

@@ -26,7 +26,7 @@ from tests.helpers.scripts import ROOT, load_script
 from tests.helpers.tiny_adapter import tiny_adapter
 
 CONFIGS = "train/configs/prefer_quickstart.yaml", "train/configs/prefer.yaml"
-SMALL = ["rounds.most=1", "rounds.eval_rows=2", "align.passes=1", "align.precision=model", "candidates.tries=1"]
+SMALL = ["rounds.max_rounds=1", "rounds.eval_rows=2", "align.num_train_epochs=1", "align.precision=model", "candidates.tries=1"]
 TAKES = TakeSettings(train=5, validation=1, frames=2, every=4, look="drawn")
 
 prefer = load_script("train/prefer.py")
@@ -87,7 +87,7 @@ def test_the_truth_must_be_about_the_same_pictures(places, tmp_path):
 
 
 def test_people_choose_between_two_runs(changes, places, tmp_path, capsys, monkeypatch):
-    settings = read_settings(ROOT / CONFIGS[1], prefer.Settings, [*changes, "align.words=false", "align.batch=8"])
+    settings = read_settings(ROOT / CONFIGS[1], prefer.Settings, [*changes, "align.words=false", "align.per_device_train_batch_size=8"])
     assert prefer.prefer(settings) is None
     printed = capsys.readouterr().out
     made = tmp_path / "out" / "round-1" / "candidates.jsonl"

@@ -20,7 +20,7 @@ from semanticface.training.trainer import SanityCheckCallback, TrainSettings, tr
 from semanticface.training.vision_cache import cache_vision_features
 from tests.helpers import tiny_models
 
-STEPS = TrainSettings(steps=6, batch=4, warmup=0, eval_every=6, eval_rows=2, save_every=2, log_every=1)
+STEPS = TrainSettings(max_steps=6, per_device_train_batch_size=4, warmup_ratio=0, eval_steps=6, eval_rows=2, save_steps=2, logging_steps=1)
 
 
 @pytest.fixture(scope="module")
@@ -138,7 +138,7 @@ def test_it_is_left_out_where_it_cannot_be_or_does_not_pay(models, faces, tmp_pa
     assert looked(bundle, rows_of(bundle, faces), tmp_path)[0]
     assert looked(bundle, rows_of(bundle, faces, variants=0), tmp_path) == (
         False,
-        "every showing is altered anew (augment.variants: 0)",
+        "every showing is altered anew (augment.fixed_variants: 0)",
     )
     assert "too few are shown again" in looked(bundle, rows_of(bundle, faces, count=23), tmp_path)[1]
     inside = adapted(models, "qwen3_vl", projector=True)
