@@ -5,11 +5,11 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable
 from fractions import Fraction
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 from semanticface.vision.timecode import parse_rate
 
-Subparsers = argparse._SubParsersAction[argparse.ArgumentParser]
+Subparsers: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
 
 OUT_HELP = "write X.jsonl or X.csv instead of a summary to the terminal"
 DEVICE_HELP = "cpu, cuda, cuda:1, mps (default: the best there is)"
