@@ -21,7 +21,7 @@ OUT = "outputs/quickstart"
 STEPS = (
     (
         "Render a character nano has never seen, with exact labels, and describe every face in words (Stage I)",
-        f"python data_prep/render_faces.py --out {OUT}/faces --looks imp=1 --subject 7 --rows 800"
+        f"python data_prep/render_faces.py --out {OUT}/faces --styles imp=1 --subject 7 --rows 800"
         " --splits train=0.7,validation=0.1,test=0.2",
     ),
     (

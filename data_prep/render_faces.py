@@ -15,10 +15,10 @@ More examples:
     python data_prep/render_faces.py --out outputs/test --rows 600 --only test
 
     # the shifted test set: harsh light, blur, noise, things before the face, heads turned far
-    python data_prep/render_faces.py --out outputs/hard --rows 600 --only test --looks photo=1 --conditions hard
+    python data_prep/render_faces.py --out outputs/hard --rows 600 --only test --styles photo=1 --conditions hard
 
     # one new character, in a style that the base model has never seen
-    python data_prep/render_faces.py --out outputs/imp --rows 600 --looks imp=1 --subject 7
+    python data_prep/render_faces.py --out outputs/imp --rows 600 --styles imp=1 --subject 7
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ def arguments() -> argparse.ArgumentParser:
     parser.add_argument("--out", type=Path, required=True, help="folder to write, new or begun by the same command")
     parser.add_argument("--rows", type=int, default=DEFAULTS.rows, help="rows of all splits (default %(default)s)")
     parser.add_argument(
-        "--looks",
+        "--styles",
         type=shares("photo=2,toon=1"),
         default=DEFAULTS.looks,
         help=f"share of each look (default {written(DEFAULTS.looks)})",
@@ -94,7 +94,7 @@ def main() -> int:
     try:
         settings = RenderSettings(
             rows=options.rows,
-            looks=options.looks,
+            looks=options.styles,
             size=options.size,
             supersample=options.supersample,
             framing=options.framing,

@@ -20,7 +20,7 @@ import numpy as np
 from semanticface.data.faces import coefficients_of, load_faces
 from semanticface.errors import SemanticFaceError
 from semanticface.experiments.noisy_captures import CaptureErrors, TakeSettings, record_takes
-from semanticface.rendering import HELD_OUT_LOOK, LOOKS
+from semanticface.rendering import HELD_OUT_STYLE, STYLES
 
 
 def main() -> int:
@@ -30,12 +30,12 @@ def main() -> int:
     parser.add_argument("--takes", type=int, default=60, help="people to learn from, a take each (%(default)s)")
     parser.add_argument("--held-out", type=int, default=default.validation, help="people to measure on (%(default)s)")
     parser.add_argument("--frames", type=int, default=default.frames, help="pictures of each take (%(default)s)")
-    parser.add_argument("--look", choices=(*LOOKS, HELD_OUT_LOOK), default=default.look, help="how (%(default)s)")
+    parser.add_argument("--style", choices=(*STYLES, HELD_OUT_STYLE), default=default.style, help="how (%(default)s)")
     parser.add_argument("--seed", type=int, default=0, help="of expressions, cameras, light and errors (%(default)s)")
     options = parser.parse_args()
     try:
         settings = TakeSettings(
-            train=options.takes, validation=options.held_out, frames=options.frames, look=options.look,
+            train=options.takes, validation=options.held_out, frames=options.frames, style=options.style,
             seed=options.seed,
         )  # fmt: skip
         labels = record_takes(options.out, settings, CaptureErrors.draw(options.seed))

@@ -206,12 +206,12 @@ class Ablations:
         folder = self.out / "pictures" / f"{name}-{settings.rows}-{renderer_hash()}"
         return render_set(folder, settings, workers=self.workers)
 
-    def _crops(self, look: str, split: str, rows: int) -> Path:
+    def _crops(self, style: str, split: str, rows: int) -> Path:
         settings = RenderSettings(
-            rows=rows, looks={look: 1.0}, size=128, supersample=1, framing="crop", splits=SPLITS, only=split,
+            rows=rows, looks={style: 1.0}, size=128, supersample=1, framing="crop", splits=SPLITS, only=split,
             first_subject=FIRST_SUBJECT, subjects=SUBJECTS, seed=SEED,
         )  # fmt: skip
-        return self._drawn(f"{split}-{look}", settings)
+        return self._drawn(f"{split}-{style}", settings)
 
     @functools.cached_property
     def _bundle(self) -> Bundle:
@@ -232,9 +232,9 @@ class Ablations:
     @functools.cached_property
     def _tests(self) -> dict[str, tuple[np.ndarray, list[Image.Image]]]:
         out = {}
-        for look in TESTED:
-            faces = load_faces(self._crops(look, "test", self.budget.tests), "test")
-            out[look] = coefficients_of(faces), [load_picture(picture) for picture in faces["picture"]]
+        for style in TESTED:
+            faces = load_faces(self._crops(style, "test", self.budget.tests), "test")
+            out[style] = coefficients_of(faces), [load_picture(picture) for picture in faces["picture"]]
         return out
 
     # --- one run --------------------------------------------------------------------------------------------------
@@ -273,7 +273,7 @@ class Ablations:
         )  # fmt: skip
         recipe = {**bundle.recipe, "readout": "mean", "numbers": settings.numbers}
         learnt = dataclasses.replace(bundle, model=model, recipe=recipe)
-        return self._scored(lambda look, crops: answer(learnt, variant.order, crops, name=f"reading {look}"))
+        return self._scored(lambda style, crops: answer(learnt, variant.order, crops, name=f"reading {style}"))
 
     def _maps(self, crops: Sequence[Image.Image]) -> np.ndarray:
         pixels = np.stack([np.asarray(crop) for crop in crops])
@@ -283,7 +283,7 @@ class Ablations:
     def _scored(self, read: Callable[[str, Sequence[Image.Image]], tuple[np.ndarray, Any]]) -> dict[str, Any]:
         """Return figures by look."""
         constants = metrics.constants(self._sights.truth)
-        return {look: figures(true, *read(look, crops), constants) for look, (true, crops) in self._tests.items()}
+        return {style: figures(true, *read(style, crops), constants) for style, (true, crops) in self._tests.items()}
 
     # --- personalisation ------------------------------------------------------------------------------------------
 

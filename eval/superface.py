@@ -94,7 +94,7 @@ FULL = Budget(
     align=AlignSettings(per_device_train_batch_size=160, learning_rate=4e-3, precision="fast"),
 )
 QUICK = Budget(
-    takes=TakeSettings(train=12, validation=4, frames=8, look="drawn"),
+    takes=TakeSettings(train=12, validation=4, frames=8, style="drawn"),
     samples=640,
     steps=8,
     rounds=RoundSettings(max_rounds=1, early_stopping=False, per_picture=4, eval_rows=32),
@@ -208,7 +208,8 @@ class Experiment:
         scripts = ROOT / "train"
         changes = {
             "dataset": pseudo, "output": adapter, "model.base": base, "train.max_steps": self.budget.steps,
-            "train.seed": self.seed, "augment.numbers_only_prob": 1.0, "augment.decouple_numbers": "false", "train.learning_rate": 3e-4,
+            "train.seed": self.seed, "augment.numbers_only_prob": 1.0, "augment.decouple_numbers": "false",
+            "train.learning_rate": 3e-4,
         }  # fmt: skip
         command = [sys.executable, str(scripts / "distill.py"), "--config", str(scripts / "configs/quickstart.yaml")]
         command += ["--set", *(f"{key}={value}" for key, value in changes.items())]

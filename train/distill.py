@@ -5,7 +5,7 @@
 Any setting of the config can be changed on the command line; what a setting means is said where it is defined
 (``Settings`` below, ``ModelConfig``, ``LoraSettings``, ``AugmentSettings``, ``TrainSettings``):
 
-    accelerate launch train/distill.py --config train/configs/qwen3_vl_4b.yaml --set train.max_steps=500 model.quantize=nf4
+    accelerate launch train/distill.py --config train/configs/qwen3_vl_4b.yaml --set model.quantize=nf4
 
 The output folder is the adapter: ``adapter_model.safetensors``, ``adapter_config.json`` and ``semanticface.json``,
 which holds the settings, the prompt's hash, versions, the commit and the figures on held-out rows. ``checkpoints``
@@ -90,7 +90,12 @@ def explain(bundle: Bundle, settings: Settings, rows: int) -> None:
     model = bundle.model
     trainable, everything = model.get_nb_trainable_parameters()
     devices = int(os.environ.get("WORLD_SIZE", "1"))
-    seen = settings.train.max_steps * settings.train.per_device_train_batch_size * settings.train.gradient_accumulation_steps * devices
+    seen = (
+        settings.train.max_steps
+        * settings.train.per_device_train_batch_size
+        * settings.train.gradient_accumulation_steps
+        * devices
+    )
     gpu = bundle.device.type == "cuda"
     asked = "the config asks for it" if settings.model.dtype != "auto" else f"auto, on {bundle.device.type}"
     say(f"base      {settings.model.base}, {everything:,} parameters, commit {bundle.recipe['source']['revision']}")

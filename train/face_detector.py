@@ -29,7 +29,7 @@ from torch.nn import functional
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from tqdm import tqdm
 
-from semanticface.rendering import LOOKS, render
+from semanticface.rendering import STYLES, render
 from semanticface.semantics.expression_sampler import sample_coefficients
 from semanticface.utils.files import atomic_open, write_json
 from semanticface.vision.centerface import FEATURES
@@ -70,16 +70,16 @@ def faces_of(settings: Settings, split: str, folder: Path) -> Faces:
     """Render the faces of a split, or read those that an earlier run rendered."""
     # Subjects of training, validation and eval/speed/crop.py never meet.
     first = {"train": 5_000_000, "validation": 6_000_000}[split]
-    counts = {look: getattr(settings, look) if split == "train" else settings.unseen for look in LOOKS}
+    counts = {style: getattr(settings, style) if split == "train" else settings.unseen for style in STYLES}
     parts: list[dict[str, np.ndarray]] = []
     with tqdm(total=sum(counts.values()), desc=f"faces for {split}", unit="face") as bar:
-        for number, look in enumerate(LOOKS):
-            for start in range(0, counts[look], PER_FILE):
-                stop = min(start + PER_FILE, counts[look])
-                file = folder / f"{split}-{look}-{start:05d}-{stop:05d}.npz"
+        for number, style in enumerate(STYLES):
+            for start in range(0, counts[style], PER_FILE):
+                stop = min(start + PER_FILE, counts[style])
+                file = folder / f"{split}-{style}-{start:05d}-{stop:05d}.npz"
                 if not file.exists():
                     seeds = [first + 100_000 * number + index for index in range(start, stop)]
-                    made = [_rendered(look, seed, bar) for seed in seeds]
+                    made = [_rendered(style, seed, bar) for seed in seeds]
                     with atomic_open(file, "wb") as out:
                         np.savez(out, **{key: np.stack([one[key] for one in made]) for key in made[0]})
                 else:
@@ -89,9 +89,9 @@ def faces_of(settings: Settings, split: str, folder: Path) -> Faces:
     return Faces(**{key: np.concatenate([part[key] for part in parts]) for key in ("pictures", "points", "boxes")})
 
 
-def _rendered(look: str, seed: int, bar: tqdm) -> dict[str, np.ndarray]:
+def _rendered(style: str, seed: int, bar: tqdm) -> dict[str, np.ndarray]:
     coefficients = sample_coefficients(np.random.default_rng([seed, 1]))
-    drawn = render(coefficients, look=look, subject=seed, shot=seed, size=RENDER_SIZE, framing="portrait")
+    drawn = render(coefficients, style=style, subject=seed, shot=seed, size=RENDER_SIZE, framing="portrait")
     bar.update()
     return {"pictures": drawn.picture, "points": drawn.points, "boxes": drawn.box}
 
@@ -303,7 +303,7 @@ def main() -> None:
     figures = validated(net, settings, faces_of(settings, "validation", out), photographs)
     recipe = {
         "kind": "finder", "threshold": figures["threshold"], "settings": dataclasses.asdict(settings),
-        "looks": list(LOOKS), "photographs": "scikit-image 0.26.0", "validation": figures,
+        "looks": list(STYLES), "photographs": "scikit-image 0.26.0", "validation": figures,
         "versions": {"python": platform.python_version(), "torch": torch.__version__, "numpy": np.__version__},
     }  # fmt: skip
     # Half precision: the batch norms' running figures stay well inside its range, and the file is half as large.

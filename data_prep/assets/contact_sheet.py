@@ -18,7 +18,7 @@ from PIL import Image, ImageDraw
 from tqdm import tqdm
 
 from semanticface import arkit
-from semanticface.rendering import CONDITIONS, HELD_OUT_LOOK, LOOKS, render
+from semanticface.rendering import CONDITIONS, HELD_OUT_STYLE, STYLES, render
 from semanticface.semantics.expression_sampler import sample_coefficients
 from semanticface.utils.files import atomic_path
 
@@ -39,7 +39,7 @@ def sheet(pictures: list[np.ndarray], labels: list[str], columns: int) -> Image.
     return out
 
 
-def actions(look: str, size: int, subject: int | None) -> Image.Image:
+def actions(style: str, size: int, subject: int | None) -> Image.Image:
     """The face at rest and with each action at 1."""
     pictures, labels = [], []
     for name in ("neutral", *arkit.NAMES):
@@ -48,13 +48,13 @@ def actions(look: str, size: int, subject: int | None) -> Image.Image:
             c[arkit.INDEX[name]] = 1
         if name in NEEDS:
             c[arkit.INDEX[NEEDS[name]]] = 0.7
-        framed = render(c, look=look, subject=subject, size=size, framing="crop")
+        framed = render(c, style=style, subject=subject, size=size, framing="crop")
         pictures.append(framed.picture)
         labels.append(f"{name} + {NEEDS[name]}" if name in NEEDS else name)
     return sheet(pictures, labels, 9)
 
 
-def random_faces(look: str, options: argparse.Namespace, columns: int = 8) -> Image.Image:
+def random_faces(style: str, options: argparse.Namespace, columns: int = 8) -> Image.Image:
     """Random people, shots and expressions."""
     pictures = []
     for k in range(options.seed, options.seed + options.count):
@@ -62,7 +62,7 @@ def random_faces(look: str, options: argparse.Namespace, columns: int = 8) -> Im
         pictures.append(
             render(
                 c,
-                look=look,
+                style=style,
                 subject=k,
                 shot=k,
                 size=options.size,
@@ -76,7 +76,9 @@ def random_faces(look: str, options: argparse.Namespace, columns: int = 8) -> Im
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=Path("outputs/contact"), help="folder for the PNG files")
-    parser.add_argument("--look", choices=(*LOOKS, HELD_OUT_LOOK), action="append", help="only this look (repeatable)")
+    parser.add_argument(
+        "--style", choices=(*STYLES, HELD_OUT_STYLE), action="append", help="only this look (repeatable)"
+    )
     parser.add_argument("--size", type=int, default=160, help="of one face in pixels")
     parser.add_argument("--count", type=int, default=40, help="faces on a random sheet")
     parser.add_argument("--subject", type=int, help="whose actions to show; left out: the plain average head")
@@ -85,14 +87,14 @@ def main() -> None:
     parser.add_argument("--conditions", choices=CONDITIONS, default="usual", help="of the random sheet")
     options = parser.parse_args()
     rows = []
-    for look in tqdm(options.look or (*LOOKS, HELD_OUT_LOOK), desc="looks"):
+    for style in tqdm(options.style or (*STYLES, HELD_OUT_STYLE), desc="looks"):
         for kind in ("actions", "random"):
             if kind == "actions":
-                picture = actions(look, options.size, options.subject)
+                picture = actions(style, options.size, options.subject)
             else:
-                picture = random_faces(look, options)
+                picture = random_faces(style, options)
                 rows.append(picture.crop((0, 0, picture.width, min(2 * options.size, picture.height))))
-            target = options.out / f"{look}_{kind}.png"
+            target = options.out / f"{style}_{kind}.png"
             with atomic_path(target) as temporary:
                 picture.save(temporary)
             tqdm.write(str(target))

@@ -28,7 +28,7 @@ import torch
 from PIL import Image, ImageDraw, ImageFilter
 from tqdm import tqdm
 
-from semanticface.rendering import HELD_OUT_LOOK, LOOKS, render
+from semanticface.rendering import HELD_OUT_STYLE, STYLES, render
 from semanticface.semantics.expression_sampler import sample_coefficients
 from semanticface.vision import centerface
 from semanticface.vision.crop import Box
@@ -80,17 +80,17 @@ def cascade(path: Path) -> Detector:
 
 
 @functools.cache
-def portrait(look: str, number: int) -> Picture:
+def portrait(style: str, number: int) -> Picture:
     seed = FIRST_SUBJECT + number
     coefficients = sample_coefficients(np.random.default_rng([seed, 1]))
-    drawn = render(coefficients, look=look, subject=seed, shot=seed, size=256, framing="portrait")
+    drawn = render(coefficients, style=style, subject=seed, shot=seed, size=256, framing="portrait")
     return Image.fromarray(drawn.picture), [Box(*drawn.box.tolist())]
 
 
-def in_scene(look: str, number: int, photographs: list[Image.Image]) -> Picture:
+def in_scene(style: str, number: int, photographs: list[Image.Image]) -> Picture:
     """The portrait, cut out softly, at 7 to 35 % of a photograph's side."""
     rng = np.random.default_rng([FIRST_SUBJECT, number])
-    face, (box,) = portrait(look, number)
+    face, (box,) = portrait(style, number)
     canvas = photographs[number % len(photographs)].convert("RGB").resize((SCENE, SCENE), Image.Resampling.BICUBIC)
     side = SCENE * float(np.exp(rng.uniform(np.log(0.07), np.log(0.35))))
     scale = side / box.width
@@ -177,11 +177,11 @@ def main() -> None:
     given = parser.parse_args()
 
     without = read_wheel(given.photographs, WITHOUT_FACES)
-    looks = (*LOOKS, HELD_OUT_LOOK)
+    looks = (*STYLES, HELD_OUT_STYLE)
     sets: dict[str, list[Picture]] = {}
-    for look in tqdm(looks, desc="renders", unit="look"):
-        sets[f"{look} portrait"] = [portrait(look, number) for number in range(given.count)]
-        sets[f"{look} scene"] = [in_scene(look, number, list(without.values())) for number in range(given.count)]
+    for style in tqdm(looks, desc="renders", unit="look"):
+        sets[f"{style} portrait"] = [portrait(style, number) for number in range(given.count)]
+        sets[f"{style} scene"] = [in_scene(style, number, list(without.values())) for number in range(given.count)]
     sets |= {f"photograph: {name}, no face": [(image, [])] for name, image in without.items()}
     for folder in given.annotated:
         sets |= {f"photograph: {name}": [picture] for name, picture in read_annotated(folder).items()}

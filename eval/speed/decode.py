@@ -64,7 +64,7 @@ from semanticface.models.inputs import prompt_inputs
 from semanticface.models.loading import Bundle, ModelConfig, load_base, load_trained
 from semanticface.prompts import load_prompt
 from semanticface.recipe import versions
-from semanticface.rendering import LOOKS, render
+from semanticface.rendering import STYLES, render
 from semanticface.semantics.answer import parse_answer
 from semanticface.semantics.expression_sampler import sample_coefficients
 from semanticface.utils.files import write_json
@@ -130,9 +130,9 @@ def crops(count: int, size: int, first: int = 0, framing: Literal["crop", "portr
     out = []
     for n in tqdm(range(first, first + count), desc="rendering", leave=False):
         coefficients = sample_coefficients(np.random.default_rng([n, 83]))
-        look = LOOKS[n % len(LOOKS)]
+        style = STYLES[n % len(STYLES)]
         rendered = render(
-            coefficients, look=look, subject=FIRST_SUBJECT + n, shot=FIRST_SUBJECT + n, size=size, framing=framing
+            coefficients, style=style, subject=FIRST_SUBJECT + n, shot=FIRST_SUBJECT + n, size=size, framing=framing
         )
         out.append(Image.fromarray(rendered.picture))
     return out

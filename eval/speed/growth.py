@@ -208,8 +208,10 @@ class Bench:
     def _distil(self, folder: Path, rows: int) -> Cost:
         batch, output = 8, folder / "adapter"
         settings = {
-            "dataset": folder / "faces", "output": output, "train.max_steps": self.steps, "train.per_device_train_batch_size": batch,
-            "train.logging_steps": 1, "train.eval_rows": 2, "train.eval_steps": self.steps, "train.save_steps": self.steps,
+            "dataset": folder / "faces", "output": output, "train.max_steps": self.steps,
+            "train.per_device_train_batch_size": batch,
+            "train.logging_steps": 1, "train.eval_rows": 2, "train.eval_steps": self.steps,
+            "train.save_steps": self.steps,
         }  # fmt: skip
         cost = self._run(
             "distil", folder, rows, self.steps * batch, "train/distill.py", "--config", "train/configs/quickstart.yaml",
@@ -241,7 +243,7 @@ class Bench:
 
 def _rendering(folder: Path, rows: int, splits: str) -> tuple[object, ...]:
     return (
-        "data_prep/render_faces.py", "--out", folder, "--rows", rows, "--looks", "drawn=1", "--size", 48,
+        "data_prep/render_faces.py", "--out", folder, "--rows", rows, "--styles", "drawn=1", "--size", 48,
         "--supersample", 1, "--workers", 1, "--splits", splits,
     )  # fmt: skip
 

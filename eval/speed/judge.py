@@ -34,7 +34,7 @@ from semanticface.preference.learned_judge import LearnedJudge, learn, look
 from semanticface.preference.regions import HALVES, distance
 from semanticface.preference.types import Candidate, CandidateSet, Choice, Question
 from semanticface.recipe import versions
-from semanticface.rendering import LOOKS, render
+from semanticface.rendering import STYLES, render
 from semanticface.semantics.expression_sampler import sample_coefficients
 from semanticface.utils.files import write_json
 
@@ -88,7 +88,7 @@ def measured(count: int, seed: int) -> dict[str, list[float]]:
     names = [f"picture {n}" for n in range(count)]
     crops = {}
     for n, name in enumerate(tqdm(names, desc="rendering", unit="face")):
-        drawn = render(faces[n], look=LOOKS[n % 3], subject=FIRST_STRANGER + n, shot=n, size=128, framing="crop")
+        drawn = render(faces[n], look=STYLES[n % 3], subject=FIRST_STRANGER + n, shot=n, size=128, framing="crop")
         crops[name] = Image.fromarray(drawn.picture)
     predictor = Predictor.from_pretrained("nano", mode="numbers")
     sights = look(predictor, crops)

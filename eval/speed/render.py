@@ -39,7 +39,7 @@ from typing import Any, Literal
 import numba as nb
 import numpy as np
 
-from semanticface.rendering import HELD_OUT_LOOK, LOOKS, render
+from semanticface.rendering import HELD_OUT_STYLE, STYLES, render
 from semanticface.rendering.camera import Camera, shoot
 from semanticface.rendering.head import mesh as meshes
 from semanticface.rendering.head.appearance import CLOTH, HAIR, LASH, SCLERA, SKIN, TEETH, TONGUE, appearance
@@ -63,10 +63,10 @@ HOW_TO_GET = {
 Head = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, Camera]
 
 
-def sample(look: str, seed: int, size: int, supersample: int, framing: Framing) -> None:
+def sample(style: str, seed: int, size: int, supersample: int, framing: Framing) -> None:
     """One whole random sample."""
     c = sample_coefficients(np.random.default_rng([seed, 61]))
-    render(c, look=look, subject=seed, shot=seed, size=size, supersample=supersample, framing=framing)
+    render(c, style=style, subject=seed, shot=seed, size=size, supersample=supersample, framing=framing)
 
 
 def heads(count: int, size: int, framing: Framing) -> list[Head]:
@@ -227,17 +227,17 @@ def serve(pipe: Connection, kind: str, options: argparse.Namespace) -> None:
             paint(head)
     else:
         device = "numba"
-        for look in (*LOOKS, HELD_OUT_LOOK):
-            sample(look, 10**6, options.size, options.supersample, options.framing)
+        for style in (*STYLES, HELD_OUT_STYLE):
+            sample(style, 10**6, options.size, options.supersample, options.framing)
     pipe.send(device)
     while (job := pipe.recv()) is not None:
-        look, first, count = job
+        style, first, count = job
         start, cpu = time.time(), time.process_time()
         for seed in range(first, first + count):
             if kind in PAINTERS:
                 paint(work[seed % HEADS])
             else:
-                sample(look, seed, options.size, options.supersample, options.framing)
+                sample(style, seed, options.size, options.supersample, options.framing)
         pipe.send((start, time.time(), time.process_time() - cpu))
 
 
@@ -267,8 +267,8 @@ class Worker:
         except EOFError:
             return "missing: the process ended without a word"
 
-    def ask(self, look: str, first: int, count: int) -> None:
-        self.pipe.send((look, first, count))
+    def ask(self, style: str, first: int, count: int) -> None:
+        self.pipe.send((style, first, count))
 
     def times(self) -> tuple[float, float, float]:
         return self._answer()
@@ -290,10 +290,10 @@ def start_peer(kind: str, options: argparse.Namespace) -> Worker:
     return worker
 
 
-def rate(workers: list[Worker], look: str, first: int, count: int) -> tuple[float, float]:
+def rate(workers: list[Worker], style: str, first: int, count: int) -> tuple[float, float]:
     """(samples a second of all workers together, CPU milliseconds a sample)."""
     for k, worker in enumerate(workers):
-        worker.ask(look, first + k * count, count)
+        worker.ask(style, first + k * count, count)
     starts, ends, cpu = zip(*(worker.times() for worker in workers), strict=True)
     total = len(workers) * count
     return total / (max(ends) - min(starts)), 1000 * sum(cpu) / total
@@ -310,14 +310,14 @@ def measure(options: argparse.Namespace) -> tuple[list[dict[str, Any]], dict[str
     seen: dict[tuple[str, int], list[tuple[float, float]]] = {}
     first = 1
     for _ in range(options.rounds):
-        for look in (*LOOKS, HELD_OUT_LOOK):
+        for style in (*STYLES, HELD_OUT_STYLE):
             for number, group in groups.items():
-                seen.setdefault((look, number), []).append(rate(group, look, first, options.count))
+                seen.setdefault((style, number), []).append(rate(group, style, first, options.count))
                 first += options.processes * options.count
-            if look == "photo":
+            if style == "photo":
                 for kind, worker in peers.items():
                     if not worker.device.startswith("missing"):
-                        seen.setdefault((kind, 1), []).append(rate([worker], look, first, options.count))
+                        seen.setdefault((kind, 1), []).append(rate([worker], style, first, options.count))
     for worker in (*own, *peers.values()):
         worker.stop()
     rows = [

@@ -46,7 +46,7 @@ from tqdm import tqdm
 from semanticface.errors import AnswerError, SemanticFaceError
 from semanticface.inference.predictor import Predictor
 from semanticface.recipe import versions
-from semanticface.rendering import LOOKS, render
+from semanticface.rendering import STYLES, render
 from semanticface.semantics.answer import parse_answer
 from semanticface.semantics.expression_sampler import sample_coefficients
 from semanticface.utils.files import write_json
@@ -108,8 +108,8 @@ def pictures(work: Work) -> list[bytes]:
     out = []
     for n in tqdm(range(work.pictures), desc=f"rendering for {work.name}", leave=False):
         values = sample_coefficients(np.random.default_rng([n, 67]))
-        look = LOOKS[n % len(LOOKS)]
-        drawn = render(values, look=look, subject=FIRST_SUBJECT + n, shot=n, size=work.size, framing=work.framing)
+        style = STYLES[n % len(STYLES)]
+        drawn = render(values, style=style, subject=FIRST_SUBJECT + n, shot=n, size=work.size, framing=work.framing)
         file = io.BytesIO()
         Image.fromarray(drawn.picture).save(file, "PNG")
         out.append(file.getvalue())

@@ -115,9 +115,11 @@ def distil_settings(case: Case, faces: Path, output: Path) -> list[str]:
     size = "null" if case.image_size is None else case.image_size
     return [
         f"dataset={faces}", f"output={output}", f"model.base={case.model}", f"model.image_size={size}",
-        f"lora.projector={str(case.projector).lower()}", f"train.per_device_train_batch_size={case.batch}", f"train.max_steps={case.steps}",
+        f"lora.projector={str(case.projector).lower()}", f"train.per_device_train_batch_size={case.batch}",
+        f"train.max_steps={case.steps}",
         "numbers=sequential", "augment.mirror=0", "augment.shift=0", "augment.scale=0", "augment.numbers_only_prob=0",
-        "augment.decouple_numbers=false", "augment.fixed_variants=1", f"train.learning_rate={RATE}", "train.warmup_ratio=0",
+        "augment.decouple_numbers=false", "augment.fixed_variants=1", f"train.learning_rate={RATE}",
+        "train.warmup_ratio=0",
         "train.number_weight=1", "train.logging_steps=1", f"train.eval_steps={case.steps}",
         f"train.save_steps={case.steps}", "train.eval_rows=1",
     ]  # fmt: skip
@@ -261,7 +263,7 @@ def faces_of(scratch: Path, rows: int, name: str, *more: str) -> Path:
     """Render a dataset of drawn crops, whose training split has so many rows."""
     folder = scratch / name
     told(
-        ["data_prep/render_faces.py", "--out", str(folder), "--rows", str(rows + 16), "--looks", "drawn=1", *more,
+        ["data_prep/render_faces.py", "--out", str(folder), "--rows", str(rows + 16), "--styles", "drawn=1", *more,
          "--framing", "crop", "--subject", "1", "--splits", f"train={rows / (rows + 16)},validation={16 / (rows + 16)}"]
     )  # fmt: skip
     return folder

@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING
 from semanticface.cli import arguments
 from semanticface.cli.arguments import Subparsers, add_command
 from semanticface.errors import SemanticFaceError
-from semanticface.preference.files import split_by_consent
 
 if TYPE_CHECKING:
     from semanticface.preference.files import Candidates
@@ -191,6 +190,7 @@ def _session(options: argparse.Namespace, store: object) -> Session:
 def _permitted(dataset: Path, candidates: Candidates) -> list[CandidateSet]:
     """Return the slates whose subjects may be shown; the others are counted."""
     from semanticface.data.consent import NAME, read_consent
+    from semanticface.preference.files import split_by_consent
 
     shown, hidden = split_by_consent(read_consent(dataset), candidates.slates)
     total = len(candidates.slates)

@@ -19,11 +19,11 @@ def add_commands(commands: Subparsers) -> None:
         "Row 1 becomes 000001.png and so on; a bad row leaves a gap. Run the same command again to go on where it\n"
         "stopped. As a video: ffmpeg -i DIR/%06d.png face.mp4",
         "semanticface render take.csv --out frames/",
-        "semanticface render faces.jsonl --out heads/ --look toon --size 512 --sheet",
+        "semanticface render faces.jsonl --out heads/ --style toon --size 512 --sheet",
     )
     parser.add_argument("file", type=Path, metavar="FILE", help="CSV or JSONL of coefficients")
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder for the pictures")
-    parser.add_argument("--look", default="photo", help="photo, toon or drawn (default: %(default)s)")
+    parser.add_argument("--style", default="photo", help="photo, toon or drawn (default: %(default)s)")
     parser.add_argument("--size", type=arguments.size, default=256, help="pixels a side (default: %(default)s)")
     parser.add_argument(
         "--sheet",
@@ -37,5 +37,5 @@ def run(options: argparse.Namespace) -> int:
     """Run the subcommand and return its exit code."""
     from semanticface.evaluation.render_table import render_table
 
-    bad = render_table(options.file, options.out, look=options.look, size=options.size, sheet=options.sheet)
+    bad = render_table(options.file, options.out, style=options.style, size=options.size, sheet=options.sheet)
     return 1 if bad else 0

@@ -28,7 +28,7 @@ def add_commands(commands: Subparsers) -> None:
         "times, without sound. Whatever has no picture or no answer gets a grey panel that says why, in its place.\n"
         "Pictures are looked for where FILE says and beside FILE, frames by their number or their timecode.",
         "semanticface show faces.jsonl --out sheet.png",
-        "semanticface show take.jsonl --out take-shown.mp4 --look toon",
+        "semanticface show take.jsonl --out take-shown.mp4 --style toon",
         "semanticface show Scene1_1_Ann.csv --video Scene1_1_Ann.mov --out check.mp4",
     )
     parser.add_argument("file", type=Path, metavar="FILE", help="predictions or a recording, CSV or JSONL")
@@ -37,7 +37,7 @@ def add_commands(commands: Subparsers) -> None:
         "--video", type=Path, metavar="VIDEO", help="that FILE is of (default: the one that FILE names)"
     )
     parser.add_argument("--pictures", type=Path, metavar="DIR", help="folder where the pictures or the video lie now")
-    parser.add_argument("--look", default="photo", help="of the head: photo, toon or drawn (default: %(default)s)")
+    parser.add_argument("--style", default="photo", help="of the head: photo, toon or drawn (default: %(default)s)")
     parser.add_argument(
         "--size", type=arguments.size, help="pixels a side of each head (default: 224 in a sheet, 360 in a video)"
     )
@@ -67,7 +67,7 @@ def _run(options: argparse.Namespace) -> int:
         if remarks <= _MOST_REMARKS:
             tqdm.write(f"semanticface: {text}", file=sys.stderr)
 
-    show = Show(options.file, complain, video=options.video, folder=options.pictures, look=options.look)
+    show = Show(options.file, complain, video=options.video, folder=options.pictures, style=options.style)
     if options.fps is not None and (suffix in SHEETS or show.take is not None):
         raise SemanticFaceError("--fps is for a video of single pictures. Leave it out.")
     refuse_to_replace(options.out, options.file, *show.inputs())

@@ -98,10 +98,10 @@ class RenderSettings:
             raise ConfigError(f"framing must be portrait or crop, not {self.framing!r}")
         if self.conditions not in rendering.CONDITIONS:
             raise ConfigError(f"conditions must be {' or '.join(rendering.CONDITIONS)}, not {self.conditions!r}")
-        known = (*rendering.LOOKS, rendering.HELD_OUT_LOOK)
-        for look in self.looks:
-            if look not in known:
-                raise ConfigError(f"no look is called {look!r}; the looks are {', '.join(known)}")
+        known = (*rendering.STYLES, rendering.HELD_OUT_STYLE)
+        for style in self.looks:
+            if style not in known:
+                raise ConfigError(f"no look is called {style!r}; the looks are {', '.join(known)}")
         for split in self.splits:
             if not split.isidentifier():
                 raise ConfigError(f"a split needs a plain name such as train, not {split!r}")
@@ -190,28 +190,28 @@ def make_row(settings: RenderSettings, people: np.ndarray, row_seed: int) -> dic
     """
     rng = np.random.default_rng(row_seed)
     shares = np.array(list(settings.looks.values()))
-    look = list(settings.looks)[rng.choice(len(shares), p=shares / shares.sum())]
+    style = list(settings.looks)[rng.choice(len(shares), p=shares / shares.sum())]
     subject = int(people[rng.integers(len(people))])
     shot = int(rng.integers(2**31))
-    return draw_row(settings, sample_coefficients(rng), look=look, subject=subject, shot=shot, seed=row_seed)
+    return draw_row(settings, sample_coefficients(rng), style=style, subject=subject, shot=shot, seed=row_seed)
 
 
 def draw_row(
-    settings: RenderSettings, coefficients: np.ndarray, *, look: str, subject: int, shot: int, seed: int
+    settings: RenderSettings, coefficients: np.ndarray, *, style: str, subject: int, shot: int, seed: int
 ) -> dict[str, Any]:
     """Draw one row of ``dataset.FEATURES``; the picture as JPEG bytes without metadata.
 
     Args:
         settings: how to draw it.
         coefficients: float32[52] in [0, 1].
-        look: one of ``face.LOOKS``, or ``face.HELD_OUT_LOOK``.
+        style: one of ``face.STYLES``, or ``face.HELD_OUT_STYLE``.
         subject: seed of who it is.
         shot: seed of camera, light and background.
         seed: for the column of that name.
     """
     rendered = rendering.render(
         coefficients,
-        look=look,
+        style=style,
         subject=subject,
         shot=shot,
         size=settings.size,
@@ -225,7 +225,7 @@ def draw_row(
         "picture": encode_jpeg(PIL.Image.fromarray(rendered.picture)),
         "coefficients": coefficients,
         "subject": subject_name(subject),
-        "look": look,
+        "look": style,
         "camera": {key: float(rendered.camera[key]) for key in CAMERA_KEYS},
         "seed": seed,
         "answer": format_answer(shown, describe(shown, emotion=settings.emotion)),

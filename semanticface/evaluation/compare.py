@@ -21,7 +21,7 @@ from tqdm import tqdm
 
 from semanticface.errors import PictureError, SemanticFaceError, TableError, VideoError
 from semanticface.evaluation.compare_sources import ShownRow, find_take, frames_of, locate, read_rows
-from semanticface.rendering import LOOKS, render
+from semanticface.rendering import STYLES, render
 from semanticface.utils.files import atomic_path
 from semanticface.utils.prefetch import ahead
 from semanticface.vision.crop import crop_face
@@ -83,7 +83,7 @@ class Show:
         complain: is told, in a sentence, of each row that cannot be shown whole and of what is not certain.
         video: that the rows are of; found by the file where it names it.
         folder: where pictures lie, if neither where the file says nor beside it.
-        look: one of ``face.LOOKS``.
+        style: one of ``face.STYLES``.
 
     Raises:
         TableError: no such file, no rows, or rows whose frames cannot be known.
@@ -97,11 +97,11 @@ class Show:
         *,
         video: Path | None = None,
         folder: Path | None = None,
-        look: str = "photo",
+        style: str = "photo",
     ) -> None:
-        if look not in LOOKS:
-            raise SemanticFaceError(f"{look}: no such look. Choose one of {', '.join(LOOKS)}.")
-        self._file, self._complain, self._folder, self._look = file, complain, folder, look
+        if style not in STYLES:
+            raise SemanticFaceError(f"{style}: no such look. Choose one of {', '.join(STYLES)}.")
+        self._file, self._complain, self._folder, self._look = file, complain, folder, style
         self._rows = read_rows(file)
         if not self._rows:
             raise TableError(f"{file}: no rows below the header. Give a file with coefficients.")
@@ -253,7 +253,7 @@ class Show:
         """Yield each scene with its head, uint8[size, size, 3], in order; the next ones are drawn meanwhile."""
 
         def draw(values: np.ndarray) -> np.ndarray:
-            return render(values, look=self._look, subject=None, size=size, framing="crop").picture
+            return render(values, style=self._look, subject=None, size=size, framing="crop").picture
 
         with ThreadPoolExecutor(_THREADS) as pool:
             waiting: deque[tuple[Scene, Future[np.ndarray] | None]] = deque()

@@ -14,7 +14,7 @@ from tqdm import tqdm
 from semanticface import __version__
 from semanticface.errors import SemanticFaceError, TableError
 from semanticface.formats.tables import read_coefficients
-from semanticface.rendering import LOOKS, render
+from semanticface.rendering import STYLES, render
 from semanticface.utils.files import atomic_open, atomic_path
 from semanticface.vision.image_io import contact_sheet
 
@@ -22,7 +22,7 @@ SHEET_PICTURES = 60
 _THUMBNAIL = 160
 
 
-def render_table(file: Path, folder: Path, *, look: str = "photo", size: int = 256, sheet: bool = False) -> int:
+def render_table(file: Path, folder: Path, *, style: str = "photo", size: int = 256, sheet: bool = False) -> int:
     """Draw each good row of a table as ``folder/NNNNNN.png``, numbered from 1; return how many rows were bad.
 
     A bad row is reported on standard error and leaves a gap in the numbers. Pictures already there are kept, so the
@@ -31,7 +31,7 @@ def render_table(file: Path, folder: Path, *, look: str = "photo", size: int = 2
     Args:
         file: a CSV or JSONL that ``tables.read_coefficients`` reads.
         folder: made if need be; otherwise empty, or begun by this function with the same file and settings.
-        look: one of ``face.LOOKS``.
+        style: one of ``face.STYLES``.
         size: pixels a side.
         sheet: also write ``sheet.png`` with up to ``SHEET_PICTURES`` rows, evenly spread.
 
@@ -39,12 +39,12 @@ def render_table(file: Path, folder: Path, *, look: str = "photo", size: int = 2
         TableError: the file is no such table, or has no rows.
         SemanticFaceError: an unknown look, a folder that holds something else, or no room to write.
     """
-    if look not in LOOKS:
-        raise SemanticFaceError(f"{look}: no such look. Choose one of {', '.join(LOOKS)}.")
+    if style not in STYLES:
+        raise SemanticFaceError(f"{style}: no such look. Choose one of {', '.join(STYLES)}.")
     rows = list(read_coefficients(file))
     if not rows:
         raise TableError(f"{file}: no rows below the header. Give a file with coefficients.")
-    _claim(folder, file, look, size)
+    _claim(folder, file, style, size)
     drawn = []
     for number, row in enumerate(tqdm(rows, unit="picture"), start=1):
         if row.coefficients is None:
@@ -53,7 +53,7 @@ def render_table(file: Path, folder: Path, *, look: str = "photo", size: int = 2
         target = folder / f"{number:06d}.png"
         drawn.append((target, f"{target.stem} {Path(row.label).name}"))
         if not target.exists():
-            picture = render(row.coefficients, look=look, subject=None, size=size).picture
+            picture = render(row.coefficients, style=style, subject=None, size=size).picture
             with atomic_path(target) as temporary:
                 Image.fromarray(picture).save(temporary)
     if sheet and drawn:
@@ -61,11 +61,11 @@ def render_table(file: Path, folder: Path, *, look: str = "photo", size: int = 2
     return len(rows) - len(drawn)
 
 
-def _claim(folder: Path, file: Path, look: str, size: int) -> None:
+def _claim(folder: Path, file: Path, style: str, size: int) -> None:
     """Note in the folder what it is made from, or check that the note there says the same."""
     with file.open("rb") as opened:
         digest = hashlib.file_digest(opened, "sha256").hexdigest()
-    recipe = json.dumps({"sha256": digest, "look": look, "size": size, "version": __version__})
+    recipe = json.dumps({"sha256": digest, "look": style, "size": size, "version": __version__})
     note = folder / "render.json"
     if note.is_file():
         if note.read_text(encoding="utf-8") != recipe:

@@ -323,7 +323,7 @@ class TakeSettings:
     validation: int = 30
     frames: int = 12
     every: int = 12
-    look: str = "photo"
+    style: str = "photo"
     first_subject: int = 7_000_000
     seed: int = 0
 
@@ -391,7 +391,9 @@ def draw_takes(out: Path, settings: TakeSettings) -> Path:
             for coefficients in settings.sequence(take)[:: settings.every]:
                 shot = int(rng.integers(2**31))
                 subject = settings.first_subject + take
-                rows.append(draw_row(drawing, coefficients, look=settings.look, subject=subject, shot=shot, seed=shot))
+                rows.append(
+                    draw_row(drawing, coefficients, style=settings.style, subject=subject, shot=shot, seed=shot)
+                )
         write_shard(path, rows)
     write_index(out, dict.fromkeys(settings.splits, 1), {"takes": wanted, "versions": versions()})
     return out

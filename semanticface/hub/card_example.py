@@ -49,10 +49,10 @@ def rendered_example(predictor: Predictor, seed: int = 0) -> Example:
     """Return the model's answers to rendered faces, the same for the same seed."""
     rng = np.random.default_rng(seed)
     inputs = []
-    for place, look in enumerate(_LOOKS):
+    for place, style in enumerate(_LOOKS):
         vector = sample_coefficients(rng)
         one = _PERSON + place + len(_LOOKS) * seed
-        drawn = rendering.render(vector, look=look, subject=one, shot=one, size=2 * SIDE)
+        drawn = rendering.render(vector, style=style, subject=one, shot=one, size=2 * SIDE)
         inputs.append(Image.fromarray(drawn.picture))
     caption = (
         "Two faces that this project rendered, of people in no training set, with expressions drawn at random (seed "

@@ -306,12 +306,12 @@ class Predictor:
         if not looks:
             return []
         try:
-            seeds = [(seed, look.index, nth) for look in looks for nth in range(answers)]
-            written = self._write([look.crop for look in looks], temperature, seeds, answers)
+            seeds = [(seed, style.index, nth) for style in looks for nth in range(answers)]
+            written = self._write([style.crop for style in looks], temperature, seeds, answers)
         except (RuntimeError, ValueError, IndexError) as error:
             # A batch may be too large for the device, or one picture at fault: what can be answered alone, is.
             if len(looks) > 1:
-                return [self.answer([look], temperature, seed, answers, keep_shares)[0] for look in looks]
+                return [self.answer([style], temperature, seed, answers, keep_shares)[0] for style in looks]
             reason = f"{looks[0].image}: the model failed: {error}"
             return [[Prediction(looks[0].image, "model_failed", reason, box=looks[0].box)]]
         reading = summarize(self.reader.decoder.tree, np.stack([each.shares for each in written]), self.level)
@@ -383,21 +383,21 @@ def _choose(image: Image.Image, name: str, crop: Crop) -> tuple[Box, str]:
     return faces[0], note
 
 
-def _read(look: PreparedFace, written: DecodedAnswer, reading: NumberSummary, keep_shares: bool) -> Prediction:
+def _read(style: PreparedFace, written: DecodedAnswer, reading: NumberSummary, keep_shares: bool) -> Prediction:
     text = written.text
     try:
         answer = parse_answer(text)
     except AnswerError as error:
-        return Prediction(look.image, "invalid_answer", f"{look.image}: {error}", text=text, box=look.box)
+        return Prediction(style.image, "invalid_answer", f"{style.image}: {error}", text=text, box=style.box)
     return Prediction(
-        look.image,
+        style.image,
         "ok",
         "",
         answer.coefficients,
         answer.analysis,
         text=text,
-        box=look.box,
-        note=look.note,
+        box=style.box,
+        note=style.note,
         reading=reading,
         shares=written.shares if keep_shares else None,
     )

@@ -316,9 +316,9 @@ def _predict(take: Take, side: SideFile, predictor: Predictor, crop: Crop, batch
     )
     with side, tqdm(total=take.count, initial=side.frames, unit="frame") as bar, contextlib.closing(looks):
         while chunk := list(islice(looks, batch_size)):
-            crops = [look.crop for look in chunk if look.crop is not None]
+            crops = [style.crop for style in chunk if style.crop is not None]
             predictions = predictor.stream(crops, batch_size=batch_size, crop="none")
-            side.append([(_answer(take, look, predictions), look.state) for look in chunk])
+            side.append([(_answer(take, style, predictions), style.state) for style in chunk])
             bar.update(len(chunk))
 
 
@@ -351,14 +351,14 @@ def _place(frame: Frame, crop: Crop, tracker: FaceTracker | None) -> tuple[Box, 
     return crop if isinstance(crop, Box) else Box(0, 0, *frame.picture.size), ""
 
 
-def _answer(take: Take, look: _PreparedFrame, predictions: Iterator[Prediction]) -> FrameAnswer:
+def _answer(take: Take, style: _PreparedFrame, predictions: Iterator[Prediction]) -> FrameAnswer:
     """Return what is known of a frame; takes the next prediction if the frame was shown to the model."""
-    number = look.frame.number
+    number = style.frame.number
     name = f"{take.path}, frame {number}"
     answer = FrameAnswer(
-        name, look.status, look.reason, frame=number, time=look.frame.time, box=look.box, note=look.note
+        name, style.status, style.reason, frame=number, time=style.frame.time, box=style.box, note=style.note
     )
-    if look.crop is None:
+    if style.crop is None:
         return answer
     said = next(predictions)
     reason = said.reason and f"{name}: {said.reason.removeprefix(f'{said.image}: ')}"

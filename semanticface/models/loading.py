@@ -251,7 +251,8 @@ def lora_pattern(model: PreTrainedModel, lora: LoraSettings) -> str:
     absent = [target for target in lora.target_modules if target not in inside]
     if absent:
         raise ConfigError(
-            f"lora.target_modules: no language layer is called {', '.join(absent)}; there are {', '.join(sorted(inside))}"
+            f"lora.target_modules: no language layer is called {', '.join(absent)}; "
+            f"there are {', '.join(sorted(inside))}"
         )
     pattern = rf"{re.escape(prefix)}\..*\.({'|'.join(map(re.escape, lora.target_modules))})"
     if lora.projector:

@@ -274,7 +274,7 @@ def _ready(bundle: Bundle, collator: PairCollator, settings: AlignSettings) -> I
         base.__dict__.pop("forward", None)
         collator.template = None
         if seen is not None:
-            tower.forward = seen.look
+            tower.forward = seen.encode
 
 
 def align(

@@ -166,7 +166,8 @@ class RoundSettings:
 
     Attributes:
         max_rounds: rounds at most; the auditor may end them earlier.
-        early_stopping: whether it may; if not, all are made, and the best is still the last up to which it always saw a gain.
+        early_stopping: whether it may; if not, all are made, and the best is still the last up to which it always saw a
+            gain.
         pairs: how choices become pairs: halves put together (``region``) or whole candidates (``whole``).
         per_picture: questions about a picture at most.
         train_rows: pictures that candidates are made for, spread over the split; 0 takes all.

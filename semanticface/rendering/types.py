@@ -6,6 +6,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
+STYLES = ("photo", "toon", "drawn")
+HELD_OUT_STYLE = "imp"
+"""A goblin of the mesh looks that never enters the base model's training: the new character of the quickstart."""
+
 
 def _sided(side: str) -> list[str]:
     brow = [f"brow{side}{n}" for n in range(1, 6)]

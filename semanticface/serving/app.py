@@ -101,14 +101,14 @@ class _Desk:
                     try:
                         await self._receive(request, body)
                         understood = self.readers.submit(self._understand, read, body)
-                        asked, picture, look = await _while_connected(request, understood)
+                        asked, picture, style = await _while_connected(request, understood)
                     finally:
                         # Here, since what is cancelled still lies in the threads' queue for a while.
                         self.held -= len(body.data)
                         body.data.clear()
-                    if isinstance(look, Prediction):
-                        return asked, [look]
-                    return asked, await _while_connected(request, place.submit(look, picture.ask))
+                    if isinstance(style, Prediction):
+                        return asked, [style]
+                    return asked, await _while_connected(request, place.submit(style, picture.ask))
         except (RefusedError, UnavailableError) as refused:
             if not body.arrived:
                 await drain(request.receive, self.limits.body)

@@ -75,7 +75,7 @@ class ReadOptions:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Job:
-    look: PreparedFace
+    style: PreparedFace
     ask: ReadOptions
     future: Future[list[Prediction]]
 
@@ -87,7 +87,7 @@ class QueueSlot:
         self._service = service
         self._coming = True
 
-    def submit(self, look: PreparedFace, ask: ReadOptions) -> Future[list[Prediction]]:
+    def submit(self, style: PreparedFace, ask: ReadOptions) -> Future[list[Prediction]]:
         """Hand a picture in; once a place.
 
         Returns:
@@ -97,7 +97,7 @@ class QueueSlot:
         Raises:
             UnavailableError: the service is not running.
         """
-        return self._service._submit(self, look, ask)
+        return self._service._submit(self, style, ask)
 
     def __enter__(self) -> QueueSlot:
         return self
@@ -210,8 +210,8 @@ class BatchingService:
     def _retry_after(self) -> int:
         return max(1, min(_LONGEST_RETRY, math.ceil(self._pace * self._taken)))
 
-    def _submit(self, place: QueueSlot, look: PreparedFace, ask: ReadOptions) -> Future[list[Prediction]]:
-        job = _Job(look, ask, Future())
+    def _submit(self, place: QueueSlot, style: PreparedFace, ask: ReadOptions) -> Future[list[Prediction]]:
+        job = _Job(style, ask, Future())
         job.future.add_done_callback(lambda future: self._forget(job) if future.cancelled() else None)
         with self._changed:
             # A request that came before the end is still answered.
@@ -295,7 +295,7 @@ class BatchingService:
         ask = batch[0].ask
         began = time.monotonic()
         try:
-            looks = [job.look for job in batch]
+            looks = [job.style for job in batch]
             found = self._predictor(ask).answer(looks, ask.temperature, ask.seed, ask.answers)
         except Exception as error:  # one bad batch must not end the service
             _log.exception("a batch of %d failed", len(batch))

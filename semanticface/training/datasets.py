@@ -40,11 +40,12 @@ class AugmentSettings:
         shift: the crop's centre moves by up to this share of the face box's side, either way, across and down.
         scale: the crop is up to this share larger or smaller than the face box.
         numbers_only_prob: share of rows whose answer is its numbers alone, for answering without words.
-        fixed_variants: in how many fixed alterations a row is shown, over and over, so that a frozen vision tower need not
-            look at each more than once; 0 alters every showing anew.
-        decouple_numbers: learn words and numbers from different rows. One row learns the words of its answer; the next learns its
-            numbers behind the words of another face, so that they must be read from the picture. A small model taught
-            whole answers copies its numbers from the true words before them, but at work its words are guesses.
+        fixed_variants: in how many fixed alterations a row is shown, over and over, so that a frozen vision tower need
+            not look at each more than once; 0 alters every showing anew.
+        decouple_numbers: learn words and numbers from different rows. One row learns the words of its answer; the next
+            learns its numbers behind the words of another face, so that they must be read from the picture. A small
+            model taught whole answers copies its numbers from the true words before them, but at work its words are
+            guesses.
     """
 
     mirror: float = 0.5

@@ -51,7 +51,8 @@ class TrainSettings:
     Attributes:
         max_steps: optimizer steps; a step sees batch x accumulation rows on each device.
         per_device_train_batch_size: rows that go through the model together; lower it when memory is short.
-        gradient_accumulation_steps: batches added up to one step; raise it as much as batch is lowered and nothing changes.
+        gradient_accumulation_steps: batches added up to one step; raise it as much as batch is lowered and nothing
+            changes.
         learning_rate: highest rate; it falls to zero along a cosine.
         warmup_ratio: share of the steps over which the rate rises from zero.
         weight_decay: of the LoRA matrices.
@@ -86,7 +87,15 @@ class TrainSettings:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        for name in ("max_steps", "per_device_train_batch_size", "gradient_accumulation_steps", "eval_steps", "eval_rows", "save_steps", "logging_steps"):
+        for name in (
+            "max_steps",
+            "per_device_train_batch_size",
+            "gradient_accumulation_steps",
+            "eval_steps",
+            "eval_rows",
+            "save_steps",
+            "logging_steps",
+        ):
             check_range(f"train.{name}", getattr(self, name), 1)
         for name in ("dataloader_num_workers", "weight_decay", "seed"):
             check_range(f"train.{name}", getattr(self, name), 0)
@@ -387,7 +396,12 @@ def train(
             start = int(resumed.name.rpartition("-")[2]) if resumed else 0
             callbacks.append(TensorBoardCallback(SummaryWriter(str(folder / "logs"), purge_step=start + 1)))
         products = torch.bfloat16 if arguments.bf16 else None
-        rows = train_rows(settings.max_steps * settings.per_device_train_batch_size * settings.gradient_accumulation_steps * arguments.world_size)
+        rows = train_rows(
+            settings.max_steps
+            * settings.per_device_train_batch_size
+            * settings.gradient_accumulation_steps
+            * arguments.world_size
+        )
         with (
             cache_vision_features(bundle, collator, rows, folder / "features", products) as (tower, seen),
             packed(bundle.model, bundle.tokenizer) as head,

@@ -47,7 +47,7 @@ class CachedVisionEncoder:
 
     def __init__(self, tower: torch.nn.Module) -> None:
         self.tower = tower
-        self.look = tower.forward
+        self.encode = tower.forward
         self.folder: Path | None = None
         self._answer: Any = None
         self._fields: dict[str, list[Any] | Any] = {}
@@ -56,7 +56,7 @@ class CachedVisionEncoder:
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """Return the answer put before it last, once, or else the tower's own, and remember that."""
         if self._answer is None:
-            looked = self.look(*args, **kwargs)
+            looked = self.encode(*args, **kwargs)
             # As it is now: models put what they make of it into the same object.
             self._kind = type(looked)
             self._fields = dict(looked.items()) if isinstance(looked, ModelOutput) else {"": None}
@@ -176,7 +176,7 @@ def cache_vision_features(
         elif size > _SHARE * shutil.disk_usage(folder).free:
             why_not = f"they would take {size / 1e9:,.1f} GB, more than half of the free disk"
         if why_not:
-            tower.forward = seen.look
+            tower.forward = seen.encode
             shutil.rmtree(folder, ignore_errors=True)
             yield None, why_not
             return
@@ -189,7 +189,7 @@ def cache_vision_features(
         shutil.rmtree(folder, ignore_errors=True)
     finally:
         tower.train(training)
-        tower.forward = seen.look
+        tower.forward = seen.encode
         rows.seen = collator.template = None
 
 

@@ -183,7 +183,7 @@ def test_render_numbers_resumes_and_leaves_gaps(capsys, take, tmp_path):
 
 def test_render_what_predict_or_parse_wrote_in_another_look(capsys, texts, tmp_path):
     run(capsys, "parse", texts, "--out", tmp_path / "faces.jsonl")
-    code, _, errors = run(capsys, "render", tmp_path / "faces.jsonl", "--out", tmp_path / "f", "--look", "drawn")
+    code, _, errors = run(capsys, "render", tmp_path / "faces.jsonl", "--out", tmp_path / "f", "--style", "drawn")
     assert code == 1
     assert "had failed (truncated)" in errors
     assert sorted(path.name for path in (tmp_path / "f").glob("*.png")) == ["000001.png", "000004.png"]
@@ -195,7 +195,7 @@ def test_render_leaves_other_folders_alone(capsys, take, tmp_path):
     (tmp_path / "mine" / "holiday.png").touch()
     code, _, errors = run(capsys, "render", take, "--out", tmp_path / "mine")
     assert code == 2 and "holds something else" in errors
-    code, _, errors = run(capsys, "render", take, "--out", tmp_path / "new", "--look", "oil")
+    code, _, errors = run(capsys, "render", take, "--out", tmp_path / "new", "--style", "oil")
     assert code == 2 and "photo, toon, drawn" in errors
     assert not (tmp_path / "new").exists()
     empty = tmp_path / "empty.csv"

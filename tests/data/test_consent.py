@@ -133,8 +133,8 @@ def test_an_accent_is_spelt_in_two_ways_and_means_one_person(tmp_path):
         listed(tmp_path, f"subjects:\n  {typed}: true\n  {on_disk}: false\n")
 
 
-def rows_of(people, look, seed):
-    columns = {"subject": people, "look": [look] * len(people), "seed": [seed] * len(people)}
+def rows_of(people, style, seed):
+    columns = {"subject": people, "look": [style] * len(people), "seed": [seed] * len(people)}
     return datasets.Dataset.from_dict(columns)
 
 

@@ -300,7 +300,7 @@ def limit_file_size() -> None:
 
 def test_full_disk_is_one_clear_error_and_resumable(tmp_path):
     out = tmp_path / "full"
-    command = [sys.executable, str(SCRIPT), "--out", str(out), "--rows", "20", "--looks", "drawn=1", "--size", "64",
+    command = [sys.executable, str(SCRIPT), "--out", str(out), "--rows", "20", "--styles", "drawn=1", "--size", "64",
                "--splits", "train=1", "--workers", "1"]  # fmt: skip
     full = subprocess.run(command, capture_output=True, text=True, preexec_fn=limit_file_size, timeout=600)
     assert full.returncode == 1
@@ -359,7 +359,7 @@ def test_equal_rows_share_a_fingerprint(made, tmp_path):
 
 def test_script_names_its_errors(tmp_path):
     bad = subprocess.run(
-        [sys.executable, str(SCRIPT), "--out", str(tmp_path / "x"), "--looks", "photo"], capture_output=True, text=True
+        [sys.executable, str(SCRIPT), "--out", str(tmp_path / "x"), "--styles", "photo"], capture_output=True, text=True
     )
     assert bad.returncode == 2 and "photo=2,toon=1" in bad.stderr
     assert faces.begun_recipe(tmp_path / "x") is None

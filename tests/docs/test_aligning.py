@@ -17,9 +17,15 @@ from semanticface.serving.pages import annotate
 from tests.helpers.pages import ROOT, commands, run
 
 SMALL = {
-    "data_prep/render_noisy_captures.py": ["--takes", "5", "--held-out", "1", "--frames", "2", "--look", "drawn"],
+    "data_prep/render_noisy_captures.py": ["--takes", "5", "--held-out", "1", "--frames", "2", "--style", "drawn"],
     "train/distill.py": ["train.max_steps=2", "train.eval_rows=2"],
-    "train/prefer.py": ["--set", "rounds.max_rounds=1", "rounds.eval_rows=2", "align.num_train_epochs=1", "candidates.tries=1"],
+    "train/prefer.py": [
+        "--set",
+        "rounds.max_rounds=1",
+        "rounds.eval_rows=2",
+        "align.num_train_epochs=1",
+        "candidates.tries=1",
+    ],
 }
 
 

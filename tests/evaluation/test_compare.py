@@ -28,8 +28,8 @@ def face(number):
     return arkit.vector({"jawOpen": number / 10, "browInnerUp": 1 - number / 10})
 
 
-def head(values, look="photo"):
-    return render(values, look=look, subject=None, size=SIZE, framing="crop").picture
+def head(values, style="photo"):
+    return render(values, style=style, subject=None, size=SIZE, framing="crop").picture
 
 
 def is_note(pixels):
@@ -88,7 +88,7 @@ def test_rows_of_a_sheet_are_spread_evenly(pictures):
 
 def test_the_face_is_cut_out_as_the_model_saw_it_or_found(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    drawn = render(face(3), look="photo", subject=5, size=160)
+    drawn = render(face(3), style="photo", subject=5, size=160)
     canvas = Image.new("RGB", (320, 200), (90, 90, 90))
     canvas.paste(Image.fromarray(drawn.picture), (100, 20))
     canvas.save("a.png")
@@ -106,7 +106,7 @@ def test_the_face_is_cut_out_as_the_model_saw_it_or_found(tmp_path, monkeypatch)
 def test_a_look_and_another_folder(pictures, tmp_path):
     (tmp_path / "old").mkdir()
     Path("1.png").rename("old/1.png")
-    show = Show(pictures, lambda _: None, folder=Path("old"), look="drawn")
+    show = Show(pictures, lambda _: None, folder=Path("old"), style="drawn")
     assert show.sheet(Path("sheet.png"), size=SIZE).lacking == 2
     left, right = cells("sheet.png")[1]
     assert left[20, 20].tolist() == [40, 200, 10] and np.array_equal(right, head(face(1), "drawn"))
@@ -249,7 +249,7 @@ def test_the_same_bytes_whatever_the_threads(pictures, monkeypatch):
 
 def test_what_cannot_be_shown(pictures, tmp_path):
     with pytest.raises(SemanticFaceError, match="no such look"):
-        Show(pictures, pytest.fail, look="clay")
+        Show(pictures, pytest.fail, style="clay")
     live_link.write("empty.csv", [])
     with pytest.raises(TableError, match="no rows below the header"):
         Show(Path("empty.csv"), pytest.fail)
@@ -290,6 +290,6 @@ def test_what_does_not_go_together(pictures, capsys, words, why):
 def test_many_remarks_are_counted(tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
     tables.write("a.jsonl", [Prediction(f"{n}.png", "ok", coefficients=face(0)) for n in range(25)])
-    assert main(["show", "a.jsonl", "--out", "a.mp4", "--size", "32", "--look", "drawn"]) == 1
+    assert main(["show", "a.jsonl", "--out", "a.mp4", "--size", "32", "--style", "drawn"]) == 1
     said = capsys.readouterr().err
     assert said.count("not found") == 20 and "5 more remarks of this kind" in said

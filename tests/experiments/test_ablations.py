@@ -97,7 +97,7 @@ def test_from_pictures_to_the_last_line_and_nothing_twice(script, tmp_path, monk
     arguments += ["--only", "coefficients", "linear", "personal", "--out", str(tmp_path)]
     assert script.main(arguments) == 0
     line = json.loads(capsys.readouterr().out.splitlines()[-1])
-    names = {f"{key}_{look}_{figure}" for key in ("coefficients", "linear") for look in ("photo", "drawn")
+    names = {f"{key}_{style}_{figure}" for key in ("coefficients", "linear") for style in ("photo", "drawn")
              for figure in ("corr", "mae")}  # fmt: skip
     assert set(line) == names | {"personal_2_corr_gain", "personal_2_mae_gain"}
     assert line["personal_2_mae_gain"] == 0  # the same model, so nothing is gained

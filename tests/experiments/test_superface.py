@@ -63,7 +63,7 @@ def test_tables_have_a_row_for_every_round_of_both_ways():
 
 
 def test_figures_know_the_truth_from_what_is_worse(tmp_path):
-    settings = TakeSettings(train=1, validation=2, frames=4, look="drawn")
+    settings = TakeSettings(train=1, validation=2, frames=4, style="drawn")
     exact = draw_takes(tmp_path / "exact", settings)
     measured = HeldOutSet(exact, exact, 8)
     faces = measured.faces(exact)
@@ -78,7 +78,7 @@ def test_figures_know_the_truth_from_what_is_worse(tmp_path):
 
 def test_whole_faces_are_compared_beside_halves(tmp_path):
     """Where a face is right below and wrong above, halves draw; of the whole, the lower half moves more."""
-    settings = TakeSettings(train=1, validation=2, frames=4, look="drawn")
+    settings = TakeSettings(train=1, validation=2, frames=4, style="drawn")
     exact = draw_takes(tmp_path / "exact", settings)
     measured = HeldOutSet(exact, exact, 8)
     faces = measured.faces(exact)
@@ -106,7 +106,7 @@ def test_the_command_ends_with_its_figures_and_does_nothing_twice(tmp_path, caps
     script = load_script("eval/superface.py")
     tiny = dataclasses.replace(
         script.QUICK,
-        takes=TakeSettings(train=6, validation=2, frames=4, look="drawn"),
+        takes=TakeSettings(train=6, validation=2, frames=4, style="drawn"),
         samples=64,
         steps=2,
         rounds=RoundSettings(max_rounds=1, early_stopping=False, per_picture=4, eval_rows=8),

@@ -12,7 +12,7 @@ from semanticface.experiments.noisy_captures import CaptureErrors, TakeSettings,
 from semanticface.recipe import RECIPE_NAME
 from semanticface.semantics.answer import parse_answer
 
-SETTINGS = TakeSettings(train=2, validation=1, frames=3, every=4, look="drawn")
+SETTINGS = TakeSettings(train=2, validation=1, frames=3, every=4, style="drawn")
 
 
 @pytest.fixture(scope="module")

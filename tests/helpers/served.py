@@ -21,7 +21,7 @@ from PIL import Image, ImageEnhance
 from semanticface.cli import serve as serve_command
 from semanticface.cli.main import main
 from semanticface.inference.predictor import Predictor
-from semanticface.rendering import LOOKS, render
+from semanticface.rendering import STYLES, render
 from semanticface.semantics.expression_sampler import sample_coefficients
 from semanticface.serving.app import Limits, create_app
 from semanticface.serving.batching import BatchingService
@@ -37,7 +37,7 @@ def crops(count: int) -> tuple[Image.Image, ...]:
     faces = []
     for number in range(min(count, 8)):
         values = sample_coefficients(np.random.default_rng([number, 71]))
-        drawn = render(values, look=LOOKS[number % len(LOOKS)], subject=number, size=64, framing="crop")
+        drawn = render(values, style=STYLES[number % len(STYLES)], subject=number, size=64, framing="crop")
         faces.append(Image.fromarray(drawn.picture))
     return tuple(
         ImageEnhance.Brightness(faces[number % len(faces)]).enhance(0.4 + 1.2 * number / count)
@@ -76,7 +76,7 @@ class Gate:
         del self._predictor.answer
 
     def _held(self, looks: Sequence, *rest: object) -> list:
-        self.batches.append([look.image for look in looks])
+        self.batches.append([style.image for style in looks])
         self.reached.release()
         assert self.open.wait(PATIENCE)
         return self._answer(looks, *rest)

@@ -35,7 +35,7 @@ def heads(tmp_path_factory):
     for number in range(14):
         canvas = np.full((160, 256, 3), 80, np.uint8)
         if number not in (5, 6):
-            drawn = render(arkit.vector({"jawOpen": number / 14}), look="photo", subject=11, size=128).picture
+            drawn = render(arkit.vector({"jawOpen": number / 14}), style="photo", subject=11, size=128).picture
             canvas[10:138, 8 * number : 8 * number + 128] = drawn
         frames.append(canvas)
     return write_clip(tmp_path_factory.mktemp("heads") / "heads.mp4", frames, options={"crf": "12"})

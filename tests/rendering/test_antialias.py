@@ -102,8 +102,8 @@ def test_a_pixel_is_the_mean_of_its_samples() -> None:
 
 
 @pytest.mark.parametrize("look", ["photo", "toon", "imp"])
-def test_what_is_left_out_is_not_seen(look: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    options = {"look": look, "size": 160, "supersample": 2, "framing": "crop"}
+def test_what_is_left_out_is_not_seen(style: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    options = {"look": style, "size": 160, "supersample": 2, "framing": "crop"}
     seeds = range(4)
     # Before sensor and file, which would blur some differences and enlarge others.
     monkeypatch.setattr(
@@ -116,7 +116,7 @@ def test_what_is_left_out_is_not_seen(look: str, monkeypatch: pytest.MonkeyPatch
     def nothing_even(samples, front, near, part, fine, lashed, factor, focal):
         return np.zeros(lashed.shape, bool), samples[:0]
 
-    monkeypatch.setattr(f"{antialias.__package__}.{'toon' if look == 'toon' else 'photo'}.even_pixels", nothing_even)
+    monkeypatch.setattr(f"{antialias.__package__}.{'toon' if style == 'toon' else 'photo'}.even_pixels", nothing_even)
     for k, picture in zip(seeds, usual, strict=True):
         whole = render(faces[k], subject=k, shot=k, **options).picture  # type: ignore[arg-type]
         change = np.abs(picture.astype(int) - whole)
@@ -127,16 +127,16 @@ def test_what_is_left_out_is_not_seen(look: str, monkeypatch: pytest.MonkeyPatch
 def test_pictures_do_not_depend_on_what_was_drawn_before_or_beside() -> None:
     c = np.full(52, 0.2)
 
-    def draw(look: str, size: int = 96) -> bytes:
-        return render(c, look=look, subject=5, shot=9, size=size).picture.tobytes()
+    def draw(style: str, size: int = 96) -> bytes:
+        return render(c, style=style, subject=5, shot=9, size=size).picture.tobytes()
 
-    first = {look: draw(look) for look in ("photo", "toon", "imp")}
+    first = {style: draw(style) for style in ("photo", "toon", "imp")}
     draw("photo", 40)
     draw("toon", 130)
-    assert {look: draw(look) for look in first} == first
+    assert {style: draw(style) for style in first} == first
     with ThreadPoolExecutor(4) as pool:
         looks = list(first) * 4
-        assert list(pool.map(draw, looks)) == [first[look] for look in looks]
+        assert list(pool.map(draw, looks)) == [first[style] for style in looks]
 
 
 def test_lips_and_what_is_behind_them_are_never_left_out() -> None:

@@ -24,8 +24,8 @@ from semanticface.rendering.shading.lighting import lights
 
 def test_conditions_leave_labels_of_a_plain_portrait_alone() -> None:
     c = np.full(52, 0.3)
-    for look in ("photo", "toon", "drawn"):
-        usual, hard = (render(c, look=look, subject=4, size=64, conditions=name) for name in CONDITIONS)
+    for style in ("photo", "toon", "drawn"):
+        usual, hard = (render(c, style=style, subject=4, size=64, conditions=name) for name in CONDITIONS)
         assert usual.picture.tobytes() == hard.picture.tobytes()
     with pytest.raises(ConfigError, match="nightmare"):
         render(c, size=64, conditions="nightmare")  # type: ignore[arg-type]
@@ -33,9 +33,9 @@ def test_conditions_leave_labels_of_a_plain_portrait_alone() -> None:
 
 def test_hard_turns_heads_further_and_loses_more() -> None:
     turns, lost = {}, {}
-    clean = render(np.zeros(52), look="toon", subject=None, size=96).picture.astype(np.float32) / 255
+    clean = render(np.zeros(52), style="toon", subject=None, size=96).picture.astype(np.float32) / 255
     for name in CONDITIONS:
-        faces = [render(np.zeros(52), look="drawn", subject=k, shot=k, size=32, conditions=name) for k in range(60)]
+        faces = [render(np.zeros(52), style="drawn", subject=k, shot=k, size=32, conditions=name) for k in range(60)]
         turns[name] = np.mean([abs(face.camera["yaw"]) for face in faces])
         # How much of the finest detail's contrast a sensor leaves is not a matter of exposure.
         lost[name] = np.mean([_correlation(sensor(clean, k, name), clean) for k in range(60)])
@@ -136,11 +136,11 @@ def test_hats_lie_on_the_hair_and_leave_the_eyes_free() -> None:
 def test_things_change_the_picture_and_no_label(monkeypatch: pytest.MonkeyPatch) -> None:
     c = np.full(52, 0.2)
     subject = next(k for k in range(100) if worn(k, 1).lenses is not None)
-    for look in ("photo", "toon"):
-        dressed = render(c, look=look, subject=subject, shot=1, size=64)
+    for style in ("photo", "toon"):
+        dressed = render(c, style=style, subject=subject, shot=1, size=64)
         with monkeypatch.context() as bare:
             bare.setattr("semanticface.rendering.head.outfit", lambda *_: NOTHING_ON)
-            naked = render(c, look=look, subject=subject, shot=1, size=64)
+            naked = render(c, style=style, subject=subject, shot=1, size=64)
         assert not np.array_equal(dressed.picture, naked.picture)
         assert np.array_equal(dressed.points, naked.points) and np.array_equal(dressed.box, naked.box)
     assert worn(subject, None, "hard") is NOTHING_ON

@@ -7,37 +7,37 @@ import pytest
 
 from semanticface import arkit
 from semanticface.errors import ConfigError
-from semanticface.rendering import HELD_OUT_LOOK, POINTS, render
+from semanticface.rendering import HELD_OUT_STYLE, POINTS, render
 
-LOOKS = ("photo", "toon", HELD_OUT_LOOK)
+STYLES = ("photo", "toon", HELD_OUT_STYLE)
 SIZE = 112
 NEEDS = {"mouthClose": "jawOpen", "tongueOut": "jawOpen"}
 
 
-def draw(look: str, *names: str, **options: object) -> np.ndarray:
+def draw(style: str, *names: str, **options: object) -> np.ndarray:
     """A plain cropped face with the named actions at 1, as int."""
     c = np.zeros(arkit.N_ACTIONS, np.float32)
     c[[arkit.INDEX[n] for n in names]] = 1
     keywords = {"subject": None, "size": SIZE, "supersample": 2, "framing": "crop", **options}
-    return render(c, look=look, **keywords).picture.astype(int)  # type: ignore[arg-type]
+    return render(c, style=style, **keywords).picture.astype(int)  # type: ignore[arg-type]
 
 
 @pytest.fixture(scope="module")
 def rest() -> dict[str, np.ndarray]:
-    return {look: draw(look) for look in LOOKS}
+    return {style: draw(style) for style in STYLES}
 
 
-@pytest.mark.parametrize("look", LOOKS)
-def test_every_action_shows_on_its_side(look: str, rest: dict[str, np.ndarray]) -> None:
+@pytest.mark.parametrize("look", STYLES)
+def test_every_action_shows_on_its_side(style: str, rest: dict[str, np.ndarray]) -> None:
     for action in arkit.ACTIONS:
-        before = draw(look, NEEDS[action.name]) if action.name in NEEDS else rest[look]
-        after = draw(look, *filter(None, (action.name, NEEDS.get(action.name))))
+        before = draw(style, NEEDS[action.name]) if action.name in NEEDS else rest[style]
+        after = draw(style, *filter(None, (action.name, NEEDS.get(action.name))))
         change = np.abs(after - before).sum(-1)
-        assert (change > 30).sum() > 20, f"{action.name} is invisible in {look}"
+        assert (change > 30).sum() > 20, f"{action.name} is invisible in {style}"
         if action.side != "both" and action.region not in ("jaw",) and action.name not in ("mouthLeft", "mouthRight"):
             left, right = change[:, SIZE // 2 :].sum(), change[:, : SIZE // 2].sum()
             mine, other = (left, right) if action.side == "left" else (right, left)
-            assert mine > 1.5 * other, f"{action.name} shows on the wrong side in {look}"
+            assert mine > 1.5 * other, f"{action.name} shows on the wrong side in {style}"
 
 
 @pytest.mark.parametrize(("name", "sign"), [("mouthLeft", 1), ("mouthRight", -1), ("jawLeft", 1), ("jawRight", -1)])
@@ -86,20 +86,20 @@ def test_eyes_look_where_the_gaze_says() -> None:
     }.items():
         c = np.zeros(52, np.float32)
         c[[arkit.INDEX[a] for a in actions]] = 0.8
-        r = render(c, look="toon", subject=None, size=448, framing="crop")
+        r = render(c, style="toon", subject=None, size=448, framing="crop")
         iris = r.points[POINTS.index("irisLeft"), 0] + r.points[POINTS.index("irisRight"), 0]
         places[name] = (iris, _dark_of_eye(r.picture, r.points, "Left"))
     assert places["left"][0] > places["right"][0] + 10
     assert places["left"][1] > places["right"][1] + 0.1
 
 
-@pytest.mark.parametrize("look", LOOKS)
-def test_blinking_hides_the_eye(look: str) -> None:
+@pytest.mark.parametrize("look", STYLES)
+def test_blinking_hides_the_eye(style: str) -> None:
     """Between shut lids there is skin: the strip where pupil and white met has lost its contrast."""
-    still = render(np.zeros(52), look=look, subject=None, size=224, framing="crop")
+    still = render(np.zeros(52), style=style, subject=None, size=224, framing="crop")
     shut = np.zeros(52)
     shut[[arkit.INDEX["eyeBlinkLeft"], arkit.INDEX["eyeBlinkRight"]]] = 1
-    closed = render(shut, look=look, subject=None, size=224, framing="crop")
+    closed = render(shut, style=style, subject=None, size=224, framing="crop")
     x, y = np.round(still.points[POINTS.index("irisLeft")]).astype(int)
     strip = np.s_[y - 2 : y + 2, x - 14 : x + 14]
     assert np.std(closed.picture[strip].astype(float).sum(-1)) < 0.5 * np.std(
@@ -107,31 +107,31 @@ def test_blinking_hides_the_eye(look: str) -> None:
     )
 
 
-@pytest.mark.parametrize("look", LOOKS)
-def test_the_same_arguments_give_the_same_bytes(look: str) -> None:
+@pytest.mark.parametrize("look", STYLES)
+def test_the_same_arguments_give_the_same_bytes(style: str) -> None:
     c = np.full(52, 0.2)
-    first, again = (render(c, look=look, subject=5, shot=9, size=64) for _ in range(2))
+    first, again = (render(c, style=style, subject=5, shot=9, size=64) for _ in range(2))
     assert first.picture.tobytes() == again.picture.tobytes()
     assert np.array_equal(first.points, again.points) and np.array_equal(first.box, again.box)
     assert first.camera == again.camera
 
 
-@pytest.mark.parametrize("look", LOOKS)
-def test_subject_and_shot_change_the_picture_and_only_what_they_should(look: str) -> None:
+@pytest.mark.parametrize("look", STYLES)
+def test_subject_and_shot_change_the_picture_and_only_what_they_should(style: str) -> None:
     c = np.zeros(52)
-    base = render(c, look=look, subject=5, shot=9, size=64)
-    person = render(c, look=look, subject=6, shot=9, size=64)
-    shot = render(c, look=look, subject=5, shot=10, size=64)
+    base = render(c, style=style, subject=5, shot=9, size=64)
+    person = render(c, style=style, subject=6, shot=9, size=64)
+    shot = render(c, style=style, subject=5, shot=10, size=64)
     assert np.abs(base.picture.astype(int) - person.picture).mean() > 3
     assert np.abs(base.picture.astype(int) - shot.picture).mean() > 3
     assert base.camera["yaw"] == person.camera["yaw"] != shot.camera["yaw"]
 
 
-@pytest.mark.parametrize("look", LOOKS)
+@pytest.mark.parametrize("look", STYLES)
 @pytest.mark.parametrize("framing", ["portrait", "crop"])
-def test_the_box_holds_the_face(look: str, framing: str) -> None:
+def test_the_box_holds_the_face(style: str, framing: str) -> None:
     for k in range(6):
-        r = render(np.zeros(52), look=look, subject=k, shot=k, size=64, supersample=1, framing=framing)  # type: ignore[arg-type]
+        r = render(np.zeros(52), style=style, subject=k, shot=k, size=64, supersample=1, framing=framing)  # type: ignore[arg-type]
         assert r.picture.shape == (64, 64, 3) and r.picture.dtype == np.uint8
         assert r.points.shape == (70, 2) and r.points.dtype == np.float32
         width, height = r.box[2] - r.box[0], r.box[3] - r.box[1]

@@ -136,7 +136,12 @@ def test_a_real_config_trains_what_it_should_and_the_adapter_works(architecture,
 
 
 def test_the_loss_falls(overrides):
-    changes = ["train.max_steps=30", "train.per_device_train_batch_size=4", "train.learning_rate=2e-2", "train.eval_steps=15"]
+    changes = [
+        "train.max_steps=30",
+        "train.per_device_train_batch_size=4",
+        "train.learning_rate=2e-2",
+        "train.eval_steps=15",
+    ]
     folder = run(overrides(*changes, "augment.mirror=0"))
     history = log_history(folder)
     losses = [entry["loss"] for entry in history if "loss" in entry]
@@ -153,7 +158,14 @@ def test_the_loss_falls(overrides):
 
 def test_a_batch_of_eight_is_eight_accumulated_of_one(overrides):
     whole = run(overrides("train.warmup_ratio=0", output="whole"))
-    parts = run(overrides("train.warmup_ratio=0", "train.per_device_train_batch_size=1", "train.gradient_accumulation_steps=8", output="parts"))
+    parts = run(
+        overrides(
+            "train.warmup_ratio=0",
+            "train.per_device_train_batch_size=1",
+            "train.gradient_accumulation_steps=8",
+            output="parts",
+        )
+    )
     assert largest_difference(whole, parts) < 2e-6
     one, other = (read_recipe(folder)["metrics"] for folder in (whole, parts))
     assert one["eval_loss"] == pytest.approx(other["eval_loss"], abs=1e-6)
@@ -204,7 +216,13 @@ runpy.run_path(sys.argv[0], run_name="__main__")
 
 def test_a_killed_training_goes_on_exactly(overrides, capsys):
     """Dropout, jitter, mirroring, a shuffled second pass and the learning rate all go on where they were."""
-    changes = ["train.max_steps=10", "train.save_steps=5", "train.eval_steps=5", "train.per_device_train_batch_size=3", "lora.lora_dropout=0.2"]
+    changes = [
+        "train.max_steps=10",
+        "train.save_steps=5",
+        "train.eval_steps=5",
+        "train.per_device_train_batch_size=3",
+        "lora.lora_dropout=0.2",
+    ]
     calm = run(overrides(*changes, output="calm"))
     killed = calm.parent / "killed"
     command = [sys.executable, "-c", KILLED, str(ROOT / "train/distill.py")]
@@ -241,7 +259,13 @@ def test_an_output_of_other_settings_is_not_mixed_with_these(overrides):
 
 @pytest.mark.parametrize("architecture", CONFIGS)
 def test_a_four_bit_base_trains_on_the_cpu(architecture, overrides, kept):
-    changes = ["model.quantize=nf4", "model.dtype=float32", "train.warmup_ratio=0", "train.eval_steps=1", "train.per_device_train_batch_size=2"]
+    changes = [
+        "model.quantize=nf4",
+        "model.dtype=float32",
+        "train.warmup_ratio=0",
+        "train.eval_steps=1",
+        "train.per_device_train_batch_size=2",
+    ]
     changes += [f"model.image_size={tiny_models.SIDE[architecture]}", "train.max_steps=4", "train.learning_rate=1e-2"]
     folder = run(overrides(*changes, architecture=architecture))
     assert_only_the_trainable_changed(kept)

@@ -26,8 +26,14 @@ from tests.helpers.scripts import ROOT, load_script
 from tests.helpers.tiny_adapter import tiny_adapter
 
 CONFIGS = "train/configs/prefer_quickstart.yaml", "train/configs/prefer.yaml"
-SMALL = ["rounds.max_rounds=1", "rounds.eval_rows=2", "align.num_train_epochs=1", "align.precision=model", "candidates.tries=1"]
-TAKES = TakeSettings(train=5, validation=1, frames=2, every=4, look="drawn")
+SMALL = [
+    "rounds.max_rounds=1",
+    "rounds.eval_rows=2",
+    "align.num_train_epochs=1",
+    "align.precision=model",
+    "candidates.tries=1",
+]
+TAKES = TakeSettings(train=5, validation=1, frames=2, every=4, style="drawn")
 
 prefer = load_script("train/prefer.py")
 
@@ -80,14 +86,16 @@ def test_the_truth_must_be_about_the_same_pictures(places, tmp_path):
     """As many rows of other people would teach the opposite of what anybody sees."""
     assert truth_of(places[1], places[2]).keys() == truth_of(places[1], places[1]).keys()
     others = draw_takes(
-        tmp_path / "others", TakeSettings(train=5, validation=1, frames=2, every=4, look="drawn", seed=1)
+        tmp_path / "others", TakeSettings(train=5, validation=1, frames=2, every=4, style="drawn", seed=1)
     )
     with pytest.raises(DatasetError, match="does not hold the pictures of"):
         simulated_judges(places[1], others)
 
 
 def test_people_choose_between_two_runs(changes, places, tmp_path, capsys, monkeypatch):
-    settings = read_settings(ROOT / CONFIGS[1], prefer.Settings, [*changes, "align.words=false", "align.per_device_train_batch_size=8"])
+    settings = read_settings(
+        ROOT / CONFIGS[1], prefer.Settings, [*changes, "align.words=false", "align.per_device_train_batch_size=8"]
+    )
     assert prefer.prefer(settings) is None
     printed = capsys.readouterr().out
     made = tmp_path / "out" / "round-1" / "candidates.jsonl"

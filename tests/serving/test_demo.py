@@ -40,8 +40,8 @@ SURPRISE = arkit.vector(
 )
 
 
-def draw(values, look="photo", size=256):
-    return render(values, look=look, subject=PERSON, size=size).picture
+def draw(values, style="photo", size=256):
+    return render(values, style=style, subject=PERSON, size=size).picture
 
 
 def png(pixels):

@@ -219,7 +219,9 @@ def test_numbers_stand_behind_the_words_of_another_face_when_learnt_apart(faces)
 
 def test_a_share_of_rows_learns_numbers_without_words(faces):
     plain = train_rows(faces, augment=PLAIN, count=64)
-    wordless = train_rows(faces, augment=AugmentSettings(0, 0, 0, numbers_only_prob=0.3, decouple_numbers=True), count=64)
+    wordless = train_rows(
+        faces, augment=AugmentSettings(0, 0, 0, numbers_only_prob=0.3, decouple_numbers=True), count=64
+    )
     bare = 0
     for position in range(64):
         truth, shown = parse_answer(plain[position].answer), parse_answer(wordless[position].answer)

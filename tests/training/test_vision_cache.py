@@ -20,7 +20,9 @@ from semanticface.training.trainer import SanityCheckCallback, TrainSettings, tr
 from semanticface.training.vision_cache import cache_vision_features
 from tests.helpers import tiny_models
 
-STEPS = TrainSettings(max_steps=6, per_device_train_batch_size=4, warmup_ratio=0, eval_steps=6, eval_rows=2, save_steps=2, logging_steps=1)
+STEPS = TrainSettings(
+    max_steps=6, per_device_train_batch_size=4, warmup_ratio=0, eval_steps=6, eval_rows=2, save_steps=2, logging_steps=1
+)
 
 
 @pytest.fixture(scope="module")

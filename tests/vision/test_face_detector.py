@@ -11,7 +11,7 @@ from PIL import Image
 from safetensors.torch import save_file
 
 from semanticface.errors import ModelError
-from semanticface.rendering import HELD_OUT_LOOK, LOOKS, render
+from semanticface.rendering import HELD_OUT_STYLE, STYLES, render
 from semanticface.semantics.expression_sampler import sample_coefficients
 from semanticface.vision import centerface
 from semanticface.vision import face_detector as finder
@@ -31,16 +31,16 @@ WEIGHTS = Path(finder.__file__).parent / "assets" / "finder.safetensors"
 ASTRONAUT = Path(__file__).resolve().parents[2] / "examples" / "astronaut.jpg"
 
 
-def face(look: str, seed: int, size: int = 192) -> tuple[Image.Image, Box]:
+def face(style: str, seed: int, size: int = 192) -> tuple[Image.Image, Box]:
     """A rendered portrait of a subject of no training set, and the true box."""
-    drawn = render(sample_coefficients(np.random.default_rng(seed)), look=look, subject=9_000_000 + seed, shot=None,
+    drawn = render(sample_coefficients(np.random.default_rng(seed)), style=style, subject=9_000_000 + seed, shot=None,
                    size=size)  # fmt: skip
     return Image.fromarray(drawn.picture), Box(*drawn.box.tolist())
 
 
-@pytest.mark.parametrize("look", [*LOOKS, HELD_OUT_LOOK])
-def test_finds_a_rendered_face_of_each_look(look):
-    picture, box = face(look, 3)
+@pytest.mark.parametrize("look", [*STYLES, HELD_OUT_STYLE])
+def test_finds_a_rendered_face_of_each_look(style):
+    picture, box = face(style, 3)
     found = find_faces(picture)
     assert len(found) == 1
     assert found[0].overlap(box) > 0.7
@@ -60,8 +60,8 @@ def test_finds_a_photographed_face_and_frames_it():
 def room_with_two() -> tuple[Image.Image, list[Box]]:
     room = Image.new("RGB", (500, 300), (90, 110, 130))
     boxes = []
-    for look, seed, side, place in (("photo", 1, 180, (20, 60)), ("drawn", 2, 150, (300, 90))):
-        picture, box = face(look, seed, side)
+    for style, seed, side, place in (("photo", 1, 180, (20, 60)), ("drawn", 2, 150, (300, 90))):
+        picture, box = face(style, seed, side)
         room.paste(picture, place)
         boxes.append(Box(box.x0 + place[0], box.y0 + place[1], box.x1 + place[0], box.y1 + place[1]))
     return room, boxes

@@ -140,7 +140,7 @@ class LocalModel:
         except (RuntimeError, ValueError, IndexError) as error:
             # A batch may be too large for the device, or one picture at fault: what can be answered alone, is.
             if len(looks) > 1:
-                return [reply for look in looks for reply in self._batch(question, [look])]
+                return [reply for style in looks for reply in self._batch(question, [style])]
             ((name, _, box),) = looks
             return [Reply(name, status="model_failed", reason=f"the model failed: {error}", box=box)]
         seconds = (time.monotonic() - began) / len(looks)

@@ -228,11 +228,11 @@ def question(
 
 
 @lru_cache(maxsize=4 * MAX_EXAMPLES)
-def _example(look: str, number: int, seed: int, words: bool, emotion: bool) -> Example:
-    settings = RenderSettings(looks={look: 1.0}, size=512, emotion=emotion)
+def _example(style: str, number: int, seed: int, words: bool, emotion: bool) -> Example:
+    settings = RenderSettings(looks={style: 1.0}, size=512, emotion=emotion)
     coefficients = sample_coefficients(np.random.default_rng([EXAMPLE_SUBJECT, seed, number]))
     subject = EXAMPLE_SUBJECT + number
-    row = draw_row(settings, coefficients, look=look, subject=subject, shot=subject, seed=seed)
+    row = draw_row(settings, coefficients, style=style, subject=subject, shot=subject, seed=seed)
     answer = row["answer"] if words else format_answer(np.round(coefficients, 2), None)
     return Example(load_picture(row["picture"]), Box(*map(float, row["box"])), answer)
 
