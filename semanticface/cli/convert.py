@@ -6,12 +6,9 @@ import argparse
 import sys
 from pathlib import Path
 
-from tqdm import tqdm
-
 from semanticface.cli import arguments
 from semanticface.cli.arguments import Subparsers, add_command
 from semanticface.errors import SemanticFaceError
-from semanticface.formats import convert
 from semanticface.utils.files import refuse_to_replace
 
 
@@ -40,7 +37,9 @@ def add_commands(commands: Subparsers) -> None:
         "semanticface convert take.csv --to glb --avatar robot.vrm --out robot-take.glb",
     )
     parser.add_argument("file", type=Path, metavar="IN", help="CSV or JSONL of coefficients")
-    parser.add_argument("--to", required=True, choices=tuple(convert.FORMS), dest="form", help="what to write")
+    parser.add_argument(
+        "--to", required=True, choices=("livelink", "jsonl", "csv", "glb"), dest="form", help="what to write"
+    )
     parser.add_argument("--out", type=Path, required=True, metavar="OUT", help="where to")
     parser.add_argument(
         "--fps",
@@ -54,6 +53,8 @@ def add_commands(commands: Subparsers) -> None:
 
 
 def _run(options: argparse.Namespace) -> int:
+    from semanticface.formats import convert
+
     convert.check_name(options.out, options.form)
     if options.avatar is not None:
         if options.form != "glb":
@@ -68,4 +69,6 @@ def _run(options: argparse.Namespace) -> int:
 
 def _tell(text: str) -> None:
     """Say something on standard error, above a progress bar."""
+    from tqdm import tqdm
+
     tqdm.write(f"semanticface: {text}", file=sys.stderr)

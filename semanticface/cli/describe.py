@@ -6,11 +6,13 @@ import argparse
 from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from semanticface.cli.arguments import NO_EMOTION_HELP, OUT_HELP, Subparsers, add_command
 from semanticface.cli.output import deliver
-from semanticface.formats import tables
-from semanticface.formats.tables import Answered
+
+if TYPE_CHECKING:
+    from semanticface.formats.tables import Answered
 
 _DESCRIBED_AT_ONCE = 1024
 
@@ -40,9 +42,10 @@ def run(options: argparse.Namespace) -> int:
 def _described(path: Path, *, emotion: bool) -> Iterator[Answered]:
     import numpy as np
 
+    from semanticface.formats.tables import Answered, read_coefficients
     from semanticface.semantics.analysis import describe_many
 
-    rows = tables.read_coefficients(path)
+    rows = read_coefficients(path)
     while block := list(islice(rows, _DESCRIBED_AT_ONCE)):
         good = [row.coefficients for row in block if row.coefficients is not None]
         analyses = iter(describe_many(np.stack(good), emotion=emotion) if good else [])

@@ -8,10 +8,8 @@ import sys
 from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING
 
-from semanticface.formats import tables
-from semanticface.formats.tables import Outcome
-
 if TYPE_CHECKING:
+    from semanticface.formats.tables import Outcome
     from semanticface.semantics.analysis import Analysis
 
 
@@ -35,6 +33,8 @@ def deliver(outcomes: Iterable[Outcome], options: argparse.Namespace, say: Calla
         for outcome in checked():
             say(summary(outcome))
     else:
+        from semanticface.formats import tables
+
         tables.write(options.out, checked())
         print(f"{options.out}: {total} rows, {failed} failed", file=sys.stderr)
     return 1 if failed else 0

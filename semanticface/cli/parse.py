@@ -5,12 +5,14 @@ from __future__ import annotations
 import argparse
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from semanticface.cli.arguments import NO_EMOTION_HELP, OUT_HELP, Subparsers, add_command
 from semanticface.cli.output import deliver, without_emotion
 from semanticface.errors import AnswerError
-from semanticface.formats import tables
-from semanticface.formats.tables import Answered
+
+if TYPE_CHECKING:
+    from semanticface.formats.tables import Answered
 
 
 def add_commands(commands: Subparsers) -> None:
@@ -37,9 +39,10 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _parsed(path: Path, *, emotion: bool) -> Iterator[Answered]:
+    from semanticface.formats.tables import Answered, read_objects
     from semanticface.semantics.answer import parse_answer
 
-    for line, row, error in tables.read_objects(path):
+    for line, row, error in read_objects(path):
         at = f"{path}, line {line}"
         row = row or {}
         name = row["image"] if isinstance(row.get("image"), str) and row["image"] else f"{path.name}:{line}"

@@ -11,7 +11,6 @@ from semanticface.cli import arguments, predict_video
 from semanticface.cli.arguments import DEVICE_HELP, NO_EMOTION_HELP, OUT_HELP, Subparsers, add_command
 from semanticface.cli.output import deliver
 from semanticface.errors import SemanticFaceError
-from semanticface.formats import tables
 
 if TYPE_CHECKING:
     from semanticface.vision.crop import Box
@@ -92,7 +91,9 @@ def run(options: argparse.Namespace) -> int:
     from semanticface.vision.image_io import expand
 
     if options.out is not None:
-        tables.check_target(options.out)
+        from semanticface.formats.tables import check_target
+
+        check_target(options.out)
     if options.mirror and options.temperature > 0:
         raise SemanticFaceError("--mirror averages what --temperature would sample. Leave one of them out.")
     if options.report is not None and Path(options.report).suffix.lower() != ".html":

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING
 from semanticface import arkit
 from semanticface.cli import arguments
 from semanticface.errors import SemanticFaceError
-from semanticface.formats import tables
 from semanticface.utils import one_euro
 from semanticface.utils.one_euro import OneEuro
 from semanticface.vision.timecode import RATES, Clock, Start, counting_rate, named_rate, parse_timecode, show_rate
@@ -89,7 +88,9 @@ def is_take(options: argparse.Namespace) -> bool:
         raise SemanticFaceError(f"{takes[0]}: a take needs a command of its own. Leave out the other files.")
     if options.out is None:
         raise SemanticFaceError(f"{takes[0]}: say where its frames go: --out take.csv (Live Link) or --out take.jsonl")
-    suffix = tables.check_target(options.out)
+    from semanticface.formats.tables import check_target
+
+    suffix = check_target(options.out)
     if suffix != ".csv" and "--smooth" in given:
         raise SemanticFaceError("--smooth is for a Live Link CSV. End the name after --out in .csv, or leave it out.")
     if options.report is not None:

@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING
 from semanticface.cli import arguments
 from semanticface.cli.arguments import Subparsers, add_command
 from semanticface.errors import ConfigError, SemanticFaceError
-from semanticface.models.files import display_name
 
 if TYPE_CHECKING:
     from semanticface.inference.predictor import Predictor
@@ -141,6 +140,8 @@ def _run(options: argparse.Namespace) -> int:
 
     host, port = listening.getsockname()[:2]
     url = f"http://{f'[{host}]' if ':' in host else host}:{port}"
+    from semanticface.models.files import display_name
+
     name = options.name or display_name(options.model)
 
     def told(service: BatchingService) -> None:

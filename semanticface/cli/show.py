@@ -6,8 +6,6 @@ import argparse
 import sys
 from pathlib import Path
 
-from tqdm import tqdm
-
 from semanticface.cli import arguments
 from semanticface.cli.arguments import Subparsers, add_command
 from semanticface.errors import SemanticFaceError
@@ -58,6 +56,8 @@ def _run(options: argparse.Namespace) -> int:
         raise SemanticFaceError(f"{options.out}: is a folder. Choose another name for the output.")
     if suffix in FILMS and options.rows is not None:
         raise SemanticFaceError("--rows is for a sheet: a video shows them all. Leave it out.")
+
+    from tqdm import tqdm
 
     remarks = 0
 

@@ -11,8 +11,6 @@ from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tqdm import tqdm
-
 from semanticface.cli import arguments
 from semanticface.cli.arguments import Subparsers, add_command
 from semanticface.errors import SemanticFaceError
@@ -99,6 +97,8 @@ def _recording(options: argparse.Namespace) -> int:
     def complain(text: str) -> None:
         nonlocal bad
         bad += 1
+        from tqdm import tqdm
+
         tqdm.write(f"semanticface: {text}", file=sys.stderr)
 
     name = _name(options)
@@ -167,6 +167,8 @@ def _send(
     host, port = options.to
     print(f"{options.file} to {host}:{port} as {name}; Ctrl-C stops.", file=sys.stderr, flush=True)
     sent = 0
+    from tqdm import tqdm
+
     with contextlib.closing(due), tqdm(total=total, unit="frame") as bar:
         try:
             for sent in live_link_udp.send(due, host, port):  # noqa: B007 - told afterwards, also after Ctrl-C
