@@ -42,7 +42,6 @@ from typing import Any
 
 import numpy as np
 from PIL import Image
-from tqdm import tqdm
 
 from semanticface import arkit
 from semanticface.config import check_range
@@ -73,6 +72,7 @@ from semanticface.models.files import resolve_model
 from semanticface.recipe import files_sha256, git_commit, versions
 from semanticface.utils.files import atomic_open, write_json
 from semanticface.utils.html import TableSection, write_page
+from semanticface.utils.progress import tqdm
 from semanticface.vision.image_io import load_picture
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -32,7 +32,6 @@ from typing import Any
 
 import numpy as np
 from PIL import Image
-from tqdm import tqdm
 
 from semanticface.arkit import NAMES
 from semanticface.data.consent import require_consent
@@ -47,6 +46,7 @@ from semanticface.recipe import files_sha256, git_commit, versions
 from semanticface.semantics.analysis import Analysis
 from semanticface.utils.files import write_json
 from semanticface.utils.html import write_page
+from semanticface.utils.progress import tqdm
 from semanticface.vision.crop import Box, crop_face
 from semanticface.vision.image_io import load_picture
 

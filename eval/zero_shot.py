@@ -42,7 +42,6 @@ from pathlib import Path
 from typing import Any
 
 import httpx
-from tqdm import tqdm
 
 from semanticface.cli.arguments import positive
 from semanticface.data.rendered import renderer_hash
@@ -65,6 +64,7 @@ from semanticface.llm.chat import read_key
 from semanticface.llm.client import ChatClient, ChatReply, ChatServer
 from semanticface.recipe import git_commit, versions
 from semanticface.utils.files import atomic_open, write_json
+from semanticface.utils.progress import tqdm
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -27,11 +27,11 @@ from safetensors.torch import load_file, save
 from torch import Tensor
 from torch.nn import functional
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
-from tqdm import tqdm
 
 from semanticface.rendering import STYLES, render
 from semanticface.semantics.expression_sampler import sample_coefficients
 from semanticface.utils.files import atomic_open, write_json
+from semanticface.utils.progress import tqdm
 from semanticface.vision.centerface import FEATURES
 from semanticface.vision.crop import Box
 from semanticface.vision.face_detector import INPUT, METADATA_KEY, STRIDE, UNIT, Finder, FinderNet

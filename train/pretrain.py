@@ -28,7 +28,6 @@ import torch
 import torch.nn.functional as F
 from accelerate import Accelerator
 from torch import nn
-from tqdm import tqdm
 from transformers import AutoModel
 
 from semanticface.arkit import MIRROR_INDEX
@@ -55,6 +54,7 @@ from semanticface.training.nano_pretraining import (
 )
 from semanticface.training.nano_vision import Faces, encode_pictures, feature_maps, read_faces, to_tensor
 from semanticface.utils.files import atomic_path
+from semanticface.utils.progress import tqdm
 
 
 @dataclasses.dataclass(frozen=True)

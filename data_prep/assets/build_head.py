@@ -23,12 +23,12 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image
-from tqdm import tqdm
 
 from semanticface import arkit, assets
 from semanticface.rendering.shading.raster import across, shadow_map
 from semanticface.rendering.types import POINTS
 from semanticface.utils.files import atomic_open
+from semanticface.utils.progress import tqdm
 
 OUT = assets.path("head.npz")
 PART_GROUPS = ("body", "helper-upper-teeth", "helper-lower-teeth", "helper-tongue")

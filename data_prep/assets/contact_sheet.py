@@ -15,12 +15,12 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageDraw
-from tqdm import tqdm
 
 from semanticface import arkit
 from semanticface.rendering import CONDITIONS, HELD_OUT_STYLE, STYLES, render
 from semanticface.semantics.expression_sampler import sample_coefficients
 from semanticface.utils.files import atomic_path
+from semanticface.utils.progress import tqdm
 
 # Actions that only mean something with another one.
 NEEDS = {"mouthClose": "jawOpen", "tongueOut": "jawOpen"}

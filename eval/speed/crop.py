@@ -26,10 +26,10 @@ from pathlib import Path
 import numpy as np
 import torch
 from PIL import Image, ImageDraw, ImageFilter
-from tqdm import tqdm
 
 from semanticface.rendering import HELD_OUT_STYLE, STYLES, render
 from semanticface.semantics.expression_sampler import sample_coefficients
+from semanticface.utils.progress import tqdm
 from semanticface.vision import centerface
 from semanticface.vision.crop import Box
 from semanticface.vision.face_detector import find_faces, packaged_finder, pixels_of, without_doubles

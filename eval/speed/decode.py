@@ -53,7 +53,6 @@ import psutil
 import torch
 from decode_peers import MAKERS, Ask, Inputs, peer
 from PIL import Image, ImageEnhance
-from tqdm import tqdm
 
 from semanticface.errors import AnswerError
 from semanticface.inference.decoder import AnswerDecoder, Mode
@@ -68,6 +67,7 @@ from semanticface.rendering import STYLES, render
 from semanticface.semantics.answer import parse_answer
 from semanticface.semantics.expression_sampler import sample_coefficients
 from semanticface.utils.files import write_json
+from semanticface.utils.progress import tqdm
 
 ROOT = Path(__file__).resolve().parents[2]
 PARTS = ("answers", "digits", "stream", "memory")

@@ -28,12 +28,12 @@ from pathlib import Path
 from statistics import median
 
 from PIL import Image
-from tqdm import tqdm
 
 from semanticface.inference.predictor import Predictor
 from semanticface.serving.pages import local_page
 from semanticface.serving.pages.demo import ASSETS, EXAMPLES, Demo, build
 from semanticface.utils.files import atomic_open
+from semanticface.utils.progress import tqdm
 
 LARGE = (4000, 3000)  # what a phone's camera takes
 

@@ -23,7 +23,6 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image
-from tqdm import tqdm
 
 from semanticface.errors import SemanticFaceError
 from semanticface.experiments.noisy_captures import CaptureErrors
@@ -37,6 +36,7 @@ from semanticface.recipe import versions
 from semanticface.rendering import STYLES, render
 from semanticface.semantics.expression_sampler import sample_coefficients
 from semanticface.utils.files import write_json
+from semanticface.utils.progress import tqdm
 
 FIRST_STRANGER = 1_000_000
 """Seeds of people from here on are in no dataset that nano learned from."""

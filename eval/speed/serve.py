@@ -41,7 +41,6 @@ from typing import Any, Literal
 import httpx
 import numpy as np
 from PIL import Image
-from tqdm import tqdm
 
 from semanticface.errors import AnswerError, SemanticFaceError
 from semanticface.inference.predictor import Predictor
@@ -50,6 +49,7 @@ from semanticface.rendering import STYLES, render
 from semanticface.semantics.answer import parse_answer
 from semanticface.semantics.expression_sampler import sample_coefficients
 from semanticface.utils.files import write_json
+from semanticface.utils.progress import tqdm
 
 FIRST_SUBJECT = 9_500_000  # training sets count their people from 0
 AT_ONCE = (1, 16, 200)

@@ -28,7 +28,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from tqdm import tqdm
 
 from semanticface.arkit import ACTIONS, REGIONS, mirror
 from semanticface.cli.arguments import positive
@@ -39,6 +38,7 @@ from semanticface.semantics.expression_sampler import sample_coefficients
 from semanticface.semantics.movements import PAIR_LEFT, PAIR_RIGHT, RELAXED
 from semanticface.semantics.phrasing import GRADES
 from semanticface.utils.files import write_json
+from semanticface.utils.progress import tqdm
 
 SPEAKERS = {
     "everyday": {

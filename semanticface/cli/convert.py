@@ -69,6 +69,6 @@ def _run(options: argparse.Namespace) -> int:
 
 def _tell(text: str) -> None:
     """Say something on standard error, above a progress bar."""
-    from tqdm import tqdm
+    from semanticface.utils.progress import tqdm
 
     tqdm.write(f"semanticface: {text}", file=sys.stderr)

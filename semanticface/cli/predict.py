@@ -86,8 +86,7 @@ def run(options: argparse.Namespace) -> int:
     if predict_video.is_take(options):
         return predict_video.run(options)
 
-    from tqdm import tqdm
-
+    from semanticface.utils.progress import tqdm
     from semanticface.vision.image_io import expand
 
     if options.out is not None:

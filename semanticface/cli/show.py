@@ -57,7 +57,7 @@ def _run(options: argparse.Namespace) -> int:
     if suffix in FILMS and options.rows is not None:
         raise SemanticFaceError("--rows is for a sheet: a video shows them all. Leave it out.")
 
-    from tqdm import tqdm
+    from semanticface.utils.progress import tqdm
 
     remarks = 0
 

@@ -97,7 +97,7 @@ def _recording(options: argparse.Namespace) -> int:
     def complain(text: str) -> None:
         nonlocal bad
         bad += 1
-        from tqdm import tqdm
+        from semanticface.utils.progress import tqdm
 
         tqdm.write(f"semanticface: {text}", file=sys.stderr)
 
@@ -167,7 +167,7 @@ def _send(
     host, port = options.to
     print(f"{options.file} to {host}:{port} as {name}; Ctrl-C stops.", file=sys.stderr, flush=True)
     sent = 0
-    from tqdm import tqdm
+    from semanticface.utils.progress import tqdm
 
     with contextlib.closing(due), tqdm(total=total, unit="frame") as bar:
         try:

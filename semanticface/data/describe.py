@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from tqdm import tqdm
 
 from semanticface.arkit import N_ACTIONS
 from semanticface.errors import DatasetError, SemanticFaceError, TableError
@@ -26,6 +25,7 @@ from semanticface.recipe import RECIPE_NAME
 from semanticface.semantics.analysis import Analysis, describe_many
 from semanticface.semantics.answer import format_answer
 from semanticface.utils.files import atomic_open, atomic_path, write_json
+from semanticface.utils.progress import tqdm
 
 if TYPE_CHECKING:
     from semanticface.llm.analysis_writer import LanguageWriter, WrittenAnalysis

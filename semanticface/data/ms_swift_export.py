@@ -21,7 +21,6 @@ from typing import Any, Literal, get_args
 import datasets
 import numpy as np
 from PIL import Image
-from tqdm import tqdm
 
 import semanticface
 from semanticface import arkit
@@ -35,6 +34,7 @@ from semanticface.recipe import RECIPE_NAME, git_commit, prompt_record
 from semanticface.semantics.analysis import Analysis
 from semanticface.semantics.answer import parse_answer
 from semanticface.utils.files import atomic_open, atomic_path, write_json
+from semanticface.utils.progress import tqdm
 from semanticface.vision.crop import Box, crop_face
 from semanticface.vision.image_io import encode_jpeg, load_picture
 

@@ -27,7 +27,6 @@ from typing import Any, Literal
 
 import numpy as np
 import PIL.Image
-from tqdm import tqdm
 
 import semanticface
 from semanticface import assets, rendering
@@ -39,6 +38,7 @@ from semanticface.semantics.analysis import describe
 from semanticface.semantics.answer import format_answer
 from semanticface.semantics.expression_sampler import sample_coefficients
 from semanticface.utils.files import write_json
+from semanticface.utils.progress import tqdm
 from semanticface.vision.image_io import encode_jpeg
 
 SHARD_ROWS = 250

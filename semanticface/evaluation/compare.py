@@ -17,13 +17,13 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
-from tqdm import tqdm
 
 from semanticface.errors import PictureError, SemanticFaceError, TableError, VideoError
 from semanticface.evaluation.compare_sources import ShownRow, find_take, frames_of, locate, read_rows
 from semanticface.rendering import STYLES, render
 from semanticface.utils.files import atomic_path
 from semanticface.utils.prefetch import ahead
+from semanticface.utils.progress import tqdm
 from semanticface.vision.crop import crop_face
 from semanticface.vision.face_detector import find_faces
 from semanticface.vision.image_io import load_picture

@@ -9,13 +9,13 @@ from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
-from tqdm import tqdm
 
 from semanticface import arkit
 from semanticface.data.captures.pairing import BASES, SLOW, Label, TakeRows, counted, pair, parse_label, ticks
 from semanticface.errors import SemanticFaceError, TableError, VideoError
 from semanticface.evaluation.metrics import ACTIVE
 from semanticface.formats.recording import DEFAULT_RATE, PATIENCE, RecordedFrame, read
+from semanticface.utils.progress import tqdm
 from semanticface.vision.crop import Box
 from semanticface.vision.timecode import named_rate, timecode_base
 from semanticface.vision.video_reader import MAX_FRAMES, Take, VideoFile, open_take

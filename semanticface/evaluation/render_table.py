@@ -9,13 +9,13 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image
-from tqdm import tqdm
 
 from semanticface import __version__
 from semanticface.errors import SemanticFaceError, TableError
 from semanticface.formats.tables import read_coefficients
 from semanticface.rendering import STYLES, render
 from semanticface.utils.files import atomic_open, atomic_path
+from semanticface.utils.progress import tqdm
 from semanticface.vision.image_io import contact_sheet
 
 SHEET_PICTURES = 60

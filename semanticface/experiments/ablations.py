@@ -15,7 +15,6 @@ from typing import Literal
 
 import numpy as np
 from PIL import Image
-from tqdm import tqdm
 
 from semanticface.evaluation import metrics
 from semanticface.evaluation.metrics import BASELINES, FIGURES, Figure
@@ -29,6 +28,7 @@ from semanticface.semantics.answer import format_answer
 from semanticface.semantics.faithfulness import agreement
 from semanticface.training.nano_pretraining import PretrainExample, Teach
 from semanticface.utils.html import Table
+from semanticface.utils.progress import tqdm
 
 Order = Literal["numbers", "words, numbers", "numbers, words"]
 """What is read of a picture, in this order."""

@@ -26,7 +26,6 @@ from typing import Any
 
 import datasets
 import numpy as np
-from tqdm import tqdm
 
 from semanticface import arkit
 from semanticface.config import check_range
@@ -37,6 +36,7 @@ from semanticface.recipe import versions, write_recipe
 from semanticface.semantics.analysis import describe_many
 from semanticface.semantics.answer import format_answer
 from semanticface.semantics.expression_sampler import sample_coefficients
+from semanticface.utils.progress import tqdm
 
 # Pairs that both sides of a face make together; gaze goes in on one side where it goes out on the other.
 _ALIKE = [

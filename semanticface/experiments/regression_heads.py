@@ -12,10 +12,10 @@ from typing import Literal
 import numpy as np
 import torch
 from torch import nn
-from tqdm import tqdm
 
 from semanticface.arkit import N_ACTIONS
 from semanticface.training.nano_pretraining import PretrainData, PretrainSettings
+from semanticface.utils.progress import tqdm
 
 Kind = Literal["linear", "mlp"]
 """One linear layer; or two with ``HIDDEN`` units between, about as many weights as nano's language model."""

@@ -9,7 +9,6 @@ from itertools import chain
 from pathlib import Path
 
 import numpy as np
-from tqdm import tqdm
 
 from semanticface import arkit
 from semanticface.errors import SemanticFaceError, TableError
@@ -17,6 +16,7 @@ from semanticface.formats import live_link, tables
 from semanticface.formats.live_link import LiveLinkRow
 from semanticface.formats.recording import PATIENCE, Labels, RecordedFrame, read
 from semanticface.formats.recording import track as read_track
+from semanticface.utils.progress import tqdm
 from semanticface.vision.timecode import parse
 
 FORMS = {"livelink": (".csv",), "jsonl": (".jsonl",), "csv": (".csv",), "glb": (".glb", ".vrm")}

@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from tqdm import tqdm
 
 from semanticface import arkit
 from semanticface.errors import AnswerError, TableError
@@ -23,6 +22,7 @@ from semanticface.formats import tables
 from semanticface.semantics.analysis import Analysis
 from semanticface.semantics.answer import parse_answer
 from semanticface.utils import csv_lines
+from semanticface.utils.progress import tqdm
 from semanticface.vision.timecode import Clock, counting_rate, parse, show_rate
 
 DEFAULT_RATE = Fraction(30)

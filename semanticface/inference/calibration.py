@@ -14,7 +14,6 @@ from typing import Any, Literal, get_args
 import datasets
 import numpy as np
 from PIL import Image
-from tqdm import tqdm
 
 from semanticface.data.consent import require_consent
 from semanticface.data.faces import coefficients_of, load_faces
@@ -26,6 +25,7 @@ from semanticface.models.files import resolve_model
 from semanticface.models.loading import load_trained
 from semanticface.recipe import RECIPE_NAME, git_commit, read_recipe, write_recipe
 from semanticface.utils.html import Table
+from semanticface.utils.progress import tqdm
 from semanticface.vision.crop import Box, crop_face
 from semanticface.vision.image_io import load_picture
 

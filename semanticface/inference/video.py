@@ -24,7 +24,6 @@ from typing import IO, Any, Literal
 
 import numpy as np
 from PIL import Image
-from tqdm import tqdm
 
 from semanticface import __version__, arkit
 from semanticface.errors import PictureError, SemanticFaceError, VideoError
@@ -36,6 +35,7 @@ from semanticface.inference.predictor import Prediction, Predictor
 from semanticface.semantics.analysis import Analysis
 from semanticface.utils.one_euro import Settings, coefficient_filter
 from semanticface.utils.prefetch import ahead
+from semanticface.utils.progress import tqdm
 from semanticface.vision.crop import Box, crop_face
 from semanticface.vision.face_tracker import FaceTracker
 from semanticface.vision.timecode import Clock

@@ -22,7 +22,6 @@ from typing import Any, Literal
 import datasets
 import numpy as np
 import torch
-from tqdm import tqdm
 from transformers import TrainerCallback
 from trl import DPOConfig, DPOTrainer
 from trl.trainer.utils import FusedCausalLMOutput
@@ -37,6 +36,7 @@ from semanticface.training.fused_ops import fused_lora, fused_rms_norm
 from semanticface.training.packing import pack, packed
 from semanticface.training.trainer import SanityCheckCallback, has_bfloat16, last_checkpoint
 from semanticface.training.vision_cache import CachedVisionEncoder, encode_images
+from semanticface.utils.progress import tqdm
 
 _KEPT = 2**30
 """Bytes of what the tower saw that are kept in memory; where it would be more, the tower looks every time."""

@@ -16,7 +16,6 @@ import numpy as np
 import torch
 from torch import nn
 from torch.nn.functional import logsigmoid, softplus
-from tqdm import tqdm
 
 from semanticface.arkit import N_ACTIONS
 from semanticface.config import check_range
@@ -25,6 +24,7 @@ from semanticface.preference.regions import ACTIONS, AREAS, Area, mask_outside
 from semanticface.preference.types import Verdict
 from semanticface.rendering.head.rig import rig
 from semanticface.semantics.expression_sampler import sample_coefficients
+from semanticface.utils.progress import tqdm
 
 ANSWERS: tuple[Verdict, ...] = ("a", "b", "same")
 """What the judge can say of faces it sees, in the order of its probabilities."""

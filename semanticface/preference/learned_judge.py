@@ -25,7 +25,6 @@ import torch
 from PIL import Image
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
-from tqdm import tqdm
 
 from semanticface.data.faces import coefficients_of, load_faces
 from semanticface.errors import DatasetError, ModelError
@@ -56,6 +55,7 @@ from semanticface.recipe import files_sha256, git_commit, versions
 from semanticface.training.datasets import EvalFaces
 from semanticface.training.nano_vision import feature_maps
 from semanticface.utils.files import atomic_path, write_json
+from semanticface.utils.progress import tqdm
 
 _KIND = "judge"
 _WEIGHTS, _RECIPE = "judge.safetensors", "judge.json"

@@ -16,7 +16,6 @@ from dataclasses import dataclass
 import datasets
 import numpy as np
 from PIL import Image
-from tqdm import tqdm
 
 from semanticface.arkit import N_ACTIONS, to_hundredths
 from semanticface.config import check_range
@@ -28,6 +27,7 @@ from semanticface.preference.questions import NOTICEABLE
 from semanticface.preference.regions import HALVES, distance
 from semanticface.preference.types import Candidate, CandidateSet
 from semanticface.semantics.answer import parse_answer
+from semanticface.utils.progress import tqdm
 from semanticface.vision.crop import Box, crop_face
 from semanticface.vision.image_io import load_picture
 

@@ -20,7 +20,6 @@ from typing import Any
 import datasets
 import pyarrow as pa
 import pyarrow.compute as pc
-from tqdm import tqdm
 
 from semanticface.data.captures.report import PAGE, hide, tidy
 from semanticface.data.consent import NAME, holds_captures, read_consent
@@ -29,6 +28,7 @@ from semanticface.errors import DatasetError, PictureError, SemanticFaceError
 from semanticface.formats.tables import read_objects
 from semanticface.preference.store import Store
 from semanticface.utils.files import atomic_open, write_json
+from semanticface.utils.progress import tqdm
 
 EARLIER_NAME = "fingerprints.json"
 """In a dataset's folder: fingerprints that its splits had before people were deleted, by which traces name it."""

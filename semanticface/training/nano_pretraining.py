@@ -23,7 +23,6 @@ import torch
 import torch.nn.functional as F
 from accelerate import Accelerator
 from torch import nn
-from tqdm import tqdm
 
 from semanticface.models import nano
 from semanticface.models.answer_tokens import (
@@ -39,6 +38,7 @@ from semanticface.semantics.analysis import Analysis, describe_many
 from semanticface.semantics.answer import format_answer
 from semanticface.training.packing import ATTENTION, Rows
 from semanticface.utils.files import atomic_path
+from semanticface.utils.progress import tqdm
 
 T = TypeVar("T")
 

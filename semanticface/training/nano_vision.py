@@ -11,12 +11,12 @@ import numpy as np
 import torch
 from accelerate import Accelerator
 from torch import nn
-from tqdm import tqdm
 
 from semanticface.data.faces import load_faces
 from semanticface.errors import DatasetError
 from semanticface.models import nano
 from semanticface.utils.files import atomic_path
+from semanticface.utils.progress import tqdm
 
 _AT_ONCE = 256
 

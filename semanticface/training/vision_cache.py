@@ -23,7 +23,6 @@ import torch
 from accelerate import PartialState
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
-from tqdm import tqdm
 from transformers.utils import ModelOutput
 
 from semanticface.models.loading import Bundle
@@ -31,6 +30,7 @@ from semanticface.recipe import versions
 from semanticface.training.collator import Collator
 from semanticface.training.datasets import TrainFaces
 from semanticface.utils.files import atomic_path
+from semanticface.utils.progress import tqdm
 
 _SHARD = 256
 _AT_ONCE = 16

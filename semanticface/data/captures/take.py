@@ -20,7 +20,6 @@ from itertools import islice
 from typing import Any, Literal
 
 import numpy as np
-from tqdm import tqdm
 
 from semanticface import arkit
 from semanticface.config import check_range
@@ -32,6 +31,7 @@ from semanticface.data.consent import LOOK
 from semanticface.errors import ConfigError, SemanticFaceError
 from semanticface.semantics.analysis import describe
 from semanticface.semantics.answer import format_answer
+from semanticface.utils.progress import tqdm
 from semanticface.vision.crop import Box, crop_face, to_crop
 from semanticface.vision.face_tracker import FaceTracker
 from semanticface.vision.image_io import encode_jpeg

@@ -29,7 +29,6 @@ from typing import Any
 
 import numpy as np
 from PIL import Image
-from tqdm import tqdm
 
 from semanticface import arkit
 from semanticface.data.captures.dataset import ShardWriter
@@ -49,6 +48,7 @@ from semanticface.data.importers.pictures import (
     row_of,
 )
 from semanticface.errors import ConfigError, ModelError, SemanticFaceError
+from semanticface.utils.progress import tqdm
 from semanticface.vision.crop import Box
 from semanticface.vision.face_tracker import FaceTracker
 from semanticface.vision.image_io import SUFFIXES, encode_jpeg

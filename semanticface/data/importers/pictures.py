@@ -19,7 +19,6 @@ from typing import Any, Literal, Protocol
 
 import numpy as np
 from PIL import Image
-from tqdm import tqdm
 
 from semanticface import arkit
 from semanticface.data.captures.dataset import CaptureSet, ShardWriter, TakeRecord, shard_writer
@@ -30,6 +29,7 @@ from semanticface.data.consent import LOOK, plain_name
 from semanticface.errors import PictureError, SemanticFaceError
 from semanticface.semantics.analysis import Analysis, describe
 from semanticface.semantics.answer import format_answer
+from semanticface.utils.progress import tqdm
 from semanticface.vision.crop import Box, crop_face, to_crop
 from semanticface.vision.image_io import encode_jpeg, load_picture
 

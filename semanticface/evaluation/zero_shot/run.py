@@ -22,7 +22,6 @@ from types import TracebackType
 from typing import Any
 
 from PIL import Image
-from tqdm import tqdm
 
 from semanticface.errors import ConfigError, PictureError, SemanticFaceError, ServerError
 from semanticface.evaluation.zero_shot.pictures import PictureSet
@@ -30,6 +29,7 @@ from semanticface.evaluation.zero_shot.questions import Judged, Question, Reply,
 from semanticface.formats import tables
 from semanticface.llm.chat import PASSING
 from semanticface.utils.files import write_json
+from semanticface.utils.progress import tqdm
 from semanticface.vision.crop import Box
 
 AGAIN = (*PASSING, "too_large", "bad_reply", "not_asked")
