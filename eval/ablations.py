@@ -67,7 +67,7 @@ from semanticface.models.files import resolve_model
 from semanticface.models.loading import Bundle, load_trained
 from semanticface.recipe import files_sha256, git_commit, versions
 from semanticface.training.nano_pretraining import PretrainData, PretrainSettings, new_model, pretrain_language_model
-from semanticface.training.nano_vision import kept_maps, read_faces
+from semanticface.training.nano_vision import extract_features, read_faces
 from semanticface.utils.files import atomic_open, atomic_path, write_json
 from semanticface.vision.crop import Box, crop_face
 from semanticface.vision.image_io import load_picture
@@ -223,7 +223,7 @@ class Ablations:
         folder = self._crops(LEARNT, "train", self.budget.rows)
         faces = read_faces([folder], "train", folder.with_name(f"{folder.name}-pixels"), self.accelerator)
         tower = self._bundle.model.model.vision_tower
-        maps = np.concatenate([kept_maps(tower, faces.pixels, mirrored=mirrored) for mirrored in (False, True)])
+        maps = np.concatenate([extract_features(tower, faces.pixels, mirrored=mirrored) for mirrored in (False, True)])
         truth = np.concatenate([faces.coefficients, faces.coefficients[:, MIRROR_INDEX]])
         people = load_faces(folder, "train")["subject"]
         seen = regression_heads.cross_fitted_ridge(maps, truth, [*people, *people])
@@ -278,7 +278,7 @@ class Ablations:
     def _maps(self, crops: Sequence[Image.Image]) -> np.ndarray:
         pixels = np.stack([np.asarray(crop) for crop in crops])
         tower = self._bundle.model.model.vision_tower
-        return kept_maps(tower, pixels)
+        return extract_features(tower, pixels)
 
     def _scored(self, read: Callable[[str, Sequence[Image.Image]], tuple[np.ndarray, Any]]) -> dict[str, Any]:
         """Return figures by look."""

@@ -58,7 +58,7 @@ from semanticface.preference.rounds import Judges, claim, run_rounds
 from semanticface.preference.sampling import CandidateSettings
 from semanticface.recipe import files_sha256, git_commit, versions, write_recipe
 from semanticface.training.nano_pretraining import PretrainData, PretrainSettings, new_model, pretrain_language_model
-from semanticface.training.nano_vision import kept_maps, read_faces
+from semanticface.training.nano_vision import extract_features, read_faces
 from semanticface.utils.files import atomic_open, atomic_path
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -222,7 +222,7 @@ class Experiment:
         bundle, accelerator = load_trained(self.model), Accelerator(cpu=not torch.cuda.is_available())
         tower = bundle.model.model.vision_tower
         pixels = read_faces([pseudo], "train", self.out / "pixels", accelerator).pixels
-        maps = np.concatenate([kept_maps(tower, pixels, mirrored=mirrored) for mirrored in (False, True)])
+        maps = np.concatenate([extract_features(tower, pixels, mirrored=mirrored) for mirrored in (False, True)])
         aims = np.concatenate([labels, labels[:, MIRROR_INDEX]])
         settings = PretrainSettings(self.budget.samples, seed=self.seed)
         model = new_model(bundle.tokenizer, tower, self.seed)

@@ -52,7 +52,7 @@ from semanticface.training.nano_pretraining import (
     pretrain_language_model,
     save_state,
 )
-from semanticface.training.nano_vision import Faces, encode_pictures, feature_maps, read_faces, to_tensor
+from semanticface.training.nano_vision import Faces, encode_batch, feature_maps, read_faces, to_tensor
 from semanticface.utils.files import atomic_path
 from semanticface.utils.progress import tqdm
 
@@ -176,7 +176,7 @@ def train_tower(
     begun = time.perf_counter()
     for step, (pictures, coefficients, points) in enumerate(bar, start=first):
         tower.train(), heads.train()
-        guess, placed = heads(encode_pictures(tower, pictures))
+        guess, placed = heads(encode_batch(tower, pictures))
         coefficients, points = coefficients.to(guess.device), points.to(guess.device)
         seen = points.isfinite()
         loss_actions = ((guess - coefficients) * scale).square().mean()

@@ -19,7 +19,7 @@ from PIL import Image
 from semanticface.evaluation import metrics
 from semanticface.evaluation.metrics import BASELINES, FIGURES, Figure
 from semanticface.experiments import regression_heads
-from semanticface.experiments.numbers_first import Explainer, words_behind
+from semanticface.experiments.numbers_first import Explainer, encode_analysis_after
 from semanticface.inference.predictor import Predictor
 from semanticface.models.answer_tokens import AnswerEncoder, AnswerEncoding, concat_branches
 from semanticface.models.loading import Bundle
@@ -52,7 +52,7 @@ def _behind_seen_words(tokens: AnswerEncoder, shown: PretrainExample) -> list[An
 
 def _before_words(tokens: AnswerEncoder, shown: PretrainExample) -> list[AnswerEncoding]:
     numbers = tokens(format_answer(shown.values, None), "numbers")
-    return [concat_branches([numbers, words_behind(tokens, shown.values, shown.analysis)])]
+    return [concat_branches([numbers, encode_analysis_after(tokens, shown.values, shown.analysis)])]
 
 
 @dataclass(frozen=True)

@@ -33,7 +33,7 @@ _BETWEEN = f'}},"analysis":{_WORDS_OPEN}'
 """What stands between the last number and the first word."""
 
 
-def words_behind(answers: AnswerEncoder, values: np.ndarray, analysis: Analysis) -> AnswerEncoding:
+def encode_analysis_after(answers: AnswerEncoder, values: np.ndarray, analysis: Analysis) -> AnswerEncoding:
     """Return the lesson that teaches the words behind numbers which are shown, and not learnt.
 
     Args:
@@ -59,7 +59,7 @@ class Explainer:
     """Writes the words behind numbers that are read already; nano's kind of model alone.
 
     Args:
-        bundle: a model that was taught with ``words_behind``.
+        bundle: a model that was taught with ``encode_analysis_after``.
 
     Raises:
         ModelError: the tokenizer cannot spell answers.

@@ -33,7 +33,7 @@ from semanticface.models.loading import Bundle
 from semanticface.preference.pair_collator import CHOSEN, REJECTED, PairCollator, PairDataset, PairExample, blank
 from semanticface.training.collator import split_targets
 from semanticface.training.fused_ops import fused_lora, fused_rms_norm
-from semanticface.training.packing import pack, packed
+from semanticface.training.packing import pack, padding_free
 from semanticface.training.trainer import SanityCheckCallback, has_bfloat16, last_checkpoint
 from semanticface.training.vision_cache import CachedVisionEncoder, encode_images
 from semanticface.utils.progress import tqdm
@@ -122,7 +122,7 @@ class Scorer:
 
     Args:
         base: the transformers model inside.
-        head: from ``packing.packed``.
+        head: from ``packing.padding_free``.
         tower: what is given the features of batches that carry them.
     """
 
@@ -145,7 +145,7 @@ class Scorer:
         shown = dict(shown)
         of, to = shown.pop("of"), shown.pop("to")
         if self.tower is not None:
-            self.tower.answer(shown.pop("features"))
+            self.tower.set_features(shown.pop("features"))
         scored = shown["labels"] != IGNORED
         plain = type(self.base).forward
         if self.head is None:
@@ -234,7 +234,7 @@ class _Ready:
                 return f"looks every time: {size / 1e9:.1f} GB would have to be kept"
         rows.features = kept
         self.scorer.tower = self.seen
-        self.collator.template = self.collator.pictured([rows.view(0)])
+        self.collator.template = self.collator.encode_prompts([rows.view(0)])
         return f"saw {rows.views:,} pictures once, for {len(rows):,} pairs"
 
     @contextlib.contextmanager
@@ -266,7 +266,7 @@ def _ready(bundle: Bundle, collator: PairCollator, settings: AlignSettings) -> I
     if seen is not None:
         tower.forward = seen.forward
     try:
-        with packed(model, bundle.tokenizer) as head, fused_lora(model, products), fused_rms_norm(model):
+        with padding_free(model, bundle.tokenizer) as head, fused_lora(model, products), fused_rms_norm(model):
             scorer = Scorer(base, head, None)
             base.forward = scorer.forward
             yield _Ready(bundle, collator, scorer, seen, products, settings.per_device_train_batch_size)
@@ -274,7 +274,7 @@ def _ready(bundle: Bundle, collator: PairCollator, settings: AlignSettings) -> I
         base.__dict__.pop("forward", None)
         collator.template = None
         if seen is not None:
-            tower.forward = seen.encode
+            tower.forward = seen.original_forward
 
 
 def align(

@@ -175,7 +175,7 @@ class PairCollator(Collator):
             ]
             pictured = [*pairs, *pairs]
         examples = [Example(pair.picture, "", features=pair.features) for pair in pictured]
-        shown = self.answered(self._prompts(examples), [lesson for lesson, _ in rows])
+        shown = self.append_answers(self._prompts(examples), [lesson for lesson, _ in rows])
 
         spelled: list[list[int]] = [[] for _ in range(2 * len(pairs))]
         scored = []
@@ -189,7 +189,7 @@ class PairCollator(Collator):
         shown["of"] = torch.tensor([place for place, _, _ in scored])
         shown["to"] = torch.tensor([answer * width + nth for _, answer, nth in scored])
         real = torch.tensor([[1] * len(tokens) + [0] * (width - len(tokens)) for tokens in spelled])
-        ids = torch.tensor([[self.pad, *tokens, *[self.pad] * (width - len(tokens))] for tokens in spelled])
+        ids = torch.tensor([[self.pad_id, *tokens, *[self.pad_id] * (width - len(tokens))] for tokens in spelled])
         return {
             "input_ids": ids,
             "attention_mask": torch.cat([torch.ones_like(real[:, :1]), real], dim=1),
@@ -208,12 +208,12 @@ class PairCollator(Collator):
 
     def _own(self, answer: str, pair: PairExample, number: int) -> tuple[AnswerEncoding, list[_Target]]:
         """Return the lesson of one face, and what of it is scored."""
-        lesson = self.lay_out(answer)
+        lesson = self.answer_encoder(answer)
         differ = np.unique(np.flatnonzero(np.diff(to_hundredths(pair.faces), axis=0)[0]))
         scored = np.isin(lesson.numbers, differ)
         if self.words:
             # The words, and the token that ends them: in a row the first of what follows, which is none of them.
-            n_words = sum(weight > 0 for weight in self.lay_out(answer, "words").weights)
+            n_words = sum(weight > 0 for weight in self.answer_encoder(answer, "words").weights)
             scored[: n_words if self.parallel else n_words + 1] = True
         labels = [label if kept else IGNORED for label, kept in zip(lesson.labels, scored, strict=True)]
         weights = scored.astype(float).tolist()
@@ -222,7 +222,7 @@ class PairCollator(Collator):
 
     def _shared(self, faces: Mapping[int, np.ndarray], n_pairs: int) -> tuple[AnswerEncoding, list[_Target]]:
         """Return one lesson for all pairs of a picture, int[2, 52] by number of the pair, and what of it is scored."""
-        tokens = self.lay_out.tokens
+        tokens = self.answer_encoder.tokens
         lesson = AnswerEncoding(labels=[IGNORED], weights=[0.0], numbers=[-1])
         targets: list[_Target] = []
         differ = {pair: set(np.flatnonzero(both[CHOSEN] != both[REJECTED]).tolist()) for pair, both in faces.items()}

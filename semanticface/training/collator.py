@@ -30,14 +30,14 @@ class Example:
     Attributes:
         picture: square RGB crop at the model's image size; None where what the tower saw in it is at hand.
         answer: canonical text (``answer.format_answer``), with or without words.
-        learn: which part of the answer counts in the loss: the ``words`` of the analysis, the ``numbers`` after them
+        loss_on: which part of the answer counts in the loss: the ``words`` of the analysis, the ``numbers`` after them
             with their keys, or ``all``.
         features: what the tower saw (``features.SeenTower``), each tensor [1, …].
     """
 
     picture: Image.Image | None
     answer: str
-    learn: LossOn = "all"
+    loss_on: LossOn = "all"
     features: Mapping[str, torch.Tensor] | None = None
 
 
@@ -59,12 +59,12 @@ class Collator:
         self.text = prompt_text(processor, prompt)
         self.parallel = numbers == "parallel"
         end = end_token(processor, prompt)
-        self.lay_out = AnswerEncoder(self.tokenizer, end, numbers=numbers, number_weight=number_weight)
+        self.answer_encoder = AnswerEncoder(self.tokenizer, end, numbers=numbers, number_weight=number_weight)
         pad = self.tokenizer.pad_token_id
-        self.pad = end if pad is None else pad
+        self.pad_id = end if pad is None else pad
         self.template: dict[str, torch.Tensor] | None = None
 
-    def pictured(self, crops: Sequence[Image.Image]) -> dict[str, torch.Tensor]:
+    def encode_prompts(self, crops: Sequence[Image.Image]) -> dict[str, torch.Tensor]:
         """Return the processor's tensors for the prompt with each crop."""
         return prompt_tensors(self.processor, self.text, crops)
 
@@ -72,7 +72,7 @@ class Collator:
         """Return the processor's tensors, or those of the template with the features of each example."""
         shown = [example.picture for example in examples if example.picture is not None]
         if len(shown) == len(examples):
-            return dict(self.pictured(shown))
+            return dict(self.encode_prompts(shown))
         if self.template is None:
             raise ValueError("examples without pictures need a template")
         # Every row has the tokens of the template, and its pixels are not looked at.
@@ -91,15 +91,15 @@ class Collator:
             ``labels`` int64[B, L]: the token each position is to predict, ``IGNORED`` where nothing is learnt;
             ``weights`` float32[B, L]: weight of each label in the loss, 0 where there is none;
             ``numbers`` int64[B, L]: which of the 52 numbers a label is part of, -1 for none;
-            and in the parallel layout what ``layout.lay_out`` needs: ``steps`` and ``branches``, int64[B, L].
+            and in the parallel layout what ``layout.answer_encoder`` needs: ``steps`` and ``branches``, int64[B, L].
             Where examples carry features instead of pictures, those too, joined, as a mapping ``features``.
         """
-        return self.answered(
-            self._prompts(examples), [self.lay_out(example.answer, example.learn) for example in examples]
+        return self.append_answers(
+            self._prompts(examples), [self.answer_encoder(example.answer, example.loss_on) for example in examples]
         )
 
-    def answered(self, batch: dict[str, Any], lessons: Sequence[AnswerEncoding]) -> dict[str, Any]:
-        """Return a batch of prompts (``pictured``) with a lesson behind each, as ``__call__`` does."""
+    def append_answers(self, batch: dict[str, Any], lessons: Sequence[AnswerEncoding]) -> dict[str, Any]:
+        """Return a batch of prompts (``encode_prompts``) with a lesson behind each, as ``__call__`` does."""
         batch = dict(batch)
         shape = batch["input_ids"].shape
         longest = max(len(lesson.ids) for lesson in lessons)
@@ -108,7 +108,7 @@ class Collator:
             width = max(map(len, rows))
             return torch.tensor([row + [fill] * (width - len(row)) for row in rows]).reshape(len(rows), width)
 
-        ids = padded([lesson.ids for lesson in lessons], self.pad).long()
+        ids = padded([lesson.ids for lesson in lessons], self.pad_id).long()
         real = padded([[1] * len(lesson.ids) for lesson in lessons], 0).long()
         # What a processor says of each token (Qwen-VL: is it a picture?) is 0 for the words of an answer.
         endings = {"input_ids": ids, "attention_mask": real}

@@ -137,7 +137,7 @@ class TrainFaces(torch.utils.data.Dataset[Example]):
         seed: of order and alterations.
 
     Attributes:
-        seen: gives what the tower saw in a crop, by its slot; None for rows with pictures.
+        cached_features: returns the vision features of a crop by its slot; None for rows with pictures.
     """
 
     def __init__(
@@ -158,7 +158,7 @@ class TrainFaces(torch.utils.data.Dataset[Example]):
         self.augment = augment
         self.emotion = emotion
         self.seed = seed
-        self.seen: Callable[[int], Mapping[str, torch.Tensor]] | None = None
+        self.cached_features: Callable[[int], Mapping[str, torch.Tensor]] | None = None
         self._last_order: tuple[int, np.ndarray] | None = None
 
     def _order(self, pass_number: int) -> np.ndarray:
@@ -172,7 +172,7 @@ class TrainFaces(torch.utils.data.Dataset[Example]):
         return self.count
 
     @property
-    def slots(self) -> int:
+    def n_slots(self) -> int:
         """How many different crops are shown, where alterations are fixed; slot = row * variants + variant."""
         return len(self.faces) * self.augment.fixed_variants
 
@@ -205,11 +205,11 @@ class TrainFaces(torch.utils.data.Dataset[Example]):
             slot += pass_number % self.augment.fixed_variants
             draws, mirrored = self._draws([2, slot])
         crop, features = None, None
-        if self.seen is None:
+        if self.cached_features is None:
             row = self.faces[index]
             crop = self._crop(row, draws, mirrored)
         else:
-            row, features = self._worded[index], self.seen(slot)
+            row, features = self._worded[index], self.cached_features(slot)
         answer = row["answer"]
         if mirrored:
             coefficients = arkit.mirror(np.asarray(row["coefficients"], dtype=np.float32))

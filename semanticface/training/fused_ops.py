@@ -32,7 +32,7 @@ _BLOCK = 1 << 24
 """Scores held at once: 64 MB in float32. Larger blocks are no faster (measured for 152,000 and for 862 tokens)."""
 
 
-def plain_head(model: Any) -> torch.nn.Linear | None:
+def frozen_lm_head(model: Any) -> torch.nn.Linear | None:
     """Return the frozen linear layer that scores the vocabulary, None where it is anything else.
 
     Args:
@@ -127,7 +127,7 @@ def chunked_cross_entropy(
 
 
 @dataclass(frozen=True, slots=True)
-class Guesses:
+class Predictions:
     """What a model says.
 
     Attributes:
@@ -142,7 +142,7 @@ class Guesses:
 @torch.no_grad()
 def chunked_argmax(
     hidden: torch.Tensor, head: torch.nn.Linear, labels: torch.Tensor, dtype: torch.dtype | None = None
-) -> Guesses:
+) -> Predictions:
     """Return what a model says at each place, and how far from the label (see ``chunked_cross_entropy``)."""
     losses = torch.empty(len(hidden), dtype=torch.float32, device=hidden.device)
     tokens = torch.empty_like(labels)
@@ -150,7 +150,7 @@ def chunked_argmax(
         for part, scores in _scored(hidden, head.weight.to(dtype), head.bias):
             losses[part] = functional.cross_entropy(scores, labels[part], reduction="none")
             tokens[part] = scores.argmax(1)
-    return Guesses(losses, tokens)
+    return Predictions(losses, tokens)
 
 
 class _Adapted(torch.autograd.Function):

@@ -36,7 +36,7 @@ from semanticface.models.answer_tokens import (
 from semanticface.prompts import load_prompt, messages
 from semanticface.semantics.analysis import Analysis, describe_many
 from semanticface.semantics.answer import format_answer
-from semanticface.training.packing import ATTENTION, Rows
+from semanticface.training.packing import ATTENTION, PackedRows
 from semanticface.utils.files import atomic_path
 from semanticface.utils.progress import tqdm
 
@@ -334,7 +334,7 @@ def _packed(rows: list[tuple[AnswerEncoding, int]], prefix: list[int], sights: P
     """Lay rows end to end, so that nothing is computed for padding.
 
     Returns:
-        ids int64[1, T], positions int64[1, T], ``Rows``, labels int64[T], the number that each label is part of
+        ids int64[1, T], positions int64[1, T], ``PackedRows``, labels int64[T], the number that each label is part of
         int64[T], its aim float32[T], and the feature maps float32[rows, C, H, W].
     """
     n, ids, places, labels, owners, masks = len(prefix), [], [], [], [], []
@@ -353,7 +353,7 @@ def _packed(rows: list[tuple[AnswerEncoding, int]], prefix: list[int], sights: P
     return (
         torch.tensor([ids]),
         torch.tensor([places]),
-        Rows(lengths, tuple(masks)),
+        PackedRows(lengths, tuple(masks)),
         torch.tensor(labels),
         owner,
         aims,

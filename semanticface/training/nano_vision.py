@@ -86,7 +86,7 @@ def to_tensor(pixels: np.ndarray) -> torch.Tensor:
     return torch.from_numpy(pixels).permute(0, 3, 1, 2).contiguous().float().div_(127.5).sub_(1)
 
 
-def encode_pictures(tower: nn.Module, pictures: torch.Tensor) -> torch.Tensor:
+def encode_batch(tower: nn.Module, pictures: torch.Tensor) -> torch.Tensor:
     """The feature maps of a tower, float32[B, C, H, W], computed in bfloat16."""
     pictures = pictures.to(next(tower.parameters()).device, memory_format=torch.channels_last)
     with torch.autocast(pictures.device.type, torch.bfloat16):
@@ -100,12 +100,12 @@ def feature_maps(tower: nn.Module, pixels: np.ndarray, *, mirrored: bool = False
     for start in range(0, len(pixels), _AT_ONCE):
         part = pixels[start : start + _AT_ONCE]
         with torch.inference_mode():
-            maps = encode_pictures(
+            maps = encode_batch(
                 tower, to_tensor(np.ascontiguousarray(part[:, :, ::-1]) if mirrored else np.array(part))
             )
         yield maps
 
 
-def kept_maps(tower: nn.Module, pixels: np.ndarray, *, mirrored: bool = False) -> np.ndarray:
+def extract_features(tower: nn.Module, pixels: np.ndarray, *, mirrored: bool = False) -> np.ndarray:
     """Return ``feature_maps`` of all pictures as they are kept: float16[N, C, H, W]."""
     return np.concatenate([part.half().cpu().numpy() for part in feature_maps(tower, pixels, mirrored=mirrored)])

@@ -25,7 +25,7 @@ from torch.nn import functional
 from transformers import AttentionInterface
 
 from semanticface.models.answer_tokens import IGNORED, additive, branch_mask, rotary_positions
-from semanticface.training.fused_ops import plain_head
+from semanticface.training.fused_ops import frozen_lm_head
 
 ATTENTION = "semanticface_rows"
 _SHORT = 1024
@@ -35,7 +35,7 @@ _BLOCK = 128
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Rows:
+class PackedRows:
     """How the rows of a packed sequence are told apart.
 
     Attributes:
@@ -49,7 +49,7 @@ class Rows:
 
 
 @functools.lru_cache(maxsize=1)
-def _added(rows: Rows, dtype: torch.dtype) -> list[torch.Tensor]:
+def _added(rows: PackedRows, dtype: torch.dtype) -> list[torch.Tensor]:
     """What is added to each row's scores, [length, length]; the same in every layer of a step."""
     masks = (
         torch.ones(length, length, dtype=torch.bool).tril() if mask is None else mask[0, 0]
@@ -74,14 +74,14 @@ def _products(
     return torch.cat(heard, dim=2)
 
 
-def attend_within_rows(
+def packed_attention(
     module: torch.nn.Module,
     query: torch.Tensor,
     key: torch.Tensor,
     value: torch.Tensor,
     attention_mask: torch.Tensor | None,
     *,
-    rows: Rows,
+    rows: PackedRows,
     scaling: float | None = None,
     dropout: float = 0.0,
     **_: Any,
@@ -119,7 +119,7 @@ def attend_within_rows(
     return torch.cat(heard, dim=2).transpose(1, 2).to(given), None
 
 
-AttentionInterface.register(ATTENTION, attend_within_rows)
+AttentionInterface.register(ATTENTION, packed_attention)
 
 
 TARGETS = ("labels", "weights", "numbers")
@@ -164,7 +164,7 @@ def pack(model: torch.nn.Module, batch: dict[str, torch.Tensor]) -> tuple[dict[s
             if value.shape[-2:] == (1, sum(lengths)):
                 inputs[name] = torch.cat([value, value[..., -1:].expand(*value.shape[:-1], spare)], dim=-1)
         lengths, masks = [*lengths, spare], [*masks, None]
-    inputs["rows"] = Rows(tuple(lengths), tuple(masks))
+    inputs["rows"] = PackedRows(tuple(lengths), tuple(masks))
     inputs["logits_to_keep"] = learnt[needed].nonzero().flatten()
     found = {name: values[learnt] for name, values in targets.items()}
     return inputs, found | {"owners": learnt.nonzero()[:, 0]}
@@ -189,7 +189,7 @@ class _HiddenStates(torch.nn.Module):
 
 
 @contextlib.contextmanager
-def packed(model: Any, tokenizer: Any) -> Iterator[torch.nn.Linear | None]:
+def padding_free(model: Any, tokenizer: Any) -> Iterator[torch.nn.Linear | None]:
     """Make a model take packed batches and return hidden states as its ``logits``, until the block ends.
 
     Args:
@@ -201,7 +201,7 @@ def packed(model: Any, tokenizer: Any) -> Iterator[torch.nn.Linear | None]:
         linear layer, where a layer attends otherwise than to everything before, or where logits come out differently.
     """
     base = model.get_base_model() if hasattr(model, "get_base_model") else model
-    head, decoder = plain_head(base), base.get_decoder()
+    head, decoder = frozen_lm_head(base), base.get_decoder()
     kinds = set(getattr(decoder.config, "layer_types", None) or ["full_attention"])
     before = decoder.config._attn_implementation
     if head is None or kinds != {"full_attention"} or before not in ("sdpa", "eager"):
@@ -221,7 +221,7 @@ def packed(model: Any, tokenizer: Any) -> Iterator[torch.nn.Linear | None]:
             wanted = base(**padded, use_cache=False).logits[real]
             base.set_output_embeddings(_HiddenStates())
             decoder.set_attn_implementation(ATTENTION)
-            hidden = base(**laid, rows=Rows(lengths, (None, None)), use_cache=False).logits[0]
+            hidden = base(**laid, rows=PackedRows(lengths, (None, None)), use_cache=False).logits[0]
             found = functional.linear(hidden, head.weight, head.bias)
         alike = found.shape == wanted.shape and (found - wanted).norm() <= _ALIKE[wanted.dtype] * wanted.norm()
         if not alike:

@@ -31,7 +31,7 @@ from semanticface.recipe import RECIPE_NAME
 from semanticface.training.collator import Collator, Example, split_targets, token_losses
 from semanticface.training.datasets import TrainFaces
 from semanticface.training.fused_ops import chunked_argmax, chunked_cross_entropy, fused_lora, fused_rms_norm
-from semanticface.training.packing import pack, packed
+from semanticface.training.packing import pack, padding_free
 from semanticface.training.vision_cache import CachedVisionEncoder, cache_vision_features
 from semanticface.utils.files import write_json
 
@@ -109,7 +109,7 @@ class FaceTrainer(Trainer):
     """``Trainer`` with the weighted loss, and figures on held-out rows that no batching rounds.
 
     Args:
-        head: what scores the vocabulary of a model that ``packing.packed`` has changed; None for a model as it was.
+        head: LM head of a model inside ``packing.padding_free``; None for an unchanged model.
         tower: what is given the features of batches that carry them; None where they carry pictures.
     """
 
@@ -135,7 +135,7 @@ class FaceTrainer(Trainer):
         """Return this batch's share of the step's weighted mean cross-entropy."""
         inputs = dict(inputs)
         if self.tower is not None:
-            self.tower.answer(inputs.pop("features"))
+            self.tower.set_features(inputs.pop("features"))
         if self.head is None:
             inputs, targets = split_targets(inputs)
             losses = token_losses(model(**to_model_inputs(model, inputs), use_cache=False).logits, targets["labels"])
@@ -211,9 +211,9 @@ class FaceTrainer(Trainer):
             for ids in (guesses, targets["labels"])
         ]
         errors = [
-            abs(float(chunked_argmax[0]) - float(truth[0]))
-            for chunked_argmax, truth in zip(*(map(_DECIMAL.search, texts) for texts in spelled), strict=True)
-            if chunked_argmax and truth
+            abs(float(predicted[0]) - float(truth[0]))
+            for predicted, truth in zip(*(map(_DECIMAL.search, texts) for texts in spelled), strict=True)
+            if predicted and truth
         ]
         return sum(errors), len(errors), len(spelled[0])
 
@@ -404,7 +404,7 @@ def train(
         )
         with (
             cache_vision_features(bundle, collator, rows, folder / "features", products) as (tower, seen),
-            packed(bundle.model, bundle.tokenizer) as head,
+            padding_free(bundle.model, bundle.tokenizer) as head,
             fused_lora(bundle.model, products) as n_fused,
             fused_rms_norm(bundle.model) as n_norms,
         ):

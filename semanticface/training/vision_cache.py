@@ -47,7 +47,7 @@ class CachedVisionEncoder:
 
     def __init__(self, tower: torch.nn.Module) -> None:
         self.tower = tower
-        self.encode = tower.forward
+        self.original_forward = tower.forward
         self.folder: Path | None = None
         self._answer: Any = None
         self._fields: dict[str, list[Any] | Any] = {}
@@ -56,7 +56,7 @@ class CachedVisionEncoder:
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """Return the answer put before it last, once, or else the tower's own, and remember that."""
         if self._answer is None:
-            looked = self.encode(*args, **kwargs)
+            looked = self.original_forward(*args, **kwargs)
             # As it is now: models put what they make of it into the same object.
             self._kind = type(looked)
             self._fields = dict(looked.items()) if isinstance(looked, ModelOutput) else {"": None}
@@ -64,7 +64,7 @@ class CachedVisionEncoder:
         answer, self._answer = self._answer, None
         return answer
 
-    def tensors(self, count: int) -> dict[str, torch.Tensor] | None:
+    def last_features(self, count: int) -> dict[str, torch.Tensor] | None:
         """Return all tensors of the tower's last answer, about ``count`` pictures: each [count, …]; None if not so."""
         found = {}
         for name, value in self._fields.items():
@@ -74,8 +74,8 @@ class CachedVisionEncoder:
                 found[f"{name}.{index}"] = tensor.unflatten(0, (count, -1)).cpu().contiguous()
         return found
 
-    def answer(self, tensors: Mapping[str, torch.Tensor]) -> None:
-        """Put an answer before the model: tensors as ``__call__`` gives them, those of several crops joined."""
+    def set_features(self, tensors: Mapping[str, torch.Tensor]) -> None:
+        """Put an answer before the model: tensors as ``load`` returns them, those of several crops joined."""
         fields: dict[str, Any] = {}
         for name, value in self._fields.items():
             several = isinstance(value, list | tuple)
@@ -83,7 +83,7 @@ class CachedVisionEncoder:
             fields[name] = parts if several else parts[0]
         self._answer = self._kind(**fields)
 
-    def __call__(self, slot: int) -> dict[str, torch.Tensor]:
+    def load(self, slot: int) -> dict[str, torch.Tensor]:
         """Return what the tower said of one crop, each tensor [1, …]."""
         assert self.folder is not None
         with safe_open(_shard_path(self.folder, slot // _SHARD), "pt") as file:
@@ -125,8 +125,8 @@ def _name(bundle: Bundle, rows: TrainFaces, tower: torch.nn.Module, dtype: torch
 def _why_not(base: Any, tower: Any, rows: TrainFaces) -> str | None:
     if not rows.augment.fixed_variants:
         return "every showing is altered anew (augment.fixed_variants: 0)"
-    if len(rows) < 2 * rows.slots:
-        return f"{rows.slots:,} crops for {len(rows):,} showings: too few are shown again"
+    if len(rows) < 2 * rows.n_slots:
+        return f"{rows.n_slots:,} crops for {len(rows):,} showings: too few are shown again"
     if tower is base or tower is None:
         return "this model has no tower of its own"
     if any(parameter.requires_grad for parameter in tower.parameters()):
@@ -170,13 +170,13 @@ def cache_vision_features(
         folder.mkdir(parents=True, exist_ok=True)
         place = folder / _name(bundle, rows, tower, dtype)
         one = encode_images(bundle, base, seen, collator, [rows.crop(0)], dtype)
-        size = rows.slots * sum(value.nbytes for value in (one or {}).values())
+        size = rows.n_slots * sum(value.nbytes for value in (one or {}).values())
         if one is None:
             why_not = "its tower returns more than tensors of pictures"
         elif size > _SHARE * shutil.disk_usage(folder).free:
             why_not = f"they would take {size / 1e9:,.1f} GB, more than half of the free disk"
         if why_not:
-            tower.forward = seen.encode
+            tower.forward = seen.original_forward
             shutil.rmtree(folder, ignore_errors=True)
             yield None, why_not
             return
@@ -184,13 +184,13 @@ def cache_vision_features(
             _fill(bundle, base, seen, collator, rows, place, dtype)
         tower.train(training)
         seen.folder = place
-        rows.seen, collator.template = seen, collator.pictured([rows.crop(0)])
-        yield seen, f"the tower saw {rows.slots:,} crops once, for {len(rows):,} showings ({size / 1e6:,.0f} MB)"
+        rows.cached_features, collator.template = seen.load, collator.encode_prompts([rows.crop(0)])
+        yield seen, f"the tower saw {rows.n_slots:,} crops once, for {len(rows):,} showings ({size / 1e6:,.0f} MB)"
         shutil.rmtree(folder, ignore_errors=True)
     finally:
         tower.train(training)
-        tower.forward = seen.encode
-        rows.seen = collator.template = None
+        tower.forward = seen.original_forward
+        rows.cached_features = collator.template = None
 
 
 def encode_images(
@@ -202,12 +202,14 @@ def encode_images(
     dtype: torch.dtype | None,
 ) -> dict[str, torch.Tensor] | None:
     """Return what the tower says of some crops, each tensor [crops, …]; None if it says anything else."""
-    spoken = ("input_ids", "attention_mask", "mm_token_type_ids", "token_type_ids")
-    inputs = {name: value.to(bundle.device) for name, value in collator.pictured(crops).items() if name not in spoken}
+    text_inputs = ("input_ids", "attention_mask", "mm_token_type_ids", "token_type_ids")
+    inputs = {
+        name: value.to(bundle.device) for name, value in collator.encode_prompts(crops).items() if name not in spoken
+    }
     autocast = torch.autocast(bundle.device.type, dtype or torch.bfloat16, enabled=dtype is not None)
     with torch.no_grad(), autocast:
         base.get_image_features(**inputs)
-    return seen.tensors(len(crops))
+    return seen.last_features(len(crops))
 
 
 def _fill(
@@ -223,8 +225,8 @@ def _fill(
     for other in place.parent.glob("*"):
         if other != place:
             shutil.rmtree(other, ignore_errors=True)
-    for shard in tqdm(range(-(-rows.slots // _SHARD)), desc="looking", unit=f"{_SHARD} crops"):
-        slots = range(shard * _SHARD, min((shard + 1) * _SHARD, rows.slots))
+    for shard in tqdm(range(-(-rows.n_slots // _SHARD)), desc="looking", unit=f"{_SHARD} crops"):
+        slots = range(shard * _SHARD, min((shard + 1) * _SHARD, rows.n_slots))
         path = _shard_path(place, shard)
         if _whole(path, len(slots)):
             continue

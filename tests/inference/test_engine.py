@@ -215,7 +215,7 @@ def told(bundle, crops, texts: list[str], said: list[list[int]] | None = None) -
     collator = Collator(bundle.processor, PROMPT, numbers="parallel")
     if said is not None:
         written = iter(said)
-        collator.lay_out.tokenizer = lambda words, **_: {"input_ids": next(written)}
+        collator.answer_encoder.tokenizer = lambda words, **_: {"input_ids": next(written)}
     batch = collator([Example(crop, text) for crop, text in zip(crops, texts, strict=True)])
     inputs = {name: value for name, value in batch.items() if name not in ("labels", "weights", "numbers")}
     with torch.no_grad():
@@ -287,7 +287,7 @@ def test_lessons_about_one_picture_do_not_see_each_other(bundle):
 
     def logits(lesson) -> torch.Tensor:
         collator = Collator(bundle.processor, PROMPT, numbers="parallel")
-        collator.lay_out = lambda answer, learn: lesson
+        collator.answer_encoder = lambda answer, learn: lesson
         batch = collator([Example(crop[0], first)])
         inputs = {name: value for name, value in batch.items() if name not in ("labels", "weights", "numbers")}
         with torch.no_grad():

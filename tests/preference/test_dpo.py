@@ -108,9 +108,9 @@ def test_only_numbers_that_differ_are_shown_and_scored(models, split):
     rows = PairDataset([pair], split, bundle.image_size, mirrored=False)
     collator = PairCollator(bundle.processor, PROMPT, numbers="parallel", words=False, emotion=True)
     batch = collator.of([rows[0]])
-    prompt = collator.pictured([rows.view(0)])["input_ids"].shape[1]
-    keys = sum(len(collator.lay_out.tokens.keys[n]) for n in np.flatnonzero(pair.chosen != pair.rejected) if n)
-    keys += len(collator.lay_out.tokens.opening) if pair.chosen[0] != pair.rejected[0] else 0
+    prompt = collator.encode_prompts([rows.view(0)])["input_ids"].shape[1]
+    keys = sum(len(collator.answer_encoder.tokens.keys[n]) for n in np.flatnonzero(pair.chosen != pair.rejected) if n)
+    keys += len(collator.answer_encoder.tokens.opening) if pair.chosen[0] != pair.rejected[0] else 0
     assert batch["shown"]["input_ids"].shape == (1, prompt + keys)
     spelled = [collator.tokenizer.decode(ids[1:], clean_up_tokenization_spaces=False) for ids in batch["input_ids"]]
     differ = np.flatnonzero(pair.chosen != pair.rejected)

@@ -188,7 +188,7 @@ def test_two_processes_of_four_are_one_of_eight(overrides):
 @pytest.mark.parametrize("numbers", ["sequential", "parallel"])
 def test_a_model_that_cannot_be_packed_trains_alike(overrides, monkeypatch, numbers):
     packed = run(overrides("train.warmup_ratio=0", f"numbers={numbers}", output="packed"))
-    monkeypatch.setattr("semanticface.training.trainer.packed", lambda model, tokenizer: contextlib.nullcontext())
+    monkeypatch.setattr("semanticface.training.trainer.padding_free", lambda model, tokenizer: contextlib.nullcontext())
     padded = run(overrides("train.warmup_ratio=0", f"numbers={numbers}", output="padded"))
     # Adam makes more of the smallest gradients' rounding; the weights have moved a hundred times as far.
     assert largest_difference(packed, padded) < 2e-5

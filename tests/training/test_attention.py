@@ -5,18 +5,18 @@ import torch
 from torch.nn import functional
 
 from semanticface.models.answer_tokens import branch_mask
-from semanticface.training.packing import Rows, attend_within_rows
+from semanticface.training.packing import PackedRows, packed_attention
 
 HEADS, GROUPS, WIDTH = 6, 3, 16
 LENGTHS = (5, 150, 17)  # the second is longer than a block
 
 
-def rows(branching: bool) -> Rows:
+def rows(branching: bool) -> PackedRows:
     masks: list[torch.Tensor | None] = []
     for length in LENGTHS:
         branches = torch.arange(length)[None] // 4
         masks.append(branch_mask(branches, branches, torch.arange(length)[None]) if branching else None)
-    return Rows(LENGTHS, tuple(masks))
+    return PackedRows(LENGTHS, tuple(masks))
 
 
 def states(dtype: torch.dtype) -> list[torch.Tensor]:
@@ -26,7 +26,7 @@ def states(dtype: torch.dtype) -> list[torch.Tensor]:
     ]
 
 
-def one_by_one(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, told: Rows) -> torch.Tensor:
+def one_by_one(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, told: PackedRows) -> torch.Tensor:
     """Every row on its own, in double precision."""
     parts = []
     apart = zip(*(x.double().split(LENGTHS, 2) for x in (query, key, value)), told.masks, strict=True)
@@ -41,7 +41,7 @@ def one_by_one(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, told
 def test_rows_attend_as_each_would_alone(dtype: torch.dtype, apart: float, branching: bool) -> None:
     told = rows(branching)
     given, exact = states(dtype), [x.detach().double().requires_grad_(True) for x in states(dtype)]
-    found, _ = attend_within_rows(torch.nn.Identity(), *given, None, rows=told)
+    found, _ = packed_attention(torch.nn.Identity(), *given, None, rows=told)
     wanted = one_by_one(*exact, told)
     assert found.dtype == dtype
     assert (found - wanted).norm() < apart * wanted.norm()
@@ -55,6 +55,6 @@ def test_a_mask_is_not_taken_for_that_of_the_rows_before() -> None:
     given = states(torch.bfloat16)
     for branching in (False, True, False):
         told = rows(branching)
-        found, _ = attend_within_rows(torch.nn.Identity(), *given, None, rows=told)
+        found, _ = packed_attention(torch.nn.Identity(), *given, None, rows=told)
         wanted = one_by_one(*given, told)
         assert (found - wanted).norm() < 0.03 * wanted.norm()

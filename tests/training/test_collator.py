@@ -205,8 +205,8 @@ def test_numbers_stand_behind_the_words_of_another_face_when_learnt_apart(faces)
     parts, moved = [], 0
     for position in range(64):
         before, after = plain[position], apart[position]
-        parts.append(after.learn)
-        if after.learn == "words":
+        parts.append(after.loss_on)
+        if after.loss_on == "words":
             assert same(before, after)
             continue
         truth, shown = parse_answer(before.answer), parse_answer(after.answer)
@@ -228,7 +228,7 @@ def test_a_share_of_rows_learns_numbers_without_words(faces):
         np.testing.assert_array_equal(shown.coefficients, truth.coefficients)
         if shown.analysis is None:
             bare += 1
-            assert wordless[position].learn == "numbers"
+            assert wordless[position].loss_on == "numbers"
     assert 10 < bare < 30
 
 

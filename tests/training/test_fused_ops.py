@@ -7,7 +7,7 @@ import torch
 from torch.nn import functional
 
 from semanticface.training import fused_ops
-from semanticface.training.fused_ops import chunked_argmax, chunked_cross_entropy, plain_head
+from semanticface.training.fused_ops import chunked_argmax, chunked_cross_entropy, frozen_lm_head
 
 
 @pytest.fixture(params=[None, 7 * 40])
@@ -82,7 +82,7 @@ class Scoring(torch.nn.Module):
 
 def test_only_a_frozen_linear_head_is_plain():
     head = torch.nn.Linear(2, 3).requires_grad_(False)
-    assert plain_head(Scoring(head)) is head
-    assert plain_head(Scoring(torch.nn.Linear(2, 3))) is None
-    assert plain_head(Scoring(torch.nn.Sequential(head))) is None
-    assert plain_head(Scoring(head, final_logit_softcapping=30.0)) is None
+    assert frozen_lm_head(Scoring(head)) is head
+    assert frozen_lm_head(Scoring(torch.nn.Linear(2, 3))) is None
+    assert frozen_lm_head(Scoring(torch.nn.Sequential(head))) is None
+    assert frozen_lm_head(Scoring(head, final_logit_softcapping=30.0)) is None

@@ -10,7 +10,7 @@ from PIL import Image
 from transformers import AutoModel
 
 from semanticface.experiments.ablations import VARIANTS, answer
-from semanticface.experiments.numbers_first import words_behind
+from semanticface.experiments.numbers_first import encode_analysis_after
 from semanticface.models import nano
 from semanticface.models.answer_tokens import IGNORED, AnswerEncoder
 from semanticface.models.loading import Bundle
@@ -140,7 +140,7 @@ def test_what_stands_behind_what_in_the_variants(processor, shown):
 def test_words_behind_numbers_spell_an_answer_and_are_all_that_is_learnt(processor, shown):
     tokenizer = processor.tokenizer
     tokens = AnswerEncoder(tokenizer, tokenizer.eos_token_id, numbers="parallel")
-    lesson = words_behind(tokens, shown.values, shown.analysis)
+    lesson = encode_analysis_after(tokens, shown.values, shown.analysis)
     text = tokenizer.decode(lesson.ids, clean_up_tokenization_spaces=False)
     assert text.startswith('{"arkit":{"eyeBlinkLeft":')
     found = parse_answer(text)

@@ -11,7 +11,7 @@ from semanticface.models.loading import Bundle, LoraSettings, ModelConfig, add_l
 from semanticface.prompts import load_prompt
 from semanticface.training.collator import Collator, Example, split_targets, token_losses
 from semanticface.training.fused_ops import chunked_argmax, chunked_cross_entropy
-from semanticface.training.packing import ATTENTION, pack, packed
+from semanticface.training.packing import ATTENTION, pack, padding_free
 from tests.helpers import tiny_models
 
 
@@ -48,7 +48,7 @@ def test_loss_gradients_and_guesses_are_those_of_a_padded_batch(bundle, numbers)
     losses = token_losses(logits, targets["labels"])
     wanted = (losses * targets["weights"]).sum()
     directions = gradients(bundle, wanted)
-    with packed(bundle.model, bundle.tokenizer) as head:
+    with padding_free(bundle.model, bundle.tokenizer) as head:
         inputs, laid = pack(bundle.model, batch)
         hidden = bundle.model(**inputs, use_cache=False).logits[0]
         found = chunked_cross_entropy(hidden, head, laid["labels"], laid["weights"])
@@ -83,7 +83,7 @@ def test_nothing_is_computed_that_nothing_is_learnt_from(bundle):
 def test_a_model_is_left_as_it_was(bundle):
     base = bundle.model.get_base_model()
     head, attention = base.get_output_embeddings(), base.get_decoder().config._attn_implementation
-    with pytest.raises(RuntimeError, match="inside"), packed(bundle.model, bundle.tokenizer) as given:
+    with pytest.raises(RuntimeError, match="inside"), padding_free(bundle.model, bundle.tokenizer) as given:
         assert given is head
         assert base.get_decoder().config._attn_implementation == ATTENTION
         raise RuntimeError("inside")
@@ -94,7 +94,7 @@ def test_a_model_is_left_as_it_was(bundle):
 def refused(bundle: Bundle) -> bool:
     """Whether the model is found unfit, and left as it was."""
     base = bundle.model.get_base_model()
-    with packed(bundle.model, bundle.tokenizer) as head:
+    with padding_free(bundle.model, bundle.tokenizer) as head:
         assert (head is None) == (base.get_decoder().config._attn_implementation != ATTENTION)
         if head is None:
             assert isinstance(base.get_output_embeddings(), torch.nn.Linear)

@@ -106,7 +106,7 @@ def test_a_file_cut_short_is_made_again_and_others_are_left_alone(models, faces,
         pytest.raises(RuntimeError, match="stopped"),
         cache_vision_features(bundle, collator, rows, folder) as (tower, _),
     ):
-        before = {s: {name: value.clone() for name, value in tower(s).items()} for s in range(rows.slots)}
+        before = {s: {name: value.clone() for name, value in tower.load(s).items()} for s in range(rows.n_slots)}
         raise RuntimeError("stopped")
     (place,) = folder.iterdir()
     files = sorted(place.iterdir())
@@ -120,7 +120,7 @@ def test_a_file_cut_short_is_made_again_and_others_are_left_alone(models, faces,
             True,
         ]
         for slot, tensors in before.items():
-            assert all(torch.equal(value, tower(slot)[name]) for name, value in tensors.items())
+            assert all(torch.equal(value, tower.load(slot)[name]) for name, value in tensors.items())
 
 
 def test_what_is_kept_is_named_by_all_that_decides_it(models, faces):
