@@ -93,7 +93,7 @@ def _rendered(style: str, seed: int, bar: tqdm) -> dict[str, np.ndarray]:
     coefficients = sample_coefficients(np.random.default_rng([seed, 1]))
     drawn = render(coefficients, style=style, subject=seed, shot=seed, size=RENDER_SIZE, framing="portrait")
     bar.update()
-    return {"pictures": drawn.picture, "points": drawn.points, "boxes": drawn.box}
+    return {"pictures": drawn.image, "points": drawn.points, "boxes": drawn.box}
 
 
 def targets(one: Scene) -> np.ndarray:

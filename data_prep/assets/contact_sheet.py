@@ -49,7 +49,7 @@ def actions(style: str, size: int, subject: int | None) -> Image.Image:
         if name in NEEDS:
             c[arkit.INDEX[NEEDS[name]]] = 0.7
         framed = render(c, style=style, subject=subject, size=size, framing="crop")
-        pictures.append(framed.picture)
+        pictures.append(framed.image)
         labels.append(f"{name} + {NEEDS[name]}" if name in NEEDS else name)
     return sheet(pictures, labels, 9)
 
@@ -68,7 +68,7 @@ def random_faces(style: str, options: argparse.Namespace, columns: int = 8) -> I
                 size=options.size,
                 framing=options.framing,
                 conditions=options.conditions,
-            ).picture
+            ).image
         )
     return sheet(pictures, [""] * options.count, columns)
 

@@ -47,9 +47,9 @@ def main() -> None:
     out.mkdir(parents=True, exist_ok=True)
     for name, style, number, expression in STILLS:
         drawn = render(_vector(expression), style=style, subject=FIRST + number, shot=FIRST + number, size=SIZE)
-        Image.fromarray(drawn.picture).save(out / f"{name}.jpg", quality=85)
+        Image.fromarray(drawn.image).save(out / f"{name}.jpg", quality=85)
     played = acted(CLIP, HELD, MOVED)
-    frames = [render(values, style="toon", subject=FIRST + CLIP_PERSON, size=256).picture for values in played]
+    frames = [render(values, style="toon", subject=FIRST + CLIP_PERSON, size=256).image for values in played]
     write_clip(out / "clip.webm", frames)
     Image.fromarray(frames[2 * (HELD + MOVED)]).save(out / "clip.jpg", quality=85)
     for path in sorted(out.iterdir()):

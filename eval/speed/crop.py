@@ -84,7 +84,7 @@ def portrait(style: str, number: int) -> Picture:
     seed = FIRST_SUBJECT + number
     coefficients = sample_coefficients(np.random.default_rng([seed, 1]))
     drawn = render(coefficients, style=style, subject=seed, shot=seed, size=256, framing="portrait")
-    return Image.fromarray(drawn.picture), [Box(*drawn.box.tolist())]
+    return Image.fromarray(drawn.image), [Box(*drawn.box.tolist())]
 
 
 def in_scene(style: str, number: int, photographs: list[Image.Image]) -> Picture:

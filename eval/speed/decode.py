@@ -134,7 +134,7 @@ def crops(count: int, size: int, first: int = 0, framing: Literal["crop", "portr
         rendered = render(
             coefficients, style=style, subject=FIRST_SUBJECT + n, shot=FIRST_SUBJECT + n, size=size, framing=framing
         )
-        out.append(Image.fromarray(rendered.picture))
+        out.append(Image.fromarray(rendered.image))
     return out
 
 

@@ -89,7 +89,7 @@ def measured(count: int, seed: int) -> dict[str, list[float]]:
     crops = {}
     for n, name in enumerate(tqdm(names, desc="rendering", unit="face")):
         drawn = render(faces[n], look=STYLES[n % 3], subject=FIRST_STRANGER + n, shot=n, size=128, framing="crop")
-        crops[name] = Image.fromarray(drawn.picture)
+        crops[name] = Image.fromarray(drawn.image)
     predictor = Predictor.from_pretrained("nano", mode="numbers")
     sights = look(predictor, crops)
     stream = predictor.stream(crops.values(), crop="none", temperature=1.0, answers=CANDIDATES, seed=seed)

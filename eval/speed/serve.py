@@ -111,7 +111,7 @@ def pictures(work: Work) -> list[bytes]:
         style = STYLES[n % len(STYLES)]
         drawn = render(values, style=style, subject=FIRST_SUBJECT + n, shot=n, size=work.size, framing=work.framing)
         file = io.BytesIO()
-        Image.fromarray(drawn.picture).save(file, "PNG")
+        Image.fromarray(drawn.image).save(file, "PNG")
         out.append(file.getvalue())
     return out
 

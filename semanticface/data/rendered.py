@@ -222,7 +222,7 @@ def draw_row(
     # Stage I reads the numbers as the answer shows them, so that words and digits never disagree.
     shown = np.round(coefficients, 2)
     return {
-        "picture": encode_jpeg(PIL.Image.fromarray(rendered.picture)),
+        "picture": encode_jpeg(PIL.Image.fromarray(rendered.image)),
         "coefficients": coefficients,
         "subject": subject_name(subject),
         "look": style,

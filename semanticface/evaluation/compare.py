@@ -253,7 +253,7 @@ class Show:
         """Yield each scene with its head, uint8[size, size, 3], in order; the next ones are drawn meanwhile."""
 
         def draw(values: np.ndarray) -> np.ndarray:
-            return render(values, style=self._look, subject=None, size=size, framing="crop").picture
+            return render(values, style=self._look, subject=None, size=size, framing="crop").image
 
         with ThreadPoolExecutor(_THREADS) as pool:
             waiting: deque[tuple[Scene, Future[np.ndarray] | None]] = deque()

@@ -53,7 +53,7 @@ def render_table(file: Path, folder: Path, *, style: str = "photo", size: int = 
         target = folder / f"{number:06d}.png"
         drawn.append((target, f"{target.stem} {Path(row.label).name}"))
         if not target.exists():
-            picture = render(row.coefficients, style=style, subject=None, size=size).picture
+            picture = render(row.coefficients, style=style, subject=None, size=size).image
             with atomic_path(target) as temporary:
                 Image.fromarray(picture).save(temporary)
     if sheet and drawn:

@@ -270,7 +270,7 @@ def _pictures(sample: Sample) -> list[str]:
             out.append(_figure(_image(crop_face(sample.picture, sample.box, _HEAD_SIDE), "face"), "what the model saw"))
     for coefficients, name in ((sample.truth, "truth"), (sample.predicted, "prediction")):
         if coefficients is not None:
-            head = Image.fromarray(render(coefficients, subject=None, size=_HEAD_SIDE, framing="crop").picture)
+            head = Image.fromarray(render(coefficients, subject=None, size=_HEAD_SIDE, framing="crop").image)
             out.append(_figure(_image(head, name), f"{name} on the plain head"))
     return out
 

@@ -53,7 +53,7 @@ def rendered_example(predictor: Predictor, seed: int = 0) -> Example:
         vector = sample_coefficients(rng)
         one = _PERSON + place + len(_LOOKS) * seed
         drawn = rendering.render(vector, style=style, subject=one, shot=one, size=2 * SIDE)
-        inputs.append(Image.fromarray(drawn.picture))
+        inputs.append(Image.fromarray(drawn.image))
     caption = (
         "Two faces that this project rendered, of people in no training set, with expressions drawn at random (seed "
         f"{seed}); right of each, on the plain head, what the model reads."
@@ -77,7 +77,7 @@ def _example(predictor: Predictor, inputs: Sequence[Image.Image], names: Sequenc
     for name, picture, found in zip(names, inputs, predictor(inputs), strict=True):
         if found.coefficients is None:
             raise PictureError(found.status, f"{name}: {found.reason} A card needs an example with an answer.")
-        head = rendering.render(found.coefficients, subject=None, size=SIDE, framing="crop").picture
+        head = rendering.render(found.coefficients, subject=None, size=SIDE, framing="crop").image
         tiles += [ImageOps.fit(picture, (SIDE, SIDE)), Image.fromarray(head)]
         answers.append(f"{name}\n{_said(found)}")
     sheet = Image.new("RGB", (len(tiles) * (SIDE + _GAP) - _GAP, SIDE), _PAPER)

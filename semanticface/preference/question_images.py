@@ -76,7 +76,7 @@ class QuestionRenderer:
 
     def _draw_head(self, picture: str, candidate: str, area: Area) -> bytes:
         (face,) = (each for each in self._slates[picture].candidates if each.id == candidate)
-        drawn = render(mask_outside(face.coefficients, area), subject=None, size=self._size, framing="crop").picture
+        drawn = render(mask_outside(face.coefficients, area), subject=None, size=self._size, framing="crop").image
         return encode_jpeg(Image.fromarray(dimmed(drawn, area)), _JPEG_QUALITY)
 
     def _crop_reference(self, picture: str) -> bytes:

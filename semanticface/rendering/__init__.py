@@ -1,7 +1,7 @@
 """The rendered head: coefficients in, a picture with exact labels out.
 
     from semanticface.rendering import render
-    render(coefficients, look="photo", subject=7, shot=3).picture
+    render(coefficients, look="photo", subject=7, shot=3).image
 
 A subject's seed fixes who it is (shape and paint), a shot's seed fixes camera, light and background. The same
 arguments give the same bytes.

@@ -43,7 +43,7 @@ class Rendered:
     """One rendered face with everything that is known exactly about it.
 
     Attributes:
-        picture: uint8[size, size, 3], RGB.
+        image: uint8[size, size, 3], RGB.
         points: float32[70, 2], pixel x and y of ``POINTS`` (pixel centres at .5); NaN where a look does not draw one.
         box: float32[4], pixel x0, y0, x1, y1: the bounding box of this face *without expression* from brow tops to
             chin and cheek to cheek under the same camera, made square by its longer side, then enlarged by 1.25.
@@ -52,7 +52,7 @@ class Rendered:
         coefficients: float32[52], those that were drawn.
     """
 
-    picture: np.ndarray
+    image: np.ndarray
     points: np.ndarray
     box: np.ndarray
     camera: dict[str, float]

@@ -109,7 +109,7 @@ def model(monkeypatch):
 @pytest.fixture
 def clip(tmp_path):
     """A still face for 12 frames, which begins at ten o'clock."""
-    face = render(arkit.vector({"jawOpen": 0.4}), subject=3, size=128).picture
+    face = render(arkit.vector({"jawOpen": 0.4}), subject=3, size=128).image
     return write_clip(tmp_path / "Scene1_3_Bea.mov", [face] * 12, timecode="10:00:00:05")
 
 

@@ -121,8 +121,8 @@ def test_rows_become_faces_that_training_takes(swift, tmp_path):
 
 def test_faces_are_found_and_two_are_one_too_many(tmp_path, monkeypatch):
     drawn = render(face(60).astype(np.float32), subject=3, shot=1, size=200)
-    Image.fromarray(drawn.picture).save(tmp_path / "a.png")
-    Image.fromarray(np.hstack([drawn.picture, drawn.picture])).save(tmp_path / "b.png")
+    Image.fromarray(drawn.image).save(tmp_path / "a.png")
+    Image.fromarray(np.hstack([drawn.image, drawn.image])).save(tmp_path / "b.png")
     Image.new("RGB", (120, 120)).save(tmp_path / "c.png")
     text = format_answer(face(60), describe(face(60)))
     file = write(tmp_path / "rows.jsonl", *(row(text, f"{name}.png") for name in "abc"))

@@ -37,7 +37,7 @@ def desk(tmp_path, monkeypatch):
     # What the page's second half begins with: an adapter, and captures.
     Path("outputs/qwen3_vl_4b").symlink_to("takes/adapter")
     Path("outputs/captures").symlink_to("takes/captured")
-    picture = rendering.render(np.full(52, 0.3, np.float32), subject=3, size=256, framing="crop").picture
+    picture = rendering.render(np.full(52, 0.3, np.float32), subject=3, size=256, framing="crop").image
     Image.fromarray(picture).save("face.png")
 
 

@@ -44,7 +44,7 @@ def desk(tmp_path, monkeypatch):
     tables.write("faces.jsonl", [tables.Answered(f"{n}.png", coefficients=row) for n, row in enumerate(rows)])
     said = [{"role": "user", "content": "<image>"}, {"role": "assistant", "content": format_answer(rows[0], None)}]
     Path("swift.jsonl").write_text(json.dumps({"messages": said, "images": ["a.jpg"]}) + "\n")
-    drawn = [render(row * 0.5, subject=3, size=96).picture for row in rows]
+    drawn = [render(row * 0.5, subject=3, size=96).image for row in rows]
     for number, pixels in enumerate(drawn):
         Image.fromarray(pixels).save(f"{number}.png")
     write_clip(Path("clip.mp4"), drawn)

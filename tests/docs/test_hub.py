@@ -37,7 +37,7 @@ def desk(tmp_path, monkeypatch):
         (PAGE.parents[1] / "eval" / "results" / "benchmark.json").read_bytes()
     )
     Path("notes.md").write_text("It rained.\n")
-    Image.fromarray(rendering.render(np.zeros(52, np.float32), size=256).picture).save("face.jpg")
+    Image.fromarray(rendering.render(np.zeros(52, np.float32), size=256).image).save("face.jpg")
     return tmp_path
 
 

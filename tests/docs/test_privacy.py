@@ -32,7 +32,7 @@ def desk(tmp_path, monkeypatch):
     DatasetDict(train=named).save_to_disk("outputs/captures")
     values = np.full(52, 0.3, np.float32)
     live_link.write("take.csv", [LiveLinkRow("00:00:00:00.000", values, np.zeros(9))])
-    Image.fromarray(rendering.render(values, subject=3, size=256, framing="crop").picture).save("face.png")
+    Image.fromarray(rendering.render(values, subject=3, size=256, framing="crop").image).save("face.png")
     return tmp_path
 
 

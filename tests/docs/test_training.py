@@ -27,7 +27,7 @@ def desk(tmp_path, monkeypatch):
     rows = []
     for name in "abcdef":
         values = sample_coefficients(rng)
-        picture = Image.fromarray(rendering.render(values, subject=3, size=64, framing="crop").picture)
+        picture = Image.fromarray(rendering.render(values, subject=3, size=64, framing="crop").image)
         picture.save(f"pictures/{name}.png")
         rows.append(tables.Answered(f"{name}.png", coefficients=values))
     picture.resize((256, 256)).save("face.png")

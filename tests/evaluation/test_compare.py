@@ -29,7 +29,7 @@ def face(number):
 
 
 def head(values, style="photo"):
-    return render(values, style=style, subject=None, size=SIZE, framing="crop").picture
+    return render(values, style=style, subject=None, size=SIZE, framing="crop").image
 
 
 def is_note(pixels):
@@ -90,7 +90,7 @@ def test_the_face_is_cut_out_as_the_model_saw_it_or_found(tmp_path, monkeypatch)
     monkeypatch.chdir(tmp_path)
     drawn = render(face(3), style="photo", subject=5, size=160)
     canvas = Image.new("RGB", (320, 200), (90, 90, 90))
-    canvas.paste(Image.fromarray(drawn.picture), (100, 20))
+    canvas.paste(Image.fromarray(drawn.image), (100, 20))
     canvas.save("a.png")
     box = Box(120, 40, 240, 160)
     tables.write("boxed.jsonl", [Prediction("a.png", "ok", coefficients=face(3), box=box)])

@@ -38,7 +38,7 @@ def crops(count: int) -> tuple[Image.Image, ...]:
     for number in range(min(count, 8)):
         values = sample_coefficients(np.random.default_rng([number, 71]))
         drawn = render(values, style=STYLES[number % len(STYLES)], subject=number, size=64, framing="crop")
-        faces.append(Image.fromarray(drawn.picture))
+        faces.append(Image.fromarray(drawn.image))
     return tuple(
         ImageEnhance.Brightness(faces[number % len(faces)]).enhance(0.4 + 1.2 * number / count)
         for number in range(count)

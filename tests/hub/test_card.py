@@ -130,7 +130,7 @@ def test_the_example_is_a_render_beside_the_models_own_answer(made):
 
 
 def test_a_picture_of_the_users_loses_its_metadata(adapter, tmp_path, capsys):
-    drawn = Image.fromarray(rendering.render(np.zeros(52, np.float32), size=128).picture)
+    drawn = Image.fromarray(rendering.render(np.zeros(52, np.float32), size=128).image)
     exif = Image.Exif()
     exif[0x010E] = "taken at home by Ann"
     drawn.save(tmp_path / "me.jpg", exif=exif, comment=b"a secret comment")
@@ -172,7 +172,7 @@ def test_what_was_written_by_hand_is_not_lost(adapter, undrawn, capsys, tmp_path
 
 def test_its_examples_of_use_run(adapter, undrawn, monkeypatch, capsys):
     monkeypatch.chdir(adapter.parent)
-    picture = rendering.render(np.zeros(52, np.float32), size=256).picture
+    picture = rendering.render(np.zeros(52, np.float32), size=256).image
     Image.fromarray(picture).save("face.jpg")
     write_card("start", CardSettings())
     text = (adapter / "README.md").read_text()

@@ -93,7 +93,7 @@ def test_parts_of_a_model_leave_and_nothing_else(desk):
     (adapter / "log.txt").write_text(f"logged in with {SECRET}\n")
     (adapter / ".git/config").write_text("[core]\n")
     (adapter / PEOPLE_NAME).write_text("[]")
-    Image.fromarray(rendering.render(np.zeros(52, np.float32), size=64).picture).save(adapter / "portrait.png")
+    Image.fromarray(rendering.render(np.zeros(52, np.float32), size=64).image).save(adapter / "portrait.png")
     (adapter / "take.mp4").write_bytes(b"x")
     (adapter / "LICENSE").symlink_to(Path(__file__))
     (adapter / "elsewhere").symlink_to(desk)
@@ -394,7 +394,7 @@ for name in sys.argv[2:]:
 def test_what_was_pushed_loads_from_there_and_answers_the_same(desk, hub, tmp_path):
     """Another process, which knows of the stand-in by HF_ENDPOINT alone, pushes and loads."""
     picture = tmp_path / "face.png"
-    Image.fromarray(rendering.render(np.zeros(52, np.float32), size=128, framing="crop").picture).save(picture)
+    Image.fromarray(rendering.render(np.zeros(52, np.float32), size=128, framing="crop").image).save(picture)
     for folder, name in (("base", "ann/tiny-base"), ("start", "ann/tiny")):
         assert main(["push", folder, name, "--yes"]) == 0
     shutil.move(desk / "base", tmp_path / "away")  # the adapter finds its base on the Hub, or not at all

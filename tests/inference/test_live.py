@@ -35,7 +35,7 @@ def heads(tmp_path_factory):
     for number in range(14):
         canvas = np.full((160, 256, 3), 80, np.uint8)
         if number not in (5, 6):
-            drawn = render(arkit.vector({"jawOpen": number / 14}), style="photo", subject=11, size=128).picture
+            drawn = render(arkit.vector({"jawOpen": number / 14}), style="photo", subject=11, size=128).image
             canvas[10:138, 8 * number : 8 * number + 128] = drawn
         frames.append(canvas)
     return write_clip(tmp_path_factory.mktemp("heads") / "heads.mp4", frames, options={"crf": "12"})
@@ -62,7 +62,7 @@ def test_frames_without_a_picture_or_a_crop_have_no_numbers(monkeypatch):
         raise PictureError("bad_box", "the box lies outside the picture")
 
     reader = FaceReader(PixelPredictor())
-    picture = render(arkit.vector({}), subject=3, size=96).picture
+    picture = render(arkit.vector({}), subject=3, size=96).image
     assert reader.read([Frame(1, Fraction(0), None, "damaged", "x.mp4, frame 1: damaged")]) == [None]
     shown = Frame(2, Fraction(1, 30), Image.fromarray(picture))
     (values,) = reader.read([shown])

@@ -33,7 +33,7 @@ def heads(tmp_path_factory):
     """A video of a head that moves and opens its jaw; frames 11 and 12 show none."""
     frames = []
     for number in range(22):
-        drawn = render(arkit.vector({"jawOpen": number / 22}), style="photo", subject=11, size=128).picture
+        drawn = render(arkit.vector({"jawOpen": number / 22}), style="photo", subject=11, size=128).image
         canvas = np.full((160, 256, 3), 80, np.uint8)
         if number not in (10, 11):
             canvas[10:138, 4 * number : 4 * number + 128] = drawn

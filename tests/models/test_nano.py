@@ -67,7 +67,7 @@ def test_a_saved_nano_is_a_stock_model(tokenizer, tmp_path):
     nano.build_processor(tokenizer).save_pretrained(tmp_path)
     model = AutoModelForImageTextToText.from_pretrained(tmp_path)
     processor = AutoProcessor.from_pretrained(tmp_path)
-    picture = render(np.zeros(N_ACTIONS), style="drawn", size=90).picture
+    picture = render(np.zeros(N_ACTIONS), style="drawn", size=90).image
     inputs = processor(images=[picture], text=["<|user|><image>Describe<|assistant|>"], return_tensors="pt")
     assert (inputs["input_ids"] == model.config.image_token_id).sum() == 16
     assert inputs["pixel_values"].shape == (1, 3, nano.PIXELS, nano.PIXELS)
@@ -104,7 +104,7 @@ def test_the_script_makes_a_model_and_goes_on_where_it_stopped(tmp_path):
     assert (tmp_path / "nano/model/model.safetensors").read_bytes() == first
     subprocess.run([*command, "--tower-samples", "256", "--speak-samples", "128"], check=True)
     assert (tmp_path / "nano/model/model.safetensors").read_bytes() != first
-    picture = render(np.zeros(N_ACTIONS), style="drawn", framing="crop", size=nano.PIXELS).picture
+    picture = render(np.zeros(N_ACTIONS), style="drawn", framing="crop", size=nano.PIXELS).image
     (prediction,) = Predictor.from_pretrained(tmp_path / "nano/model")([_png(picture, tmp_path)], crop="none")
     assert prediction.status == "ok"
     assert parse_answer(prediction.text).coefficients.shape == (N_ACTIONS,)
@@ -121,7 +121,7 @@ def test_the_packaged_nano_reads_people_it_has_never_seen(style):
     people = subjects_by_split(RenderSettings())["test"]
     truth = faces(64, seed=5)
     pictures = [
-        render(c, style=style, subject=int(people[i]), shot=i, size=nano.PIXELS, supersample=1, framing="crop").picture
+        render(c, style=style, subject=int(people[i]), shot=i, size=nano.PIXELS, supersample=1, framing="crop").image
         for i, c in enumerate(truth)
     ]
     predictions = Predictor.from_pretrained("nano")([Image.fromarray(p) for p in pictures], crop="none")

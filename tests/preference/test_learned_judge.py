@@ -160,7 +160,7 @@ def test_places_are_as_far_apart_as_vertices():
 def test_looking_reads_pictures_and_keeps_their_names():
     faces = [arkit.vector({"jawOpen": 0.9}), arkit.vector({"eyeBlinkLeft": 1, "eyeBlinkRight": 1})]
     crops = {
-        name: Image.fromarray(render(face, framing="crop", size=160, supersample=1).picture)
+        name: Image.fromarray(render(face, framing="crop", size=160, supersample=1).image)
         for name, face in zip(("open", "closed"), faces, strict=True)
     }
     seen = look(Predictor.from_pretrained("nano", mode="numbers"), crops)

@@ -111,14 +111,14 @@ def test_what_is_left_out_is_not_seen(style: str, monkeypatch: pytest.MonkeyPatc
     )
     monkeypatch.setattr("semanticface.rendering.shading.toon.reprint", lambda picture, shot, conditions: picture)
     faces = [sample_coefficients(np.random.default_rng([seed, 61])) for seed in seeds]
-    usual = [render(c, subject=k, shot=k, **options).picture for k, c in zip(seeds, faces, strict=True)]  # type: ignore[arg-type]
+    usual = [render(c, subject=k, shot=k, **options).image for k, c in zip(seeds, faces, strict=True)]  # type: ignore[arg-type]
 
     def nothing_even(samples, front, near, part, fine, lashed, factor, focal):
         return np.zeros(lashed.shape, bool), samples[:0]
 
     monkeypatch.setattr(f"{antialias.__package__}.{'toon' if style == 'toon' else 'photo'}.even_pixels", nothing_even)
     for k, picture in zip(seeds, usual, strict=True):
-        whole = render(faces[k], subject=k, shot=k, **options).picture  # type: ignore[arg-type]
+        whole = render(faces[k], subject=k, shot=k, **options).image  # type: ignore[arg-type]
         change = np.abs(picture.astype(int) - whole)
         assert 0 < change.mean() < 1.0
         assert (change.max(-1) > 12).mean() < 0.005
@@ -128,7 +128,7 @@ def test_pictures_do_not_depend_on_what_was_drawn_before_or_beside() -> None:
     c = np.full(52, 0.2)
 
     def draw(style: str, size: int = 96) -> bytes:
-        return render(c, style=style, subject=5, shot=9, size=size).picture.tobytes()
+        return render(c, style=style, subject=5, shot=9, size=size).image.tobytes()
 
     first = {style: draw(style) for style in ("photo", "toon", "imp")}
     draw("photo", 40)

@@ -27,7 +27,7 @@ def vector_of(name: str, level: float = 1.0) -> np.ndarray:
 
 def picture(coefficients, subject=None, shot=None, size=96):
     drawn = draw(coefficients, subject=subject, shot=shot, size=size, supersample=1, framing="crop")
-    return drawn.picture.astype(np.int16)
+    return drawn.image.astype(np.int16)
 
 
 def point(rendered, name: str) -> np.ndarray:
@@ -87,7 +87,7 @@ def test_mirrored_coefficients_give_mirrored_points(coefficients):
 )
 def test_any_vector_subject_and_shot_can_be_drawn(coefficients, subject, shot, framing):
     drawn = draw(coefficients, subject=subject, shot=shot, size=48, supersample=1, framing=framing)
-    assert drawn.picture.shape == (48, 48, 3) and drawn.picture.dtype == np.uint8
+    assert drawn.image.shape == (48, 48, 3) and drawn.image.dtype == np.uint8
     assert drawn.points.shape == (70, 2) and np.isfinite(drawn.points).all()
     x0, y0, x1, y1 = drawn.box
     assert x1 - x0 == pytest.approx(y1 - y0, abs=1e-3)
@@ -122,7 +122,7 @@ def test_iris_point_lies_on_a_dark_pupil():
             drawn = draw(NEUTRAL, subject=subject, shot=shot, size=224, framing="crop")
             for name in ("irisLeft", "irisRight"):
                 x, y = point(drawn, name).astype(int)
-                assert drawn.picture[y, x].max() < 90
+                assert drawn.image[y, x].max() < 90
 
 
 def test_closed_lips_meet_over_a_lowered_jaw():
@@ -180,17 +180,17 @@ def test_turns_show_in_the_points():
 def test_same_arguments_same_bytes_other_arguments_other_picture():
     c = arkit.vector({"mouthSmileLeft": 0.4, "jawOpen": 0.3})
     first = draw(c, subject=7, shot=8, size=64)
-    assert draw(c, subject=7, shot=8, size=64).picture.tobytes() == first.picture.tobytes()
-    assert draw(c, subject=9, shot=8, size=64).picture.tobytes() != first.picture.tobytes()
-    assert draw(c, subject=7, shot=9, size=64).picture.tobytes() != first.picture.tobytes()
+    assert draw(c, subject=7, shot=8, size=64).image.tobytes() == first.image.tobytes()
+    assert draw(c, subject=9, shot=8, size=64).image.tobytes() != first.image.tobytes()
+    assert draw(c, subject=7, shot=9, size=64).image.tobytes() != first.image.tobytes()
 
 
 def test_supersampling_refines_and_does_not_move():
     c = arkit.vector({"mouthSmileLeft": 0.7})
     coarse, fine = (draw(c, subject=7, shot=8, size=96, supersample=n) for n in (1, 3))
     np.testing.assert_array_equal(coarse.points, fine.points)
-    assert fine.picture.shape == (96, 96, 3)
-    assert np.abs(coarse.picture.astype(int) - fine.picture).mean() < 4
+    assert fine.image.shape == (96, 96, 3)
+    assert np.abs(coarse.image.astype(int) - fine.image).mean() < 4
 
 
 def test_people_vary():

@@ -26,14 +26,14 @@ def test_conditions_leave_labels_of_a_plain_portrait_alone() -> None:
     c = np.full(52, 0.3)
     for style in ("photo", "toon", "drawn"):
         usual, hard = (render(c, style=style, subject=4, size=64, conditions=name) for name in CONDITIONS)
-        assert usual.picture.tobytes() == hard.picture.tobytes()
+        assert usual.image.tobytes() == hard.image.tobytes()
     with pytest.raises(ConfigError, match="nightmare"):
         render(c, size=64, conditions="nightmare")  # type: ignore[arg-type]
 
 
 def test_hard_turns_heads_further_and_loses_more() -> None:
     turns, lost = {}, {}
-    clean = render(np.zeros(52), style="toon", subject=None, size=96).picture.astype(np.float32) / 255
+    clean = render(np.zeros(52), style="toon", subject=None, size=96).image.astype(np.float32) / 255
     for name in CONDITIONS:
         faces = [render(np.zeros(52), style="drawn", subject=k, shot=k, size=32, conditions=name) for k in range(60)]
         turns[name] = np.mean([abs(face.camera["yaw"]) for face in faces])
@@ -141,7 +141,7 @@ def test_things_change_the_picture_and_no_label(monkeypatch: pytest.MonkeyPatch)
         with monkeypatch.context() as bare:
             bare.setattr("semanticface.rendering.head.outfit", lambda *_: NOTHING_ON)
             naked = render(c, style=style, subject=subject, shot=1, size=64)
-        assert not np.array_equal(dressed.picture, naked.picture)
+        assert not np.array_equal(dressed.image, naked.image)
         assert np.array_equal(dressed.points, naked.points) and np.array_equal(dressed.box, naked.box)
     assert worn(subject, None, "hard") is NOTHING_ON
 

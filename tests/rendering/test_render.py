@@ -19,7 +19,7 @@ def draw(style: str, *names: str, **options: object) -> np.ndarray:
     c = np.zeros(arkit.N_ACTIONS, np.float32)
     c[[arkit.INDEX[n] for n in names]] = 1
     keywords = {"subject": None, "size": SIZE, "supersample": 2, "framing": "crop", **options}
-    return render(c, style=style, **keywords).picture.astype(int)  # type: ignore[arg-type]
+    return render(c, style=style, **keywords).image.astype(int)  # type: ignore[arg-type]
 
 
 @pytest.fixture(scope="module")
@@ -58,8 +58,8 @@ def test_a_mirrored_expression_is_about_the_flipped_picture() -> None:
     swap = [POINTS.index(_other_side(n)) for n in POINTS]
     flipped = other.points[swap] * [-1, 1] + [SIZE, 0]
     assert np.abs(flipped - one.points).max() < 1.5
-    near = np.abs(one.picture.astype(int) - other.picture[:, ::-1]).mean()
-    far = np.abs(one.picture.astype(int) - other.picture).mean()
+    near = np.abs(one.image.astype(int) - other.image[:, ::-1]).mean()
+    far = np.abs(one.image.astype(int) - other.image).mean()
     assert near < 16 and far > 0
 
 
@@ -88,7 +88,7 @@ def test_eyes_look_where_the_gaze_says() -> None:
         c[[arkit.INDEX[a] for a in actions]] = 0.8
         r = render(c, style="toon", subject=None, size=448, framing="crop")
         iris = r.points[POINTS.index("irisLeft"), 0] + r.points[POINTS.index("irisRight"), 0]
-        places[name] = (iris, _dark_of_eye(r.picture, r.points, "Left"))
+        places[name] = (iris, _dark_of_eye(r.image, r.points, "Left"))
     assert places["left"][0] > places["right"][0] + 10
     assert places["left"][1] > places["right"][1] + 0.1
 
@@ -102,16 +102,14 @@ def test_blinking_hides_the_eye(style: str) -> None:
     closed = render(shut, style=style, subject=None, size=224, framing="crop")
     x, y = np.round(still.points[POINTS.index("irisLeft")]).astype(int)
     strip = np.s_[y - 2 : y + 2, x - 14 : x + 14]
-    assert np.std(closed.picture[strip].astype(float).sum(-1)) < 0.5 * np.std(
-        still.picture[strip].astype(float).sum(-1)
-    )
+    assert np.std(closed.image[strip].astype(float).sum(-1)) < 0.5 * np.std(still.image[strip].astype(float).sum(-1))
 
 
 @pytest.mark.parametrize("look", STYLES)
 def test_the_same_arguments_give_the_same_bytes(style: str) -> None:
     c = np.full(52, 0.2)
     first, again = (render(c, style=style, subject=5, shot=9, size=64) for _ in range(2))
-    assert first.picture.tobytes() == again.picture.tobytes()
+    assert first.image.tobytes() == again.image.tobytes()
     assert np.array_equal(first.points, again.points) and np.array_equal(first.box, again.box)
     assert first.camera == again.camera
 
@@ -122,8 +120,8 @@ def test_subject_and_shot_change_the_picture_and_only_what_they_should(style: st
     base = render(c, style=style, subject=5, shot=9, size=64)
     person = render(c, style=style, subject=6, shot=9, size=64)
     shot = render(c, style=style, subject=5, shot=10, size=64)
-    assert np.abs(base.picture.astype(int) - person.picture).mean() > 3
-    assert np.abs(base.picture.astype(int) - shot.picture).mean() > 3
+    assert np.abs(base.image.astype(int) - person.image).mean() > 3
+    assert np.abs(base.image.astype(int) - shot.image).mean() > 3
     assert base.camera["yaw"] == person.camera["yaw"] != shot.camera["yaw"]
 
 
@@ -132,7 +130,7 @@ def test_subject_and_shot_change_the_picture_and_only_what_they_should(style: st
 def test_the_box_holds_the_face(style: str, framing: str) -> None:
     for k in range(6):
         r = render(np.zeros(52), style=style, subject=k, shot=k, size=64, supersample=1, framing=framing)  # type: ignore[arg-type]
-        assert r.picture.shape == (64, 64, 3) and r.picture.dtype == np.uint8
+        assert r.image.shape == (64, 64, 3) and r.image.dtype == np.uint8
         assert r.points.shape == (70, 2) and r.points.dtype == np.float32
         width, height = r.box[2] - r.box[0], r.box[3] - r.box[1]
         assert width == pytest.approx(height, rel=1e-3)
@@ -152,7 +150,7 @@ def test_the_box_holds_the_face(style: str, framing: str) -> None:
 def test_points_stay_put_when_the_picture_is_supersampled() -> None:
     one, two = (render(np.zeros(52), subject=3, shot=3, size=64, supersample=s) for s in (1, 2))
     assert np.array_equal(one.points, two.points)
-    assert np.abs(one.picture.astype(int) - two.picture).mean() < 12
+    assert np.abs(one.image.astype(int) - two.image).mean() < 12
 
 
 @pytest.mark.parametrize(

@@ -130,7 +130,7 @@ def test_pictures_carry_no_metadata(tmp_path):
 def test_a_real_face_is_found_and_cropped(tmp_path, monkeypatch):
     monkeypatch.undo()
     drawn = [render(face(20 * n).astype(np.float32), subject=3, shot=1, size=160) for n in range(4)]
-    take = write_take(tmp_path / "take", count=4, pictures=[each.picture for each in drawn])
+    take = write_take(tmp_path / "take", count=4, pictures=[each.image for each in drawn])
     out = tmp_path / "out"
     bring([take], out, consent=agree(tmp_path / "c.yaml", "ann"))
     for row, there in zip(load_faces(out, "train"), drawn, strict=True):

@@ -41,7 +41,7 @@ SURPRISE = arkit.vector(
 
 
 def draw(values, style="photo", size=256):
-    return render(values, style=style, subject=PERSON, size=size).picture
+    return render(values, style=style, subject=PERSON, size=size).image
 
 
 def png(pixels):

@@ -35,7 +35,7 @@ def face(style: str, seed: int, size: int = 192) -> tuple[Image.Image, Box]:
     """A rendered portrait of a subject of no training set, and the true box."""
     drawn = render(sample_coefficients(np.random.default_rng(seed)), style=style, subject=9_000_000 + seed, shot=None,
                    size=size)  # fmt: skip
-    return Image.fromarray(drawn.picture), Box(*drawn.box.tolist())
+    return Image.fromarray(drawn.image), Box(*drawn.box.tolist())
 
 
 @pytest.mark.parametrize("look", [*STYLES, HELD_OUT_STYLE])

@@ -16,7 +16,7 @@ from semanticface.vision.face_tracker import FIND_EVERY, MOST_LAG, FaceTracker
 def head(subject=11, side=160):
     """A rendered head and the true box of its face."""
     drawn = render(np.zeros(52, np.float32), style="photo", subject=subject, size=side)
-    return drawn.picture, Box(*drawn.box)
+    return drawn.image, Box(*drawn.box)
 
 
 def scene(*places, width=420, height=200):

@@ -82,7 +82,7 @@ class Gallery(TableSection):
         for shown in self.pictures:
             images = [shown.picture]
             if shown.coefficients is not None:
-                head = render(shown.coefficients, subject=None, size=SIDE, framing="crop").picture
+                head = render(shown.coefficients, subject=None, size=SIDE, framing="crop").image
                 images.append(Image.fromarray(head))
             yield f'<figure><div class="frame" style="aspect-ratio:{len(images)};grid-auto-flow:column">'
             yield "".join(_image(image, shown.caption) for image in images)
