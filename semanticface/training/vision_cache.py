@@ -203,9 +203,8 @@ def encode_images(
 ) -> dict[str, torch.Tensor] | None:
     """Return what the tower says of some crops, each tensor [crops, …]; None if it says anything else."""
     text_inputs = ("input_ids", "attention_mask", "mm_token_type_ids", "token_type_ids")
-    inputs = {
-        name: value.to(bundle.device) for name, value in collator.encode_prompts(crops).items() if name not in spoken
-    }
+    prompts = collator.encode_prompts(crops)
+    inputs = {name: value.to(bundle.device) for name, value in prompts.items() if name not in text_inputs}
     autocast = torch.autocast(bundle.device.type, dtype or torch.bfloat16, enabled=dtype is not None)
     with torch.no_grad(), autocast:
         base.get_image_features(**inputs)
