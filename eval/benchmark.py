@@ -201,9 +201,9 @@ def _ask_peer(faces: Any, folder: Path, peer: dict[str, str], options: argparse.
         tables.write(
             path,
             [
-                tables.Answered(f"test/{i}", "no_face", "MediaPipe finds no face")
+                tables.RowResult(f"test/{i}", "no_face", "MediaPipe finds no face")
                 if each is None
-                else tables.Answered(f"test/{i}", coefficients=each)
+                else tables.RowResult(f"test/{i}", coefficients=each)
                 for i, each in enumerate(found)
             ],
         )

@@ -34,7 +34,7 @@ from semanticface.utils.files import atomic_open, write_json
 from semanticface.utils.progress import tqdm
 from semanticface.vision.centerface import FEATURES
 from semanticface.vision.crop import Box
-from semanticface.vision.face_detector import INPUT, METADATA_KEY, STRIDE, UNIT, Finder, FinderNet
+from semanticface.vision.face_detector import INPUT_SIZE, METADATA_KEY, STRIDE, UNIT, FaceDetector, FaceDetectorNet
 
 # Photographs without a human face in scikit-image's package. Those left out serve eval/speed/crop.py.
 PHOTOGRAPHS = (
@@ -44,7 +44,7 @@ PHOTOGRAPHS = (
 )  # fmt: skip
 RENDER_SIZE = 160
 PER_FILE = 200
-CELLS = INPUT // STRIDE
+CELLS = INPUT_SIZE // STRIDE
 
 
 @dataclasses.dataclass(frozen=True)
@@ -100,7 +100,7 @@ def targets(one: Scene) -> np.ndarray:
     """What the network should say of a scene, float32 [6, CELLS, CELLS].
 
     Channels: heat (1 in the cell of a face's centre, falling off around it), weight of the heat (0 where unsure),
-    weight of the box, and the box as ``FinderNet.forward`` writes it.
+    weight of the box, and the box as ``FaceDetectorNet.forward`` writes it.
     """
     maps = np.zeros((6, CELLS, CELLS), np.float32)
     maps[1] = 1.0
@@ -136,7 +136,7 @@ def batch_of(settings: Settings, faces: Faces, photographs: list[Image.Image], n
 
 
 def features_of(
-    settings: Settings, faces: Faces, photographs: list[Image.Image], net: FinderNet, out: Path
+    settings: Settings, faces: Faces, photographs: list[Image.Image], net: FaceDetectorNet, out: Path
 ) -> list[dict[str, Tensor]]:
     """Batches as the frozen backbone sees them, in half precision; those an earlier run made are read."""
     parts = []
@@ -180,14 +180,14 @@ def loss_of(maps: Tensor, wanted: Tensor, box_weight: float) -> Tensor:
     return (focal + box_weight * error) / at_centre.sum().clamp(min=1.0)
 
 
-def new_net(backbone: Path) -> FinderNet:
-    net = FinderNet()
+def new_net(backbone: Path) -> FaceDetectorNet:
+    net = FaceDetectorNet()
     net.backbone.load_state_dict({name: value.float() for name, value in load_file(backbone).items()})
     net.backbone.requires_grad_(False)
     return net.to(memory_format=torch.channels_last)
 
 
-def train(settings: Settings, net: FinderNet, batches: list[dict[str, Tensor]], out: Path) -> FinderNet:
+def train(settings: Settings, net: FaceDetectorNet, batches: list[dict[str, Tensor]], out: Path) -> FaceDetectorNet:
     """Train the head, from the last checkpoint in ``out`` if there is one, and return the averaged network."""
     mean = AveragedModel(net, multi_avg_fn=get_ema_multi_avg_fn(settings.average), use_buffers=True)
     trained = [parameter for parameter in net.parameters() if parameter.requires_grad]
@@ -215,7 +215,7 @@ def train(settings: Settings, net: FinderNet, batches: list[dict[str, Tensor]], 
                          for name in batches[first]}  # fmt: skip
                 features = [mixed[f"features{level}"].bfloat16() for level in range(len(FEATURES))]
                 with torch.autocast("cpu", torch.bfloat16):
-                    maps = net.answers([each.contiguous(memory_format=torch.channels_last) for each in features])
+                    maps = net.predict_maps([each.contiguous(memory_format=torch.channels_last) for each in features])
                 loss = loss_of(maps.float(), mixed["wanted"], settings.box_weight)
                 optimizer.zero_grad()
                 loss.backward()
@@ -232,16 +232,18 @@ def train(settings: Settings, net: FinderNet, batches: list[dict[str, Tensor]], 
     return mean.module.eval()
 
 
-def validated(net: FinderNet, settings: Settings, faces: Faces, photographs: list[Image.Image]) -> dict[str, float]:
+def validated(
+    net: FaceDetectorNet, settings: Settings, faces: Faces, photographs: list[Image.Image]
+) -> dict[str, float]:
     """Figures on scenes of unseen subjects, and the threshold: the least with a precision of 0.95, but 0.7 at most."""
-    finder = Finder(net, {"threshold": 0.0})
+    detector = FaceDetector(net, {"threshold": 0.0})
     hits: list[tuple[float, float]] = []  # score, overlap with a face not yet taken (0: a false alarm)
     total = 0
     for number in tqdm(range(settings.validation), desc="validation", unit="scene"):
         one = scene(np.random.default_rng([settings.seed, 8, number]), faces, photographs)
         left, unsure = list(boxes_of(one.faces)), list(boxes_of(one.unsure))
         total += len(left)
-        for box in finder.find(one.picture, threshold=0.05):
+        for box in detector.detect(one.picture, threshold=0.05):
             best = max(left, key=box.overlap, default=None)
             if best is not None and box.overlap(best) > 0.5:
                 left.remove(best)
@@ -269,8 +271,8 @@ def boxes_of(places: np.ndarray) -> Iterator[Box]:
 def show(path: Path, settings: Settings, faces: Faces, photographs: list[Image.Image]) -> None:
     """Write a sheet of 48 training scenes."""
     pixels, _ = batch_of(dataclasses.replace(settings, batch=48), faces, photographs, 0)
-    sheet = pixels.numpy().astype(np.uint8).reshape(6, 8, 3, INPUT, INPUT).transpose(0, 3, 1, 4, 2)
-    Image.fromarray(sheet.reshape(6 * INPUT, 8 * INPUT, 3)).save(path)
+    sheet = pixels.numpy().astype(np.uint8).reshape(6, 8, 3, INPUT_SIZE, INPUT_SIZE).transpose(0, 3, 1, 4, 2)
+    Image.fromarray(sheet.reshape(6 * INPUT_SIZE, 8 * INPUT_SIZE, 3)).save(path)
 
 
 def main() -> None:

@@ -16,7 +16,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFilter
 
 from semanticface.rendering import POINTS
-from semanticface.vision.face_detector import INPUT
+from semanticface.vision.face_detector import INPUT_SIZE
 
 PHOTOGRAPH_SUFFIXES = (".png", ".jpg", ".jpeg")
 SMALLEST = 7.0
@@ -43,7 +43,7 @@ class Scene:
     """A square picture and what is in it.
 
     Attributes:
-        picture: RGB, ``INPUT`` pixels a side.
+        picture: RGB, ``INPUT_SIZE`` pixels a side.
         faces: float32 [n, 3], centre x, centre y and side of each face's box in pixels.
         unsure: float32 [n, 3], the same of faces too small or too much cut off to be asked for or held against it.
     """
@@ -96,7 +96,7 @@ def scene(rng: np.random.Generator, faces: Faces, photographs: list[Image.Image]
     return Scene(canvas, np.array(wanted, np.float32).reshape(-1, 3), np.array(unsure, np.float32).reshape(-1, 3))
 
 
-def background(rng: np.random.Generator, photographs: list[Image.Image], size: int = INPUT) -> Image.Image:
+def background(rng: np.random.Generator, photographs: list[Image.Image], size: int = INPUT_SIZE) -> Image.Image:
     """A picture without a face: a random cut of a photograph, or a made texture."""
     if rng.random() < 0.55:
         photograph = photographs[rng.integers(len(photographs))]
@@ -186,13 +186,13 @@ def _place(
     """Centre and side of a face's box, clear of those already there; None when no room was found."""
     for _ in range(8):
         if close_up:  # what the second look sees: half the window, about in its middle
-            side = INPUT / 2 * np.exp(rng.normal(0, 0.25))
-            x, y = INPUT / 2 + rng.normal(0, 0.12, 2) * side
+            side = INPUT_SIZE / 2 * np.exp(rng.normal(0, 0.25))
+            x, y = INPUT_SIZE / 2 + rng.normal(0, 0.12, 2) * side
         else:
-            largest = INPUT * (1.3 if not placed else 0.5)
+            largest = INPUT_SIZE * (1.3 if not placed else 0.5)
             side = np.exp(rng.uniform(np.log(5.5), np.log(largest)))
-            margin = min(side * rng.uniform(-0.1, 0.5), INPUT / 2 - 1)
-            x, y = rng.uniform(margin, INPUT - margin, 2)
+            margin = min(side * rng.uniform(-0.1, 0.5), INPUT_SIZE / 2 - 1)
+            x, y = rng.uniform(margin, INPUT_SIZE - margin, 2)
         if all(max(abs(x - a), abs(y - b)) > 0.75 * (side + s) / 2 for a, b, s in placed):
             return float(x), float(y), float(side)
     return None
@@ -224,7 +224,7 @@ def _paste_face(
         _person(rng, canvas, place)
     # Resample only what lands on the canvas, from fractions of pixels, so that labels stay exact.
     x0, y0 = max(0, int(np.ceil(left))), max(0, int(np.ceil(top)))
-    x1, y1 = (min(INPUT, int(np.floor(start + picture.width * scale))) for start in (left, top))
+    x1, y1 = (min(INPUT_SIZE, int(np.floor(start + picture.width * scale))) for start in (left, top))
     if x1 <= x0 or y1 <= y0:
         return
     source = tuple(((edge - start) / scale) for edge, start in ((x0, left), (y0, top), (x1, left), (y1, top)))
@@ -314,8 +314,8 @@ def _occlude(
 
 def _paste_distractor(rng: np.random.Generator, canvas: Image.Image, photographs: list[Image.Image]) -> None:
     """Something pasted that is no face: a framed picture, a soft oval of texture, a head seen from behind."""
-    side = float(np.exp(rng.uniform(np.log(8), np.log(INPUT))))
-    x, y = rng.uniform(0, INPUT, 2)
+    side = float(np.exp(rng.uniform(np.log(8), np.log(INPUT_SIZE))))
+    x, y = rng.uniform(0, INPUT_SIZE, 2)
     if rng.random() < 0.4:
         _person(rng, canvas, (x, y, side))
         if rng.random() < 0.5:
@@ -335,7 +335,7 @@ def _paste_distractor(rng: np.random.Generator, canvas: Image.Image, photographs
 def _worn(rng: np.random.Generator, canvas: Image.Image) -> Image.Image:
     """What happens to pictures on their way: enlarged from few pixels, blurred, sharpened, compressed."""
     if rng.random() < 0.2:
-        few = int(INPUT / rng.uniform(1.2, 3.5))
+        few = int(INPUT_SIZE / rng.uniform(1.2, 3.5))
         canvas = canvas.resize((few, few), Image.Resampling.BILINEAR).resize(canvas.size, Image.Resampling.BICUBIC)
     if rng.random() < 0.1:
         canvas = canvas.filter(ImageFilter.GaussianBlur(rng.uniform(0.4, 1.5)))
@@ -351,11 +351,11 @@ def _worn(rng: np.random.Generator, canvas: Image.Image) -> Image.Image:
 
 def _padded(rng: np.random.Generator, canvas: Image.Image) -> tuple[Image.Image, tuple[int, int, int, int]]:
     """At times, as ``crop_face`` does with a picture that is not square: outermost pixels repeat. And what is real."""
-    before, after = rng.integers(0, INPUT // 4, 2).tolist() if rng.random() < 0.25 else (0, 0)
+    before, after = rng.integers(0, INPUT_SIZE // 4, 2).tolist() if rng.random() < 0.25 else (0, 0)
     if rng.random() < 0.5:
-        frame = (before, 0, INPUT - after, INPUT)
+        frame = (before, 0, INPUT_SIZE - after, INPUT_SIZE)
         margins = ((0, 0), (before, after), (0, 0))
     else:
-        frame = (0, before, INPUT, INPUT - after)
+        frame = (0, before, INPUT_SIZE, INPUT_SIZE - after)
         margins = ((before, after), (0, 0), (0, 0))
     return Image.fromarray(np.pad(np.asarray(canvas.crop(frame)), margins, mode="edge")), frame

@@ -32,7 +32,7 @@ from semanticface.semantics.expression_sampler import sample_coefficients
 from semanticface.utils.progress import tqdm
 from semanticface.vision import centerface
 from semanticface.vision.crop import Box
-from semanticface.vision.face_detector import find_faces, packaged_finder, pixels_of, without_doubles
+from semanticface.vision.face_detector import default_face_detector, detect_faces, non_max_suppression, to_batch
 
 Detector = Callable[[Image.Image], list[Box]]
 Picture = tuple[Image.Image, list[Box]]
@@ -45,11 +45,11 @@ SCENE = 512
 
 def centerface_alone(image: Image.Image) -> list[Box]:
     """CenterFace as published: one look, at most 640 pixels a side, its own score."""
-    net = packaged_finder().net.backbone
+    net = default_face_detector().net.backbone
     scale = min(1.0, 640 / max(image.size))
     width, height = (max(32, round(side * scale / 32) * 32) for side in image.size)
     with torch.inference_mode():
-        cells = centerface.cell_boxes(net.answers(net.features(pixels_of([image.resize((width, height))]))))[0]
+        cells = centerface.decode_boxes(net.predict_maps(net.features(to_batch([image.resize((width, height))]))))[0]
     score, x, y, wide, tall = cells[:, cells[0] > 0.35].numpy()
     x, wide, y, tall = (
         values * stretch
@@ -58,7 +58,7 @@ def centerface_alone(image: Image.Image) -> list[Box]:
         )
     )
     corners = np.stack([x - wide / 2, y - tall / 2, x + wide / 2, y + tall / 2, score], axis=1)
-    return without_doubles([Box(*each) for each in corners.tolist()])
+    return non_max_suppression([Box(*each) for each in corners.tolist()])
 
 
 def cascade(path: Path) -> Detector:
@@ -187,7 +187,7 @@ def main() -> None:
         sets |= {f"photograph: {name}": [picture] for name, picture in read_annotated(folder).items()}
 
     aside = [portrait("photo", 10_000 + number) for number in range(40)]
-    detectors: dict[str, Detector] = {"ours": find_faces, "centerface": calibrated(centerface_alone, aside)}
+    detectors: dict[str, Detector] = {"ours": detect_faces, "centerface": calibrated(centerface_alone, aside)}
     for path in given.cascade:
         detectors[path.stem] = calibrated(cascade(path), aside)
 

@@ -18,7 +18,7 @@ from semanticface.inference.decoder import AnswerDecoder
 from semanticface.models.loading import Bundle
 from semanticface.semantics.analysis import describe
 from semanticface.semantics.answer import format_answer
-from semanticface.semantics.grammar import MAX_OTHER_TEXT, MAX_TEXT
+from semanticface.semantics.grammar import MAX_DEFAULT_LENGTH, MAX_LENGTH
 
 Inputs = Mapping[str, torch.Tensor]
 Ask = Callable[[Inputs], list[str]]
@@ -34,7 +34,7 @@ def pieces(*, emotion: bool) -> list[str | int | None]:
                 yield from walk(name, inner)
             yield "}"
         elif isinstance(value, str):
-            yield from ('"', MAX_TEXT.get(key, MAX_OTHER_TEXT), '"')
+            yield from ('"', MAX_LENGTH.get(key, MAX_DEFAULT_LENGTH), '"')
         else:
             yield None
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from semanticface.cli import arguments
 from semanticface.cli.arguments import Subparsers, add_command
 from semanticface.errors import SemanticFaceError
-from semanticface.utils.files import refuse_to_replace
+from semanticface.utils.files import check_not_an_input
 
 
 def add_commands(commands: Subparsers) -> None:
@@ -55,13 +55,13 @@ def add_commands(commands: Subparsers) -> None:
 def _run(options: argparse.Namespace) -> int:
     from semanticface.formats import convert
 
-    convert.check_name(options.out, options.form)
+    convert.check_output_name(options.out, options.form)
     if options.avatar is not None:
         if options.form != "glb":
             raise SemanticFaceError("--avatar is for --to glb. Leave it out.")
     elif options.form == "glb" and options.out.suffix.lower() == ".vrm":
         raise SemanticFaceError(f"{options.out}: the plain head is no VRM. Give an --avatar, or end the name in .glb.")
-    refuse_to_replace(options.out, options.file, options.avatar)
+    check_not_an_input(options.out, options.file, options.avatar)
     counts = convert.convert(options.file, options.out, options.form, options.fps, _tell, options.avatar)
     print(f"{options.out}: {counts.rows} rows, {counts.failed} failed", file=sys.stderr)
     return 1 if counts.failed else 0

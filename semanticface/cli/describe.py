@@ -12,7 +12,7 @@ from semanticface.cli.arguments import NO_EMOTION_HELP, OUT_HELP, Subparsers, ad
 from semanticface.cli.output import deliver
 
 if TYPE_CHECKING:
-    from semanticface.formats.tables import Answered
+    from semanticface.formats.tables import RowResult
 
 _DESCRIBED_AT_ONCE = 1024
 
@@ -39,10 +39,10 @@ def run(options: argparse.Namespace) -> int:
     return deliver(_described(options.file, emotion=not options.no_emotion), options)
 
 
-def _described(path: Path, *, emotion: bool) -> Iterator[Answered]:
+def _described(path: Path, *, emotion: bool) -> Iterator[RowResult]:
     import numpy as np
 
-    from semanticface.formats.tables import Answered, read_coefficients
+    from semanticface.formats.tables import RowResult, read_coefficients
     from semanticface.semantics.analysis import describe_many
 
     rows = read_coefficients(path)
@@ -52,6 +52,6 @@ def _described(path: Path, *, emotion: bool) -> Iterator[Answered]:
         for row in block:
             name = row.label or f"{path.name}:{row.line}"
             if row.coefficients is None:
-                yield Answered(name, "bad_row", row.error)
+                yield RowResult(name, "bad_row", row.error)
             else:
-                yield Answered(name, coefficients=row.coefficients, analysis=next(analyses))
+                yield RowResult(name, coefficients=row.coefficients, analysis=next(analyses))

@@ -12,7 +12,7 @@ from semanticface.cli.output import deliver, without_emotion
 from semanticface.errors import AnswerError
 
 if TYPE_CHECKING:
-    from semanticface.formats.tables import Answered
+    from semanticface.formats.tables import RowResult
 
 
 def add_commands(commands: Subparsers) -> None:
@@ -38,8 +38,8 @@ def run(options: argparse.Namespace) -> int:
     return deliver(_parsed(options.file, emotion=not options.no_emotion), options)
 
 
-def _parsed(path: Path, *, emotion: bool) -> Iterator[Answered]:
-    from semanticface.formats.tables import Answered, read_objects
+def _parsed(path: Path, *, emotion: bool) -> Iterator[RowResult]:
+    from semanticface.formats.tables import RowResult, read_objects
     from semanticface.semantics.answer import parse_answer
 
     for line, row, error in read_objects(path):
@@ -48,13 +48,13 @@ def _parsed(path: Path, *, emotion: bool) -> Iterator[Answered]:
         name = row["image"] if isinstance(row.get("image"), str) and row["image"] else f"{path.name}:{line}"
         text = row.get("response", row.get("text"))
         if error:
-            yield Answered(name, "bad_line", error)
+            yield RowResult(name, "bad_line", error)
         elif not isinstance(text, str):
-            yield Answered(name, "no_text", f'{at}: no text under "response" or "text". Add the generated text.')
+            yield RowResult(name, "no_text", f'{at}: no text under "response" or "text". Add the generated text.')
         else:
             try:
                 answer = parse_answer(text)
                 analysis = answer.analysis if emotion else without_emotion(answer.analysis)
-                yield Answered(name, coefficients=answer.coefficients, analysis=analysis)
+                yield RowResult(name, coefficients=answer.coefficients, analysis=analysis)
             except AnswerError as refused:
-                yield Answered(name, refused.code, f"{at}: {refused}")
+                yield RowResult(name, refused.code, f"{at}: {refused}")

@@ -90,9 +90,9 @@ def run(options: argparse.Namespace) -> int:
     from semanticface.vision.image_io import expand
 
     if options.out is not None:
-        from semanticface.formats.tables import check_target
+        from semanticface.formats.tables import check_output
 
-        check_target(options.out)
+        check_output(options.out)
     if options.mirror and options.temperature > 0:
         raise SemanticFaceError("--mirror averages what --temperature would sample. Leave one of them out.")
     if options.report is not None and Path(options.report).suffix.lower() != ".html":

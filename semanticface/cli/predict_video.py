@@ -12,8 +12,8 @@ from semanticface import arkit
 from semanticface.cli import arguments
 from semanticface.errors import SemanticFaceError
 from semanticface.utils import one_euro
-from semanticface.utils.one_euro import OneEuro
-from semanticface.vision.timecode import RATES, Clock, Start, counting_rate, named_rate, parse_timecode, show_rate
+from semanticface.utils.one_euro import OneEuroSettings
+from semanticface.vision.timecode import RATES, Clock, Start, format_rate, parse_timecode, standard_rate, timecode_rate
 
 if TYPE_CHECKING:
     from semanticface.inference.decoder import Mode
@@ -42,7 +42,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         type=arguments.rate,
         metavar="N",
         help="of a folder: its pictures are the frames of one take, N a second, in natural order of their names; "
-        f"of a video: its timecodes count N a second ({', '.join(map(show_rate, RATES))}; 29.97 and its like without "
+        f"of a video: its timecodes count N a second ({', '.join(map(format_rate, RATES))}; 29.97 and its like without "
         "dropping) instead of its own rate, at the same true times",
     )
     group.add_argument(
@@ -88,9 +88,9 @@ def is_take(options: argparse.Namespace) -> bool:
         raise SemanticFaceError(f"{takes[0]}: a take needs a command of its own. Leave out the other files.")
     if options.out is None:
         raise SemanticFaceError(f"{takes[0]}: say where its frames go: --out take.csv (Live Link) or --out take.jsonl")
-    from semanticface.formats.tables import check_target
+    from semanticface.formats.tables import check_output
 
-    suffix = check_target(options.out)
+    suffix = check_output(options.out)
     if suffix != ".csv" and "--smooth" in given:
         raise SemanticFaceError("--smooth is for a Live Link CSV. End the name after --out in .csv, or leave it out.")
     if options.report is not None:
@@ -151,19 +151,19 @@ def run(options: argparse.Namespace) -> int:
 
 def _clock(take: Take, options: argparse.Namespace) -> Clock:
     """Return what labels the frames, and tell how."""
-    rate = take.counting_rate
+    rate = take.timecode_rate
     if options.fps is not None and not Path(options.pictures[0]).is_dir():
-        if named_rate(options.fps) is None:
+        if standard_rate(options.fps) is None:
             raise SemanticFaceError(
-                f"--fps {show_rate(options.fps)}: timecodes count {', '.join(map(show_rate, RATES))} frames a second. "
-                "Choose one of these."
+                f"--fps {format_rate(options.fps)}: timecodes count {', '.join(map(format_rate, RATES))} frames a "
+                "second. Choose one of these."
             )
-        rate = counting_rate(options.fps)
+        rate = timecode_rate(options.fps)
     start, start_rate = Start(), rate
     if options.start is not None:
         start = parse_timecode(options.start, rate)
     elif take.timecode is not None:
-        start_rate = take.counting_rate
+        start_rate = take.timecode_rate
         try:
             start = parse_timecode(take.timecode, start_rate)
         except SemanticFaceError as error:
@@ -171,7 +171,7 @@ def _clock(take: Take, options: argparse.Namespace) -> Clock:
     if start.dropping:
         _tell(f"{take.path}: drop-frame timecode; counted on from its first frame without dropping")
     if rate not in _UNREAL and Path(options.out).suffix.lower() == ".csv":
-        _tell(f"timecodes count {show_rate(rate)} frames a second; Unreal Engine needs 30 or 60: --fps 60")
+        _tell(f"timecodes count {format_rate(rate)} frames a second; Unreal Engine needs 30 or 60: --fps 60")
     return Clock(rate, start, start_rate)
 
 
@@ -179,7 +179,7 @@ def _tell(text: str) -> None:
     print(f"semanticface: {text}", file=sys.stderr)
 
 
-def _region(text: str) -> tuple[str, OneEuro | None]:
+def _region(text: str) -> tuple[str, OneEuroSettings | None]:
     region, _, setting = text.partition("=")
     if region not in arkit.REGIONS:
         raise argparse.ArgumentTypeError(f"{region!r} is no region: {', '.join(arkit.REGIONS)}")
@@ -187,7 +187,7 @@ def _region(text: str) -> tuple[str, OneEuro | None]:
         return region, None
     try:
         min_cutoff, beta = (float(part) for part in setting.split(","))
-        return region, OneEuro(min_cutoff, beta)
+        return region, OneEuroSettings(min_cutoff, beta)
     except ValueError:
         raise argparse.ArgumentTypeError(
             f"{text!r}: give a cutoff above 0 and a beta of 0 or more, such as {region}=1.5,3, or {region}=off"

@@ -9,7 +9,7 @@ from pathlib import Path
 from semanticface.cli import arguments
 from semanticface.cli.arguments import Subparsers, add_command
 from semanticface.errors import SemanticFaceError
-from semanticface.utils.files import refuse_to_replace
+from semanticface.utils.files import check_not_an_input
 
 _MOST_REMARKS = 20
 
@@ -70,7 +70,7 @@ def _run(options: argparse.Namespace) -> int:
     show = Show(options.file, complain, video=options.video, folder=options.pictures, style=options.style)
     if options.fps is not None and (suffix in SHEETS or show.take is not None):
         raise SemanticFaceError("--fps is for a video of single pictures. Leave it out.")
-    refuse_to_replace(options.out, options.file, *show.inputs())
+    check_not_an_input(options.out, options.file, *show.inputs())
     size = {} if options.size is None else {"size": options.size}
     if suffix in SHEETS:
         done = show.sheet(options.out, **size, **({} if options.rows is None else {"most": options.rows}))

@@ -17,7 +17,7 @@ from semanticface.errors import SemanticFaceError
 from semanticface.formats import live_link_udp
 from semanticface.formats.live_link_udp import Subject
 from semanticface.formats.recording import track
-from semanticface.vision.timecode import RATES, counting_rate, named_rate, parse_timecode, show_rate
+from semanticface.vision.timecode import RATES, format_rate, parse_timecode, standard_rate, timecode_rate
 
 if TYPE_CHECKING:
     from semanticface.inference.live import FaceReader
@@ -180,12 +180,13 @@ def _send(
 
 def _count(take: Take, fps: Fraction | None) -> tuple[Fraction, Fraction]:
     """Return the rate in which a video's timecodes count, and the first frame's in frames since midnight."""
-    if fps is not None and named_rate(fps) is None:
+    if fps is not None and standard_rate(fps) is None:
         raise SemanticFaceError(
-            f"--fps {show_rate(fps)}: timecodes count {', '.join(map(show_rate, RATES))} frames a second. Choose one."
+            f"--fps {format_rate(fps)}: timecodes count {', '.join(map(format_rate, RATES))} frames a second. "
+            "Choose one."
         )
-    own = take.counting_rate
-    rate = own if fps is None else counting_rate(fps)
+    own = take.timecode_rate
+    rate = own if fps is None else timecode_rate(fps)
     if take.timecode is None:
         return rate, Fraction(0)
     try:

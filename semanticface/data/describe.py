@@ -20,7 +20,7 @@ import numpy as np
 
 from semanticface.arkit import N_ACTIONS
 from semanticface.errors import DatasetError, SemanticFaceError, TableError
-from semanticface.formats.tables import Answered, read_coefficients
+from semanticface.formats.tables import RowResult, read_coefficients
 from semanticface.recipe import RECIPE_NAME
 from semanticface.semantics.analysis import Analysis, describe_many
 from semanticface.semantics.answer import format_answer
@@ -113,9 +113,9 @@ def describe_table(
             for row, (analysis, answer, written) in zip(block, described, strict=True):
                 if analysis is None:
                     failures.append(Failure(f"{source}, line {row.line}", row.error))
-                    outcome = Answered(row.label, BAD_ROW, row.error)
+                    outcome = RowResult(row.label, BAD_ROW, row.error)
                 else:
-                    outcome = Answered(row.label, coefficients=row.coefficients, analysis=analysis)
+                    outcome = RowResult(row.label, coefficients=row.coefficients, analysis=analysis)
                 origin = {} if writer is None else _origin(written)
                 file.write(json.dumps(outcome.to_dict() | {"answer": answer} | origin, ensure_ascii=False) + "\n")
             total += len(block)

@@ -22,13 +22,13 @@ from semanticface.errors import PictureError, SemanticFaceError, TableError, Vid
 from semanticface.evaluation.compare_sources import ShownRow, find_take, frames_of, locate, read_rows
 from semanticface.rendering import STYLES, render
 from semanticface.utils.files import atomic_path
-from semanticface.utils.prefetch import ahead
+from semanticface.utils.prefetch import prefetch
 from semanticface.utils.progress import tqdm
 from semanticface.vision.crop import crop_face
-from semanticface.vision.face_detector import find_faces
+from semanticface.vision.face_detector import detect_faces
 from semanticface.vision.image_io import load_picture
 from semanticface.vision.video_reader import Take
-from semanticface.vision.video_writer import write_film
+from semanticface.vision.video_writer import write_video
 
 SHEETS, FILMS = (".png", ".jpg", ".jpeg"), (".mp4",)
 
@@ -158,7 +158,7 @@ class Show:
         total = len(self._rows) if self.take is None else self.take.count
         width = size if self.take is None else self._width(self.take, size)
         shown, lacking = 0, 0
-        with write_film(out, rate if self.take is None else self.take.rate) as film:
+        with write_video(out, rate if self.take is None else self.take.rate) as film:
             for scene, head in self._with_heads(tqdm(scenes, total=total, unit="frame"), size):
                 film.add(scene.time, _side_by_side(scene, head, size, width))
                 lacking += self._lacks(scene)
@@ -226,7 +226,7 @@ class Show:
         for row, frame in zip(self._rows, self._frames, strict=True):
             if frame is not None and row_of.setdefault(frame, row) is not row:
                 self._complain(f"{self._file}: {row.name}: another row is of frame {frame} too. The first is shown.")
-        for frame_seen in ahead(take.frames(), depth=_FRAMES_AHEAD):
+        for frame_seen in prefetch(take.frames(), depth=_FRAMES_AHEAD):
             row_seen = row_of.get(frame_seen.number)
             name = f"{take.path.name}, frame {frame_seen.number}, {float(frame_seen.time):.2f} s"
             yield _shrunk(Scene(name, frame_seen.picture, frame_seen.reason, row_seen, frame_seen.time), size)
@@ -276,7 +276,7 @@ class Show:
 def _face(picture: Image.Image, row: ShownRow, size: int) -> Image.Image:
     """Cut out where the model looked, or the face that is found; a picture without one stays whole."""
     try:
-        box = row.box or next(iter(find_faces(picture)), None)
+        box = row.box or next(iter(detect_faces(picture)), None)
         if box is not None:
             return crop_face(picture, box, size)
     except PictureError:

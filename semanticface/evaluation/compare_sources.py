@@ -14,10 +14,10 @@ from semanticface import arkit
 from semanticface.data.captures.pairing import BASES, SLOW, Label, TakeRows, counted, pair, parse_label, ticks
 from semanticface.errors import SemanticFaceError, TableError, VideoError
 from semanticface.evaluation.metrics import ACTIVE
-from semanticface.formats.recording import DEFAULT_RATE, PATIENCE, RecordedFrame, read
+from semanticface.formats.recording import DEFAULT_RATE, PROGRESS_DELAY, RecordedFrame, read
 from semanticface.utils.progress import tqdm
 from semanticface.vision.crop import Box
-from semanticface.vision.timecode import named_rate, timecode_base
+from semanticface.vision.timecode import standard_rate, timecode_base
 from semanticface.vision.video_reader import MAX_FRAMES, Take, VideoFile, open_take
 
 _FRAME = re.compile(r"(.+), frame \d+")
@@ -55,7 +55,7 @@ def read_rows(file: Path) -> list[ShownRow]:
     Raises:
         TableError: as ``recording.read``.
     """
-    return [_row(moment) for moment in tqdm(read(file), unit="row", delay=PATIENCE, leave=False)]
+    return [_row(moment) for moment in tqdm(read(file), unit="row", delay=PROGRESS_DELAY, leave=False)]
 
 
 def _row(moment: RecordedFrame) -> ShownRow:
@@ -141,7 +141,7 @@ def _rate(rows: Sequence[ShownRow]) -> Fraction:
         return DEFAULT_RATE
     frame, time = max(told)
     rate = Fraction(frame - 1) / time
-    return named_rate(rate) or rate.limit_denominator(1001)
+    return standard_rate(rate) or rate.limit_denominator(1001)
 
 
 def frames_of(file: Path, rows: Sequence[ShownRow], take: Take, complain: Callable[[str], None]) -> list[int | None]:
@@ -182,7 +182,7 @@ def _to_the_thousandth(labels: Sequence[Label], take: Take, times: Sequence[Frac
     start = parse_label(take.timecode) if take.timecode else Label(0, 0)
     if start is None:
         return None
-    own = round(take.counting_rate)
+    own = round(take.timecode_rate)
     # Timecodes of one second do not tell in what they count: the video's own rate is likelier than any other.
     one_second = len({label.seconds for label in labels}) == 1
     likely = counted(labels, take.rate)

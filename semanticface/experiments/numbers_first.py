@@ -26,7 +26,7 @@ from semanticface.models.inputs import prompt_inputs
 from semanticface.models.loading import Bundle
 from semanticface.prompts import load_prompt
 from semanticface.semantics.analysis import Analysis
-from semanticface.semantics.grammar import SLICES, words_grammar
+from semanticface.semantics.grammar import SLICES, analysis_grammar
 
 _WORDS_OPEN = '{"expression_category":"'
 _BETWEEN = f'}},"analysis":{_WORDS_OPEN}'
@@ -71,7 +71,7 @@ class Explainer:
         self.prompt = load_prompt(bundle.recipe["prompt"]["name"], emotion=emotion)
         self.decoder = AnswerDecoder(bundle.tokenizer, emotion=emotion)
         vocabulary = llguidance.hf.from_tokenizer(bundle.tokenizer, slices=list(SLICES))
-        self._matcher = LLMatcher(vocabulary, words_grammar(emotion=emotion, behind_numbers=True))
+        self._matcher = LLMatcher(vocabulary, analysis_grammar(emotion=emotion, after_numbers=True))
         if self._matcher.is_error():
             raise ModelError(f"the tokenizer cannot spell answers: {self._matcher.get_error()}")
 

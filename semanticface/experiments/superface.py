@@ -16,7 +16,7 @@ from semanticface.experiments.ablations import Spread
 from semanticface.preference.judges import Judge, win_rate
 from semanticface.preference.regions import AREAS, HALVES, Area
 from semanticface.preference.round import HeldOutSet
-from semanticface.utils.files import finite
+from semanticface.utils.files import nonfinite_to_none
 from semanticface.utils.html import Table
 
 WAYS = ("region", "whole")
@@ -85,7 +85,7 @@ def headline(runs: Sequence[Mapping[str, Any]]) -> dict[str, float | int | None]
     """
 
     def mean(way: str, key: str) -> float | None:
-        known = [value for run in runs if (value := finite(_best(run[way]).get(key))) is not None]
+        known = [value for run in runs if (value := nonfinite_to_none(_best(run[way]).get(key))) is not None]
         return float(np.mean(known)) if known else None
 
     region, whole = (mean(way, "reduction") for way in WAYS)
@@ -141,4 +141,4 @@ def _row(name: str, made: Sequence[Mapping[str, float | None]]) -> list[str]:
 
 
 def _spread(key: str, made: Sequence[Mapping[str, float | None]]) -> str:
-    return Spread.of([finite(each.get(key)) for each in made]).text(_FIGURE[key])
+    return Spread.of([nonfinite_to_none(each.get(key)) for each in made]).text(_FIGURE[key])

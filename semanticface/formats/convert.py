@@ -14,12 +14,12 @@ from semanticface import arkit
 from semanticface.errors import SemanticFaceError, TableError
 from semanticface.formats import live_link, tables
 from semanticface.formats.live_link import LiveLinkRow
-from semanticface.formats.recording import PATIENCE, Labels, RecordedFrame, read
+from semanticface.formats.recording import PROGRESS_DELAY, RecordedFrame, TimecodeLabels, read
 from semanticface.formats.recording import track as read_track
 from semanticface.utils.progress import tqdm
 from semanticface.vision.timecode import parse
 
-FORMS = {"livelink": (".csv",), "jsonl": (".jsonl",), "csv": (".csv",), "glb": (".glb", ".vrm")}
+FORMATS = {"livelink": (".csv",), "jsonl": (".jsonl",), "csv": (".csv",), "glb": (".glb", ".vrm")}
 """What can be written, and how its files may be called."""
 
 
@@ -31,13 +31,13 @@ class Counts:
     failed: int = 0
 
 
-def check_name(out: Path, form: str) -> None:
+def check_output_name(out: Path, form: str) -> None:
     """See that a file's name fits what goes into it.
 
     Raises:
         SemanticFaceError: another suffix than the form's, or the name of a folder.
     """
-    suffixes = FORMS[form]
+    suffixes = FORMATS[form]
     if out.suffix.lower() not in suffixes:
         raise SemanticFaceError(f"{out}: a file of the form {form} ends in {' or '.join(suffixes)}. Rename it.")
     if out.is_dir():
@@ -52,14 +52,14 @@ def convert(
     complain: Callable[[str], None],
     avatar: Path | None = None,
 ) -> Counts:
-    """Write a recording in one of ``FORMS``; the file appears only when it is complete.
+    """Write a recording in one of ``FORMATS``; the file appears only when it is complete.
 
     A bad row keeps its place in JSONL and CSV, and has no row in a Live Link CSV, where its timecode is missing; an
     animation goes from the row before it to the one after.
 
     Args:
         source: what ``recording.read`` reads.
-        out: see ``FORMS``.
+        out: see ``FORMATS``.
         form: which of them.
         fps: rows a second of a recording without timecodes (30), or, for an animation, frames a second in which its
             timecodes count; *optional*, see ``recording.track``.
@@ -100,7 +100,7 @@ def convert(
 
 
 def _watched(source: Path, counts: Counts, complain: Callable[[str], None]) -> Iterator[RecordedFrame]:
-    for moment in tqdm(read(source), unit="row", delay=PATIENCE, leave=False):
+    for moment in tqdm(read(source), unit="row", delay=PROGRESS_DELAY, leave=False):
         counts.rows += 1
         if moment.status != "ok":
             counts.failed += 1
@@ -115,7 +115,7 @@ def _take(
     counts: Counts,
     complain: Callable[[str], None],
 ) -> Iterator[LiveLinkRow]:
-    labels = Labels(fps)
+    labels = TimecodeLabels(fps)
     still = np.zeros(len(arkit.POSE_NAMES))
     for moment in moments:
         if moment.values is None:

@@ -81,12 +81,12 @@ def write_head(path: Path, track: CoefficientTrack, name: str) -> None:
     Raises:
         SemanticFaceError: the system refuses to write.
     """
-    glb, face = plain_head()
+    glb, face = build_head()
     glb.animate(name, track.times, {face: track.values})
     glb.write(path)
 
 
-def plain_head() -> tuple[Glb, int]:
+def build_head() -> tuple[Glb, int]:
     """Return the head without an animation, and the node whose weights an animation moves."""
     glb = Glb()
     glb.document["asset"] |= {"generator": f"SemanticFace {__version__}", "copyright": "Head: MakeHuman data, CC0"}

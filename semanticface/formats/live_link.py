@@ -17,7 +17,7 @@ import numpy as np
 
 from semanticface import arkit
 from semanticface.errors import TableError
-from semanticface.utils.csv_lines import number, short
+from semanticface.utils.csv_lines import parse_number, quote
 from semanticface.utils.files import atomic_open
 
 HEADER = ",".join(arkit.LIVE_LINK_COLUMNS)
@@ -52,10 +52,10 @@ def parse_row(cells: Sequence[str], at: str, header: Sequence[str] = arkit.LIVE_
         TableError: the second cell is not 61, or a cell is not a finite number.
     """
     if cells[1].strip() != str(N_VALUES):
-        raise TableError(f"{at}, column 2: {header[1]} is {short(cells[1])}, expected {N_VALUES}. Remove the row.")
+        raise TableError(f"{at}, column 2: {header[1]} is {quote(cells[1])}, expected {N_VALUES}. Remove the row.")
     values = np.array(
         [
-            number(cell, f"{at}, column {column} ({header[column - 1]})")
+            parse_number(cell, f"{at}, column {column} ({header[column - 1]})")
             for column, cell in enumerate(cells[2:], start=3)
         ]
     )

@@ -23,11 +23,11 @@ from semanticface.semantics.analysis import Analysis
 from semanticface.semantics.answer import parse_answer
 from semanticface.utils import csv_lines
 from semanticface.utils.progress import tqdm
-from semanticface.vision.timecode import Clock, counting_rate, parse, show_rate
+from semanticface.vision.timecode import Clock, format_rate, parse, timecode_rate
 
 DEFAULT_RATE = Fraction(30)
 """Rows a second where nothing says when they were."""
-PATIENCE = 2
+PROGRESS_DELAY = 2
 """Seconds before a bar shows how far reading is."""
 
 _DAY = 24 * 60 * 60
@@ -120,7 +120,7 @@ def _from_jsonl(path: Path) -> Iterator[RecordedFrame]:
 
 
 def _ours(found: dict[str, Any], path: Path, line: int) -> RecordedFrame:
-    row = tables.row_of(found, path, line)
+    row = tables.parse_row(found, path, line)
     name = row.label or f"{path.name}:{line}"
     at = f"{path}, line {line}"
     more = {key: value for key, value in found.items() if key not in _OURS}
@@ -137,7 +137,7 @@ def _ours(found: dict[str, Any], path: Path, line: int) -> RecordedFrame:
         time = found.get("time")
         if time is not None and (isinstance(time, bool) or not isinstance(time, int | float) or not 0 <= time < 1e9):
             raise TableError(
-                f"{at}: {csv_lines.short(str(time))} is not a time in seconds. Correct it or leave it out."
+                f"{at}: {csv_lines.quote(str(time))} is not a time in seconds. Correct it or leave it out."
             )
         values = np.array([found["coefficients"][name] for name in arkit.NAMES], dtype=np.float64)
         return RecordedFrame(
@@ -162,7 +162,7 @@ def _pose(given: object, at: str) -> np.ndarray | None:
     for name, value in given.items():
         if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) < 1e9:
             raise TableError(
-                f"{at}, {name}: {csv_lines.short(str(value))} is not a number. Correct it or leave pose out."
+                f"{at}, {name}: {csv_lines.quote(str(value))} is not a number. Correct it or leave pose out."
             )
     return np.array([given[name] for name in arkit.POSE_NAMES], dtype=np.float64)
 
@@ -238,12 +238,12 @@ def track(path: Path, fps: Fraction | None, complain: Callable[[str], None]) -> 
     labels: list[tuple[int, Fraction] | None] = []
     told: list[Fraction | None] = []
     values, pose = array("f"), array("f")
-    for count, moment in enumerate(tqdm(read(path), unit="row", delay=PATIENCE, leave=False)):
+    for count, moment in enumerate(tqdm(read(path), unit="row", delay=PROGRESS_DELAY, leave=False)):
         if moment.values is None:
             complain(moment.reason)
             continue
         if moment.timecode and parse(moment.timecode) is None:
-            complain(f"{path}, line {moment.line}: {csv_lines.short(moment.timecode)} is not a timecode. Correct it.")
+            complain(f"{path}, line {moment.line}: {csv_lines.quote(moment.timecode)} is not a timecode. Correct it.")
             continue
         rows.append(count)
         labels.append(parse(moment.timecode) if moment.timecode else None)
@@ -282,11 +282,11 @@ def _counted(
     """Return the rate of timecodes and frames since the first one's midnight; None for frames without timecodes."""
     there = [label for label in labels if label is not None]
     highest = max((int(frame) for _, frame in there), default=0)
-    rate = counting_rate(fps) if fps is not None else Fraction(60 if highest >= 30 else 30)
+    rate = timecode_rate(fps) if fps is not None else Fraction(60 if highest >= 30 else 30)
     base = round(rate)
     if highest >= base:
         raise TableError(
-            f"{path}: a timecode counts frame {highest}, there are {base} at {show_rate(rate)} a second. "
+            f"{path}: a timecode counts frame {highest}, there are {base} at {format_rate(rate)} a second. "
             "Give the rate in which they count, or leave it out."
         )
     if len(there) < len(labels):
@@ -302,7 +302,7 @@ def _counted(
     return rate, out
 
 
-class Labels:
+class TimecodeLabels:
     """Timecodes for the rows of a Live Link CSV: the recording's own, or made up where it has none.
 
     Those made up count 30 a second, or 60 for rates other than 30 and 29.97: Unreal Engine knows no other counting.
@@ -313,7 +313,7 @@ class Labels:
 
     def __init__(self, fps: Fraction | None) -> None:
         self._fps = fps or DEFAULT_RATE
-        base = counting_rate(self._fps)
+        base = timecode_rate(self._fps)
         self._clock = Clock(base if round(base) in (30, 60) else Fraction(60))
         self._own: bool | None = None
 

@@ -47,7 +47,7 @@ _HALF_OF = {
 
 
 @dataclass(frozen=True, slots=True)
-class Drive:
+class MorphBinding:
     """One morph target that follows an action.
 
     Attributes:
@@ -63,7 +63,7 @@ class Drive:
     share: float = 1.0
 
 
-def action_of(name: str) -> tuple[str, int] | None:
+def match_action(name: str) -> tuple[str, int] | None:
     """Return the action that a morph target's name stands for, and how well it fits: 0 is best; None for no action.
 
     1 is a name with something before it, 2 one half of an action, 3 both.
@@ -82,7 +82,7 @@ def action_of(name: str) -> tuple[str, int] | None:
     return None
 
 
-def drives(document: Mapping[str, Any]) -> list[Drive]:
+def find_bindings(document: Mapping[str, Any]) -> list[MorphBinding]:
     """Return what in a glTF document follows the actions.
 
     Raises:
@@ -104,7 +104,7 @@ def drives(document: Mapping[str, Any]) -> list[Drive]:
     for mesh, places in where.items():
         best: dict[int, tuple[int, list[int]]] = {}
         for target, name in enumerate(_target_names(meshes[mesh])[: counts[mesh]]):
-            found = action_of(name)
+            found = match_action(name)
             if found is None or arkit.INDEX[found[0]] in told:
                 continue
             action, rank = arkit.INDEX[found[0]], found[1]
@@ -114,7 +114,7 @@ def drives(document: Mapping[str, Any]) -> list[Drive]:
             elif rank == known[0] and rank >= 2:  # the other half
                 known[1].append(target)
         out += [
-            Drive(place, target, action)
+            MorphBinding(place, target, action)
             for place in places
             for action, (_, targets) in best.items()
             for target in targets
@@ -141,7 +141,7 @@ def write_avatar(path: Path, avatar: Path, track: CoefficientTrack, name: str) -
     glb = gltf.read(avatar)
     document = glb.document
     try:
-        found = drives(document)
+        found = find_bindings(document)
         if not found:
             raise SemanticFaceError(f"{avatar}: {_nothing(document)}")
         buffers, images = document.get("buffers", []), document.get("images", [])
@@ -157,7 +157,7 @@ def write_avatar(path: Path, avatar: Path, track: CoefficientTrack, name: str) -
     return [action for index, action in enumerate(arkit.NAMES) if index not in moved]
 
 
-def _weights(document: Mapping[str, Any], found: Sequence[Drive], values: np.ndarray) -> dict[int, np.ndarray]:
+def _weights(document: Mapping[str, Any], found: Sequence[MorphBinding], values: np.ndarray) -> dict[int, np.ndarray]:
     """Weights of every morph target of each node that is driven; those of no action keep their resting weight."""
     out: dict[int, np.ndarray] = {}
     for drive in found:
@@ -187,19 +187,19 @@ def _target_names(mesh: Mapping[str, Any]) -> list[str]:
     return [str(extra.get("name") or extra.get("targetName") or "") for extra in extras]
 
 
-def _expressions(document: Mapping[str, Any], where: Mapping[int, list[int]]) -> Iterator[Drive]:
+def _expressions(document: Mapping[str, Any], where: Mapping[int, list[int]]) -> Iterator[MorphBinding]:
     """Yield what the expressions of a VRM under ARKit names move."""
     extensions = document.get("extensions", {})
     for group in extensions.get("VRM", {}).get("blendShapeMaster", {}).get("blendShapeGroups", []):
-        if found := action_of(group.get("name", "")):
+        if found := match_action(group.get("name", "")):
             for bind in group.get("binds") or []:
                 for node in where.get(bind["mesh"], []):
-                    yield Drive(node, bind["index"], arkit.INDEX[found[0]], bind["weight"] / 100)
+                    yield MorphBinding(node, bind["index"], arkit.INDEX[found[0]], bind["weight"] / 100)
     expressions = extensions.get("VRMC_vrm", {}).get("expressions", {})
     for name, expression in (expressions.get("custom") or {}).items():
-        if found := action_of(name):
+        if found := match_action(name):
             for bind in expression.get("morphTargetBinds") or []:
-                yield Drive(bind["node"], bind["index"], arkit.INDEX[found[0]], bind["weight"])
+                yield MorphBinding(bind["node"], bind["index"], arkit.INDEX[found[0]], bind["weight"])
 
 
 def _nothing(document: Mapping[str, Any]) -> str:

@@ -29,7 +29,7 @@ from semanticface.formats import live_link
 from semanticface.formats.live_link import LiveLinkRow
 from semanticface.semantics.analysis import Analysis
 from semanticface.utils import csv_lines
-from semanticface.utils.csv_lines import short
+from semanticface.utils.csv_lines import quote
 from semanticface.utils.files import atomic_open
 
 COLUMNS: tuple[str, ...] = ("image", *arkit.NAMES)
@@ -67,7 +67,7 @@ class TableRow:
 
 
 class Outcome(Protocol):
-    """What can be written: a ``predict.Prediction`` or an ``Answered``."""
+    """What can be written: a ``predict.Prediction`` or an ``RowResult``."""
 
     @property
     def image(self) -> str: ...
@@ -83,7 +83,7 @@ class Outcome(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Answered:
+class RowResult:
     """Coefficients and explanation of one named row, or the reason why there are none.
 
     Attributes:
@@ -130,7 +130,7 @@ def read_objects(path: str | os.PathLike[str]) -> Iterator[tuple[int, dict[str, 
         TableError: no such file, empty, or more than ``MAX_ROWS`` lines.
     """
     path = Path(path)
-    for line, text, problem in csv_lines.read_lines(path, longest=MAX_JSON_LINE, most=MAX_ROWS):
+    for line, text, problem in csv_lines.read_lines(path, max_line_bytes=MAX_JSON_LINE, max_lines=MAX_ROWS):
         at = f"{path}, line {line}"
         if problem:
             yield line, None, problem
@@ -159,7 +159,7 @@ def write(path: str | os.PathLike[str], outcomes: Iterable[Outcome]) -> None:
     Raises:
         SemanticFaceError: another suffix, a folder of that name, or the system refuses to write.
     """
-    suffix = check_target(path)
+    suffix = check_output(path)
     # backslashreplace: file names that are not Unicode must not stop the table.
     with atomic_open(path, newline="", errors="backslashreplace") as file:
         if suffix == ".jsonl":
@@ -173,7 +173,7 @@ def write(path: str | os.PathLike[str], outcomes: Iterable[Outcome]) -> None:
             table.writerow([re.sub(r"[\r\n]+", " ", outcome.image), *values])
 
 
-def check_target(path: str | os.PathLike[str]) -> str:
+def check_output(path: str | os.PathLike[str]) -> str:
     """Return the suffix of a table to be written, ``.csv`` or ``.jsonl``.
 
     Raises:
@@ -197,11 +197,11 @@ def _one_line(text: object) -> str:
 
 
 def _read_csv_rows(path: Path) -> Iterator[TableRow]:
-    text_lines = csv_lines.read_lines(path, longest=MAX_CSV_LINE, most=MAX_ROWS)
+    text_lines = csv_lines.read_lines(path, max_line_bytes=MAX_CSV_LINE, max_lines=MAX_ROWS)
     number, text, problem = next(text_lines)
     if problem:
         raise TableError(problem)
-    header = csv_lines.cells(text, f"{path}, line {number}")
+    header = csv_lines.parse_cells(text, f"{path}, line {number}")
     is_take = header[0].lower() == "timecode"
     _check_header(path, header, is_take)
     for number, text, problem in text_lines:
@@ -210,7 +210,7 @@ def _read_csv_rows(path: Path) -> Iterator[TableRow]:
             continue
         label = ""
         try:
-            cells = csv_lines.cells(text, f"{path}, line {number}")
+            cells = csv_lines.parse_cells(text, f"{path}, line {number}")
             label = cells[0]
             yield _csv_row(cells, header, is_take, number, f"{path}, line {number}")
         except TableError as error:
@@ -228,13 +228,13 @@ def _check_header(path: Path, header: Sequence[str], is_take: bool) -> None:
     if not is_take and found[0] != "image":
         hint = " Its cells seem to be separated by ';': save it with commas." if ";" in found[0] else ""
         raise TableError(
-            f"{path}, line 1: the header starts with {short(found[0])}, which is no table of coefficients.{hint} "
+            f"{path}, line 1: the header starts with {quote(found[0])}, which is no table of coefficients.{hint} "
             "Give a Live Link Face CSV (63 columns from Timecode) or a CSV of image and the 52 camelCase action names."
         )
     for column, (name, wanted) in enumerate(zip(found, expected, strict=False), start=1):
         if name != wanted:
             raise TableError(
-                f"{path}, line 1: column {column} is {short(name)}, {kind} has {wanted!r} there. "
+                f"{path}, line 1: column {column} is {quote(name)}, {kind} has {wanted!r} there. "
                 "Restore the exact header."
             )
     raise TableError(f"{path}, line 1: {len(found)} columns, {kind} has {len(expected)}. Restore the exact header.")
@@ -256,7 +256,7 @@ def _csv_row(cells: Sequence[str], header: Sequence[str], is_take: bool, number:
         first, values = (
             2,
             [
-                csv_lines.number(cell, f"{at}, column {column} ({header[column - 1]})")
+                csv_lines.parse_number(cell, f"{at}, column {column} ({header[column - 1]})")
                 for column, cell in enumerate(cells[1:], start=2)
             ],
         )
@@ -287,10 +287,10 @@ def _no_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 def _read_jsonl_rows(path: Path) -> Iterator[TableRow]:
     for line, row, error in read_objects(path):
-        yield TableRow(line, "", error=error) if row is None else row_of(row, path, line)
+        yield TableRow(line, "", error=error) if row is None else parse_row(row, path, line)
 
 
-def row_of(row: dict[str, Any], path: Path, line: int) -> TableRow:
+def parse_row(row: dict[str, Any], path: Path, line: int) -> TableRow:
     """Return what an object of our JSONL says; a bad one comes with ``error`` set.
 
     Args:
@@ -316,7 +316,7 @@ def _json_row(row: dict[str, Any], label: str, line: int, at: str) -> TableRow:
     if values.keys() != set(arkit.NAMES):
         odd = min(values.keys() ^ set(arkit.NAMES))
         what = "missing from" if odd in arkit.INDEX else "unknown in"
-        raise TableError(f'{at}: {short(odd)} is {what} "coefficients". It must hold exactly the 52 action names.')
+        raise TableError(f'{at}: {quote(odd)} is {what} "coefficients". It must hold exactly the 52 action names.')
     for name, value in values.items():
         _check_range(_json_number(value, f"{at}, {name}"), f"{at}, {name}")
     try:
@@ -334,5 +334,5 @@ def _json_row(row: dict[str, Any], label: str, line: int, at: str) -> TableRow:
 
 def _json_number(value: object, at: str) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) < 1e9:
-        raise TableError(f"{at}: {short(str(value))} is not a number. Correct it or remove the row.")
+        raise TableError(f"{at}: {quote(str(value))} is not a number. Correct it or remove the row.")
     return float(value)

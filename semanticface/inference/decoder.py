@@ -34,8 +34,8 @@ from semanticface.arkit import N_ACTIONS, NAMES
 from semanticface.errors import ModelError
 from semanticface.inference.number_readout import N_VALUES, NumberStates, NumberTrie, Readout
 from semanticface.models.answer_tokens import Numbers, NumberTokens
-from semanticface.semantics.answer import ARKIT_OPENS, CLOSES_ANALYSIS, FIRST_KEY, NUMBER_TEXTS
-from semanticface.semantics.grammar import SLICES, longest_answer, words_grammar
+from semanticface.semantics.answer import ANALYSIS_END, ARKIT_START, FIRST_KEY, NUMBER_TEXTS
+from semanticface.semantics.grammar import SLICES, analysis_grammar, max_answer_bytes
 
 Mode = Literal["full", "numbers"]
 """What is written: words and numbers, or the numbers alone."""
@@ -128,14 +128,14 @@ class AnswerDecoder:
         self.readout: Readout = readout
         self.numbers: Numbers = numbers
         self.mode: Mode = mode
-        self.max_new_tokens = longest_answer(emotion=emotion) + 1
+        self.max_new_tokens = max_answer_bytes(emotion=emotion) + 1
         self.tokenizer = tokenizer
         self.number_tokens = NumberTokens.of(tokenizer)
         opening = self.number_tokens.keys[0] if mode == "full" else self.number_tokens.opening
         self.keys = (opening, *self.number_tokens.keys[1:])
         self.tree = NumberTrie(self.number_tokens.spelled)
         self._vocabulary = llguidance.hf.from_tokenizer(tokenizer, slices=list(SLICES))
-        self._matcher = LLMatcher(self._vocabulary, words_grammar(emotion=emotion))
+        self._matcher = LLMatcher(self._vocabulary, analysis_grammar(emotion=emotion))
         if self._matcher.is_error():
             raise ModelError(f"the tokenizer cannot spell answers: {self._matcher.get_error()}")
         self._pieces: dict[int, bytes] = {}
@@ -267,9 +267,9 @@ class AnswerDecoder:
         """Return the answer of a row whose numbers are all read."""
         words = "{"
         if row.matcher is not None:
-            words = row.text[: -len(FIRST_KEY)].decode("ascii", errors="replace") + CLOSES_ANALYSIS
+            words = row.text[: -len(FIRST_KEY)].decode("ascii", errors="replace") + ANALYSIS_END
         numbers = [f'"{name}":{NUMBER_TEXTS[value]}' for name, value in zip(NAMES, row.values.tolist(), strict=True)]
-        return DecodedAnswer(f"{words}{ARKIT_OPENS}{','.join(numbers)}}}}}", row.shares)
+        return DecodedAnswer(f"{words}{ARKIT_START}{','.join(numbers)}}}}}", row.shares)
 
     def _force(self, row: AnswerState) -> None:
         assert row.matcher is not None

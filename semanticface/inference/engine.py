@@ -28,7 +28,7 @@ from semanticface.inference.decoder import AnswerDecoder, AnswerState, DecodedAn
 from semanticface.inference.ngram_draft import NgramDraft, typical_expressions
 from semanticface.inference.number_decoding import decode_parallel, decode_sequential
 from semanticface.semantics.analysis import describe_many
-from semanticface.semantics.answer import ARKIT_OPENS, CLOSES_ANALYSIS, format_answer
+from semanticface.semantics.answer import ANALYSIS_END, ARKIT_START, format_answer
 
 _GUESSED = {1: 40, 4: 12, 12: 6}
 """Most tokens of words guessed ahead of a pass, by the rows of a batch from which on: many rows fill a machine."""
@@ -125,7 +125,7 @@ class DecodingEngine:
             first = list(self.decoder.number_tokens.keys[0])
             values = typical_expressions()
             for analysis in describe_many(values, emotion=self.decoder.emotion):
-                words = format_answer(np.zeros(N_ACTIONS), analysis).partition(CLOSES_ANALYSIS + ARKIT_OPENS)[0]
+                words = format_answer(np.zeros(N_ACTIONS), analysis).partition(ANALYSIS_END + ARKIT_START)[0]
                 self._drafts.learn([*encode(words, add_special_tokens=False)["input_ids"], *first])
         return self._drafts
 

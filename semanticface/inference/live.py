@@ -26,7 +26,7 @@ from semanticface.errors import PictureError, VideoError
 from semanticface.formats.live_link_udp import Subject
 from semanticface.inference.predictor import Predictor
 from semanticface.utils.one_euro import Settings, coefficient_filter
-from semanticface.utils.prefetch import ahead
+from semanticface.utils.prefetch import prefetch
 from semanticface.vision.crop import crop_face
 from semanticface.vision.face_tracker import FaceTracker
 from semanticface.vision.video_reader import Frame, Take
@@ -72,7 +72,7 @@ class FaceReader:
     def _crop(self, frame: Frame) -> Image.Image | None:
         if frame.picture is None:
             return None
-        box = self._tracker.see(frame.picture, float(frame.time)).box
+        box = self._tracker.update(frame.picture, float(frame.time)).box
         try:
             return None if box is None else crop_face(frame.picture, box, self._predictor.bundle.image_size)
         except PictureError:
@@ -163,7 +163,7 @@ def video_packets(
         VideoError: no frame in it, or as ``take.frames``.
     """
     playing = _Playing(now)
-    faces = ahead(_in_time(_frames(take, loop), read, playing, tally, now), depth=_READ_AHEAD)
+    faces = prefetch(_in_time(_frames(take, loop), read, playing, tally, now), depth=_READ_AHEAD)
     with contextlib.closing(faces):
         for seconds, values in chain(list(islice(faces, HEAD_START)), faces):
             playing.begin()
@@ -176,7 +176,7 @@ def _frames(take: Take, loop: bool) -> Iterator[Frame]:
     begun = Fraction(0)
     for _ in count() if loop else range(1):
         end: Fraction | None = None
-        with contextlib.closing(ahead(take.frames(), depth=_DECODED_AHEAD)) as frames:
+        with contextlib.closing(prefetch(take.frames(), depth=_DECODED_AHEAD)) as frames:
             for frame in frames:
                 end = begun + frame.time
                 yield Frame(frame.number, end, frame.picture)

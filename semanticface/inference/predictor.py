@@ -34,7 +34,7 @@ from semanticface.recipe import calibrated_level
 from semanticface.semantics.analysis import Analysis
 from semanticface.semantics.answer import format_answer, parse_answer
 from semanticface.vision.crop import Box, crop_face
-from semanticface.vision.face_detector import find_faces
+from semanticface.vision.face_detector import detect_faces
 from semanticface.vision.image_io import load_picture
 
 Picture = str | Path | bytes | Image.Image
@@ -374,7 +374,7 @@ def _choose(image: Image.Image, name: str, crop: Crop) -> tuple[Box, str]:
         return crop, ""
     if crop == "none":
         return Box(0, 0, image.width, image.height), ""
-    faces = find_faces(image)
+    faces = detect_faces(image)
     if not faces:
         raise PictureError(
             "no_face", f"{name}: no face found. Give a box around it, or use the whole picture as it is."

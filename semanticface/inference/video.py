@@ -29,12 +29,12 @@ from semanticface import __version__, arkit
 from semanticface.errors import PictureError, SemanticFaceError, VideoError
 from semanticface.formats import live_link, tables
 from semanticface.formats.live_link import LiveLinkRow
-from semanticface.formats.tables import Answered
+from semanticface.formats.tables import RowResult
 from semanticface.inference.intervals import interval_dict
 from semanticface.inference.predictor import Prediction, Predictor
 from semanticface.semantics.analysis import Analysis
 from semanticface.utils.one_euro import Settings, coefficient_filter
-from semanticface.utils.prefetch import ahead
+from semanticface.utils.prefetch import prefetch
 from semanticface.utils.progress import tqdm
 from semanticface.vision.crop import Box, crop_face
 from semanticface.vision.face_tracker import FaceTracker
@@ -43,7 +43,7 @@ from semanticface.vision.video_reader import Frame, Take
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class FrameAnswer(Answered):
+class FrameAnswer(RowResult):
     """What a model says of one frame; a ``tables.Outcome``.
 
     Attributes:
@@ -65,8 +65,8 @@ class FrameAnswer(Answered):
     calibrated: bool = False
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the JSON form: as ``Answered``, with frame, timecode, time (seconds), and what else is there."""
-        plain = Answered.to_dict(self)
+        """Return the JSON form: as ``RowResult``, with frame, timecode, time (seconds), and what else is there."""
+        plain = RowResult.to_dict(self)
         out = {"image": plain.pop("image"), "frame": self.frame, "timecode": self.timecode}
         out |= {"time": round(float(self.time), 6), "status": plain.pop("status")}
         if self.note:
@@ -280,7 +280,7 @@ def predict_take(
         SemanticFaceError: a side file of another take or other settings, or no room to write.
         ValueError: smoothing of a JSONL.
     """
-    as_csv = tables.check_target(out) == ".csv"
+    as_csv = tables.check_output(out) == ".csv"
     if smoothing is not None and not as_csv:
         raise ValueError(f"{out}: only the numbers of a CSV are smoothed")
     recipe = {"take": take.identity, "crop": crop if isinstance(crop, str) else corners(crop), **(settings or {})}
@@ -291,7 +291,7 @@ def predict_take(
         side.path.unlink()
         what = f"no frame has an answer. {report.remarks[0]}" if report.frames else "no frame in it. Export it again."
         raise VideoError(f"{take.path}: {what}")
-    clock = clock or Clock(take.counting_rate)
+    clock = clock or Clock(take.timecode_rate)
     answers = (dataclasses.replace(answer, timecode=clock.label(answer.time)) for answer in side)
     if as_csv:
         live_link.write(out, _rows(answers, smoothing))
@@ -311,7 +311,7 @@ def model_record(name: str, predictor: Predictor) -> dict[str, Any]:
 
 def _predict(take: Take, side: SideFile, predictor: Predictor, crop: Crop, batch_size: int) -> None:
     """Bring the side file to the take's end."""
-    looks = ahead(
+    looks = prefetch(
         _prepared_frames(take, crop, predictor.bundle.image_size, side.frames, side.state), depth=2 * batch_size
     )
     with side, tqdm(total=take.count, initial=side.frames, unit="frame") as bar, contextlib.closing(looks):
@@ -344,7 +344,7 @@ def _place(frame: Frame, crop: Crop, tracker: FaceTracker | None) -> tuple[Box, 
     """Return the part of a frame to show to the model and what is to be said of the choice."""
     assert frame.picture is not None
     if tracker is not None:
-        seen = tracker.see(frame.picture, float(frame.time))
+        seen = tracker.update(frame.picture, float(frame.time))
         if seen.box is None:
             raise PictureError("no_face", "no face found. Give a box around it, or use the whole frames as they are.")
         return seen.box, seen.note

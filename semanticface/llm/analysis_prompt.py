@@ -21,7 +21,7 @@ from semanticface.arkit import ACTIONS, INDEX, REGIONS, to_hundredths
 from semanticface.llm.chat import ChatRequest
 from semanticface.prompts import load_prompt
 from semanticface.semantics.analysis import Analysis, describe
-from semanticface.semantics.answer import MAX_OTHER_TEXT, MAX_TEXT, answer_schema
+from semanticface.semantics.answer import MAX_DEFAULT_LENGTH, MAX_LENGTH, answer_schema
 from semanticface.semantics.expression import UNCLEAR
 from semanticface.semantics.faithfulness import Claim, agreement
 from semanticface.semantics.movements import ASYMMETRIC, DIFFERS, PAIR_LEFT, PAIR_RIGHT, RELAXED, VISIBLE
@@ -229,7 +229,7 @@ def _analysis(text: str, emotion: bool) -> Analysis:
 def _plain(key: str, text: str) -> str:
     """Return a text as answers hold it: printable ASCII on one line, without quotes, not longer than answers allow."""
     text = " ".join(text.translate(_PLAIN).split()).rstrip(".")
-    longest = MAX_TEXT.get(key, MAX_OTHER_TEXT)
+    longest = MAX_LENGTH.get(key, MAX_DEFAULT_LENGTH)
     if not _LETTERS.fullmatch(text):
         raise ValueError(f"{key} was empty, or held letters other than plain ones")
     if len(text) > longest:

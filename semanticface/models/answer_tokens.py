@@ -23,7 +23,7 @@ import torch
 
 from semanticface.arkit import N_ACTIONS, NAMES
 from semanticface.errors import DatasetError, ModelError
-from semanticface.semantics.answer import ARKIT_OPENS, CLOSES_ANALYSIS, FIRST_KEY, NUMBER_TEXTS
+from semanticface.semantics.answer import ANALYSIS_END, ARKIT_START, FIRST_KEY, NUMBER_TEXTS
 
 Numbers = Literal["sequential", "parallel"]
 """How the 52 numbers are laid out, in training and at work."""
@@ -50,8 +50,8 @@ def number_owners(answer: str) -> np.ndarray:
         DatasetError: the text does not hold 52 numbers after ``"arkit":{``.
     """
     owners = np.full(len(answer), -1)
-    start = answer.rfind(ARKIT_OPENS)
-    found = list(_VALUE.finditer(answer, start + len(ARKIT_OPENS))) if start >= 0 else []
+    start = answer.rfind(ARKIT_START)
+    found = list(_VALUE.finditer(answer, start + len(ARKIT_START))) if start >= 0 else []
     if len(found) != N_ACTIONS:
         raise DatasetError(
             f"an answer holds {len(found)} coefficients, not {N_ACTIONS}: {answer[:80]!r}… "
@@ -93,7 +93,7 @@ class NumberTokens:
             return tuple(ids)
 
         keys = [tokens(FIRST_KEY), *(tokens(f',"{name}":') for name in NAMES[1:])]
-        opening = tokens("{" + FIRST_KEY.removeprefix(CLOSES_ANALYSIS))
+        opening = tokens("{" + FIRST_KEY.removeprefix(ANALYSIS_END))
         return cls(tuple(keys), opening, tokens("}}"), tuple(map(tokens, NUMBER_TEXTS)))
 
 
@@ -150,7 +150,7 @@ class AnswerEncoder:
 
     def _said(self, answer: str) -> tuple[list[int], bool, list[int]]:
         """Return the tokens of an answer's words, whether it has any, and its 52 numbers in hundredths."""
-        opens = answer.rfind(ARKIT_OPENS)
+        opens = answer.rfind(ARKIT_START)
         owners = number_owners(answer)
         starts = np.flatnonzero(np.diff(owners, prepend=-1) * (owners >= 0)).tolist()
         try:
@@ -159,7 +159,7 @@ class AnswerEncoder:
             raise DatasetError(
                 f"an answer is not in the canonical form: {answer[:80]!r}… Write it with data_prep/describe.py."
             ) from None
-        words = answer[: opens - len(CLOSES_ANALYSIS)] if opens > 1 else ""
+        words = answer[: opens - len(ANALYSIS_END)] if opens > 1 else ""
         ids = self.tokenizer(words, add_special_tokens=False)["input_ids"] if words else []
         return list(ids), bool(words), values
 

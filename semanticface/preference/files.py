@@ -26,7 +26,7 @@ from semanticface.models.files import check_files, resolve_model
 from semanticface.preference.regions import AREAS
 from semanticface.preference.types import VERDICTS, Candidate, CandidateSet, Choice, Kind, Question, Source
 from semanticface.recipe import files_sha256
-from semanticface.utils.csv_lines import short
+from semanticface.utils.csv_lines import quote
 from semanticface.utils.files import atomic_open
 
 T = TypeVar("T")
@@ -357,7 +357,7 @@ def check_pseudonym(name: str) -> str:
     """
     if not re.fullmatch(r"\w[\w.-]{0,39}", name):
         raise SemanticFaceError(
-            f"{short(name)} cannot be an annotator's name. Take a pseudonym of up to 40 letters, digits, '-', '_' or "
+            f"{quote(name)} cannot be an annotator's name. Take a pseudonym of up to 40 letters, digits, '-', '_' or "
             "'.', such as robin: it is stored with every choice, so it should not be a real name or an address."
         )
     return name
@@ -378,4 +378,4 @@ def _check_name(value: object, what: str) -> None:
 
 
 def _shown(value: object) -> str:
-    return short(value) if isinstance(value, str) else short(json.dumps(value))
+    return quote(value) if isinstance(value, str) else quote(json.dumps(value))

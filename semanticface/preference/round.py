@@ -48,7 +48,7 @@ from semanticface.preference.types import CandidateSet, Choice, Pair
 from semanticface.prompts import load_prompt
 from semanticface.recipe import RECIPE_NAME, make_recipe, read_recipe
 from semanticface.training.datasets import EvalFaces
-from semanticface.utils.files import finite
+from semanticface.utils.files import nonfinite_to_none
 
 _SPLIT = "validation"
 
@@ -365,7 +365,7 @@ class RoundRunner:
             others = PairDataset(measured, faces, bundle.image_size, mirrored=False)
             training = self.folder(number) / "training"
             margins = align(bundle, self.align, collator, rows, others, training, say=self.say)
-            figures = finite(dataclasses.asdict(margins) | {"blank_ratio": margins.blank_ratio})
+            figures = nonfinite_to_none(dataclasses.asdict(margins) | {"blank_ratio": margins.blank_ratio})
             settings = {"round": number, "before": fingerprint(before), "align": dataclasses.asdict(self.align)}
             kept = {key: recipe[key] for key in ("base", "prompt", "emotion", "readout", "image_size", "numbers")}
             # Whom it learnt from is known only if that is known of the model before.

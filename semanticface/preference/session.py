@@ -21,7 +21,7 @@ from semanticface.preference.files import now
 from semanticface.preference.question_images import QuestionImages
 from semanticface.preference.store import Store
 from semanticface.preference.types import Choice, Question, Verdict
-from semanticface.utils.prefetch import ahead
+from semanticface.utils.prefetch import prefetch
 
 DEPTH = 6
 """Questions drawn ahead of the annotator."""
@@ -117,7 +117,7 @@ class Session:
         self._answered = {choice.question.id for choice in mine}
         self._order = plan(questions, annotator)
         self._again: deque[QuestionImages] = deque()  # taken back, to be shown before what was drawn ahead
-        self._drawn = ahead(self._drawings(), DEPTH)
+        self._drawn = prefetch(self._drawings(), DEPTH)
         self._current: QuestionImages | None = None
         self._advance()
 
@@ -182,7 +182,7 @@ class Session:
             self._current = next((shown for shown in waiting if self._open(shown.question, others)), None)
         except SemanticFaceError:
             # What was drawn ahead ended with it, and there are more questions.
-            self._drawn = ahead(self._drawings(), DEPTH)
+            self._drawn = prefetch(self._drawings(), DEPTH)
             raise
 
     def _drawings(self) -> Iterator[QuestionImages]:

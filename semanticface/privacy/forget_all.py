@@ -33,7 +33,7 @@ from semanticface.privacy.forget import (
     trace_files,
 )
 from semanticface.recipe import RECIPE_NAME
-from semanticface.utils.files import leftovers
+from semanticface.utils.files import abandoned_writes
 
 OUTPUTS = Path("outputs")
 """Where everything lies unless told otherwise."""
@@ -105,7 +105,7 @@ def forget_everywhere(
         deleted.append(line)
         say(line)
 
-    for scratch in [each for place in map(Path, places) for each in leftovers(place)]:
+    for scratch in [each for place in map(Path, places) for each in abandoned_writes(place)]:
         shutil.rmtree(scratch)
         say(f"{scratch}: deleted, a command that was stopped left it")
     folders = [folder for place in map(Path, places) for folder in _folders(place)]

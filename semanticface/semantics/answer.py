@@ -59,22 +59,22 @@ SCHEMA: dict[str, Any] = {
 MAX_CHARACTERS = 1_000_000
 """A longer text is refused unread; a real answer has about 1,500 characters."""
 
-MAX_TEXT = {"gaze": 256, "mouth": 720}
+MAX_LENGTH = {"gaze": 256, "mouth": 720}
 """Longest free text of the analysis fields that can be long, in characters; all of Stage I's texts fit."""
 
-MAX_OTHER_TEXT = 192
+MAX_DEFAULT_LENGTH = 192
 """Longest free text of every other analysis field."""
 
 NUMBER_TEXTS = tuple(f"{number / 100:.2f}" for number in range(101))
 """The numbers of a canonical answer, as written."""
 
-ARKIT_OPENS = '"arkit":{'
+ARKIT_START = '"arkit":{'
 """What precedes the numbers of a canonical answer; free text holds no quotes, so nothing else looks like it."""
 
-CLOSES_ANALYSIS = '"},'
-"""What stands between the last word of the analysis and ``ARKIT_OPENS``."""
+ANALYSIS_END = '"},'
+"""What stands between the last word of the analysis and ``ARKIT_START``."""
 
-FIRST_KEY = f'{CLOSES_ANALYSIS}{ARKIT_OPENS}"{NAMES[0]}":'
+FIRST_KEY = f'{ANALYSIS_END}{ARKIT_START}"{NAMES[0]}":'
 """What follows the last word of the analysis: its end and the first key."""
 
 _KEYS = tuple(f'"{name}":' for name in NAMES)
@@ -148,9 +148,9 @@ def format_answer(coefficients: np.ndarray, analysis: Analysis | None) -> str:
         raise ValueError(f"expected [{N_ACTIONS}] coefficients, got shape {values.shape}")
     numbers = ",".join([key + NUMBER_TEXTS[value] for key, value in zip(_KEYS, values.tolist(), strict=True)])
     if analysis is None:
-        return f"{{{ARKIT_OPENS}{numbers}}}}}"
+        return f"{{{ARKIT_START}{numbers}}}}}"
     words = json.dumps(analysis.to_dict(), ensure_ascii=False, separators=(",", ":"))
-    return f'{{"analysis":{words},{ARKIT_OPENS}{numbers}}}}}'
+    return f'{{"analysis":{words},{ARKIT_START}{numbers}}}}}'
 
 
 def parse_answer(text: str) -> Answer:

@@ -19,9 +19,9 @@ from semanticface.arkit import INDEX
 
 PRESENT = 0.2
 """A signal from here on takes part in a combination."""
-NEUTRAL = 0.15
+NEUTRAL_BELOW = 0.15
 """Faces whose best score stays below this are neutral."""
-MIXED = 4
+MIXED_FROM = 4
 """From this many clearly visible signals beside the best category's own, the face is a mix."""
 
 # (category, its signals, the emotion it suggests or None), most specific first: the first of equal scores wins.
@@ -75,10 +75,10 @@ CATEGORIES: tuple[tuple[str, tuple[str, ...], str | None], ...] = (
     ("closed lips over open jaw", ("close",), None),
     ("turned gaze", ("gaze",), None),
 )
-NOTHING = "neutral"
+NEUTRAL_CATEGORY = "neutral"
 UNCLEAR = "not clearly observable"
 """The emotion cue of a face whose category suggests none."""
-MIX = "mixed expression"
+MIXED_CATEGORY = "mixed expression"
 
 EMOTIONS: tuple[str, ...] = tuple(dict.fromkeys(cue for _, _, cue in CATEGORIES if cue))
 
@@ -181,11 +181,11 @@ def scores(values: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 
 def _verdicts(strength: np.ndarray, score: np.ndarray) -> list[int | str]:
-    """Return each face's category as a position in ``CATEGORIES``, or ``NOTHING`` or ``MIX``."""
+    """Return each face's category as a position in ``CATEGORIES``, or ``NEUTRAL_CATEGORY`` or ``MIXED_CATEGORY``."""
     best = score.argmax(axis=1)
     others = ((strength >= 2 * PRESENT) & _COUNTED & ~_OWN[best]).sum(axis=1)
     return [
-        NOTHING if highest < NEUTRAL else MIX if rest >= MIXED else index
+        NEUTRAL_CATEGORY if highest < NEUTRAL_BELOW else MIXED_CATEGORY if rest >= MIXED_FROM else index
         for index, highest, rest in zip(best.tolist(), score.max(axis=1).tolist(), others.tolist(), strict=True)
     ]
 

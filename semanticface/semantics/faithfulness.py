@@ -21,7 +21,7 @@ import numpy as np
 
 from semanticface.arkit import INDEX, NAMES, REGION_INDEX, REGIONS, to_hundredths
 from semanticface.semantics import expression, lexicon
-from semanticface.semantics.expression import NEUTRAL, NOTHING, UNCLEAR
+from semanticface.semantics.expression import NEUTRAL_BELOW, NEUTRAL_CATEGORY, UNCLEAR
 from semanticface.semantics.lexicon import GRADE_RANGES, IMPLIED_NOUN, MEANINGS, REGION_NOUN, Token
 from semanticface.semantics.movements import ASYMMETRIC, DIFFERS, PAIR_LEFT, PAIR_RIGHT, VISIBLE
 
@@ -186,8 +186,11 @@ def _read(source: str, text: str) -> tuple[Claim, ...]:
         found += _read_symmetry(text)
     if source == "expression_category":
         found += _read_emotion(source, text) if text != UNCLEAR else ()
-        if NOTHING in text.lower().split():
-            return (*found, Claim(source, text, "measure", ("expression",), 0, round(NEUTRAL * 100) + 2 * TOLERANCE))
+        if NEUTRAL_CATEGORY in text.lower().split():
+            return (
+                *found,
+                Claim(source, text, "measure", ("expression",), 0, round(NEUTRAL_BELOW * 100) + 2 * TOLERANCE),
+            )
     before: _Chunk | None = None
     for clause in _clauses(text, source):
         _carry(clause[0], before)

@@ -12,11 +12,11 @@ from llguidance import LLMatcher
 
 from semanticface.arkit import NAMES, REGIONS
 from semanticface.semantics.answer import (
-    ARKIT_OPENS,
-    CLOSES_ANALYSIS,
+    ANALYSIS_END,
+    ARKIT_START,
     FIRST_KEY,
-    MAX_OTHER_TEXT,
-    MAX_TEXT,
+    MAX_DEFAULT_LENGTH,
+    MAX_LENGTH,
     NUMBER_TEXTS,
 )
 
@@ -41,24 +41,24 @@ def _fields(emotion: bool) -> list[tuple[str, str]]:
     return list(before.items())
 
 
-def words_grammar(*, emotion: bool = True, behind_numbers: bool = False) -> str:
+def analysis_grammar(*, emotion: bool = True, after_numbers: bool = False) -> str:
     """Return the llguidance grammar (Lark) of an answer from its first brace to the key of its first number.
 
-    With ``behind_numbers``, of an answer whose words are its second half: from its first word to its end.
+    With ``after_numbers``, of an answer whose words are its second half: from its first word to its end.
     """
     body = []
     for field, before in _fields(emotion):
-        body += [json.dumps(before), f"TEXT_{MAX_TEXT.get(field, MAX_OTHER_TEXT)}"]
+        body += [json.dumps(before), f"TEXT_{MAX_LENGTH.get(field, MAX_DEFAULT_LENGTH)}"]
     body.append(json.dumps(FIRST_KEY))
-    if behind_numbers:
+    if after_numbers:
         body = [*body[1:-1], json.dumps('"}}')]
-    lengths = {*MAX_TEXT.values(), MAX_OTHER_TEXT}
+    lengths = {*MAX_LENGTH.values(), MAX_DEFAULT_LENGTH}
     texts = [rf"TEXT_{most}: /{_FIRST_LETTER}{_LETTER}{{0,{most - 1}}}/" for most in lengths]
     return LLMatcher.grammar_from_lark("\n".join([f"start: {' '.join(body)}", *texts]) + "\n")
 
 
-def longest_answer(*, emotion: bool = True) -> int:
+def max_answer_bytes(*, emotion: bool = True) -> int:
     """Return the length of the longest answer, in bytes."""
-    texts = sum(len(before) + MAX_TEXT.get(name, MAX_OTHER_TEXT) for name, before in _fields(emotion))
+    texts = sum(len(before) + MAX_LENGTH.get(name, MAX_DEFAULT_LENGTH) for name, before in _fields(emotion))
     numbers = sum(len(f'"{name}":,') + len(NUMBER_TEXTS[0]) for name in NAMES)
-    return texts + len(CLOSES_ANALYSIS + ARKIT_OPENS) + numbers + len("}")
+    return texts + len(ANALYSIS_END + ARKIT_START) + numbers + len("}")

@@ -13,7 +13,7 @@ from typing import Any
 
 from semanticface.inference.decoder import Mode
 from semanticface.semantics.answer import answer_schema
-from semanticface.semantics.grammar import MAX_OTHER_TEXT, MAX_TEXT
+from semanticface.semantics.grammar import MAX_DEFAULT_LENGTH, MAX_LENGTH
 
 _SAYS_NOTHING = {"$schema", "$comment", "$defs", "definitions", "title", "description", "default", "examples"}
 _OF_OBJECTS = {"properties", "required", "additionalProperties", "minProperties", "maxProperties"}
@@ -63,7 +63,9 @@ class _Fit:
             return self._object(ours, theirs, depth)
         if ours["type"] == "number":
             return _above(theirs, "minimum", "exclusiveMinimum") and _below(theirs, "maximum", "exclusiveMaximum")
-        return _at_most(theirs, "minLength", 1) and _at_least(theirs, "maxLength", MAX_TEXT.get(key, MAX_OTHER_TEXT))
+        return _at_most(theirs, "minLength", 1) and _at_least(
+            theirs, "maxLength", MAX_LENGTH.get(key, MAX_DEFAULT_LENGTH)
+        )
 
     def _object(self, ours: Mapping[str, Any], theirs: Mapping[str, Any], depth: int) -> bool:
         inside = ours["properties"]

@@ -13,34 +13,34 @@ from semanticface.errors import TableError
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
 
 
-def read_lines(path: Path, *, longest: int, most: int) -> Iterator[tuple[int, str, str]]:
+def read_lines(path: Path, *, max_line_bytes: int, max_lines: int) -> Iterator[tuple[int, str, str]]:
     """Yield ``(line number, text without its end, problem)``; blank lines at the end of the file are left out.
 
     Args:
         path: UTF-8 text, with or without a byte order mark.
-        longest: bytes a line may have; a longer one comes as a problem.
-        most: lines the file may have.
+        max_line_bytes: bytes a line may have; a longer one comes as a problem.
+        max_lines: lines the file may have.
 
     Raises:
-        TableError: no such file, empty, or more than ``most`` lines.
+        TableError: no such file, empty, or more than ``max_lines`` lines.
     """
     blank: list[int] = []
     number = 0
     try:
         with path.open("rb") as file:
-            while raw := file.readline(longest + 1):
+            while raw := file.readline(max_line_bytes + 1):
                 number += 1
-                if number > most:
-                    raise TableError(f"{path}: more than {most:,} lines. Split the file.")
-                too_long = len(raw) > longest
-                while too_long and not raw.endswith(b"\n") and (more := file.readline(longest + 1)):
+                if number > max_lines:
+                    raise TableError(f"{path}: more than {max_lines:,} lines. Split the file.")
+                too_long = len(raw) > max_line_bytes
+                while too_long and not raw.endswith(b"\n") and (more := file.readline(max_line_bytes + 1)):
                     raw = more
                 if not too_long and not raw.strip():
                     blank.append(number)
                     continue
                 yield from ((line, "", "") for line in blank)
                 blank.clear()
-                yield number, *_decoded(raw, f"{path}, line {number}", longest, too_long, first=number == 1)
+                yield number, *_decoded(raw, f"{path}, line {number}", max_line_bytes, too_long, first=number == 1)
     except OSError as error:
         raise TableError(f"{path}: {error.strerror}. Check the path.") from error
     if number == len(blank):
@@ -56,7 +56,7 @@ def _decoded(raw: bytes, at: str, limit: int, too_long: bool, *, first: bool) ->
         return "", f"{at}: not UTF-8 text. Save the file again as UTF-8."
 
 
-def cells(text: str, at: str) -> list[str]:
+def parse_cells(text: str, at: str) -> list[str]:
     """The cells of one CSV line; raises a TableError that starts with ``at`` where quotation marks do not match."""
     # One line is one row: an unclosed quote may spoil its own row but must not swallow those after it.
     try:
@@ -66,14 +66,14 @@ def cells(text: str, at: str) -> list[str]:
     return row
 
 
-def number(cell: str, at: str) -> float:
+def parse_number(cell: str, at: str) -> float:
     """A finite number from a cell; raises a TableError that starts with ``at``."""
     # float() alone would also take "nan", "inf" and "1_0".
     if not _NUMBER.fullmatch(cell.strip()) or not math.isfinite(value := float(cell)):
-        raise TableError(f"{at}: {short(cell)} is not a number. Correct the cell or remove the row.")
+        raise TableError(f"{at}: {quote(cell)} is not a number. Correct the cell or remove the row.")
     return value
 
 
-def short(text: str) -> str:
+def quote(text: str) -> str:
     """The text in quotation marks, cut to what fits a message."""
     return repr(text if len(text) <= 40 else text[:37] + "...")

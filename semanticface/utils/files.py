@@ -54,7 +54,7 @@ def atomic_path(target: str | os.PathLike[str]) -> Iterator[Path]:
             shutil.rmtree(scratch, ignore_errors=True)
 
 
-def refuse_to_replace(target: str | os.PathLike[str], *inputs: str | os.PathLike[str] | None) -> None:
+def check_not_an_input(target: str | os.PathLike[str], *inputs: str | os.PathLike[str] | None) -> None:
     """Refuse a target that is one of the files it is made from.
 
     Raises:
@@ -77,12 +77,12 @@ def atomic_open(target: str | os.PathLike[str], mode: str = "w", **options: Any)
         os.fsync(file.fileno())
 
 
-def finite(value: Any) -> Any:
+def nonfinite_to_none(value: Any) -> Any:
     """Return values for JSON, mappings and lists of them too, with None for numbers that are undefined or infinite."""
     if isinstance(value, Mapping):
-        return {name: finite(inner) for name, inner in value.items()}
+        return {name: nonfinite_to_none(inner) for name, inner in value.items()}
     if isinstance(value, list | tuple):
-        return [finite(inner) for inner in value]
+        return [nonfinite_to_none(inner) for inner in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
@@ -96,11 +96,11 @@ def write_json(target: str | os.PathLike[str], value: Any, *, compact: bool = Fa
     """
     layout: dict[str, Any] = {"separators": (",", ":")} if compact else {"indent": 2}
     with atomic_open(target) as file:
-        json.dump(finite(value), file, ensure_ascii=False, allow_nan=False, **layout)
+        json.dump(nonfinite_to_none(value), file, ensure_ascii=False, allow_nan=False, **layout)
         file.write("\n")
 
 
-def leftovers(place: str | os.PathLike[str]) -> Iterator[Path]:
+def abandoned_writes(place: str | os.PathLike[str]) -> Iterator[Path]:
     """Yield the folders at any depth below a place in which a killed process was writing what ``atomic_path`` makes."""
     for name, below, _ in os.walk(place):
         for each in sorted(below):

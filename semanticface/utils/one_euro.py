@@ -17,12 +17,12 @@ from semanticface import arkit
 
 SPEED_CUTOFF = 1.0
 """Hz, of the filter on the speed itself; the paper's value."""
-LONGEST_GAP = 0.5
+MAX_GAP = 0.5
 """Seconds without a value after which the filter starts anew: what was before says nothing of what comes."""
 
 
 @dataclass(frozen=True, slots=True)
-class OneEuro:
+class OneEuroSettings:
     """How a region is filtered.
 
     Attributes:
@@ -41,17 +41,17 @@ class OneEuro:
             )
 
 
-Settings = Mapping[str, OneEuro | None]
+Settings = Mapping[str, OneEuroSettings | None]
 
 DEFAULTS: Settings = {
-    "brows": OneEuro(1.0, 3.0),
+    "brows": OneEuroSettings(1.0, 3.0),
     "eyes": None,
-    "gaze": OneEuro(1.5, 3.0),
-    "cheeks": OneEuro(1.0, 2.0),
-    "nose": OneEuro(1.0, 2.0),
-    "mouth": OneEuro(1.5, 3.0),
-    "jaw": OneEuro(1.0, 3.0),
-    "tongue": OneEuro(1.0, 3.0),
+    "gaze": OneEuroSettings(1.5, 3.0),
+    "cheeks": OneEuroSettings(1.0, 2.0),
+    "nose": OneEuroSettings(1.0, 2.0),
+    "mouth": OneEuroSettings(1.5, 3.0),
+    "jaw": OneEuroSettings(1.0, 3.0),
+    "tongue": OneEuroSettings(1.0, 3.0),
 }
 """By region of ``arkit.REGIONS``; None leaves a region as it is. A blink lasts a tenth of a second: eyes stay crisp.
 
@@ -61,10 +61,10 @@ and a third of the trembling from frame to frame.
 """
 
 
-class Filter:
+class OneEuroFilter:
     """One-Euro filters over the components of a vector, all fed at the same times.
 
-    Feeding values one by one or in any portions gives the same; ``state`` continues in another ``Filter``.
+    Feeding values one by one or in any portions gives the same; ``state`` continues in another ``OneEuroFilter``.
 
     Args:
         min_cutoff: Hz [N]; infinity leaves a component as it is.
@@ -91,11 +91,11 @@ class Filter:
     def step(self, values: np.ndarray, time: float) -> np.ndarray:
         """Return the filtered values [N] at a time in seconds, each between the last filtered value and the new one.
 
-        Starts anew after ``LONGEST_GAP``, and where time does not move on.
+        Starts anew after ``MAX_GAP``, and where time does not move on.
         """
         values = np.asarray(values, dtype=np.float64)
         passed = 0.0 if self._last is None else time - self._last[0]
-        if self._last is None or not 0 < passed <= LONGEST_GAP:
+        if self._last is None or not 0 < passed <= MAX_GAP:
             self._last = time, values, np.zeros_like(values)
             return values
         _, before, speed = self._last
@@ -111,7 +111,7 @@ def _weight(cutoff: float | np.ndarray, passed: float) -> np.ndarray:
     return 1.0 / (1.0 + 1.0 / (2 * math.pi * np.asarray(cutoff) * passed))
 
 
-def coefficient_filter(settings: Settings = DEFAULTS) -> Filter:
+def coefficient_filter(settings: Settings = DEFAULTS) -> OneEuroFilter:
     """Return a filter over the 52 coefficients; what it returns for values in [0, 1] stays there.
 
     Args:
@@ -125,4 +125,4 @@ def coefficient_filter(settings: Settings = DEFAULTS) -> Filter:
         indices = arkit.REGION_INDEX[region]
         if setting is not None:
             min_cutoff[indices], beta[indices] = setting.min_cutoff, setting.beta
-    return Filter(min_cutoff, beta)
+    return OneEuroFilter(min_cutoff, beta)

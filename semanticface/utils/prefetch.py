@@ -12,7 +12,7 @@ T = TypeVar("T")
 _POLL = 0.1  # seconds after which a full queue is tried again, so that an abandoned thread ends
 
 
-def ahead(items: Iterable[T], depth: int) -> Generator[T, None, None]:
+def prefetch(items: Iterable[T], depth: int) -> Generator[T, None, None]:
     """Yield the items in order, computed on a thread that runs up to ``depth`` items ahead.
 
     An error of ``items`` is raised here, in its place. Closing this iterator ends the thread.

@@ -62,7 +62,7 @@ class CenterFaceNet(nn.Module):
                 taps.append(values)
         return taps
 
-    def answers(self, features: list[Tensor]) -> Tensor:
+    def predict_maps(self, features: list[Tensor]) -> Tensor:
         """``features`` to float32 maps [B, 5, H/4, W/4].
 
         The channels: logit that a face's centre lies in the cell; natural logarithms of its height and width in cells;
@@ -90,7 +90,7 @@ class _Block(nn.Module):
         return values + changed if self.adds else changed
 
 
-def cell_boxes(maps: Tensor) -> Tensor:
+def decode_boxes(maps: Tensor) -> Tensor:
     """The face each cell speaks of: maps [B, 5, h, w] to (score, centre x, centre y, width, height), in pixels."""
     rows, columns = maps.shape[-2:]
     height, width = (maps[:, 1:3].clamp(-8.0, 8.0).exp() * STRIDE).unbind(1)

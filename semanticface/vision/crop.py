@@ -64,7 +64,7 @@ class Box:
         return shared / (self.width * self.height + other.width * other.height - shared)
 
 
-def crop_face(image: Image.Image, box: Box, size: int, *, kept: int = 4) -> Image.Image:
+def crop_face(image: Image.Image, box: Box, size: int, *, oversampling: int = 4) -> Image.Image:
     """Cut the square window of a box out of a picture and resample it to ``size`` x ``size`` pixels.
 
     The window is exact to fractions of a pixel and antialiased (bicubic, widened where the picture shrinks); beyond the
@@ -74,15 +74,15 @@ def crop_face(image: Image.Image, box: Box, size: int, *, kept: int = 4) -> Imag
         image: an upright RGB picture.
         box: the window, in pixels of ``image``.
         size: side of the result in pixels.
-        kept: where the picture shrinks a lot, pixels of it for each pixel of the result, along one side, that the
-            filter gets to see, the mean of blocks; fewer are faster and a little less exact.
+        oversampling: when the picture shrinks a lot, input pixels the filter sees for each output pixel, along one side
+            (means of blocks); fewer are faster and slightly less exact.
 
     Raises:
         PictureError: code ``bad_box`` when the box is empty, below a pixel, off the picture or absurdly large.
     """
     window = _checked(image, box).square()
     # Whole blocks are averaged first where the picture shrinks a lot: as sharp in the result, and never much memory.
-    block = max(1, int(window.width / (kept * size)))
+    block = max(1, int(window.width / (oversampling * size)))
     # How far the filter reaches beyond the window, in blocks: real pixels where there are some, else repeated ones.
     reach = math.ceil(2 * max(1.0, window.width / block / size)) + 1
     left = max(0, math.floor(window.x0) - reach * block)

@@ -30,7 +30,7 @@ from semanticface.vision import centerface
 from semanticface.vision.centerface import FEATURES, CenterFaceNet, Pointwise
 from semanticface.vision.crop import Box, crop_face, from_crop
 
-INPUT = 128
+INPUT_SIZE = 128
 """Side of the network's training input in pixels; the second look uses it, the first look also its double."""
 STRIDE = 8
 """Pixels along one side of a cell."""
@@ -50,7 +50,7 @@ _OURS_PLACES = 0.2  # with at least this score our head's box is the better one
 _DOWN, _LARGER = 0.142, 1.216
 
 
-class FinderNet(nn.Module):
+class FaceDetectorNet(nn.Module):
     """Our own head, 0.3 M parameters, on the features of CenterFace's backbone.
 
     Only the head is trained: the backbone saw a great many photographs, which we do not have, and must not forget them.
@@ -76,9 +76,9 @@ class FinderNet(nn.Module):
         The channels: logit that a face's centre lies in the cell; the centre's offset from the middle of the cell in
         x and y, in sides of the face; natural logarithm of the side over ``UNIT``.
         """
-        return self.answers(self.backbone.features(pixels))
+        return self.predict_maps(self.backbone.features(pixels))
 
-    def answers(self, features: list[Tensor]) -> Tensor:
+    def predict_maps(self, features: list[Tensor]) -> Tensor:
         """What ``forward`` returns, from the backbone's features."""
         finest, detail, middle, context = features
         values = self.middle(middle) + functional.interpolate(self.context(context), scale_factor=2.0)
@@ -98,13 +98,13 @@ class _Step(nn.Sequential):
         return pixels + changed
 
 
-def pixels_of(images: list[Image.Image]) -> Tensor:
+def to_batch(images: list[Image.Image]) -> Tensor:
     """RGB pictures of one size as the network's input, float32 [B, 3, H, W] in 0..255, stored channels last."""
     stacked = np.stack([np.asarray(image) for image in images])
     return torch.from_numpy(stacked).permute(0, 3, 1, 2).float()
 
 
-def cell_boxes(maps: Tensor) -> Tensor:
+def decode_boxes(maps: Tensor) -> Tensor:
     """The face each cell speaks of: maps [B, 4, h, w] to (score, centre x, centre y, side) [B, 4, h, w], in pixels."""
     height, width = maps.shape[-2:]
     side = UNIT * maps[:, 3].clamp(-4.0, 4.0).exp()
@@ -114,7 +114,7 @@ def cell_boxes(maps: Tensor) -> Tensor:
 
 
 @dataclass(frozen=True)
-class Finder:
+class FaceDetector:
     """A trained network and how it was made.
 
     Attributes:
@@ -122,14 +122,14 @@ class Finder:
         recipe: settings, versions and figures of its training, and ``threshold``, the score a face must reach.
     """
 
-    net: FinderNet
+    net: FaceDetectorNet
     recipe: dict[str, object]
 
     @property
     def threshold(self) -> float:
         return float(str(self.recipe["threshold"]))
 
-    def find(self, image: Image.Image, threshold: float | None = None) -> list[Box]:
+    def detect(self, image: Image.Image, threshold: float | None = None) -> list[Box]:
         """Every face of an upright RGB picture, best first, as square boxes with scores.
 
         Args:
@@ -138,16 +138,16 @@ class Finder:
         """
         threshold = self.threshold if threshold is None else threshold
         whole = Box(0.0, 0.0, image.width, image.height).square()
-        large = crop_face(image, whole, 2 * INPUT, kept=2)
+        large = crop_face(image, whole, 2 * INPUT_SIZE, oversampling=2)
         candidates = []
-        for view in (large.resize((INPUT, INPUT), Image.Resampling.BICUBIC), large):
+        for view in (large.resize((INPUT_SIZE, INPUT_SIZE), Image.Resampling.BICUBIC), large):
             for cells in self._look([view]):
                 candidates += [_moved(box, whole, view.width) for box in _peaks(cells[0])]
-        seen = self._second_look(image, without_doubles(candidates)[:_MOST_CANDIDATES], threshold)
+        seen = self._second_look(image, non_max_suppression(candidates)[:_MOST_CANDIDATES], threshold)
         smallest = _SMALLEST * max(image.size)
-        return [box for box in without_doubles(seen) if box.width >= smallest]
+        return [box for box in non_max_suppression(seen) if box.width >= smallest]
 
-    def follow(self, image: Image.Image, box: Box) -> Box | None:
+    def redetect(self, image: Image.Image, box: Box) -> Box | None:
         """The face near a box where one was a moment ago, None where there is none; a tenth of the work of ``find``."""
         seen = self._second_look(image, [box], self.threshold)
         return seen[0] if seen else None
@@ -157,7 +157,7 @@ class Finder:
         windows = [box.square(CLOSE_UP) for box in candidates if _touches(box, image)]
         if not windows:
             return []
-        crops = [crop_face(image, window, INPUT) for window in windows]
+        crops = [crop_face(image, window, INPUT_SIZE) for window in windows]
         # The best candidate mostly is a face, the others mostly are not: those are mirrored only if that could help.
         heads = self._look([*crops, _mirrored(crops[0])])
         straight = [[_middle(cells[number]) for cells in heads] for number in range(len(crops))]
@@ -171,15 +171,15 @@ class Finder:
             ours, photographed = (_both(*both) for both in zip(straight[number], other, strict=True))
             score, (_, x, y, side) = max(ours[0], photographed[0]), ours if ours[0] >= _OURS_PLACES else photographed
             if score >= threshold:
-                found.append(_moved(_box(score, x, y, side), windows[number], INPUT))
+                found.append(_moved(_box(score, x, y, side), windows[number], INPUT_SIZE))
         return found
 
     def _look(self, images: list[Image.Image]) -> tuple[np.ndarray, np.ndarray]:
         """(score, centre x, centre y, side) of each cell's face, [B, 4, h, w]: by our head, and by CenterFace's."""
         with torch.inference_mode():
-            features = self.net.backbone.features(pixels_of(images))
-            ours = cell_boxes(self.net.answers(features)).numpy()
-            score, x, y, width, height = centerface.cell_boxes(self.net.backbone.answers(features)).unbind(1)
+            features = self.net.backbone.features(to_batch(images))
+            ours = decode_boxes(self.net.predict_maps(features)).numpy()
+            score, x, y, width, height = centerface.decode_boxes(self.net.backbone.predict_maps(features)).unbind(1)
             side = (width * height).sqrt()
             return ours, torch.stack([score, x, y + _DOWN * side, _LARGER * side], dim=1).numpy()
 
@@ -190,7 +190,7 @@ def _mirrored(image: Image.Image) -> Image.Image:
 
 def _both(straight: np.ndarray, mirrored: np.ndarray) -> np.ndarray:
     """The mean of what is said of a close-up and of its mirror image: (score, x, y, side)."""
-    mean: np.ndarray = (straight + mirrored * (1, -1, 1, 1) + (0, INPUT, 0, 0)) / 2
+    mean: np.ndarray = (straight + mirrored * (1, -1, 1, 1) + (0, INPUT_SIZE, 0, 0)) / 2
     return mean
 
 
@@ -233,7 +233,7 @@ def _near_middle(height: int, width: int) -> np.ndarray:
     return near
 
 
-def without_doubles(boxes: list[Box]) -> list[Box]:
+def non_max_suppression(boxes: list[Box]) -> list[Box]:
     """The boxes, best first, without those that overlap a better one by more than 0.4."""
     kept: list[Box] = []
     for box in sorted(boxes, key=lambda box: -(box.score or 0.0)):
@@ -248,7 +248,7 @@ def _cpu_multiplies_bfloat16() -> bool:
     return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
 
 
-def load_finder(path: str | Path) -> Finder:
+def load_face_detector(path: str | Path) -> FaceDetector:
     """Load a finder from a safetensors file; in bfloat16 where the processor multiplies that, half as slow again.
 
     Raises:
@@ -258,26 +258,26 @@ def load_finder(path: str | Path) -> Finder:
         with safe_open(path, framework="pt") as file:
             recipe = json.loads(file.metadata()[METADATA_KEY])
             weights = {name: file.get_tensor(name).float() for name in file.keys()}  # noqa: SIM118
-        net = FinderNet()
+        net = FaceDetectorNet()
         net.load_state_dict(weights)
     except (OSError, SafetensorError, KeyError, TypeError, ValueError, RuntimeError) as error:
         raise ModelError(
             f"cannot load the face finder {path}: {error}. Make one with train/face_detector.py."
         ) from error
     net = net.eval().to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stubs lack it
-    return Finder(net.bfloat16() if _cpu_multiplies_bfloat16() else net, recipe)
+    return FaceDetector(net.bfloat16() if _cpu_multiplies_bfloat16() else net, recipe)
 
 
 @functools.lru_cache(maxsize=1)
-def packaged_finder() -> Finder:
+def default_face_detector() -> FaceDetector:
     """The finder that ships with the package."""
-    return load_finder(assets.path("finder.safetensors"))
+    return load_face_detector(assets.path("finder.safetensors"))
 
 
-def find_faces(image: Image.Image) -> list[Box]:
+def detect_faces(image: Image.Image) -> list[Box]:
     """Every face in an upright RGB picture as square boxes with scores, best first; empty when there is none.
 
     Finds photographs and drawn or modelled faces alike, from 3 % of the picture's longer side up to faces that fill
     it. See ``semanticface.vision.face_detector`` for how, and ``eval/speed/crop.py`` for how well.
     """
-    return packaged_finder().find(image)
+    return default_face_detector().detect(image)

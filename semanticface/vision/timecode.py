@@ -39,15 +39,15 @@ _TIMECODE = re.compile(r"(\d\d?):([0-5]\d):([0-5]\d)[:;](\d\d\d?(?:\.\d+)?)")
 _DOTTED = re.compile(r"\.(\d\d\d?)$")
 
 
-def named_rate(rate: Fraction) -> Fraction | None:
+def standard_rate(rate: Fraction) -> Fraction | None:
     """The one of ``RATES`` that a measured rate stands for, within 0.2 %; None where it stands for none."""
     nearest = min(RATES, key=lambda named: abs(named - rate))
     return nearest if abs(nearest - rate) <= _NEAR * nearest else None
 
 
-def counting_rate(rate: Fraction) -> Fraction:
+def timecode_rate(rate: Fraction) -> Fraction:
     """The rate in which to count frames that come ``rate`` a second: its name, else 30, or 60 where 30 is too slow."""
-    return named_rate(rate) or Fraction(30 if rate <= 30 else 60)
+    return standard_rate(rate) or Fraction(30 if rate <= 30 else 60)
 
 
 def parse_rate(text: str) -> Fraction:
@@ -66,7 +66,7 @@ def parse_rate(text: str) -> Fraction:
     return broadcast[0] if broadcast else rate
 
 
-def show_rate(rate: Fraction) -> str:
+def format_rate(rate: Fraction) -> str:
     """A rate as people write it: ``29.97``, ``30``."""
     return f"{float(rate):.3f}".rstrip("0").rstrip(".")
 
@@ -107,7 +107,7 @@ def parse_timecode(text: str, rate: Fraction) -> Start:
     found = parse(_DOTTED.sub(r":\1", text.strip()))
     if found is None or found[1].denominator > 1 or found[1] >= round(rate):
         raise SemanticFaceError(
-            f"{text}: not a timecode at {show_rate(rate)} frames a second. Write HH:MM:SS:FF, "
+            f"{text}: not a timecode at {format_rate(rate)} frames a second. Write HH:MM:SS:FF, "
             f"with FF from 00 to {round(rate) - 1:02d}."
         )
     seconds, frame = found

@@ -26,7 +26,7 @@ from PIL import Image
 
 from semanticface.errors import PictureError, VideoError
 from semanticface.vision.image_io import MAX_PIXELS, MIN_SIDE, expand, load_picture
-from semanticface.vision.timecode import counting_rate, named_rate
+from semanticface.vision.timecode import standard_rate, timecode_rate
 
 SUFFIXES = (".mp4", ".mov", ".m4v", ".mkv", ".webm", ".avi")
 CODECS = (
@@ -85,9 +85,9 @@ class Take(ABC):
         self.shortfall = ""
 
     @property
-    def counting_rate(self) -> Fraction:
+    def timecode_rate(self) -> Fraction:
         """The rate in which timecodes count these frames, one of ``timecode.RATES``."""
-        return counting_rate(self.rate)
+        return timecode_rate(self.rate)
 
     @abstractmethod
     def frames(self, skip: int = 0) -> Iterator[Frame]:
@@ -114,7 +114,7 @@ class PictureFolder(Take):
         for path in self._paths:
             status = path.stat()
             digest.update(f"{path.name}/{status.st_size}/{status.st_mtime_ns}\n".encode(errors="surrogateescape"))
-        named = named_rate(rate) or rate
+        named = standard_rate(rate) or rate
         identity = {"pictures": len(self._paths), "files": digest.hexdigest(), "rate": str(named)}
         super().__init__(folder, named, len(self._paths), identity)
 
@@ -146,7 +146,7 @@ class VideoFile(Take):
             measured = stream.average_rate or stream.guessed_rate
             if measured is None or not 0 < measured <= 1000:
                 raise VideoError(f"{path}: does not say how fast its frames follow each other. {_CONVERT}")
-            rate = named_rate(Fraction(measured)) or Fraction(measured)
+            rate = standard_rate(Fraction(measured)) or Fraction(measured)
             exact, self._seconds = _announced(container, stream, rate)
             estimate = None if self._seconds is None else round(self._seconds * rate)
             super().__init__(path, rate, exact or estimate, identity)
@@ -157,7 +157,7 @@ class VideoFile(Take):
 
     def frames(self, skip: int = 0) -> Iterator[Frame]:
         self.shortfall = ""
-        steady = named_rate(self.rate)
+        steady = standard_rate(self.rate)
         first = last = None
         number = 0
         with _Opened(self.path) as (_, stream):

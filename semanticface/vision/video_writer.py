@@ -23,8 +23,8 @@ def encoder() -> str:
     return next(name for name in _GOOD if name == "mpeg4" or name in av.codecs_available)
 
 
-class Film:
-    """Takes the frames of a video, first to last; made by ``write_film``."""
+class VideoWriter:
+    """Takes the frames of a video, first to last; made by ``write_video``."""
 
     def __init__(self, container: Any, rate: Fraction) -> None:
         self._container = container
@@ -54,7 +54,7 @@ class Film:
 
 
 @contextlib.contextmanager
-def write_film(out: Path, rate: Fraction) -> Iterator[Film]:
+def write_video(out: Path, rate: Fraction) -> Iterator[VideoWriter]:
     """Open an MP4 to be written; it appears only when it is complete.
 
     Args:
@@ -65,6 +65,6 @@ def write_film(out: Path, rate: Fraction) -> Iterator[Film]:
         SemanticFaceError: the system refuses to write.
     """
     with atomic_path(out) as temporary, av.open(str(temporary), "w", format="mp4") as container:
-        film = Film(container, rate)
+        film = VideoWriter(container, rate)
         yield film
         film.end()

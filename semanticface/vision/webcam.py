@@ -17,7 +17,7 @@ import av
 import av.device
 
 from semanticface.errors import VideoError
-from semanticface.vision.timecode import counting_rate
+from semanticface.vision.timecode import timecode_rate
 
 RATE = Fraction(30)
 """Frames a second that a camera is asked for; it may give others."""
@@ -114,7 +114,7 @@ class Camera:
         self._stream = self._container.streams.video[0]
         self._stream.thread_type = "SLICE"  # threads by frame would hold frames back
         measured = self._stream.average_rate or self._stream.guessed_rate
-        self.rate = counting_rate(Fraction(measured) if measured else RATE)
+        self.rate = timecode_rate(Fraction(measured) if measured else RATE)
 
     def frames(self) -> Iterator[av.VideoFrame]:
         """Yield the frames as they come; closes the camera at the end.

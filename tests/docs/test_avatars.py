@@ -41,7 +41,7 @@ def desk(tmp_path, monkeypatch):
     rows = np.random.default_rng(5).uniform(0, 1, (6, 52))
     codes = [f"13:13:04:{31.652 + 2 * frame:06.3f}" for frame in range(6)]
     live_link.write("Scene1_1_Ann.csv", map(LiveLinkRow, codes, rows, np.full((6, 9), 0.1)))
-    tables.write("faces.jsonl", [tables.Answered(f"{n}.png", coefficients=row) for n, row in enumerate(rows)])
+    tables.write("faces.jsonl", [tables.RowResult(f"{n}.png", coefficients=row) for n, row in enumerate(rows)])
     said = [{"role": "user", "content": "<image>"}, {"role": "assistant", "content": format_answer(rows[0], None)}]
     Path("swift.jsonl").write_text(json.dumps({"messages": said, "images": ["a.jpg"]}) + "\n")
     drawn = [render(row * 0.5, subject=3, size=96).image for row in rows]

@@ -125,7 +125,7 @@ def test_consent(tmp_path):
 
 
 def test_described_tables(tmp_path):
-    tables.write(tmp_path / "in.csv", [tables.Answered("a", coefficients=VALUES), tables.Answered("b", "x", "why")])
+    tables.write(tmp_path / "in.csv", [tables.RowResult("a", coefficients=VALUES), tables.RowResult("b", "x", "why")])
     from semanticface.data.describe import describe_table
 
     describe_table(tmp_path / "in.csv", tmp_path / "out.jsonl")

@@ -33,7 +33,7 @@ def desk(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(mediapipe, "PACKAGE", "numpy")
     monkeypatch.setattr(mediapipe, "FaceTracker", WholePicture)
-    monkeypatch.setattr(pictures, "_find_faces", lambda image: [Box(0, 0, *image.size)])
+    monkeypatch.setattr(pictures, "_detect_faces", lambda image: [Box(0, 0, *image.size)])
     agree(tmp_path, "ann", "ben", "holiday")
     (tmp_path / "face_landmarker.task").write_bytes(b"weights")
     for who in ("ann", "ben"):

@@ -29,10 +29,10 @@ def desk(tmp_path, monkeypatch):
         values = sample_coefficients(rng)
         picture = Image.fromarray(rendering.render(values, subject=3, size=64, framing="crop").image)
         picture.save(f"pictures/{name}.png")
-        rows.append(tables.Answered(f"{name}.png", coefficients=values))
+        rows.append(tables.RowResult(f"{name}.png", coefficients=values))
     picture.resize((256, 256)).save("face.png")
     rows *= 34  # calibration wants 40 of the fifth that is held out
-    tables.write("labels.csv", [*rows, tables.Answered("g.png", "no_face", "nobody there")])
+    tables.write("labels.csv", [*rows, tables.RowResult("g.png", "no_face", "nobody there")])
     return tmp_path
 
 

@@ -138,7 +138,7 @@ def test_pictures_of_odd_shapes_fit(tmp_path, monkeypatch):
     for name, size in (("thin", (16, 20_000)), ("flat", (20_000, 16))):
         Image.new("RGB", size, (250, 0, 0)).save(f"{name}.png")
     tables.write("a.jsonl", [Prediction(f"{name}.png", "ok", coefficients=face(1)) for name in ("thin", "flat")])
-    monkeypatch.setattr("semanticface.evaluation.compare.find_faces", lambda picture: [])
+    monkeypatch.setattr("semanticface.evaluation.compare.detect_faces", lambda picture: [])
     assert Show(Path("a.jsonl"), pytest.fail).sheet(Path("a.png"), size=SIZE).lacking == 0
     (thin, _), (flat, _) = cells("a.png")
     assert (thin[:, SIZE // 2 - 1] != 255).any() and (thin[:, :20] == 255).all() and (flat[:20] == 255).all()

@@ -84,7 +84,7 @@ def test_timecodes_that_predict_wrote_find_their_frames(tmp_path, rate, counted,
     clip = write_clip(tmp_path / "a.mov", bars(40), rate=rate, timecode=timecode)
     take = open_take(clip)
     gone = (0, 1, 7, 8, 9, 30)
-    clock = Clock(counted or take.counting_rate, start, take.counting_rate)
+    clock = Clock(counted or take.timecode_rate, start, take.timecode_rate)
     predict_take(take, tmp_path / "a.csv", PixelPredictor(fails_on=gone), crop="none", clock=clock)
     assert frames(tmp_path / "a.csv", take) == [number + 1 for number in range(40) if number not in gone]
 
@@ -118,7 +118,7 @@ def test_rows_that_are_of_no_frame(tmp_path):
         frames(recording(tmp_path / "a.csv", ["17:00:00:00.000", "17:00:00:01.000"]), take)
     with pytest.raises(TableError, match="counts frame 75"):
         frames(recording(tmp_path / "b.csv", ["17:00:00:75.000"]), take)
-    tables.write(tmp_path / "c.jsonl", [tables.Answered("1.png", coefficients=np.zeros(52))])
+    tables.write(tmp_path / "c.jsonl", [tables.RowResult("1.png", coefficients=np.zeros(52))])
     with pytest.raises(TableError, match="no row tells its frame or timecode"):
         frames(tmp_path / "c.jsonl", take)
 
@@ -144,7 +144,7 @@ def test_the_video_that_rows_name(tmp_path, monkeypatch):
     assert find_take(Path("a.jsonl"), rows, None, Path("moved")).path == Path("moved/a.mp4")
     with pytest.raises(VideoError, match=r"a\.mp4: not found\. .* --video a\.mp4"):
         find_take(Path("a.jsonl"), rows, None, None)
-    tables.write("b.jsonl", [tables.Answered("1.png", coefficients=np.zeros(52))])
+    tables.write("b.jsonl", [tables.RowResult("1.png", coefficients=np.zeros(52))])
     assert find_take(Path("b.jsonl"), read_rows(Path("b.jsonl")), None, None) is None
     with pytest.raises(SemanticFaceError, match=r"does not name its video. Give it: --video"):
         file = recording(Path("c.csv"), ["00:00:00:00.000"])

@@ -214,8 +214,9 @@ def test_a_folder_of_ones_own_and_its_labels(tmp_path):
     for name in ("b.png", "a.png", "c.png"):
         noise().save(tmp_path / name)
     assert folder_set(tmp_path, 9).true is None
-    rows = [tables.Answered("elsewhere/b.png", coefficients=COEFFICIENTS), tables.Answered("gone.png", "no_face", "no"),
-            *(tables.Answered(name, coefficients=COEFFICIENTS * 0) for name in ("b.png", "c.png", "B.png")),
+    rows = [tables.RowResult("elsewhere/b.png", coefficients=COEFFICIENTS),
+            tables.RowResult("gone.png", "no_face", "no"),
+            *(tables.RowResult(name, coefficients=COEFFICIENTS * 0) for name in ("b.png", "c.png", "B.png")),
             ]  # fmt: skip
     tables.write(tmp_path / "labels.jsonl", rows)
     found = folder_set(tmp_path, 2)
@@ -469,7 +470,7 @@ def test_any_model_here_constrained_or_free_and_a_folder_of_ones_own(script, tmp
     for i in range(3):
         noise(i).save(photos / f"{i}.png")
     (photos / "bad.png").write_bytes(b"\x89PNG\r\n\x1a\n and no more")
-    rows = [tables.Answered(f"{i}.png", coefficients=COEFFICIENTS * i) for i in range(2)]
+    rows = [tables.RowResult(f"{i}.png", coefficients=COEFFICIENTS * i) for i in range(2)]
     tables.write(photos / "labels.csv", rows)
     words = [str(model), "--pictures", str(photos), "--out", str(tmp_path / "out")]
     assert script.main([*words, "--examples", "1"]) == 1

@@ -48,8 +48,8 @@ def test_through_our_csv_timecodes_and_six_decimals_stay(take, tmp_path):
 
 
 def test_pictures_become_frames_and_failures_gaps(tmp_path, capsys):
-    rows = [tables.Answered(f"{n}.png", coefficients=arkit.vector({"jawOpen": n / 10})) for n in range(4)]
-    rows[2] = tables.Answered("2.png", "no_face", "2.png: no face found.")
+    rows = [tables.RowResult(f"{n}.png", coefficients=arkit.vector({"jawOpen": n / 10})) for n in range(4)]
+    rows[2] = tables.RowResult("2.png", "no_face", "2.png: no face found.")
     tables.write(tmp_path / "a.jsonl", rows)
     assert run(tmp_path / "a.jsonl", "--to", "livelink", "--out", tmp_path / "b.csv", "--fps", "60") == 1
     found = list(tables.read_coefficients(tmp_path / "b.csv"))

@@ -10,7 +10,7 @@ from semanticface import arkit
 from semanticface.errors import TableError
 from semanticface.formats import live_link, tables
 from semanticface.formats.live_link import LiveLinkRow
-from semanticface.formats.recording import Labels, RecordedFrame, read, track
+from semanticface.formats.recording import RecordedFrame, TimecodeLabels, read, track
 from semanticface.semantics.analysis import describe
 from semanticface.semantics.answer import format_answer
 from semanticface.vision.timecode import parse
@@ -57,8 +57,8 @@ def test_our_own_tables(tmp_path):
     tables.write(
         tmp_path / "a.jsonl",
         [
-            tables.Answered("a.png", coefficients=values.astype(np.float32), analysis=analysis),
-            tables.Answered("b.png", "no_face", "b.png: no face found."),
+            tables.RowResult("a.png", coefficients=values.astype(np.float32), analysis=analysis),
+            tables.RowResult("b.png", "no_face", "b.png: no face found."),
         ],
     )
     good, bad = read(tmp_path / "a.jsonl")
@@ -164,10 +164,10 @@ def test_tracks_that_cannot_be(tmp_path):
 
 
 def test_labels_are_the_recordings_own_or_those_unreal_can_count():
-    own = Labels(None)
+    own = TimecodeLabels(None)
     assert own.label(RecordedFrame(2, "x", timecode="13:13:04:31.652"), 0) == "13:13:04:31.652"
     with pytest.raises(TableError, match="line 3: others have a timecode"):
         own.label(RecordedFrame(3, "x"), 1)
     for fps, codes in ((None, ["00.000", "02.000"]), (Fraction(50), ["00.000", "02.400"])):
-        labels = Labels(fps)
+        labels = TimecodeLabels(fps)
         assert [labels.label(RecordedFrame(2, "x"), row) for row in (0, 2)] == [f"00:00:00:{code}" for code in codes]

@@ -12,7 +12,7 @@ from semanticface import arkit
 from semanticface.cli.main import main
 from semanticface.formats import gltf, live_link
 from semanticface.formats.live_link import LiveLinkRow
-from semanticface.formats.retarget import action_of, drives
+from semanticface.formats.retarget import find_bindings, match_action
 from tests.helpers.glb_reader import animated, load
 
 
@@ -37,17 +37,17 @@ SPELLINGS = {
 
 @pytest.mark.parametrize("spelling", SPELLINGS)
 def test_every_action_is_found_in_every_spelling(spelling):
-    assert [action_of(SPELLINGS[spelling](name))[0] for name in arkit.NAMES] == list(arkit.NAMES)
+    assert [match_action(SPELLINGS[spelling](name))[0] for name in arkit.NAMES] == list(arkit.NAMES)
 
 
 @pytest.mark.parametrize("name", ["Basis", "", "Fcl_MTH_A", "jawOpen_mouthClose", "blink_l", "vrc.v_aa", "smileLeft"])
 def test_other_names_are_no_action(name):
-    assert action_of(name) is None
+    assert match_action(name) is None
 
 
 @given(st.text(max_size=30))
 def test_any_name_can_be_asked(name):
-    found = action_of(name)
+    found = match_action(name)
     assert found is None or found[0] in arkit.INDEX
 
 
@@ -187,7 +187,7 @@ def test_expressions_of_a_vrm_are_followed(take, tmp_path, version):
 @pytest.mark.parametrize("place", ["mesh", "primitive", "target"])
 def test_names_where_exporters_put_them(tmp_path, place):
     document = write_avatar(tmp_path / "avatar.glb", ["jawOpen", "noseSneer_L"], place=place)
-    assert [drive.action for drive in drives(document)] == [arkit.INDEX["jawOpen"], arkit.INDEX["noseSneerLeft"]]
+    assert [drive.action for drive in find_bindings(document)] == [arkit.INDEX["jawOpen"], arkit.INDEX["noseSneerLeft"]]
 
 
 def test_avatars_that_cannot_be_driven(take, tmp_path, capsys):

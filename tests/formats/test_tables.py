@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from semanticface import arkit
 from semanticface.errors import SemanticFaceError, TableError
 from semanticface.formats import tables
-from semanticface.formats.tables import Answered, read_coefficients
+from semanticface.formats.tables import RowResult, read_coefficients
 from semanticface.semantics.analysis import describe
 
 VALUES = [f"{i / 100:.10f}" for i in range(52)]
@@ -199,12 +199,12 @@ def test_bad_jsonl_rows_keep_their_places(tmp_path, row, word):
 
 def outcome(name="a", seed=0):
     values = np.random.default_rng(seed).uniform(0, 1, 52).round(2).astype(np.float32)
-    return Answered(name, coefficients=values, analysis=describe(values))
+    return RowResult(name, coefficients=values, analysis=describe(values))
 
 
 def test_jsonl_there_and_back(tmp_path):
     path = tmp_path / "out.jsonl"
-    written = [outcome("é\n.png"), Answered("b", "no_face", "b: no face found"), outcome("c", 2)]
+    written = [outcome("é\n.png"), RowResult("b", "no_face", "b: no face found"), outcome("c", 2)]
     tables.write(path, written)
     lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
     assert [line["status"] for line in lines] == ["ok", "no_face", "ok"]
@@ -222,7 +222,7 @@ def test_jsonl_there_and_back(tmp_path):
 
 def test_csv_there_and_back(tmp_path):
     path = tmp_path / "out.csv"
-    written = [outcome('a, "b".png'), Answered("b", "no_face", "none"), outcome("two\nlines", 2)]
+    written = [outcome('a, "b".png'), RowResult("b", "no_face", "none"), outcome("two\nlines", 2)]
     tables.write(path, written)
     with path.open(newline="") as file:
         header, first, failed, last = csv.reader(file)
@@ -239,7 +239,7 @@ def test_csv_there_and_back(tmp_path):
 @given(values=st.lists(st.floats(0, 1, width=32), min_size=52, max_size=52), suffix=st.sampled_from(tables.SUFFIXES))
 def test_numbers_survive_to_six_decimals(tmp_path_factory, values, suffix):
     path = tmp_path_factory.mktemp("t") / f"x{suffix}"
-    tables.write(path, [Answered("a", coefficients=np.array(values, np.float32))])
+    tables.write(path, [RowResult("a", coefficients=np.array(values, np.float32))])
     (row,) = read_coefficients(path)
     assert row.coefficients == pytest.approx(np.array(values), abs=1e-6)
 

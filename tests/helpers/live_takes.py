@@ -13,7 +13,7 @@ from semanticface import arkit
 from semanticface.formats import live_link
 from semanticface.formats.live_link import LiveLinkRow
 from semanticface.vision.crop import Box
-from semanticface.vision.face_tracker import Seen
+from semanticface.vision.face_tracker import TrackedFace
 from tests.helpers.clips import bars, number_of, write_clip
 
 CLOCK = ((13 * 60 + 13) * 60 + 4) * 1000
@@ -116,9 +116,9 @@ class WholePicture:
 
     faceless: tuple[int, ...] = ()
 
-    def see(self, image, time):
+    def update(self, image, time):
         if number_of(np.asarray(image)) in self.faceless:
-            return Seen(None)
+            return TrackedFace(None)
         half = image.width / 3
         middle = image.width / 2
-        return Seen(Box(middle - half, middle - half, middle + half, middle + half))
+        return TrackedFace(Box(middle - half, middle - half, middle + half, middle + half))

@@ -26,7 +26,7 @@ from semanticface.inference.number_readout import NumberStates, NumberTrie
 from semanticface.semantics.analysis import describe
 from semanticface.semantics.answer import FIRST_KEY, NUMBER_TEXTS, format_answer, parse_answer
 from semanticface.semantics.expression_sampler import sample_coefficients
-from semanticface.semantics.grammar import longest_answer
+from semanticface.semantics.grammar import max_answer_bytes
 from tests.helpers import tiny_models
 from tests.helpers.lively import make_lively, quotes
 
@@ -130,7 +130,7 @@ def test_stage_one_answers_are_in_the_grammar_and_forced_text_is_spelt_as_in_tra
         for key, number in zip(spelt.keys[1:], numbers[1:], strict=True):
             expected += [*key, *number]
         assert list(rest) == [*expected, *spelt.closing]
-        assert len(text) <= longest_answer(emotion=emotion)
+        assert len(text) <= max_answer_bytes(emotion=emotion)
     assert forced > 8 * len(vectors())
 
 
@@ -256,7 +256,7 @@ def test_adversarial_weights_write_valid_answers(tiny, adversary, temperature):
     assert_canonical(texts[0])
     assert_ends_after_brace(it.decoder, texts[0], ids[0].tolist(), it.tokenizer)
     if adversary == "never closes a text":
-        assert len(texts[0]) == longest_answer()
+        assert len(texts[0]) == max_answer_bytes()
 
 
 def test_a_models_own_generation_settings_do_not_reach_the_answer(tiny):

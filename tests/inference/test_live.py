@@ -89,7 +89,7 @@ class Machine:
     """A clock that only waiting and reading move, and a reader that takes its time; nothing runs beside it."""
 
     def __init__(self, monkeypatch, seconds=0.0):
-        monkeypatch.setattr(live, "ahead", lambda items, depth: (item for item in items))
+        monkeypatch.setattr(live, "prefetch", lambda items, depth: (item for item in items))
         self.time, self.seconds, self.blocks = 50.0, seconds, []
 
     def now(self):
@@ -146,7 +146,7 @@ def test_a_machine_that_is_always_late_shows_something_all_the_same(monkeypatch)
 
 
 def test_a_loop_counts_on(monkeypatch):
-    monkeypatch.setattr(live, "ahead", lambda items, depth: (item for item in items))
+    monkeypatch.setattr(live, "prefetch", lambda items, depth: (item for item in items))
     packets = play(Blank(3), Machine(monkeypatch).read, ANN, Tally(), loop=True)
     sent = [next(packets) for _ in range(8)]
     assert [decode(data)["frame"] for _, data in sent] == list(range(8))

@@ -342,7 +342,7 @@ def test_the_box_is_what_the_model_sees(nano_like):
 
 def test_no_face_and_several_faces_are_said(nano_like, monkeypatch):
     faces = {40: [], 44: [Box(4, 4, 40, 40, 0.9)], 48: [Box(0, 0, 24, 24, 0.9), Box(24, 24, 48, 48, 0.5)]}
-    monkeypatch.setattr(predict, "find_faces", lambda image: faces[image.width])
+    monkeypatch.setattr(predict, "detect_faces", lambda image: faces[image.width])
     given = [picture.resize((side, side)) for picture, side in zip(pictures(3), (40, 44, 48), strict=True)]
     none, one, two = nano_like(given)
     assert (none.status, none.box, none.note) == ("no_face", None, "")

@@ -203,18 +203,18 @@ def test_remarks_are_few_however_many_frames_fail(tmp_path):
 
 
 def test_working_ahead_keeps_order_raises_in_place_and_stops():
-    assert list(prefetch.ahead(range(100), 3)) == list(range(100))
+    assert list(prefetch.prefetch(range(100), 3)) == list(range(100))
 
     def failing():
         yield 1
         raise VideoError("broken")
 
-    items = prefetch.ahead(failing(), 3)
+    items = prefetch.prefetch(failing(), 3)
     assert next(items) == 1
     with pytest.raises(VideoError, match="broken"):
         next(items)
     made = []
-    endless = prefetch.ahead((made.append(n) or n for n in iter(int, 1)), 2)
+    endless = prefetch.prefetch((made.append(n) or n for n in iter(int, 1)), 2)
     assert [next(endless) for _ in range(3)] == [0, 0, 0]
     endless.close()
     assert len(made) <= 7

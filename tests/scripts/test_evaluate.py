@@ -12,7 +12,7 @@ from PIL import Image
 from semanticface import arkit
 from semanticface.evaluation import metrics
 from semanticface.formats import tables
-from semanticface.formats.tables import Answered, read_coefficients
+from semanticface.formats.tables import RowResult, read_coefficients
 from semanticface.semantics.analysis import describe
 from semanticface.vision.crop import Box
 from tests.helpers.formats_page import listed
@@ -157,7 +157,9 @@ def test_photographs_are_added_and_failures_are_cards(script, places, monkeypatc
         return (script.Prediction(f"picture {number}", "no_face", "no face found") for number, _ in enumerate(pictures))
 
     stand_in(monkeypatch, script, blind)
-    tables.write(folder / "p.jsonl", [Answered(str(folder / "photo.png"), coefficients=arkit.vector({"jawOpen": 0.5}))])
+    tables.write(
+        folder / "p.jsonl", [RowResult(str(folder / "photo.png"), coefficients=arkit.vector({"jawOpen": 0.5}))]
+    )
     arguments = ["--dataset", str(dataset), "--out", str(out), "--photos", str(folder / "p.jsonl")]
     assert script.main(arguments) == 0
     page = (out / "report.html").read_text()

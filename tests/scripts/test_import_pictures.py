@@ -125,13 +125,13 @@ def test_mediapipe_reads_the_crop_that_is_kept(tmp_path, monkeypatch):
     pixels = np.zeros((200, 300, 3), np.uint8)
     pixels[60:120, 100:160] = 102
     Image.fromarray(pixels).save(tmp_path / "a.png")
-    monkeypatch.setattr(pictures, "_find_faces", lambda _: [Box(110, 70, 150, 110), Box(0, 0, 10, 10)])
+    monkeypatch.setattr(pictures, "_detect_faces", lambda _: [Box(110, 70, 150, 110), Box(0, 0, 10, 10)])
     agree(tmp_path / "out", "ann")
     bring(read_places([tmp_path / "a.png"], "ann"), tmp_path / "out", wanted(crop="find"))
     (row,) = load_faces(tmp_path / "out", "train")
     assert row["picture"].size == (64, 64) and row["coefficients"][JAW] == pytest.approx(0.4, abs=0.02)
     assert np.allclose(row["box"], [64 / 6, 64 / 6, 64 * 5 / 6, 64 * 5 / 6], atol=0.1)
-    monkeypatch.setattr(pictures, "_find_faces", lambda _: [Box(110, 70, 150, 110), Box(0, 0, 30, 30)])
+    monkeypatch.setattr(pictures, "_detect_faces", lambda _: [Box(110, 70, 150, 110), Box(0, 0, 30, 30)])
     done, _ = bring(
         read_places([tmp_path / "a.png"], "ann"),
         tmp_path / "other",

@@ -18,7 +18,7 @@ import torch
 from semanticface.semantics.analysis import describe
 from semanticface.semantics.answer import format_answer
 from semanticface.semantics.expression_sampler import sample_coefficients
-from semanticface.semantics.grammar import MAX_OTHER_TEXT, MAX_TEXT
+from semanticface.semantics.grammar import MAX_DEFAULT_LENGTH, MAX_LENGTH
 
 FOLDER = Path(__file__).parents[2] / "eval" / "speed"
 NAMES = {
@@ -60,7 +60,7 @@ def test_the_peers_regex_takes_canonical_answers_alone(grammars: ModuleType, emo
 
 def test_the_peers_texts_are_as_long_as_ours_may_be(grammars: ModuleType) -> None:
     lengths = [piece for piece in grammars.pieces(emotion=True) if isinstance(piece, int)]
-    assert sorted(lengths) == sorted([*MAX_TEXT.values(), *[MAX_OTHER_TEXT] * 9])
+    assert sorted(lengths) == sorted([*MAX_LENGTH.values(), *[MAX_DEFAULT_LENGTH] * 9])
     assert [grammars.pieces(emotion=True).count(None), grammars.pieces(emotion=False).count(None)] == [52, 52]
     regex = re.compile(grammars.as_regex(['"', 4, '"']))
     assert regex.fullmatch('"a bc"') and not any(map(regex.fullmatch, ('"abcde"', '""', '" a"', '"a\\"', '"é"')))

@@ -14,7 +14,7 @@ from hypothesis.extra.numpy import arrays
 
 from semanticface.arkit import NAMES, REGIONS, mirror, to_hundredths, vector
 from semanticface.semantics.analysis import GRADES, UNCLEAR, VISIBLE, Analysis, describe, describe_many, visible
-from semanticface.semantics.expression import CATEGORIES, EMOTIONS, MIX, NOTHING
+from semanticface.semantics.expression import CATEGORIES, EMOTIONS, MIXED_CATEGORY, NEUTRAL_CATEGORY
 from semanticface.semantics.faithfulness import agreement
 from semanticface.semantics.lexicon import EMOTION_WORDS
 from semanticface.semantics.movements import RELAXED
@@ -41,7 +41,7 @@ def faces(count: int, seed: int = 0) -> np.ndarray:
 
 
 def written(
-    category: str = NOTHING, emotion: str | None = None, symmetry: str = "symmetric", **movements: str
+    category: str = NEUTRAL_CATEGORY, emotion: str | None = None, symmetry: str = "symmetric", **movements: str
 ) -> Analysis:
     """An analysis written by hand; regions not named are relaxed."""
     return Analysis(category, {**RELAXED, **movements}, emotion, symmetry)
@@ -56,7 +56,7 @@ def said(values: dict[str, float], region: str) -> str:
 
 def test_the_neutral_face():
     analysis = describe(np.zeros(52))
-    assert analysis == written(NOTHING, UNCLEAR)
+    assert analysis == written(NEUTRAL_CATEGORY, UNCLEAR)
     assert list(analysis.muscle_movements) == list(REGIONS)
 
 
@@ -158,7 +158,7 @@ def test_categories(values, category, emotion):
 
 
 def test_a_face_doing_everything_is_mixed():
-    assert describe(np.ones(52)).expression_category == MIX
+    assert describe(np.ones(52)).expression_category == MIXED_CATEGORY
 
 
 @pytest.mark.parametrize(

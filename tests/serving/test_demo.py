@@ -247,7 +247,7 @@ def test_every_command_of_the_page_about_it(monkeypatch, tmp_path):
     monkeypatch.setattr(demo_app, "build", lambda *words, **more: None)
     monkeypatch.setattr(local_page, "show", lambda blocks, *, port, ready, stop: shown.append(port))
     tables.write(
-        "clip.jsonl", [tables.Answered(f"{n}", coefficients=values) for n, values in enumerate((WINK, SURPRISE))]
+        "clip.jsonl", [tables.RowResult(f"{n}", coefficients=values) for n, values in enumerate((WINK, SURPRISE))]
     )
     write_avatar(Path("robot.vrm"), list(arkit.NAMES))
     words = commands("demo.md")

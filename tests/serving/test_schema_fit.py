@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from semanticface.arkit import NAMES, REGIONS, by_name
 from semanticface.semantics.answer import SCHEMA, answer_schema
-from semanticface.semantics.grammar import MAX_OTHER_TEXT, MAX_TEXT
+from semanticface.semantics.grammar import MAX_DEFAULT_LENGTH, MAX_LENGTH
 from semanticface.serving.schema_fit import fits
 
 KINDS = [(mode, emotion) for mode in ("full", "numbers") for emotion in (True, False)]
@@ -26,7 +26,7 @@ def answers(mode, emotion):
     for coefficients, letters in ((np.zeros(52), 1), (np.ones(52), 10_000), (np.linspace(0, 1, 52).round(2), 7)):
 
         def text(field, letters=letters):
-            return "x" * min(letters, MAX_TEXT.get(field, MAX_OTHER_TEXT))
+            return "x" * min(letters, MAX_LENGTH.get(field, MAX_DEFAULT_LENGTH))
 
         answer = {"arkit": {name: float(value) for name, value in by_name(coefficients).items()}}
         if mode == "full":

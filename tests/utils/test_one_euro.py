@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from semanticface import arkit
 from semanticface.utils import one_euro
-from semanticface.utils.one_euro import DEFAULTS, LONGEST_GAP, Filter, OneEuro, coefficient_filter
+from semanticface.utils.one_euro import DEFAULTS, MAX_GAP, OneEuroFilter, OneEuroSettings, coefficient_filter
 
 unit = st.floats(0, 1)
 
@@ -20,7 +20,7 @@ def filtered(values, times, settings=DEFAULTS):
 
 
 def everywhere(min_cutoff, beta):
-    return dict.fromkeys(arkit.REGIONS, OneEuro(min_cutoff, beta))
+    return dict.fromkeys(arkit.REGIONS, OneEuroSettings(min_cutoff, beta))
 
 
 def walk(count, seed=0):
@@ -73,7 +73,7 @@ def test_eyes_stay_crisp_and_only_they():
 
 def test_a_region_can_be_set_alone():
     values, times = walk(60), np.arange(60) / 30
-    changed = np.abs(filtered(values, times, {"jaw": OneEuro(1, 1), "mouth": None}) - values).max(axis=0) > 1e-6
+    changed = np.abs(filtered(values, times, {"jaw": OneEuroSettings(1, 1), "mouth": None}) - values).max(axis=0) > 1e-6
     assert np.flatnonzero(changed).tolist() == arkit.REGION_INDEX["jaw"].tolist()
 
 
@@ -81,28 +81,26 @@ def test_a_region_can_be_set_alone():
 def test_it_goes_on_from_its_state_through_json(cut):
     values, times = walk(60, seed=5), np.arange(60) / 24
     min_cutoff, beta = np.full(52, 1.5), np.full(52, 2.0)
-    first = Filter(min_cutoff, beta)
-    expected = Filter(min_cutoff, beta)
+    first = OneEuroFilter(min_cutoff, beta)
+    expected = OneEuroFilter(min_cutoff, beta)
     for value, time in zip(values[:cut], times[:cut], strict=True):
         first.step(value, time)
         expected.step(value, time)
-    second = Filter(min_cutoff, beta, json.loads(json.dumps(first.state)))
+    second = OneEuroFilter(min_cutoff, beta, json.loads(json.dumps(first.state)))
     for value, time in zip(values[cut:], times[cut:], strict=True):
         assert np.array_equal(second.step(value, time), expected.step(value, time))
 
 
-@pytest.mark.parametrize(
-    ("gap", "anew"), [(LONGEST_GAP + 0.1, True), (LONGEST_GAP - 0.1, False), (0.0, True), (-1, True)]
-)
+@pytest.mark.parametrize(("gap", "anew"), [(MAX_GAP + 0.1, True), (MAX_GAP - 0.1, False), (0.0, True), (-1, True)])
 def test_it_starts_anew_after_a_gap_or_where_time_stands(gap, anew):
-    one = Filter(np.array([1.0]), np.array([0.0]))
+    one = OneEuroFilter(np.array([1.0]), np.array([0.0]))
     assert one.step(np.array([0.0]), 10.0) == 0
     assert (one.step(np.array([1.0]), 10.0 + gap) == 1.0) == anew
 
 
 def test_the_first_steps_by_hand():
     # Algorithm 1 of the paper at 10 Hz: speed 10/s smoothed at 1 Hz, then a cutoff of 1 + 0.5 * that speed.
-    one = Filter(np.array([1.0]), np.array([0.5]))
+    one = OneEuroFilter(np.array([1.0]), np.array([0.5]))
     one.step(np.array([0.0]), 0.0)
 
     def weight(cutoff):
@@ -115,7 +113,7 @@ def test_the_first_steps_by_hand():
 @pytest.mark.parametrize(("cutoff", "beta"), [(0, 1), (-1, 1), (float("nan"), 1), (float("inf"), 1), (1, -1)])
 def test_settings_out_of_range_are_refused(cutoff, beta):
     with pytest.raises(ValueError, match="give a cutoff above 0"):
-        OneEuro(cutoff, beta)
+        OneEuroSettings(cutoff, beta)
 
 
 def test_unknown_regions_are_refused():

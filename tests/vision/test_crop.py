@@ -43,7 +43,7 @@ def test_every_pixel_comes_from_its_place(box, size):
 
 def test_fewer_pixels_kept_are_still_in_their_places():
     box, size = Box(14.7, 13.1, 97.9, 96.3), 11
-    x, y = places(crop_face(ramp(122, 120), box, size, kept=2))
+    x, y = places(crop_face(ramp(122, 120), box, size, oversampling=2))
     steps = (np.arange(size) + 0.5) / size
     assert np.abs(x - (box.x0 + box.width * steps)[None, :]).max() <= 0.3
     assert np.abs(y - (box.y0 + box.height * steps)[:, None]).max() <= 0.3

@@ -10,6 +10,7 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 
+from semanticface import assets
 from semanticface.errors import ModelError
 from semanticface.rendering import HELD_OUT_STYLE, STYLES, render
 from semanticface.semantics.expression_sampler import sample_coefficients
@@ -19,14 +20,14 @@ from semanticface.vision.crop import Box
 from semanticface.vision.face_detector import (
     STRIDE,
     UNIT,
-    cell_boxes,
-    find_faces,
-    load_finder,
-    packaged_finder,
-    without_doubles,
+    decode_boxes,
+    default_face_detector,
+    detect_faces,
+    load_face_detector,
+    non_max_suppression,
 )
 
-WEIGHTS = Path(finder.__file__).parent / "assets" / "finder.safetensors"
+WEIGHTS = assets.path("finder.safetensors")
 
 ASTRONAUT = Path(__file__).resolve().parents[2] / "examples" / "astronaut.jpg"
 
@@ -38,10 +39,10 @@ def face(style: str, seed: int, size: int = 192) -> tuple[Image.Image, Box]:
     return Image.fromarray(drawn.image), Box(*drawn.box.tolist())
 
 
-@pytest.mark.parametrize("look", [*STYLES, HELD_OUT_STYLE])
+@pytest.mark.parametrize("style", [*STYLES, HELD_OUT_STYLE])
 def test_finds_a_rendered_face_of_each_look(style):
     picture, box = face(style, 3)
-    found = find_faces(picture)
+    found = detect_faces(picture)
     assert len(found) == 1
     assert found[0].overlap(box) > 0.7
     assert 0 < found[0].score <= 1
@@ -50,7 +51,7 @@ def test_finds_a_rendered_face_of_each_look(style):
 
 def test_finds_a_photographed_face_and_frames_it():
     picture = Image.open(ASTRONAUT).convert("RGB")
-    found = find_faces(picture)
+    found = detect_faces(picture)
     # Measured by hand in the picture of 512 x 512 pixels: brow tops at 90, chin at 175, cheeks at 183 and 271.
     measured = np.array([172.0, 77.0, 282.0, 187.0]) * picture.width / 512
     assert len(found) == 1
@@ -69,7 +70,7 @@ def room_with_two() -> tuple[Image.Image, list[Box]]:
 
 def test_finds_two_faces_and_says_so():
     room, boxes = room_with_two()
-    found = find_faces(room)
+    found = detect_faces(room)
     assert len(found) == 2
     assert all(max(box.overlap(other) for other in found) > 0.6 for box in boxes)
     assert found[0].score >= found[1].score
@@ -77,12 +78,12 @@ def test_finds_two_faces_and_says_so():
 
 def test_what_is_not_looked_at_twice_could_not_be_a_face():
     """A threshold of 0 has every candidate mirrored; what reaches the real one is the same."""
-    own = packaged_finder()
+    own = default_face_detector()
     astronaut = Image.open(ASTRONAUT).convert("RGB")
     room, _ = room_with_two()
     room.paste(astronaut.rotate(180).resize((120, 120)), (190, 0))
     for picture, faces in ((astronaut, 1), (room, 2)):
-        every, some = own.find(picture, 0.0), own.find(picture)
+        every, some = own.detect(picture, 0.0), own.detect(picture)
         assert len(every) > len(some) == faces
         for box, same in zip([box for box in every if box.score >= own.threshold], some, strict=True):
             assert box.overlap(same) > 0.98
@@ -92,11 +93,11 @@ def test_what_is_not_looked_at_twice_could_not_be_a_face():
 @pytest.mark.parametrize("fast", [False, True])
 def test_faces_are_the_same_in_either_precision(monkeypatch, fast):
     monkeypatch.setattr(finder, "_cpu_multiplies_bfloat16", lambda: fast)
-    loaded = load_finder(WEIGHTS)
+    loaded = load_face_detector(WEIGHTS)
     assert loaded.net.answer.weight.dtype == (torch.bfloat16 if fast else torch.float32)
     picture, box = face("toon", 4)
     for image, wanted in ((picture, [box]), room_with_two()):
-        found = loaded.find(image)
+        found = loaded.detect(image)
         assert len(found) == len(wanted)
         for box in wanted:
             assert max(box.overlap(other) for other in found) > 0.6
@@ -116,36 +117,36 @@ def test_finds_none_where_there_is_none():
     stripes = np.zeros((200, 200, 3), np.uint8)
     stripes[::8] = 200
     for picture in (np.full((100, 150, 3), 128, np.uint8), noise, stripes):
-        assert find_faces(Image.fromarray(picture)) == []
+        assert detect_faces(Image.fromarray(picture)) == []
 
 
 def test_a_face_that_fills_the_frame_or_is_cut_off_is_still_found():
     picture, box = face("photo", 5, 256)
     tight = picture.crop(tuple(round(edge) for edge in (box.x0, box.y0, box.x1, box.y1)))
-    assert len(find_faces(tight)) == 1
+    assert len(detect_faces(tight)) == 1
 
 
 def test_maps_are_read_as_they_are_defined():
     maps = torch.zeros(1, 4, 6, 8)
     maps[0, :, 2, 5] = torch.tensor([0.0, 0.25, -0.5, np.log(2.0)])
-    score, x, y, side = cell_boxes(maps)[0, :, 2, 5].tolist()
+    score, x, y, side = decode_boxes(maps)[0, :, 2, 5].tolist()
     assert (score, side) == (0.5, pytest.approx(2 * UNIT))
     assert (x, y) == (pytest.approx(5.5 * STRIDE + 0.25 * side), pytest.approx(2.5 * STRIDE - 0.5 * side))
 
     maps = torch.zeros(1, 5, 6, 8)
     maps[0, :, 2, 5] = torch.tensor([0.0, np.log(10.0), np.log(8.0), 0.25, -0.25])
-    score, x, y, width, height = centerface.cell_boxes(maps)[0, :, 2, 5].tolist()
+    score, x, y, width, height = centerface.decode_boxes(maps)[0, :, 2, 5].tolist()
     assert (score, x, y) == (0.5, pytest.approx(4 * 5.25), pytest.approx(4 * 2.75))
     assert (width, height) == (pytest.approx(32), pytest.approx(40))
 
 
 def test_the_better_of_two_boxes_around_one_face_stays():
     boxes = [Box(0, 0, 10, 10, 0.5), Box(1, 1, 11, 11, 0.9), Box(30, 0, 40, 10, 0.7)]
-    assert [box.score for box in without_doubles(boxes)] == [0.9, 0.7]
+    assert [box.score for box in non_max_suppression(boxes)] == [0.9, 0.7]
 
 
 def test_the_recipe_travels_with_the_weights():
-    finder = packaged_finder()
+    finder = default_face_detector()
     assert finder.recipe["kind"] == "finder"
     assert 0 < finder.threshold < 1
 
@@ -156,11 +157,11 @@ def test_a_file_that_is_no_finder_is_refused_by_name(tmp_path, content):
     if content is not None:
         path.write_bytes(content)
     with pytest.raises(ModelError, match=r"broken\.safetensors"):
-        load_finder(path)
+        load_face_detector(path)
 
 
 def test_weights_of_another_network_are_refused(tmp_path):
     path = tmp_path / "other.safetensors"
     save_file({"weight": torch.zeros(3)}, path, {"semanticface": "{}"})
     with pytest.raises(ModelError, match=r"other\.safetensors"):
-        load_finder(path)
+        load_face_detector(path)

@@ -9,7 +9,7 @@ from PIL import Image
 
 from semanticface.rendering import render
 from semanticface.vision.crop import Box
-from semanticface.vision.face_tracker import FIND_EVERY, MOST_LAG, FaceTracker
+from semanticface.vision.face_tracker import DETECT_EVERY, MAX_LAG, FaceTracker
 
 
 @lru_cache(maxsize=4)
@@ -42,11 +42,11 @@ class Scripted:
         self.seen = seen
         self.searched = self.followed = 0
 
-    def find(self, number):
+    def detect(self, number):
         self.searched += 1
         return self.seen[number]
 
-    def follow(self, number, box):
+    def redetect(self, number, box):
         self.followed += 1
         return next((face for face in self.seen[number] if face.overlap(box) > 0), None)
 
@@ -54,7 +54,7 @@ class Scripted:
 def see(seen, rate=30):
     finder = Scripted(seen)
     tracker = FaceTracker(finder)
-    return finder, [tracker.see(n, n / rate) for n in range(len(seen))]
+    return finder, [tracker.update(n, n / rate) for n in range(len(seen))]
 
 
 def test_a_moving_face_stays_in_its_crop():
@@ -62,7 +62,7 @@ def test_a_moving_face_stays_in_its_crop():
     offsets, sizes = [], []
     for number in range(24):
         picture, (true,) = scene((10 + number * 8, 15 + number, 11))
-        seen = tracker.see(picture, number / 30)
+        seen = tracker.update(picture, number / 30)
         offsets.append(offset(seen.box, true))
         sizes.append(seen.box.width / true.width)
         assert seen.note == ""
@@ -73,13 +73,13 @@ def test_a_moving_face_stays_in_its_crop():
 def test_what_it_does_survives_a_stop_exactly():
     pictures = [scene((10 + number * 6, 20, 11))[0] for number in range(12)]
     whole = FaceTracker()
-    expected = [whole.see(picture, n / 30) for n, picture in enumerate(pictures)]
+    expected = [whole.update(picture, n / 30) for n, picture in enumerate(pictures)]
     for stop in (0, 1, 7):
         first = FaceTracker()
         for n in range(stop):
-            first.see(pictures[n], n / 30)
+            first.update(pictures[n], n / 30)
         second = FaceTracker(state=json.loads(json.dumps(first.state)))
-        found = [second.see(pictures[n], n / 30) for n in range(stop, len(pictures))]
+        found = [second.update(pictures[n], n / 30) for n in range(stop, len(pictures))]
         assert found == expected[stop:]
     assert second.state == whole.state
 
@@ -100,20 +100,20 @@ def test_never_far_behind():
     boxes = [[Box(10 * n, 0, 10 * n + 100, 100)] for n in range(20)]  # three sides a second, at once
     _, seen = see(boxes)
     for (true,), found in zip(boxes, seen, strict=True):
-        assert np.abs(offset(found.box, true)).max() <= MOST_LAG + 1e-9
+        assert np.abs(offset(found.box, true)).max() <= MAX_LAG + 1e-9
 
 
 def test_the_whole_frame_is_searched_seldom():
     here = [Box(0, 0, 100, 100)]
-    finder, seen = see([here] * (FIND_EVERY - 1))
-    assert (finder.searched, finder.followed) == (1, FIND_EVERY - 2)
+    finder, seen = see([here] * (DETECT_EVERY - 1))
+    assert (finder.searched, finder.followed) == (1, DETECT_EVERY - 2)
     assert {s.box for s in seen} == {here[0]}
 
 
 def test_the_same_one_of_several_is_followed():
     left, right = Box(0, 0, 100, 100), Box(300, 0, 400, 100)
     # When the whole frame is searched again, the other face is the more prominent one.
-    finder, seen = see([[left, right], *[[right, left]] * (FIND_EVERY + 3)])
+    finder, seen = see([[left, right], *[[right, left]] * (DETECT_EVERY + 3)])
     assert finder.searched == 2
     assert seen[0].note == "2 faces found; following the most prominent one"
     assert {s.box for s in seen} == {left} and not any(s.note for s in seen[1:])
@@ -122,11 +122,11 @@ def test_the_same_one_of_several_is_followed():
 def test_two_rendered_faces():
     tracker = FaceTracker()
     picture, boxes = scene((20, 20, 11), (230, 20, 5))
-    first = tracker.see(picture, 0.0)
+    first = tracker.update(picture, 0.0)
     chosen = max(boxes, key=first.box.overlap)
     assert "2 faces found" in first.note
     for number in range(1, 4):
-        assert max(boxes, key=tracker.see(picture, number / 30).box.overlap) == chosen
+        assert max(boxes, key=tracker.update(picture, number / 30).box.overlap) == chosen
 
 
 def test_a_lost_face_is_no_face_until_it_is_found_again():
@@ -138,11 +138,11 @@ def test_a_lost_face_is_no_face_until_it_is_found_again():
 
 def test_no_face_at_all():
     picture = Image.fromarray(np.full((120, 160, 3), 128, np.uint8))
-    assert FaceTracker().see(picture, 0.0).box is None
+    assert FaceTracker().update(picture, 0.0).box is None
 
 
 @pytest.mark.parametrize("time", [0.0, -1.0])
 def test_time_that_stands_still_does_no_harm(time):
     tracker = FaceTracker(Scripted([[Box(0, 0, 100, 100)]]))
-    tracker.see(0, 0.0)
-    assert tracker.see(0, time).box == Box(0, 0, 100, 100)
+    tracker.update(0, 0.0)
+    assert tracker.update(0, time).box == Box(0, 0, 100, 100)

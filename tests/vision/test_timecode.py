@@ -12,12 +12,12 @@ from semanticface.vision.timecode import (
     RATES,
     Clock,
     Start,
-    counting_rate,
-    named_rate,
+    format_rate,
     parse,
     parse_rate,
     parse_timecode,
-    show_rate,
+    standard_rate,
+    timecode_rate,
 )
 
 NTSC = Fraction(30000, 1001)
@@ -132,8 +132,8 @@ def test_a_start_read_at_another_rate_is_converted():
     ],
 )
 def test_the_rate_to_count_in(measured, named, counted):
-    assert named_rate(measured) == named
-    assert counting_rate(measured) == counted
+    assert standard_rate(measured) == named
+    assert timecode_rate(measured) == counted
 
 
 @pytest.mark.parametrize(
@@ -151,4 +151,4 @@ def test_what_is_no_rate_is_refused(text):
 
 
 def test_rates_are_shown_as_people_write_them():
-    assert [show_rate(rate) for rate in RATES] == ["23.976", "24", "25", "29.97", "30", "50", "59.94", "60"]
+    assert [format_rate(rate) for rate in RATES] == ["23.976", "24", "25", "29.97", "30", "50", "59.94", "60"]

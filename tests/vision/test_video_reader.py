@@ -54,7 +54,7 @@ def test_rates_are_named_and_times_exact(tmp_path, rate):
     # Matroska stores times in thousandths of a second; the frames still fall on the grid of their rate.
     for name in ("a.mkv", "a.mp4"):
         take, frames = read(write_clip(tmp_path / name, bars(30), rate=rate))
-        assert take.rate == take.counting_rate == rate
+        assert take.rate == take.timecode_rate == rate
         assert [frame.time for frame in frames] == [n / rate for n in range(30)]
 
 
@@ -172,7 +172,7 @@ def test_a_folder_of_frames(tmp_path):
     (tmp_path / "frame3.png").write_bytes(b"\x89PNG\r\n\x1a\n")
     (tmp_path / "notes.txt").touch()
     take, frames = read(tmp_path, Fraction(12))
-    assert (take.count, take.rate, take.counting_rate, take.timecode) == (12, 12, 30, None)
+    assert (take.count, take.rate, take.timecode_rate, take.timecode) == (12, 12, 30, None)
     assert numbers(frames) == [0, 1, None, *range(3, 12)]
     assert [frame.time for frame in frames] == [Fraction(n, 12) for n in range(12)]
     assert frames[2].code == "damaged" and "frame3.png" in frames[2].reason

@@ -8,14 +8,14 @@ import pytest
 
 from semanticface.errors import SemanticFaceError
 from semanticface.vision.video_reader import open_take
-from semanticface.vision.video_writer import encoder, write_film
+from semanticface.vision.video_writer import encoder, write_video
 from tests.helpers.clips import bars, number_of
 
 NTSC = Fraction(30000, 1001)
 
 
 def write(path, rate, times):
-    with write_film(path, rate) as film:
+    with write_video(path, rate) as film:
         for time, pixels in zip(times, bars(len(times)), strict=True):
             film.add(time, pixels)
     return path
@@ -62,7 +62,7 @@ def test_without_an_encoder_for_h264_it_is_mpeg4(tmp_path, monkeypatch):
 
 
 def test_half_a_video_is_never_left(tmp_path):
-    with pytest.raises(RuntimeError, match="stopped"), write_film(tmp_path / "a.mp4", Fraction(30)) as film:
+    with pytest.raises(RuntimeError, match="stopped"), write_video(tmp_path / "a.mp4", Fraction(30)) as film:
         film.add(Fraction(0), bars(1)[0])
         raise RuntimeError("stopped")
     assert list(tmp_path.iterdir()) == []

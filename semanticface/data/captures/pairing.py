@@ -28,7 +28,7 @@ import numpy as np
 from semanticface.errors import SemanticFaceError, TableError
 from semanticface.formats import tables
 from semanticface.utils import csv_lines as lines
-from semanticface.vision.timecode import counting_rate, parse
+from semanticface.vision.timecode import parse, timecode_rate
 
 BASES = (24, 25, 30, 50, 60)
 """Frames that a second of timecode may count; 29.97 and 59.94 count 30 and 60."""
@@ -136,7 +136,7 @@ def read_rows(path: Path, name: str) -> TakeRows:
             label = parse_label(row.label)
             if label is None:
                 problems.append(
-                    f"{name}, line {row.line}: {lines.short(row.label)} is not a timecode. Correct or remove the row."
+                    f"{name}, line {row.line}: {lines.quote(row.label)} is not a timecode. Correct or remove the row."
                 )
                 continue
             found.append(row)
@@ -164,7 +164,9 @@ def read_log(path: Path, name: str) -> tuple[list[LoggedFrame], str]:
     """
     frames: list[LoggedFrame] = []
     try:
-        for number, text, problem in lines.read_lines(path, longest=_LONGEST_LINE, most=2 * tables.MAX_ROWS):
+        for number, text, problem in lines.read_lines(
+            path, max_line_bytes=_LONGEST_LINE, max_lines=2 * tables.MAX_ROWS
+        ):
             cells = text.split(",")
             if not problem and cells[0].strip() != "V":  # D is depth, A is sound
                 continue
@@ -253,7 +255,7 @@ def pair(
     first = None
     label = parse_label(start) if start else None
     if label is not None:
-        start_base = start_base or round(counting_rate(frame_rate))
+        start_base = start_base or round(timecode_rate(frame_rate))
         if label.frame < start_base * _UNIT:
             first = _first_tick(label, start_base, base, int(at[0]))
     if first is None:

@@ -35,7 +35,7 @@ from semanticface.utils.progress import tqdm
 from semanticface.vision.crop import Box, crop_face, to_crop
 from semanticface.vision.face_tracker import FaceTracker
 from semanticface.vision.image_io import encode_jpeg
-from semanticface.vision.timecode import show_rate, timecode_base
+from semanticface.vision.timecode import format_rate, timecode_base
 from semanticface.vision.video_reader import MAX_FRAMES, Frame, Take, open_take
 
 Fate = Literal["kept", "near neutral", "near duplicate"]
@@ -277,7 +277,7 @@ class _Work:
             row = row_at[frame.number - 1]
             fate = self._fates[row]
             assert frame.picture is not None
-            seen = tracker.see(frame.picture, float(frame.time))
+            seen = tracker.update(frame.picture, float(frame.time))
             caption = f"{self._take.rows.timecodes[row]}, frame {frame.number}"
             if seen.note:
                 self._remarks.append(f"{self._film.path}, frame {frame.number}: {seen.note}")
@@ -347,7 +347,7 @@ class _Work:
         counts["no row"] = frames - int((pairing.frame_of >= 0).sum())
         off = np.abs(pairing.off[pairing.frame_of >= 0])
         paired = (
-            f"{pairing.by}, {pairing.base} frames to a second of timecode, run at {show_rate(pairing.rate)}; "
+            f"{pairing.by}, {pairing.base} frames to a second of timecode, run at {format_rate(pairing.rate)}; "
             f"{float(np.median(off)):.1f} ms apart, {float(off.max()):.1f} at most"
         )
         remarks = [remark.replace(str(self._film.path), str(film)) for remark in self._remarks]

@@ -241,7 +241,7 @@ class Video:
                 keep_neutral=settings.keep_neutral,
                 apart=settings.apart,
             )
-            clock = Clock(take.counting_rate)
+            clock = Clock(take.timecode_rate)
             looked = {fate: _spread(fates, fate) for fate in SHOWN}
             for place, (each, fate) in enumerate(zip(seen, fates, strict=True)):
                 out.fates[fate] += 1
@@ -270,7 +270,7 @@ class Video:
                 continue
             box: Box | None = Box(0, 0, *frame.picture.size)
             if settings.crop == "find":
-                found = tracker.see(frame.picture, float(frame.time))
+                found = tracker.update(frame.picture, float(frame.time))
                 box = found.box
                 if found.note:
                     out.remarks.append(f"{at}: {found.note}")

@@ -130,11 +130,11 @@ def _folder(folder: Path, home: Path) -> Iterator[tuple[int, str, Mapping[str, A
 
 
 def _table(path: Path) -> Iterator[tuple[int, str, Mapping[str, Any], str]]:
-    rows = csv_lines.read_lines(path, longest=MAX_CSV_LINE, most=MAX_ROWS)
+    rows = csv_lines.read_lines(path, max_line_bytes=MAX_CSV_LINE, max_lines=MAX_ROWS)
     number, text, problem = next(rows)
     if problem:
         raise TableError(problem)
-    header = csv_lines.cells(text, f"{path}, line {number}")
+    header = csv_lines.parse_cells(text, f"{path}, line {number}")
     lacking = {"image", *arkit.MEDIAPIPE} - {"_neutral"} - set(header)
     if lacking or len(set(header)) != len(header):
         why = f"there is no column {min(lacking)}" if lacking else "a column is there twice"
@@ -144,7 +144,7 @@ def _table(path: Path) -> Iterator[tuple[int, str, Mapping[str, Any], str]]:
         try:
             if problem:
                 raise TableError(problem)
-            cells = csv_lines.cells(text, at)
+            cells = csv_lines.parse_cells(text, at)
             if len(cells) != len(header):
                 raise TableError(f"{at}: {len(cells)} cells where the header has {len(header)}. Save the file again.")
         except TableError as error:
@@ -153,7 +153,9 @@ def _table(path: Path) -> Iterator[tuple[int, str, Mapping[str, Any], str]]:
         found: dict[str, Any] = dict(zip(header, cells, strict=True))
         try:
             scores = {
-                name: csv_lines.number(found.pop(name), f"{at}, {name}") for name in arkit.MEDIAPIPE if name in found
+                name: csv_lines.parse_number(found.pop(name), f"{at}, {name}")
+                for name in arkit.MEDIAPIPE
+                if name in found
             }
         except TableError as error:
             yield number, at, found, str(error)
@@ -191,7 +193,7 @@ def _coefficients(found: Mapping[str, Any], at: str) -> np.ndarray:
     scores = _scores(faces[0], at)
     for name, score in scores.items():
         if isinstance(score, bool) or not isinstance(score, int | float) or not math.isfinite(score):
-            raise TableError(f"{at}, {name}: {csv_lines.short(str(score))} is not a number. Save it again.")
+            raise TableError(f"{at}, {name}: {csv_lines.quote(str(score))} is not a number. Save it again.")
         if not -0.02 <= score <= 1.02:
             raise TableError(f"{at}, {name}: {score:g} is outside 0 to 1. Correct it or remove the result.")
     try:

@@ -196,7 +196,7 @@ def face_in(picture: Image.Image, crop: str) -> tuple[Box | None, str, str]:
     """Return the box of the face that numbers are about; else what became of the picture, and why."""
     if crop == "none":
         return Box(0, 0, *picture.size).square(), "", ""
-    faces = _find_faces(picture)
+    faces = _detect_faces(picture)
     if not faces:
         return None, "no face", "no face found"
     rivals = [face for face in faces[1:] if face.width >= RIVAL * faces[0].width]
@@ -205,10 +205,10 @@ def face_in(picture: Image.Image, crop: str) -> tuple[Box | None, str, str]:
     return faces[0], "", ""
 
 
-def _find_faces(picture: Image.Image) -> list[Box]:
-    from semanticface.vision.face_detector import find_faces
+def _detect_faces(picture: Image.Image) -> list[Box]:
+    from semanticface.vision.face_detector import detect_faces
 
-    return find_faces(picture)
+    return detect_faces(picture)
 
 
 def cropped(picture: Image.Image, box: Box, settings: PictureSettings) -> tuple[Image.Image, np.ndarray]:

@@ -27,7 +27,7 @@ from semanticface.semantics.analysis import Analysis
 from semanticface.semantics.answer import answer_schema, format_answer, parse_answer
 from semanticface.semantics.expression_sampler import sample_coefficients
 from semanticface.vision.crop import Box, crop_face
-from semanticface.vision.face_detector import find_faces
+from semanticface.vision.face_detector import detect_faces
 from semanticface.vision.image_io import load_picture
 
 Semantics = Literal["with", "without"]
@@ -167,7 +167,7 @@ class ZeroShotModel(Protocol):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Judged:
-    """A reply as it is scored and shown; what ``tables.Answered`` has, and where the model looked.
+    """A reply as it is scored and shown; what ``tables.RowResult`` has, and where the model looked.
 
     Attributes:
         image, status, reason: as in ``Reply``; the status of text that is no answer is a code of ``AnswerError``.
@@ -245,7 +245,7 @@ def look_at(picture: Image.Image, crop: Crop) -> tuple[Image.Image, Box | None]:
     """
     if crop == "whole":
         return picture, None
-    faces = find_faces(picture)
+    faces = detect_faces(picture)
     if not faces:
         raise PictureError("no_face", "no face found. Show the whole picture with --crop whole.")
     box = faces[0].square()

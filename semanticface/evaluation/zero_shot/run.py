@@ -143,7 +143,7 @@ class AnswerLog:
         box = None if row.get("box") is None else Box(*row["box"])
         if row["status"] != "ok":
             return Judged(row["image"], row["status"], row.get("reason", ""), box=box)
-        read = tables.row_of(row, self.path, line)
+        read = tables.parse_row(row, self.path, line)
         if read.error:
             raise tables.TableError(read.error)
         return Judged(row["image"], "ok", "", read.coefficients, read.analysis, box)
@@ -160,7 +160,7 @@ class AnswerLog:
         Raises:
             SemanticFaceError: the system refuses to write; what was there before stays.
         """
-        told = tables.Answered(judged.image, judged.status, judged.reason, judged.coefficients, judged.analysis)
+        told = tables.RowResult(judged.image, judged.status, judged.reason, judged.coefficients, judged.analysis)
         row: dict[str, Any] = told.to_dict()
         if judged.box is not None:
             box = judged.box

@@ -32,7 +32,7 @@ from semanticface import __version__, arkit, assets
 from semanticface.errors import PictureError, SemanticFaceError, VideoError
 from semanticface.formats import gltf, live_link
 from semanticface.formats.convert import convert
-from semanticface.formats.gltf_head import plain_head
+from semanticface.formats.gltf_head import build_head
 from semanticface.formats.live_link import LiveLinkRow
 from semanticface.formats.recording import CoefficientTrack, track
 from semanticface.inference.predictor import Prediction, Predictor, PreparedFace
@@ -108,7 +108,7 @@ def read_clip(path: Path, name: str, predictor: Predictor, told: Callable[[int, 
         with tempfile.TemporaryDirectory(prefix="semanticface-clip-") as folder:
             rows, recording = Path(folder) / "clip.jsonl", Path(folder) / "clip.csv"
             # Timecodes that Unreal Engine counts right, whatever the clip's own rate.
-            clock = Clock(take.counting_rate if take.counting_rate in _UNREAL else Fraction(60))
+            clock = Clock(take.timecode_rate if take.timecode_rate in _UNREAL else Fraction(60))
             report = predict_take(_Beginning(take, name, told), rows, predictor, clock=clock, batch_size=_BATCH)
             if report.failed == report.frames:
                 if "no face found" in report.remarks[0]:  # its fixes are those of the command line
@@ -158,7 +158,7 @@ def animated_head(track: CoefficientTrack, name: str) -> bytes:
 
 @lru_cache(maxsize=1)
 def _built() -> tuple[bytes, int]:
-    glb, face = plain_head()
+    glb, face = build_head()
     with tempfile.TemporaryDirectory(prefix="semanticface-head-") as folder:
         path = Path(folder) / "head.glb"
         glb.write(path)
