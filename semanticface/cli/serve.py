@@ -114,7 +114,7 @@ def _run(options: argparse.Namespace) -> int:
 
     from semanticface.serving.app import Limits, create_app
     from semanticface.serving.batching import BatchingService
-    from semanticface.serving.middleware import patient_protocol
+    from semanticface.serving.middleware import idle_timeout_protocol
 
     class Server(uvicorn.Server):
         @contextlib.contextmanager
@@ -151,12 +151,12 @@ def _run(options: argparse.Namespace) -> int:
             server.should_exit = True
 
     _warn(host, key)
-    service = BatchingService(load, places=options.queue, batch_size=options.batch_size)
+    service = BatchingService(load, slots=options.queue, batch_size=options.batch_size)
     names = (options.host, *options.allow_host)
     app = create_app(service, name, Limits(options.max_mib * 2**20, options.timeout, names, key))
     config = uvicorn.Config(
         app,
-        http=patient_protocol(options.timeout),
+        http=idle_timeout_protocol(options.timeout),
         log_level="warning",
         access_log=False,
         server_header=False,

@@ -28,7 +28,7 @@ from semanticface.utils.files import atomic_open, atomic_path, write_json
 from semanticface.utils.progress import tqdm
 
 if TYPE_CHECKING:
-    from semanticface.llm.analysis_writer import LanguageWriter, WrittenAnalysis
+    from semanticface.llm.analysis_writer import LanguageModelWriter, WrittenAnalysis
 
 _AT_ONCE = 1024
 BAD_ROW = "bad_row"
@@ -43,22 +43,6 @@ class Failure:
 
     where: str
     reason: str
-
-
-def good_rows(source: str | os.PathLike[str]) -> Iterator[np.ndarray]:
-    """Yield the float32[52] vector of each row that can be described, of a table or of a dataset folder.
-
-    Raises:
-        TableError, DatasetError: it is neither.
-    """
-    if Path(source).is_dir():
-        for _, split, _ in _splits(source)[1]:
-            for values in split["coefficients"]:
-                vector, reason = _vector(values)
-                if vector is not None and not reason:
-                    yield vector
-        return
-    yield from (row.coefficients for row in read_coefficients(source) if row.coefficients is not None)
 
 
 def check_places(source: str | os.PathLike[str], target: str | os.PathLike[str]) -> None:
@@ -81,7 +65,7 @@ def describe_table(
     target: str | os.PathLike[str],
     *,
     emotion: bool = True,
-    writer: LanguageWriter | None = None,
+    writer: LanguageModelWriter | None = None,
 ) -> tuple[int, list[Failure]]:
     """Describe a table of coefficients (``tables.read_coefficients``) into a JSONL file, one object a row.
 
@@ -129,7 +113,7 @@ def describe_dataset(
     target: str | os.PathLike[str],
     *,
     emotion: bool = True,
-    writer: LanguageWriter | None = None,
+    writer: LanguageModelWriter | None = None,
 ) -> tuple[int, list[Failure]]:
     """Describe a dataset saved with ``save_to_disk``; the new folder has the same rows and splits.
 
@@ -253,7 +237,7 @@ def _columns(
     emotion: bool,
     place: str,
     failures: list[Failure],
-    writer: LanguageWriter | None,
+    writer: LanguageModelWriter | None,
     bar: tqdm,
 ) -> dict[str, list[Any]]:
     vectors, reasons = [], []
@@ -283,7 +267,7 @@ def _origin(written: WrittenAnalysis | None) -> dict[str, Any]:
     return {"writer": written.writer, "attempts": written.attempts, "fallback": written.fallback}
 
 
-def _write_record(path: Path, writer: LanguageWriter) -> None:
+def _write_record(path: Path, writer: LanguageModelWriter) -> None:
     write_json(path, writer.record() | {"rows": writer.tally.to_dict()})
 
 
@@ -302,7 +286,7 @@ def _vector(values: Any) -> tuple[np.ndarray | None, str]:
 
 
 def _described(
-    vectors: Sequence[np.ndarray | None], emotion: bool, writer: LanguageWriter | None, bar: tqdm
+    vectors: Sequence[np.ndarray | None], emotion: bool, writer: LanguageModelWriter | None, bar: tqdm
 ) -> Iterator[tuple[Analysis | None, str | None, WrittenAnalysis | None]]:
     good = [vector for vector in vectors if vector is not None]
     if writer is None:

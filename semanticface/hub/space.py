@@ -40,9 +40,9 @@ _APP = f'''{_OWN}; run it here with: python app.py
 from pathlib import Path
 
 from semanticface.serving.pages.demo import build
-from semanticface.serving.pages.local_page import plain_options
+from semanticface.serving.pages.local_page import launch_options
 
-build(%s, emotion=%s).launch(**plain_options())
+build(%s, emotion=%s).launch(**launch_options())
 '''
 
 

@@ -1,8 +1,10 @@
-"""What a language model is told of a face, and whether what it wrote of it may stand.
+"""The prompt that asks a language model for an analysis, and the check of its reply.
 
-The prompt is ``prompts/describe.txt``; in place of ``{face}`` it gets the measurements of each region that moves, each
-with its grade in words. What comes back is kept only if it has the form of an analysis, contradicts no number and
-leaves little unsaid; otherwise the problems are told to the model, which is asked again.
+The prompt is ``prompts/describe.txt``; ``{face}`` is replaced by the measurements of each region that moves, each with
+its grade in words. A reply is accepted only if it has the form of an analysis, contradicts no coefficient and leaves
+little out; otherwise the next attempt lists its problems.
+
+Changing a text that a model reads changes ``prompt_sha256`` and every cache key.
 """
 
 from __future__ import annotations
@@ -28,13 +30,13 @@ from semanticface.semantics.movements import ASYMMETRIC, DIFFERS, PAIR_LEFT, PAI
 from semanticface.semantics.phrasing import GRADES
 
 PROMPT = "describe"
-LEAST_SCORE = 0.8
-"""An analysis that contradicts nothing must also say most of what is visible: ``Agreement.score`` from here on."""
-MOST_LEFT_OUT = 0.4
-"""And no region may leave out an action whose coefficient is as large as this, which is "clearly"."""
+MIN_SCORE = 0.8
+"""Minimum ``Agreement.score`` of an accepted analysis: it must describe most of what is visible."""
+MAX_OMITTED = 0.4
+"""No region may omit an action with a coefficient from here on, the grade "clearly"."""
 
-# What each action does, in words that ``agreement`` reads; {} takes the side.
-_DOES = {
+# What each action does, in wording that ``agreement`` parses; {} is the side.
+_ACTION_TEXT = {
     "browDown": "{} brow lowered",
     "browInnerUp": "inner brows raised",
     "browOuterUp": "{} outer brow raised",
@@ -73,26 +75,26 @@ _DOES = {
     "tongueOut": "tongue out",
 }
 _SIDE = re.compile("(?:Left|Right)$")
-_FACE = "{face}"
-_AGAIN = "An earlier answer of yours was not right. Write the whole object anew, without this:"
-_MOST_PROBLEMS = 6  # told to the model; a text full of mistakes is no help to it
-_MOST_QUOTED = 160
+_PLACEHOLDER = "{face}"
+_RETRY = "An earlier answer of yours was not right. Write the whole object anew, without this:"
+_MAX_PROBLEMS = 6  # listed in a retry: a longer list does not help the model
+_MAX_QUOTED = 160  # characters of a claim
 
-# Models write typographic marks; an answer is plain ASCII without quotes, which any decoder can write (``grammar``).
-_PLAIN = str.maketrans(dict.fromkeys('"“”„‘’`´', "'") | dict.fromkeys("–—‐‑", "-") | {"…": "..."})
-_LETTERS = re.compile(r"[ -\[\]-~]+")
+# Models write typographic marks; an answer is ASCII without quotes, which every decoder can write (``grammar``).
+_TO_ASCII = str.maketrans(dict.fromkeys('"“”„‘’`´', "'") | dict.fromkeys("–—‐‑", "-") | {"…": "..."})
+_ALLOWED = re.compile(r"[ -\[\]-~]+")  # printable ASCII without the backslash
 _OBJECT = re.compile(r'\{\s*"')
-_MOST_READ = 20_000  # characters of a reply after its thoughts; an analysis has about 700
+_MAX_READ = 20_000  # characters of a reply after its reasoning; an analysis has about 700
 
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What became of a reply.
+    """The check of a reply.
 
     Attributes:
-        analysis: what it says, if that may stand; otherwise None.
-        code: ``ok``, ``form`` (not the object that was asked for), ``contradicts`` or ``omits``.
-        problems: what is wrong, as the model is told.
+        analysis: the parsed analysis if it is accepted, otherwise None.
+        code: ``ok``, ``form`` (not the requested object), ``contradicts`` or ``omits``.
+        problems: what is wrong, in the words sent back to the model.
     """
 
     analysis: Analysis | None
@@ -101,51 +103,49 @@ class Verdict:
 
 
 @cache
-def form_sha256(*, emotion: bool = True) -> str:
-    """Return the hash of all words a model is asked with, the measurements' own included."""
-    words = json.dumps([load_prompt(PROMPT, emotion=emotion).sha256, _DOES, _AGAIN, GRADES])
-    return hashlib.sha256(words.encode()).hexdigest()
+def prompt_sha256(*, emotion: bool = True) -> str:
+    """Return the hash of all text in a prompt, including the wording of the measurements."""
+    text = json.dumps([load_prompt(PROMPT, emotion=emotion).sha256, _ACTION_TEXT, _RETRY, GRADES])
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 @cache
 def schema(*, emotion: bool = True) -> dict[str, Any]:
-    """Return the JSON Schema of an analysis, every key required, for servers that hold replies to one."""
-    form: dict[str, Any] = answer_schema("full", emotion=emotion)["properties"]["analysis"]
-    return form
+    """Return the JSON Schema of an analysis, every key required, for servers with structured output."""
+    analysis: dict[str, Any] = answer_schema("full", emotion=emotion)["properties"]["analysis"]
+    return analysis
 
 
-def face_in_words(coefficients: np.ndarray, *, emotion: bool = True) -> str:
-    """Return the measurements of a [52] vector as a model is told them: visible actions by region, each with its grade.
-
-    Raises:
-        ValueError: a wrong shape, or a value that is not a number in [0, 1].
-    """
+def format_measurements(coefficients: np.ndarray, *, emotion: bool = True) -> str:
+    """Return the measurements of a [52] vector for the prompt: visible actions by region, each with its grade."""
     values = to_hundredths(coefficients)
     if values.ndim != 1:
         raise ValueError(f"expected one vector of coefficients, got shape {values.shape}")
     lines = []
     for region in REGIONS:
-        own = [action for action in ACTIONS if action.region == region and values[action.index] >= VISIBLE * 100]
-        lines.append(f"{region}:" if own else f"{region}: {RELAXED[region]}")
+        visible = [action for action in ACTIONS if action.region == region and values[action.index] >= VISIBLE * 100]
+        lines.append(f"{region}:" if visible else f"{region}: {RELAXED[region]}")
         lines += [
-            f"- {_does(action.name)}: {_grade(values[action.index])} ({values[action.index] / 100:.2f})"
-            for action in own
+            f"- {_action_text(action.name)}: {_grade(values[action.index])} ({values[action.index] / 100:.2f})"
+            for action in visible
         ]
     gaps = np.abs(values[PAIR_LEFT] - values[PAIR_RIGHT])
     pair, gap = int(gaps.argmax()), int(gaps.max())
-    word = "symmetric" if gap < DIFFERS else "mostly symmetric" if gap < ASYMMETRIC else "asymmetric"
+    symmetry = "symmetric" if gap < DIFFERS else "mostly symmetric" if gap < ASYMMETRIC else "asymmetric"
     if gap >= DIFFERS:
-        ahead = PAIR_LEFT[pair] if values[PAIR_LEFT[pair]] > values[PAIR_RIGHT[pair]] else PAIR_RIGHT[pair]
-        word += f"; the two sides differ most in: {_does(ACTIONS[ahead].name)}, which is more by {gap / 100:.2f}"
-    lines.append(f"symmetry: {word}")
+        stronger = PAIR_LEFT[pair] if values[PAIR_LEFT[pair]] > values[PAIR_RIGHT[pair]] else PAIR_RIGHT[pair]
+        symmetry += (
+            f"; the two sides differ most in: {_action_text(ACTIONS[stronger].name)}, which is more by {gap / 100:.2f}"
+        )
+    lines.append(f"symmetry: {symmetry}")
     if emotion:
         lines.append(f"what the muscles suggest: {describe(coefficients).emotional_implication}")
     return "\n".join(lines)
 
 
-def _does(name: str) -> str:
+def _action_text(name: str) -> str:
     stem = _SIDE.sub("", name)
-    return _DOES[name] if name in _DOES else _DOES[stem].format(name[len(stem) :].lower())
+    return _ACTION_TEXT[name] if name in _ACTION_TEXT else _ACTION_TEXT[stem].format(name[len(stem) :].lower())
 
 
 def _grade(value: int) -> str:
@@ -161,11 +161,11 @@ def build_request(
     temperature: float,
     seed: int,
 ) -> ChatRequest:
-    """Return what to ask about a [52] vector; ``problems`` are those of the answer before."""
+    """Return the request about a [52] vector; ``problems`` are those of the previous attempt."""
     prompt = load_prompt(PROMPT, emotion=emotion)
-    user = prompt.user.replace(_FACE, face_in_words(coefficients, emotion=emotion))
+    user = prompt.user.replace(_PLACEHOLDER, format_measurements(coefficients, emotion=emotion))
     if problems:
-        user = "\n".join([user, "", _AGAIN, *(f"- {problem}" for problem in problems)])
+        user = "\n".join([user, "", _RETRY, *(f"- {problem}" for problem in problems)])
     chat = [{"role": "system", "content": prompt.system}, {"role": "user", "content": user}]
     return ChatRequest(chat, max_tokens, schema(emotion=emotion), temperature, seed)
 
@@ -174,37 +174,35 @@ def build_request(
 
 
 def judge(text: str, coefficients: np.ndarray, *, emotion: bool = True, cut: bool = False) -> Verdict:
-    """Return whether a reply may stand as the analysis of a [52] vector.
+    """Check whether a reply is accepted as the analysis of a [52] vector.
 
     Args:
-        text: what the model wrote; prose, thoughts or a code fence around the object are passed over.
+        text: the reply; prose, reasoning or a code fence around the object are ignored.
         coefficients: [52] in [0, 1].
-        emotion: whether an emotion is asked for; without it none may be given.
-        cut: whether the reply was cut at its longest.
+        emotion: whether an emotion is required; otherwise none may be given.
+        cut: whether the reply was cut at ``max_tokens``.
     """
     try:
-        analysis = _analysis(text, emotion)
+        analysis = _parse(text, emotion)
     except ValueError as error:
         problem = "the answer was too long" if cut else str(error)
         return Verdict(None, "form", (problem,))
     found, values = agreement(analysis, coefficients), to_hundredths(coefficients)
     if found.contradicts:
-        told = [_untrue(claim, coefficients) for claim in found.contradicts]
-        return Verdict(None, "contradicts", tuple(dict.fromkeys(told))[:_MOST_PROBLEMS])
-    # That one side moves more does not say how far: what a region leaves out, the symmetry cannot make good.
+        problems = [_contradiction(claim, coefficients) for claim in found.contradicts]
+        return Verdict(None, "contradicts", tuple(dict.fromkeys(problems))[:_MAX_PROBLEMS])
+    # The symmetry says which side moves more, not how far, so it does not count as a description of a region.
     omits = agreement(dataclasses.replace(analysis, symmetry="symmetric"), coefficients).omits
-    if found.score < LEAST_SCORE or any(values[INDEX[name]] >= 100 * MOST_LEFT_OUT for name in omits):
-        left_out = sorted(omits, key=lambda name: -coefficients[INDEX[name]])
-        told = [f"it leaves out: {_does(name)}, {_measured(name, coefficients)}" for name in left_out]
-        return Verdict(None, "omits", tuple(told)[:_MOST_PROBLEMS] or ("it says nothing that could be checked",))
+    if found.score < MIN_SCORE or any(values[INDEX[name]] >= 100 * MAX_OMITTED for name in omits):
+        strongest_first = sorted(omits, key=lambda name: -coefficients[INDEX[name]])
+        problems = [f"it leaves out: {_action_text(name)}, {_measured(name, coefficients)}" for name in strongest_first]
+        return Verdict(None, "omits", tuple(problems)[:_MAX_PROBLEMS] or ("it says nothing that could be checked",))
     return Verdict(analysis, "ok")
 
 
-def _analysis(text: str, emotion: bool) -> Analysis:
-    """Raises:
-    ValueError: there is no analysis in the text, or one that no answer could hold.
-    """
-    text = text.rpartition("</think>")[2][:_MOST_READ]
+def _parse(text: str, emotion: bool) -> Analysis:
+    """Return the analysis in a reply; a ValueError explains why there is none that an answer can hold."""
+    text = text.rpartition("</think>")[2][:_MAX_READ]
     value = None
     for start in (match.start() for match in _OBJECT.finditer(text)):
         try:
@@ -220,28 +218,28 @@ def _analysis(text: str, emotion: bool) -> Analysis:
         raise ValueError(f"emotional_implication was missing; where nothing is suggested it is {UNCLEAR}")
     if not emotion and analysis.emotional_implication is not None:
         raise ValueError("emotional_implication was not asked for")
-    words = analysis.to_dict()
-    out = {key: _plain(key, text) for key, text in words.items() if isinstance(text, str)}
-    movements = {region: _plain(region, text) for region, text in words["muscle_movements"].items()}
+    fields = analysis.to_dict()
+    out = {key: _to_ascii(key, text) for key, text in fields.items() if isinstance(text, str)}
+    movements = {region: _to_ascii(region, text) for region, text in fields["muscle_movements"].items()}
     return Analysis.from_dict(out | {"muscle_movements": movements})
 
 
-def _plain(key: str, text: str) -> str:
-    """Return a text as answers hold it: printable ASCII on one line, without quotes, not longer than answers allow."""
-    text = " ".join(text.translate(_PLAIN).split()).rstrip(".")
-    longest = MAX_LENGTH.get(key, MAX_DEFAULT_LENGTH)
-    if not _LETTERS.fullmatch(text):
+def _to_ascii(key: str, text: str) -> str:
+    """Return a text in the form of answers: printable ASCII on one line, without quotes, of limited length."""
+    text = " ".join(text.translate(_TO_ASCII).split()).rstrip(".")
+    limit = MAX_LENGTH.get(key, MAX_DEFAULT_LENGTH)
+    if not _ALLOWED.fullmatch(text):
         raise ValueError(f"{key} was empty, or held letters other than plain ones")
-    if len(text) > longest:
-        raise ValueError(f"{key} was too long: {len(text)} letters, where {longest} are allowed")
+    if len(text) > limit:
+        raise ValueError(f"{key} was too long: {len(text)} letters, where {limit} are allowed")
     return text
 
 
-def _untrue(claim: Claim, coefficients: np.ndarray) -> str:
-    quoted = claim.text if len(claim.text) <= _MOST_QUOTED else f"{claim.text[:_MOST_QUOTED]}..."
-    real = [f"{_does(name)}: {_measured(name, coefficients)}" for name in claim.actions if name in INDEX]
-    told = "; ".join(real[:4]) or "the measurements do not show it"
-    return f"{claim.source}: {quoted} (in fact {told})"
+def _contradiction(claim: Claim, coefficients: np.ndarray) -> str:
+    quoted = claim.text if len(claim.text) <= _MAX_QUOTED else f"{claim.text[:_MAX_QUOTED]}..."
+    actual = [f"{_action_text(name)}: {_measured(name, coefficients)}" for name in claim.actions if name in INDEX]
+    facts = "; ".join(actual[:4]) or "the measurements do not show it"
+    return f"{claim.source}: {quoted} (in fact {facts})"
 
 
 def _measured(name: str, coefficients: np.ndarray) -> str:

@@ -1,21 +1,18 @@
-"""Stage I by a language model: it writes the analysis, the numbers decide whether that stands.
+"""Stage I by a language model: the model writes each analysis, the coefficients decide whether it is accepted.
 
-A reply is kept if it has the right form, contradicts no coefficient and leaves little unsaid (``stage1_prompt.judge``).
-Otherwise the model is told what was wrong and asked again with another seed; after the last attempt the rule-written
-analysis of ``semantics.describe`` takes its place, and the row says why. Replies are kept by what was asked
-(``chat_cache``), so a run that was stopped goes on without asking anything twice.
+A reply is accepted if it has the right form, contradicts no coefficient and leaves little out
+(``analysis_prompt.judge``). Otherwise the model gets the list of problems and is asked again with the next seed; after
+the last attempt the rule-based analysis of ``semantics.analysis.describe`` is used, and the row says why. Replies are
+cached by request (``reply_cache``), so an interrupted run resumes without repeating a request.
 
-A run of Stage I by a language model, as a person starts one: who writes, what it will cost, whether faces may leave.
-
-Coefficients of a real face are personal data. A server on this machine is asked freely; any other only where it is said
-that they may leave (``Choice.remote``).
+Coefficients of a real face are personal data: a server on another machine must be allowed explicitly
+(``WriterSpec.remote``).
 """
 
 from __future__ import annotations
 
 import contextlib
 import dataclasses
-import json
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -25,21 +22,106 @@ import numpy as np
 
 from semanticface.config import check_range
 from semanticface.errors import ConfigError, ServerError
-from semanticface.llm.analysis_prompt import PROMPT, build_request, form_sha256, judge
+from semanticface.llm.analysis_prompt import PROMPT, build_request, judge, prompt_sha256
 from semanticface.llm.chat import ChatReply, ChatRequest, ChatServer, read_key
 from semanticface.llm.reply_cache import ReplyCache, request_key
 from semanticface.prompts import load_prompt
 from semanticface.semantics.analysis import Analysis, describe
 
 RULES = "rules"
-"""Who wrote an analysis that no model did."""
-_HOPELESS = 20  # failed requests in a row after which the rest would fail as well
+"""The ``writer`` of a rule-based analysis."""
+_MAX_CONSECUTIVE_FAILURES = 20  # then every further request is expected to fail too
 
 
-class Chat(Protocol):
-    """Who is asked: a ``chat_client.ChatClient`` or a ``local_chat.LocalChat``."""
+class ChatBackend(Protocol):
+    """What answers the requests: ``client.ChatClient`` or ``local.LocalChat``."""
 
     def complete_many(self, requests: Iterable[tuple[str, ChatRequest]]) -> Iterator[tuple[str, ChatReply]]: ...
+
+
+@dataclass(frozen=True, slots=True)
+class WriterSpec:
+    """Which language model writes.
+
+    Attributes:
+        writer: an API's URL, or what ``local.LocalChat`` loads: a folder, a ``.gguf`` file, a hub id.
+        model: the model's name at that URL; None for a local model.
+        key_env: the environment variable with the server's API key; None if it needs none.
+        concurrency: simultaneous requests, or the batch size of a local model.
+        timeout: seconds for one attempt at a request.
+        per_minute: maximum number of attempts per minute; None sets no limit.
+        remote: whether coefficients may be sent to another machine.
+
+    Raises:
+        ConfigError: a URL without a model or a model without a URL, a missing key, a server on another machine without
+            ``remote``, or one that ``ChatServer`` refuses.
+    """
+
+    writer: str
+    model: str | None = None
+    key_env: str | None = None
+    concurrency: int = 4
+    timeout: float = 120.0
+    per_minute: float | None = None
+    remote: bool = False
+
+    def __post_init__(self) -> None:
+        if not self.is_server:
+            if self.model or self.key_env or self.per_minute:
+                raise ConfigError(f"{self.writer} is not a URL: remove the model name, the key and the rate limit")
+            return
+        server = self.server()
+        if not server.is_local and not self.remote:
+            raise ConfigError(
+                f"{server.url} is another machine, and coefficients of a real face are personal data. If these faces "
+                "are rendered, or everybody in them has consented, add --allow-remote."
+            )
+
+    @property
+    def is_server(self) -> bool:
+        """Whether the model is behind a server."""
+        return "://" in self.writer
+
+    @property
+    def is_local(self) -> bool:
+        """Whether no data leaves this machine."""
+        return not self.is_server or self.server().is_local
+
+    @property
+    def name(self) -> str:
+        """The model's name, as written into rows."""
+        return self.model or self.writer
+
+    def server(self) -> ChatServer:
+        """Return the server."""
+        if not self.model:
+            raise ConfigError(f"{self.writer}: name the model on this server (--writer-model)")
+        return ChatServer(
+            self.writer,
+            self.model,
+            read_key(self.key_env),
+            timeout=self.timeout,
+            concurrency=self.concurrency,
+            per_minute=self.per_minute,
+        )
+
+
+@contextlib.contextmanager
+def open_chat(spec: WriterSpec) -> Iterator[ChatBackend]:
+    """Yield the client of a server, or a loaded local model.
+
+    Raises:
+        ModelError: a local model does not load.
+    """
+    if spec.is_server:
+        from semanticface.llm.client import ChatClient
+
+        with ChatClient(spec.server()) as client:
+            yield client
+    else:
+        from semanticface.llm.local import LocalChat
+
+        yield LocalChat(spec.writer, batch=spec.concurrency)
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,10 +129,10 @@ class WriterSettings:
     """How a model is asked.
 
     Attributes:
-        attempts: how often for one face, the first time included.
-        temperature: 0 would give the same answer to the same question.
-        seed: of the first attempt; each further one has the next.
-        max_tokens: where a reply is cut; an analysis has 150 to 400.
+        attempts: maximum number of attempts per face, the first included.
+        temperature: of the sampling; 0 always gives the same reply to the same request.
+        seed: of the first attempt; each further attempt uses the next one.
+        max_tokens: maximum length of a reply; an analysis has 150 to 400 tokens.
         emotion: whether to ask for ``emotional_implication``.
     """
 
@@ -66,7 +148,7 @@ class WriterSettings:
         check_range("max_tokens", self.max_tokens, 1, 100_000)
 
     def request(self, coefficients: np.ndarray, attempt: int = 1, problems: tuple[str, ...] = ()) -> ChatRequest:
-        """Return what is asked about a [52] vector at an attempt, from 1."""
+        """Return the request about a [52] vector at an attempt, counted from 1."""
         return build_request(
             coefficients,
             problems,
@@ -79,14 +161,14 @@ class WriterSettings:
 
 @dataclass(frozen=True, slots=True)
 class WrittenAnalysis:
-    """The analysis of one face and where it comes from.
+    """The analysis of one face and its origin.
 
     Attributes:
-        analysis: the words.
+        analysis: the analysis.
         writer: the model's name, or ``RULES``.
         attempts: how often the model was asked.
-        fallback: why the rules stand in: the last ``Verdict.code`` or ``ChatReply.status``, a colon, and details; empty
-            where the model's words stand.
+        fallback: why the rule-based analysis is used: the last ``Verdict.code`` or ``ChatReply.status``, a colon, and
+            details; empty if the model's analysis was accepted.
     """
 
     analysis: Analysis
@@ -97,57 +179,57 @@ class WrittenAnalysis:
 
 @dataclass(slots=True)
 class Tally:
-    """What has happened so far.
+    """Counts of a run.
 
     Attributes:
-        kept: rows by the attempt, from 1, whose words stand.
-        fallbacks: rows by the code why the rules stand in.
-        wrong: attempts by the code of what was wrong with them, those included that were followed by a better one.
-        asked: replies that the model was asked for.
-        remembered: replies that were in the cache.
-        tokens_in, tokens_out: of the replies asked for, as far as the server counts.
+        accepted: rows written by the model, by attempt (from 1).
+        fallbacks: rows written by rules, by code.
+        failures: failed attempts by code, including those followed by a better one.
+        requested: replies requested from the model.
+        cached: replies found in the cache.
+        tokens_in, tokens_out: of the requested replies, as counted by the server.
     """
 
-    kept: Counter[int] = field(default_factory=Counter)
+    accepted: Counter[int] = field(default_factory=Counter)
     fallbacks: Counter[str] = field(default_factory=Counter)
-    wrong: Counter[str] = field(default_factory=Counter)
-    asked: int = 0
-    remembered: int = 0
+    failures: Counter[str] = field(default_factory=Counter)
+    requested: int = 0
+    cached: int = 0
     tokens_in: int = 0
     tokens_out: int = 0
 
     def short(self) -> str:
-        """Return it in a few words, for a progress bar."""
-        return f"{self.kept.total()} by the model, {self.fallbacks.total()} by rules"
+        """Return a summary for a progress bar."""
+        return f"{self.accepted.total()} by the model, {self.fallbacks.total()} by rules"
 
     def to_dict(self) -> dict[str, Any]:
         """Return the JSON form."""
         return {
-            "by_model": {str(attempt): count for attempt, count in sorted(self.kept.items())},
+            "by_model": {str(attempt): count for attempt, count in sorted(self.accepted.items())},
             "by_rules": dict(self.fallbacks),
-            "attempts_that_failed": dict(self.wrong),
+            "attempts_that_failed": dict(self.failures),
         }
 
     def __str__(self) -> str:
-        """Return it in words, in two lines."""
-        by_model, by_rules = self.kept.total(), self.fallbacks.total()
-        first = self.kept[1]
-        reasons = ", ".join(f"{count} {_CODES.get(code, code)}" for code, count in self.fallbacks.most_common())
-        wrong = ", ".join(f"{count} {_CODES.get(code, code)}" for code, count in self.wrong.most_common())
-        lines = [
+        """Return a summary in two lines."""
+        by_model, by_rules, first = self.accepted.total(), self.fallbacks.total(), self.accepted[1]
+        fallbacks, failures = (
+            ", ".join(f"{count} {_CODES.get(code, code)}" for code, count in counts.most_common())
+            for counts in (self.fallbacks, self.failures)
+        )
+        return (
             f"{by_model} of {by_model + by_rules} written by the model ({first} at the first attempt, "
-            f"{by_model - first} at a later one), {by_rules} by rules" + (f" ({reasons})" if reasons else ""),
-            f"{self.asked} replies asked for, {self.remembered} remembered; {self.tokens_in:,} tokens in, "
-            f"{self.tokens_out:,} out" + (f"; attempts that failed: {wrong}" if wrong else ""),
-        ]
-        return "\n".join(lines)
+            f"{by_model - first} at a later one), {by_rules} by rules{f' ({fallbacks})' if fallbacks else ''}\n"
+            f"{self.requested} replies requested, {self.cached} from the cache; {self.tokens_in:,} tokens in, "
+            f"{self.tokens_out:,} out{f'; failed attempts: {failures}' if failures else ''}"
+        )
 
 
 _CODES = {
-    "form": "not in the form asked for",
-    "contradicts": "contradicting the numbers",
-    "omits": "leaving too much unsaid",
-    "server_error": "failed by the server",
+    "form": "not in the required form",
+    "contradicts": "contradicting the coefficients",
+    "omits": "leaving too much out",
+    "server_error": "with a server error",
     "bad_reply": "unreadable",
     "too_large": "too large",
 }
@@ -161,252 +243,115 @@ class _Face:
     problems: tuple[str, ...] = ()
 
 
-class LanguageWriter:
+class LanguageModelWriter:
     """Writes the analyses of many faces.
 
     Args:
-        chat: who is asked.
-        name: of the model; part of every key of the cache, and written into each row.
-        settings: how it is asked.
-        cache: where replies are kept; None keeps none.
+        chat: answers the requests.
+        name: of the model; part of every cache key, and written into each row.
+        settings: how the model is asked.
+        cache: of replies; None for no cache.
     """
 
     def __init__(
-        self, chat: Chat, name: str, settings: WriterSettings | None = None, cache: ReplyCache | None = None
+        self, chat: ChatBackend, name: str, settings: WriterSettings | None = None, cache: ReplyCache | None = None
     ) -> None:
         self.name = name
         self.settings = settings or WriterSettings()
         self.tally = Tally()
         self._chat, self._cache = chat, cache
-        self._failed_in_a_row = 0
+        self._consecutive_failures = 0
 
     def record(self) -> dict[str, Any]:
-        """Return who writes and how they are asked, for the file beside what is written."""
+        """Return the model, prompt and settings, for the file next to the output."""
         prompt = load_prompt(PROMPT, emotion=self.settings.emotion)
-        asked = {"name": prompt.name, "version": prompt.version, "sha256": form_sha256(emotion=self.settings.emotion)}
-        return {"writer": self.name, "prompt": asked, "settings": dataclasses.asdict(self.settings)}
+        sha256 = prompt_sha256(emotion=self.settings.emotion)
+        return {
+            "writer": self.name,
+            "prompt": {"name": prompt.name, "version": prompt.version, "sha256": sha256},
+            "settings": dataclasses.asdict(self.settings),
+        }
 
     def write(self, faces: Sequence[np.ndarray], advance: Callable[[], object] = lambda: None) -> list[WrittenAnalysis]:
-        """Return what is written of each [52] vector, in their order.
+        """Return the analysis of each [52] vector, in order.
 
         Args:
             faces: vectors of coefficients in [0, 1].
-            advance: called whenever one is done.
+            advance: called after each finished face.
 
         Raises:
-            ServerError: nothing more can be had from the server; replies received until then are in the cache.
+            ServerError: the server no longer answers; replies received so far are in the cache.
         """
         out: list[WrittenAnalysis | None] = [None] * len(faces)
-        ready = deque(_Face(index, face) for index, face in enumerate(faces))
-        waiting: dict[str, list[_Face]] = {}
+        queue = deque(_Face(index, face) for index, face in enumerate(faces))
+        pending: dict[str, list[_Face]] = {}  # equal faces share a request
 
-        def settle(face: _Face, reply: ChatReply) -> None:
-            written = self._settle(face, reply)
-            if written is None:
-                ready.append(face)
+        def handle(face: _Face, reply: ChatReply) -> None:
+            result = self._result(face, reply)
+            if result is None:
+                queue.append(face)
             else:
-                out[face.index] = written
+                out[face.index] = result
                 advance()
 
-        def unknown() -> Iterator[tuple[str, ChatRequest]]:
-            """The requests whose reply is neither in the cache nor under way."""
-            while ready:
-                face = ready.popleft()
+        def new_requests() -> Iterator[tuple[str, ChatRequest]]:
+            """Yield the requests whose reply is neither cached nor pending."""
+            while queue:
+                face = queue.popleft()
                 request = self.settings.request(face.coefficients, face.attempt, face.problems)
                 key = request_key(self.name, request)
-                if key in waiting:
-                    waiting[key].append(face)
+                if key in pending:
+                    pending[key].append(face)
                     continue
                 reply = self._cache.get(key) if self._cache else None
                 if reply is not None:
-                    self.tally.remembered += 1
-                    settle(face, reply)
+                    self.tally.cached += 1
+                    handle(face, reply)
                     continue
-                waiting[key] = [face]
+                pending[key] = [face]
                 yield key, request
 
-        while ready:  # replies to the last requests drawn may leave more to ask
-            for key, reply in self._chat.complete_many(unknown()):
-                self._received(key, reply)
-                for face in waiting.pop(key):
-                    settle(face, reply)
-        return [written for written in out if written is not None]
+        while queue:  # the replies to the last requests may need further attempts
+            for key, reply in self._chat.complete_many(new_requests()):
+                self._receive(key, reply)
+                for face in pending.pop(key):
+                    handle(face, reply)
+        return [result for result in out if result is not None]
 
-    def _received(self, key: str, reply: ChatReply) -> None:
-        self.tally.asked += 1
+    def _receive(self, key: str, reply: ChatReply) -> None:
+        self.tally.requested += 1
         self.tally.tokens_in += reply.tokens_in
         self.tally.tokens_out += reply.tokens_out
         if reply.status == "ok":
-            self._failed_in_a_row = 0
+            self._consecutive_failures = 0
             if self._cache is not None:
                 self._cache.put(key, reply)
             return
-        self._failed_in_a_row += 1
-        if self._failed_in_a_row >= _HOPELESS:
-            raise ServerError(f"the last {_HOPELESS} requests failed ({reply.status}: {reply.reason}). Look after it.")
+        self._consecutive_failures += 1
+        if self._consecutive_failures >= _MAX_CONSECUTIVE_FAILURES:
+            raise ServerError(
+                f"the last {_MAX_CONSECUTIVE_FAILURES} requests failed ({reply.status}: {reply.reason}). "
+                "Check the server."
+            )
 
-    def _settle(self, face: _Face, reply: ChatReply) -> WrittenAnalysis | None:
-        """Return what stands of a face; None if the model is to be asked again."""
-        if reply.status != "ok":  # the client has tried often enough
+    def _result(self, face: _Face, reply: ChatReply) -> WrittenAnalysis | None:
+        """Return the result for a face; None if the model is to be asked again."""
+        if reply.status != "ok":  # the client has already retried
             return self._by_rules(face, reply.status, reply.reason)
         emotion = self.settings.emotion
         verdict = judge(reply.text, face.coefficients, emotion=emotion, cut=reply.finish == "length")
         if verdict.analysis is not None:
-            self.tally.kept[face.attempt] += 1
+            self.tally.accepted[face.attempt] += 1
             return WrittenAnalysis(verdict.analysis, self.name, face.attempt)
         if face.attempt >= self.settings.attempts:
             return self._by_rules(face, verdict.code, "; ".join(verdict.problems))
-        self.tally.wrong[verdict.code] += 1
+        self.tally.failures[verdict.code] += 1
         face.attempt += 1
         face.problems = verdict.problems
         return None
 
     def _by_rules(self, face: _Face, code: str, details: str) -> WrittenAnalysis:
-        self.tally.wrong[code] += 1
+        self.tally.failures[code] += 1
         self.tally.fallbacks[code] += 1
         analysis = describe(face.coefficients, emotion=self.settings.emotion)
         return WrittenAnalysis(analysis, RULES, face.attempt, f"{code}: {details}")
-
-
-CHARACTERS_PER_TOKEN = 3.5
-"""Of prompts and analyses alike: 2,199 characters of a prompt are 628 tokens of SmolLM2, chat template included."""
-
-
-@dataclass(frozen=True, slots=True)
-class Choice:
-    """Who writes.
-
-    Attributes:
-        writer: an API's URL, or what ``local_chat.LocalChat`` loads: a folder, a ``.gguf`` file, a hub id.
-        model: the model's name at that URL; None elsewhere.
-        key_env: the environment variable that holds the server's key; None where it wants none.
-        concurrency: requests under way at once, or answered side by side.
-        timeout: seconds for one attempt at a request.
-        per_minute: most attempts a minute; None sets no limit.
-        remote: whether what is known of faces may go to another machine.
-
-    Raises:
-        ConfigError: a URL without a model or a model without a URL, a key that is not there, a server that is not this
-            machine where faces may not leave, or one that ``ChatServer`` refuses.
-    """
-
-    writer: str
-    model: str | None = None
-    key_env: str | None = None
-    concurrency: int = 4
-    timeout: float = 120.0
-    per_minute: float | None = None
-    remote: bool = False
-
-    def __post_init__(self) -> None:
-        if not self.is_server:
-            if self.model or self.key_env or self.per_minute:
-                raise ConfigError(f"{self.writer} is no URL: a model's name there, a key or a limit says nothing here")
-            return
-        server = self.server()
-        if not server.is_local and not self.remote:
-            raise ConfigError(
-                f"{server.url} is another machine, and coefficients of a real face are personal data. If these faces "
-                "are drawn, or everybody in them agreed to it, say so with --allow-remote."
-            )
-
-    @property
-    def is_server(self) -> bool:
-        """Whether a server is asked."""
-        return "://" in self.writer
-
-    @property
-    def is_here(self) -> bool:
-        """Whether nothing leaves this machine."""
-        return not self.is_server or self.server().is_local
-
-    @property
-    def name(self) -> str:
-        """The model's name, as rows have it."""
-        return self.model or self.writer
-
-    def server(self) -> ChatServer:
-        """Return the server to ask."""
-        if not self.model:
-            raise ConfigError(f"{self.writer}: name the model to ask there (--writer-model)")
-        return ChatServer(
-            self.writer,
-            self.model,
-            read_key(self.key_env),
-            timeout=self.timeout,
-            concurrency=self.concurrency,
-            per_minute=self.per_minute,
-        )
-
-
-@contextlib.contextmanager
-def open_chat(choice: Choice) -> Iterator[Chat]:
-    """Yield who is asked.
-
-    Raises:
-        ModelError: a local model does not load.
-    """
-    if choice.is_server:
-        from semanticface.llm.client import ChatClient
-
-        with ChatClient(choice.server()) as client:
-            yield client
-    else:
-        from semanticface.llm.local import LocalChat
-
-        yield LocalChat(choice.writer, batch=choice.concurrency)
-
-
-@dataclass(frozen=True, slots=True)
-class Estimate:
-    """What a run will ask.
-
-    Attributes:
-        rows: faces.
-        remembered: of them, those whose first reply is in the cache.
-        requests: first requests that are to be made; equal faces share one.
-        tokens_in, tokens_out: of these requests and of replies as long as the rules' own words.
-        attempts: how often each may be asked.
-    """
-
-    rows: int
-    remembered: int
-    requests: int
-    tokens_in: int
-    tokens_out: int
-    attempts: int
-
-    def told(self, prices: tuple[float, float] | None = None) -> str:
-        """Return it in words.
-
-        Args:
-            prices: of a million tokens in and of a million out, in any currency.
-        """
-        known = f", {self.remembered:,} of them answered in the cache" if self.remembered else ""
-        lines = [
-            f"{self.rows:,} faces{known}: {self.requests:,} requests if every first answer stands, "
-            f"about {self.tokens_in:,} tokens in and {self.tokens_out:,} out; "
-            f"at most {self.attempts} times that if none does."
-        ]
-        if prices is not None:
-            cost = (self.tokens_in * prices[0] + self.tokens_out * prices[1]) / 1e6
-            lines.append(f"At these prices: {cost:,.2f}, at most {cost * self.attempts:,.2f}.")
-        return "\n".join(lines)
-
-
-def estimate(faces: Iterable[np.ndarray], name: str, settings: WriterSettings, cache: ReplyCache) -> Estimate:
-    """Return what writing about [52] vectors will take, from the prompts as they will be sent."""
-    seen: set[str] = set()
-    rows = remembered = characters_in = characters_out = 0
-    for face in faces:
-        rows += 1
-        request = settings.request(face)
-        key = request_key(name, request)
-        if cache.get(key) is not None:
-            remembered += 1
-        elif key not in seen:
-            seen.add(key)
-            characters_in += sum(len(message["content"]) for message in request.messages)
-            characters_out += len(json.dumps(describe(face, emotion=settings.emotion).to_dict()))
-    tokens_in, tokens_out = (round(count / CHARACTERS_PER_TOKEN) for count in (characters_in, characters_out))
-    return Estimate(rows, remembered, len(seen), tokens_in, tokens_out, settings.attempts)

@@ -1,8 +1,8 @@
-"""A client for any server that speaks OpenAI's chat completions: vLLM, llama.cpp, ``transformers serve``, hosted ones.
+"""A client for servers with OpenAI's chat completions API: vLLM, llama.cpp, ``transformers serve``, hosted ones.
 
-Many requests go out at once, up to a limit; what fails for a reason that may pass is tried again; what would fail for
-every request (nobody there, a wrong key, an unknown model) stops the work with one error. The calls are synchronous;
-inside, one thread runs an event loop, so that Ctrl-C ends everything at once, however long a model would have thought.
+Requests are sent concurrently, up to a limit. Temporary failures are retried; a failure that would affect every request
+(unreachable server, wrong key, unknown model) raises one error. The calls are synchronous; an event loop runs in a
+thread of its own, so that Ctrl-C takes effect at once, even during a long generation.
 """
 
 from __future__ import annotations
@@ -24,24 +24,22 @@ import httpx
 from semanticface.errors import ServerError
 from semanticface.llm.chat import (
     MAX_REPLY_BYTES,
-    PASSING,
+    RETRYABLE,
     ChatReply,
     ChatRequest,
     ChatServer,
     Status,
-    picture_part,
+    image_part,
     read_reply,
     retry_after,
 )
 
-__all__ = ["ChatClient", "ChatReply", "ChatRequest", "ChatServer", "picture_part"]
+__all__ = ["ChatClient", "ChatReply", "ChatRequest", "ChatServer", "image_part"]
 
-LONGEST_WAIT = 600.0
-"""Seconds; a server that asks for more patience (``Retry-After``) is not waited for."""
-
-_FIRST_WAIT, _MOST_WAIT = 1.0, 60.0  # seconds of the doubling wait between attempts
-_CONNECT = 10.0  # seconds to reach a server, however long it may then take to answer
-_SAID = 300  # characters of a server's own words that are passed on
+_MAX_RETRY_AFTER = 600.0  # seconds; a longer Retry-After is a failure
+_FIRST_BACKOFF, _MAX_BACKOFF = 1.0, 60.0  # seconds between attempts, doubling
+_CONNECT_TIMEOUT = 10.0  # seconds to connect, whatever the timeout of a reply
+_MAX_QUOTED = 300  # characters of a server's error message
 _NO_SCHEMA = re.compile(r"response_format|json_schema|schema|guided|structured|grammar", re.IGNORECASE)
 _NO_MAX_TOKENS = re.compile(r"max_completion_tokens")
 
@@ -49,13 +47,13 @@ Key = TypeVar("Key", bound=Hashable)
 
 
 class ChatClient:
-    """Asks a server, many requests at a time. Use it as a context manager, or ``close`` it.
+    """Sends concurrent requests to a server. Use it as a context manager, or ``close`` it.
 
     Args:
-        server: where, and the limits.
-        clock: seconds that only go forward.
-        sleep: how to wait; given with ``clock`` by tests, which have no time.
-        jitter: a random number in [0, 1), which spreads the attempts of many clients.
+        server: its address and limits.
+        clock: a monotonic clock in seconds.
+        sleep: replaced together with ``clock`` in tests.
+        jitter: returns a random number in [0, 1), which spreads the retries of many clients.
     """
 
     def __init__(
@@ -68,12 +66,12 @@ class ChatClient:
     ) -> None:
         self.server = server
         self._clock, self._sleep, self._jitter = clock, sleep, jitter
-        self._next = clock()  # when the next attempt may go out
+        self._next = clock()  # earliest time of the next attempt
         self._reached = False
         self._schemas, self._max_tokens = True, "max_tokens"
-        # Proxies of the environment are for the world outside: this machine is asked directly.
+        # Requests to this machine bypass the proxies of the environment.
         self._http = httpx.AsyncClient(
-            timeout=httpx.Timeout(None, connect=min(_CONNECT, server.timeout)),
+            timeout=httpx.Timeout(None, connect=min(_CONNECT_TIMEOUT, server.timeout)),
             limits=httpx.Limits(max_connections=server.concurrency),
             trust_env=not server.is_local,
             follow_redirects=False,
@@ -85,7 +83,7 @@ class ChatClient:
 
     @property
     def schemas(self) -> bool:
-        """Whether requests still carry their schema; False once the server has said that it cannot follow one."""
+        """Whether requests include their schema; False once the server has rejected one."""
         return self._schemas
 
     def __enter__(self) -> ChatClient:
@@ -95,15 +93,15 @@ class ChatClient:
         self.close()
 
     def close(self) -> None:
-        """Break off what is under way and let go of every connection; a second call does nothing."""
+        """Cancel pending requests and close all connections; a second call does nothing."""
         if self._loop.is_closed():
             return
-        asyncio.run_coroutine_threadsafe(self._end(), self._loop).result()
+        asyncio.run_coroutine_threadsafe(self._cancel_all(), self._loop).result()
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
         self._loop.close()
 
-    async def _end(self) -> None:
+    async def _cancel_all(self) -> None:
         others = [task for task in asyncio.all_tasks() if task is not asyncio.current_task()]
         for task in others:
             task.cancel()
@@ -111,101 +109,102 @@ class ChatClient:
         await self._http.aclose()
 
     def complete(self, request: ChatRequest) -> ChatReply:
-        """Ask once and wait for the reply.
+        """Send a request and wait for its reply.
 
         Raises:
-            ServerError: every request would fail: nobody is there, the key is wrong, or the model or the path unknown.
+            ServerError: every request would fail: the server is unreachable, the key is wrong, or the model or path is
+                unknown.
         """
         ((_, reply),) = self.complete_many([("", request)])
         return reply
 
     def complete_many(self, requests: Iterable[tuple[Key, ChatRequest]]) -> Iterator[tuple[Key, ChatReply]]:
-        """Yield ``(key, reply)`` as replies come in; requests are drawn as there is room for them.
+        """Yield ``(key, reply)`` as replies arrive; ``requests`` is consumed no faster than it is sent.
 
-        A request that fails has its reply with a ``status``; the others go on.
+        A failed request yields a reply with a ``status`` and does not affect the others.
 
         Raises:
-            ServerError: as ``complete``; replies that were there by then have been yielded.
+            ServerError: as ``complete``, after the replies received so far.
         """
         source = iter(requests)
-        waiting: dict[concurrent.futures.Future[ChatReply], Key] = {}
-        more = True
+        pending: dict[concurrent.futures.Future[ChatReply], Key] = {}
+        exhausted = False
         try:
             while True:
-                while more and len(waiting) < self.server.concurrency:
+                while not exhausted and len(pending) < self.server.concurrency:
                     try:
                         key, request = next(source)
                     except StopIteration:
-                        more = False
+                        exhausted = True
                     else:
-                        waiting[asyncio.run_coroutine_threadsafe(self._ask(request), self._loop)] = key
-                if not waiting:
+                        pending[asyncio.run_coroutine_threadsafe(self._complete(request), self._loop)] = key
+                if not pending:
                     return
-                done, _ = concurrent.futures.wait(waiting, return_when=concurrent.futures.FIRST_COMPLETED)
+                done, _ = concurrent.futures.wait(pending, return_when=concurrent.futures.FIRST_COMPLETED)
                 for future in sorted(done, key=lambda future: future.exception() is not None):
-                    key = waiting.pop(future)
+                    key = pending.pop(future)
                     yield key, future.result()
         finally:
-            for future in waiting:
+            for future in pending:
                 future.cancel()
 
     # --- one request ----------------------------------------------------------------------------------------------
 
-    async def _ask(self, request: ChatRequest) -> ChatReply:
-        began = self._clock()
+    async def _complete(self, request: ChatRequest) -> ChatReply:
+        started = self._clock()
         attempt = 0
         while True:
             attempt += 1
-            await self._turn()
-            shape = self._shape()
+            await self._throttle()
+            variant = self._variant()
             try:
                 async with asyncio.timeout(self.server.timeout):
-                    status, wait_for, body = await self._post(self._body(request))
+                    status, retry_seconds, body = await self._post(self._body(request))
             except (httpx.ConnectError, httpx.ConnectTimeout) as error:
                 if not self._reached or attempt > self.server.retries:
-                    raise ServerError(self._nobody(error)) from error
-                await self._sleep(self._pause(attempt))
+                    raise ServerError(self._unreachable(error)) from error
+                await self._sleep(self._backoff(attempt))
                 continue
             except (TimeoutError, httpx.TimeoutException):
-                reply = self._failed("timeout", f"no answer within {self.server.timeout:g} s: allow more, or ask less")
+                reply = self._failure("timeout", f"no reply within {self.server.timeout:g} s: raise the timeout")
             except httpx.HTTPError as error:
-                reply = self._failed("dropped", f"the connection broke ({error or type(error).__name__})")
+                reply = self._failure("dropped", f"the connection broke ({error or type(error).__name__})")
             else:
                 self._reached = True
                 if status == 200:
                     reply = read_reply(body)
                     if reply.status in ("bad_reply", "server_error"):
-                        reply = self._failed(reply.status, f"{reply.reason} (it is: {self._said(body)})")
-                elif status in (400, 422, 501) and self._yields(body, request, shape):
+                        reply = self._failure(reply.status, f"{reply.reason} (it is: {self._quoted(body)})")
+                elif status in (400, 422, 501) and self._adapts(body, request, variant):
                     attempt -= 1
                     continue
                 else:
-                    reply = self._refused(status, body)
-                    if reply.status not in PASSING:
-                        wait_for = 0
-                    elif wait_for > LONGEST_WAIT:
-                        told = f"the server asks to wait {wait_for:.0f} s: come back then ({reply.reason})"
-                        return self._timed(self._failed(reply.status, told), began, attempt)
-                    self._next = max(self._next, self._clock() + wait_for)
-            if reply.status not in PASSING or attempt > self.server.retries:
-                return self._timed(reply, began, attempt)
-            await self._sleep(self._pause(attempt))
+                    reply = self._error(status, body)
+                    if reply.status not in RETRYABLE:
+                        retry_seconds = 0
+                    elif retry_seconds > _MAX_RETRY_AFTER:
+                        reason = f"the server asks to wait {retry_seconds:.0f} s: try again then ({reply.reason})"
+                        return self._timed(self._failure(reply.status, reason), started, attempt)
+                    self._next = max(self._next, self._clock() + retry_seconds)
+            if reply.status not in RETRYABLE or attempt > self.server.retries:
+                return self._timed(reply, started, attempt)
+            await self._sleep(self._backoff(attempt))
 
-    def _timed(self, reply: ChatReply, began: float, attempts: int) -> ChatReply:
-        return replace(reply, seconds=self._clock() - began, attempts=attempts)
+    def _timed(self, reply: ChatReply, started: float, attempts: int) -> ChatReply:
+        return replace(reply, seconds=self._clock() - started, attempts=attempts)
 
-    async def _turn(self) -> None:
-        """Wait until an attempt may go out; each takes its own place in the line."""
+    async def _throttle(self) -> None:
+        """Wait for the next free time slot of ``per_minute`` and ``Retry-After``."""
         now = self._clock()
         start = max(now, self._next)
         self._next = start + (60 / self.server.per_minute if self.server.per_minute else 0)
         if start > now:
             await self._sleep(start - now)
 
-    def _pause(self, attempt: int) -> float:
-        return min(_FIRST_WAIT * 2 ** (attempt - 1), _MOST_WAIT) * (0.5 + self._jitter() / 2)
+    def _backoff(self, attempt: int) -> float:
+        return min(_FIRST_BACKOFF * 2 ** (attempt - 1), _MAX_BACKOFF) * (0.5 + self._jitter() / 2)
 
-    def _shape(self) -> tuple[bool, str]:
+    def _variant(self) -> tuple[bool, str]:
         return self._schemas, self._max_tokens
 
     def _body(self, request: ChatRequest) -> dict[str, Any]:
@@ -223,7 +222,7 @@ class ChatClient:
         return body
 
     async def _post(self, body: dict[str, Any]) -> tuple[int, float, bytes]:
-        """Return the status, the seconds the server asks to wait, and the reply's bytes, one more than allowed."""
+        """Return the status, the seconds of ``Retry-After``, and the body, read up to just above the limit."""
         async with self._http.stream("POST", self.server.endpoint, json=body) as response:
             parts = bytearray()
             async for part in response.aiter_bytes():
@@ -232,37 +231,37 @@ class ChatClient:
                     break
             return response.status_code, retry_after(response.headers.get("retry-after", "")), bytes(parts)
 
-    def _yields(self, body: bytes, request: ChatRequest, shape: tuple[bool, str]) -> bool:
-        """Whether the server refuses a form that can be left out; then it is left out from now on."""
-        if shape != self._shape():
+    def _adapts(self, body: bytes, request: ChatRequest, variant: tuple[bool, str]) -> bool:
+        """Whether the server rejects an optional parameter, which is then dropped or renamed from now on."""
+        if variant != self._variant():
             return True  # another request has just found out
-        said = body[:MAX_REPLY_BYTES].decode(errors="replace")
-        if self._max_tokens == "max_tokens" and _NO_MAX_TOKENS.search(said):
+        text = body[:MAX_REPLY_BYTES].decode(errors="replace")
+        if self._max_tokens == "max_tokens" and _NO_MAX_TOKENS.search(text):
             self._max_tokens = "max_completion_tokens"
-        elif request.schema is not None and self._schemas and _NO_SCHEMA.search(said):
+        elif request.schema is not None and self._schemas and _NO_SCHEMA.search(text):
             self._schemas = False
-        return shape != self._shape()
+        return variant != self._variant()
 
-    def _refused(self, status: int, body: bytes) -> ChatReply:
-        said = self._said(body)
+    def _error(self, status: int, body: bytes) -> ChatReply:
+        quoted = self._quoted(body)
         if status in (401, 403):
-            raise ServerError(f"{self.server.url} does not let us in ({status}: {said}). Check the key.")
+            raise ServerError(f"{self.server.url} refused access ({status}: {quoted}). Check the key.")
         if status in (404, 405):
             raise ServerError(
-                f"{self.server.endpoint} or the model {self.server.model!r} is not there ({status}: {said}). "
+                f"{self.server.endpoint} or the model {self.server.model!r} does not exist ({status}: {quoted}). "
                 "Check both; the URL usually ends in /v1."
             )
         if 300 <= status < 400:
-            raise ServerError(f"{self.server.url} sends us elsewhere ({status}), which is not followed: give that URL.")
+            raise ServerError(f"{self.server.url} redirects ({status}), which is not followed: use the new URL.")
         if status in (408, 425, 429):
-            return self._failed("busy", f"{status}: {said}")
+            return self._failure("busy", f"{status}: {quoted}")
         if status >= 500:
-            return self._failed("server_error", f"{status}: {said}")
-        return replace(self._failed("refused", f"{status}: {said}"), code=_code(body))
+            return self._failure("server_error", f"{status}: {quoted}")
+        return replace(self._failure("refused", f"{status}: {quoted}"), code=_code(body))
 
-    def _said(self, body: bytes) -> str:
-        """Return the server's words, on one line, short, without the key."""
-        text = body[: 16 * _SAID].decode(errors="replace")
+    def _quoted(self, body: bytes) -> str:
+        """Return the server's message on one short line, without the key."""
+        text = body[: 16 * _MAX_QUOTED].decode(errors="replace")
         try:
             value = json.loads(body)
             for name in ("error", "message", "detail"):
@@ -273,18 +272,18 @@ class ChatClient:
         if self.server.key:
             text = text.replace(self.server.key, "[key]")
         text = " ".join("".join(letter if letter.isprintable() else " " for letter in text).split())
-        return text if len(text) <= _SAID else f"{text[:_SAID]}…"
+        return text if len(text) <= _MAX_QUOTED else f"{text[:_MAX_QUOTED]}…"
 
-    def _nobody(self, error: Exception) -> str:
+    def _unreachable(self, error: Exception) -> str:
         if self._reached:
-            return f"{self.server.url} no longer answers ({error or type(error).__name__}). Start it again and go on."
+            return f"{self.server.url} no longer answers ({error or type(error).__name__}). Restart it and run again."
         return (
-            f"nobody answers at {self.server.url} ({error or type(error).__name__}). Start the server, for example "
+            f"no server answers at {self.server.url} ({error or type(error).__name__}). Start the server, for example "
             f"`vllm serve {self.server.model}` or `transformers serve {self.server.model}`, or correct the URL."
         )
 
     @staticmethod
-    def _failed(status: Status, reason: str) -> ChatReply:
+    def _failure(status: Status, reason: str) -> ChatReply:
         return ChatReply("", status=status, reason=reason)
 
 

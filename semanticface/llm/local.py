@@ -1,8 +1,8 @@
-"""A chat model on this machine, through transformers, asked in the way of a chat server.
+"""A local chat model loaded by transformers, with the interface of the chat client.
 
-Replies are held to the request's schema by llguidance, token by token. What is drawn at random depends on a request's
-seed alone, not on those beside it: noise from a generator of its own is added to each row's scores, of which the
-largest is then taken, which draws from the same distribution (the Gumbel-max trick: Gumbel 1954, Maddison et al. 2014).
+llguidance constrains each token of a reply to the request's schema. A sample depends on the request's seed alone, not
+on the other rows of its batch: each row adds Gumbel noise from its own generator to its logits and takes the argmax,
+which samples from the softmax (the Gumbel-max trick: Gumbel 1954, Maddison et al. 2014).
 """
 
 from __future__ import annotations
@@ -39,29 +39,29 @@ from semanticface.models.loading import choose_device, choose_dtype
 from semanticface.semantics.grammar import SLICES
 
 _GGUF = ".gguf"
-_SEED = 0  # of a request that names none
+_DEFAULT_SEED = 0
 
 
 class LocalChat:
-    """A chat model of this machine.
+    """A local chat model.
 
     Args:
         name: a folder, a ``.gguf`` file, a hub id, or ``ID:FILE.gguf`` for one file of a hub id.
-        batch: requests answered side by side.
-        device: ``auto`` is the GPU where there is one.
+        batch: the batch size.
+        device: ``auto`` uses a GPU if there is one.
 
     Raises:
-        ModelError: no such model, one that does not load, or one that is not made for chats.
-        ConfigError: the device is not there.
+        ModelError: the model does not exist, does not load, or is not a chat model.
+        ConfigError: the device does not exist.
     """
 
     def __init__(self, name: str, *, batch: int = 4, device: str = "auto") -> None:
         self.name, self._batch = name, batch
-        place = choose_device(device)
-        folder, gguf = _find(name)
+        target = choose_device(device)
+        folder, gguf = _locate(name)
         weights: dict[str, Any] = {"use_safetensors": True}
         if gguf:
-            # Unpacked, because packed weights are multiplied by programs that transformers fetches from the hub.
+            # Dequantized, because transformers fetches the kernels for quantized weights from the hub.
             weights = {"gguf_file": gguf, "quantization_config": GgufConfig(dequantize=True)}
         try:
             tokenizer: Any = AutoTokenizer.from_pretrained(
@@ -69,58 +69,61 @@ class LocalChat:
             )
             model: Any = AutoModelForCausalLM.from_pretrained(
                 folder,
-                dtype=choose_dtype("auto", place),
-                device_map={"": place},
+                dtype=choose_dtype("auto", target),
+                device_map={"": target},
                 trust_remote_code=False,
                 **weights,
             )
         except (OSError, ValueError, KeyError, RuntimeError, ImportError, struct.error) as error:
-            raise ModelError(f"{name} does not load as a chat model: {error}. Give a complete one.") from error
+            raise ModelError(f"{name} does not load as a chat model: {error}. Check that it is complete.") from error
         if tokenizer.chat_template is None:
-            raise ModelError(f"{name} has no chat template: give a model made for chats, such as one named Instruct.")
+            raise ModelError(f"{name} has no chat template: choose a chat model, such as one named Instruct.")
         if not tokenizer.is_fast:
-            raise ModelError(f"{name} has no tokenizer.json, without which its answers cannot be held to a form.")
+            raise ModelError(f"{name} has no tokenizer.json, which constrained decoding needs: choose another model.")
         tokenizer.padding_side = "left"
-        ends = model.generation_config.eos_token_id
-        ends = ends if isinstance(ends, list) else [ends]
-        self._ends: list[int] = [end for end in dict.fromkeys([*ends, tokenizer.eos_token_id]) if end is not None]
+        eos = model.generation_config.eos_token_id
+        eos = [*(eos if isinstance(eos, list) else [eos]), tokenizer.eos_token_id]
+        self._eos_ids: list[int] = [token for token in dict.fromkeys(eos) if token is not None]
         if tokenizer.pad_token_id is None:
-            tokenizer.pad_token_id = self._ends[0]
-        self._vocabulary = llguidance.hf.from_tokenizer(tokenizer, eos_token=self._ends, slices=list(SLICES))
+            tokenizer.pad_token_id = self._eos_ids[0]
+        self._vocabulary = llguidance.hf.from_tokenizer(tokenizer, eos_token=self._eos_ids, slices=list(SLICES))
         self._model, self._tokenizer = model.eval(), tokenizer
 
     def complete_many(self, requests: Iterable[tuple[str, ChatRequest]]) -> Iterator[tuple[str, ChatReply]]:
-        """Yield ``(key, reply)``, a batch at a time; requests are drawn as batches begin.
+        """Yield ``(key, reply)``, a batch at a time; ``requests`` is consumed one batch at a time too.
 
-        A request that leaves the model no room has the status ``refused``.
+        A request that exceeds the model's context has the status ``refused``.
 
         Raises:
-            ModelError: a schema that cannot be followed, or too little memory for a batch.
+            ModelError: an unsupported schema, or too little memory for a batch.
         """
         source = iter(requests)
-        room = getattr(self._model.config, "max_position_embeddings", None) or 2**31
+        context = getattr(self._model.config, "max_position_embeddings", None) or 2**31
         while batch := list(islice(source, self._batch)):
             fitting = []
             for key, request in batch:
                 ids = self._encode(request.messages)
-                if len(ids) + request.max_tokens <= room:
+                if len(ids) + request.max_tokens <= context:
                     fitting.append((key, request, ids))
                 else:
-                    reason = f"{len(ids)} tokens and a reply do not fit the model's {room}: choose another model"
+                    reason = (
+                        f"{len(ids)} tokens and a reply exceed the model's context of {context}: choose another model"
+                    )
                     yield key, ChatReply("", tokens_in=len(ids), status="refused", reason=reason)
             if fitting:
-                keys, asked, prompts = zip(*fitting, strict=True)
+                keys, accepted, prompts = zip(*fitting, strict=True)
                 try:
-                    replies = self._answer(asked, prompts)
+                    replies = self._generate(accepted, prompts)
                 except torch.OutOfMemoryError as error:
-                    told = f"{self.name}: {len(asked)} replies at once do not fit the memory."
-                    raise ModelError(f"{told} Ask for fewer (--concurrency).") from error
+                    raise ModelError(
+                        f"{self.name}: a batch of {len(accepted)} does not fit into memory. Lower --concurrency."
+                    ) from error
                 yield from zip(keys, replies, strict=True)
 
     def _encode(self, messages: list[dict[str, Any]]) -> list[int]:
         try:
             text = self._tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
-        except TemplateError:  # some models know no system message
+        except TemplateError:  # some chat templates have no system role
             first, second, *rest = messages
             joined = {"role": "user", "content": f"{first['content']}\n\n{second['content']}"}
             text = self._tokenizer.apply_chat_template([joined, *rest], add_generation_prompt=True, tokenize=False)
@@ -128,25 +131,25 @@ class LocalChat:
         return ids
 
     @torch.inference_mode()
-    def _answer(self, requests: tuple[ChatRequest, ...], prompts: tuple[list[int], ...]) -> list[ChatReply]:
-        began = time.monotonic()
-        shown = self._tokenizer.pad({"input_ids": list(prompts)}, return_tensors="pt").to(self._model.device)
-        steps = _Steps(self._vocabulary, self._ends[0], requests)
+    def _generate(self, requests: tuple[ChatRequest, ...], prompts: tuple[list[int], ...]) -> list[ChatReply]:
+        started = time.monotonic()
+        inputs = self._tokenizer.pad({"input_ids": list(prompts)}, return_tensors="pt").to(self._model.device)
+        processor = _ConstrainedSampling(self._vocabulary, self._eos_ids[0], requests)
         out = self._model.generate(
-            **shown,
+            **inputs,
             generation_config=GenerationConfig(
                 max_new_tokens=max(request.max_tokens for request in requests),
                 do_sample=False,
-                eos_token_id=self._ends,
+                eos_token_id=self._eos_ids,
                 pad_token_id=self._tokenizer.pad_token_id,
             ),
-            logits_processor=LogitsProcessorList([steps]),
+            logits_processor=LogitsProcessorList([processor]),
         )
-        seconds = time.monotonic() - began
+        seconds = time.monotonic() - started
         replies = []
         for row, (request, ids) in enumerate(zip(requests, prompts, strict=True)):
-            tokens = out[row, shown["input_ids"].shape[1] :].tolist()[: request.max_tokens]
-            end = next((place for place, token in enumerate(tokens) if token in self._ends), None)
+            tokens = out[row, inputs["input_ids"].shape[1] :].tolist()[: request.max_tokens]
+            end = next((index for index, token in enumerate(tokens) if token in self._eos_ids), None)
             text = self._tokenizer.decode(tokens[:end], skip_special_tokens=True)
             finish = "length" if end is None else "stop"
             count = len(tokens) if end is None else end + 1
@@ -154,62 +157,64 @@ class LocalChat:
         return replies
 
 
-class _Steps(LogitsProcessor):
-    """Before each token: what the schema forbids is struck out, and the request's own noise is added."""
+class _ConstrainedSampling(LogitsProcessor):
+    """Masks the tokens that a row's schema forbids and adds the row's Gumbel noise."""
 
-    def __init__(self, vocabulary: Any, end: int, requests: tuple[ChatRequest, ...]) -> None:
-        self._end = end
-        self._heats = [request.temperature for request in requests]
-        self._noise = [torch.Generator().manual_seed(request.seed or _SEED) for request in requests]
+    def __init__(self, vocabulary: Any, eos_id: int, requests: tuple[ChatRequest, ...]) -> None:
+        self._eos_id = eos_id
+        self._temperatures = [request.temperature for request in requests]
+        self._generators = [torch.Generator().manual_seed(request.seed or _DEFAULT_SEED) for request in requests]
         self._matchers = [_matcher(vocabulary, request.schema) for request in requests]
         self._allowed = llguidance.numpy.allocate_token_bitmask(1, vocabulary.vocab_size)
-        self._begun = False
+        self._started = False
 
     def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
         scores = scores.float()
         for row, matcher in enumerate(self._matchers):
-            own = scores[row : row + 1]
+            logits = scores[row : row + 1]  # [1, V], a view
             if matcher is not None:
-                if self._begun and not matcher.is_stopped():
+                if self._started and not matcher.is_stopped():
                     matcher.consume_token(int(input_ids[row, -1]))
-                if matcher.is_stopped():  # the object is whole
-                    own.fill_(-torch.inf)[:, self._end] = 0
+                if matcher.is_stopped():  # the object is complete
+                    logits.fill_(-torch.inf)[:, self._eos_id] = 0
                     continue
                 llguidance.numpy.fill_next_token_bitmask(matcher, self._allowed)
-                bits = np.unpackbits(self._allowed.view(np.uint8), bitorder="little")[: own.shape[1]]
-                allowed = torch.from_numpy(bits.astype(bool)).to(own.device)
-                own[:, len(bits) :] = -torch.inf  # some models have more scores than their tokenizer has tokens
-                own[:, : len(bits)].masked_fill_(~allowed, -torch.inf)
-            if self._heats[row]:
-                uniform = torch.rand(own.shape[1], generator=self._noise[row], dtype=torch.float64)
+                bits = np.unpackbits(self._allowed.view(np.uint8), bitorder="little")[: logits.shape[1]]
+                allowed = torch.from_numpy(bits.astype(bool)).to(logits.device)
+                logits[:, len(bits) :] = -torch.inf  # some models have more logits than their tokenizer has tokens
+                logits[:, : len(bits)].masked_fill_(~allowed, -torch.inf)
+            if self._temperatures[row]:
+                uniform = torch.rand(logits.shape[1], generator=self._generators[row], dtype=torch.float64)
                 gumbel = -torch.log(-torch.log(uniform.clamp(1e-300, 1 - 1e-16)))
-                own.div_(self._heats[row]).add_(gumbel.to(own.device, own.dtype))
-        self._begun = True
+                logits.div_(self._temperatures[row]).add_(gumbel.to(logits.device, logits.dtype))
+        self._started = True
         return scores
 
 
 def _matcher(vocabulary: Any, schema: dict[str, Any] | None) -> LLMatcher | None:
     if schema is None:
         return None
-    # No free spaces: a model that may write them writes them for ever.
+    # Without optional whitespace, which models otherwise repeat endlessly.
     grammar = LLMatcher.grammar_from_json_schema(json.dumps(schema), defaults={"whitespace_flexible": False})
     matcher = LLMatcher(vocabulary, grammar)
     if matcher.is_error():
-        raise ModelError(f"the schema cannot be followed: {matcher.get_error()}. Ask without it.")
+        raise ModelError(f"unsupported schema: {matcher.get_error()}. Leave it out.")
     return matcher
 
 
-def _find(name: str) -> tuple[Path, str | None]:
-    """Return the folder of a model, and its GGUF file's name if that is what the weights are in."""
+def _locate(name: str) -> tuple[Path, str | None]:
+    """Return the folder of a model, and the name of its GGUF file if it has one."""
     path = Path(name)
     if path.is_file() and path.suffix == _GGUF:
         return path.parent, path.name
     repository, colon, file = name.rpartition(":")
     if not (colon and file.endswith(_GGUF)):
         if path.suffix == _GGUF:
-            raise ModelError(f"there is no file {name}: check the path.")
+            raise ModelError(f"{name} does not exist: check the path.")
         return resolve_model(name)[0], None
     try:
         return Path(snapshot_download(repository, allow_patterns=[file])), file
     except (HfHubHTTPError, HFValidationError, OSError, ValueError) as error:
-        raise ModelError(f"no {file} in the hub's {repository!r}: check the spelling and the connection.") from error
+        raise ModelError(
+            f"cannot get {file} of {repository!r} from the hub: check the name and the connection."
+        ) from error

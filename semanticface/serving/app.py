@@ -302,7 +302,7 @@ def create_app(service: BatchingService, model: str, limits: Limits | None = Non
         return answer_schema(ask.mode, emotion=ask.emotion)
 
     def told(status: int) -> Response:
-        body = {"status": service.status, "model": model, "taken": service.taken, "places": service.places}
+        body = {"status": service.status, "model": model, "taken": service.taken, "places": service.slots}
         return JSONResponse(body, status, None if status == 200 else {"retry-after": "2"})
 
     @app.get("/health", summary="Whether the server lives", responses=_refusals(403, 503))

@@ -112,7 +112,7 @@ class BatchingService:
     Args:
         load: returns the model, with the settings by which it reads unless ``ReadOptions`` says otherwise. It runs in
             the model's thread.
-        places: requests taken at a time, at least 1.
+        slots: requests taken at a time, at least 1.
         batch_size: pictures read together, at least 1.
         wait: seconds for which a batch waits for others that are on their way.
 
@@ -123,11 +123,11 @@ class BatchingService:
     """
 
     def __init__(
-        self, load: Callable[[], Predictor], *, places: int = 256, batch_size: int = 16, wait: float = 0.01
+        self, load: Callable[[], Predictor], *, slots: int = 256, batch_size: int = 16, wait: float = 0.01
     ) -> None:
-        if places < 1 or batch_size < 1:
-            raise ValueError(f"{places} places and batches of {batch_size}: give at least 1 of both")
-        self.places = places
+        if slots < 1 or batch_size < 1:
+            raise ValueError(f"{slots} slots and batches of {batch_size}: give at least 1 of both")
+        self.slots = slots
         self.batch_size = batch_size
         self.error: Exception | None = None
         self._load = load
@@ -174,8 +174,8 @@ class BatchingService:
         """
         with self._changed:
             self._check_running()
-            if self._taken >= self.places:
-                message = f"All {self.places} places are taken. Try again a little later, or send fewer at a time."
+            if self._taken >= self.slots:
+                message = f"All {self.slots} places are taken. Try again a little later, or send fewer at a time."
                 raise UnavailableError("queue_full", message, self._retry_after())
             self._taken += 1
             self._coming += 1

@@ -91,7 +91,7 @@ class RequestGuard:
         return True
 
 
-def patient_protocol(seconds: float) -> type[asyncio.Protocol]:
+def idle_timeout_protocol(seconds: float) -> type[asyncio.Protocol]:
     """Return uvicorn's HTTP protocol, closing connections on which for so long, or up to twice, no request begins.
 
     uvicorn itself waits for a request's head for ever, and takes only so many connections: a few that send nothing
@@ -99,7 +99,7 @@ def patient_protocol(seconds: float) -> type[asyncio.Protocol]:
     """
     from uvicorn.protocols.http.h11_impl import H11Protocol
 
-    class PatientProtocol(H11Protocol):
+    class IdleTimeoutProtocol(H11Protocol):
         def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
             super().connection_made(transport)
             self._look_again(None)
@@ -117,7 +117,7 @@ def patient_protocol(seconds: float) -> type[asyncio.Protocol]:
             else:
                 self._look_again(self.cycle)
 
-    return PatientProtocol
+    return IdleTimeoutProtocol
 
 
 async def drain(receive: Receive, most_bytes: int) -> None:

@@ -367,7 +367,7 @@ def test_with_less_without_semantics_and_examples_on_a_server_without_schemas(sc
         assert script.main(words) == 0
     found, err = last_line(capsys)
     assert found["toon_with_corr"] > 0.9 and found["toon_without_corr"] == 0
-    assert "at the price given" in err and said.most <= 2
+    assert "at the price given" in err and said.max_concurrent <= 2
     results = json.loads((tmp_path / "vlm-2-examples" / "zero_shot.json").read_text())
     assert results["recipe"]["schema"] is False
     lead = results["sets"]["toon"]["lead"]["correlation"]
@@ -420,7 +420,7 @@ def test_a_run_stops_where_every_request_fails(script, drawn, tmp_path, capsys, 
         assert script.main(["--url", said.url, "--key-env", "SOME_KEY", *words]) == 2
         assert {each["Authorization"] for each in said.headers} == {"Bearer s3cret-key"}
     shown = capsys.readouterr()
-    assert "does not let us in" in shown.err and "s3cret" not in shown.err + shown.out
+    assert "refused access" in shown.err and "s3cret" not in shown.err + shown.out
     assert not [path for path in tmp_path.rglob("*") if path.is_file() and "s3cret" in path.read_text()]
 
 

@@ -1,4 +1,4 @@
-"""A small real HTTP server that speaks chat completions as a test tells it to."""
+"""A small HTTP server with scripted chat completions. Not a test file."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from typing import Any
 
 
 @dataclass
-class Said:
-    """What the server was asked: each body, each request's headers, the most requests at once."""
+class ServerLog:
+    """The requests a server received."""
 
     url: str = ""
     bodies: list[dict[str, Any]] = field(default_factory=list)
     headers: list[dict[str, str]] = field(default_factory=list)
     paths: list[str] = field(default_factory=list)
-    under_way: int = 0
-    most: int = 0
+    pending: int = 0
+    max_concurrent: int = 0
     stopped: bool = False
     stop: Callable[[], None] = lambda: None
 
@@ -34,10 +34,10 @@ def completion(text: Any, finish: str = "stop", tokens: tuple[int, int] = (7, 3)
 
 
 @contextlib.contextmanager
-def chat_server(answer: Callable[[dict[str, Any]], Any], port: int = 0) -> Iterator[Said]:
-    """Serve on loopback. ``answer`` turns a request's body into a reply's text, or (status, headers, body), or None,
-    which drops the connection; a body may be bytes or what JSON can hold."""
-    said, lock = Said(), threading.Lock()
+def chat_server(answer: Callable[[dict[str, Any]], Any], port: int = 0) -> Iterator[ServerLog]:
+    """Serve on loopback. ``answer`` maps a request's body to a reply's text, to (status, headers, body) with a body of
+    bytes or JSON values, or to None, which drops the connection."""
+    log, lock = ServerLog(), threading.Lock()
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
@@ -45,20 +45,20 @@ def chat_server(answer: Callable[[dict[str, Any]], Any], port: int = 0) -> Itera
         def do_POST(self) -> None:
             body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
             with lock:
-                said.bodies.append(body)
-                said.headers.append(dict(self.headers))
-                said.paths.append(self.path)
-                said.under_way += 1
-                said.most = max(said.most, said.under_way)
+                log.bodies.append(body)
+                log.headers.append(dict(self.headers))
+                log.paths.append(self.path)
+                log.pending += 1
+                log.max_concurrent = max(log.max_concurrent, log.pending)
             try:
-                found = answer(body)
+                reply = answer(body)
             finally:
                 with lock:
-                    said.under_way -= 1
-            if found is None or said.stopped:
+                    log.pending -= 1
+            if reply is None or log.stopped:
                 self.close_connection = True
                 return
-            status, headers, content = (200, {}, completion(found)) if isinstance(found, str) else found
+            status, headers, content = (200, {}, completion(reply)) if isinstance(reply, str) else reply
             data = content if isinstance(content, bytes) else json.dumps(content).encode()
             with contextlib.suppress(OSError):  # the client may have left
                 self.send_response(status)
@@ -77,17 +77,17 @@ def chat_server(answer: Callable[[dict[str, Any]], Any], port: int = 0) -> Itera
     server = Server(("127.0.0.1", port), Handler)
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
     thread.start()
-    said.url = f"http://127.0.0.1:{server.server_port}/v1"
+    log.url = f"http://127.0.0.1:{server.server_port}/v1"
 
     def stop() -> None:
-        said.stopped = True  # for connections that are still open
+        log.stopped = True  # also for open connections
         server.shutdown()
         server.server_close()
         thread.join()
 
-    said.stop = stop
+    log.stop = stop
     try:
-        yield said
+        yield log
     finally:
         if thread.is_alive():
             stop()

@@ -25,7 +25,7 @@ from semanticface.rendering import STYLES, render
 from semanticface.semantics.expression_sampler import sample_coefficients
 from semanticface.serving.app import Limits, create_app
 from semanticface.serving.batching import BatchingService
-from semanticface.serving.middleware import patient_protocol
+from semanticface.serving.middleware import idle_timeout_protocol
 
 PATIENCE = 120
 """Seconds after which a test gives up what should happen at once."""
@@ -92,7 +92,7 @@ def served(
     service.start(lambda _: ready.set())
     assert ready.wait(PATIENCE) and service.error is None
     listening = socket.create_server(("127.0.0.1", 0))
-    protocol = patient_protocol((limits or Limits()).seconds)
+    protocol = idle_timeout_protocol((limits or Limits()).seconds)
     server = uvicorn.Server(uvicorn.Config(create_app(service, "nano", limits), http=protocol, log_level="warning"))
     thread = threading.Thread(target=server.run, args=([listening],))
     thread.start()

@@ -1,4 +1,4 @@
-"""The client for chat servers, over real sockets: retries, limits, refusals, nothing lost, nothing told."""
+"""The client for chat servers over real sockets: retries, limits, errors, no lost reply, no leaked key."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from semanticface.errors import ConfigError, PictureError, ServerError
 from semanticface.llm import chat
 from semanticface.llm import client as chat_client
 from semanticface.llm.chat import read_key
-from semanticface.llm.client import ChatClient, ChatReply, ChatRequest, ChatServer, picture_part
+from semanticface.llm.client import ChatClient, ChatReply, ChatRequest, ChatServer, image_part
 from tests.helpers.chat_servers import chat_server, completion
 
 SCHEMA = {"type": "object", "properties": {"a": {"type": "string"}}, "required": ["a"]}
@@ -32,7 +32,7 @@ def ask(text="hello", **options):
 
 
 class Clock:
-    """Time that passes only while somebody sleeps."""
+    """Time that advances only during sleep."""
 
     def __init__(self):
         self.now = 100.0
@@ -52,10 +52,10 @@ def client(url, clock=None, **options):
     return ChatClient(server, clock=clock, sleep=clock.sleep, jitter=lambda: 1.0)
 
 
-def in_turn(*answers):
-    """Answer with each of these in turn, the last one from then on."""
-    left = list(answers)
-    return lambda body: left.pop(0) if len(left) > 1 else left[0]
+def sequence(*answers):
+    """Answer with each of these in order, then repeat the last one."""
+    remaining = list(answers)
+    return lambda body: remaining.pop(0) if len(remaining) > 1 else remaining[0]
 
 
 def free_port():
@@ -64,17 +64,17 @@ def free_port():
         return probe.getsockname()[1]
 
 
-# --- what is sent and what comes back -------------------------------------------------------------------------------
+# --- requests and replies -------------------------------------------------------------------------------------------
 
 
-def test_a_request_arrives_as_it_was_meant_and_its_reply_is_read():
+def test_a_request_is_sent_and_its_reply_parsed():
     found = completion("hi there", "length", (11, 5))
-    with chat_server(lambda body: (200, {}, found)) as said, client(said.url + "/", key="secret") as asking:
+    with chat_server(lambda body: (200, {}, found)) as server, client(server.url + "/", key="secret") as asking:
         reply = asking.complete(ask("hello", schema=SCHEMA, seed=4, temperature=0.5, max_tokens=33))
     assert reply == ChatReply("hi there", "length", 11, 5, reply.seconds)
-    assert said.paths == ["/v1/chat/completions"] and said.headers[0]["Authorization"] == "Bearer secret"
+    assert server.paths == ["/v1/chat/completions"] and server.headers[0]["Authorization"] == "Bearer secret"
     form = {"name": "answer", "schema": SCHEMA, "strict": True}
-    assert said.bodies == [
+    assert server.bodies == [
         {
             "model": "tiny",
             "messages": [{"role": "user", "content": "hello"}],
@@ -95,7 +95,7 @@ def test_a_request_arrives_as_it_was_meant_and_its_reply_is_read():
         ("https://example.org/api/v3/chat/completions", "https://example.org/api/v3/chat/completions"),
     ],
 )
-def test_any_spelling_of_the_root_leads_to_chat_completions(url, endpoint):
+def test_the_endpoint_for_each_form_of_url(url, endpoint):
     assert ChatServer(url, "m").endpoint == endpoint
 
 
@@ -103,91 +103,100 @@ def test_any_spelling_of_the_root_leads_to_chat_completions(url, endpoint):
     ("content", "text"),
     [([{"type": "text", "text": "a"}, {"type": "text", "text": "b"}], "ab"), ("half \ud83d", "half ?")],
 )
-def test_content_in_parts_and_half_characters_are_read(content, text):
-    with chat_server(lambda body: (200, {}, completion(content))) as said, client(said.url) as asking:
+def test_content_in_parts_and_lone_surrogates(content, text):
+    with chat_server(lambda body: (200, {}, completion(content))) as server, client(server.url) as asking:
         assert asking.complete(ask()).text == text
 
 
 @pytest.mark.parametrize("body", [b"<html>", b"{}", b"[1]", b'{"choices": []}', b'{"choices": [{"message": null}]}'])
-def test_what_is_no_completion_is_said_to_be_none(body):
-    with chat_server(lambda _: (200, {}, body)) as said, client(said.url) as asking:
+def test_a_body_that_is_not_a_completion(body):
+    with chat_server(lambda _: (200, {}, body)) as server, client(server.url) as asking:
         reply = asking.complete(ask())
-    assert reply.status == "bad_reply" and not reply.text and len(said.bodies) == 1
+    assert reply.status == "bad_reply" and not reply.text and len(server.bodies) == 1
 
 
-def test_a_reply_without_text_and_one_that_never_ends_are_refused(monkeypatch):
+def test_replies_without_text_or_of_excessive_length(monkeypatch):
     monkeypatch.setattr(chat, "MAX_REPLY_BYTES", 1000)
     monkeypatch.setattr(chat_client, "MAX_REPLY_BYTES", 1000)
-    answers = in_turn((200, {}, completion(None)), (200, {}, b" " * 200_000))
-    with chat_server(answers) as said, client(said.url) as asking:
+    answers = sequence((200, {}, completion(None)), (200, {}, b" " * 200_000))
+    with chat_server(answers) as server, client(server.url) as asking:
         assert [asking.complete(ask()).status for _ in range(2)] == ["bad_reply", "too_large"]
 
 
-def test_a_reply_says_why_there_is_nothing_in_it():
-    thoughts = {"message": {"content": None, "reasoning_content": "hm"}, "finish_reason": "length"}
-    answers = in_turn((200, {}, {"choices": [thoughts]}), (200, {}, b"<p>log in, hush</p>"))
-    with chat_server(answers) as said, client(said.url, key="hush") as asking:
+def test_the_reason_for_an_empty_reply():
+    reasoning = {"message": {"content": None, "reasoning_content": "hm"}, "finish_reason": "length"}
+    answers = sequence((200, {}, {"choices": [reasoning]}), (200, {}, b"<p>log in, hush</p>"))
+    with chat_server(answers) as server, client(server.url, key="hush") as asking:
         cut, page = asking.complete(ask()), asking.complete(ask())
-    assert cut.status == page.status == "bad_reply" and "allow it more tokens" in cut.reason
+    assert cut.status == page.status == "bad_reply" and "allow more tokens" in cut.reason
     assert page.reason.endswith("(it is: <p>log in, [key]</p>)")
 
 
-def test_an_error_that_calls_itself_a_success_is_one():
-    answers = in_turn((200, {}, {"error": {"message": "overloaded", "code": 502}}), "now")
-    with chat_server(answers) as said, client(said.url) as asking:
-        assert asking.complete(ask()).text == "now" and len(said.bodies) == 2
-    with chat_server(lambda body: (200, {}, {"error": "overloaded"})) as said, client(said.url, retries=1) as asking:
+def test_an_error_with_status_200_is_retried():
+    answers = sequence((200, {}, {"error": {"message": "overloaded", "code": 502}}), "now")
+    with chat_server(answers) as server, client(server.url) as asking:
+        assert asking.complete(ask()).text == "now" and len(server.bodies) == 2
+    with (
+        chat_server(lambda body: (200, {}, {"error": "overloaded"})) as server,
+        client(server.url, retries=1) as asking,
+    ):
         reply = asking.complete(ask())
     assert (reply.status, reply.attempts) == ("server_error", 2) and "overloaded" in reply.reason
 
 
-def test_counts_and_words_that_no_file_could_hold_are_left_out():
+def test_values_that_cannot_be_stored_are_replaced():
     with (
-        chat_server(lambda body: (200, {}, completion("x", "\ud83d", (10**30, 3)))) as said,
-        client(said.url) as asking,
+        chat_server(lambda body: (200, {}, completion("x", "\ud83d", (10**30, 3)))) as server,
+        client(server.url) as asking,
     ):
         reply = asking.complete(ask())
     assert (reply.finish, reply.tokens_in, reply.tokens_out) == ("?", 0, 3)
 
 
-# --- trying again ---------------------------------------------------------------------------------------------------
+# --- retries --------------------------------------------------------------------------------------------------------
 
 
-def test_what_may_pass_is_tried_again_with_growing_patience():
+def test_temporary_failures_are_retried_with_backoff():
     clock = Clock()
-    answers = in_turn((500, {}, b"oh"), None, (503, {}, b"loading"), (429, {}, b"slow down"), "at last")
-    with chat_server(answers) as said, client(said.url, clock) as asking:
+    answers = sequence((500, {}, b"oh"), None, (503, {}, b"loading"), (429, {}, b"slow down"), "at last")
+    with chat_server(answers) as server, client(server.url, clock) as asking:
         reply = asking.complete(ask())
-    assert (reply.text, reply.status, reply.attempts) == ("at last", "ok", 5) and len(said.bodies) == 5
+    assert (reply.text, reply.status, reply.attempts) == ("at last", "ok", 5) and len(server.bodies) == 5
     assert clock.slept == [1, 2, 4, 8] and reply.seconds == 15
 
 
-@pytest.mark.parametrize("far", [30, "date"])
-def test_a_server_that_asks_for_time_gets_it(far, monkeypatch):
+@pytest.mark.parametrize("form", [30, "date"])
+def test_retry_after_is_honoured(form, monkeypatch):
     monkeypatch.setattr(time, "time", lambda: 1_000_000_000.0)
-    after = email.utils.formatdate(1_000_000_030, usegmt=True) if far == "date" else str(far)
+    after = email.utils.formatdate(1_000_000_030, usegmt=True) if form == "date" else str(form)
     clock = Clock()
-    with chat_server(in_turn((429, {"Retry-After": after}, b""), "yes")) as said, client(said.url, clock) as asking:
+    with (
+        chat_server(sequence((429, {"Retry-After": after}, b""), "yes")) as server,
+        client(server.url, clock) as asking,
+    ):
         assert asking.complete(ask()).text == "yes"
     assert clock.now == 130
 
 
-def test_the_time_a_server_asks_for_holds_back_every_request():
+def test_retry_after_delays_all_requests():
     clock = Clock()
-    with chat_server(in_turn((429, {"Retry-After": "50"}, b""), "a", "b")) as said, client(said.url, clock) as asking:
+    with (
+        chat_server(sequence((429, {"Retry-After": "50"}, b""), "a", "b")) as server,
+        client(server.url, clock) as asking,
+    ):
         assert asking.complete(ask()).text == "a"
-        began = clock.now
+        before = clock.now
         assert asking.complete(ask()).text == "b"
-    assert began >= 150 and clock.now == began
+    assert before >= 150 and clock.now == before
 
 
 @pytest.mark.parametrize(("code", "status"), [(429, "busy"), (503, "server_error"), (400, "refused")])
-def test_more_patience_than_is_sensible_is_not_shown(code, status):
+def test_a_very_long_retry_after_is_a_failure(code, status):
     clock = Clock()
-    answers = in_turn((code, {"Retry-After": "86400"}, b"later"), "a")
-    with chat_server(answers) as said, client(said.url, clock) as asking:
+    answers = sequence((code, {"Retry-After": "86400"}, b"later"), "a")
+    with chat_server(answers) as server, client(server.url, clock) as asking:
         reply = asking.complete(ask())
-        assert len(said.bodies) == 1 and asking.complete(ask()).text == "a" and not clock.slept
+        assert len(server.bodies) == 1 and asking.complete(ask()).text == "a" and not clock.slept
     assert reply.status == status and ("86400 s" in reply.reason) is (code != 400) and "later" in reply.reason
 
 
@@ -201,116 +210,118 @@ def test_more_patience_than_is_sensible_is_not_shown(code, status):
         ((422, {}, b'{"message": "unexpected field"}'), "refused", 1),
     ],
 )
-def test_a_failed_request_has_a_reply_that_says_why(answer, status, asked):
-    with chat_server(lambda body: answer) as said, client(said.url, retries=2) as asking:
+def test_a_failed_request_has_a_reason(answer, status, asked):
+    with chat_server(lambda body: answer) as server, client(server.url, retries=2) as asking:
         reply = asking.complete(ask())
-    assert (reply.status, reply.attempts, len(said.bodies)) == (status, asked, asked)
-    words = {"busy": "429: too many", "server_error": "502: bad gateway", "dropped": "connection broke"}
-    assert words.get(status, "4") in reply.reason and not reply.text
+    assert (reply.status, reply.attempts, len(server.bodies)) == (status, asked, asked)
+    reasons = {"busy": "429: too many", "server_error": "502: bad gateway", "dropped": "connection broke"}
+    assert reasons.get(status, "4") in reply.reason and not reply.text
 
 
-def test_an_attempt_that_takes_too_long_is_given_up():
+def test_an_attempt_times_out():
     release = threading.Event()
-    with chat_server(lambda body: str(release.wait(20))) as said:
-        with client(said.url, timeout=0.2, retries=1) as asking:
+    with chat_server(lambda body: str(release.wait(20))) as server:
+        with client(server.url, timeout=0.2, retries=1) as asking:
             reply = asking.complete(ask())
         release.set()
-    assert reply.status == "timeout" and "0.2 s" in reply.reason and len(said.bodies) == 2
+    assert reply.status == "timeout" and "0.2 s" in reply.reason and len(server.bodies) == 2
 
 
-# --- what holds for every request -----------------------------------------------------------------------------------
+# --- failures of every request --------------------------------------------------------------------------------------
 
 
-def test_nobody_there_is_one_error_at_once():
+def test_an_unreachable_server_is_one_immediate_error():
     clock, port = Clock(), free_port()
-    drawn = []
+    consumed = []
 
     def requests():
         for n in range(100):
-            drawn.append(n)
+            consumed.append(n)
             yield n, ask()
 
-    told = pytest.raises(ServerError, match=rf"127.0.0.1:{port}.*Start the server")
-    with client(f"http://127.0.0.1:{port}/v1", clock) as asking, told:
+    expected = pytest.raises(ServerError, match=rf"127.0.0.1:{port}.*Start the server")
+    with client(f"http://127.0.0.1:{port}/v1", clock) as asking, expected:
         list(asking.complete_many(requests()))
-    assert len(drawn) <= 8 and not clock.slept
+    assert len(consumed) <= 8 and not clock.slept
 
 
-def test_a_server_that_dies_half_way_leaves_what_it_answered():
+def test_replies_before_a_server_dies_are_yielded():
     got = []
     with (
-        chat_server(lambda body: body["messages"][0]["content"]) as said,
-        client(said.url, concurrency=1) as asking,
+        chat_server(lambda body: body["messages"][0]["content"]) as server,
+        client(server.url, concurrency=1) as asking,
         pytest.raises(ServerError, match="no longer answers"),
     ):
         for key, reply in asking.complete_many((n, ask(f"n{n}")) for n in range(10)):
             got.append((key, reply.text))
             if key == 3:
-                said.stop()
+                server.stop()
     assert got[:4] == [(n, f"n{n}") for n in range(4)] and len(got) <= 5
 
 
-@pytest.mark.parametrize(("code", "words"), [(401, "Check the key"), (404, "'tiny' is not there"), (302, "elsewhere")])
-def test_a_wrong_key_model_or_address_stops_everything(code, words):
+@pytest.mark.parametrize(
+    ("code", "message"), [(401, "Check the key"), (404, "'tiny' does not exist"), (302, "redirects")]
+)
+def test_a_wrong_key_model_or_address_stops_everything(code, message):
     answer = (code, {"Location": "http://127.0.0.1:1/"}, b'{"error": {"message": "no: s3cret-key"}}')
     with (
-        chat_server(lambda body: answer) as said,
-        client(said.url, key="s3cret-key", concurrency=1) as asking,
-        pytest.raises(ServerError, match=words) as caught,
+        chat_server(lambda body: answer) as server,
+        client(server.url, key="s3cret-key", concurrency=1) as asking,
+        pytest.raises(ServerError, match=message) as caught,
     ):
         list(asking.complete_many((n, ask()) for n in range(5)))
-    assert len(said.bodies) == 1 and "s3cret-key" not in str(caught.value)
+    assert len(server.bodies) == 1 and "s3cret-key" not in str(caught.value)
 
 
-def test_a_schema_the_server_cannot_follow_is_left_out_from_then_on():
+def test_an_unsupported_schema_is_dropped():
     def answer(body):
         if "response_format" in body:
             return 400, {}, b'{"error": {"message": "response_format json_schema is not supported"}}'
         return "free"
 
-    with chat_server(answer) as said, client(said.url) as asking:
+    with chat_server(answer) as server, client(server.url) as asking:
         assert asking.schemas
         replies = [asking.complete(ask(schema=SCHEMA)) for _ in range(3)]
     assert [reply.text for reply in replies] == ["free"] * 3 and not asking.schemas
-    assert ["response_format" in body for body in said.bodies] == [True, False, False, False]
+    assert ["response_format" in body for body in server.bodies] == [True, False, False, False]
     assert {reply.attempts for reply in replies} == {1}
 
 
-def test_the_newer_name_of_the_limit_is_learned():
+def test_max_completion_tokens_is_used_if_required():
     def answer(body):
         if "max_tokens" in body:
             return 400, {}, b'{"error": {"message": "use max_completion_tokens instead"}}'
         return str(body["max_completion_tokens"])
 
-    with chat_server(answer) as said, client(said.url) as asking:
+    with chat_server(answer) as server, client(server.url) as asking:
         assert [asking.complete(ask(max_tokens=5)).text for _ in range(2)] == ["5", "5"]
-    assert len(said.bodies) == 3
+    assert len(server.bodies) == 3
 
 
-# --- many at once ---------------------------------------------------------------------------------------------------
+# --- concurrency ----------------------------------------------------------------------------------------------------
 
 
-def test_many_requests_are_drawn_only_as_there_is_room_and_none_is_mixed_up():
-    drawn, gate = [], threading.Barrier(3)
+def test_requests_are_consumed_as_sent_and_replies_match():
+    consumed, gate = [], threading.Barrier(3)
 
     def answer(body):
-        gate.wait(20)  # three must be under way at once, or nobody is answered
+        gate.wait(20)  # no reply until three requests are pending
         return body["messages"][0]["content"]
 
     def requests():
         for n in range(30):
-            drawn.append(n)
+            consumed.append(n)
             yield n, ask(f"n{n}")
 
-    with chat_server(answer) as said, client(said.url, concurrency=3) as asking:
+    with chat_server(answer) as server, client(server.url, concurrency=3) as asking:
         got = {}
         for key, reply in asking.complete_many(requests()):
             got[key] = reply.text
-            assert len(drawn) <= len(got) + 3
-    assert got == {n: f"n{n}" for n in range(30)} and said.most == 3
+            assert len(consumed) <= len(got) + 3
+    assert got == {n: f"n{n}" for n in range(30)} and server.max_concurrent == 3
 
 
-def test_leaving_early_breaks_off_what_is_under_way():
+def test_close_cancels_pending_requests():
     release = threading.Event()
 
     def answer(body):
@@ -318,20 +329,20 @@ def test_leaving_early_breaks_off_what_is_under_way():
             release.wait(20)
         return "done"
 
-    with chat_server(answer) as said, client(said.url, concurrency=2) as asking:
+    with chat_server(answer) as server, client(server.url, concurrency=2) as asking:
         for key, _ in asking.complete_many((n, ask(f"n{n}")) for n in range(50)):
             assert key == 0
             break
         asking.close()
-        assert len(said.bodies) <= 3
+        assert len(server.bodies) <= 3
         release.set()
 
 
-def test_requests_are_spread_over_the_minute():
+def test_per_minute_spaces_requests_evenly():
     clock = Clock()
-    with chat_server(lambda body: "x") as said, client(said.url, clock, per_minute=30, concurrency=1) as asking:
+    with chat_server(lambda body: "x") as server, client(server.url, clock, per_minute=30, concurrency=1) as asking:
         assert len(list(asking.complete_many((n, ask()) for n in range(5)))) == 5
-    assert clock.slept == [2, 2, 2, 2] and len(said.bodies) == 5
+    assert clock.slept == [2, 2, 2, 2] and len(server.bodies) == 5
 
 
 INTERRUPTED = """
@@ -347,15 +358,15 @@ except KeyboardInterrupt:
 """
 
 
-def test_ctrl_c_ends_at_once_while_a_model_thinks():
+def test_ctrl_c_takes_effect_during_a_request():
     release, asked = threading.Event(), threading.Event()
 
     def answer(body):
         asked.set()
         return str(release.wait(60))
 
-    with chat_server(answer) as said:
-        program = [sys.executable, "-c", INTERRUPTED, said.url]
+    with chat_server(answer) as server:
+        program = [sys.executable, "-c", INTERRUPTED, server.url]
         with subprocess.Popen(program, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
             assert asked.wait(60)
             process.send_signal(signal.SIGINT)
@@ -364,7 +375,7 @@ def test_ctrl_c_ends_at_once_while_a_model_thinks():
     assert out.split() == ["asking", "interrupted"] and process.returncode == 0 and not err
 
 
-# --- trust ----------------------------------------------------------------------------------------------------------
+# --- security -------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -384,7 +395,7 @@ def test_ctrl_c_ends_at_once_while_a_model_thinks():
         ("http://127.0.0.1/v1", {"per_minute": 0}),
     ],
 )
-def test_a_server_that_makes_no_sense_or_would_leak_the_key_is_refused(url, options):
+def test_invalid_servers_and_leaks_of_the_key_are_refused(url, options):
     with pytest.raises(ConfigError) as caught:
         ChatServer(url, "m", **options)
     assert "password@" not in str(caught.value)
@@ -410,27 +421,27 @@ def test_a_key_is_not_printed():
     assert ChatServer("http://localhost/v1", "m").is_local
 
 
-def test_this_machine_is_not_asked_through_a_proxy(monkeypatch):
+def test_requests_to_this_machine_bypass_proxies(monkeypatch):
     for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"):
         monkeypatch.setenv(name, f"http://127.0.0.1:{free_port()}")
-    with chat_server(lambda body: "direct") as said, client(said.url) as asking:
+    with chat_server(lambda body: "direct") as server, client(server.url) as asking:
         assert asking.complete(ask()).text == "direct"
     assert os.environ["HTTP_PROXY"]
 
 
-def test_a_picture_goes_out_without_metadata():
+def test_an_image_is_sent_without_metadata():
     picture = Image.new("RGB", (32, 32), (200, 10, 10))
     exif = picture.getexif()
     exif[0x010E] = "a secret place"
     buffer = BytesIO()
     picture.save(buffer, "JPEG", exif=exif, comment=b"a secret word")
-    for form in ("JPEG", "PNG"):
-        part = picture_part(buffer.getvalue(), form=form)
+    for format in ("JPEG", "PNG"):
+        part = image_part(buffer.getvalue(), format=format)
         assert part["type"] == "image_url"
         head, _, data = part["image_url"]["url"].partition(",")
-        assert head == f"data:image/{form.lower()};base64"
+        assert head == f"data:image/{format.lower()};base64"
         sent = b64decode(data)
         assert b"secret" not in sent and Image.open(BytesIO(sent)).size == (32, 32)
     with pytest.raises(PictureError):
-        picture_part(b"not a picture")
+        image_part(b"not a picture")
     assert json.dumps(part)

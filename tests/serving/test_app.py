@@ -388,7 +388,7 @@ def test_two_hundred_at_a_time_get_each_their_own_answer(predictor):
 def test_beyond_the_queue_requests_are_refused_and_the_others_answered(predictor):
     numbers = Predictor(predictor.bundle, mode="numbers")
     direct = [each.text for each in numbers(crops(40), crop="none")]
-    with served(numbers, places=8) as (url, service), Gate(numbers) as gate:
+    with served(numbers, slots=8) as (url, service), Gate(numbers) as gate:
         refused = threading.Semaphore(0)
 
         async def one(opened, body):

@@ -120,7 +120,7 @@ def _apart(batch):
 
 
 def test_beyond_the_places_a_request_is_refused(begin, predictor):
-    service = begin(places=2)
+    service = begin(slots=2)
     with service.place(), service.place():
         with pytest.raises(UnavailableError, match="2 places are taken") as refused:
             service.place()
@@ -185,7 +185,7 @@ def test_a_model_that_is_not_there(begin):
         service.place()
     assert refused.value.code == "failed"
     with pytest.raises(ValueError, match="at least 1"):
-        BatchingService(load, places=0)
+        BatchingService(load, slots=0)
 
 
 def test_nobody_is_taken_while_the_model_loads(predictor):

@@ -27,12 +27,12 @@ from semanticface.errors import ConfigError, PictureError, SemanticFaceError, Se
 from semanticface.evaluation.zero_shot.pictures import PictureSet
 from semanticface.evaluation.zero_shot.questions import Judged, Question, Reply, ZeroShotModel, judge
 from semanticface.formats import tables
-from semanticface.llm.chat import PASSING
+from semanticface.llm.chat import RETRYABLE
 from semanticface.utils.files import write_json
 from semanticface.utils.progress import tqdm
 from semanticface.vision.crop import Box
 
-AGAIN = (*PASSING, "too_large", "bad_reply", "not_asked")
+AGAIN = (*RETRYABLE, "too_large", "bad_reply", "not_asked")
 """Statuses that another run may mend."""
 
 _KEPT = 100_000  # characters of a text that is no answer

@@ -10,7 +10,7 @@ from PIL import Image
 
 from semanticface.errors import PictureError
 from semanticface.evaluation.zero_shot.questions import LONGEST, Question, Reply, look_at
-from semanticface.llm.client import ChatClient, ChatReply, ChatRequest, picture_part
+from semanticface.llm.client import ChatClient, ChatReply, ChatRequest, image_part
 from semanticface.vision.crop import Box
 
 
@@ -93,7 +93,7 @@ class ServerModel:
             return {"role": role, "content": text}
         small = picture.copy()
         small.thumbnail((self.side, self.side))
-        return {"role": role, "content": [picture_part(small, form="PNG"), {"type": "text", "text": text}]}
+        return {"role": role, "content": [image_part(small, format="PNG"), {"type": "text", "text": text}]}
 
 
 _NO_FACE = "no_face"  # what `semanticface serve`, which looks for faces itself, refuses a picture by

@@ -316,7 +316,7 @@ class Demo:
 
 
 def build(model: str = "nano", *, emotion: bool = True, device: str | None = None) -> gradio.Blocks:
-    """Return the page, with the model loaded; launch it with ``local_page.plain_options()``.
+    """Return the page, with the model loaded; launch it with ``local_page.launch_options()``.
 
     Args:
         model: ``nano``, a folder or a hub id.

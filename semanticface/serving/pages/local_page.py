@@ -65,7 +65,7 @@ def _cache() -> Path:
     return Path(tempfile.mkdtemp(prefix="semanticface-page-"))
 
 
-def plain_options() -> dict[str, Any]:
+def launch_options() -> dict[str, Any]:
     """Arguments of ``launch`` that keep Gradio's page bare: no font from elsewhere, no links, nothing recorded."""
     import gradio
 
@@ -110,7 +110,7 @@ def show(
             prevent_thread_lock=True,
             css=css,
             app_kwargs={"middleware": [Middleware(TrustedHostMiddleware, allowed_hosts=_NAMES), Middleware(_Confined)]},
-            **plain_options(),
+            **launch_options(),
         )
     except OSError as error:
         raise SemanticFaceError(f"port {port} of {HOST} is taken. Give another with --port.") from error
