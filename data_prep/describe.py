@@ -25,6 +25,7 @@ import sys
 from pathlib import Path
 
 from semanticface.cli import arguments
+from semanticface.cli.scripts import ScriptParser
 from semanticface.data.describe import Failure, check_places, describe_dataset, describe_table
 from semanticface.errors import SemanticFaceError, ServerError
 from semanticface.llm.analysis_writer import LanguageModelWriter, WriterSettings, WriterSpec, open_chat
@@ -133,7 +134,7 @@ _WRITER_ONLY = (
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = ScriptParser(__doc__)
     parser.add_argument("source", type=Path, metavar="SOURCE", help="CSV, JSONL or dataset folder")
     parser.add_argument("target", type=Path, metavar="TARGET", help="JSONL file or new dataset folder")
     parser.add_argument("--no-emotion", action="store_true", help="omit emotional_implication")

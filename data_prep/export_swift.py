@@ -23,6 +23,7 @@ import argparse
 import sys
 from pathlib import Path
 
+from semanticface.cli.scripts import ScriptParser
 from semanticface.data.ms_swift_export import FORMS, export_swift
 from semanticface.errors import SemanticFaceError
 
@@ -30,7 +31,7 @@ NAMED = 20  # rows left out that are named one by one
 
 
 def arguments() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = ScriptParser(__doc__)
     parser.add_argument("dataset", type=Path, metavar="DATASET", help="folder of faces")
     parser.add_argument("--out", type=Path, required=True, metavar="FOLDER", help="the new folder")
     parser.add_argument("--form", choices=FORMS, default="ours", help="of the answers (default %(default)s)")

@@ -40,6 +40,7 @@ import sys
 from pathlib import Path
 
 from semanticface.cli.import_arguments import add_arguments, tell
+from semanticface.cli.scripts import ScriptParser
 from semanticface.data.captures.importer import import_takes
 from semanticface.data.captures.take import ImportSettings
 from semanticface.errors import SemanticFaceError
@@ -48,7 +49,7 @@ DEFAULTS = ImportSettings()
 
 
 def arguments() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = ScriptParser(__doc__)
     parser.add_argument("takes", type=Path, nargs="+", metavar="TAKE", help="folders, ZIPs or CSVs of takes")
     add_arguments(parser, subject="who is recorded in these takes (default: as the app has it)")
     parser.add_argument(

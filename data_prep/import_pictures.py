@@ -36,13 +36,14 @@ import sys
 from pathlib import Path
 
 from semanticface.cli.import_arguments import add_arguments, add_crop, run, settings_of
+from semanticface.cli.scripts import ScriptParser
 from semanticface.data.importers.mediapipe import FaceLandmarker, labels, labels_of, read_places
 from semanticface.data.importers.mediapipe_saved import read_saved
 from semanticface.data.importers.pictures import PictureSettings
 
 
 def arguments() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = ScriptParser(__doc__)
     parser.add_argument("places", type=Path, nargs="*", metavar="PLACE", help="folders, pictures, videos")
     parser.add_argument("--mediapipe", type=Path, metavar="X.task", help="MediaPipe's face_landmarker.task")
     parser.add_argument(

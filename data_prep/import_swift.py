@@ -29,11 +29,12 @@ import sys
 from pathlib import Path
 
 from semanticface.cli.import_arguments import add_arguments, add_crop, run, settings_of
+from semanticface.cli.scripts import ScriptParser
 from semanticface.data.importers.ms_swift import LABELS, read_swift
 
 
 def arguments() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = ScriptParser(__doc__)
     parser.add_argument("files", type=Path, nargs="+", metavar="JSONL", help="rows with messages and images")
     parser.add_argument("--pictures", type=Path, metavar="FOLDER", help="what names of pictures are relative to")
     parser.add_argument(

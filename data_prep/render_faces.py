@@ -29,6 +29,7 @@ import sys
 from pathlib import Path
 
 from semanticface.cli.arguments import shares
+from semanticface.cli.scripts import ScriptParser
 from semanticface.data.rendered import RenderSettings, render_set, rows_by_split, subjects_by_split
 from semanticface.errors import SemanticFaceError
 from semanticface.rendering import CONDITIONS
@@ -41,8 +42,13 @@ def written(values: dict[str, float]) -> str:
 
 
 def arguments() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=Path, required=True, help="folder to write, new or begun by the same command")
+    parser = ScriptParser(__doc__)
+    parser.add_argument(
+        "--out",
+        type=Path,
+        default=Path("outputs/faces"),
+        help="folder to write, new or started by the same command (default: %(default)s)",
+    )
     parser.add_argument("--rows", type=int, default=DEFAULTS.rows, help="rows of all splits (default %(default)s)")
     parser.add_argument(
         "--styles",

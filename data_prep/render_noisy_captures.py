@@ -11,12 +11,12 @@ simulated people compare renders, and look at the errors against `exact` (train/
 
 from __future__ import annotations
 
-import argparse
 import sys
 from pathlib import Path
 
 import numpy as np
 
+from semanticface.cli.scripts import ScriptParser
 from semanticface.data.faces import coefficients_of, load_faces
 from semanticface.errors import SemanticFaceError
 from semanticface.experiments.noisy_captures import CaptureErrors, TakeSettings, record_takes
@@ -25,8 +25,13 @@ from semanticface.rendering import HELD_OUT_STYLE, STYLES
 
 def main() -> int:
     default = TakeSettings()
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=Path, required=True, help="folder for `exact` and `captured`")
+    parser = ScriptParser(__doc__)
+    parser.add_argument(
+        "--out",
+        type=Path,
+        default=Path("outputs/takes"),
+        help="folder for `exact` and `captured` (default: %(default)s)",
+    )
     parser.add_argument("--takes", type=int, default=60, help="people to learn from, a take each (%(default)s)")
     parser.add_argument("--held-out", type=int, default=default.validation, help="people to measure on (%(default)s)")
     parser.add_argument("--frames", type=int, default=default.frames, help="pictures of each take (%(default)s)")

@@ -55,6 +55,7 @@ from accelerate import Accelerator
 from PIL import Image
 
 from semanticface.arkit import MIRROR_INDEX
+from semanticface.cli.scripts import ScriptParser
 from semanticface.config import check_range
 from semanticface.data.faces import coefficients_of, load_faces
 from semanticface.data.rendered import RenderSettings, render_set, renderer_hash
@@ -124,7 +125,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = ScriptParser(__doc__)
     parser.add_argument("--model", default="nano", help="whose tower is looked through: nano, or a folder like it")
     parser.add_argument("--quick", action="store_true", help="a tiny budget, to see it work")
     parser.add_argument("--rows", type=int, help=f"pictures to learn from ({FULL.rows:,})")

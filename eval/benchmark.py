@@ -44,6 +44,7 @@ import numpy as np
 from PIL import Image
 
 from semanticface import arkit
+from semanticface.cli.scripts import ScriptParser
 from semanticface.config import check_range
 from semanticface.data.faces import coefficients_of, load_faces
 from semanticface.data.importers.mediapipe import ACTIONS, FaceLandmarker, identity
@@ -110,7 +111,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = ScriptParser(__doc__)
     parser.add_argument("--model", default="nano", help='"nano", a model or adapter folder, or a hub id (%(default)s)')
     parser.add_argument(
         "--mode", choices=("full", "numbers"), default="full", help="numbers: no words, as for video (%(default)s)"

@@ -34,6 +34,7 @@ import numpy as np
 from PIL import Image
 
 from semanticface.arkit import NAMES
+from semanticface.cli.scripts import ScriptParser
 from semanticface.data.consent import require_consent
 from semanticface.data.faces import coefficients_of, load_faces
 from semanticface.errors import DatasetError, SemanticFaceError
@@ -72,7 +73,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = ScriptParser(__doc__)
     parser.add_argument("--model", default="nano", help='"nano", a model or adapter folder, or a hub id (%(default)s)')
     parser.add_argument("--dataset", type=Path, required=True, help="folder that data_prep/render_faces.py wrote")
     parser.add_argument("--split", default="test", help="which part of it (default: %(default)s)")

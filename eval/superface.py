@@ -24,7 +24,6 @@ The last line is one JSON object.
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
 import json
 import os
@@ -34,6 +33,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from semanticface.cli.scripts import ScriptParser
 from semanticface.utils.files import write_json
 
 os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"  # before TRL is imported: nothing is told to anybody
@@ -105,7 +105,7 @@ QUICK = Budget(
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run what is missing and return the exit code."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = ScriptParser(__doc__)
     parser.add_argument("--model", default="nano", help="whose tower is looked through: nano, or a folder like it")
     parser.add_argument("--quick", action="store_true", help="a tiny budget, to see it work")
     parser.add_argument("--seeds", type=int, help="how many seeds (default: 3, with --quick 1)")

@@ -44,6 +44,7 @@ from typing import Any
 import httpx
 
 from semanticface.cli.arguments import positive
+from semanticface.cli.scripts import ScriptParser
 from semanticface.data.rendered import renderer_hash
 from semanticface.errors import ConfigError, SemanticFaceError
 from semanticface.evaluation.benchmark import LABELS_FOR_CONSTANTS, ROWS, SEED, SETS, SIZE, constant_answers
@@ -82,7 +83,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = ScriptParser(__doc__)
     parser.add_argument("local", nargs="?", metavar="MODEL", help="nano, a model or adapter folder, or a hub id")
     what = parser.add_argument_group("what is asked about")
     what.add_argument("--sets", nargs="+", choices=SETS, default=["toon", "drawn"], help="the benchmark's (toon drawn)")

@@ -1,6 +1,7 @@
 """Stage II: teach a vision-language model to explain a face and write its 52 coefficients, with LoRA.
 
-    accelerate launch train/distill.py --config train/configs/quickstart.yaml
+    accelerate launch train/distill.py                   # the quickstart: renders its faces first, then minutes on a laptop
+    accelerate launch train/distill.py --config train/configs/qwen3_vl_4b.yaml
 
 Any setting of the config can be changed on the command line; what a setting means is said where it is defined
 (``Settings`` below, ``ModelConfig``, ``LoraSettings``, ``AugmentSettings``, ``TrainSettings``):
@@ -15,16 +16,18 @@ on from its last checkpoint when the same command is given again, and ends with 
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
 import os
+import subprocess
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
 import transformers
+from accelerate import PartialState
 
+from semanticface.cli.scripts import ScriptParser
 from semanticface.config import read_settings
 from semanticface.data.consent import require_consent
 from semanticface.data.faces import dataset_record, load_faces
@@ -45,6 +48,10 @@ from semanticface.recipe import RECIPE_NAME, make_recipe, prompt_record
 from semanticface.training.collator import Collator
 from semanticface.training.datasets import AugmentSettings, EvalFaces, TrainFaces, check_rows
 from semanticface.training.trainer import TrainSettings, claim_output_dir, train
+
+ROOT = Path(__file__).resolve().parents[1]
+QUICKSTART = ROOT / "train" / "configs" / "quickstart.yaml"
+QUICKSTART_FACES = "--styles imp=1 --subject 7 --rows 800 --splits train=0.7,validation=0.1,test=0.2"
 
 
 @dataclass(frozen=True)
@@ -178,15 +185,31 @@ def distill(settings: Settings) -> Path:
     return output
 
 
+def render_quickstart_faces(dataset: str) -> None:
+    """Render the faces of the quickstart's config unless they are there; one process of a launch does it."""
+    with PartialState().main_process_first():
+        if not Path(dataset).exists():
+            command = [sys.executable, str(ROOT / "data_prep" / "render_faces.py"), "--out", dataset]
+            if subprocess.run([*command, *QUICKSTART_FACES.split()], check=False).returncode:
+                raise SemanticFaceError(f"the faces in {dataset} could not be rendered; the lines above say why.")
+
+
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--config", type=Path, required=True, help="a YAML file such as train/configs/quickstart.yaml")
+    parser = ScriptParser(__doc__)
+    parser.add_argument(
+        "--config",
+        type=Path,
+        help="a YAML file (default: train/configs/quickstart.yaml, whose faces are rendered first if they are missing)",
+    )
     parser.add_argument(
         "--set", nargs="+", action="extend", default=[], metavar="KEY=VALUE", help="settings that win over the config"
     )
     options = parser.parse_args()
     try:
-        distill(read_settings(options.config, Settings, options.set))
+        settings = read_settings(options.config or QUICKSTART, Settings, options.set)
+        if options.config is None:
+            render_quickstart_faces(settings.dataset)
+        distill(settings)
     except SemanticFaceError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

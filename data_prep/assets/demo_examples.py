@@ -10,7 +10,6 @@ is left alone.
 
 from __future__ import annotations
 
-import argparse
 from fractions import Fraction
 from itertools import pairwise
 from pathlib import Path
@@ -20,6 +19,7 @@ import numpy as np
 from PIL import Image
 
 from semanticface import arkit, assets
+from semanticface.cli.scripts import ScriptParser
 from semanticface.rendering import render
 from semanticface.semantics.expression_sampler import EXPRESSIONS
 
@@ -40,7 +40,7 @@ HELD, MOVED = 10, 14  # frames
 
 def main() -> None:
     """Draw everything anew."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = ScriptParser(__doc__)
     default = assets.path("demo/examples")
     parser.add_argument("--out", type=Path, default=default, help="folder (default: the demo's own)")
     out: Path = parser.parse_args().out

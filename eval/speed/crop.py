@@ -15,7 +15,6 @@ shift and scale that suits it best on other renders. ``--annotated`` takes folde
 
 from __future__ import annotations
 
-import argparse
 import functools
 import io
 import json
@@ -27,6 +26,7 @@ import numpy as np
 import torch
 from PIL import Image, ImageDraw, ImageFilter
 
+from semanticface.cli.scripts import ScriptParser
 from semanticface.rendering import HELD_OUT_STYLE, STYLES, render
 from semanticface.semantics.expression_sampler import sample_coefficients
 from semanticface.utils.progress import tqdm
@@ -168,7 +168,7 @@ def read_annotated(folder: Path) -> dict[str, Picture]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = ScriptParser(__doc__)
     parser.add_argument("--photographs", type=Path, required=True, help="the scikit-image wheel")
     parser.add_argument("--count", type=int, default=60, help="renders of each look and framing")
     parser.add_argument("--annotated", type=Path, nargs="*", default=[], help="folders of pictures with a boxes.json")

@@ -54,6 +54,7 @@ import torch
 from decode_peers import MAKERS, Ask, Inputs, peer
 from PIL import Image, ImageEnhance
 
+from semanticface.cli.scripts import ScriptParser
 from semanticface.errors import AnswerError
 from semanticface.inference.decoder import AnswerDecoder, Mode
 from semanticface.inference.engine import DecodingEngine
@@ -441,7 +442,7 @@ def measure_memory(model: str, amount: Amount) -> dict[str, Any]:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = ScriptParser(__doc__)
     parser.add_argument("--model", default="nano", help="nano, or a model or adapter folder (default %(default)s)")
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS, help="what to measure (default: all)")
     parser.add_argument("--quick", action="store_true", help="few pictures: a look, not a measurement")

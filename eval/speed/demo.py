@@ -15,7 +15,6 @@ same for ``12_MP``.
 
 from __future__ import annotations
 
-import argparse
 import base64
 import io
 import json
@@ -29,6 +28,7 @@ from statistics import median
 
 from PIL import Image
 
+from semanticface.cli.scripts import ScriptParser
 from semanticface.inference.predictor import Predictor
 from semanticface.serving.pages import local_page
 from semanticface.serving.pages.demo import ASSETS, EXAMPLES, Demo, build
@@ -40,7 +40,7 @@ LARGE = (4000, 3000)  # what a phone's camera takes
 
 def main() -> None:
     """Measure, print a table, write the JSON."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = ScriptParser(__doc__)
     parser.add_argument("--model", default="nano", help="nano, a folder or a hub id (default: %(default)s)")
     parser.add_argument("--browser", default=shutil.which("chromium"), help="program (default: chromium)")
     parser.add_argument("--quick", action="store_true", help="3 rounds instead of 15")

@@ -33,7 +33,6 @@ out and named.
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import platform
@@ -50,6 +49,7 @@ import datasets
 import numpy as np
 import psutil
 
+from semanticface.cli.scripts import ScriptParser
 from semanticface.data.faces import load_faces
 from semanticface.errors import SemanticFaceError
 from semanticface.utils.files import atomic_open
@@ -277,7 +277,7 @@ def line(cost: Cost, start: Cost | None) -> str:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = ScriptParser(__doc__)
     parser.add_argument("--rows", type=int, nargs="+", default=[1_000, 10_000], help="sizes (default 1000 10000)")
     parser.add_argument(
         "--stages",

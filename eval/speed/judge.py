@@ -15,7 +15,6 @@ The last line is one JSON object: `accuracy_250`, `accuracy_1000`, `accuracy_400
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
 import json
 import sys
@@ -24,6 +23,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from semanticface.cli.scripts import ScriptParser
 from semanticface.errors import SemanticFaceError
 from semanticface.experiments.noisy_captures import CaptureErrors
 from semanticface.inference.predictor import Predictor
@@ -56,7 +56,7 @@ def accuracy(
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = ScriptParser(__doc__)
     parser.add_argument("--pictures", type=int, default=900, help="rendered faces (default %(default)s)")
     parser.add_argument("--seed", type=int, default=0, help="of everything (default %(default)s)")
     parser.add_argument("--quick", action="store_true", help="90 pictures, 250 choices at most")

@@ -39,6 +39,7 @@ from typing import Any, Literal
 import numba as nb
 import numpy as np
 
+from semanticface.cli.scripts import ScriptParser
 from semanticface.rendering import HELD_OUT_STYLE, STYLES, render
 from semanticface.rendering.camera import Camera, shoot
 from semanticface.rendering.head import mesh as meshes
@@ -351,7 +352,7 @@ def measure(options: argparse.Namespace) -> tuple[list[dict[str, Any]], dict[str
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = ScriptParser(__doc__)
     parser.add_argument("--size", type=int, default=224, help="of the picture in pixels (default %(default)s)")
     parser.add_argument(
         "--supersample", type=int, default=2, help="our samples a pixel along each side (default %(default)s)"

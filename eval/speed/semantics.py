@@ -16,7 +16,6 @@ for the others.
 
 from __future__ import annotations
 
-import argparse
 import json
 import platform
 import statistics
@@ -28,6 +27,7 @@ from typing import Any
 
 import numpy as np
 
+from semanticface.cli.scripts import ScriptParser
 from semanticface.errors import SemanticFaceError
 from semanticface.formats.tables import read_coefficients
 from semanticface.semantics.analysis import describe, describe_many
@@ -82,7 +82,7 @@ def rates(values: np.ndarray) -> dict[str, float]:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = ScriptParser(__doc__)
     parser.add_argument("--rows", type=int, default=20_000, help="faces of each kind and round (default %(default)s)")
     parser.add_argument("--repeats", type=int, default=5, help="rounds (default %(default)s)")
     parser.add_argument("--take", type=Path, help="a Live Link Face CSV to use as the take")

@@ -23,7 +23,6 @@ Retry-After. The last line is one JSON object.
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import base64
 import contextlib
@@ -42,6 +41,7 @@ import httpx
 import numpy as np
 from PIL import Image
 
+from semanticface.cli.scripts import ScriptParser
 from semanticface.errors import AnswerError, SemanticFaceError
 from semanticface.inference.predictor import Predictor
 from semanticface.recipe import versions
@@ -245,7 +245,7 @@ def figures(parts: Sequence[dict[str, Any]], refusals: dict[str, int]) -> dict[s
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = ScriptParser(__doc__)
     parser.add_argument("--model", default="nano", help="nano or a folder (default %(default)s)")
     parser.add_argument("--rounds", type=int, default=5, help="turns (default %(default)s)")
     parser.add_argument("--pictures", type=int, default=200, help="of numbers; of the others a third (%(default)s)")

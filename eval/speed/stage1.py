@@ -18,7 +18,6 @@ JSON object: the share that stood, by kind.
 
 from __future__ import annotations
 
-import argparse
 import json
 import re
 import sys
@@ -31,6 +30,7 @@ import numpy as np
 
 from semanticface.arkit import ACTIONS, REGIONS, mirror
 from semanticface.cli.arguments import positive
+from semanticface.cli.scripts import ScriptParser
 from semanticface.errors import SemanticFaceError
 from semanticface.llm.analysis_prompt import judge
 from semanticface.semantics.analysis import describe
@@ -118,7 +118,7 @@ def count(rows: int) -> dict[str, Counter[str]]:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = ScriptParser(__doc__)
     parser.add_argument("--rows", type=positive, default=2000, help="faces (default: %(default)s)")
     parser.add_argument("--quick", action="store_true", help="300 faces")
     parser.add_argument("--out", type=Path, default=Path("outputs/speed/stage1.json"), help="(default: %(default)s)")

@@ -42,6 +42,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from semanticface.cli.scripts import ScriptParser
 from semanticface.utils.files import write_json
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -323,7 +324,7 @@ def pretraining(scratch: Path, rows: int, samples: int) -> float:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = ScriptParser(__doc__)
     parser.add_argument("--quick", action="store_true", help="few steps, once: a look, not a measurement")
     parser.add_argument("--repeats", type=int, default=3, help="runs of each side (default %(default)s)")
     parser.add_argument("--out", type=Path, default=Path("outputs/speed/train.json"))

@@ -283,6 +283,18 @@ def fails(monkeypatch, capsys, config: Path, *changes: str) -> str:
     return capsys.readouterr().err
 
 
+def test_without_arguments_it_renders_the_quickstarts_faces_and_trains(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    few = distill.QUICKSTART_FACES.replace("--rows 800", "--rows 12 --size 96 --workers 1")
+    monkeypatch.setattr(distill, "QUICKSTART_FACES", few)
+    words = ["distill.py", "--set", "train.max_steps=1", "train.eval_rows=1", "train.per_device_train_batch_size=2"]
+    for _ in range(2):  # the second time everything is there
+        monkeypatch.setattr(sys, "argv", words)
+        assert distill.main() == 0
+    assert load_faces("outputs/quickstart/faces", "train").num_rows > 0
+    assert read_recipe("outputs/quickstart/adapter")["settings"]["dataset"] == "outputs/quickstart/faces"
+
+
 def test_errors_name_the_fix_and_the_exit_code_says_so(monkeypatch, capsys, overrides, tmp_path):
     config = ROOT / "train/configs/quickstart.yaml"
     told = fails(monkeypatch, capsys, config, *overrides("train.learning_rat=1"))
