@@ -1,6 +1,6 @@
 """Stage II: teach a vision-language model to explain a face and write its 52 coefficients, with LoRA.
 
-    accelerate launch train/distill.py                   # the quickstart: renders its faces first, then minutes on a laptop
+    accelerate launch train/distill.py              # the quickstart: renders its faces first, minutes on a laptop
     accelerate launch train/distill.py --config train/configs/qwen3_vl_4b.yaml
 
 Any setting of the config can be changed on the command line; what a setting means is said where it is defined

@@ -13,6 +13,7 @@ import pytest
 from PIL import Image
 
 from semanticface import arkit
+from semanticface.cli import describe as describe_command
 from semanticface.cli.main import main
 from semanticface.evaluation import report
 from semanticface.formats import tables
@@ -152,7 +153,7 @@ def test_describe(capsys, take, tmp_path):
 
 
 def test_describe_more_rows_than_it_holds_at_once(capsys, tmp_path, monkeypatch):
-    monkeypatch.setattr(main, "_DESCRIBED_AT_ONCE", 3)
+    monkeypatch.setattr(describe_command, "_DESCRIBED_AT_ONCE", 3)
     path = tmp_path / "many.csv"
     rows = [f"f{i}," + ",".join([f"{i / 10}"] * 52) for i in range(8)]
     path.write_text("\n".join([",".join(tables.COLUMNS), *rows]))
@@ -362,8 +363,8 @@ def test_help_teaches_by_example(capsys, command):
 def test_light_commands_load_no_heavy_modules(command, loaded, texts, take):
     arguments = [{"FILE": str(texts), "TAKE": str(take)}.get(word, word) for word in command]
     code = (
-        "import sys\nfrom semanticface import cli\n"
-        f"try: cli.main({arguments!r})\nexcept SystemExit: pass\n"
+        "import sys\nfrom semanticface.cli.main import main\n"
+        f"try: main({arguments!r})\nexcept SystemExit: pass\n"
         f"print('loaded:', [name for name in {loaded!r} if name in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)

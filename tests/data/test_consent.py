@@ -11,6 +11,7 @@ import pytest
 from semanticface.data.consent import NAME, USES, example, read_consent, read_list, require_consent
 from semanticface.data.provenance import source_of
 from semanticface.errors import ConfigError
+from semanticface.preference.files import split_by_consent
 from semanticface.preference.types import CandidateSet
 from semanticface.recipe import RECIPE_NAME
 
@@ -34,7 +35,7 @@ def test_those_who_agreed(tmp_path):
     assert not consent.allows("cem", datetime.date(2026, 11, 23)) and consent.allows("ann")
     assert not consent.allows("Ann", DAY)
     slates = [CandidateSet(f"p{n}", n, name, ()) for n, name in enumerate(["ann", "ben", "ann", "eve", "ben"])]
-    shown, hidden = consent.split(slates)
+    shown, hidden = split_by_consent(consent, slates)
     assert [slate.row for slate in shown] == [0, 2] and hidden == {"ben", "eve"}
 
 

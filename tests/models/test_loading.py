@@ -384,25 +384,25 @@ def settings_file(tmp_path, **values):
 
 
 def test_settings_are_read_strictly(tmp_path):
-    read = read_settings(settings_file(tmp_path, rank=8, dropout="5e-2", targets=["q_proj"]), LoraSettings)
+    read = read_settings(settings_file(tmp_path, r=8, lora_dropout="5e-2", target_modules=["q_proj"]), LoraSettings)
     assert read == LoraSettings(r=8, lora_dropout=0.05, target_modules=("q_proj",))
-    assert read_settings(settings_file(tmp_path), LoraSettings, ["rank=2", "projector=true"]) == LoraSettings(
+    assert read_settings(settings_file(tmp_path), LoraSettings, ["r=2", "projector=true"]) == LoraSettings(
         r=2, projector=True
     )
     for values, message in [
-        ({"rnak": 8}, r"some\.yaml: unknown key rnak; did you mean rank\?"),
-        ({"rank": "eight"}, "rank must be a whole number, not 'eight'"),
-        ({"rank": True}, "rank must be a whole number, not True"),
-        ({"rank": 0}, "lora.r must be from 1 to 1024, not 0"),
-        ({"dropout": ".nan"}, "dropout must be a number"),
-        ({"targets": "q_proj"}, "targets must be a list"),
+        ({"lora_alhpa": 8}, r"some\.yaml: unknown key lora_alhpa; did you mean lora_alpha\?"),
+        ({"r": "eight"}, "r must be a whole number, not 'eight'"),
+        ({"r": True}, "r must be a whole number, not True"),
+        ({"r": 0}, "lora.r must be from 1 to 1024, not 0"),
+        ({"lora_dropout": ".nan"}, "lora_dropout must be a number"),
+        ({"target_modules": "q_proj"}, "target_modules must be a list"),
         ({"projector": "yes please"}, "projector must be true or false"),
     ]:
         with pytest.raises(ConfigError, match=message):
             read_settings(settings_file(tmp_path, **values), LoraSettings)
 
 
-@pytest.mark.parametrize("override", ["rank", "=3", "rank=[", "rank.more=3"])
+@pytest.mark.parametrize("override", ["r", "=3", "r=[", "r.more=3"])
 def test_a_malformed_override_is_refused(tmp_path, override):
     with pytest.raises(ConfigError, match="--set"):
         read_settings(settings_file(tmp_path, rank=3), LoraSettings, [override])

@@ -112,7 +112,7 @@ def test_a_judge_that_is_pleased_alone_is_not_believed(alignment):
     assert (result.best, result.made) == (0, 1)
     assert "round 1 wins 0.0% of the auditor's comparisons with round 0" in result.stopped
     assert result.metrics[1]["label"]["all"]["value"] == 1
-    unheeded = replace(alignment, rounds=replace(alignment.rounds, heed=False))
+    unheeded = replace(alignment, rounds=replace(alignment.rounds, early_stopping=False))
     result = run_rounds(unheeded, judges)
     assert (result.best, result.made) == (0, 2)
     assert "round 1 wins 0.0%" in result.stopped
@@ -127,7 +127,7 @@ def test_a_stopped_run_goes_on_at_its_step_and_ends_with_the_same_bytes(alignmen
     def run(where):
         return run_rounds(where, Judges(judge, Partial("auditor", newer=True)))
 
-    short = replace(alignment, rounds=replace(alignment.rounds, most=1))
+    short = replace(alignment, rounds=replace(alignment.rounds, max_rounds=1))
     wanted = run(replace(short, output=tmp_path / "calm"))
 
     class Stopped(Exception):
@@ -165,7 +165,7 @@ def test_figures_that_are_undefined_are_null(alignment, monkeypatch):
     still = Margins(pairs=3, before=1.0, after=1.0, blank_before=0.5, blank_after=0.5, accuracy=0.5)
     monkeypatch.setattr(stepping, "align", lambda *args, **named: still)
     said = []
-    once = replace(alignment, rounds=replace(alignment.rounds, most=1), say=said.append)
+    once = replace(alignment, rounds=replace(alignment.rounds, max_rounds=1), say=said.append)
     judge = Silent("silent", newer=True)
     result = run_rounds(once, Judges(judge, judge))
 
@@ -182,7 +182,7 @@ def test_figures_that_are_undefined_are_null(alignment, monkeypatch):
 
 def test_choices_of_people_are_used_in_round_one_or_refused(alignment, places, tmp_path):
     judge = people(places)
-    once = replace(alignment, rounds=replace(alignment.rounds, most=1))
+    once = replace(alignment, rounds=replace(alignment.rounds, max_rounds=1))
     slates, model = once.slates(1)
     choices = once.chosen(1, slates, model, judge)
     given = [replace(choice, annotator="robin") for choice in choices]
@@ -199,7 +199,7 @@ def test_choices_given_anew_are_learnt_from_or_refused(alignment, places, tmp_pa
     """More choices, exported later, must not be left aside in silence."""
     judge = people(places)
     told = []
-    once = replace(alignment, rounds=replace(alignment.rounds, most=1), say=told.append)
+    once = replace(alignment, rounds=replace(alignment.rounds, max_rounds=1), say=told.append)
     slates, model = once.slates(1)
     everything = once.chosen(1, slates, model, judge)
     half = everything[::2]
@@ -219,7 +219,7 @@ def test_choices_given_anew_are_learnt_from_or_refused(alignment, places, tmp_pa
 
 def test_one_picture_alone_is_too_few(alignment, places):
     """Somebody must be measured on of whom nothing was learnt."""
-    once = replace(alignment, rounds=replace(alignment.rounds, most=1, train_rows=1))
+    once = replace(alignment, rounds=replace(alignment.rounds, max_rounds=1, train_rows=1))
     with pytest.raises(DatasetError, match=r"0 held out: both are needed, of different people"):
         run_rounds(once, Judges(people(places), Partial("auditor", newer=True)))
 

@@ -80,7 +80,7 @@ def test_a_slate_names_its_picture_and_holds_faces_that_can_be_told_apart(slates
             assert np.array_equal(face, np.round(face.astype(np.float64) * 100).astype(np.float32) / 100)
             for other in slate.candidates[:n]:
                 far = [distance(face[None], other.coefficients[None], half)[0] for half in HALVES]
-                assert max(far) >= FEW.apart
+                assert max(far) >= FEW.min_distance
     assert len({plain([slate])[0][3][0][2][0] for slate in slates}) > 1
 
 
@@ -164,7 +164,7 @@ def test_what_does_not_fit_is_refused(predictor, faces):
 
 
 @pytest.mark.parametrize(
-    "changed", [{"count": 0}, {"temperature": 0}, {"explore": 1.1}, {"apart": -1}, {"tries": 0}, {"seed": -1}]
+    "changed", [{"count": 0}, {"temperature": 0}, {"explore": 1.1}, {"min_distance": -1}, {"tries": 0}, {"seed": -1}]
 )
 def test_settings_out_of_range_are_refused(changed):
     with pytest.raises(ConfigError, match=next(iter(changed))):

@@ -379,7 +379,7 @@ def test_what_killed_commands_left_goes_too(captured, monkeypatch):
     """An export, whose folder appears only when it is whole; an import, of which nothing was in the index yet."""
     child = os.fork()
     if child == 0:
-        monkeypatch.setattr(ms_swift_export, "_write_json", lambda *_: os.kill(os.getpid(), signal.SIGKILL))
+        monkeypatch.setattr(ms_swift_export, "write_json", lambda *_: os.kill(os.getpid(), signal.SIGKILL))
         export_swift(captured / "captures", captured / "export")
         os._exit(0)
     os.waitpid(child, 0)
