@@ -1,14 +1,16 @@
-"""The parts a light tool needs must not pull in torch."""
+"""What each part of the library loads: light tools never wait for torch, reading a face never for the renderer."""
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 
-import pytest
+import semanticface
 
 LIGHT = (
     "arkit",
+    "cli.main",
     "semantics.analysis",
     "semantics.answer",
     "prompts",
@@ -31,12 +33,43 @@ LIGHT = (
 )
 
 
-@pytest.mark.parametrize("module", LIGHT)
-def test_imports_without_torch(module):
-    code = (
-        f"import sys, semanticface.{module}; "
-        "print([name for name in ('torch', 'transformers', 'datasets') if name in sys.modules])"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+def loaded(code: str, names: tuple[str, ...]) -> list[list[str]]:
+    """Run lines of code in a new process; return which of some modules are loaded after each line."""
+    program = f"""
+import json, sys
+for line in {code.splitlines()!r}:
+    exec(line)
+    print(json.dumps([name for name in {names!r} if name in sys.modules]))
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    assert done.stdout.strip() == "[]"
+    return [json.loads(line) for line in done.stdout.splitlines()]
+
+
+def test_light_modules_load_without_torch():
+    found = loaded(
+        "\n".join(f"import semanticface.{module}" for module in LIGHT), ("torch", "transformers", "datasets")
+    )
+    assert dict(zip(LIGHT, found, strict=True)) == {module: [] for module in LIGHT}
+
+
+def test_reading_a_face_loads_neither_renderer_nor_training():
+    heavy = ("numba", "skia", "peft", "bitsandbytes", "datasets", "trl", "accelerate")
+    ours = ("semanticface.rendering", "semanticface.training", "semanticface.data", "semanticface.evaluation")
+    read = (
+        "import semanticface.inference.predictor as p; p.Predictor.from_pretrained('nano')(['examples/astronaut.jpg'])"
+    )
+    ((*rest,),) = loaded(read, (*heavy, *ours))
+    # transformers asks accelerate for the placement of weights.
+    assert set(rest) <= {"accelerate"}
+
+
+def test_the_exports_load_when_they_are_asked_for():
+    names = ("numpy", "torch", "numba")
+    first, *_, last = loaded(
+        "import semanticface\nfrom semanticface import describe\nfrom semanticface import render, load_faces, Predictor",
+        names,
+    )
+    assert first == [] and "torch" in last
+    assert {"Prediction", "Predictor", "describe", "load_faces", "render"} <= set(dir(semanticface))
+    assert callable(semanticface.render) and callable(semanticface.describe)

@@ -35,12 +35,10 @@ def test_no_file_names_a_place_on_one_machine(tracked):
     assert not {name: places for name, places in found.items() if places}
 
 
-def test_library_files_stay_readable(tracked):
-    """A ratchet: one idea a file. Split a file that outgrows it."""
-    library = [file for file in tracked if file.suffix == ".py" and file.is_relative_to(ROOT / "semanticface")]
-    assert library
-    lengths = {str(file.relative_to(ROOT)): len(file.read_text().splitlines()) for file in library}
-    assert not {name: length for name, length in lengths.items() if length > 450}
+def test_the_root_of_the_library_stays_small(tracked):
+    """A module belongs in a package; only the foundation lies beside them."""
+    root = [file for file in tracked if file.suffix == ".py" and file.parent == ROOT / "semanticface"]
+    assert 0 < len(root) <= 10
 
 
 def test_every_dependency_is_pinned():
