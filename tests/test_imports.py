@@ -7,6 +7,7 @@ import subprocess
 import sys
 
 import semanticface
+from tests.helpers.scripts import ROOT
 
 LIGHT = (
     "arkit",
@@ -56,20 +57,17 @@ def test_light_modules_load_without_torch():
 def test_reading_a_face_loads_neither_renderer_nor_training():
     heavy = ("numba", "skia", "peft", "bitsandbytes", "datasets", "trl", "accelerate")
     ours = ("semanticface.rendering", "semanticface.training", "semanticface.data", "semanticface.evaluation")
-    read = (
-        "import semanticface.inference.predictor as p; p.Predictor.from_pretrained('nano')(['examples/astronaut.jpg'])"
-    )
-    ((*rest,),) = loaded(read, (*heavy, *ours))
+    picture = str(ROOT / "examples" / "astronaut.jpg")
+    code = f"from semanticface import Predictor; Predictor.from_pretrained('nano')([{picture!r}])"
+    (rest,) = loaded(code, (*heavy, *ours))
     # transformers asks accelerate for the placement of weights.
     assert set(rest) <= {"accelerate"}
 
 
 def test_the_exports_load_when_they_are_asked_for():
     names = ("numpy", "torch", "numba")
-    first, *_, last = loaded(
-        "import semanticface\nfrom semanticface import describe\nfrom semanticface import render, load_faces, Predictor",
-        names,
-    )
+    lines = ("import semanticface", "from semanticface import describe, render", "from semanticface import Predictor")
+    first, *_, last = loaded("\n".join(lines), names)
     assert first == [] and "torch" in last
     assert {"Prediction", "Predictor", "describe", "load_faces", "render"} <= set(dir(semanticface))
     assert callable(semanticface.render) and callable(semanticface.describe)
