@@ -36,6 +36,7 @@ from semanticface.errors import ModelError
 from semanticface.llm.chat import ChatReply, ChatRequest
 from semanticface.models.files import resolve_model
 from semanticface.models.loading import choose_device, choose_dtype
+from semanticface.models.processors import quiet_transformers
 from semanticface.semantics.grammar import SLICES
 
 _GGUF = ".gguf"
@@ -55,6 +56,7 @@ class LocalChat:
         ConfigError: the device does not exist.
     """
 
+    @quiet_transformers()
     def __init__(self, name: str, *, batch: int = 4, device: str = "auto") -> None:
         self.name, self._batch = name, batch
         target = choose_device(device)

@@ -24,7 +24,7 @@ from transformers import AutoConfig, AutoModelForImageTextToText, BitsAndBytesCo
 from semanticface.config import check_range
 from semanticface.errors import ConfigError, ModelError
 from semanticface.models.files import check_files, read_json, resolve_model
-from semanticface.models.processors import load_processor, set_side
+from semanticface.models.processors import load_processor, quiet_transformers, set_side
 from semanticface.prompts import load_prompt
 from semanticface.recipe import files_sha256, make_recipe, prompt_record, read_recipe, write_recipe
 from semanticface.utils.files import atomic_path
@@ -175,6 +175,7 @@ def _keep_trainable(model: PreTrainedModel) -> None:
             module.support_avx512bf16_for_cpu = False
 
 
+@quiet_transformers()
 def load_base(config: ModelConfig) -> Bundle:
     """Load whole weights and their processor.
 

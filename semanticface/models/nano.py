@@ -23,6 +23,7 @@ from transformers import (
 )
 
 from semanticface.arkit import N_ACTIONS
+from semanticface.models.processors import quiet_transformers
 from semanticface.semantics.analysis import Analysis, describe
 from semanticface.semantics.answer import format_answer
 
@@ -108,6 +109,7 @@ def build_tokenizer(texts: Iterable[str], *, words: int = 768) -> PreTrainedToke
     )
 
 
+@quiet_transformers()
 def build_processor(tokenizer: PreTrainedTokenizerFast) -> LlavaProcessor:
     """Return the processor of nano: square crops resized to ``PIXELS`` and scaled to [-1, 1]."""
     images = CLIPImageProcessor(

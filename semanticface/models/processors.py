@@ -7,18 +7,35 @@ texts go through the very code that would run with torchvision installed.
 
 from __future__ import annotations
 
+import contextlib
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, cast
 
 from transformers import AutoProcessor, PreTrainedConfig, ProcessorMixin
 from transformers.models.auto.processing_auto import PROCESSOR_MAPPING, processor_class_from_name
 from transformers.utils import is_torchvision_available
+from transformers.utils import logging as transformers_logging
 
 from semanticface.errors import ModelError
 
 DEFAULT_SIDE = 448
 """Crop side for processors that take pictures of any size, such as Qwen-VL: 196 tokens in Qwen3-VL."""
+
+
+@contextlib.contextmanager
+def quiet_transformers() -> Iterator[None]:
+    """Keep transformers from printing while something loads: bars, and notes about torchvision that need no action."""
+    verbosity, bars = transformers_logging.get_verbosity(), transformers_logging.is_progress_bar_enabled()
+    transformers_logging.set_verbosity_error()
+    transformers_logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        transformers_logging.set_verbosity(verbosity)
+        if bars:
+            transformers_logging.enable_progress_bar()
 
 
 class _PicturesOnly(ProcessorMixin):
@@ -64,6 +81,7 @@ def stock_class(folder: Path, config: PreTrainedConfig) -> type[ProcessorMixin]:
     )
 
 
+@quiet_transformers()
 def load_processor(folder: Path, config: PreTrainedConfig) -> ProcessorMixin:
     """Load the processor of the model in ``folder``, without its video half where torchvision is missing.
 
