@@ -1,24 +1,23 @@
-"""What serving costs: `semanticface serve` on loopback beside the Predictor itself, and what 200 requests at a time do.
+"""Benchmark of `semanticface serve` on loopback against the Predictor itself, with up to 200 concurrent requests.
 
     python eval/speed/serve.py                        # about four minutes on two idle cores
     python eval/speed/serve.py --quick                # under a minute
-    OMP_NUM_THREADS=1 python eval/speed/serve.py      # where other work runs
+    OMP_NUM_THREADS=1 python eval/speed/serve.py      # on a busy machine
     python eval/speed/serve.py --model outputs/my-adapter
 
-A server of its own process, as the command starts it, answers `POST /v1/chat/completions` about rendered faces, no two
-alike, as base64 PNG. The client shares the machine's cores with it. `numbers` and `full` send square crops of 128
-pixels, `found` portraits of 256 in which the server finds the face first (mode numbers). Each is asked with 1, 16 and
-200 requests under way at a time. The Predictor reads the same files in this process in batches of 16; it and the server
-take turns, round by round, so that a busy machine slows both alike, and `ratio` is the median over rounds of the
-server's rate at 16 (at 200) to the Predictor's. Latencies are from a request's first byte to its reply's last, pooled
-over rounds.
+The server runs in its own process, started by the command, and answers `POST /v1/chat/completions` about distinct
+rendered faces as base64 PNG. The client shares the machine's cores with it. `numbers` and `full` send square crops of
+128 pixels, `found` portraits of 256 in which the server detects the face (mode numbers). Each is measured at a
+concurrency of 1, 16 and 200. The Predictor reads the same files in this process in batches of 16; it and the server
+alternate, round by round, so that other load affects both, and `ratio` is the median over rounds of the server's rate
+at 16 (at 200) to the Predictor's. Latencies are from a request's first byte to its reply's last, pooled over rounds.
 
-Every reply is compared with the Predictor's answer for the same picture, read alone: `same` counts equal texts; a text
-may differ by 0.01 in a number that lay between two hundredths, since sums run in another order in a batch (`largest`
-says by how much at most). `mixed` counts replies further than that from their own answer, `lost` requests without one.
+Every reply is compared with the Predictor's answer for the same picture, read alone: `same` counts equal texts. A text
+may differ by 0.01 in a number close to the middle of two hundredths, because a batch sums in another order (`largest`
+is the maximum difference). `mixed` counts replies with a larger difference, `lost` requests without an answer.
 
-`beyond` sends 200 at a time to a server with 32 places: how many are answered, and how many refused with 429 and
-Retry-After. The last line is one JSON object.
+`beyond` sends 200 concurrent requests to a server with 32 slots: how many are answered, and how many refused with 429
+and Retry-After. The last line is one JSON object.
 """
 
 from __future__ import annotations
@@ -53,14 +52,14 @@ from semanticface.utils.progress import tqdm
 
 FIRST_SUBJECT = 9_500_000  # training sets count their people from 0
 AT_ONCE = (1, 16, 200)
-PLACES = 32
-NEAR = 0.0101
-"""How far a number may be from what the Predictor reads of the picture alone: a hundredth, and its float32."""
+SLOTS = 32
+TOLERANCE = 0.0101
+"""Maximum difference from the Predictor's number for the picture alone: a hundredth, plus float32 rounding."""
 
 
 @dataclass(frozen=True, slots=True)
-class Work:
-    """One kind of request: its name, how the model reads, and whether the face is to be found."""
+class Workload:
+    """One kind of request."""
 
     name: str
     mode: Literal["full", "numbers"]
@@ -72,7 +71,7 @@ class Work:
 
 @dataclass(slots=True)
 class Tally:
-    """What came of the requests of one kind at one concurrency."""
+    """The results of one workload at one concurrency."""
 
     at_once: int
     rates: list[float] = field(default_factory=list)
@@ -84,27 +83,27 @@ class Tally:
     largest: float = 0.0
 
     def add(self, replies: Sequence[httpx.Response], expected: Sequence[str]) -> None:
-        """Compare replies with the answers that the Predictor gives alone."""
+        """Compare replies with the Predictor's answers for each picture alone."""
         for reply, text in zip(replies, expected, strict=True):
             self.asked += 1
             if reply.status_code != 200:
                 self.lost += 1
                 continue
-            said = reply.json()["choices"][0]["message"]["content"]
-            self.same += said == text
+            content = reply.json()["choices"][0]["message"]["content"]
+            self.same += content == text
             try:
-                distance = float(np.abs(parse_answer(said).coefficients - parse_answer(text).coefficients).max())
+                distance = float(np.abs(parse_answer(content).coefficients - parse_answer(text).coefficients).max())
             except AnswerError:
                 distance = 1.0
             self.largest = max(self.largest, distance)
-            self.mixed += distance > NEAR
+            self.mixed += distance > TOLERANCE
 
 
-# --- what is sent -----------------------------------------------------------------------------------------------------
+# --- requests ---------------------------------------------------------------------------------------------------------
 
 
-def pictures(work: Work) -> list[bytes]:
-    """Render the faces of a kind of request as PNG files."""
+def pictures(work: Workload) -> list[bytes]:
+    """Render the faces of a workload as PNG files."""
     out = []
     for n in tqdm(range(work.pictures), desc=f"rendering for {work.name}", leave=False):
         values = sample_coefficients(np.random.default_rng([n, 67]))
@@ -116,7 +115,7 @@ def pictures(work: Work) -> list[bytes]:
     return out
 
 
-def body(data: bytes, work: Work) -> bytes:
+def body(data: bytes, work: Workload) -> bytes:
     """Return a chat request about a picture."""
     url = "data:image/png;base64," + base64.b64encode(data).decode()
     content = [{"type": "image_url", "image_url": {"url": url}}]
@@ -127,15 +126,15 @@ def body(data: bytes, work: Work) -> bytes:
 
 @contextlib.contextmanager
 def server(model: str, *options: str) -> Iterator[str]:
-    """Start the command; gives its address."""
-    words = [sys.executable, "-m", "semanticface", "serve", "--model", model, "--port", "0", *options]
-    process = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+    """Start the command; yields its URL."""
+    command = [sys.executable, "-m", "semanticface", "serve", "--model", model, "--port", "0", *options]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
     assert process.stdout is not None
     try:
-        said = process.stdout.readline()
-        if " answers at " not in said:
-            raise SemanticFaceError(f"the server did not start. Try: {' '.join(words)}")
-        yield said.split(" answers at ")[1].split()[0]
+        line = process.stdout.readline()
+        if " answers at " not in line:
+            raise SemanticFaceError(f"the server did not start. Try: {' '.join(command)}")
+        yield line.split(" answers at ")[1].split()[0]
     finally:
         process.terminate()
         process.wait(120)
@@ -143,28 +142,28 @@ def server(model: str, *options: str) -> Iterator[str]:
 
 
 async def ask(url: str, bodies: Sequence[bytes], at_once: int) -> tuple[float, list[float], list[httpx.Response]]:
-    """Send requests, so many under way at a time; return all seconds, those of each, and the replies in order."""
-    turn = asyncio.Semaphore(at_once)
+    """Send requests at a concurrency; return the total seconds, those of each, and the replies in order."""
+    semaphore = asyncio.Semaphore(at_once)
     limits = httpx.Limits(max_connections=at_once, max_keepalive_connections=at_once)
     headers = {"content-type": "application/json"}
     async with httpx.AsyncClient(limits=limits, timeout=300, headers=headers) as client:
 
         async def one(content: bytes) -> tuple[float, httpx.Response]:
-            async with turn:
-                began = time.perf_counter()
+            async with semaphore:
+                started = time.perf_counter()
                 reply = await client.post(f"{url}/chat/completions", content=content)
-                return time.perf_counter() - began, reply
+                return time.perf_counter() - started, reply
 
-        began = time.perf_counter()
-        found = await asyncio.gather(*map(one, bodies))
-        return time.perf_counter() - began, [seconds for seconds, _ in found], [reply for _, reply in found]
-
-
-# --- what is measured -------------------------------------------------------------------------------------------------
+        started = time.perf_counter()
+        results = await asyncio.gather(*map(one, bodies))
+        return time.perf_counter() - started, [seconds for seconds, _ in results], [reply for _, reply in results]
 
 
-def measure(url: str, predictor: Predictor, work: Work, rounds: int) -> dict[str, Any]:
-    """Let the Predictor and the server take turns with one kind of request."""
+# --- measurements -----------------------------------------------------------------------------------------------------
+
+
+def measure(url: str, predictor: Predictor, work: Workload, rounds: int) -> dict[str, Any]:
+    """Measure the Predictor and the server alternately on one workload."""
     files = pictures(work)
     bodies = [body(data, work) for data in files]
     expected = [each.text for each in predictor(files, batch_size=1, crop=work.crop)]
@@ -172,17 +171,17 @@ def measure(url: str, predictor: Predictor, work: Work, rounds: int) -> dict[str
         raise SemanticFaceError(f"{work.name}: the model could not read {expected.count('')} of the rendered faces.")
     tallies = {at_once: Tally(at_once) for at_once in AT_ONCE}
     direct: list[float] = []
-    asyncio.run(ask(url, bodies[:16], 16))  # the first requests of a kind load what it needs
+    asyncio.run(ask(url, bodies[:16], 16))  # warm-up
     for _ in tqdm(range(rounds), desc=work.name, unit="round"):
-        began = time.perf_counter()
+        started = time.perf_counter()
         predictor(files, batch_size=16, crop=work.crop)
-        direct.append(len(files) / (time.perf_counter() - began))
+        direct.append(len(files) / (time.perf_counter() - started))
         for at_once, tally in tallies.items():
-            some = slice(None) if at_once > 1 else slice(0, max(8, len(files) // 4))
-            seconds, each, replies = asyncio.run(ask(url, bodies[some], at_once))
+            part = slice(None) if at_once > 1 else slice(0, max(8, len(files) // 4))
+            seconds, each, replies = asyncio.run(ask(url, bodies[part], at_once))
             tally.rates.append(len(replies) / seconds)
             tally.latencies += each
-            tally.add(replies, expected[some])
+            tally.add(replies, expected[part])
     rows = [
         {
             "at_once": tally.at_once,
@@ -197,11 +196,11 @@ def measure(url: str, predictor: Predictor, work: Work, rounds: int) -> dict[str
     return {"work": work.name, "pictures": len(files), "predictor_per_second": statistics.median(direct), "rows": rows}
 
 
-def beyond(model: str, work: Work, predictor: Predictor) -> dict[str, int]:
-    """Send more at a time than a server has places for."""
+def beyond(model: str, work: Workload, predictor: Predictor) -> dict[str, int]:
+    """Send more concurrent requests than a server has slots."""
     files = pictures(work)
     expected = [each.text for each in predictor(files, batch_size=1, crop=work.crop)]
-    with server(model, "--queue", str(PLACES)) as url:
+    with server(model, "--queue", str(SLOTS)) as url:
         _, _, replies = asyncio.run(ask(url, [body(data, work) for data in files], len(files)))
     tally = Tally(len(files))
     answered = [n for n, reply in enumerate(replies) if reply.status_code == 200]
@@ -216,11 +215,11 @@ def beyond(model: str, work: Work, predictor: Predictor) -> dict[str, int]:
     }
 
 
-def show(found: dict[str, Any]) -> None:
-    print(f"\n{found['work']}: the Predictor reads {found['predictor_per_second']:.1f} a second in batches of 16")
+def show(result: dict[str, Any]) -> None:
+    print(f"\n{result['work']}: the Predictor reads {result['predictor_per_second']:.1f} a second in batches of 16")
     print(f"{'at once':>8}{'a second':>10}{'ratio':>8}{'median ms':>11}{'p95 ms':>9}{'asked':>7}{'same':>6}", end="")
     print(f"{'largest':>9}{'mixed':>7}{'lost':>6}")
-    for row in found["rows"]:
+    for row in result["rows"]:
         print(
             f"{row['at_once']:8}{row['requests_per_second']:10.1f}{row['ratio']:8.2f}{row['median_ms']:11.0f}"
             f"{row['p95_ms']:9.0f}{row['asked']:7}{row['same']:6}{row['largest']:9.2f}{row['mixed']:7}{row['lost']:6}"
@@ -228,7 +227,7 @@ def show(found: dict[str, Any]) -> None:
 
 
 def figures(parts: Sequence[dict[str, Any]], refusals: dict[str, int]) -> dict[str, Any]:
-    """Return what machines read."""
+    """Return the JSON summary."""
     out: dict[str, Any] = {}
     for part in parts:
         name, rows = part["work"], {row["at_once"]: row for row in part["rows"]}
@@ -246,37 +245,39 @@ def figures(parts: Sequence[dict[str, Any]], refusals: dict[str, int]) -> dict[s
 
 def main() -> int:
     parser = ScriptParser(__doc__)
-    parser.add_argument("--model", default="nano", help="nano or a folder (default %(default)s)")
-    parser.add_argument("--rounds", type=int, default=5, help="turns (default %(default)s)")
-    parser.add_argument("--pictures", type=int, default=200, help="of numbers; of the others a third (%(default)s)")
+    parser.add_argument("--model", default="nano", help="nano or a folder (default: %(default)s)")
+    parser.add_argument("--rounds", type=int, default=5, help="(default: %(default)s)")
+    parser.add_argument(
+        "--pictures", type=int, default=200, help="in numbers; a third of it in the others (default: %(default)s)"
+    )
     parser.add_argument("--quick", action="store_true", help="one round, 60 pictures")
     parser.add_argument(
-        "--out", type=Path, default=Path("outputs/speed/serve.json"), help="where to write (%(default)s)"
+        "--out", type=Path, default=Path("outputs/speed/serve.json"), help="output file (default: %(default)s)"
     )
     options = parser.parse_args()
     rounds, count = (1, 60) if options.quick else (options.rounds, options.pictures)
     if rounds < 1 or count < 48:
         parser.error("give --rounds of at least 1 and --pictures of at least 48")
     works = [
-        Work("numbers", "numbers", "none", "crop", 128, count),
-        Work("full", "full", "none", "crop", 128, count // 3),
-        Work("found", "numbers", "auto", "portrait", 256, count // 3),
+        Workload("numbers", "numbers", "none", "crop", 128, count),
+        Workload("full", "full", "none", "crop", 128, count // 3),
+        Workload("found", "numbers", "auto", "portrait", 256, count // 3),
     ]
     try:
         predictors = {mode: Predictor.from_pretrained(options.model, mode=mode) for mode in ("numbers", "full")}
         with server(options.model) as url:
             parts = [measure(url, predictors[work.mode], work, rounds) for work in works]
         refusals = beyond(options.model, works[0], predictors["numbers"])
-        told = figures(parts, refusals)
-        write_json(options.out, {"parts": parts, "beyond": refusals, "versions": versions(), **told})
+        summary = figures(parts, refusals)
+        write_json(options.out, {"parts": parts, "beyond": refusals, "versions": versions(), **summary})
     except SemanticFaceError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     for part in parts:
         show(part)
-    print(f"\n{refusals['asked']} at a time for {PLACES} places: {refusals['answered']} answered,", end=" ")
+    print(f"\n{refusals['asked']} at a time for {SLOTS} slots: {refusals['answered']} answered,", end=" ")
     print(f"{refusals['refused']} refused with 429, {refusals['otherwise']} otherwise, {refusals['mixed']} mixed\n")
-    print(json.dumps(told))
+    print(json.dumps(summary))
     return 0
 
 

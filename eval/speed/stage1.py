@@ -1,19 +1,19 @@
-"""How often Stage I keeps words that are true of a face, and how often words that are not.
+"""How often Stage I accepts true analyses, and how often false ones.
 
     python eval/speed/stage1.py                    # 2,000 faces; ten seconds
     python eval/speed/stage1.py --quick            # 300
 
-Faces are drawn as those of datasets are. Of each the rules' words are taken, said in other ways that mean the same, and
-then damaged, one mistake a text; ``stage1_prompt.judge`` says which may stand. *Other words* are the synonyms of three
-speakers: everyday English, FACS coders' English, and one who uses words that ``agreement`` was never taught.
+Faces are sampled as for datasets. The rule-based analysis of each is reworded without changing its meaning, and then
+damaged by one mistake per text; ``analysis_prompt.judge`` accepts or rejects each. The synonyms are those of three
+speakers: everyday English, FACS coders' terms, and words that ``agreement`` does not know.
 
-Mistakes: the words of another face; of the mirrored face (where the sides differ by 0.2 or more somewhere); left and
-right exchanged in one region (where its sides differ so); one grade that is one or two steps off; a movement of 0.2 or
-more of another face in a region at rest; a region with an action of 0.4 or more said to be at rest, or not described;
-a region whose strongest action is between 0.2 and 0.39 not described.
+Mistakes: the analysis of another face; of the mirrored face (if the sides differ by 0.2 or more somewhere); left and
+right exchanged in one region (if its sides differ as much); a grade one or two steps off; a movement of 0.2 or more of
+another face in a region at rest; a region with an action of 0.4 or more described as at rest, or not described; one
+whose strongest action is between 0.2 and 0.39 not described.
 
-A grade one step off is no plain lie: bounds are widened by 0.05 on both sides. Prints a table; the last line is one
-JSON object: the share that stood, by kind.
+A grade one step off may be true, because bounds are widened by 0.05 on both sides. Prints a table; the last line is one
+JSON object with the accepted share by kind.
 """
 
 from __future__ import annotations
@@ -56,46 +56,46 @@ SPEAKERS = {
 }  # fmt: skip
 WORDS = tuple(adverb for adverb, _, _ in GRADES)
 OTHER_SIDE = {"left": "right", "right": "left"}
-NOTHING = "as ever"  # says nothing of any muscle
+NOTHING = "as ever"  # makes no claim about any muscle
 
 
 def variants(face: np.ndarray, other: np.ndarray, rng: np.random.Generator) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Yield texts about a [52] face, each as its kind and an analysis' dict; ``other`` is the face of the mistakes."""
-    words, foreign = describe(face).to_dict(), describe(other).to_dict()
-    moves = words["muscle_movements"]
+    """Yield (kind, analysis dict) pairs about a [52] face; ``other`` is the face that mistakes come from."""
+    true, false = describe(face).to_dict(), describe(other).to_dict()
+    moves = true["muscle_movements"]
 
-    def saying(region: str, text: str) -> dict[str, Any]:
-        return words | {"muscle_movements": moves | {region: text}}
+    def changed(region: str, text: str) -> dict[str, Any]:
+        return true | {"muscle_movements": moves | {region: text}}
 
-    def one(regions: list[str]) -> list[str]:
+    def pick(regions: list[str]) -> list[str]:
         return [regions[rng.integers(len(regions))]] if regions else []
 
-    strongest, theirs = _strongest(face), _strongest(other)
-    yield "true: rules", words
+    strongest, other_strongest = _strongest(face), _strongest(other)
+    yield "true: rules", true
     for speaker, synonyms in SPEAKERS.items():
-        yield f"true: {speaker}", json.loads(_replaced(json.dumps(words), synonyms))
-    yield "false: another face", foreign
+        yield f"true: {speaker}", json.loads(_replaced(json.dumps(true), synonyms))
+    yield "false: another face", false
     gaps = np.abs(face[PAIR_LEFT] - face[PAIR_RIGHT])
     if gaps.max() >= 0.2:
         yield "false: mirrored", describe(mirror(face)).to_dict()
-    lopsided = {ACTIONS[place].region for place, gap in zip(PAIR_LEFT, gaps, strict=True) if gap >= 0.2} - {"gaze"}
-    for region in one(sorted(region for region in lopsided if _replaced(moves[region], OTHER_SIDE) != moves[region])):
-        yield "false: sides exchanged", saying(region, _replaced(moves[region], OTHER_SIDE))
+    lopsided = {ACTIONS[index].region for index, gap in zip(PAIR_LEFT, gaps, strict=True) if gap >= 0.2} - {"gaze"}
+    for region in pick(sorted(region for region in lopsided if _replaced(moves[region], OTHER_SIDE) != moves[region])):
+        yield "false: sides exchanged", changed(region, _replaced(moves[region], OTHER_SIDE))
     graded = [(region, found) for region in REGIONS for found in re.finditer("|".join(WORDS), moves[region])]
     if graded:
         region, found = graded[rng.integers(len(graded))]
-        place = WORDS.index(found[0])
+        index = WORDS.index(found[0])
         for steps in (1, 2):
-            grade = WORDS[place + steps if place + steps < len(WORDS) else place - steps]
+            grade = WORDS[index + steps if index + steps < len(WORDS) else index - steps]
             text = moves[region][: found.start()] + grade + moves[region][found.end() :]
-            yield f"false: grade {steps} off", saying(region, text)
-    for region in one([region for region in REGIONS if strongest[region] < 0.095 and theirs[region] >= 0.2]):
-        yield "false: rest moves", saying(region, foreign["muscle_movements"][region])
-    for region in one([region for region in REGIONS if strongest[region] >= 0.4]):
-        yield "false: clear at rest", saying(region, RELAXED[region])
-        yield "false: clear unsaid", saying(region, NOTHING)
-    for region in one([region for region in REGIONS if 0.2 <= strongest[region] < 0.395]):
-        yield "false: slight unsaid", saying(region, NOTHING)
+            yield f"false: grade {steps} off", changed(region, text)
+    for region in pick([region for region in REGIONS if strongest[region] < 0.095 and other_strongest[region] >= 0.2]):
+        yield "false: rest moves", changed(region, false["muscle_movements"][region])
+    for region in pick([region for region in REGIONS if strongest[region] >= 0.4]):
+        yield "false: clear at rest", changed(region, RELAXED[region])
+        yield "false: clear unsaid", changed(region, NOTHING)
+    for region in pick([region for region in REGIONS if 0.2 <= strongest[region] < 0.395]):
+        yield "false: slight unsaid", changed(region, NOTHING)
 
 
 def _strongest(face: np.ndarray) -> dict[str, float]:
@@ -107,13 +107,13 @@ def _replaced(text: str, synonyms: dict[str, str]) -> str:
 
 
 def count(rows: int) -> dict[str, Counter[str]]:
-    """Return by kind how many texts got which verdict, over ``rows`` faces."""
+    """Return the number of texts by kind and verdict code, over ``rows`` faces."""
     rng = np.random.default_rng(0)
     faces = [np.round(sample_coefficients(rng), 2) for _ in range(rows)]
     out: dict[str, Counter[str]] = {}
     for face, other in tqdm(zip(faces, faces[1:] + faces[:1], strict=True), total=rows, unit="face"):
-        for kind, words in variants(face, other, rng):
-            out.setdefault(kind, Counter())[judge(json.dumps(words), face).code] += 1
+        for kind, analysis in variants(face, other, rng):
+            out.setdefault(kind, Counter())[judge(json.dumps(analysis), face).code] += 1
     return dict(sorted(out.items(), reverse=True))
 
 
@@ -126,10 +126,10 @@ def main() -> int:
     rows = 300 if options.quick else options.rows
     counts = count(rows)
     shares = {kind: found["ok"] / found.total() for kind, found in counts.items()}
-    print(f"{'words':>24}{'texts':>8}{'stood':>9}{'contradict':>12}{'omit':>7}")
+    print(f"{'analysis':>24}{'texts':>8}{'accepted':>9}{'contradict':>12}{'omit':>7}")
     for kind, found in counts.items():
-        told = f"{found.total():>8,}{shares[kind]:>9.1%}{found['contradicts']:>12,}{found['omits']:>7,}"
-        print(f"{kind:>24}{told}")
+        columns = f"{found.total():>8,}{shares[kind]:>9.1%}{found['contradicts']:>12,}{found['omits']:>7,}"
+        print(f"{kind:>24}{columns}")
     try:
         write_json(options.out, {"counts": counts, "faces": rows})
     except SemanticFaceError as error:

@@ -1,8 +1,8 @@
-"""The server: OpenAI's chat completions and ``/v1/face`` around one ``serving.Service``; see docs/serving.md.
+"""The HTTP server: OpenAI's chat completions and ``/v1/face`` on one ``BatchingService``; see docs/serving.md.
 
-Each request takes its place before its body is read, so that what waits, and what memory it may use, is bounded. What
-takes a processor's time (JSON, base64, pictures, looking for faces) happens in a few threads beside the model's. When
-a client leaves, or has waited too long, what was to be done for it is not.
+A request acquires its slot before its body is read, which bounds the queue and its memory. CPU-bound work (JSON,
+base64, image decoding, face detection) runs in a few worker threads. If the client disconnects or its time is up, its
+pending work is cancelled.
 """
 
 from __future__ import annotations
@@ -34,133 +34,131 @@ from semanticface.serving.requests import Options, Picture, Refusal, RefusedErro
 
 T = TypeVar("T")
 
-_UPLOADS = 16
-"""Bodies of the largest size that are held at a time, all requests together."""
-_READERS = 2
-"""Threads that make pictures ready."""
-_OUR_FAULT = ("model_failed", "invalid_answer")
-_CLIENT_LEFT = 499
-_STRANGE = {404: "not_found", 405: "method_not_allowed"}
+_MAX_BUFFERED = 16
+"""Memory for all request bodies together, in bodies of the maximum size."""
+_WORKERS = 2
+"""Threads that parse requests and prepare images."""
+_SERVER_ERRORS = ("model_failed", "invalid_answer")
+_CLIENT_CLOSED_REQUEST = 499
+_HTTP_CODES = {404: "not_found", 405: "method_not_allowed"}
 _REFUSALS = {
-    400: "cannot be honoured", 401: "without the key", 403: "by another site, or under another name",
-    408: "came too slowly", 413: "too large", 415: "of an unknown kind",
-    429: "all places are taken: Retry-After says when to try again", 500: "the model failed",
-    503: "not ready, or stopping", 504: "took too long",
+    400: "invalid or unsupported request", 401: "missing or wrong API key", 403: "another origin, or unknown host name",
+    408: "request received too slowly", 413: "request too large", 415: "unsupported media type",
+    429: "all slots are in use; see Retry-After", 500: "the model failed",
+    503: "not ready, or stopping", 504: "timeout",
 }  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What a request may cost, and who may make one.
+    """Limits of a request, and access control.
 
     Attributes:
-        body: largest request in bytes.
-        seconds: from a request's first byte to its answer.
-        names: host names by which the server may be addressed, beside localhost and addresses in digits.
-        key: that requests must carry; None lets everybody in.
+        max_bytes: maximum size of a request.
+        timeout: seconds from a request's first byte to its answer.
+        hosts: allowed host names, in addition to localhost and IP addresses.
+        key: the API key that requests must have; None needs none.
     """
 
-    body: int = 32 * 2**20
-    seconds: float = 60.0
-    names: tuple[str, ...] = ()
+    max_bytes: int = 32 * 2**20
+    timeout: float = 60.0
+    hosts: tuple[str, ...] = ()
     key: str | None = None
 
 
 @dataclass(slots=True)
 class _Body:
-    """What has come of a request's body, and whether that is all."""
+    """The part of a request's body received so far."""
 
     data: bytearray = field(default_factory=bytearray)
-    arrived: bool = False
+    complete: bool = False
 
 
-class _Desk:
-    """Gets a request its answer: a place, its body, its picture made ready, and what the model says."""
+class _Handler:
+    """Answers a request: acquires a slot, receives and parses the body, prepares the image, runs the model."""
 
     def __init__(self, service: BatchingService, limits: Limits) -> None:
         self.service = service
         self.limits = limits
-        self.held = 0  # bytes of all bodies
-        self.readers = ThreadPoolExecutor(_READERS, thread_name_prefix="semanticface reader")
+        self.buffered = 0  # bytes of all bodies
+        self.workers = ThreadPoolExecutor(_WORKERS, thread_name_prefix="semanticface worker")
 
-    async def answer(self, request: Request, read: Callable[[bytes], tuple[T, Picture]]) -> tuple[T, list[Prediction]]:
-        """Return what a request asked, and the predictions.
+    async def answer(self, request: Request, parse: Callable[[bytes], tuple[T, Picture]]) -> tuple[T, list[Prediction]]:
+        """Return the parsed request and the predictions.
 
         Args:
-            request: whose body is still to be read.
-            read: returns what a body asks; runs in another thread.
-
-        Raises:
-            RefusedError: there is no answer.
-            ClientDisconnect: nobody waits for one.
+            request: its body has not been received yet.
+            parse: parses the body; runs in a worker thread.
         """
         body = _Body()
         try:
-            async with asyncio.timeout(self.limits.seconds):
-                with self.service.place() as place:
+            async with asyncio.timeout(self.limits.timeout):
+                with self.service.acquire_slot() as slot:
                     try:
                         await self._receive(request, body)
-                        understood = self.readers.submit(self._understand, read, body)
-                        asked, picture, style = await _while_connected(request, understood)
+                        prepared = self.workers.submit(self._prepare, parse, body)
+                        parsed, picture, face = await _while_connected(request, prepared)
                     finally:
-                        # Here, since what is cancelled still lies in the threads' queue for a while.
-                        self.held -= len(body.data)
+                        # Free the memory now: a cancelled task stays in the workers' queue for a while.
+                        self.buffered -= len(body.data)
                         body.data.clear()
-                    if isinstance(style, Prediction):
-                        return asked, [style]
-                    return asked, await _while_connected(request, place.submit(style, picture.ask))
+                    if isinstance(face, Prediction):
+                        return parsed, [face]
+                    return parsed, await _while_connected(request, slot.submit(face, picture.options))
         except (RefusedError, UnavailableError) as refused:
-            if not body.arrived:
-                await drain(request.receive, self.limits.body)
+            if not body.complete:
+                await drain(request.receive, self.limits.max_bytes)
             raise refused if isinstance(refused, RefusedError) else _unavailable(refused) from None
         except TimeoutError:
-            if not body.arrived:
-                raise RefusedError(408, "too_slow", "The request did not arrive in time. Send less.") from None
-            message = f"There was no answer within {self.limits.seconds:g} s. Send fewer requests at a time."
+            if not body.complete:
+                raise RefusedError(
+                    408, "too_slow", "The request was not received in time. Send a smaller one."
+                ) from None
+            message = f"No answer within {self.limits.timeout:g} s. Send fewer requests at a time."
             raise RefusedError(504, "timeout", message, retry_after=5) from None
 
     async def _receive(self, request: Request, body: _Body) -> None:
-        most = self.limits.body
-        too_large = RefusedError(413, "too_large", f"The request is larger than {most / 2**20:g} MiB.")
-        announced = request.headers.get("content-length", "0")
-        if not announced.isdigit() or int(announced) > most:
+        limit = self.limits.max_bytes
+        too_large = RefusedError(413, "too_large", f"The request is larger than {limit / 2**20:g} MiB.")
+        content_length = request.headers.get("content-length", "0")
+        if not content_length.isdigit() or int(content_length) > limit:
             raise too_large
-        while not body.arrived:
+        while not body.complete:
             message = await request.receive()
             if message["type"] == "http.disconnect":
                 raise ClientDisconnect
             chunk = message.get("body", b"")
-            body.arrived = not message.get("more_body", False)
-            if len(body.data) + len(chunk) > most:
+            body.complete = not message.get("more_body", False)
+            if len(body.data) + len(chunk) > limit:
                 raise too_large
-            if self.held + len(chunk) > _UPLOADS * most:
-                busy = "Too much is being sent at a time. Try again a little later, or send smaller pictures."
+            if self.buffered + len(chunk) > _MAX_BUFFERED * limit:
+                busy = "Too many large requests at a time. Try again later, or send smaller pictures."
                 raise RefusedError(429, "queue_full", busy, retry_after=2)
-            self.held += len(chunk)
+            self.buffered += len(chunk)
             body.data += chunk
 
-    def _understand(
-        self, read: Callable[[bytes], tuple[T, Picture]], body: _Body
+    def _prepare(
+        self, parse: Callable[[bytes], tuple[T, Picture]], body: _Body
     ) -> tuple[T, Picture, PreparedFace | Prediction]:
-        asked, picture = read(bytes(body.data))
-        return asked, picture, self.service.make_ready(picture.data, picture.crop, picture.name)
+        parsed, picture = parse(bytes(body.data))
+        return parsed, picture, self.service.prepare(picture.data, picture.crop, picture.name)
 
 
 async def _while_connected(request: Request, work: Future[T]) -> T:
-    """Return what comes of some work, which is cancelled if its client leaves or its time is over."""
+    """Return the result of some work; cancel it if the client disconnects or the time is up."""
     result = asyncio.wrap_future(work)
-    gone = asyncio.ensure_future(_gone(request))
+    disconnected = asyncio.ensure_future(_disconnected(request))
     try:
-        await asyncio.wait((result, gone), return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait((result, disconnected), return_when=asyncio.FIRST_COMPLETED)
         if not result.done():
             raise ClientDisconnect
         return result.result()
     finally:
-        gone.cancel()
+        disconnected.cancel()
         result.cancel()
 
 
-async def _gone(request: Request) -> None:
+async def _disconnected(request: Request) -> None:
     while (await request.receive())["type"] != "http.disconnect":
         pass
 
@@ -171,31 +169,31 @@ def _unavailable(error: UnavailableError) -> RefusedError:
 
 
 def create_app(service: BatchingService, model: str, limits: Limits | None = None) -> FastAPI:
-    """Return the server's application; it closes the service when it ends.
+    """Return the server's application, which closes the service on shutdown.
 
     Args:
-        service: started, though its model may still be loading.
-        model: its name for clients.
-        limits: of requests; None takes the usual ones.
+        service: a started service; its model may still be loading.
+        model: the model's name for clients.
+        limits: of requests; None for the defaults.
     """
     limits = limits or Limits()
-    desk = _Desk(service, limits)
+    handler = _Handler(service, limits)
     created = int(time.time())
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         yield
         await asyncio.to_thread(service.close)
-        desk.readers.shutdown(cancel_futures=True)
+        handler.workers.shutdown(cancel_futures=True)
 
     app = FastAPI(
         title="SemanticFace",
         version=__version__,
-        summary="A picture of a face in, 52 ARKit coefficients and an account of which muscles moved out.",
+        summary="From a picture of a face to 52 ARKit coefficients and an analysis of which muscles moved.",
         docs_url=None,
         redoc_url=None,
         lifespan=lifespan,
-        middleware=[Middleware(RequestGuard, names=limits.names, key=limits.key, most_bytes=limits.body)],
+        middleware=[Middleware(RequestGuard, hosts=limits.hosts, key=limits.key, max_bytes=limits.max_bytes)],
     )
 
     @app.exception_handler(RefusedError)
@@ -203,63 +201,61 @@ def create_app(service: BatchingService, model: str, limits: Limits | None = Non
         return JSONResponse(error.body(), error.status, error.headers())
 
     @app.exception_handler(ClientDisconnect)
-    async def left(_: Request, error: ClientDisconnect) -> Response:
-        return Response(status_code=_CLIENT_LEFT)
+    async def disconnected(_: Request, error: ClientDisconnect) -> Response:
+        return Response(status_code=_CLIENT_CLOSED_REQUEST)
 
     @app.exception_handler(HTTPException)
-    async def strange(_: Request, error: HTTPException) -> Response:
-        body = error_body(
-            error.status_code, _STRANGE.get(error.status_code), f"{error.detail}. /openapi.json lists what there is."
-        )
+    async def http_error(_: Request, error: HTTPException) -> Response:
+        body = error_body(error.status_code, _HTTP_CODES.get(error.status_code), f"{error.detail}. See /openapi.json.")
         return JSONResponse(body, error.status_code, error.headers)
 
     @app.exception_handler(Exception)
     async def failed(_: Request, error: Exception) -> Response:
-        return JSONResponse(error_body(500, "server_failed", "The server failed; its terminal says why."), 500)
+        return JSONResponse(error_body(500, "server_failed", "Internal error. See the server's log."), 500)
 
     @app.post(
         "/v1/chat/completions",
-        summary="Ask about one picture, in OpenAI's form",
+        summary="Chat completion about one picture, in OpenAI's format",
         response_model=None,
         responses=_responses(openai_api.Completion),
-        openapi_extra=_takes({"application/json": {"schema": _ref("ChatRequest"), "example": _CHAT_EXAMPLE}}),
+        openapi_extra=_request_body({"application/json": {"schema": _ref("ChatRequest"), "example": _CHAT_EXAMPLE}}),
     )
     async def chat(request: Request) -> Response:
         if request.headers.get("content-type", "").partition(";")[0].strip().lower() != "application/json":
-            await drain(request.receive, limits.body)
+            await drain(request.receive, limits.max_bytes)
             raise RefusedError(415, "unsupported_media_type", "Content-Type must be application/json.")
 
-        def read(body: bytes) -> tuple[openai_api.Question, Picture]:
-            question = openai_api.read_chat(body, service.usual, model, most_answers=service.batch_size)
-            return question, question.picture
+        def parse(body: bytes) -> tuple[openai_api.ParsedChat, Picture]:
+            parsed = openai_api.parse_chat(body, service.defaults, model, max_answers=service.batch_size)
+            return parsed, parsed.picture
 
-        question, predictions = await desk.answer(request, read)
+        parsed, predictions = await handler.answer(request, parse)
         for each in predictions:
             if each.status != "ok":
-                status = 500 if each.status in _OUR_FAULT else 400
+                status = 500 if each.status in _SERVER_ERRORS else 400
                 raise RefusedError(status, each.status, each.reason, param="messages")
-        emotion = question.picture.ask.emotion
+        emotion = parsed.picture.options.emotion
         prompt = load_prompt(service.predictor.prompt.name, emotion=emotion)
         reply = openai_api.complete(
             [(each.text, service.token_ends(each.text)) for each in predictions],
-            most_tokens=question.most_tokens,
+            max_tokens=parsed.max_tokens,
             prompt_tokens=service.prompt_tokens(emotion=emotion),
             model=model,
             created=int(time.time()),
             fingerprint=f"semanticface-{__version__}-{prompt.name}-{prompt.version}-{prompt.sha256[:8]}",
         )
-        if question.stream:
-            events = "".join(openai_api.events(reply, usage=question.usage))
+        if parsed.stream:
+            events = "".join(openai_api.events(reply, usage=parsed.usage))
             return Response(events, media_type="text/event-stream")
         return JSONResponse(reply.model_dump())
 
     @app.post(
         "/v1/face",
-        summary="Read one picture; answers as `semanticface predict` does",
+        summary="Read one picture; the answer is as in `semanticface predict`",
         response_model=None,
         responses=_responses(face_api.FaceReply)
-        | {422: {"model": face_api.FaceReply, "description": "no answer for this picture; status and reason say why"}},
-        openapi_extra=_takes(
+        | {422: {"model": face_api.FaceReply, "description": "no answer for this picture; see status and reason"}},
+        openapi_extra=_request_body(
             {kind: {"schema": {"type": "string", "format": "binary"}} for kind in face_api.RAW_TYPES}
             | {
                 face_api.FORM_TYPE: {"schema": _FORM},
@@ -268,50 +264,50 @@ def create_app(service: BatchingService, model: str, limits: Limits | None = Non
         ),
     )
     async def face(request: Request) -> Response:
-        def read(body: bytes) -> tuple[None, Picture]:
-            kind = request.headers.get("content-type", "")
-            return None, face_api.read_face(body, kind, dict(request.query_params), service.usual)
+        def parse(body: bytes) -> tuple[None, Picture]:
+            content_type = request.headers.get("content-type", "")
+            return None, face_api.parse_face(body, content_type, dict(request.query_params), service.defaults)
 
-        _, (prediction,) = await desk.answer(request, read)
+        _, (prediction,) = await handler.answer(request, parse)
         row = prediction.to_dict()
         if prediction.status == "ok":
             return JSONResponse(row)
-        status = 500 if prediction.status in _OUR_FAULT else 422
+        status = 500 if prediction.status in _SERVER_ERRORS else 422
         return JSONResponse({**row, **error_body(status, prediction.status, prediction.reason)}, status)
 
-    @app.get("/v1/models", summary="The model that is served", responses=_refusals(401, 403))
+    @app.get("/v1/models", summary="The served model", responses=_refusals(401, 403))
     async def models() -> openai_api.Models:
         return openai_api.Models(data=[openai_api.Model(id=model, created=created)])
 
-    @app.get("/v1/models/{name:path}", summary="The model of a name", responses=_refusals(401, 403, 404))
+    @app.get("/v1/models/{name:path}", summary="The model with a name", responses=_refusals(401, 403, 404))
     async def one_model(name: str) -> openai_api.Model:
         if name != model:
-            raise RefusedError(404, "model_not_found", "There is no model of this name here. See /v1/models.")
+            raise RefusedError(404, "model_not_found", "Unknown model. See /v1/models.")
         return openai_api.Model(id=model, created=created)
 
     @app.get(
         "/v1/schema",
-        summary="The JSON Schema that every answer satisfies",
-        description="As the server was started, or of the mode and emotion named in the query.",
+        summary="The JSON Schema of every answer",
+        description="For the server's defaults, or for the mode and emotion in the query.",
         responses=_refusals(400, 401, 403, 503),
     )
     async def schema(request: Request) -> dict[str, Any]:
         if service.status != "ready":
-            raise RefusedError(503, service.status, "The model is not ready. Ask /ready.", retry_after=2)
-        ask = read_request(Options, dict(request.query_params)).ask(service.usual)
-        return answer_schema(ask.mode, emotion=ask.emotion)
+            raise RefusedError(503, service.status, "The model is not ready. See /ready.", retry_after=2)
+        options = read_request(Options, dict(request.query_params)).read_options(service.defaults)
+        return answer_schema(options.mode, emotion=options.emotion)
 
-    def told(status: int) -> Response:
-        body = {"status": service.status, "model": model, "taken": service.taken, "places": service.slots}
+    def status_reply(status: int) -> Response:
+        body = {"status": service.status, "model": model, "taken": service.slots_taken, "places": service.slots}
         return JSONResponse(body, status, None if status == 200 else {"retry-after": "2"})
 
-    @app.get("/health", summary="Whether the server lives", responses=_refusals(403, 503))
+    @app.get("/health", summary="Liveness check", responses=_refusals(403, 503))
     async def health() -> Response:
-        return told(200 if service.status in ("loading", "ready") else 503)
+        return status_reply(200 if service.status in ("loading", "ready") else 503)
 
-    @app.get("/ready", summary="Whether pictures are read", responses=_refusals(403, 503))
+    @app.get("/ready", summary="Readiness check", responses=_refusals(403, 503))
     async def ready() -> Response:
-        return told(200 if service.status == "ready" else 503)
+        return status_reply(200 if service.status == "ready" else 503)
 
     app.openapi = lambda: _openapi(app, limits.key is not None)  # type: ignore[method-assign]
     return app
@@ -343,13 +339,13 @@ def _ref(name: str) -> dict[str, str]:
     return {"$ref": f"#/components/schemas/{name}"}
 
 
-def _takes(content: dict[str, Any]) -> dict[str, Any]:
+def _request_body(content: dict[str, Any]) -> dict[str, Any]:
     return {"requestBody": {"required": True, "content": content}}
 
 
 def _refusals(*codes: int) -> dict[int | str, dict[str, Any]]:
-    named = _REFUSALS | {404: "not here"}
-    return {code: {"model": Refusal, "description": named[code]} for code in codes}
+    descriptions = _REFUSALS | {404: "not found"}
+    return {code: {"model": Refusal, "description": descriptions[code]} for code in codes}
 
 
 def _responses(model: type) -> dict[int | str, dict[str, Any]]:
@@ -361,16 +357,16 @@ def _openapi(app: FastAPI, key: bool) -> dict[str, Any]:
         document = get_openapi(
             title=app.title, version=app.version, summary=app.summary, routes=app.routes, openapi_version="3.1.0"
         )
-        wanted = [(model, "validation") for model in (openai_api.ChatRequest, face_api.FaceRequest)]
-        _, extra = models_json_schema(wanted, ref_template="#/components/schemas/{model}")  # type: ignore[arg-type]
-        parts = document.setdefault("components", {})
-        parts["schemas"] = {**parts.get("schemas", {}), **extra["$defs"]}
+        models = [(model, "validation") for model in (openai_api.ChatRequest, face_api.FaceRequest)]
+        _, extra = models_json_schema(models, ref_template="#/components/schemas/{model}")  # type: ignore[arg-type]
+        components = document.setdefault("components", {})
+        components["schemas"] = {**components.get("schemas", {}), **extra["$defs"]}
         options = face_api.FaceOptions.model_json_schema()["properties"]
         document["paths"]["/v1/face"]["post"]["parameters"] = [
             {"name": name, "in": "query", "required": False, "schema": value} for name, value in options.items()
         ]
         if key:
-            parts["securitySchemes"] = {"key": {"type": "http", "scheme": "bearer"}}
+            components["securitySchemes"] = {"key": {"type": "http", "scheme": "bearer"}}
             document["security"] = [{"key": []}]
         app.openapi_schema = document
     return app.openapi_schema

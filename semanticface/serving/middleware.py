@@ -1,9 +1,9 @@
-"""What stands before the server's endpoints: no page of another site, no name that is not the server's, no stranger.
+"""Access control in front of the endpoints: origin, host name and API key.
 
-A server on 127.0.0.1 can be reached by every page that the user's browser opens. A page of another site is refused by
-its ``Origin`` or ``Sec-Fetch-Site`` header, and one that has its own name resolve to this machine (DNS rebinding) by
-the ``Host`` header: an address in digits cannot be rebound, and other names must be known. Nothing says that other
-origins may read replies (no CORS). Where there is a key, everything but the two questions for health wants it.
+Every page open in the user's browser can reach a server on 127.0.0.1. Pages of other sites are refused by their
+``Origin`` or ``Sec-Fetch-Site`` header; DNS rebinding (a site whose name resolves to this machine) is refused by the
+``Host`` header, which must be an IP address or an allowed name. No CORS header lets other origins read replies. If
+there is a key, every path except the health checks requires it.
 """
 
 from __future__ import annotations
@@ -21,34 +21,33 @@ if TYPE_CHECKING:
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 OPEN_PATHS = ("/health", "/ready")
-"""What is answered without a key."""
+"""Paths that need no key."""
 _HEADERS = [(b"cache-control", b"no-store"), (b"x-content-type-options", b"nosniff")]
-_DRAINED_FOR = 5.0
+_DRAIN_TIMEOUT = 5.0
 
 
 class RequestGuard:
-    """ASGI middleware that lets through what may be answered.
+    """ASGI middleware that refuses requests without access.
 
     Args:
-        app: what answers.
-        names: host names by which the server may be addressed, beside ``localhost`` and addresses in digits.
-        key: what requests must carry as ``Authorization: Bearer …``; None lets everybody in.
-        most_bytes: of a refused request's body that are read and thrown away, so that its sender gets to read why.
+        app: the wrapped application.
+        hosts: allowed host names, in addition to ``localhost`` and IP addresses.
+        key: the API key required as ``Authorization: Bearer …``; None requires none.
+        max_bytes: of a refused request's body that are read and discarded, so that its sender receives the reply.
     """
 
-    def __init__(self, app: ASGIApp, names: Iterable[str], key: str | None, most_bytes: int) -> None:
+    def __init__(self, app: ASGIApp, hosts: Iterable[str], key: str | None, max_bytes: int) -> None:
         self.app = app
-        self._names = {"localhost", *(name.lower() for name in names)}
+        self._hosts = {"localhost", *(host.lower() for host in hosts)}
         self._key = None if key is None else key.encode()
-        self._most_bytes = most_bytes
+        self._max_bytes = max_bytes
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer a request or refuse it."""
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
 
-        async def marked(message: Message) -> None:
+        async def send_with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
                 message["headers"] = [*message.get("headers", []), *_HEADERS]
             await send(message)
@@ -56,33 +55,33 @@ class RequestGuard:
         try:
             self._check({name.decode("latin-1"): value for name, value in scope["headers"]}, scope["path"])
         except RefusedError as refused:
-            await drain(receive, self._most_bytes)
+            await drain(receive, self._max_bytes)
             body = json.dumps(refused.body()).encode()
             extra = [(name.encode(), value.encode()) for name, value in refused.headers().items()]
             headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode()), *extra]
-            await marked({"type": "http.response.start", "status": refused.status, "headers": headers})
-            await marked({"type": "http.response.body", "body": body})
+            await send_with_headers({"type": "http.response.start", "status": refused.status, "headers": headers})
+            await send_with_headers({"type": "http.response.body", "body": body})
         else:
-            await self.app(scope, receive, marked)
+            await self.app(scope, receive, send_with_headers)
 
     def _check(self, headers: dict[str, bytes], path: str) -> None:
         host = headers.get("host", b"").decode("latin-1").lower()
-        if not self._known(host):
-            message = "The server does not go by this name. Use its address, or start it with --allow-host NAME."
+        if not self._allowed(host):
+            message = "Unknown host name. Use the server's IP address, or start it with --allow-host NAME."
             raise RefusedError(403, "unknown_host", message)
         origin = headers.get("origin", b"").decode("latin-1").lower()
-        foreign = origin and origin not in (f"http://{host}", f"https://{host}")
-        if foreign or headers.get("sec-fetch-site", b"none") not in (b"none", b"same-origin"):
-            raise RefusedError(403, "foreign_origin", "Pages of other sites may not use this server.")
+        cross_origin = origin and origin not in (f"http://{host}", f"https://{host}")
+        if cross_origin or headers.get("sec-fetch-site", b"none") not in (b"none", b"same-origin"):
+            raise RefusedError(403, "foreign_origin", "Requests from other sites are refused.")
         if self._key is not None and path not in OPEN_PATHS:
             scheme, _, given = headers.get("authorization", b"").partition(b" ")
             if not hmac.compare_digest(given.strip(), self._key) or scheme.lower() != b"bearer":
-                message = "The key is missing or wrong. Send it as Authorization: Bearer KEY."
+                message = "The API key is missing or wrong. Send it as Authorization: Bearer KEY."
                 raise RefusedError(401, "invalid_api_key", message)
 
-    def _known(self, host: str) -> bool:
+    def _allowed(self, host: str) -> bool:
         name = host[: host.find("]") + 1] if host.startswith("[") else host.partition(":")[0]
-        if name in self._names:
+        if name in self._hosts:
             return True
         try:
             ipaddress.ip_address(name.removeprefix("[").removesuffix("]"))
@@ -92,42 +91,41 @@ class RequestGuard:
 
 
 def idle_timeout_protocol(seconds: float) -> type[asyncio.Protocol]:
-    """Return uvicorn's HTTP protocol, closing connections on which for so long, or up to twice, no request begins.
+    """Return uvicorn's HTTP protocol with an idle timeout: between one and two times ``seconds`` without a request.
 
-    uvicorn itself waits for a request's head for ever, and takes only so many connections: a few that send nothing
-    would in time keep everybody else out.
+    uvicorn waits for a request's headers indefinitely, so a few idle clients could use up its connections.
     """
     from uvicorn.protocols.http.h11_impl import H11Protocol
 
     class IdleTimeoutProtocol(H11Protocol):
         def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
             super().connection_made(transport)
-            self._look_again(None)
+            self._schedule_check(None)
 
         def connection_lost(self, exc: Exception | None) -> None:
-            self._next_look.cancel()
+            self._next_check.cancel()
             super().connection_lost(exc)
 
-        def _look_again(self, last: Any) -> None:
-            self._next_look = self.loop.call_later(seconds, self._look, last)
+        def _schedule_check(self, last: Any) -> None:
+            self._next_check = self.loop.call_later(seconds, self._check, last)
 
-        def _look(self, last: Any) -> None:
+        def _check(self, last: Any) -> None:
             if self.cycle is last and (last is None or last.response_complete):
                 self.transport.close()
             else:
-                self._look_again(self.cycle)
+                self._schedule_check(self.cycle)
 
     return IdleTimeoutProtocol
 
 
-async def drain(receive: Receive, most_bytes: int) -> None:
-    """Read what is left of a request's body and throw it away, up to a number of bytes and for a few seconds."""
+async def drain(receive: Receive, max_bytes: int) -> None:
+    """Read and discard the rest of a request's body, up to a number of bytes and for a few seconds."""
     try:
-        async with asyncio.timeout(_DRAINED_FOR):
+        async with asyncio.timeout(_DRAIN_TIMEOUT):
             more = True
-            while more and most_bytes > 0:
+            while more and max_bytes > 0:
                 message = await receive()
-                most_bytes -= len(message.get("body", b""))
+                max_bytes -= len(message.get("body", b""))
                 more = message["type"] == "http.request" and message.get("more_body", False)
     except TimeoutError:
         return

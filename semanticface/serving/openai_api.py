@@ -1,7 +1,7 @@
-"""The forms of OpenAI's chat completions: what may be asked of a model that reads one face, and how it replies.
+"""OpenAI's chat completions for a model that reads one face: requests and replies.
 
-What cannot be honoured is refused with a reason, never ignored in silence, with one exception that the documentation
-names: a client's own words. The models are trained on one question and are asked that one.
+An unsupported parameter is refused with a reason, never silently ignored. The one documented exception is the client's
+text: the models are trained on one prompt, which is always used.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from pydantic import BaseModel, Field
 
 from semanticface.serving.batching import ReadOptions
 from semanticface.serving.requests import (
-    FETCHES_NOTHING,
+    NO_URLS,
     Options,
     Picture,
     RefusedError,
@@ -27,20 +27,20 @@ from semanticface.serving.requests import (
 )
 from semanticface.serving.schema_fit import fits
 
-_MOST_ANSWERS = 16
+_MAX_ANSWERS = 16
 
 
 class TextPart(Strict):
-    """Words, which the model does not see."""
+    """Text, which the model does not see."""
 
     type: Literal["text"]
     text: str
 
 
 class ImageUrl(Strict):
-    """A picture in the request itself."""
+    """The picture, inside the request."""
 
-    url: str = Field(description="data:image/png;base64,… of a PNG, JPEG or WebP file; addresses are refused")
+    url: str = Field(description="data:image/png;base64,… of a PNG, JPEG or WebP file; URLs are refused")
     detail: Literal["auto", "low", "high", "original"] | None = Field(None, description="has no effect")
 
 
@@ -52,17 +52,17 @@ class ImagePart(Strict):
 
 
 class Message(Strict):
-    """One of the request's messages."""
+    """A message of the request."""
 
     role: Literal["system", "developer", "user"] = Field(
-        description="there is no conversation, so no message is the assistant's"
+        description="assistant is not supported: there is no conversation"
     )
     content: str | list[Annotated[TextPart | ImagePart, Field(discriminator="type")]]
     name: str | None = Field(None, description="has no effect")
 
 
 class JsonSchema(Strict):
-    """A schema that answers are to satisfy."""
+    """A schema for the answers."""
 
     name: str
     description: str | None = None
@@ -71,44 +71,46 @@ class JsonSchema(Strict):
 
 
 class ResponseFormat(Strict):
-    """What the answer is to be; it is always one JSON object."""
+    """The format of the answer, which is always one JSON object."""
 
     type: Literal["text", "json_object", "json_schema"]
     json_schema: JsonSchema | None = None
 
 
 class StreamOptions(Strict):
-    """Of a streamed reply."""
+    """Options of a streamed reply."""
 
     include_usage: bool | None = None
     include_obfuscation: bool | None = Field(None, description="has no effect")
 
 
 class ChatRequest(Options):
-    """A question about one picture; mode, readout, emotion and crop are this server's own."""
+    """A request about one picture; mode, readout, emotion and crop are extensions of this server."""
 
-    model: str | None = Field(None, description="one that /v1/models lists (default: the one there is)")
+    model: str | None = Field(None, description="as in /v1/models (default: the served model)")
     messages: list[Message] = Field(min_length=1, max_length=64)
     response_format: ResponseFormat | None = None
-    temperature: float | None = Field(None, ge=0, le=2, description="above 0 samples (default: 0, the best answer)")
-    seed: int | None = Field(None, ge=0, lt=2**63, description="makes samples repeatable")
-    n: int | None = Field(None, ge=1, le=_MOST_ANSWERS, description="samples; above 1 with a temperature above 0")
-    max_tokens: int | None = Field(None, ge=1, description="a longer answer is cut there (finish_reason length)")
-    max_completion_tokens: int | None = Field(None, ge=1, description="the same under its newer name")
-    stream: bool | None = Field(None, description="events; the answer comes in one, when it is complete")
+    temperature: float | None = Field(None, ge=0, le=2, description="above 0: sampling (default: 0, the best answer)")
+    seed: int | None = Field(None, ge=0, lt=2**63, description="makes samples reproducible")
+    n: int | None = Field(
+        None, ge=1, le=_MAX_ANSWERS, description="number of samples; above 1 needs a temperature above 0"
+    )
+    max_tokens: int | None = Field(None, ge=1, description="longer answers are cut (finish_reason length)")
+    max_completion_tokens: int | None = Field(None, ge=1, description="newer name of max_tokens")
+    stream: bool | None = Field(None, description="server-sent events; the answer is one event, sent when complete")
     stream_options: StreamOptions | None = None
-    # Taken where they ask for nothing.
-    top_p: float | None = Field(None, description="1 alone")
-    presence_penalty: float | None = Field(None, description="0 alone")
-    frequency_penalty: float | None = Field(None, description="0 alone")
-    logprobs: bool | None = Field(None, description="false alone; intervals are in /v1/face")
-    top_logprobs: int | None = Field(None, description="0 alone")
-    stop: str | list[str] | None = Field(None, description="an empty list alone: an answer ends by itself")
-    logit_bias: dict[str, float] | None = Field(None, description="an empty object alone")
-    tools: list[Any] | None = Field(None, description="an empty list alone")
-    tool_choice: Any = Field(None, description="none or auto alone")
-    modalities: list[str] | None = Field(None, description='["text"] alone')
-    # Without effect on any answer.
+    # Accepted only with values that have no effect.
+    top_p: float | None = Field(None, description="only 1")
+    presence_penalty: float | None = Field(None, description="only 0")
+    frequency_penalty: float | None = Field(None, description="only 0")
+    logprobs: bool | None = Field(None, description="only false; /v1/face has intervals")
+    top_logprobs: int | None = Field(None, description="only 0")
+    stop: str | list[str] | None = Field(None, description="only an empty list")
+    logit_bias: dict[str, float] | None = Field(None, description="only an empty object")
+    tools: list[Any] | None = Field(None, description="only an empty list")
+    tool_choice: Any = Field(None, description="only none or auto")
+    modalities: list[str] | None = Field(None, description='only ["text"]')
+    # Accepted, without effect on answers.
     user: str | None = None
     safety_identifier: str | None = None
     prompt_cache_key: str | None = None
@@ -120,7 +122,7 @@ class ChatRequest(Options):
     verbosity: str | None = None
 
 
-_ASK_FOR_NOTHING: dict[str, tuple[Any, ...]] = {
+_NEUTRAL_VALUES: dict[str, tuple[Any, ...]] = {
     "top_p": (1,),
     "presence_penalty": (0,),
     "frequency_penalty": (0,),
@@ -135,113 +137,108 @@ _ASK_FOR_NOTHING: dict[str, tuple[Any, ...]] = {
 
 
 @dataclass(frozen=True, slots=True)
-class Question:
-    """A chat request, understood.
+class ParsedChat:
+    """A parsed chat request.
 
     Attributes:
-        picture: it is about.
-        most_tokens: of an answer; None without a limit.
-        stream: whether the reply is one of events.
-        usage: whether a stream ends with the tokens used.
+        picture: the picture and how to read it.
+        max_tokens: of an answer; None sets no limit.
+        stream: whether to reply with server-sent events.
+        usage: whether a stream ends with the token counts.
     """
 
     picture: Picture
-    most_tokens: int | None
+    max_tokens: int | None
     stream: bool
     usage: bool
 
 
-def read_chat(body: bytes, usual: ReadOptions, model: str, *, most_answers: int = _MOST_ANSWERS) -> Question:
-    """Read the body of a request.
+def parse_chat(body: bytes, defaults: ReadOptions, model: str, *, max_answers: int = _MAX_ANSWERS) -> ParsedChat:
+    """Parse the body of a request.
 
     Args:
         body: JSON.
-        usual: how the server reads pictures unless asked otherwise.
-        model: its name for its model.
-        most_answers: that it can write side by side.
+        defaults: of the server.
+        model: the name of the served model.
+        max_answers: maximum number of samples.
 
     Raises:
-        RefusedError: it cannot be honoured.
+        RefusedError: the request is invalid or not supported.
     """
     request = read_request(ChatRequest, body)
     if request.model not in (None, model):
-        message = "There is no model of this name here. GET /v1/models lists what there is."
+        message = "Unknown model. See GET /v1/models."
         raise RefusedError(404, "model_not_found", message, param="model")
-    for name, harmless in _ASK_FOR_NOTHING.items():
+    for name, allowed in _NEUTRAL_VALUES.items():
         value = getattr(request, name)
-        if value is not None and value not in harmless:
-            only = " or ".join(map(json.dumps, harmless))
-            raise RefusedError(
-                400, "unsupported_parameter", f"{name}: only {only} can be honoured. Leave it out.", param=name
-            )
-    ask = _formed(request, usual)
+        if value is not None and value not in allowed:
+            message = f"{name}: only {' or '.join(map(json.dumps, allowed))} is supported. Omit it."
+            raise RefusedError(400, "unsupported_parameter", message, param=name)
+    options = _read_options(request, defaults)
     temperature, answers = request.temperature or 0.0, request.n or 1
-    if answers > most_answers:
-        raise RefusedError(400, "unsupported_value", f"n: at most {most_answers} here.", param="n")
+    if answers > max_answers:
+        raise RefusedError(400, "unsupported_value", f"n: at most {max_answers} on this server.", param="n")
     if temperature:
         seed = secrets.randbits(31) if request.seed is None else request.seed
-        ask = replace(ask, temperature=temperature, seed=seed, answers=answers)
+        options = replace(options, temperature=temperature, seed=seed, answers=answers)
     elif answers > 1:
-        message = "At temperature 0 all answers are the same. Give a temperature above 0, or leave n out."
+        message = "At temperature 0 all answers are equal. Set a temperature above 0, or omit n."
         raise RefusedError(400, "unsupported_value", message, param="n")
     limits = [limit for limit in (request.max_tokens, request.max_completion_tokens) if limit is not None]
-    return Question(
-        Picture(_picture(request.messages), "the picture", request.box(), ask),
+    return ParsedChat(
+        Picture(_picture(request.messages), "the picture", request.box(), options),
         min(limits, default=None),
         bool(request.stream),
         bool(request.stream_options and request.stream_options.include_usage),
     )
 
 
-def _formed(request: ChatRequest, usual: ReadOptions) -> ReadOptions:
-    """Return how to read so that the answer has the form asked for.
-
-    A schema without words, or without emotion, says that they are not wanted.
-    """
-    ask = request.ask(usual)
-    form = request.response_format
-    if form is None or form.type != "json_schema":
-        return ask
-    if form.json_schema is None or form.json_schema.schema_ is None:
-        message = "There is no schema. Give one under json_schema.schema."
+def _read_options(request: ChatRequest, defaults: ReadOptions) -> ReadOptions:
+    """Return options whose answers satisfy the requested schema: without an analysis or emotion if it has none."""
+    options = request.read_options(defaults)
+    requested = request.response_format
+    if requested is None or requested.type != "json_schema":
+        return options
+    if requested.json_schema is None or requested.json_schema.schema_ is None:
+        message = "The schema is missing. Set json_schema.schema."
         raise RefusedError(400, "bad_request", message, param="response_format.json_schema.schema")
-    modes = [ask.mode] if request.mode else [ask.mode, "numbers" if ask.mode == "full" else "full"]
-    emotions = [ask.emotion] if request.emotion is not None or not ask.emotion else [True, False]
+    modes = [options.mode] if request.mode else [options.mode, "numbers" if options.mode == "full" else "full"]
+    emotions = [options.emotion] if request.emotion is not None or not options.emotion else [True, False]
     for mode, emotion in product(modes, emotions):
-        if fits(form.json_schema.schema_, cast(Any, mode), emotion=emotion):
-            return replace(ask, mode=cast(Any, mode), emotion=emotion)
+        if fits(requested.json_schema.schema_, cast(Any, mode), emotion=emotion):
+            return replace(options, mode=cast(Any, mode), emotion=emotion)
     message = (
-        "Not every answer of this model would satisfy the schema, and its answers have no other form. "
-        "/v1/schema has the schema they always satisfy; json_object takes any."
+        "Answers of this model may violate the schema, and their form cannot be changed. "
+        "Use the schema of /v1/schema, or json_object."
     )
     raise RefusedError(400, "unsupported_schema", message, param="response_format.json_schema.schema")
 
 
 def _picture(messages: Sequence[Message]) -> bytes:
-    found = [
-        (f"messages.{place}.content.{nth}.image_url.url", part.image_url.url)
-        for place, message in enumerate(messages)
+    images = [
+        (f"messages.{index}.content.{part_index}.image_url.url", part.image_url.url)
+        for index, message in enumerate(messages)
         if not isinstance(message.content, str)
-        for nth, part in enumerate(message.content)
+        for part_index, part in enumerate(message.content)
         if isinstance(part, ImagePart)
     ]
-    if not found:
+    if not images:
         message = "There is no picture. Add a part of type image_url with data:image/png;base64,… to a user message."
         raise RefusedError(400, "no_picture", message, param="messages")
-    if len(found) > 1:
-        message = f"There are {len(found)} pictures. The model reads one: send a request for each."
-        raise RefusedError(400, "several_pictures", message, param=found[1][0])
-    ((param, url),) = found
+    if len(images) > 1:
+        message = f"There are {len(images)} pictures. Send one picture per request."
+        raise RefusedError(400, "several_pictures", message, param=images[1][0])
+    ((param, url),) = images
     if url[:5].lower() != "data:":
-        raise RefusedError(400, "remote_picture", FETCHES_NOTHING, param=param)
+        raise RefusedError(400, "remote_picture", NO_URLS, param=param)
     return decode_picture(url, param)
 
 
 # --- replies ----------------------------------------------------------------------------------------------------------
 
 
-class Said(BaseModel):
-    """An answer."""
+class AssistantMessage(BaseModel):
+    """The message with the answer."""
 
     role: Literal["assistant"] = "assistant"
     content: str = Field(description="JSON with the keys analysis (not with mode numbers) and arkit")
@@ -249,16 +246,16 @@ class Said(BaseModel):
 
 
 class Choice(BaseModel):
-    """One of the answers."""
+    """An answer."""
 
     index: int
-    message: Said
+    message: AssistantMessage
     logprobs: None = None
     finish_reason: Literal["stop", "length"]
 
 
 class Usage(BaseModel):
-    """Tokens, of which those of the prompt include the picture's."""
+    """Token counts; the prompt includes the picture."""
 
     prompt_tokens: int
     completion_tokens: int
@@ -274,11 +271,11 @@ class Completion(BaseModel):
     model: str
     choices: list[Choice]
     usage: Usage
-    system_fingerprint: str = Field(description="the package's version, and the prompt that was asked")
+    system_fingerprint: str = Field(description="version of the package, and the prompt")
 
 
 class Model(BaseModel):
-    """A model that is served."""
+    """A served model."""
 
     id: str
     object: Literal["model"] = "model"
@@ -287,7 +284,7 @@ class Model(BaseModel):
 
 
 class Models(BaseModel):
-    """The models that are served: one."""
+    """The list of served models, which has one entry."""
 
     object: Literal["list"] = "list"
     data: list[Model]
@@ -296,7 +293,7 @@ class Models(BaseModel):
 def complete(
     texts: Sequence[tuple[str, list[int]]],
     *,
-    most_tokens: int | None,
+    max_tokens: int | None,
     prompt_tokens: int,
     model: str,
     created: int,
@@ -305,20 +302,20 @@ def complete(
     """Return the reply.
 
     Args:
-        texts: each answer, and after how many characters each of its tokens ends.
-        most_tokens: after which an answer is cut.
-        prompt_tokens: that the model was shown.
+        texts: each answer, with the end position in characters of each of its tokens.
+        max_tokens: maximum length of an answer.
+        prompt_tokens: length of the prompt.
         model: its name.
-        created: seconds since 1970.
-        fingerprint: of what answered.
+        created: Unix time in seconds.
+        fingerprint: ``system_fingerprint``.
     """
     choices, used = [], 0
     for index, (text, ends) in enumerate(texts):
-        kept = len(ends) if most_tokens is None else min(most_tokens, len(ends))
+        kept = len(ends) if max_tokens is None else min(max_tokens, len(ends))
         used += kept
         cut = kept < len(ends)
-        said = Said(content=text[: ends[kept - 1]] if cut else text)
-        choices.append(Choice(index=index, message=said, finish_reason="length" if cut else "stop"))
+        message = AssistantMessage(content=text[: ends[kept - 1]] if cut else text)
+        choices.append(Choice(index=index, message=message, finish_reason="length" if cut else "stop"))
     usage = Usage(prompt_tokens=prompt_tokens, completion_tokens=used, total_tokens=prompt_tokens + used)
     return Completion(
         id=f"chatcmpl-{secrets.token_hex(12)}",
@@ -331,7 +328,7 @@ def complete(
 
 
 def events(reply: Completion, *, usage: bool) -> Iterator[str]:
-    """Yield a reply as server-sent events: role, text and end of each answer, the usage if wanted, and the end."""
+    """Yield a reply as server-sent events: role, text and end of each answer, optionally the usage, and the end."""
     head = {
         "id": reply.id,
         "object": "chat.completion.chunk",
@@ -341,8 +338,8 @@ def events(reply: Completion, *, usage: bool) -> Iterator[str]:
     }
 
     def event(choices: list[dict[str, Any]], used: dict[str, int] | None = None) -> str:
-        told = {"usage": used} if usage else {}
-        return f"data: {json.dumps({**head, 'choices': choices, **told}, separators=(',', ':'))}\n\n"
+        extra = {"usage": used} if usage else {}
+        return f"data: {json.dumps({**head, 'choices': choices, **extra}, separators=(',', ':'))}\n\n"
 
     for choice in reply.choices:
         deltas: tuple[dict[str, str], ...] = (

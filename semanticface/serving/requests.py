@@ -1,6 +1,6 @@
-"""What both endpoints of the server share on the wire: options of a reading, pictures as text, refusals.
+"""Request parsing shared by both endpoints: options, base64 pictures, errors.
 
-A refusal is one form everywhere, that of OpenAI's API: ``{"error": {"message", "type", "param", "code"}}``.
+Every error has the format of OpenAI's API: ``{"error": {"message", "type", "param", "code"}}``.
 """
 
 from __future__ import annotations
@@ -18,22 +18,22 @@ from semanticface.serving.batching import ReadOptions
 from semanticface.vision.crop import Box
 
 MEDIA_TYPES = ("image/png", "image/jpeg", "image/webp")
-FETCHES_NOTHING = "This server fetches nothing. Send the picture itself: data:image/png;base64,… (PNG, JPEG, WebP)."
+NO_URLS = "This server does not fetch URLs. Send the picture itself: data:image/png;base64,… (PNG, JPEG, WebP)."
 _DATA_URI = re.compile(r"data:[^,]{0,200},")
-_BLANK = re.compile(r"\s+")
+_WHITESPACE = re.compile(r"\s+")
 _TYPES = {401: "authentication_error", 403: "permission_error", 429: "rate_limit_error"}
 
 M = TypeVar("M", bound=BaseModel)
 
 
 class RefusedError(SemanticFaceError):
-    """A request that is not answered.
+    """A request that is refused.
 
     Attributes:
         status: HTTP status.
-        code: short machine-readable reason.
-        param: the part of the request at fault, where there is one.
-        retry_after: seconds after which the same request is worth another try; None where it is not.
+        code: machine-readable error code.
+        param: the parameter at fault, or None.
+        retry_after: seconds after which a retry may succeed; None if it cannot.
     """
 
     def __init__(
@@ -50,33 +50,33 @@ class RefusedError(SemanticFaceError):
         return error_body(self.status, self.code, str(self), self.param)
 
     def headers(self) -> dict[str, str]:
-        """Return the headers that go with it."""
+        """Return its HTTP headers."""
         headers = {} if self.retry_after is None else {"retry-after": str(self.retry_after)}
         return headers | ({"www-authenticate": "Bearer"} if self.status == 401 else {})
 
 
 class Problem(BaseModel):
-    """Why a request is not answered."""
+    """The error of a refused request."""
 
     message: str
     type: str = Field(description="invalid_request_error, rate_limit_error, server_error, ...")
-    param: str | None = Field(description="the part of the request at fault")
-    code: str | None = Field(description="the reason in a word, such as no_face or queue_full")
+    param: str | None = Field(description="the parameter at fault")
+    code: str | None = Field(description="error code, such as no_face or queue_full")
 
 
 class Refusal(BaseModel):
-    """The body of every reply that is no answer."""
+    """The body of every error reply."""
 
     error: Problem
 
 
 def error_body(status: int, code: str | None, message: str, param: str | None = None) -> dict[str, Any]:
-    """Return the body of a refusal."""
+    """Return the body of an error reply."""
     kind = _TYPES.get(status, "server_error" if status >= 500 else "invalid_request_error")
     return {"error": {"message": message, "type": kind, "param": param, "code": code}}
 
 
-def _corners(value: object) -> object:
+def _parse_corners(value: object) -> object:
     if isinstance(value, str) and value not in ("auto", "none"):
         try:
             return [float(part) for part in value.split(",")]
@@ -85,60 +85,56 @@ def _corners(value: object) -> object:
     return value
 
 
-def _truth(value: object) -> object:
+def _parse_bool(value: object) -> object:
     return {"true": True, "false": False}.get(value, value) if isinstance(value, str) else value
 
 
 @dataclass(frozen=True, slots=True)
 class Picture:
-    """A picture that came with a request, and what is to be done with it.
+    """A picture in a request, and how to read it.
 
     Attributes:
-        data: the file's bytes, not looked at yet.
-        name: how its prediction calls it.
-        crop: where to look.
-        ask: how to read.
+        data: the file's bytes, not decoded yet.
+        name: the prediction's ``image``.
+        crop: as in ``Predictor.stream``.
+        options: how to read it.
     """
 
     data: bytes
     name: str
     crop: Literal["auto", "none"] | Box
-    ask: ReadOptions
+    options: ReadOptions
 
 
 class Strict(BaseModel):
-    """A request in which nothing is guessed: unknown keys, texts for numbers and NaN are refused."""
+    """A strictly validated request: unknown keys, strings for numbers and NaN are refused."""
 
     model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
 
 
 class Options(Strict):
-    """How a picture is to be read; left out, as the server was started."""
+    """How to read a picture; the server's defaults where omitted."""
 
     mode: Literal["full", "numbers"] | None = Field(
-        None, description="full: words and numbers; numbers: no words, several times as fast"
+        None, description="full: analysis and coefficients; numbers: coefficients only, several times as fast"
     )
     readout: Literal["greedy", "mean", "median"] | None = Field(
-        None, description="what of the model's distributions the numbers are"
+        None, description="how a coefficient is read from the model's distribution"
     )
-    emotion: Annotated[bool | None, BeforeValidator(_truth)] = Field(
-        None, description="false leaves out what the face suggests a person feels"
+    emotion: Annotated[bool | None, BeforeValidator(_parse_bool)] = Field(
+        None, description="false omits emotional_implication"
     )
     crop: Annotated[
         Literal["auto", "none"] | Annotated[list[float], Field(min_length=4, max_length=4)] | None,
-        BeforeValidator(_corners),
+        BeforeValidator(_parse_corners),
     ] = Field(
         None,
-        description="auto finds the face; none: the picture is a square crop of one; left, top, right, bottom in "
-        "pixels of the upright picture (in a query or form 120,80,360,320)",
+        description="auto detects the face; none: the picture is a square crop of one; or left, top, right, bottom in "
+        "pixels of the upright picture (120,80,360,320 in a query or form)",
     )
 
     def box(self) -> Literal["auto", "none"] | Box:
-        """Return where to look.
-
-        Raises:
-            RefusedError: a box without area.
-        """
+        """Return the crop of ``Predictor.stream``."""
         if not isinstance(self.crop, list):
             return self.crop or "auto"
         x0, y0, x1, y1 = self.crop
@@ -146,51 +142,43 @@ class Options(Strict):
             raise RefusedError(400, "bad_box", "The box has no area: give left, top, right, bottom.", param="crop")
         return Box(x0, y0, x1, y1)
 
-    def ask(self, usual: ReadOptions) -> ReadOptions:
-        """Return how to read, at temperature 0.
-
-        Raises:
-            RefusedError: emotion where the server leaves it out.
-        """
-        if self.emotion and not usual.emotion:
-            message = "This server leaves emotion out. Leave out emotion, or set it to false."
+    def read_options(self, defaults: ReadOptions) -> ReadOptions:
+        """Return the options, completed by the server's defaults, at temperature 0."""
+        if self.emotion and not defaults.emotion:
+            message = "This server runs with --no-emotion. Omit emotion, or set it to false."
             raise RefusedError(400, "no_emotion", message, param="emotion")
-        emotion = usual.emotion if self.emotion is None else self.emotion
-        return ReadOptions(self.mode or usual.mode, self.readout or usual.readout, emotion)
+        emotion = defaults.emotion if self.emotion is None else self.emotion
+        return ReadOptions(self.mode or defaults.mode, self.readout or defaults.readout, emotion)
 
 
 def read_request(model: type[M], body: bytes | dict[str, Any]) -> M:
-    """Read a request's JSON, or its fields.
-
-    Raises:
-        RefusedError: it does not have the form; the message names the place and never repeats what stood there.
-    """
+    """Validate a request's JSON, or its fields; error messages name the field and never quote its value."""
     try:
         return model.model_validate_json(body) if isinstance(body, bytes) else model.model_validate(body)
     except ValidationError as error:
-        # Of the forms that a value may have, the one that was followed furthest is the one that was meant; of a box
-        # with three corners that is the list, not the words.
-        found = error.errors(include_url=False, include_input=False)
-        worst = max(found, key=lambda each: (len(each["loc"]), each["type"] in ("too_short", "too_long")))
-        fields = [str(part) for part in worst["loc"] if isinstance(part, int) or re.fullmatch(r"\w{1,64}", part)]
-        place = ".".join(fields)
-        what = worst["msg"].replace("Extra inputs are not permitted", "this server does not know it")
-        raise RefusedError(400, "bad_request", f"{place}: {what}" if place else what, param=place or None) from None
+        # Of a union, report the alternative that was matched furthest: for a crop with three corners, the list.
+        errors = error.errors(include_url=False, include_input=False)
+        worst = max(errors, key=lambda each: (len(each["loc"]), each["type"] in ("too_short", "too_long")))
+        path = [str(part) for part in worst["loc"] if isinstance(part, int) or re.fullmatch(r"\w{1,64}", part)]
+        param = ".".join(path)
+        message = worst["msg"].replace("Extra inputs are not permitted", "unknown parameter")
+        raise RefusedError(
+            400, "bad_request", f"{param}: {message}" if param else message, param=param or None
+        ) from None
 
 
 def decode_picture(text: str, param: str) -> bytes:
-    """Return the bytes of a picture in base64, plain or as a ``data:`` URI; what they hold is not looked at.
+    """Return the bytes of a picture in base64, plain or as a ``data:`` URI, without decoding the image.
 
-    Raises:
-        RefusedError: ``remote_picture`` for an address, which is never fetched; ``bad_base64``.
+    URLs are never fetched: they are refused as ``remote_picture``.
     """
-    head = _DATA_URI.match(text)
-    if head is None and re.match(r"[A-Za-z][A-Za-z0-9+.-]{0,20}:", text):
-        raise RefusedError(400, "remote_picture", FETCHES_NOTHING, param=param)
-    if head is not None and not head[0].lower().endswith(";base64,"):
+    prefix = _DATA_URI.match(text)
+    if prefix is None and re.match(r"[A-Za-z][A-Za-z0-9+.-]{0,20}:", text):
+        raise RefusedError(400, "remote_picture", NO_URLS, param=param)
+    if prefix is not None and not prefix[0].lower().endswith(";base64,"):
         message = "The picture is not in base64. Send data:image/png;base64,… (PNG, JPEG, WebP)."
         raise RefusedError(400, "bad_base64", message, param=param)
     try:
-        return base64.b64decode(_BLANK.sub("", text[head.end() if head else 0 :]), validate=True)
+        return base64.b64decode(_WHITESPACE.sub("", text[prefix.end() if prefix else 0 :]), validate=True)
     except (binascii.Error, ValueError) as error:
-        raise RefusedError(400, "bad_base64", f"The picture's base64 cannot be read: {error}.", param=param) from None
+        raise RefusedError(400, "bad_base64", f"The picture's base64 is invalid: {error}.", param=param) from None

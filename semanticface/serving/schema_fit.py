@@ -1,9 +1,8 @@
-"""Whether every answer that can be written fits a JSON Schema that somebody asks for.
+"""Whether every possible answer satisfies a client's JSON Schema.
 
-Answers have one form, and constrained decoding never leaves it; it cannot be bent to another schema. But clients send
-schemas, written by hand or derived from a class, and most of those that fit were written for this very form. ``fits``
-proves it from the form alone, before anything is decoded: it is True only where no answer could break the schema.
-Keywords that it does not know (``pattern``, ``enum``, ``multipleOf``, …) make it say no.
+Constrained decoding always produces answers of one form, which cannot be adapted to another schema. ``fits`` compares
+the schemas before decoding and is True only if no answer can violate the client's. Unknown keywords (``pattern``,
+``enum``, ``multipleOf``, …) make it False.
 """
 
 from __future__ import annotations
@@ -15,46 +14,46 @@ from semanticface.inference.decoder import Mode
 from semanticface.semantics.answer import answer_schema
 from semanticface.semantics.grammar import MAX_DEFAULT_LENGTH, MAX_LENGTH
 
-_SAYS_NOTHING = {"$schema", "$comment", "$defs", "definitions", "title", "description", "default", "examples"}
-_OF_OBJECTS = {"properties", "required", "additionalProperties", "minProperties", "maxProperties"}
-_OF_NUMBERS = {"minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum"}
-_OF_TEXTS = {"minLength", "maxLength"}
-_OF_LISTS = {"items", "minItems", "maxItems", "prefixItems", "uniqueItems"}
-_EVERYWHERE = {"type", "$ref", "anyOf", "allOf"}
-_KNOWN = _SAYS_NOTHING | _OF_OBJECTS | _OF_NUMBERS | _OF_TEXTS | _OF_LISTS | _EVERYWHERE
-_DEEPEST = 32
-_MOST_STEPS = 20_000  # references could make a short schema endless
+_ANNOTATIONS = {"$schema", "$comment", "$defs", "definitions", "title", "description", "default", "examples"}
+_OBJECT_KEYWORDS = {"properties", "required", "additionalProperties", "minProperties", "maxProperties"}
+_NUMBER_KEYWORDS = {"minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum"}
+_STRING_KEYWORDS = {"minLength", "maxLength"}
+_ARRAY_KEYWORDS = {"items", "minItems", "maxItems", "prefixItems", "uniqueItems"}
+_GENERAL_KEYWORDS = {"type", "$ref", "anyOf", "allOf"}
+_KNOWN = _ANNOTATIONS | _OBJECT_KEYWORDS | _NUMBER_KEYWORDS | _STRING_KEYWORDS | _ARRAY_KEYWORDS | _GENERAL_KEYWORDS
+_MAX_DEPTH = 32
+_MAX_STEPS = 20_000  # references can make a short schema infinite
 
 
 def fits(schema: object, mode: Mode, *, emotion: bool) -> bool:
-    """Return whether it is certain that every answer of a mode satisfies a schema.
+    """Return whether every answer certainly satisfies a schema.
 
     Args:
-        schema: a JSON Schema (draft 2020-12, as far as this module knows it).
+        schema: a JSON Schema (a subset of draft 2020-12).
         mode: of the answers.
-        emotion: of the answers.
+        emotion: whether answers include an emotion.
     """
-    return _Fit(schema).holds(answer_schema(mode, emotion=emotion), schema, "", 0)
+    return _Checker(schema).implies(answer_schema(mode, emotion=emotion), schema, "", 0)
 
 
-class _Fit:
+class _Checker:
     def __init__(self, root: object) -> None:
         self.root = root
         self.steps = 0
 
-    def holds(self, ours: Mapping[str, Any], theirs: object, key: str, depth: int) -> bool:
-        """Return whether whatever fits ``ours``, the value of ``key``, fits ``theirs``."""
+    def implies(self, ours: Mapping[str, Any], theirs: object, key: str, depth: int) -> bool:
+        """Return whether every value of ``ours``, the schema of ``key``, satisfies ``theirs``."""
         if isinstance(theirs, bool):
             return theirs
         self.steps += 1
-        if depth > _DEEPEST or self.steps > _MOST_STEPS or not isinstance(theirs, Mapping) or set(theirs) - _KNOWN:
+        if depth > _MAX_DEPTH or self.steps > _MAX_STEPS or not isinstance(theirs, Mapping) or set(theirs) - _KNOWN:
             return False
-        if "$ref" in theirs and not self.holds(ours, self._referred(theirs["$ref"]), key, depth + 1):
+        if "$ref" in theirs and not self.implies(ours, self._resolve(theirs["$ref"]), key, depth + 1):
             return False
-        every, some = theirs.get("allOf", []), theirs.get("anyOf", [True])
-        if not isinstance(every, list) or not all(self.holds(ours, each, key, depth + 1) for each in every):
+        all_of, any_of = theirs.get("allOf", []), theirs.get("anyOf", [True])
+        if not isinstance(all_of, list) or not all(self.implies(ours, each, key, depth + 1) for each in all_of):
             return False
-        if not isinstance(some, list) or not any(self.holds(ours, each, key, depth + 1) for each in some):
+        if not isinstance(any_of, list) or not any(self.implies(ours, each, key, depth + 1) for each in any_of):
             return False
         types = theirs.get("type", ours["type"])
         if ours["type"] not in (types if isinstance(types, list) else [types]):
@@ -62,25 +61,29 @@ class _Fit:
         if ours["type"] == "object":
             return self._object(ours, theirs, depth)
         if ours["type"] == "number":
-            return _above(theirs, "minimum", "exclusiveMinimum") and _below(theirs, "maximum", "exclusiveMaximum")
+            return _minimum_allowed(theirs, "minimum", "exclusiveMinimum") and _maximum_allowed(
+                theirs, "maximum", "exclusiveMaximum"
+            )
         return _at_most(theirs, "minLength", 1) and _at_least(
             theirs, "maxLength", MAX_LENGTH.get(key, MAX_DEFAULT_LENGTH)
         )
 
     def _object(self, ours: Mapping[str, Any], theirs: Mapping[str, Any], depth: int) -> bool:
-        inside = ours["properties"]
+        properties = ours["properties"]
         required, named = theirs.get("required", []), theirs.get("properties", {})
         if not isinstance(required, list) or not isinstance(named, Mapping):
             return False
-        if not (_at_most(theirs, "minProperties", len(inside)) and _at_least(theirs, "maxProperties", len(inside))):
+        if not (
+            _at_most(theirs, "minProperties", len(properties)) and _at_least(theirs, "maxProperties", len(properties))
+        ):
             return False
-        if not all(isinstance(key, str) and key in inside for key in required):
+        if not all(isinstance(key, str) and key in properties for key in required):
             return False
         others = theirs.get("additionalProperties", True)
-        return all(self.holds(value, named.get(key, others), key, depth + 1) for key, value in inside.items())
+        return all(self.implies(value, named.get(key, others), key, depth + 1) for key, value in properties.items())
 
-    def _referred(self, name: object) -> object:
-        """Return what a reference within the schema stands for; False, which nothing fits, where that is nothing."""
+    def _resolve(self, name: object) -> object:
+        """Return the target of a local reference; False, which nothing satisfies, if it does not exist."""
         if not isinstance(name, str) or not name.startswith("#"):
             return False
         found = self.root
@@ -92,26 +95,26 @@ class _Fit:
         return found
 
 
-def _number(theirs: Mapping[str, Any], keyword: str, otherwise: float) -> float | None:
-    value = theirs.get(keyword, otherwise)
+def _number(theirs: Mapping[str, Any], keyword: str, default: float) -> float | None:
+    value = theirs.get(keyword, default)
     return value if isinstance(value, int | float) and not isinstance(value, bool) else None
 
 
-def _at_most(theirs: Mapping[str, Any], keyword: str, most: float) -> bool:
-    value = _number(theirs, keyword, most)
-    return value is not None and value <= most
+def _at_most(theirs: Mapping[str, Any], keyword: str, limit: float) -> bool:
+    value = _number(theirs, keyword, limit)
+    return value is not None and value <= limit
 
 
-def _at_least(theirs: Mapping[str, Any], keyword: str, least: float) -> bool:
-    value = _number(theirs, keyword, least)
-    return value is not None and value >= least
+def _at_least(theirs: Mapping[str, Any], keyword: str, limit: float) -> bool:
+    value = _number(theirs, keyword, limit)
+    return value is not None and value >= limit
 
 
-def _above(theirs: Mapping[str, Any], keyword: str, exclusive: str) -> bool:
-    beyond = _number(theirs, exclusive, -1)
-    return _at_most(theirs, keyword, 0) and beyond is not None and beyond < 0
+def _minimum_allowed(theirs: Mapping[str, Any], keyword: str, exclusive: str) -> bool:
+    bound = _number(theirs, exclusive, -1)
+    return _at_most(theirs, keyword, 0) and bound is not None and bound < 0
 
 
-def _below(theirs: Mapping[str, Any], keyword: str, exclusive: str) -> bool:
-    beyond = _number(theirs, exclusive, 2)
-    return _at_least(theirs, keyword, 1) and beyond is not None and beyond > 1
+def _maximum_allowed(theirs: Mapping[str, Any], keyword: str, exclusive: str) -> bool:
+    bound = _number(theirs, exclusive, 2)
+    return _at_least(theirs, keyword, 1) and bound is not None and bound > 1

@@ -71,7 +71,7 @@ def test_each_reply_of_the_page_is_all_that_it_shows(page):
     second = page.answer(first["question"]["id"], "b")
     assert second["done"] == 1 and second["question"]["id"] != first["question"]["id"]
     assert page.answer(first["question"]["id"], "a") == second  # from another tab, or a key too many
-    assert page.answer(second["question"]["id"], "maybe")["error"].startswith("'maybe' is no answer")
+    assert page.answer(second["question"]["id"], "maybe")["error"].startswith("'maybe' is not a valid answer")
     assert page.undo()["question"]["id"] == first["question"]["id"]
     for _ in range(3):
         last = page.answer(page.state()["question"]["id"], "same")
@@ -324,7 +324,7 @@ def test_an_hour_of_choices_by_keyboard(material, tmp_path, browser):
         pressed[question] = "b"
     tab.keyboard.press("ArrowRight")
     tab.wait_for_selector(".sf-alert:not([hidden])")
-    assert "Every choice that you saw go by is stored" in tab.inner_text(".sf-alert")
+    assert "Every confirmed choice is stored" in tab.inner_text(".sf-alert")
     tab.screenshot(path=tmp_path / "gone.png")
     server = Server(words)
     tab.wait_for_selector(f"#sf[data-state=asking][data-done='{len(pressed)}']")

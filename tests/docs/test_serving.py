@@ -1,4 +1,4 @@
-"""docs/serving.md: every command in it, against servers started by the commands in it."""
+"""docs/serving.md: every command, against servers started by the page's own commands."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ import pytest
 from PIL import Image
 
 from tests.helpers.pages import ROOT, blocks, commands
-from tests.helpers.served import PATIENCE, crops, serve
+from tests.helpers.served import TIMEOUT, crops, run_serve_command
 from tests.helpers.tiny_adapter import tiny_adapter
 
 PAGE = "serving.md"
 
 
 @pytest.fixture
-def desk(tmp_path, monkeypatch):
-    """A folder with the files that the page speaks of."""
+def folder(tmp_path, monkeypatch):
+    """A folder with the files that the page mentions."""
     monkeypatch.chdir(tmp_path)
     shutil.copy(ROOT / "examples" / "astronaut.jpg", "face.jpg")
     crops(24)[3].resize((128, 128), Image.Resampling.BICUBIC).save("crop.png")
@@ -31,9 +31,9 @@ def desk(tmp_path, monkeypatch):
     return tmp_path
 
 
-def test_every_command_of_the_page(desk, monkeypatch, capsys):
+def test_every_command_of_the_page(folder, monkeypatch, capsys):
     if shutil.which("curl") is None:
-        pytest.fail("no curl to ask the server with. Install one: apt-get update && apt-get install -y curl")
+        pytest.fail("curl is not installed. Install it: apt-get update && apt-get install -y curl")
     lines = commands(PAGE)
     pip, plain, *others = [words for words in lines if words[0] in ("pip", "semanticface")]
     curls = [words for words in lines if words[0] == "curl"]
@@ -47,12 +47,12 @@ def test_every_command_of_the_page(desk, monkeypatch, capsys):
         rows = []
         for words in curls:
             there = [word.replace("http://127.0.0.1:8000", url) for word in words]
-            done = subprocess.run([*there, "--silent"], capture_output=True, check=True, timeout=PATIENCE)
+            done = subprocess.run([*there, "--silent"], capture_output=True, check=True, timeout=TIMEOUT)
             rows.append(json.loads(done.stdout))
         exec(code.replace("http://127.0.0.1:8000", url), {})
         return url, rows
 
-    url, (raw, form, crop) = serve(plain, monkeypatch, ask)
+    url, (raw, form, crop) = run_serve_command(plain, monkeypatch, ask)
     assert [row["status"] for row in (raw, form, crop)] == ["ok"] * 3
     assert [row["image"] for row in (raw, form, crop)] == ["picture 1", "face.jpg", "crop.png"]
     assert "emotional_implication" in raw["analysis"] and "emotional_implication" not in crop["analysis"]
@@ -70,5 +70,5 @@ def test_every_command_of_the_page(desk, monkeypatch, capsys):
         if "--api-key-file" in words:
             made = subprocess.run([sys.executable, *key[1:-2]], capture_output=True, check=True)
             Path(key[-1]).write_bytes(made.stdout)
-        assert serve(words, monkeypatch, names) == ("faces" if "--name" in words else "nano")
-    assert {"key", "face.jpg", "crop.png", "outputs"} <= {path.name for path in desk.iterdir()}
+        assert run_serve_command(words, monkeypatch, names) == ("faces" if "--name" in words else "nano")
+    assert {"key", "face.jpg", "crop.png", "outputs"} <= {path.name for path in folder.iterdir()}

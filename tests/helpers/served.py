@@ -1,4 +1,4 @@
-"""A server on loopback, small pictures to send to it, and a model that can be held up. Not a test file."""
+"""A server on loopback, small test pictures, and a gate that blocks the model. Not a test file."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ from semanticface.serving.app import Limits, create_app
 from semanticface.serving.batching import BatchingService
 from semanticface.serving.middleware import idle_timeout_protocol
 
-PATIENCE = 120
-"""Seconds after which a test gives up what should happen at once."""
+TIMEOUT = 120
+"""Seconds a test waits for what should happen at once."""
 
 
 @cache
 def crops(count: int) -> tuple[Image.Image, ...]:
-    """Return small square pictures of faces, no two alike: some faces, each in several lights."""
+    """Return distinct small square pictures of faces: up to 8 faces at several brightnesses."""
     faces = []
     for number in range(min(count, 8)):
         values = sample_coefficients(np.random.default_rng([number, 71]))
@@ -46,7 +46,7 @@ def crops(count: int) -> tuple[Image.Image, ...]:
 
 
 def png(picture: Image.Image) -> bytes:
-    """Return a picture as a file's bytes."""
+    """Return a picture as the bytes of a PNG file."""
     file = io.BytesIO()
     picture.save(file, "PNG")
     return file.getvalue()
@@ -58,7 +58,7 @@ def uri(picture: Image.Image) -> str:
 
 
 class Gate:
-    """Holds a predictor up before each batch, and remembers the pictures that it was shown."""
+    """Blocks a predictor before each batch until ``open`` is set, and records the images of each batch."""
 
     def __init__(self, predictor: Predictor) -> None:
         self.open = threading.Event()
@@ -68,79 +68,79 @@ class Gate:
         self._predictor = predictor
 
     def __enter__(self) -> Gate:
-        self._predictor.answer = self._held  # type: ignore[method-assign]
+        self._predictor.answer = self._blocked  # type: ignore[method-assign]
         return self
 
     def __exit__(self, *_: object) -> None:
         self.open.set()
         del self._predictor.answer
 
-    def _held(self, looks: Sequence, *rest: object) -> list:
-        self.batches.append([style.image for style in looks])
+    def _blocked(self, faces: Sequence, *rest: object) -> list:
+        self.batches.append([face.image for face in faces])
         self.reached.release()
-        assert self.open.wait(PATIENCE)
-        return self._answer(looks, *rest)
+        assert self.open.wait(TIMEOUT)
+        return self._answer(faces, *rest)
 
 
 @contextlib.contextmanager
-def served(
+def running_server(
     predictor: Predictor, limits: Limits | None = None, **settings: object
 ) -> Iterator[tuple[str, BatchingService]]:
-    """Serve a model on a free port of 127.0.0.1; gives the address and the service."""
+    """Serve a model on a free port of 127.0.0.1; yields the URL and the service."""
     ready = threading.Event()
     service = BatchingService(lambda: predictor, **settings)
     service.start(lambda _: ready.set())
-    assert ready.wait(PATIENCE) and service.error is None
-    listening = socket.create_server(("127.0.0.1", 0))
-    protocol = idle_timeout_protocol((limits or Limits()).seconds)
+    assert ready.wait(TIMEOUT) and service.error is None
+    listener = socket.create_server(("127.0.0.1", 0))
+    protocol = idle_timeout_protocol((limits or Limits()).timeout)
     server = uvicorn.Server(uvicorn.Config(create_app(service, "nano", limits), http=protocol, log_level="warning"))
-    thread = threading.Thread(target=server.run, args=([listening],))
+    thread = threading.Thread(target=server.run, args=([listener],))
     thread.start()
     try:
-        yield f"http://127.0.0.1:{listening.getsockname()[1]}", service
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}", service
     finally:
         server.should_exit = True
-        thread.join(PATIENCE)
+        thread.join(TIMEOUT)
         assert not thread.is_alive() and service.status == "stopped"
 
 
-def serve(
-    words: Sequence[str],
+def run_serve_command(
+    args: Sequence[str],
     monkeypatch: pytest.MonkeyPatch,
     ask: Callable[[str], object],
     stop: signal.Signals | None = signal.SIGINT,
 ) -> object:
-    """Run a serve command in this process, on a free port; ``ask`` at its address, then stop it as Ctrl-C does.
+    """Run a serve command in this process on a free port, call ``ask`` with its URL, then stop it as Ctrl-C does.
 
-    With ``stop`` None it is ``ask`` that ends the server, where it comes as far as that.
+    With ``stop`` None, ``ask`` stops the server itself.
     """
-    listening, asked = [], []
+    listeners, results = [], []
     listen = serve_command._listen
     monkeypatch.setattr(
-        serve_command, "_listen", lambda host, _: listening.append(listen("127.0.0.1", 0)) or listening[0]
+        serve_command, "_listen", lambda host, _: listeners.append(listen("127.0.0.1", 0)) or listeners[0]
     )
 
     def work():
         moment = threading.Event()
-        for _ in range(PATIENCE * 20):
+        for _ in range(TIMEOUT * 20):
             moment.wait(0.05)
             try:
-                url = f"http://127.0.0.1:{listening[0].getsockname()[1]}"
+                url = f"http://127.0.0.1:{listeners[0].getsockname()[1]}"
                 ready = httpx.get(f"{url}/ready").status_code == 200
             except (IndexError, httpx.TransportError):
                 continue
             if ready:
                 try:
-                    asked.append(ask(url))
+                    results.append(ask(url))
                 finally:
-                    if stop is not None or not asked:
+                    if stop is not None or not results:
                         os.kill(os.getpid(), stop or signal.SIGINT)
                 return
 
     thread = threading.Thread(target=work)
     thread.start()
-    code = main(words[1:])
+    code = main(args[1:])
     thread.join()
     monkeypatch.setattr(serve_command, "_listen", listen)
-    assert code == 0 and len(asked) == 1, words
-    return asked[0]
+    assert code == 0 and len(results) == 1, args
+    return results[0]

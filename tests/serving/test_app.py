@@ -1,4 +1,4 @@
-"""The server on loopback, asked by the clients that people use: what it answers, what it refuses, how it ends."""
+"""The server on loopback with real clients: answers, errors, concurrency, access control, shutdown."""
 
 from __future__ import annotations
 
@@ -30,12 +30,12 @@ from semanticface.inference.predictor import Predictor
 from semanticface.semantics.answer import SCHEMA, answer_schema, format_answer, parse_answer
 from semanticface.serving.app import Limits
 from semanticface.serving.batching import ReadOptions
-from semanticface.serving.face_api import read_face
-from semanticface.serving.openai_api import read_chat
+from semanticface.serving.face_api import parse_face
+from semanticface.serving.openai_api import parse_chat
 from semanticface.serving.requests import Picture, RefusedError
 from semanticface.vision.crop import Box
 from tests.helpers.scripts import load_script
-from tests.helpers.served import PATIENCE, Gate, crops, png, serve, served, uri
+from tests.helpers.served import TIMEOUT, Gate, crops, png, run_serve_command, running_server, uri
 
 
 @pytest.fixture(scope="module")
@@ -45,7 +45,7 @@ def predictor():
 
 @pytest.fixture(scope="module")
 def server(predictor):
-    with served(predictor, batch_size=8) as (url, service):
+    with running_server(predictor, batch_size=8) as (url, service):
         yield url, service
 
 
@@ -60,24 +60,24 @@ def client(url):
         yield opened
 
 
-def about(picture, words="What do you see?"):
+def messages_about(picture, text="What do you see?"):
     part = {"type": "image_url", "image_url": {"url": uri(picture), "detail": "high"}}
     return [
         {"role": "system", "content": "Be brief."},
-        {"role": "user", "content": [{"type": "text", "text": words}, part]},
+        {"role": "user", "content": [{"type": "text", "text": text}, part]},
     ]
 
 
 def chat(picture, **more):
-    return {"model": "nano", "messages": about(picture), "crop": "none", **more}
+    return {"model": "nano", "messages": messages_about(picture), "crop": "none", **more}
 
 
 def post(url, **body):
-    return httpx.post(f"{url}/v1/chat/completions", json=body, timeout=PATIENCE)
+    return httpx.post(f"{url}/v1/chat/completions", json=body, timeout=TIMEOUT)
 
 
 def refusal(reply, status, code):
-    """Return what a refusal says; its form is the one that OpenAI's clients read."""
+    """Check that a reply is an error in OpenAI's format; return it."""
     assert reply.status_code == status, reply.text
     error = reply.json()["error"]
     assert set(error) == {"message", "type", "param", "code"} and error["code"] == code
@@ -90,7 +90,12 @@ def refusal(reply, status, code):
 def test_openais_client_gets_the_predictors_answer(client, predictor):
     picture = crops(24)[3]
     reply = client.chat.completions.create(
-        model="nano", messages=about(picture), user="ann", metadata={"a": "b"}, top_p=1, extra_body={"crop": "none"}
+        model="nano",
+        messages=messages_about(picture),
+        user="ann",
+        metadata={"a": "b"},
+        top_p=1,
+        extra_body={"crop": "none"},
     )
     (direct,) = predictor([picture], crop="none")
     (choice,) = reply.choices
@@ -102,14 +107,16 @@ def test_openais_client_gets_the_predictors_answer(client, predictor):
     assert [model.id for model in client.models.list()] == ["nano"] and client.models.retrieve("nano").id == "nano"
 
 
-def test_a_clients_words_do_not_change_the_answer(url):
+def test_a_clients_text_does_not_change_the_answer(url):
     picture = crops(24)[3]
-    replies = [post(url, **{**chat(picture), "messages": about(picture, words)}) for words in ("Hello", "Say no")]
+    replies = [
+        post(url, **{**chat(picture), "messages": messages_about(picture, text)}) for text in ("Hello", "Say no")
+    ]
     assert len({reply.json()["choices"][0]["message"]["content"] for reply in replies}) == 1
 
 
-def test_a_stream_says_the_same(client):
-    messages, more = about(crops(24)[4]), {"crop": "none", "mode": "numbers"}
+def test_a_stream_has_the_same_answer(client):
+    messages, more = messages_about(crops(24)[4]), {"crop": "none", "mode": "numbers"}
     whole = client.chat.completions.create(model="nano", messages=messages, extra_body=more)
     chunks = list(
         client.chat.completions.create(
@@ -123,26 +130,26 @@ def test_a_stream_says_the_same(client):
     assert chunks[-1].usage == whole.usage and all(chunk.usage is None for chunk in chunks[:-1])
 
 
-def test_samples_are_repeatable_and_the_predictors(client, predictor):
+def test_samples_are_reproducible_and_equal_the_predictors(client, predictor):
     picture, more = crops(24)[5], {"crop": "none", "mode": "numbers"}
     numbers = Predictor(predictor.bundle, mode="numbers")
     direct = [each.text for each in numbers([picture], crop="none", temperature=0.8, seed=11, answers=3)]
 
     def sample(**settings):
         reply = client.chat.completions.create(
-            model="nano", messages=about(picture), temperature=0.8, extra_body=more, **settings
+            model="nano", messages=messages_about(picture), temperature=0.8, extra_body=more, **settings
         )
         return [choice.message.content for choice in reply.choices]
 
     assert sample(n=3, seed=11) == direct and sample(seed=11) == direct[:1]
-    assert sample() != sample(), "without a seed each request is a draw of its own"
+    assert sample() != sample(), "without a seed each request has its own"
 
 
 @pytest.mark.parametrize("name", ["max_tokens", "max_completion_tokens"])
-def test_a_limit_of_tokens_cuts(client, name):
+def test_max_tokens_cuts_the_answer(client, name):
     def ask(**limit):
         return client.chat.completions.create(
-            model="nano", messages=about(crops(24)[6]), extra_body={"crop": "none", "mode": "numbers"}, **limit
+            model="nano", messages=messages_about(crops(24)[6]), extra_body={"crop": "none", "mode": "numbers"}, **limit
         )
 
     whole, cut = ask(), ask(**{name: 12})
@@ -153,9 +160,9 @@ def test_a_limit_of_tokens_cuts(client, name):
     assert enough.choices[0] == whole.choices[0]
 
 
-def test_schemas_are_honoured_or_refused(client, url):
-    share = Annotated[float, Field(ge=0, le=1)]
-    Arkit = create_model("Arkit", **dict.fromkeys(NAMES, (share, ...)))
+def test_schemas_are_satisfied_or_refused(client, url):
+    coefficient = Annotated[float, Field(ge=0, le=1)]
+    Arkit = create_model("Arkit", **dict.fromkeys(NAMES, (coefficient, ...)))
 
     class Numbers(BaseModel, extra="forbid"):
         arkit: Arkit  # type: ignore[valid-type]
@@ -164,25 +171,25 @@ def test_schemas_are_honoured_or_refused(client, url):
         mood: str
 
     picture = crops(24)[7]
-    asked = dict(model="nano", messages=about(picture), extra_body={"crop": "none"})  # noqa: C408
-    parsed = client.chat.completions.parse(response_format=Numbers, **asked)
+    common = dict(model="nano", messages=messages_about(picture), extra_body={"crop": "none"})  # noqa: C408
+    parsed = client.chat.completions.parse(response_format=Numbers, **common)
     assert parsed.choices[0].message.parsed.arkit.jawOpen == pytest.approx(
         parse_answer(parsed.choices[0].message.content).coefficients[INDEX["jawOpen"]], abs=1e-6
     )
     for form in ({"type": "json_object"}, {"type": "text"}):
-        text = client.chat.completions.create(response_format=form, **asked).choices[0].message.content
+        text = client.chat.completions.create(response_format=form, **common).choices[0].message.content
         jsonschema.validate(json.loads(text), SCHEMA)
-    with pytest.raises(openai.BadRequestError, match="no other form") as refused:
-        client.chat.completions.parse(response_format=Mood, **asked)
+    with pytest.raises(openai.BadRequestError, match="their form cannot be changed") as refused:
+        client.chat.completions.parse(response_format=Mood, **common)
     assert refused.value.code == "unsupported_schema"
 
-    def formed(schema, **more):
-        form = {"type": "json_schema", "json_schema": {"name": "a", "schema": schema}}
-        return post(url, **chat(picture, response_format=form, **more))
+    def request(schema, **more):
+        format = {"type": "json_schema", "json_schema": {"name": "a", "schema": schema}}
+        return post(url, **chat(picture, response_format=format, **more))
 
-    text = formed(answer_schema("full", emotion=False)).json()["choices"][0]["message"]["content"]
+    text = request(answer_schema("full", emotion=False)).json()["choices"][0]["message"]["content"]
     assert "muscle_movements" in text and "emotional_implication" not in text
-    refusal(formed(answer_schema("numbers", emotion=True), mode="full"), 400, "unsupported_schema")
+    refusal(request(answer_schema("numbers", emotion=True), mode="full"), 400, "unsupported_schema")
     assert httpx.get(f"{url}/v1/schema?mode=numbers").json() == answer_schema("numbers", emotion=True)
 
 
@@ -214,10 +221,10 @@ def test_schemas_are_honoured_or_refused(client, url):
         ({"messages": [{"role": "user", "content": [{"type": "file"}]}]}, "bad_request", "messages.0.content.0"),
     ],
 )  # fmt: skip
-def test_what_cannot_be_honoured_is_refused(url, changes, code, param):
+def test_invalid_and_unsupported_parameters_are_refused(url, changes, code, param):
     body = json.dumps({**chat(crops(24)[0]), **changes})
     headers = {"content-type": "application/json"}
-    reply = httpx.post(f"{url}/v1/chat/completions", content=body, headers=headers, timeout=PATIENCE)
+    reply = httpx.post(f"{url}/v1/chat/completions", content=body, headers=headers, timeout=TIMEOUT)
     error = refusal(reply, 404 if code == "model_not_found" else 400, code)
     assert error["param"] == param and error["type"] == "invalid_request_error" and len(error["message"]) > 10
 
@@ -239,13 +246,13 @@ def test_what_cannot_be_honoured_is_refused(url, changes, code, param):
         (uri(Image.new("RGB", (64, 64), "white")), "no_face"),
     ],
 )  # fmt: skip
-def test_pictures_that_cannot_be_read(url, address, code):
+def test_unreadable_pictures(url, address, code):
     parts = [{"type": "image_url", "image_url": {"url": address}}]
     refusal(post(url, messages=[{"role": "user", "content": parts}]), 400, code)
 
 
-def test_two_pictures_are_one_too_many(url):
-    messages = [*about(crops(24)[0]), *about(crops(24)[1])]
+def test_two_pictures_are_refused(url):
+    messages = [*messages_about(crops(24)[0]), *messages_about(crops(24)[1])]
     error = refusal(post(url, messages=messages), 400, "several_pictures")
     assert error["param"] == "messages.3.content.1.image_url.url" and "2 pictures" in error["message"]
 
@@ -255,27 +262,27 @@ def test_two_pictures_are_one_too_many(url):
     st.sampled_from(["application/json", "image/png", "multipart/form-data; boundary=b", "multipart/form-data", "x"]),
     st.dictionaries(st.sampled_from(["crop", "mode", "emotion", "name", "colour"]), st.text(max_size=9), max_size=3),
 )
-def test_whatever_is_sent_is_understood_or_refused(body, kind, query):
-    usual = ReadOptions("full", "mean", True)
+def test_any_request_is_parsed_or_refused(body, kind, query):
+    defaults = ReadOptions("full", "mean", True)
     form = b'--b\r\nContent-Disposition: form-data; name="picture"\r\n' + body + b"\r\n\r\n\r\n--b--"
     for each in (body, form):
         with contextlib.suppress(RefusedError):
-            assert isinstance(read_face(each, kind, query, usual), Picture)
+            assert isinstance(parse_face(each, kind, query, defaults), Picture)
     nested = json.dumps({"messages": [{"role": "user", "content": body.decode("latin-1")}], **query}).encode()
     for each in (body, nested, b"[" * 5000 + body):
         with pytest.raises(RefusedError):
-            read_chat(each, usual, "nano")
+            parse_chat(each, defaults, "nano")
 
 
 @pytest.mark.parametrize(
-    ("crop", "what"), [("1,2,3", "at least 4 items"), ("1,2,3,4,5", "at most 4 items"), ("all", "'auto' or 'none'")]
+    ("crop", "message"), [("1,2,3", "at least 4 items"), ("1,2,3,4,5", "at most 4 items"), ("all", "'auto' or 'none'")]
 )
-def test_a_wrong_crop_is_told_what_is_wrong_with_it(crop, what):
-    with pytest.raises(RefusedError, match=what):
-        read_face(b"", "image/png", {"crop": crop}, ReadOptions("numbers", "mean", True))
+def test_the_error_of_a_wrong_crop(crop, message):
+    with pytest.raises(RefusedError, match=message):
+        parse_face(b"", "image/png", {"crop": crop}, ReadOptions("numbers", "mean", True))
 
 
-def test_a_picture_never_comes_back_in_an_error(url):
+def test_an_error_never_quotes_the_picture(url):
     data = uri(crops(24)[0])
     messages = [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": data, "extra": data}}]}]
     reply = post(url, messages=messages)
@@ -286,7 +293,7 @@ def test_a_picture_never_comes_back_in_an_error(url):
 # --- /v1/face ---------------------------------------------------------------------------------------------------------
 
 
-def test_a_picture_in_every_form(url, predictor, tmp_path):
+def test_a_picture_in_every_encoding(url, predictor, tmp_path):
     picture = crops(24)[8]
     data = png(picture)
     (direct,) = Predictor(predictor.bundle, mode="numbers", readout="median")([data], crop="none")
@@ -304,7 +311,7 @@ def test_a_picture_in_every_form(url, predictor, tmp_path):
         assert reply.status_code == 200, reply.text
         row = reply.json()
         expected = direct.to_dict() | {"image": name}
-        if name == "b":  # another wording of the question
+        if name == "b":  # another prompt
             assert row.keys() == expected.keys()
         else:
             assert row["coefficients"] == expected["coefficients"]
@@ -319,7 +326,7 @@ def test_a_picture_in_every_form(url, predictor, tmp_path):
     assert boxed["coefficients"] == predictor([data], crop=Box(4, 4, 60, 60))[0].to_dict()["coefficients"]
 
 
-def test_a_picture_without_a_face_has_its_row(url):
+def test_the_reply_without_a_face(url):
     white = png(Image.new("RGB", (64, 64), "white"))
     reply = httpx.post(f"{url}/v1/face", files={"picture": ("w.png", white)})
     error = refusal(reply, 422, "no_face")
@@ -345,14 +352,14 @@ def test_a_picture_without_a_face_has_its_row(url):
         (b"", "image/png", 422, "empty"),
     ],
 )  # fmt: skip
-def test_uploads_that_cannot_be_read(url, content, kind, status, code):
+def test_unreadable_uploads(url, content, kind, status, code):
     headers = {"content-type": kind} if kind else {}
     refusal(httpx.post(f"{url}/v1/face", content=content, headers=headers), status, code)
 
 
 def test_a_form_keeps_a_files_bytes(url):
-    """Line ends, dashes and the boundary's beginning inside a picture are the picture's."""
-    data = png(crops(24)[9]) + b"\r\n--\r\n\r\n--bound\r"  # behind the end of a PNG nobody looks
+    """Line ends, dashes and the start of the boundary inside a picture belong to the picture."""
+    data = png(crops(24)[9]) + b"\r\n--\r\n\r\n--bound\r"  # after the end of a PNG, ignored by decoders
     head = b'--boundary\r\nContent-Disposition: form-data; name="picture"; filename="a b.png"\r\n\r\n'
     crop = b'\r\n--boundary\r\nContent-Disposition: form-data; name="crop"\r\n\r\nnone\r\n--boundary--\r\n'
     headers = {"content-type": 'multipart/form-data; boundary="boundary"'}
@@ -365,30 +372,30 @@ def test_a_form_keeps_a_files_bytes(url):
             "several_pictures")  # fmt: skip
 
 
-# --- many at a time ---------------------------------------------------------------------------------------------------
+# --- concurrency ------------------------------------------------------------------------------------------------------
 
 
 async def _all(url, bodies):
     limits = httpx.Limits(max_connections=len(bodies))
-    async with httpx.AsyncClient(limits=limits, timeout=PATIENCE) as opened:
+    async with httpx.AsyncClient(limits=limits, timeout=TIMEOUT) as opened:
         return await asyncio.gather(*[opened.post(f"{url}/v1/chat/completions", json=body) for body in bodies])
 
 
-def test_two_hundred_at_a_time_get_each_their_own_answer(predictor):
+def test_each_of_200_concurrent_requests_gets_its_own_answer(predictor):
     numbers = Predictor(predictor.bundle, mode="numbers")
     direct = [each.text for each in numbers(crops(50), crop="none")]
     assert len(set(direct)) == 50
-    with served(numbers) as (url, service):
+    with running_server(numbers) as (url, service):
         replies = asyncio.run(_all(url, [chat(picture) for picture in crops(50) * 4]))
         assert {reply.status_code for reply in replies} == {200}
         assert [reply.json()["choices"][0]["message"]["content"] for reply in replies] == direct * 4
-        assert service.taken == 0
+        assert service.slots_taken == 0
 
 
-def test_beyond_the_queue_requests_are_refused_and_the_others_answered(predictor):
+def test_requests_beyond_the_slots_are_refused(predictor):
     numbers = Predictor(predictor.bundle, mode="numbers")
     direct = [each.text for each in numbers(crops(40), crop="none")]
-    with served(numbers, slots=8) as (url, service), Gate(numbers) as gate:
+    with running_server(numbers, slots=8) as (url, service), Gate(numbers) as gate:
         refused = threading.Semaphore(0)
 
         async def one(opened, body):
@@ -397,16 +404,16 @@ def test_beyond_the_queue_requests_are_refused_and_the_others_answered(predictor
                 refused.release()
             return reply
 
-        async def everybody():
+        async def send_all():
             limits = httpx.Limits(max_connections=40)
-            async with httpx.AsyncClient(limits=limits, timeout=PATIENCE) as opened:
-                asked = asyncio.gather(*[one(opened, chat(picture)) for picture in crops(40)])
-                # The model is held up until all that do not fit are refused: only then are there places again.
-                await asyncio.to_thread(lambda: [refused.acquire(timeout=PATIENCE) for _ in range(32)])
+            async with httpx.AsyncClient(limits=limits, timeout=TIMEOUT) as opened:
+                pending = asyncio.gather(*[one(opened, chat(picture)) for picture in crops(40)])
+                # The model is blocked until all requests beyond the slots have been refused.
+                await asyncio.to_thread(lambda: [refused.acquire(timeout=TIMEOUT) for _ in range(32)])
                 gate.open.set()
-                return await asked
+                return await pending
 
-        replies = asyncio.run(everybody())
+        replies = asyncio.run(send_all())
         statuses = [reply.status_code for reply in replies]
         assert (statuses.count(200), statuses.count(429)) == (8, 32)
         for reply, text in zip(replies, direct, strict=True):
@@ -415,43 +422,43 @@ def test_beyond_the_queue_requests_are_refused_and_the_others_answered(predictor
             else:
                 error = refusal(reply, 429, "queue_full")
                 assert error["type"] == "rate_limit_error" and 1 <= int(reply.headers["retry-after"]) <= 60
-        assert service.taken == 0
-        with contextlib.ExitStack() as places:
-            opened = places.enter_context(openai.OpenAI(base_url=f"{url}/v1", api_key="none", max_retries=0))
+        assert service.slots_taken == 0
+        with contextlib.ExitStack() as stack:
+            opened = stack.enter_context(openai.OpenAI(base_url=f"{url}/v1", api_key="none", max_retries=0))
             for _ in range(8):
-                places.enter_context(service.place())
-            with pytest.raises(openai.RateLimitError, match="8 places are taken"):
-                opened.chat.completions.create(model="nano", messages=about(crops(40)[0]))
+                stack.enter_context(service.acquire_slot())
+            with pytest.raises(openai.RateLimitError, match="8 slots are in use"):
+                opened.chat.completions.create(model="nano", messages=messages_about(crops(40)[0]))
 
 
-def test_a_client_that_leaves_is_not_read_and_one_that_waits_too_long_is_told(predictor):
+def test_disconnected_and_timed_out_requests_are_not_read(predictor):
     numbers = Predictor(predictor.bundle, mode="numbers")
     with (
-        served(numbers, Limits(seconds=1.0), batch_size=1) as (url, service),
+        running_server(numbers, Limits(timeout=1.0), batch_size=1) as (url, service),
         Gate(numbers) as gate,
-        httpx.Client(timeout=PATIENCE) as opened,
+        httpx.Client(timeout=TIMEOUT) as opened,
     ):
         error = refusal(opened.post(f"{url}/v1/chat/completions", json=chat(crops(24)[0])), 504, "timeout")
         assert "within 1 s" in error["message"]
         late = refusal(opened.post(f"{url}/v1/chat/completions", json=chat(crops(24)[0])), 504, "timeout")
-        assert late == error and service.taken == 0 and len(gate.batches) == 1
+        assert late == error and service.slots_taken == 0 and len(gate.batches) == 1
         body = json.dumps(chat(crops(24)[1])).encode()
         host, port = url.removeprefix("http://").split(":")
         with socket.create_connection((host, int(port))) as line:
             head = f"POST /v1/chat/completions HTTP/1.1\r\nHost: {host}\r\nContent-Type: application/json\r\n"
             line.sendall(f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body)
-            _until(lambda: service._waiting)
+            _until(lambda: service._queue)
         with socket.create_connection((host, int(port))) as line:
             line.sendall(f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body[:-1])
-            line.settimeout(PATIENCE)
+            line.settimeout(TIMEOUT)
             assert b" 408 " in line.recv(40)
-        _until(lambda: not service._waiting and service.taken == 0)
-        # Nor does somebody who never gets as far as a request keep a connection, be it the first on it or a later one.
-        for begun in (b"", b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n"):
+        _until(lambda: not service._queue and service.slots_taken == 0)
+        # A connection without a complete request is closed, whether it is the first request on it or a later one.
+        for start in (b"", b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n"):
             with socket.create_connection((host, int(port))) as line:
-                line.settimeout(PATIENCE)
-                line.sendall(begun)
-                if begun:
+                line.settimeout(TIMEOUT)
+                line.sendall(start)
+                if start:
                     assert b" 200 " in line.recv(4096)
                 line.sendall(b"GET /health HT")
                 while line.recv(4096):
@@ -462,16 +469,16 @@ def test_a_client_that_leaves_is_not_read_and_one_that_waits_too_long_is_told(pr
 
 
 def _until(holds):
-    """Wait for what another thread is about to do."""
+    """Wait until a condition set by another thread holds."""
     moment = threading.Event()
-    for _ in range(PATIENCE * 100):
+    for _ in range(TIMEOUT * 100):
         if holds():
             return
         moment.wait(0.01)
-    pytest.fail("it did not happen")
+    pytest.fail("timeout")
 
 
-def test_the_benchmark_tells_mixed_and_lost_replies():
+def test_the_benchmark_counts_mixed_and_lost_replies():
     benchmark = load_script("eval/speed/serve.py")
     texts = [format_answer(np.full(52, value), None) for value in (0.2, 0.21, 0.5)]
 
@@ -486,24 +493,24 @@ def test_the_benchmark_tells_mixed_and_lost_replies():
     row = {"at_once": 16, "requests_per_second": 9.0, "ratio": 0.5, "median_ms": 1.0, "p95_ms": 2.0}
     row |= {"asked": 7, "same": 3, "mixed": 2, "lost": 1, "largest": 1.0}
     part = {"work": "full", "predictor_per_second": 18.0, "rows": [row]}
-    told = benchmark.figures([part, part], {"refused": 4})
-    assert (told["ratio_full"], told["mixed"], told["lost"], told["beyond_refused"]) == (0.5, 4, 2, 4)
+    summary = benchmark.figures([part, part], {"refused": 4})
+    assert (summary["ratio_full"], summary["mixed"], summary["lost"], summary["beyond_refused"]) == (0.5, 4, 2, 4)
 
 
-# --- limits and strangers ---------------------------------------------------------------------------------------------
+# --- limits and access control ----------------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
 def guarded(predictor):
-    limits = Limits(body=20_000, seconds=PATIENCE, names=("faces.example",), key="k" * 20)
-    with served(predictor, limits) as (url, _):
+    limits = Limits(max_bytes=20_000, timeout=TIMEOUT, hosts=("faces.example",), key="k" * 20)
+    with running_server(predictor, limits) as (url, _):
         yield url
 
 
 KEY = {"authorization": "Bearer " + "k" * 20}
 
 
-def test_large_requests_are_refused_whether_announced_or_not(guarded):
+def test_large_requests_are_refused_with_or_without_content_length(guarded):
     face = f"{guarded}/v1/face"
     headers = KEY | {"content-type": "image/png"}
     error = refusal(httpx.post(face, content=bytes(20_001), headers=headers), 413, "too_large")
@@ -531,7 +538,7 @@ def test_large_requests_are_refused_whether_announced_or_not(guarded):
         (KEY | {"host": "localhost", "origin": "http://localhost", "sec-fetch-site": "same-origin"}, 200, ""),
     ],
 )  # fmt: skip
-def test_strangers_are_refused(guarded, headers, status, code):
+def test_requests_without_access_are_refused(guarded, headers, status, code):
     raw = [(name.encode(), value.encode("latin-1")) for name, value in headers.items()]
     reply = httpx.get(f"{guarded}/v1/models", headers=raw)
     assert "access-control-allow-origin" not in reply.headers and reply.headers["cache-control"] == "no-store"
@@ -542,7 +549,7 @@ def test_strangers_are_refused(guarded, headers, status, code):
         assert ("www-authenticate" in reply.headers) == (status == 401)
 
 
-def test_health_needs_no_key_and_tells_no_secrets(guarded, url):
+def test_health_needs_no_key_and_reveals_nothing(guarded, url):
     for path in ("/health", "/ready"):
         assert httpx.get(guarded + path).json() == {"status": "ready", "model": "nano", "taken": 0, "places": 256}
     assert httpx.get(f"{guarded}/openapi.json").status_code == 401
@@ -552,13 +559,13 @@ def test_health_needs_no_key_and_tells_no_secrets(guarded, url):
     refusal(httpx.post(f"{url}/v1/chat/completions", content="{}"), 415, "unsupported_media_type")
 
 
-def test_the_description_describes(url, guarded):
+def test_the_openapi_document_matches_the_replies(url, guarded):
     document = httpx.get(f"{url}/openapi.json").json()
     assert document["openapi"].startswith("3.1") and "security" not in document
     assert httpx.get(f"{guarded}/openapi.json", headers=KEY).json()["security"] == [{"key": []}]
     schemas = document["components"]["schemas"]
 
-    def holds(name, value):
+    def validate(name, value):
         jsonschema.validate(value, {"$ref": f"#/components/schemas/{name}", "components": {"schemas": schemas}})
 
     paths = document["paths"]
@@ -566,24 +573,24 @@ def test_the_description_describes(url, guarded):
                           "/health", "/ready"}  # fmt: skip
     for path in ("/v1/chat/completions", "/v1/face"):
         content = paths[path]["post"]["requestBody"]["content"]["application/json"]
-        holds(content["schema"]["$ref"].rpartition("/")[2], content["example"])
+        validate(content["schema"]["$ref"].rpartition("/")[2], content["example"])
     data = png(crops(24)[10])
-    holds("ChatRequest", chat(crops(24)[10], temperature=0.5, n=2))
-    holds("Completion", post(url, **chat(crops(24)[10])).json())
+    validate("ChatRequest", chat(crops(24)[10], temperature=0.5, n=2))
+    validate("Completion", post(url, **chat(crops(24)[10])).json())
     face = httpx.post(f"{url}/v1/face?crop=none", content=data, headers={"content-type": "image/png"}).json()
-    holds("FaceReply", face)
-    holds("Models", httpx.get(f"{url}/v1/models").json())
-    holds("Refusal", post(url, messages=[]).json())
+    validate("FaceReply", face)
+    validate("Models", httpx.get(f"{url}/v1/models").json())
+    validate("Refusal", post(url, messages=[]).json())
     for wrong in (face | {"status": 1}, face | {"coefficients": {"jawOpen": 2}}, {"image": "a"}):
         with pytest.raises(jsonschema.ValidationError):
-            holds("FaceReply", wrong)
+            validate("FaceReply", wrong)
     named = {each["name"] for each in paths["/v1/face"]["post"]["parameters"]}
     assert named == {"mode", "readout", "emotion", "crop", "name"}
 
 
-def test_emotion_left_out_stays_out(predictor):
+def test_a_server_without_emotion_never_gives_one(predictor):
     silent = Predictor(predictor.bundle, emotion=False)
-    with served(silent) as (url, _):
+    with running_server(silent) as (url, _):
         text = post(url, **chat(crops(24)[0])).json()["choices"][0]["message"]["content"]
         assert "emotional_implication" not in text and "analysis" in text
         error = refusal(post(url, **chat(crops(24)[0], emotion=True)), 400, "no_emotion")
@@ -593,17 +600,17 @@ def test_emotion_left_out_stays_out(predictor):
 # --- the command ------------------------------------------------------------------------------------------------------
 
 
-def test_the_command_serves_and_ends_when_all_is_answered(tmp_path, monkeypatch, capsys):
+def test_the_command_serves_and_answers_pending_requests_on_shutdown(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "key").write_text("q" * 24 + "\n")
 
     def ask(url):
         with openai.OpenAI(base_url=f"{url}/v1", api_key="q" * 24, max_retries=0) as opened:
             reply = opened.chat.completions.create(
-                model="mine", messages=about(crops(24)[0]), extra_body={"crop": "none"}
+                model="mine", messages=messages_about(crops(24)[0]), extra_body={"crop": "none"}
             )
         assert set(json.loads(reply.choices[0].message.content)) == {"arkit"}
-        # A request whose last byte comes after the signal was begun before it.
+        # This request starts before the signal; its last byte is sent after it.
         body = json.dumps(chat(crops(24)[0], model="mine")).encode()
         host, port = url.removeprefix("http://").split(":")
         with socket.create_connection((host, int(port))) as line:
@@ -612,7 +619,7 @@ def test_the_command_serves_and_ends_when_all_is_answered(tmp_path, monkeypatch,
             line.sendall(head.encode() + body[:-1])
             _until(lambda: httpx.get(f"{url}/health").json()["taken"] == 1)
             os.kill(os.getpid(), signal.SIGTERM)
-            line.settimeout(PATIENCE)
+            line.settimeout(TIMEOUT)
             _until(lambda: _refuses(host, int(port)))
             line.sendall(body[-1:])
             answer = b""
@@ -620,13 +627,13 @@ def test_the_command_serves_and_ends_when_all_is_answered(tmp_path, monkeypatch,
                 answer += part
         return url, answer
 
-    words = ["serve", "--port", "0", "--mode", "numbers", "--name", "mine", "--api-key-file", "key"]
+    args = ["serve", "--port", "0", "--mode", "numbers", "--name", "mine", "--api-key-file", "key"]
     before = signal.getsignal(signal.SIGTERM)
-    url, answer = serve(["semanticface", *words], monkeypatch, ask, stop=None)
+    url, answer = run_serve_command(["semanticface", *args], monkeypatch, ask, stop=None)
     assert answer.startswith(b"HTTP/1.1 200") and b"jawOpen" in answer
-    said = capsys.readouterr().out.splitlines()
-    assert said[0].startswith(f"mine answers at {url}/v1 ") and "Ctrl-C" in said[0]
-    assert said[-1] == "All that was begun is answered." and signal.getsignal(signal.SIGTERM) == before
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].startswith(f"mine answers at {url}/v1 ") and "Ctrl-C" in lines[0]
+    assert lines[-1] == "All that was begun is answered." and signal.getsignal(signal.SIGTERM) == before
     assert sorted(path.name for path in tmp_path.iterdir()) == ["key"], "nothing is written"
 
 
@@ -638,27 +645,27 @@ def _refuses(host, port):
     return False
 
 
-def test_the_command_says_what_is_wrong(capsys, tmp_path, monkeypatch):
-    def told(*words):
-        assert main(["serve", *map(str, words)]) == 2
+def test_errors_of_the_command(capsys, tmp_path, monkeypatch):
+    def error(*args):
+        assert main(["serve", *map(str, args)]) == 2
         return capsys.readouterr().err
 
-    assert "nothing/here" in told("--model", "nothing/here", "--port", 0)
+    assert "nothing/here" in error("--model", "nothing/here", "--port", 0)
     short = tmp_path / "key"
     short.write_text("abc")
-    assert "at least 16" in told("--api-key-file", short)
-    assert "No such file" in told("--api-key-file", tmp_path / "none")
+    assert "at least 16" in error("--api-key-file", short)
+    assert "No such file" in error("--api-key-file", tmp_path / "none")
     with socket.create_server(("127.0.0.1", 0)) as taken:
-        assert "cannot listen on 127.0.0.1" in told("--port", taken.getsockname()[1])
-    assert "cannot listen on nowhere.invalid" in told("--host", "nowhere.invalid")
+        assert "cannot listen on 127.0.0.1" in error("--port", taken.getsockname()[1])
+    assert "cannot listen on nowhere.invalid" in error("--host", "nowhere.invalid")
     find = serve_command.importlib.util.find_spec
     monkeypatch.setattr(
         serve_command.importlib.util, "find_spec", lambda name: None if name == "fastapi" else find(name)
     )
-    assert "pip install 'semanticface[serve]'" in told()
+    assert "pip install 'semanticface[serve]'" in error()
 
 
-def test_other_machines_are_warned_of(capsys):
+def test_a_warning_if_other_machines_have_access(capsys):
     serve_command._warn("127.0.0.1", None)
     serve_command._warn("::1", None)
     assert capsys.readouterr().err == ""
@@ -668,7 +675,7 @@ def test_other_machines_are_warned_of(capsys):
     assert "nothing is encrypted" in capsys.readouterr().err
 
 
-def test_a_folder_is_served_under_its_own_name(tmp_path, monkeypatch):
+def test_a_folder_is_served_under_its_name(tmp_path, monkeypatch):
     (tmp_path / "mine").mkdir()
     monkeypatch.chdir(tmp_path / "mine")
     assert serve_command.served_name(".") == "mine"
@@ -676,11 +683,11 @@ def test_a_folder_is_served_under_its_own_name(tmp_path, monkeypatch):
     assert serve_command.served_name("Qwen/Qwen3-VL-4B-Instruct") == "Qwen/Qwen3-VL-4B-Instruct"
 
 
-def test_nothing_but_loopback_is_listened_on_unasked():
+def test_the_default_address_is_loopback():
     options = _parser().parse_args(["serve"])
     assert options.host == "127.0.0.1" and options.api_key_file is None
-    with contextlib.closing(serve_command._listen(options.host, 0)) as listening:
-        address, port = listening.getsockname()
+    with contextlib.closing(serve_command._listen(options.host, 0)) as listener:
+        address, port = listener.getsockname()
         assert address == "127.0.0.1"
         with pytest.raises(SemanticFaceError, match=f"cannot listen on 127.0.0.1:{port}"):
             serve_command._listen(options.host, port)  # its model is still being loaded

@@ -1,4 +1,4 @@
-"""``semanticface demo``: what its page asks for, and the page itself in a real browser."""
+"""``semanticface demo``: the functions of its page, and the page itself in a real browser."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def read(demo, name, data, *, whole=False, emotion=True):
 
 
 def rows_of(answer, tmp_path):
-    """What the project's own reader makes of the JSON and of the Live Link CSV."""
+    """Parse the JSON and the Live Link CSV with the project's own readers."""
     (tmp_path / "a.jsonl").write_text(answer["jsonl"])
     (tmp_path / "a.csv").write_text(answer["csv"])
     return list(recording.read(tmp_path / "a.jsonl")), list(tables.read_coefficients(tmp_path / "a.csv"))
@@ -76,7 +76,7 @@ def animation_of(demo, answer, tmp_path):
     return animation["name"], arrays[sampler["input"]].ravel(), arrays[sampler["output"]].reshape(-1, 52)
 
 
-def test_a_picture_gives_all_that_is_shown_and_saved(demo, tmp_path):
+def test_the_reply_to_a_picture_has_everything_to_display_and_save(demo, tmp_path):
     answer = read(demo, "C:\\photos\\wink.png", png(draw(WINK)))
     assert (answer["status"], answer["kind"], answer["name"]) == ("ok", "picture", "wink.png")
     json.dumps(answer)
@@ -94,7 +94,7 @@ def test_a_picture_gives_all_that_is_shown_and_saved(demo, tmp_path):
     )
 
 
-def test_emotion_is_left_out_where_the_page_or_the_command_says_so(demo):
+def test_the_page_and_the_command_can_omit_emotion(demo):
     picture = png(draw(SURPRISE, "toon"))
     assert "emotional_implication" in read(demo, "a.png", picture)["jsonl"]
     assert "emotional_implication" not in read(demo, "a.png", picture, emotion=False)["jsonl"]
@@ -103,19 +103,18 @@ def test_emotion_is_left_out_where_the_page_or_the_command_says_so(demo):
     assert "emotional_implication" not in read(silent, "a.png", picture)["jsonl"]
 
 
-def test_the_page_is_told_all_52_actions_once():
-    told = [demo_app._action(action) for action in arkit.ACTIONS]
-    words = {each["name"]: each["words"] for each in told}
-    assert [words[name] for name in ("eyeBlinkLeft", "eyeLookInRight", "jawLeft", "mouthRight", "cheekPuff")] == [
+def test_the_labels_of_the_actions_are_unique():
+    labels = {each["name"]: each["words"] for each in map(demo_app._action, arkit.ACTIONS)}
+    assert [labels[name] for name in ("eyeBlinkLeft", "eyeLookInRight", "jawLeft", "mouthRight", "cheekPuff")] == [
         "blink", "look in", "sideways", "sideways", "puff",
     ]  # fmt: skip
     for region in arkit.REGIONS:
-        shown = [demo_app._action(action) for action in arkit.ACTIONS if action.region == region]
-        pairs = [(each["words"], each["side"]) for each in shown]
+        actions = [demo_app._action(action) for action in arkit.ACTIONS if action.region == region]
+        pairs = [(each["words"], each["side"]) for each in actions]
         assert len(set(pairs)) == len(pairs), region
 
 
-def test_a_clip_gives_every_frame_in_time(demo, tmp_path, monkeypatch):
+def test_the_reply_to_a_clip_has_every_frame_and_its_time(demo, tmp_path, monkeypatch):
     steps = np.linspace(0, 1, 6)[:, None] * SURPRISE
     path = write_clip(tmp_path / "in.mp4", [draw(values.astype(np.float32), "toon", 160) for values in steps], rate=25)
     answer = read(demo, "surprise.mp4", path.read_bytes())
@@ -123,7 +122,7 @@ def test_a_clip_gives_every_frame_in_time(demo, tmp_path, monkeypatch):
     rows, recorded = rows_of(answer, tmp_path)
     assert [row.status for row in rows] == ["ok"] * 6 and rows[2].image == "surprise.mp4, frame 3"
     assert [float(row.time) for row in rows] == pytest.approx(np.arange(6) / 25)
-    # Counted 60 a second, which Unreal Engine knows, where the clip has 25.
+    # Timecodes at 60 per second, which Unreal Engine supports, for a clip of 25.
     assert [row.label for row in recorded[:3]] == ["00:00:00:00.000", "00:00:00:02.400", "00:00:00:04.800"]
     jaw = [row.values[arkit.INDEX["jawOpen"]] for row in rows]
     assert jaw[-1] > 0.5 > jaw[0]
@@ -131,17 +130,17 @@ def test_a_clip_gives_every_frame_in_time(demo, tmp_path, monkeypatch):
     assert name == "surprise" and times == pytest.approx(np.arange(6) / 25)
     np.testing.assert_allclose(values, [row.values for row in rows], atol=1e-6)
     assert demo.progress("job") == [0, None]
-    monkeypatch.setattr(demo_app, "MOST_FRAMES", 2)
+    monkeypatch.setattr(demo_app, "MAX_FRAMES", 2)
     cut = read(demo, "surprise.mp4", path.read_bytes())
     assert cut["note"] == "Only the first 2 of 6 frames were read." and cut["jsonl"].count("\n") == 2
 
 
-def test_progress_is_told_and_pictures_are_read_while_a_clip_is(demo, tmp_path, monkeypatch):
+def test_progress_and_pictures_during_a_clip(demo, tmp_path, monkeypatch):
     path = write_clip(tmp_path / "in.mp4", [draw(SURPRISE, "toon", 96)] * 2)
     seen = []
 
-    def reading(path, name, predictor, told):
-        told(7, 20)
+    def reading(path, name, predictor, on_frame):
+        on_frame(7, 20)
         seen.append(demo.progress("job"))
         other = threading.Thread(
             target=lambda: seen.append(read(demo, "a.png", png(draw(WINK)))["status"]), daemon=True
@@ -177,14 +176,14 @@ def _bad(tmp_path):
     }
 
 
-def test_what_cannot_be_read_gets_one_friendly_sentence(demo, tmp_path):
+def test_unreadable_files_get_one_sentence(demo, tmp_path):
     for name, (data, part) in _bad(tmp_path).items():
-        said = read(demo, name, data)
-        assert said.keys() == {"status", "reason"} and said["status"] != "ok", name
-        assert said["reason"].startswith(f"{name}: ") and part in said["reason"], said
-        assert not re.search("/|\n|upload|box", said["reason"]), said
+        reply = read(demo, name, data)
+        assert reply.keys() == {"status", "reason"} and reply["status"] != "ok", name
+        assert reply["reason"].startswith(f"{name}: ") and part in reply["reason"], reply
+        assert not re.search("/|\n|upload|box", reply["reason"]), reply
     for data in ("not base64!", "é"):
-        assert "did not arrive whole" in demo.read("a.png", data, False, True, "")["reason"]
+        assert "upload was incomplete" in demo.read("a.png", data, False, True, "")["reason"]
     assert (
         "larger than 64 MiB" in demo.read("a.png", "A" * (demo_app.MAX_BYTES * 4 // 3 + 8), False, True, "")["reason"]
     )
@@ -192,13 +191,13 @@ def test_what_cannot_be_read_gets_one_friendly_sentence(demo, tmp_path):
     assert "reason" in demo.animation("a.png", "{}\n")
 
 
-def test_a_face_that_is_not_found_can_be_read_all_the_same(demo):
+def test_the_whole_picture_can_be_used_as_the_face(demo):
     nobody = png(np.full((96, 96, 3), 120, np.uint8))
     assert read(demo, "a.png", nobody)["status"] == "no_face"
     assert json.loads(read(demo, "a.png", nobody, whole=True)["jsonl"])["box"] == [0, 0, 96, 96]
 
 
-def test_examples_and_scripts_are_there_and_name_nothing_elsewhere():
+def test_examples_and_scripts_exist_and_import_only_local_files():
     for file, _ in EXAMPLES:
         assert (ASSETS / "examples" / file).stat().st_size < 60_000
         if not file.endswith(".webm"):
@@ -211,18 +210,18 @@ def test_examples_and_scripts_are_there_and_name_nothing_elsewhere():
 
 
 @pytest.mark.parametrize("file", [file for file, _ in EXAMPLES])
-def test_every_example_can_be_read(demo, file, monkeypatch):
-    monkeypatch.setattr(demo_app, "MOST_FRAMES", 4)
-    said = read(demo, file, (ASSETS / "examples" / file).read_bytes())
-    assert said["status"] == "ok" and "frames have no answer" not in said["note"]
+def test_every_example_has_an_answer(demo, file, monkeypatch):
+    monkeypatch.setattr(demo_app, "MAX_FRAMES", 4)
+    reply = read(demo, file, (ASSETS / "examples" / file).read_bytes())
+    assert reply["status"] == "ok" and "frames have no answer" not in reply["note"]
 
 
 # --- the command --------------------------------------------------------------------------------------------------
 
 
-def test_the_command_says_where_and_passes_on_what_it_was_told(monkeypatch, capsys):
+def test_the_command_prints_the_address_and_passes_its_options(monkeypatch, capsys):
     built, opened = [], []
-    monkeypatch.setattr(demo_app, "build", lambda *words, **more: built.append((words, more)))
+    monkeypatch.setattr(demo_app, "build", lambda *args, **kwargs: built.append((args, kwargs)))
     monkeypatch.setattr(local_page, "show", lambda blocks, *, port, ready, stop: ready(f"http://127.0.0.1:{port}/"))
     monkeypatch.setattr("webbrowser.open", opened.append)
     before = signal.getsignal(signal.SIGINT)
@@ -241,18 +240,18 @@ def test_the_command_says_where_and_passes_on_what_it_was_told(monkeypatch, caps
     assert "pip install 'semanticface[demo]'" in capsys.readouterr().err
 
 
-def test_every_command_of_the_page_about_it(monkeypatch, tmp_path):
+def test_every_command_of_the_documentation(monkeypatch, tmp_path):
     shown = []
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(demo_app, "build", lambda *words, **more: None)
+    monkeypatch.setattr(demo_app, "build", lambda *args, **kwargs: None)
     monkeypatch.setattr(local_page, "show", lambda blocks, *, port, ready, stop: shown.append(port))
     tables.write(
         "clip.jsonl", [tables.RowResult(f"{n}", coefficients=values) for n, values in enumerate((WINK, SURPRISE))]
     )
     write_avatar(Path("robot.vrm"), list(arkit.NAMES))
-    words = commands("demo.md")
-    assert len(words) > 4
-    for line in words:
+    lines = commands("demo.md")
+    assert len(lines) > 4
+    for line in lines:
         assert line[0] == "semanticface" and main(line[1:]) == 0, line
     assert shown == [7860, 7860, 7860, 8000]
     document, _, _ = load(Path("robot-clip.vrm"))
@@ -264,7 +263,7 @@ def test_every_command_of_the_page_about_it(monkeypatch, tmp_path):
 
 @pytest.fixture
 def address():
-    """The page as the command serves it, in a thread."""
+    """Serve the page in a thread, as the command does; yields the URL."""
     stop, found, problems = threading.Event(), threading.Event(), []
     urls = []
 
@@ -292,7 +291,7 @@ def address():
 
 @pytest.fixture
 def tab(tmp_path):
-    """A browser that draws WebGL in software, and whose webcam shows a face that winks with its left eye."""
+    """A browser with software WebGL and a fake webcam: a face that winks with its left eye."""
     webcam = write_clip(tmp_path / "webcam.mjpeg", [draw(WINK, size=320)] * 2, codec="mjpeg", rate=10)
     flags = (
         "no-sandbox", "use-gl=angle", "use-angle=swiftshader", "enable-unsafe-swiftshader", "no-first-run",
@@ -301,7 +300,7 @@ def tab(tmp_path):
     )  # fmt: skip
     program = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
     if program is None:
-        pytest.fail("no browser to look at the page with. Install one: apt-get update && apt-get install -y chromium")
+        pytest.fail("no browser found. Install one: apt-get update && apt-get install -y chromium")
     with sync_playwright() as driver:
         chromium = driver.chromium.launch(executable_path=program, args=[f"--{flag}" for flag in flags])
         page = chromium.new_page(viewport={"width": 1000, "height": 760}, color_scheme="light", reduced_motion="reduce")
@@ -311,7 +310,7 @@ def tab(tmp_path):
 
 
 def _done(tab, number):
-    """Wait for the page's n-th answer."""
+    """Wait for the n-th answer."""
     tab.wait_for_selector(f"#sf[data-count='{number}']:not([data-state=reading])")
 
 
@@ -320,14 +319,14 @@ def _bar(tab, name):
 
 
 def _head(tab):
-    """The head's picture once it has come to rest."""
+    """Return a screenshot of the head once it no longer moves."""
     tab.wait_for_function("document.querySelector('.sf-head').dataset.moving === 'false'")
     tab.evaluate("new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))")
     return np.asarray(Image.open(io.BytesIO(tab.locator(".sf-head").screenshot())).convert("RGB")).astype(float)
 
 
 def _moved(one, other):
-    """How much two pictures of the head differ, in the left and in the right half of the picture."""
+    """Return the difference of two screenshots of the head in the left and right half."""
     difference = np.abs(one - other).mean(2)
     half = difference.shape[1] // 2
     return difference[:, :half].sum(), difference[:, half:].sum()
@@ -345,19 +344,19 @@ def _saved(tab, button, path):
 
 
 def test_the_page(address, tab, tmp_path):
-    asked, told = [], []
-    tab.on("request", lambda request: asked.append(request.url))
-    tab.on("pageerror", lambda error: told.append(str(error)))
+    requests, errors = [], []
+    tab.on("request", lambda request: requests.append(request.url))
+    tab.on("pageerror", lambda error: errors.append(str(error)))
     tab.goto(address)
     tab.wait_for_selector("#sf[data-ready=all]")
     rest = _head(tab)
     assert rest.std() > 20 and tab.locator(".sf-nohead").is_hidden()
     assert tab.locator("[role=meter]").count() == 52
-    nameless = "[...document.querySelectorAll('#sf :is(button, input, canvas, video)')].filter((each) => !each.hidden"
-    nameless += " && !(each.ariaLabel || each.textContent.trim() || each.labels?.length)).map((each) => each.outerHTML)"
-    assert tab.evaluate(nameless) == []
+    unnamed = "[...document.querySelectorAll('#sf :is(button, input, canvas, video)')].filter((each) => !each.hidden"
+    unnamed += " && !(each.ariaLabel || each.textContent.trim() || each.labels?.length)).map((each) => each.outerHTML)"
+    assert tab.evaluate(unnamed) == []
 
-    # A photograph: words, bars and head say that the subject's left eye is shut.
+    # A photograph: analysis, bars and head show that the subject's left eye is closed.
     _upload(tab, "wink.png", png(draw(WINK)), "image/png")
     _done(tab, 1)
     assert _bar(tab, "eyeBlinkLeft") > 0.7 > 0.3 > _bar(tab, "eyeBlinkRight")
@@ -369,9 +368,9 @@ def test_the_page(address, tab, tmp_path):
     assert likely["width"] > 0 and "likely" in tab.get_attribute("[data-action=mouthSmileLeft]", "aria-valuetext")
     wink = _head(tab)
     right, left = _moved(rest, wink)
-    assert left > 1.1 * right > 0  # the subject's left is the right half of the picture
+    assert left > 1.1 * right > 0  # the subject's left is in the right half of the picture
 
-    # Saved, and read back by the project.
+    # Downloads, read back by the project.
     assert _saved(tab, "jsonl", tmp_path / "wink.jsonl") == "wink.jsonl"
     assert _saved(tab, "csv", tmp_path / "wink.csv") == "SemanticFace_1_wink.csv"
     assert _saved(tab, "glb", tmp_path / "wink.glb") == "wink.glb"
@@ -381,7 +380,7 @@ def test_the_page(address, tab, tmp_path):
     document, _, _ = load(tmp_path / "wink.glb")
     assert len(document["animations"]) == 1
 
-    # The head turns: dragged, by key, and back to the front.
+    # The head turns by dragging and by key, and back to the front.
     tab.locator(".sf-head").scroll_into_view_if_needed()
     place = tab.locator(".sf-head").bounding_box()
     x, y = place["x"] + place["width"] / 2, place["y"] + place["height"] / 2
@@ -397,7 +396,7 @@ def test_the_page(address, tab, tmp_path):
     tab.keyboard.press("Home")
     assert sum(_moved(wink, _head(tab))) < 0.05 * sum(_moved(wink, turned))
 
-    # A cartoon, dropped, without the emotional hint.
+    # A dropped cartoon, without the emotional implication.
     tab.uncheck(".sf-emotion input")
     assert tab.locator(".sf-suggests").is_hidden()
     _done(tab, 2)  # read again, without it
@@ -413,7 +412,7 @@ def test_the_page(address, tab, tmp_path):
     assert tab.locator(".sf-suggests").is_hidden() and tab.locator(".sf-headline").inner_text() != "Nothing read"
     assert sum(_moved(wink, _head(tab))) > 0
 
-    # A clip: head, bars and words go with it.
+    # A clip: head, bars and analysis follow it.
     tab.check(".sf-emotion input")
     _done(tab, 4)
     steps = np.concatenate([np.zeros((8, 52)), np.tile(SURPRISE, (8, 1))]).astype(np.float32)
@@ -421,17 +420,17 @@ def test_the_page(address, tab, tmp_path):
     _upload(tab, "clip.webm", clip.read_bytes(), "video/webm")
     _done(tab, 5)
     tab.evaluate("document.querySelector('.sf-clip').pause()")
-    looks = {}
+    shown = {}
     for second, number in ((0.2, 2), (1.6, 13)):
         tab.evaluate("(second) => { document.querySelector('.sf-clip').currentTime = second; }", second)
         tab.wait_for_selector(f"#sf[data-frame='{number}']")
-        looks[second] = _bar(tab, "jawOpen"), _head(tab), tab.locator(".sf-box").bounding_box()
-    assert looks[0.2][0] < 0.3 < 0.5 < looks[1.6][0] and sum(_moved(looks[0.2][1], looks[1.6][1])) > 0
-    assert looks[1.6][2]["width"] > 20
+        shown[second] = _bar(tab, "jawOpen"), _head(tab), tab.locator(".sf-box").bounding_box()
+    assert shown[0.2][0] < 0.3 < 0.5 < shown[1.6][0] and sum(_moved(shown[0.2][1], shown[1.6][1])) > 0
+    assert shown[1.6][2]["width"] > 20
     _saved(tab, "csv", tmp_path / "clip.csv")
     assert len(list(tables.read_coefficients(tmp_path / "clip.csv"))) == 16
 
-    # What cannot be read: one sentence, and nothing left of the answer before.
+    # Unreadable files: one sentence, and the previous answer is cleared.
     for number, (name, data, kind) in enumerate(
         [
             ("notes.txt", b"a list", "text/plain"),
@@ -449,17 +448,17 @@ def test_the_page(address, tab, tmp_path):
     tab.click("[data-do=whole]")
     _done(tab, 10)
     assert tab.locator(".sf-alert").is_hidden() and tab.locator(".sf-downloads").is_visible()
-    # Nor is there anything of it to be seen or saved when the webcam begins.
+    # Starting the webcam also clears the previous answer.
     tab.click("[data-do=camera]")
     tab.wait_for_selector("#sf[data-mirror=true]")
     assert tab.locator(".sf-downloads").is_hidden() and tab.locator(".sf-headline").inner_text() == "Nothing read"
     tab.click("[data-do=stop]")
     tab.evaluate("Object.defineProperty(File.prototype, 'size', { get: () => 812 * 2 ** 20 })")
-    _upload(tab, "film.mp4", b"x", "video/mp4")
+    _upload(tab, "video.mp4", b"x", "video/mp4")
     tab.wait_for_selector(".sf-alert:not([hidden])")
-    assert "film.mp4: 812 MiB, this page takes up to 64" in tab.locator(".sf-alert").inner_text()
+    assert "video.mp4: 812 MiB, this page takes up to 64" in tab.locator(".sf-alert").inner_text()
 
-    # The webcam is a mirror; what is read of it is not.
+    # The webcam is displayed mirrored, but not read mirrored.
     tab.reload()
     tab.wait_for_selector("#sf[data-ready=all]")
     tab.click("[data-do=camera]")
@@ -478,7 +477,7 @@ def test_the_page(address, tab, tmp_path):
     assert _bar(tab, "eyeBlinkLeft") > 0.7 > 0.3 > _bar(tab, "eyeBlinkRight")
     assert tab.locator(".sf-sides").first.inner_text().split("\n")[0] == "subject’s right"
 
-    # An example, on a phone, in the dark.
+    # An example on a phone, in dark mode.
     tab.set_viewport_size({"width": 390, "height": 844})
     tab.click("[data-do=theme]")
     tab.click("[data-file='drawn-1.jpg']")
@@ -488,9 +487,9 @@ def test_the_page(address, tab, tmp_path):
     )
     assert tab.evaluate("document.documentElement.scrollWidth") <= 390
 
-    assert told == []
+    assert errors == []
     local = address.rstrip("/")
-    assert [url for url in asked if not url.removeprefix("blob:").startswith((local, "data:"))] == []
+    assert [url for url in requests if not url.removeprefix("blob:").startswith((local, "data:"))] == []
     for path, host in ((f"gradio_api/file={Path(__file__)}", None), ("", "evil.example")):
         with pytest.raises(urllib.error.HTTPError) as refused:
             urllib.request.urlopen(urllib.request.Request(address + path, headers={"Host": host} if host else {}))

@@ -1,4 +1,4 @@
-"""A schema is taken only where no answer could break it."""
+"""A schema is accepted only if no answer can violate it."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ KINDS = [(mode, emotion) for mode in ("full", "numbers") for emotion in (True, F
 
 
 def answers(mode, emotion):
-    """Return answers at the edges of what can be written."""
+    """Return extreme answers: shortest and longest texts, coefficients at the limits."""
     out = []
     for coefficients, letters in ((np.zeros(52), 1), (np.ones(52), 10_000), (np.linspace(0, 1, 52).round(2), 7)):
 
@@ -30,20 +30,20 @@ def answers(mode, emotion):
 
         answer = {"arkit": {name: float(value) for name, value in by_name(coefficients).items()}}
         if mode == "full":
-            words = {"expression_category": text(""), "symmetry": text("")}
-            words["muscle_movements"] = {region: text(region) for region in REGIONS}
-            answer["analysis"] = words | ({"emotional_implication": text("")} if emotion else {})
+            analysis = {"expression_category": text(""), "symmetry": text("")}
+            analysis["muscle_movements"] = {region: text(region) for region in REGIONS}
+            answer["analysis"] = analysis | ({"emotional_implication": text("")} if emotion else {})
         out.append(answer)
     return out
 
 
 def satisfied(schema, mode, emotion):
-    check = jsonschema.Draft202012Validator(schema)
-    return all(check.is_valid(answer) for answer in answers(mode, emotion))
+    validator = jsonschema.Draft202012Validator(schema)
+    return all(validator.is_valid(answer) for answer in answers(mode, emotion))
 
 
 @pytest.mark.parametrize(("mode", "emotion"), KINDS)
-def test_our_own_schema_is_what_answers_satisfy(mode, emotion):
+def test_our_own_schemas(mode, emotion):
     for other in KINDS:
         same = answer_schema(*other[:1], emotion=other[1])
         assert fits(same, mode, emotion=emotion) == satisfied(same, mode, emotion)
@@ -51,8 +51,8 @@ def test_our_own_schema_is_what_answers_satisfy(mode, emotion):
     assert fits({}, mode, emotion=emotion) and fits({"type": "object"}, mode, emotion=emotion)
 
 
-def test_schemas_made_from_classes():
-    share = Annotated[float, Field(ge=0, le=1)]
+def test_schemas_of_pydantic_classes():
+    coefficient = Annotated[float, Field(ge=0, le=1)]
 
     class Analysis(BaseModel):
         expression_category: str
@@ -63,11 +63,11 @@ def test_schemas_made_from_classes():
     class Face(BaseModel):
         model_config = ConfigDict(extra="forbid")
         analysis: Analysis
-        arkit: dict[str, share]
+        arkit: dict[str, coefficient]
 
     class Numbers(BaseModel):
         model_config = ConfigDict(extra="forbid")
-        arkit: dict[str, share]
+        arkit: dict[str, coefficient]
 
     class Wider(Face):
         confidence: float
@@ -78,7 +78,7 @@ def test_schemas_made_from_classes():
 
 
 @pytest.mark.parametrize(
-    "broken",
+    "schema",
     [
         False,
         None,
@@ -103,11 +103,11 @@ def test_schemas_made_from_classes():
         {"anyOf": []},
         {"allOf": [{}, False]},
         {"not": {}},
-        {"anyOf": [{"$ref": "#"}] * 9},  # which would take 9 to the power of 16 steps to follow
+        {"anyOf": [{"$ref": "#"}] * 9},  # 9 to the power of 16 steps without a limit
     ],
 )
-def test_schemas_that_an_answer_could_break(broken):
-    assert not fits(broken, "full", emotion=True)
+def test_schemas_that_an_answer_can_violate(schema):
+    assert not fits(schema, "full", emotion=True)
 
 
 _CHANGES = st.one_of(
@@ -128,18 +128,18 @@ _CHANGES = st.one_of(
 
 
 @given(st.sampled_from(KINDS), st.sampled_from(KINDS), st.lists(st.tuples(st.integers(0, 70), _CHANGES), max_size=3))
-def test_what_is_taken_is_never_broken(written, asked, changes):
-    schema = copy.deepcopy(answer_schema(asked[0], emotion=asked[1]))
+def test_no_answer_violates_an_accepted_schema(kind, requested, changes):
+    schema = copy.deepcopy(answer_schema(requested[0], emotion=requested[1]))
     schema["$defs"] = {"part": {"type": ["object", "number", "string"]}, "other": {"type": "number", "minimum": 0}}
-    places = [schema]
-    for place in places:
-        places += [value for value in place.get("properties", {}).values() if isinstance(value, dict)]
+    parts = [schema]
+    for part in parts:
+        parts += [value for value in part.get("properties", {}).values() if isinstance(value, dict)]
     for number, (keyword, value) in changes:
-        places[number % len(places)][keyword] = copy.deepcopy(value)
-    if fits(schema, written[0], emotion=written[1]):
-        assert satisfied(schema, *written)
+        parts[number % len(parts)][keyword] = copy.deepcopy(value)
+    if fits(schema, kind[0], emotion=kind[1]):
+        assert satisfied(schema, *kind)
 
 
-def test_the_names_are_ours():
-    inside = answer_schema("numbers", emotion=True)["properties"]["arkit"]
-    assert tuple(inside["properties"]) == NAMES == tuple(inside["required"])
+def test_property_names_are_the_actions():
+    properties = answer_schema("numbers", emotion=True)["properties"]["arkit"]
+    assert tuple(properties["properties"]) == NAMES == tuple(properties["required"])

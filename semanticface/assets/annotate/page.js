@@ -1,5 +1,5 @@
-// The page of `semanticface annotate`. It shows one question at a time and goes on when the server says that the choice
-// is stored, never before. Runs once, with `element` the page's root.
+// The page of `semanticface annotate`. It shows one question at a time and moves on once the server confirms that the
+// choice is stored. Runs once, with `element` the page's root.
 const root = element.querySelector("#sf");
 const find = (selector) => root.querySelector(selector);
 const help = find(".sf-help");
@@ -8,21 +8,20 @@ const KEYS = {
   u: "undo", Backspace: "undo", z: "zoom", "?": "help", h: "help",
 };
 const HEADLINES = {
-  upper: "Whose <em>upper face</em> is nearer to the picture?",
-  lower: "Whose <em>lower face</em> is nearer to the picture?",
-  whole: "Whose <em>face</em> is nearer to the picture?",
+  upper: "Whose <em>upper face</em> is closer to the picture?",
+  lower: "Whose <em>lower face</em> is closer to the picture?",
+  whole: "Whose <em>face</em> is closer to the picture?",
 };
-// Nobody has judged a pair after so few milliseconds: such a key was meant for the pair before.
-const TOO_SOON = 150;
-const AGAIN = 1500;
-const SLOWEST = 30; // seconds between two choices that still count as work
-const REMEMBERED = 40;
+const TOO_SOON = 150; // milliseconds; an earlier key was meant for the previous pair
+const RECONNECT = 1500; // milliseconds between attempts
+const SLOWEST = 30; // seconds; a longer pause is not used to estimate the remaining time
+const MAX_DURATIONS = 40;
 
 let shown = null; // id of the question on the page
 let shownAt = 0;
 let busy = false;
 let lastChoice = 0;
-const paces = [];
+const durations = [];
 
 async function ask(name, ...data) {
   const answer = await fetch("gradio_api/run/" + name, {
@@ -34,7 +33,7 @@ async function ask(name, ...data) {
   return (await answer.json()).data[0];
 }
 
-function alertWith(text) {
+function showError(text) {
   const box = find(".sf-alert");
   box.hidden = !text;
   box.textContent = text || "";
@@ -44,7 +43,7 @@ async function show(state) {
   const question = state.question;
   if (question && question.id !== shown) {
     const images = ["a", "reference", "b"].map((part) => [find(`.sf-${part} img`), question[part]]);
-    // Decoded before any is shown, so that all three change at once.
+    // Decode all three before showing any, so that they change at the same time.
     await Promise.all(images.map(([, source]) => {
       const ready = new Image();
       ready.src = source;
@@ -55,7 +54,7 @@ async function show(state) {
     root.dataset.area = question.area;
     shownAt = performance.now();
   }
-  for (const lit of root.querySelectorAll(".sf-chosen, .sf-pressed")) lit.classList.remove("sf-chosen", "sf-pressed");
+  for (const marked of root.querySelectorAll(".sf-chosen, .sf-pressed")) marked.classList.remove("sf-chosen", "sf-pressed");
   shown = question ? question.id : null;
   const total = state.done + state.left;
   const bar = find(".sf-bar");
@@ -74,8 +73,8 @@ async function show(state) {
 }
 
 function timeLeft(left) {
-  if (paces.length < 5 || !left) return "";
-  const middle = [...paces].sort((one, other) => one - other)[paces.length >> 1];
+  if (durations.length < 5 || !left) return "";
+  const middle = [...durations].sort((one, other) => one - other)[durations.length >> 1];
   const minutes = (left * middle) / 60000;
   return minutes < 1.5 ? "about a minute left" : `about ${Math.round(minutes)} minutes left`;
 }
@@ -83,8 +82,8 @@ function timeLeft(left) {
 function showEnd(state) {
   const count = state.done === 1 ? "1 question" : `${state.done} questions`;
   find(".sf-end-count").textContent = state.done
-    ? `You answered ${count}. That is what the next model learns from.`
-    : "There is nothing left to ask: others have answered the questions, or there were none.";
+    ? `You answered ${count}. The next model learns from them.`
+    : "There are no questions left: other annotators answered them, or there were none.";
   const list = find(".sf-figures");
   list.replaceChildren();
   for (const [name, hits, of] of state.consistency) {
@@ -96,12 +95,12 @@ function showEnd(state) {
   }
 }
 
-async function during(work) {
+async function update(request) {
   if (busy) return;
   busy = true;
   try {
-    const state = await work();
-    alertWith(state.error);
+    const state = await request();
+    showError(state.error);
     await show(state);
   } catch (error) {
     await reconnect();
@@ -110,12 +109,12 @@ async function during(work) {
 }
 
 async function reconnect() {
-  alertWith(
-    "The server does not answer. Every choice that you saw go by is stored.\n" +
-    "Start the same command again; this page goes on by itself."
+  showError(
+    "The server does not answer. Every confirmed choice is stored.\n" +
+    "Run the same command again; this page reconnects by itself."
   );
   for (;;) {
-    await new Promise((resolve) => setTimeout(resolve, AGAIN));
+    await new Promise((resolve) => setTimeout(resolve, RECONNECT));
     try {
       await ask("state");
       location.reload();
@@ -131,10 +130,10 @@ function choose(verdict) {
   if (busy || !shown || now - shownAt < TOO_SOON) return;
   find(`figure[data-verdict="${verdict}"]`)?.classList.add("sf-chosen");
   find(`button[data-verdict="${verdict}"]`).classList.add("sf-pressed");
-  if (lastChoice && now - lastChoice < SLOWEST * 1000) paces.push(now - lastChoice);
-  if (paces.length > REMEMBERED) paces.shift();
+  if (lastChoice && now - lastChoice < SLOWEST * 1000) durations.push(now - lastChoice);
+  if (durations.length > MAX_DURATIONS) durations.shift();
   lastChoice = now;
-  during(() => ask("answer", shown, verdict));
+  update(() => ask("answer", shown, verdict));
 }
 
 function act(what) {
@@ -145,7 +144,7 @@ function act(what) {
     const close = root.classList.toggle("sf-close");
     find("[data-do=zoom]").setAttribute("aria-pressed", close);
   } else if (what === "undo") {
-    if (!find("[data-do=undo]").disabled) during(() => ask("undo"));
+    if (!find("[data-do=undo]").disabled) update(() => ask("undo"));
   } else {
     choose(what);
   }
@@ -153,7 +152,7 @@ function act(what) {
 
 document.addEventListener("keydown", (event) => {
   if (event.ctrlKey || event.metaKey || event.altKey || event.isComposing) return;
-  // On a button that was reached with Tab, the space bar presses the button.
+  // On a focused button, the space bar presses the button.
   if (event.key === " " && event.target instanceof HTMLButtonElement) return;
   const what = KEYS[event.key.length === 1 ? event.key.toLowerCase() : event.key];
   if (!what || (help.open && what !== "help")) return;
@@ -167,11 +166,11 @@ root.addEventListener("click", (event) => {
   act(target.dataset.verdict || target.dataset.do);
 });
 
-during(() => ask("state")).then(() => {
-  let met = true;
+update(() => ask("state")).then(() => {
+  let seen = true;
   try {
-    met = localStorage.getItem("semanticface-help") === "seen";
+    seen = localStorage.getItem("semanticface-help") === "seen";
     localStorage.setItem("semanticface-help", "seen");
-  } catch (error) { /* storage is switched off: no welcome */ }
-  if (!met && shown) act("help");
+  } catch (error) { /* storage is disabled: do not open the help */ }
+  if (!seen && shown) act("help");
 });

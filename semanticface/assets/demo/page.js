@@ -1,19 +1,19 @@
-// The page of `semanticface demo`. Runs once, with `element` the page's root. Everything that is shown comes from the
-// lines of JSON that `semanticface predict` would write; all texts go in as text, never as markup.
+// The page of `semanticface demo`. Runs once, with `element` the page's root. All results come from the JSON lines of
+// `semanticface predict`; all texts are inserted as text, never as markup.
 const root = element.querySelector("#sf");
 const find = (selector) => root.querySelector(selector);
-const make = (kind, style = "", text = "") => Object.assign(document.createElement(kind), { className: style, textContent: text });
+const make = (tag, className = "", text = "") => Object.assign(document.createElement(tag), { className, textContent: text });
 const picture = find(".sf-picture"), clip = find(".sf-clip"), camera = find(".sf-camera"), photo = find(".sf-photo");
-const STEP = 250; // milliseconds between two readings of how far a clip is, and two changes of its words
+const STEP = 250; // milliseconds between two progress requests, and between two changes of the analysis
 const VISIBLE = 0.05;
 
 let setup = null;
 let head = null;
-let answer = null; // what is on the page: { name, jsonl, csv, rows, times }
-let last = null; // { name, blob } that was read last, for reading it again
+let answer = null; // the displayed answer: { name, jsonl, csv, rows, times }
+let last = null; // { name, blob } of the last file, to read it again
 let busy = false;
-let live = null; // what following the webcam is known by, while it goes on
-let following = Promise.resolve(); // the reading of a live frame that is under way
+let live = null; // identity of the current live session
+let following = Promise.resolve(); // the pending request of a live frame
 let shownAt = 0;
 let address = "";
 
@@ -27,7 +27,7 @@ async function ask(name, ...data) {
   return (await reply.json()).data[0];
 }
 
-function complain(text, whole = false) {
+function showError(text, whole = false) {
   const box = find(".sf-alert");
   box.hidden = !text;
   box.firstElementChild.textContent = text || "";
@@ -35,7 +35,7 @@ function complain(text, whole = false) {
   if (text) box.scrollIntoView({ block: "nearest" });
 }
 
-function working(text, done = 0, of = 0) {
+function showBusy(text, done = 0, of = 0) {
   find(".sf-busy").hidden = !text;
   find(".sf-busy span").textContent = text;
   const bar = find(".sf-busy progress");
@@ -43,7 +43,7 @@ function working(text, done = 0, of = 0) {
   if (of) Object.assign(bar, { max: of, value: done });
 }
 
-// --- what is read -------------------------------------------------------------------------------------------------
+// --- reading -----------------------------------------------------------------------------------------------------
 
 const base64 = (blob) => new Promise((resolve, reject) => {
   const reader = new FileReader();
@@ -54,7 +54,7 @@ const base64 = (blob) => new Promise((resolve, reject) => {
 
 const emotion = () => setup.emotion && find(".sf-emotion input").checked;
 
-// Reads a file and shows the answer. `quick` is for frames of a live camera: the picture itself is not shown.
+// Reads a file and shows the answer. `quick` is for frames of the live webcam, which are not previewed.
 async function read(name, blob, { whole = false, quick = false } = {}) {
   if (!setup) return;
   if (!quick) {
@@ -62,12 +62,12 @@ async function read(name, blob, { whole = false, quick = false } = {}) {
     await following;
   }
   if (busy) {
-    complain(`One moment, please: ${last.name} is still being read.`);
+    showError(`Please wait: ${last.name} is still being read.`);
     return;
   }
   if (blob.size > setup.max_bytes) {
-    complain(`${name}: ${Math.round(blob.size / 2 ** 20)} MiB, this page takes up to ${setup.max_bytes / 2 ** 20}. `
-      + `Cut it shorter, or read it with: semanticface predict ${name} --out take.csv`);
+    showError(`${name}: ${Math.round(blob.size / 2 ** 20)} MiB, this page takes up to ${setup.max_bytes / 2 ** 20}. `
+      + `Shorten it, or read it with: semanticface predict ${name} --out take.csv`);
     return;
   }
   busy = true;
@@ -75,40 +75,40 @@ async function read(name, blob, { whole = false, quick = false } = {}) {
   const job = crypto.getRandomValues(new Uint32Array(4)).join("-");
   let timer = 0;
   if (!quick) {
-    complain("");
-    present(blob);
+    showError("");
+    preview(blob);
     root.dataset.state = "reading";
-    working("Reading");
+    showBusy("Reading");
     timer = setInterval(async () => {
       const [done, of] = await ask("progress", job).catch(() => [0, null]);
-      if (done && busy) working(of ? `Reading frame ${done} of ${of}` : `Reading frame ${done}`, done, of || 0);
+      if (done && busy) showBusy(of ? `Reading frame ${done} of ${of}` : `Reading frame ${done}`, done, of || 0);
     }, STEP);
   }
   try {
-    const said = await ask("read", name, await base64(blob), whole, emotion(), job);
-    if (said.status === "ok") {
+    const reply = await ask("read", name, await base64(blob), whole, emotion(), job);
+    if (reply.status === "ok") {
       root.dataset.state = "answer";
-      show(said, quick);
+      show(reply, quick);
     } else if (quick) {
       find(".sf-remark").hidden = false;
       find(".sf-remark").textContent = "No face in view.";
     } else {
       clear();
-      complain(said.reason, said.status === "no_face" && !whole);
+      showError(reply.reason, reply.status === "no_face" && !whole);
     }
   } catch (error) {
     clear();
-    complain("The server did not answer. Look at the terminal in which semanticface demo runs, and try again.");
+    showError("The server did not answer. Check the terminal in which semanticface demo runs, and try again.");
   } finally {
     clearInterval(timer);
     busy = false;
-    if (!quick) working("");
+    if (!quick) showBusy("");
     root.dataset.count = Number(root.dataset.count) + 1;
   }
 }
 
-// Shows the picture or clip itself, as large as the view allows, while it is being read.
-function present(blob) {
+// Shows the picture or clip, as large as the view allows, while it is being read.
+function preview(blob) {
   stopCamera();
   if (address) URL.revokeObjectURL(address);
   address = URL.createObjectURL(blob);
@@ -120,67 +120,67 @@ function present(blob) {
   find(".sf-box").hidden = find(".sf-downloads").hidden = true;
   delete photo.dataset.width;
   answer = null;
-  const seen = (on) => {
+  const toggle = (on) => {
     shown.hidden = photo.hidden = !on;
     find(".sf-empty").hidden = on;
   };
   shown[moving ? "onloadedmetadata" : "onload"] = () => {
-    seen(true);
-    if (moving) frame(clip.videoWidth, clip.videoHeight);
-    else frame(picture.naturalWidth, picture.naturalHeight);
+    toggle(true);
+    if (moving) fit(clip.videoWidth, clip.videoHeight);
+    else fit(picture.naturalWidth, picture.naturalHeight);
   };
-  shown.onerror = () => seen(false);
+  shown.onerror = () => toggle(false);
   shown.src = address;
 }
 
-function frame(width, height) {
+function fit(width, height) {
   const view = photo.parentElement;
   const scale = Math.min(view.clientWidth / width, view.clientHeight / height);
   Object.assign(photo.style, { width: `${width * scale}px`, height: `${height * scale}px` });
   photo.dataset.width = width;
   photo.dataset.height = height;
-  if (answer && !answer.live) outline(answer.rows[0].box);
+  if (answer && !answer.live) showBox(answer.rows[0].box);
 }
 
-function outline(box) {
+function showBox(box) {
   const mark = find(".sf-box");
   const { width, height } = photo.dataset;
   const whole = !box || (box[0] <= 0 && box[1] <= 0 && box[2] >= width && box[3] >= height);
   mark.hidden = whole || !width;
   if (mark.hidden) return;
-  const share = (value, of) => `${(100 * value) / of}%`;
+  const percent = (value, of) => `${(100 * value) / of}%`;
   Object.assign(mark.style, {
-    left: share(box[0], width), top: share(box[1], height),
-    width: share(box[2] - box[0], width), height: share(box[3] - box[1], height),
+    left: percent(box[0], width), top: percent(box[1], height),
+    width: percent(box[2] - box[0], width), height: percent(box[3] - box[1], height),
   });
 }
 
-// --- what is shown ------------------------------------------------------------------------------------------------
+// --- the answer ---------------------------------------------------------------------------------------------------
 
-function show(said, quick) {
-  const rows = said.jsonl.trim().split("\n").map((line) => JSON.parse(line));
+function show(reply, quick) {
+  const rows = reply.jsonl.trim().split("\n").map((line) => JSON.parse(line));
   const good = rows.filter((row) => row.status === "ok");
-  answer = { ...said, rows: good, times: good.map((row) => row.time || 0), live: quick };
+  answer = { ...reply, rows: good, times: good.map((row) => row.time || 0), live: quick };
   const checked = find(".sf-checked");
-  checked.hidden = !said.checked || quick;
-  if (said.checked) {
-    const { holds, claims, wrong } = said.checked;
-    checked.firstElementChild.textContent = `${holds} of ${claims} claims in these words hold for the numbers`;
-    checked.lastElementChild.textContent = wrong.length ? `Not so: ${wrong.join("; ")}.` : "All of them do.";
+  checked.hidden = !reply.checked || quick;
+  if (reply.checked) {
+    const { holds, claims, wrong } = reply.checked;
+    checked.firstElementChild.textContent = `${holds} of ${claims} claims of the analysis agree with the coefficients`;
+    checked.lastElementChild.textContent = wrong.length ? `Contradicted: ${wrong.join("; ")}.` : "None is contradicted.";
   }
   const remark = find(".sf-remark");
-  const pace = said.kind === "clip" ? `${rows.length} frames` : "Read";
-  remark.textContent = [said.note && said.note + (said.note.endsWith(".") ? "" : "."), `${pace} in ${said.seconds.toFixed(2)} s.`].filter(Boolean).join(" ");
+  const count = reply.kind === "clip" ? `${rows.length} frames` : "Read";
+  remark.textContent = [reply.note && reply.note + (reply.note.endsWith(".") ? "" : "."), `${count} in ${reply.seconds.toFixed(2)} s.`].filter(Boolean).join(" ");
   remark.hidden = false;
   find(".sf-downloads").hidden = quick;
   shownAt = 0;
-  // Words that go with a clip or webcam change too often to be read out.
-  find(".sf-headline").setAttribute("aria-live", quick || said.kind === "clip" ? "off" : "polite");
-  tell(good[0], said.kind === "clip");
-  if (said.kind === "clip") play();
+  // The analysis of a clip or webcam changes too often for a screen reader.
+  find(".sf-headline").setAttribute("aria-live", quick || reply.kind === "clip" ? "off" : "polite");
+  showRow(good[0], reply.kind === "clip");
+  if (reply.kind === "clip") play();
 }
 
-// What stood there was said of another picture.
+// Removes the answer of another picture.
 function clear(state = "error") {
   answer = null;
   root.dataset.state = state;
@@ -188,18 +188,18 @@ function clear(state = "error") {
   for (const part of [".sf-suggests", ".sf-checked", ".sf-remark", ".sf-downloads"]) find(part).hidden = true;
   find(".sf-regions").replaceChildren();
   head?.set({});
-  measure({}, {});
+  showBars({}, {});
 }
 
-// Puts one row onto head, bars and words.
-function tell(row, atOnce) {
+// Shows one row on the head, the bars and the analysis.
+function showRow(row, atOnce) {
   head?.set(row.coefficients, atOnce);
-  measure(row.coefficients, row.interval || {});
-  word(row.analysis);
-  if (!answer.live) outline(row.box);
+  showBars(row.coefficients, row.interval || {});
+  showAnalysis(row.analysis);
+  if (!answer.live) showBox(row.box);
 }
 
-function word(analysis) {
+function showAnalysis(analysis) {
   if (!analysis) return;
   find(".sf-headline").textContent = analysis.expression_category;
   const hint = analysis.emotional_implication;
@@ -214,29 +214,29 @@ function word(analysis) {
   }));
 }
 
-// The head, the bars and the words go with the clip as it plays, jumps or is dragged.
+// The head, the bars and the analysis follow the clip, also when the user seeks.
 function play() {
   const playing = answer;
-  clip.play().catch(() => undefined); // a browser that cannot show the clip, or will not start it by itself
-  const began = performance.now();
+  clip.play().catch(() => undefined); // the browser cannot play the clip, or blocks autoplay
+  const started = performance.now();
   const length = playing.times.at(-1) + 0.04;
   const step = (now) => {
     if (answer !== playing) return;
-    const shown = clip.error ? ((now - began) / 1000) % length : clip.currentTime;
-    const place = Math.max(0, playing.times.findLastIndex((time) => time <= shown + 0.001));
-    const row = playing.rows[place];
-    if (playing.at !== place) {
-      playing.at = place;
+    const time = clip.error ? ((now - started) / 1000) % length : clip.currentTime;
+    const index = Math.max(0, playing.times.findLastIndex((each) => each <= time + 0.001));
+    const row = playing.rows[index];
+    if (playing.at !== index) {
+      playing.at = index;
       head?.set(row.coefficients, true);
-      measure(row.coefficients, row.interval || {});
+      showBars(row.coefficients, row.interval || {});
       root.dataset.frame = row.frame;
     }
-    if (now - shownAt > STEP && playing.told !== place) {
+    if (now - shownAt > STEP && playing.analysisAt !== index) {
       shownAt = now;
-      playing.told = place;
-      word(row.analysis);
+      playing.analysisAt = index;
+      showAnalysis(row.analysis);
     }
-    outline(row.box);
+    showBox(row.box);
     requestAnimationFrame(step);
   };
   requestAnimationFrame(step);
@@ -256,7 +256,7 @@ function buildBars() {
     title.append(make("span", "", paired ? "right" : ""), make("b", "", region), make("span", "", paired ? "left" : ""));
     group.append(title);
     for (const action of actions) {
-      if (action.side === "right") continue; // beside its left partner
+      if (action.side === "right") continue; // next to its left partner
       const row = make("div", "sf-row");
       const other = actions.find((each) => each.name === action.mirror);
       row.append(side(other, "sf-right", action.side === "both"), make("span", "", action.words), side(action, "sf-left"));
@@ -266,7 +266,7 @@ function buildBars() {
   }
 }
 
-// An action on the midline is drawn to both sides, and told once.
+// A midline action is drawn on both sides, but announced once.
 function side(action, style, echo = false) {
   const box = make("span", `sf-side ${style}`);
   const track = make("span", "sf-track");
@@ -287,7 +287,7 @@ function side(action, style, echo = false) {
   return box;
 }
 
-function measure(values, interval) {
+function showBars(values, interval) {
   for (const { action, box, bar, likely, number, style, echo } of bars.values()) {
     const value = values[action.name] ?? 0;
     const range = interval[action.name];
@@ -307,7 +307,7 @@ function measure(values, interval) {
 
 // --- the webcam ---------------------------------------------------------------------------------------------------
 
-// While the webcam is on, picture and head are mirrors, as everybody knows themselves; what is read is not mirrored.
+// While the webcam is on, its picture and the head are displayed mirrored; the image that is read is not.
 function mirrored(on) {
   root.dataset.mirror = on;
   head?.mirror(on);
@@ -320,12 +320,12 @@ function mirrored(on) {
 }
 
 async function startCamera() {
-  complain("");
+  showError("");
   try {
     camera.srcObject = await navigator.mediaDevices.getUserMedia({ video: { facingMode: "user", width: 640, height: 480 } });
   } catch (error) {
-    complain(error.name === "NotAllowedError"
-      ? "The browser does not let this page use the webcam. Allow it beside the address, and try again."
+    showError(error.name === "NotAllowedError"
+      ? "The browser blocks the webcam for this page. Allow it next to the address, and try again."
       : "No webcam was found. Choose a picture instead.");
     return;
   }
@@ -335,7 +335,7 @@ async function startCamera() {
   picture.hidden = clip.hidden = true;
   camera.hidden = photo.hidden = false;
   find(".sf-empty").hidden = find(".sf-box").hidden = true;
-  camera.onloadedmetadata = () => frame(camera.videoWidth, camera.videoHeight);
+  camera.onloadedmetadata = () => fit(camera.videoWidth, camera.videoHeight);
   mark("");
   mirrored(true);
 }
@@ -390,11 +390,11 @@ const bytes = (text) => Uint8Array.from(atob(text), (letter) => letter.charCodeA
 async function download(form) {
   const stem = answer.name.replace(/\.[^.]*$/, "");
   if (form === "jsonl") return save(`${stem}.jsonl`, [answer.jsonl], "application/jsonl");
-  // Slate, take and subject, as Unreal Engine reads them off a recording's name.
+  // Slate, take and subject, as Unreal Engine parses them from a recording's name.
   if (form === "csv") return save(`SemanticFace_1_${stem.replaceAll("_", "-")}.csv`, [answer.csv], "text/csv");
-  const made = await ask("animation", answer.name, answer.jsonl);
-  if (made.reason) return complain(made.reason);
-  return save(`${stem}.glb`, [bytes(made.data)], "model/gltf-binary");
+  const reply = await ask("animation", answer.name, answer.jsonl);
+  if (reply.reason) return showError(reply.reason);
+  return save(`${stem}.glb`, [bytes(reply.data)], "model/gltf-binary");
 }
 
 // --- start --------------------------------------------------------------------------------------------------------
@@ -431,7 +431,7 @@ function buildExamples() {
   }
 }
 
-const doings = {
+const handlers = {
   camera: startCamera,
   frame: async () => read("webcam.jpg", await grab()),
   live: follow,
@@ -449,14 +449,14 @@ function theme(name) {
   document.documentElement.style.background = name === "dark" ? "#121418" : "#f4f2ee";
 }
 
-root.addEventListener("click", (event) => doings[event.target.closest("[data-do]")?.dataset.do]?.());
+root.addEventListener("click", (event) => handlers[event.target.closest("[data-do]")?.dataset.do]?.());
 find(".sf-file").addEventListener("change", async (event) => {
   const [file] = event.target.files;
   event.target.value = ""; // so that the same file can be chosen again
   await take(file);
 });
 find(".sf-emotion input").addEventListener("change", () => {
-  if (!emotion()) find(".sf-suggests").hidden = true; // at once, and the next answer has none
+  if (!emotion()) find(".sf-suggests").hidden = true; // at once: the next answer has none
   if (last && answer && !answer.live && !camera.srcObject) read(last.name, last.blob);
 });
 for (const kind of ["dragenter", "dragover", "dragleave", "drop"]) {
@@ -468,16 +468,16 @@ for (const kind of ["dragenter", "dragover", "dragleave", "drop"]) {
 }
 document.addEventListener("paste", (event) => take(event.clipboardData?.files[0]));
 window.addEventListener("resize", () => {
-  if (photo.dataset.width && !photo.hidden) frame(Number(photo.dataset.width), Number(photo.dataset.height));
+  if (photo.dataset.width && !photo.hidden) fit(Number(photo.dataset.width), Number(photo.dataset.height));
 });
 
 theme(matchMedia("(prefers-color-scheme: dark)").matches ? "dark" : "light");
 
-async function begin() {
+async function start() {
   try {
     setup = await ask("setup");
   } catch (error) {
-    complain("The server did not answer. Reload the page in a moment.");
+    showError("The server did not answer. Reload the page in a moment.");
     return;
   }
   find(".sf-file").accept = setup.accept;
@@ -485,7 +485,7 @@ async function begin() {
   find(".sf-model").textContent = `SemanticFace ${setup.version}, model ${setup.model}, `
     + `${(setup.parameters / 1e6).toFixed(1)} million parameters.`;
   buildBars();
-  measure({}, {});
+  showBars({}, {});
   buildExamples();
   root.dataset.ready = "page";
   try {
@@ -500,4 +500,4 @@ async function begin() {
   }
   root.dataset.ready = "all";
 }
-begin();
+start();

@@ -1,8 +1,8 @@
-"""The page on which choices are made: Gradio on 127.0.0.1, with nothing that leads off the machine.
+"""The page of ``semanticface annotate``: a local Gradio page on which annotators choose between two renders.
 
-The page asks three things of the server, ``state``, ``answer`` and ``undo``, and each reply holds all that it shows,
-pictures included: no picture is ever a file that a browser could ask for. It goes on to the next question when a choice
-is stored, not before, and a reload or a new server finds everything where it was.
+The page calls ``state``, ``answer`` and ``undo``. Each reply has everything to display, images included, so that no
+image is a file that a browser could request. The page moves on once a choice is stored; a reload or a restarted server
+resumes at the same question.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from semanticface.serving.pages import local_page
 
 
 class Page:
-    """What the page may ask; every reply is the whole state as plain values for JSON.
+    """The functions that the page calls; every reply is the whole state in JSON values.
 
     Args:
         session: of the annotator.
@@ -31,10 +31,10 @@ class Page:
         self.session = session
 
     def state(self) -> dict[str, Any]:
-        """Return what is to be shown now."""
+        """Return the current state."""
         session, progress = self.session, self.session.progress()
-        shown = session.current
-        told: dict[str, Any] = {
+        current = session.current
+        state: dict[str, Any] = {
             "annotator": session.annotator,
             "round": session.round,
             "done": progress.done,
@@ -44,54 +44,54 @@ class Page:
             "question": None,
             "consistency": [],
         }
-        if shown is not None:
-            told["question"] = {"id": shown.question.id, "area": shown.question.area}
-            told["question"] |= {part: _data(getattr(shown, part)) for part in ("reference", "a", "b")}
+        if current is not None:
+            state["question"] = {"id": current.question.id, "area": current.question.area}
+            state["question"] |= {part: _data_uri(getattr(current, part)) for part in ("reference", "a", "b")}
         else:
-            mine = session.store.choices(annotator=session.annotator, model=session.model, round=session.round)
-            repeats, mirrored = consistency(mine)
-            told["consistency"] = [
-                ["same answer when asked again", repeats.hits, repeats.of],
+            choices = session.store.choices(annotator=session.annotator, model=session.model, round=session.round)
+            repeats, mirrored = consistency(choices)
+            state["consistency"] = [
+                ["same answer when repeated", repeats.hits, repeats.of],
                 ["same answer when mirrored", mirrored.hits, mirrored.of],
             ]
-        return told
+        return state
 
     def answer(self, question: str, verdict: str) -> dict[str, Any]:
-        """Store a choice, if the question is still the current one, and return what comes next."""
+        """Store a choice, if its question is still the current one, and return the new state."""
         if verdict not in get_args(Verdict):
-            return self.state() | {"error": f"{verdict!r} is no answer. Reload the page."}
-        return self._after(lambda: self.session.answer(question, verdict))  # type: ignore[arg-type]
+            return self.state() | {"error": f"{verdict!r} is not a valid answer. Reload the page."}
+        return self._try(lambda: self.session.answer(question, verdict))  # type: ignore[arg-type]
 
     def undo(self) -> dict[str, Any]:
-        """Take the last choice back and return what is to be shown now."""
-        return self._after(self.session.undo)
+        """Undo the last choice and return the new state."""
+        return self._try(self.session.undo)
 
-    def _after(self, work: Callable[[], object]) -> dict[str, Any]:
+    def _try(self, action: Callable[[], object]) -> dict[str, Any]:
         try:
-            work()
+            action()
         except SemanticFaceError as error:
             return self.state() | {"error": str(error)}
         return self.state()
 
 
 def serve(session: Session, *, port: int, ready: Callable[[str], None], stop: threading.Event) -> None:
-    """Show the page until ``stop`` is set.
+    """Serve the page until ``stop`` is set.
 
     Args:
         session: of the annotator.
-        port: of 127.0.0.1.
-        ready: is given the address when the page can be opened.
-        stop: ends it.
+        port: on 127.0.0.1.
+        ready: called with the URL once the page can be opened.
+        stop: ends the server.
 
     Raises:
-        SemanticFaceError: Gradio is not installed, or the port is taken.
+        SemanticFaceError: Gradio is not installed, or the port is in use.
     """
     check_installed()
     with local_page.private_gradio() as gradio:
         page = Page(session)
         folder = assets.path("annotate")
         html, css, script = ((folder / f"page.{kind}").read_text(encoding="utf-8") for kind in ("html", "css", "js"))
-        with gradio.Blocks(analytics_enabled=False, title="Which is nearer?", fill_width=True) as blocks:
+        with gradio.Blocks(analytics_enabled=False, title="Which is closer?", fill_width=True) as blocks:
             gradio.HTML(html_template=html, js_on_load=script, apply_default_css=False)
             for function in (page.state, page.answer, page.undo):
                 gradio.api(function, api_name=function.__name__, queue=False)
@@ -99,9 +99,9 @@ def serve(session: Session, *, port: int, ready: Callable[[str], None], stop: th
 
 
 def check_installed() -> None:
-    """Raise a SemanticFaceError unless Gradio is there."""
+    """Raise a SemanticFaceError unless Gradio is installed."""
     local_page.check_installed("annotate")
 
 
-def _data(jpeg: bytes) -> str:
+def _data_uri(jpeg: bytes) -> str:
     return "data:image/jpeg;base64," + base64.b64encode(jpeg).decode()

@@ -1,7 +1,7 @@
-"""Pages that commands of the project show in the browser: Gradio on 127.0.0.1, with nothing that leads off the machine.
+"""Gradio pages on 127.0.0.1, for ``annotate`` and ``demo``, without any connection to other machines.
 
-``annotate`` and ``demo`` are shown this way. The browser is told to load nothing from elsewhere, and to send nothing
-there; analytics, sharing and Gradio's own uploads are off, and its cache is deleted at the end.
+A content security policy restricts the browser to this server; analytics, sharing and Gradio's uploads are off, and its
+cache is deleted at the end.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 HOST = "127.0.0.1"
-_NAMES = [HOST, "localhost"]  # by which a browser may address the server: no other site may have itself sent here
-# blob: is what a page makes of the user's own files, and three.js of the textures inside a model.
+_ALLOWED_HOSTS = [HOST, "localhost"]  # against DNS rebinding
+# blob: is for the user's own files, and for textures that three.js unpacks.
 _POLICY = (
     "default-src 'none'; script-src 'self' 'unsafe-inline' 'unsafe-eval'; style-src 'self' 'unsafe-inline'; "
     "img-src 'self' data: blob:; media-src 'self' blob:; font-src 'self' data:; connect-src 'self' blob:; "
@@ -33,7 +33,7 @@ _POLICY = (
 
 
 def check_installed(command: str) -> None:
-    """Raise a SemanticFaceError unless Gradio is there; ``command`` is also the name of the extra that brings it."""
+    """Raise a SemanticFaceError unless Gradio is installed; ``command`` is also the name of its extra."""
     if importlib.util.find_spec("gradio") is None:
         raise SemanticFaceError(
             f"{command} needs Gradio, which is not installed. Install it: pip install 'semanticface[{command}]'"
@@ -42,10 +42,10 @@ def check_installed(command: str) -> None:
 
 @contextlib.contextmanager
 def private_gradio() -> Iterator[Any]:
-    """Import Gradio so that it tells nobody, with a cache that is gone at the end of the block; yields the module."""
+    """Import Gradio without telemetry and with a temporary cache; yields the module, then deletes the cache."""
     cache = _cache()
     cache.mkdir(mode=0o700, exist_ok=True)
-    # Read when Gradio is imported, and by parts of it later.
+    # Gradio reads these on import and later.
     os.environ |= {
         "GRADIO_ANALYTICS_ENABLED": "False",
         "GRADIO_TEMP_DIR": str(cache),
@@ -61,12 +61,12 @@ def private_gradio() -> Iterator[Any]:
 
 @lru_cache(maxsize=1)
 def _cache() -> Path:
-    # One for the whole process: Gradio remembers the one it saw first, and would make it anew.
+    # One per process: Gradio keeps the first path it reads.
     return Path(tempfile.mkdtemp(prefix="semanticface-page-"))
 
 
 def launch_options() -> dict[str, Any]:
-    """Arguments of ``launch`` that keep Gradio's page bare: no font from elsewhere, no links, nothing recorded."""
+    """Return arguments of ``launch`` for a bare page: no external fonts, no links, no history."""
     import gradio
 
     return {
@@ -85,17 +85,14 @@ def launch_options() -> dict[str, Any]:
 def show(
     blocks: Any, *, port: int, ready: Callable[[str], None], stop: threading.Event, css: str | None = None
 ) -> None:
-    """Show a page until ``stop`` is set.
+    """Serve a page until ``stop`` is set.
 
     Args:
         blocks: a ``gradio.Blocks``.
-        port: of 127.0.0.1.
-        ready: is given the address when the page can be opened.
-        stop: ends it.
-        css: of the whole page; *optional*.
-
-    Raises:
-        SemanticFaceError: the port is taken.
+        port: on 127.0.0.1.
+        ready: called with the URL once the page can be opened.
+        stop: ends the server.
+        css: of the whole page.
     """
     from starlette.middleware import Middleware
     from starlette.middleware.trustedhost import TrustedHostMiddleware
@@ -109,11 +106,16 @@ def show(
             quiet=True,
             prevent_thread_lock=True,
             css=css,
-            app_kwargs={"middleware": [Middleware(TrustedHostMiddleware, allowed_hosts=_NAMES), Middleware(_Confined)]},
+            app_kwargs={
+                "middleware": [
+                    Middleware(TrustedHostMiddleware, allowed_hosts=_ALLOWED_HOSTS),
+                    Middleware(_SecurityHeaders),
+                ]
+            },
             **launch_options(),
         )
     except OSError as error:
-        raise SemanticFaceError(f"port {port} of {HOST} is taken. Give another with --port.") from error
+        raise SemanticFaceError(f"port {port} on {HOST} is in use. Choose another with --port.") from error
     try:
         ready(url)
         stop.wait()
@@ -121,14 +123,14 @@ def show(
         blocks.close(verbose=False)
 
 
-class _Confined:
-    """Tells the browser to load and send nothing beyond this server, whatever the page or Gradio may ask for."""
+class _SecurityHeaders:
+    """Adds the content security policy, which restricts the browser to this server."""
 
     def __init__(self, app: ASGIApp) -> None:
         self.app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        async def confined(message: Message) -> None:
+        async def send_with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
                 message["headers"] = [
                     *message["headers"],
@@ -137,4 +139,4 @@ class _Confined:
                 ]
             await send(message)
 
-        await self.app(scope, receive, confined)
+        await self.app(scope, receive, send_with_headers)
