@@ -27,6 +27,7 @@ from semanticface.cli import serve as serve_command
 from semanticface.cli.main import _parser, main
 from semanticface.errors import SemanticFaceError
 from semanticface.inference.predictor import Predictor
+from semanticface.models.files import display_name
 from semanticface.semantics.answer import SCHEMA, answer_schema, format_answer, parse_answer
 from semanticface.serving.app import Limits
 from semanticface.serving.batching import ReadOptions
@@ -678,9 +679,9 @@ def test_a_warning_if_other_machines_have_access(capsys):
 def test_a_folder_is_served_under_its_name(tmp_path, monkeypatch):
     (tmp_path / "mine").mkdir()
     monkeypatch.chdir(tmp_path / "mine")
-    assert serve_command.served_name(".") == "mine"
-    assert serve_command.served_name(str(tmp_path / "mine")) == "mine"
-    assert serve_command.served_name("Qwen/Qwen3-VL-4B-Instruct") == "Qwen/Qwen3-VL-4B-Instruct"
+    assert display_name(".") == "mine"
+    assert display_name(str(tmp_path / "mine")) == "mine"
+    assert display_name("Qwen/Qwen3-VL-4B-Instruct") == "Qwen/Qwen3-VL-4B-Instruct"
 
 
 def test_the_default_address_is_loopback():
