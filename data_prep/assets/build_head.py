@@ -25,7 +25,7 @@ from PIL import Image
 
 from semanticface import arkit, assets
 from semanticface.cli.scripts import ScriptParser
-from semanticface.rendering.shading.raster import across, shadow_map
+from semanticface.rendering.shading.raster import orthonormal_axes, shadow_map
 from semanticface.rendering.types import POINTS
 from semanticface.utils.files import atomic_open
 from semanticface.utils.progress import tqdm
@@ -136,11 +136,11 @@ def occlusion(points: np.ndarray, normals: np.ndarray, triangles: np.ndarray) ->
     k = np.arange(SKY_DIRECTIONS) + 0.5
     polar, azimuth = np.arccos(1 - 2 * k / len(k)), np.pi * (1 + 5**0.5) * k
     directions = np.stack([np.cos(azimuth) * np.sin(polar), np.sin(azimuth) * np.sin(polar), np.cos(polar)], 1)
-    points, casts = points.astype(np.float32), np.ones(len(triangles), bool)
+    points, casts_shadow = points.astype(np.float32), np.ones(len(triangles), bool)
     free, total = np.zeros(len(points)), np.full(len(points), 1e-9)
     for d in tqdm(directions.astype(np.float32), desc="ambient occlusion"):
-        right, up = across(d)
-        depth = shadow_map(points, triangles, casts, right, up, d, 512, 3.2)
+        right, up = orthonormal_axes(d)
+        depth = shadow_map(points, triangles, casts_shadow, right, up, d, 512, 3.2)
         texel = np.clip(((points @ np.stack([right, up], 1)) / 3.2 + 1) * 256, 0, 511).astype(int)
         cosine = normals @ d
         weight = np.where(cosine > 0.05, cosine, 0)

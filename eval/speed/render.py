@@ -41,9 +41,10 @@ import numpy as np
 
 from semanticface.cli.scripts import ScriptParser
 from semanticface.rendering import HELD_OUT_STYLE, STYLES, render
-from semanticface.rendering.camera import Camera, shoot
-from semanticface.rendering.head import mesh as meshes
-from semanticface.rendering.head.appearance import CLOTH, HAIR, LASH, SCLERA, SKIN, TEETH, TONGUE, appearance
+from semanticface.rendering.camera import Camera, place_camera
+from semanticface.rendering.head import channel
+from semanticface.rendering.head.appearance import appearance_of
+from semanticface.rendering.head.mesh import NORMAL, POSITION, build_mesh
 from semanticface.rendering.head.rig import rig
 from semanticface.rendering.shading import raster
 from semanticface.semantics.expression_sampler import sample_coefficients
@@ -55,7 +56,19 @@ SAME_JOB = "triangles"
 HEADS = 24
 NEAR, FAR = 1.0, 60.0
 # Colour of each part of a mesh, as a row of ``Appearance.colours``.
-PART_COLOURS = np.array([SKIN, SCLERA, SCLERA, TEETH, TEETH, TONGUE, LASH, CLOTH, HAIR])
+PART_COLOURS = np.array(
+    [
+        channel.SKIN,
+        channel.SCLERA,
+        channel.SCLERA,
+        channel.TEETH,
+        channel.TEETH,
+        channel.TONGUE,
+        channel.LASH,
+        channel.CLOTH,
+        channel.HAIR,
+    ]
+)
 HOW_TO_GET = {
     "pyrender": "pip install 'semanticface[bench]'; apt-get install libegl1 libgl1-mesa-dri (or libosmesa6)",
     "moderngl": "pip install 'semanticface[bench]'; apt-get install libegl1 libgl1-mesa-dri",
@@ -74,14 +87,14 @@ def heads(count: int, size: int, framing: Framing) -> list[Head]:
     """What the peers draw: (vertices, normals, colours, each float32[V, 3], triangles int32[T, 3], camera) of heads."""
     out = []
     for seed in range(count):
-        who = rig().identity(seed)
-        paint = appearance(seed, who)
-        vertices = rig().vertices(sample_coefficients(np.random.default_rng([seed, 61])), who)
-        mesh = meshes.build(vertices, who, paint.hair, paint.hair_seed)
-        camera, _ = shoot(who.vertices[rig().box_ids], seed, size, framing)
+        identity = rig().identity(seed)
+        paint = appearance_of(seed, identity)
+        vertices = rig().vertices(sample_coefficients(np.random.default_rng([seed, 61])), identity)
+        mesh = build_mesh(vertices, identity, paint.hair, paint.hair_seed)
+        camera, _ = place_camera(identity.vertices[rig().box_ids], seed, size, framing)
         colours = np.zeros((len(mesh.attributes), 3), np.float32)
         colours[mesh.triangles] = paint.colours[PART_COLOURS[mesh.part]][:, None] ** (1 / 2.2)
-        place, normal = (np.ascontiguousarray(mesh.attributes[:, rows]) for rows in (meshes.PLACE, meshes.NORMAL))
+        place, normal = (np.ascontiguousarray(mesh.attributes[:, rows]) for rows in (POSITION, NORMAL))
         out.append((place, normal, colours, mesh.triangles, camera))
     return out
 
@@ -91,23 +104,23 @@ def triangles_painter(size: int) -> tuple[Callable[[Head], np.ndarray], str]:
 
     def paint(head: Head) -> np.ndarray:
         place, normal, colours, triangles, camera = head
-        screen = camera.enlarged(2).screen(place)
+        screen = camera.scaled(2).project(place)
         both = np.ones(len(triangles), bool)
-        front, w1, w2, _ = raster.visibility(screen, triangles, both, 2 * size, 2 * size, "benchmark")
-        return _lambert(front, w1, w2, triangles, normal, colours, camera.turn[2].copy(), size)
+        triangle_ids, w1, w2, _ = raster.visibility(screen, triangles, both, 2 * size, 2 * size, "benchmark")
+        return _lambert(triangle_ids, w1, w2, triangles, normal, colours, camera.rotation[2].copy(), size)
 
     return paint, "numba"
 
 
 @nb.njit(nogil=True, fastmath=True, error_model="numpy")  # not cached: a script has another name in each process
-def _lambert(front, w1, w2, triangles, normal, colours, light, size):  # type: ignore[no-untyped-def]
+def _lambert(triangle_ids, w1, w2, triangles, normal, colours, light, size):  # type: ignore[no-untyped-def]
     picture = np.empty((size, size, 3), np.uint8)
     for y in range(size):
         for x in range(size):
             r = g = b = np.float32(0)
             for k in range(4):
                 i, j = 2 * y + (k >> 1), 2 * x + (k & 1)
-                t = front[i, j]
+                t = triangle_ids[i, j]
                 if t < 0:
                     r, g, b = r + np.float32(0.6), g + np.float32(0.6), b + np.float32(0.6)
                     continue
@@ -164,7 +177,7 @@ def moderngl_painter(size: int) -> tuple[Callable[[Head], np.ndarray], str]:
         points.write(np.concatenate([place, normal, colours], 1).tobytes())
         corners.write(triangles.tobytes())
         program["view"].write(clip_matrix(camera, size).T.astype(np.float32).tobytes())
-        program["light"].value = tuple(float(v) for v in camera.turn[2])
+        program["light"].value = tuple(float(v) for v in camera.rotation[2])
         several.use()
         several.clear(0.6, 0.6, 0.6, 1.0)
         array.render(vertices=triangles.size)
@@ -181,7 +194,7 @@ def clip_matrix(camera: Camera, size: int) -> np.ndarray:
     lens = np.array([[zoom, 0, across - 1, 0], [0, zoom, 1 - down, 0],
                      [0, 0, (FAR + NEAR) / (FAR - NEAR), -2 * FAR * NEAR / (FAR - NEAR)], [0, 0, 1, 0]])  # fmt: skip
     place = np.eye(4)
-    place[:3, :3] = camera.turn
+    place[:3, :3] = camera.rotation
     depth = np.diag([1.0, 1.0, -1.0, 1.0])
     depth[2, 3] = camera.distance
     return lens @ depth @ place
@@ -200,7 +213,7 @@ def pyrender_painter(size: int) -> tuple[Callable[[Head], np.ndarray], str]:
         opaque = np.concatenate([colours, np.ones((len(colours), 1), np.float32)], 1)
         shape = pyrender.Primitive(place, normals=normal, color_0=opaque, indices=triangles, material=material, mode=4)
         turn, stand = np.eye(4), np.eye(4)
-        turn[:3, :3], stand[2, 3] = camera.turn, camera.distance
+        turn[:3, :3], stand[2, 3] = camera.rotation, camera.distance
         scene = pyrender.Scene(ambient_light=[0.3, 0.3, 0.3], bg_color=[0.6, 0.6, 0.6, 1.0])
         scene.add(pyrender.Mesh([shape]), pose=turn)
         scene.add(pyrender.IntrinsicsCamera(camera.focal, camera.focal, *camera.centre, NEAR, FAR), pose=stand)

@@ -18,16 +18,11 @@ from PIL import Image
 from semanticface import __version__, arkit
 from semanticface.formats.gltf import ARRAY_BUFFER, ELEMENT_ARRAY_BUFFER, Glb
 from semanticface.formats.recording import CoefficientTrack
-from semanticface.rendering.head import mesh as meshes
-from semanticface.rendering.head.appearance import CLOTH as CLOTH_COLOUR
-from semanticface.rendering.head.appearance import HAIR as HAIR_COLOUR
-from semanticface.rendering.head.appearance import LASH as LASH_COLOUR
-from semanticface.rendering.head.appearance import LASH_AMOUNT, TEETH_GAPS, Appearance, appearance
-from semanticface.rendering.head.appearance import SKIN as SKIN_COLOUR
-from semanticface.rendering.head.appearance import TONGUE as TONGUE_COLOUR
-from semanticface.rendering.head.mesh import Mesh
+from semanticface.rendering.head import channel
+from semanticface.rendering.head.appearance import Appearance, appearance_of
+from semanticface.rendering.head.mesh import CLOTH, HAIR, NORMAL, POSITION, Mesh, build_mesh
 from semanticface.rendering.head.rig import EYE_LEFT, EYE_RIGHT, LASHES, LOWER_TEETH, SKIN, TONGUE, UPPER_TEETH, rig
-from semanticface.rendering.kernels import TABLE, noise, smooth
+from semanticface.rendering.kernels import NOISE_TABLE, noise, smoothstep
 from semanticface.rendering.shading import textures
 from semanticface.rendering.shading.raster import visibility
 
@@ -90,12 +85,12 @@ def build_head() -> tuple[Glb, int]:
     """Return the head without an animation, and the node whose weights an animation moves."""
     glb = Glb()
     glb.document["asset"] |= {"generator": f"SemanticFace {__version__}", "copyright": "Head: MakeHuman data, CC0"}
-    paints = appearance(None, rig().average)
+    paints = appearance_of(None, rig().average)
     expressions = np.concatenate(
         [np.zeros((1, arkit.N_ACTIONS), np.float32), np.eye(arkit.N_ACTIONS, dtype=np.float32)]
     )
     built = [
-        meshes.build(vertices, rig().average, paints.hair, paints.hair_seed) for vertices in rig().vertices(expressions)
+        build_mesh(vertices, rig().average, paints.hair, paints.hair_seed) for vertices in rig().vertices(expressions)
     ]
     glb.add("samplers", _CLAMPED)
     face = {
@@ -114,7 +109,7 @@ def build_head() -> tuple[Glb, int]:
 
 def _primitive(glb: Glb, part: _Part, mesh: Mesh, moved: list[Mesh] | None = None) -> dict[str, Any]:
     """Add a part's vertices, triangles and material; ``moved`` has the mesh at each morph target's full weight."""
-    place, normal = (mesh.attributes[part.rows, at] for at in (meshes.PLACE, meshes.NORMAL))
+    place, normal = (mesh.attributes[part.rows, at] for at in (POSITION, NORMAL))
     attributes = {
         "POSITION": glb.accessor(place * _METRES, ARRAY_BUFFER, bounds=True),
         "NORMAL": glb.accessor(_unit(normal), ARRAY_BUFFER),
@@ -146,8 +141,8 @@ def _primitive(glb: Glb, part: _Part, mesh: Mesh, moved: list[Mesh] | None = Non
     if moved is not None:
         out["targets"] = []
         for other in moved:
-            shift = (other.attributes[part.rows, meshes.PLACE] - place) * _METRES
-            turn = _unit(other.attributes[part.rows, meshes.NORMAL]) - _unit(normal)
+            shift = (other.attributes[part.rows, POSITION] - place) * _METRES
+            turn = _unit(other.attributes[part.rows, NORMAL]) - _unit(normal)
             shift, turn = shift.astype(np.float32), turn.astype(np.float32)
             out["targets"].append(
                 {
@@ -187,15 +182,18 @@ def _moving(mesh: Mesh, paints: Appearance) -> list[_Part]:
     seam = np.unique(torn)
     corner_colours = _skin_colours(head.base[seam], head.masks[seam], paints)
     teeth = mesh.triangles[(kind == UPPER_TEETH) | (kind == LOWER_TEETH)]
-    bare = paints.amounts.copy()
-    bare[TEETH_GAPS] = 0  # finer than the vertices
+    bare = paints.params.copy()
+    bare[channel.TEETH_GAPS] = 0  # finer than the vertices
     row, muscle = np.unique(teeth), np.unique(tongue := mesh.triangles[kind == TONGUE])
     tooth = [
-        textures.tooth(TABLE, paints.colours, bare, *map(float, head.base[v]), head.part[v] == UPPER_TEETH) for v in row
+        textures.tooth(NOISE_TABLE, paints.colours, bare, *map(float, head.base[v]), head.part[v] == UPPER_TEETH)
+        for v in row
     ]
     # Less and less light reaches what lies deeper in the mouth.
-    tooth = np.array(tooth) * [[1 - 0.75 * smooth(0.98, 0.72, z)] for z in head.base[row, 2].tolist()]
-    pink = paints.colours[TONGUE_COLOUR] * [[1 - 0.6 * smooth(0.9, 0.45, z)] for z in head.base[muscle, 2].tolist()]
+    tooth = np.array(tooth) * [[1 - 0.75 * smoothstep(0.98, 0.72, z)] for z in head.base[row, 2].tolist()]
+    pink = paints.colours[channel.TONGUE] * [
+        [1 - 0.6 * smoothstep(0.9, 0.45, z)] for z in head.base[muscle, 2].tolist()
+    ]
     return [
         _Part("Skin", np.unique(whole), whole, 0.55, uv=uv[np.unique(whole)], picture=picture),
         _Part("Skin at seams", seam, torn, 0.55, colours=corner_colours),
@@ -207,12 +205,12 @@ def _moving(mesh: Mesh, paints: Appearance) -> list[_Part]:
 
 
 def _still(mesh: Mesh, paints: Appearance) -> list[_Part]:
-    hair, cloth = mesh.triangles[mesh.part == meshes.HAIR], mesh.triangles[mesh.part == meshes.CLOTH]
+    hair, cloth = mesh.triangles[mesh.part == HAIR], mesh.triangles[mesh.part == CLOTH]
     row = np.unique(hair)
     turn, way = mesh.attributes[row, 0].astype(float), mesh.attributes[row, 1].astype(float)
-    tone = [0.7 + 0.6 * noise(TABLE, t * 9, w * 2, 0.0) for t, w in zip(turn, way, strict=True)]
-    strands = np.array(tone)[:, None] * paints.colours[HAIR_COLOUR]
-    blue = tuple(paints.colours[CLOTH_COLOUR].astype(float))
+    tone = [0.7 + 0.6 * noise(NOISE_TABLE, t * 9, w * 2, 0.0) for t, w in zip(turn, way, strict=True)]
+    strands = np.array(tone)[:, None] * paints.colours[channel.HAIR]
+    blue = tuple(paints.colours[channel.CLOTH].astype(float))
     return [
         _Part("Hair", row, hair, 0.6, colours=strands, two_sided=True),
         _Part("Cloth", np.unique(cloth), cloth, 0.9, blue, two_sided=True),
@@ -243,25 +241,25 @@ def _skin_texture(triangles: np.ndarray, paints: Appearance) -> tuple[np.ndarray
             fresh = ~drawn & np.roll(drawn, step, axis)
             colours[fresh] = np.roll(colours, step, axis)[fresh]
             drawn = drawn | fresh
-    colours[~drawn] = paints.colours[SKIN_COLOUR]
+    colours[~drawn] = paints.colours[channel.SKIN]
     return uv.astype(np.float32), _srgb(colours)
 
 
 def _skin_colours(places: np.ndarray, masks: np.ndarray, paints: Appearance) -> np.ndarray:
     """Linear RGB of points of the skin, float64[N, 3], from base-mesh coordinates [N, 3] and masks [N, 4]."""
-    colours, amounts = paints.colours, paints.amounts
+    colours, amounts = paints.colours, paints.params
     out = np.empty((len(places), 3))
     for n, ((x, y, z), (lips, inside, lid, ear)) in enumerate(
         zip(places.astype(float).tolist(), masks.astype(float).tolist(), strict=True)
     ):
         if inside > 0.5:
-            deep = smooth(0.98, 0.55, z)
-            tone = (0.9 + 0.3 * noise(TABLE, x * 12, y * 12, z * 12)) * (1 - 0.85 * deep)
+            deep = smoothstep(0.98, 0.55, z)
+            tone = (0.9 + 0.3 * noise(NOISE_TABLE, x * 12, y * 12, z * 12)) * (1 - 0.85 * deep)
             out[n] = 0.30 * tone, 0.075 * tone, 0.07 * tone
-        elif y < _COLLAR - 0.35 * smooth(0.2, 0.9, z) + 0.9 * smooth(0.65, 1.1, abs(x)):
-            out[n] = (0.85 + 0.3 * noise(TABLE, x * 30, y * 30, z * 30)) * colours[CLOTH_COLOUR]
+        elif y < _COLLAR - 0.35 * smoothstep(0.2, 0.9, z) + 0.9 * smoothstep(0.65, 1.1, abs(x)):
+            out[n] = (0.85 + 0.3 * noise(NOISE_TABLE, x * 30, y * 30, z * 30)) * colours[channel.CLOTH]
         else:
-            out[n] = textures.skin(TABLE, colours, amounts, x, y, z, lips, lid, ear)[:3]
+            out[n] = textures.skin(NOISE_TABLE, colours, amounts, x, y, z, lips, lid, ear)[:3]
     return out
 
 
@@ -281,7 +279,7 @@ def _eyes(mesh: Mesh, paints: Appearance) -> _Part:
     for row, y in enumerate((-at * _IRIS_REACH).tolist()):
         for column, x in enumerate((at * _IRIS_REACH).tolist()):
             z = max(1 - x * x - y * y, 1e-6) ** 0.5
-            colours[row, column] = textures.eye(TABLE, paints.colours, paints.amounts, x, y, z, 3.0)[:3]
+            colours[row, column] = textures.eye(NOISE_TABLE, paints.colours, paints.params, x, y, z, 3.0)[:3]
     return _Part("Eyes", rows, triangles, 0.1, uv=uv, picture=_srgb(colours))
 
 
@@ -304,9 +302,9 @@ def _lashes(mesh: Mesh, paints: Appearance) -> _Part:
     strand = 0.5 + 0.5 * np.sin(angle * 95.0 + 2 * np.sin(out * 5))
     rise = np.clip((strand - 0.05 - 0.85 * out) / 0.25, 0, 1)
     full = np.where(out > 0.25, rise * rise * (3 - 2 * rise), 1.0) * (1 - out)
-    amount = float(paints.amounts[LASH_AMOUNT])
+    amount = float(paints.params[channel.LASH_AMOUNT])
     alpha = np.clip(np.concatenate([full * (0.3 + amount), full * 0.35 * amount]), 0, 1)
-    colour = np.broadcast_to(_srgb(paints.colours[LASH_COLOUR].astype(float)), (high, wide, 3))
+    colour = np.broadcast_to(_srgb(paints.colours[channel.LASH].astype(float)), (high, wide, 3))
     picture = np.concatenate([colour, np.rint(alpha * 255).astype(np.uint8)[..., None]], 2)
     return _Part("Lashes", rows, triangles, 0.9, uv=uv, picture=picture, two_sided=True)
 

@@ -14,7 +14,7 @@ import numpy as np
 from semanticface.arkit import N_ACTIONS
 from semanticface.errors import ConfigError
 from semanticface.rendering.camera import Framing
-from semanticface.rendering.conditions import CONDITIONS, Conditions, odds
+from semanticface.rendering.conditions import CONDITIONS, Conditions, condition_settings
 from semanticface.rendering.types import HELD_OUT_STYLE, POINTS, STYLES, Rendered
 
 __all__ = ["CONDITIONS", "HELD_OUT_STYLE", "POINTS", "STYLES", "Conditions", "Rendered", "render"]
@@ -48,7 +48,7 @@ def render(
     if not 16 <= size <= 2048 or not 1 <= supersample <= 4:
         raise ConfigError(f"size {size} and supersample {supersample}: use 16 to 2048 and 1 to 4.")
     c = np.clip(c, 0, 1)
-    odds(conditions)
+    condition_settings(conditions)
     if style not in (*STYLES, HELD_OUT_STYLE):
         raise ConfigError(f"look {style!r} is unknown: use one of {', '.join((*STYLES, HELD_OUT_STYLE))}.")
     # Numba and skia load with the first face that is drawn: names and constants of this package need neither.

@@ -8,11 +8,11 @@ from typing import Literal
 import numpy as np
 
 from semanticface.errors import ConfigError
-from semanticface.rendering.conditions import Conditions, odds
+from semanticface.rendering.conditions import Conditions, condition_settings
 
 Framing = Literal["portrait", "crop"]
 BOX_MARGIN = 1.25
-NEAREST = 4.5
+MIN_DISTANCE = 4.5
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -27,7 +27,7 @@ class Camera:
         yaw, pitch, roll: degrees; yaw to the subject's left, pitch up, roll towards the subject's left shoulder.
     """
 
-    turn: np.ndarray
+    rotation: np.ndarray
     distance: float
     focal: float
     centre: tuple[float, float]
@@ -35,23 +35,23 @@ class Camera:
     pitch: float
     roll: float
 
-    def screen(self, vertices: np.ndarray) -> np.ndarray:
+    def project(self, vertices: np.ndarray) -> np.ndarray:
         """Pixel x, y and 1 / depth of head-space points, float32[..., 3]."""
-        p = vertices @ self.turn.T
-        near = 1 / (self.distance - p[..., 2])
-        zoom = self.focal * near
+        p = vertices @ self.rotation.T
+        inv_depth = 1 / (self.distance - p[..., 2])
+        zoom = self.focal * inv_depth
         out = np.empty(p.shape, np.float32)
         out[..., 0] = self.centre[0] + zoom * p[..., 0]
         out[..., 1] = self.centre[1] - zoom * p[..., 1]
-        out[..., 2] = near
+        out[..., 2] = inv_depth
         return out
 
-    def enlarged(self, factor: int) -> Camera:
+    def scaled(self, factor: int) -> Camera:
         """The same view on a picture of ``factor`` times the size."""
         centre = (self.centre[0] * factor, self.centre[1] * factor)
-        return Camera(self.turn, self.distance, self.focal * factor, centre, self.yaw, self.pitch, self.roll)
+        return Camera(self.rotation, self.distance, self.focal * factor, centre, self.yaw, self.pitch, self.roll)
 
-    def facts(self, size: int, box: np.ndarray) -> dict[str, float]:
+    def to_dict(self, size: int, box: np.ndarray) -> dict[str, float]:
         """The camera as plain numbers, see ``types.Rendered.camera``."""
         fov = float(np.degrees(2 * np.arctan(size / 2 / self.focal)))
         scale = float(box[2] - box[0]) / size
@@ -59,24 +59,24 @@ class Camera:
                 "scale": scale}  # fmt: skip
 
 
-def rotation(yaw: float, pitch: float, roll: float) -> np.ndarray:
+def rotation_matrix(yaw: float, pitch: float, roll: float) -> np.ndarray:
     """Head turned by yaw about y, then pitched up about the camera's x, then rolled in the picture; degrees."""
     y, p, r = np.radians([yaw, -pitch, -roll])
-    about_y = np.array([[np.cos(y), 0, np.sin(y)], [0, 1, 0], [-np.sin(y), 0, np.cos(y)]])
-    about_x = np.array([[1, 0, 0], [0, np.cos(p), -np.sin(p)], [0, np.sin(p), np.cos(p)]])
-    about_z = np.array([[np.cos(r), -np.sin(r), 0], [np.sin(r), np.cos(r), 0], [0, 0, 1]])
-    return (about_z @ about_x @ about_y).astype(np.float32)
+    ry = np.array([[np.cos(y), 0, np.sin(y)], [0, 1, 0], [-np.sin(y), 0, np.cos(y)]])
+    rx = np.array([[1, 0, 0], [0, np.cos(p), -np.sin(p)], [0, np.sin(p), np.cos(p)]])
+    rz = np.array([[np.cos(r), -np.sin(r), 0], [np.sin(r), np.cos(r), 0], [0, 0, 1]])
+    return (rz @ rx @ ry).astype(np.float32)
 
 
-def box_of(screen: np.ndarray) -> np.ndarray:
+def square_box(points: np.ndarray) -> np.ndarray:
     """The square around projected neutral face vertices, enlarged by ``BOX_MARGIN``; float32[4]."""
-    low, high = screen[:, :2].min(0), screen[:, :2].max(0)
+    low, high = points[:, :2].min(0), points[:, :2].max(0)
     centre, half = (low + high) / 2, (high - low).max() / 2 * BOX_MARGIN
     return np.concatenate([centre - half, centre + half]).astype(np.float32)
 
 
-def shoot(
-    outline: np.ndarray, shot: int | None, size: int, framing: Framing, conditions: Conditions = "usual"
+def place_camera(
+    face: np.ndarray, shot: int | None, size: int, framing: Framing, conditions: Conditions = "usual"
 ) -> tuple[Camera, np.ndarray]:
     """Place a camera.
 
@@ -93,34 +93,34 @@ def shoot(
     if framing not in ("portrait", "crop"):
         raise ConfigError(f"framing {framing!r} is unknown: use 'portrait' or 'crop'.")
     yaw = pitch = roll = 0.0
-    fov, share, shift = 20.0, 0.72, np.zeros(2)
+    fov, fraction, shift = 20.0, 0.72, np.zeros(2)
     jitter, zoom = np.zeros(2), 1.0
     if shot is not None:
         rng = np.random.default_rng([shot, 21])
-        chances = odds(conditions)
+        settings = condition_settings(conditions)
         spread = 1.7 if rng.random() < 0.08 else 1.0
         yaw, pitch, roll = (
             float(np.clip(rng.normal(0, s * spread), -m, m))
-            for s, m in zip(chances.turn, chances.farthest, strict=True)
+            for s, m in zip(settings.turn_std, settings.turn_max, strict=True)
         )
         fov = float(rng.uniform(16, 66))
-        share = float(rng.uniform(0.42, 0.95))
+        fraction = float(rng.uniform(0.42, 0.95))
         shift = rng.normal(0, 0.25, 2)
         jitter, zoom = rng.uniform(-0.06, 0.06, 2), float(rng.uniform(0.9, 1.1))
-    turn = rotation(yaw, pitch, roll)
-    half = share * np.tan(np.radians(fov / 2))
-    distance = float(max(1.05 * BOX_MARGIN * 0.75 / half, NEAREST))
-    camera = Camera(turn, distance, 1.0, (0.0, 0.0), yaw, pitch, roll)
-    box = box_of(camera.screen(outline))
+    rotation = rotation_matrix(yaw, pitch, roll)
+    half = fraction * np.tan(np.radians(fov / 2))
+    distance = float(max(1.05 * BOX_MARGIN * 0.75 / half, MIN_DISTANCE))
+    camera = Camera(rotation, distance, 1.0, (0.0, 0.0), yaw, pitch, roll)
+    box = square_box(camera.project(face))
     side = float(box[2] - box[0])
     middle = (box[:2] + box[2:]) / 2
     if framing == "crop":
         focal = size * zoom / side
-        place = size * (0.5 + jitter)
+        target = size * (0.5 + jitter)
     else:
-        focal = size * share / side
-        free = size * (1 - share) / 2
-        place = size / 2 + np.clip(shift, -0.6, 0.6) * free
-    centre = place - middle * focal
-    camera = Camera(turn, distance, float(focal), (float(centre[0]), float(centre[1])), yaw, pitch, roll)
-    return camera, box_of(camera.screen(outline))
+        focal = size * fraction / side
+        free = size * (1 - fraction) / 2
+        target = size / 2 + np.clip(shift, -0.6, 0.6) * free
+    centre = target - middle * focal
+    camera = Camera(rotation, distance, float(focal), (float(centre[0]), float(centre[1])), yaw, pitch, roll)
+    return camera, square_box(camera.project(face))

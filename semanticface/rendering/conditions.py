@@ -17,7 +17,7 @@ CONDITIONS: tuple[Conditions, ...] = ("usual", "hard")
 
 
 @dataclass(frozen=True, slots=True)
-class Odds:
+class ConditionSettings:
     """Shares of pictures in [0, 1] and ranges of strengths; lengths in pixels of a 224 px picture.
 
     Attributes:
@@ -40,42 +40,44 @@ class Odds:
         strands: hair across forehead and eyes.
     """
 
-    turn: tuple[float, float, float]
-    farthest: tuple[float, float, float]
-    contrast: tuple[float, float]
-    raking: float
-    pattern: float
-    coloured: float
-    exposure: float
+    turn_std: tuple[float, float, float]
+    turn_max: tuple[float, float, float]
+    contrast_beta: tuple[float, float]
+    side_light: float
+    shadow_pattern: float
+    coloured_light: float
+    exposure_std: float
     defocus: float
-    defocus_most: float
+    defocus_max: float
     motion: float
-    motion_most: float
-    coarse: float
-    coarse_most: float
+    motion_max: float
+    low_res: float
+    low_res_max: float
     jpeg: float
-    quality: tuple[int, int]
-    noise: float
-    print: float
+    jpeg_quality: tuple[int, int]
+    noise_mean: float
+    drawing_loss: float
     glasses: tuple[float, float]
     headwear: tuple[float, float]
-    held: float
-    strands: float
+    held_object: float
+    loose_hair: float
 
 
-_USUAL = Odds(
-    turn=(15, 8, 6), farthest=(50, 28, 25), contrast=(2, 2), raking=0.10, pattern=0.07, coloured=0.12, exposure=0.22,
-    defocus=0.10, defocus_most=2.0, motion=0.06, motion_most=6, coarse=0.14, coarse_most=2.2, jpeg=0.38,
-    quality=(25, 92), noise=0.010, print=0.35, glasses=(0.9, 0.015), headwear=(0.85, 0.02), held=0.05, strands=0.06,
+_USUAL = ConditionSettings(
+    turn_std=(15, 8, 6), turn_max=(50, 28, 25), contrast_beta=(2, 2), side_light=0.10, shadow_pattern=0.07,
+    coloured_light=0.12, exposure_std=0.22, defocus=0.10, defocus_max=2.0, motion=0.06, motion_max=6, low_res=0.14,
+    low_res_max=2.2, jpeg=0.38, jpeg_quality=(25, 92), noise_mean=0.010, drawing_loss=0.35, glasses=(0.9, 0.015),
+    headwear=(0.85, 0.02), held_object=0.05, loose_hair=0.06,
 )  # fmt: skip
-_HARD = Odds(
-    turn=(27, 15, 12), farthest=(60, 38, 40), contrast=(5, 1.5), raking=0.40, pattern=0.30, coloured=0.30,
-    exposure=0.38, defocus=0.35, defocus_most=3.0, motion=0.30, motion_most=11, coarse=0.45, coarse_most=2.8, jpeg=0.8,
-    quality=(12, 45), noise=0.020, print=1.0, glasses=(1.0, 0.35), headwear=(1.0, 0.15), held=0.35, strands=0.30,
+_HARD = ConditionSettings(
+    turn_std=(27, 15, 12), turn_max=(60, 38, 40), contrast_beta=(5, 1.5), side_light=0.40, shadow_pattern=0.30,
+    coloured_light=0.30, exposure_std=0.38, defocus=0.35, defocus_max=3.0, motion=0.30, motion_max=11, low_res=0.45,
+    low_res_max=2.8, jpeg=0.8, jpeg_quality=(12, 45), noise_mean=0.020, drawing_loss=1.0, glasses=(1.0, 0.35),
+    headwear=(1.0, 0.15), held_object=0.35, loose_hair=0.30,
 )  # fmt: skip
 
 
-def odds(conditions: Conditions) -> Odds:
+def condition_settings(conditions: Conditions) -> ConditionSettings:
     """The odds of a set.
 
     Raises:

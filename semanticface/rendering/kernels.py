@@ -44,16 +44,16 @@ def kernel(function: Callable[..., Any]) -> Any:
     return compiled
 
 
-SIZE = 32
+NOISE_SIZE = 32
 
 
-def _volume() -> np.ndarray:
-    return np.random.default_rng(5).random((SIZE, SIZE, SIZE), dtype=np.float32)
+def _noise_volume() -> np.ndarray:
+    return np.random.default_rng(5).random((NOISE_SIZE, NOISE_SIZE, NOISE_SIZE), dtype=np.float32)
 
 
-VOLUME = _volume()
+NOISE_VOLUME = _noise_volume()
 """float32[32, 32, 32] in [0, 1), repeating."""
-TABLE = VOLUME.ravel()
+NOISE_TABLE = NOISE_VOLUME.ravel()
 """float32[32768], the same as the painters read it."""
 
 
@@ -76,7 +76,7 @@ def noise(table, x, y, z):  # type: ignore[no-untyped-def]
 
 
 @kernel
-def smooth(low, high, x):  # type: ignore[no-untyped-def]
+def smoothstep(low, high, x):  # type: ignore[no-untyped-def]
     """0 below ``low``, 1 above ``high``, a smooth step between."""
     t = (x - low) / (high - low)
     t = min(max(t, 0.0), 1.0)
@@ -84,7 +84,7 @@ def smooth(low, high, x):  # type: ignore[no-untyped-def]
 
 
 @kernel
-def fade(x):  # type: ignore[no-untyped-def]
+def falloff(x):  # type: ignore[no-untyped-def]
     """About ``exp(-x)`` for x >= 0, to within 0.0003: a soft spot's profile, at a fifth of the price."""
     t = min(x, 12.0) / 8
     p = 1 - t * (1 - t * (0.5 - t * (1 / 6 - t / 24)))
@@ -93,19 +93,19 @@ def fade(x):  # type: ignore[no-untyped-def]
     return p * p
 
 
-LARGEST = 1 << 25
+MAX_KEPT_BYTES = 1 << 25
 """Bytes above which a buffer is not kept."""
 
 
-class _Kept(threading.local):
+class _ThreadBuffers(threading.local):
     def __init__(self) -> None:
         self.buffers: dict[str, np.ndarray] = {}
 
 
-_kept = _Kept()
+_buffers = _ThreadBuffers()
 
 
-def scratch(name: str, shape: tuple[int, ...], dtype: DTypeLike = np.float32) -> np.ndarray:
+def scratch_buffer(name: str, shape: tuple[int, ...], dtype: DTypeLike = np.float32) -> np.ndarray:
     """An array of arbitrary content, valid until this thread asks for the same name again.
 
     Args:
@@ -114,9 +114,9 @@ def scratch(name: str, shape: tuple[int, ...], dtype: DTypeLike = np.float32) ->
         dtype: always the same for a name.
     """
     length = math.prod(shape)
-    buffer = _kept.buffers.get(name)
+    buffer = _buffers.buffers.get(name)
     if buffer is None or len(buffer) < length:
         buffer = np.empty(length, dtype)
-        if buffer.nbytes <= LARGEST:
-            _kept.buffers[name] = buffer
+        if buffer.nbytes <= MAX_KEPT_BYTES:
+            _buffers.buffers[name] = buffer
     return buffer[:length].reshape(shape)

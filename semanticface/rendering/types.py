@@ -11,15 +11,15 @@ HELD_OUT_STYLE = "imp"
 """A goblin of the mesh looks that never enters the base model's training: the new character of the quickstart."""
 
 
-def _sided(side: str) -> list[str]:
+def _eye_points(side: str) -> list[str]:
     brow = [f"brow{side}{n}" for n in range(1, 6)]
     lids = [f"eye{side}{n}" for n in ("Outer", "UpperOuter", "UpperInner", "Inner", "LowerInner", "LowerOuter")]
     return [*brow, *lids, f"iris{side}"]
 
 
 POINTS: tuple[str, ...] = (
-    *_sided("Left"),
-    *_sided("Right"),
+    *_eye_points("Left"),
+    *_eye_points("Right"),
     *("noseBridge", "noseMiddle", "noseLow", "noseTip"),
     *("noseWingLeft", "nostrilLeft", "noseBase", "nostrilRight", "noseWingRight"),
     *("lipCornerLeft", "lipUpperLeft2", "lipUpperLeft1", "lipUpper", "lipUpperRight1", "lipUpperRight2"),

@@ -11,13 +11,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from semanticface.rendering import render
-from semanticface.rendering.head.mesh import CLOTH, HAIR, MASK, build
+from semanticface.rendering.head.mesh import CLOTH, HAIR, MASK, build_mesh
 from semanticface.rendering.head.rig import LASHES, SKIN, rig
-from semanticface.rendering.kernels import LARGEST, TABLE, VOLUME, fade, noise, scratch
-from semanticface.rendering.sensor import sensor
+from semanticface.rendering.kernels import MAX_KEPT_BYTES, NOISE_TABLE, NOISE_VOLUME, falloff, noise, scratch_buffer
+from semanticface.rendering.sensor import simulate_sensor
 from semanticface.rendering.shading import antialias
-from semanticface.rendering.shading.antialias import TOLERANCE, even_pixels, other_samples, resolve
-from semanticface.rendering.shading.raster import NOTHING, lit, shadow_bounds, visibility
+from semanticface.rendering.shading.antialias import TOLERANCE, find_edge_samples, find_smooth_pixels, resolve
+from semanticface.rendering.shading.raster import EMPTY, sample_shadow, shadow_bounds, visibility
 from semanticface.semantics.expression_sampler import sample_coefficients
 
 FOCAL = np.float32(400)
@@ -25,98 +25,105 @@ FOCAL = np.float32(400)
 
 def flat(size: int, factor: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """A visibility buffer filled with triangle 0 at one depth, and no lashes."""
-    front = np.zeros((size * factor, size * factor), np.int32)
-    return front, np.full(front.shape, 0.1, np.float32), np.zeros((size, size), bool)
+    triangle_ids = np.zeros((size * factor, size * factor), np.int32)
+    return triangle_ids, np.full(triangle_ids.shape, 0.1, np.float32), np.zeros((size, size), bool)
 
 
-def chosen(front, near, lashed, part, factor, fine=(False, False)):
-    room = np.empty(front.size, np.int32)
-    even, starts = even_pixels(room, front, near, np.array(part, np.uint8), np.array(fine), lashed, factor, FOCAL)
-    return even, starts.copy()
+def chosen(triangle_ids, inv_depth, has_lash, part, factor, fine=(False, False)):
+    room = np.empty(triangle_ids.size, np.int32)
+    smooth, starts = find_smooth_pixels(
+        room, triangle_ids, inv_depth, np.array(part, np.uint8), np.array(fine), has_lash, factor, FOCAL
+    )
+    return smooth, starts.copy()
 
 
 @pytest.mark.parametrize("factor", [2, 3])
 def test_one_smooth_surface_is_shaded_once_a_pixel(factor: int) -> None:
-    front, near, lashed = flat(4, factor)
-    even, starts = chosen(front, near, lashed, [SKIN], factor)
-    assert even.all()
+    triangle_ids, inv_depth, has_lash = flat(4, factor)
+    smooth, starts = chosen(triangle_ids, inv_depth, has_lash, [SKIN], factor)
+    assert smooth.all()
     wide = 4 * factor
     assert starts.tolist() == [y * factor * wide + x * factor for y in range(4) for x in range(4)]
 
 
 def test_without_supersampling_every_sample_is_shaded_itself() -> None:
-    front, near, lashed = flat(4, 1)
-    even, starts = chosen(front, near, lashed, [SKIN], 1)
-    assert not even.any() and len(starts) == 0
-    assert len(other_samples(np.empty(16, np.int32), np.zeros((16, 3), np.float32), front, even, 1)) == 16
+    triangle_ids, inv_depth, has_lash = flat(4, 1)
+    smooth, starts = chosen(triangle_ids, inv_depth, has_lash, [SKIN], 1)
+    assert not smooth.any() and len(starts) == 0
+    assert len(find_edge_samples(np.empty(16, np.int32), np.zeros((16, 3), np.float32), triangle_ids, smooth, 1)) == 16
 
 
 @pytest.mark.parametrize("what", ["background", "another part", "a step in depth", "a lash", "an eye or the mouth"])
 def test_a_pixel_with_an_edge_is_shaded_sample_by_sample(what: str) -> None:
-    front, near, lashed = flat(4, 2)
+    triangle_ids, inv_depth, has_lash = flat(4, 2)
     part, fine = [SKIN, HAIR], [False, False]
     if what == "background":
-        front[3, 2], near[3, 2] = NOTHING, 0
+        triangle_ids[3, 2], inv_depth[3, 2] = EMPTY, 0
     elif what == "another part":
-        front[3, 2] = 1
+        triangle_ids[3, 2] = 1
     elif what == "a step in depth":
-        near[3, 2] = 0.11
+        inv_depth[3, 2] = 0.11
     elif what == "a lash":
-        lashed[1, 1] = True
+        has_lash[1, 1] = True
     else:
-        front[2:4, 2:4] = 1
+        triangle_ids[2:4, 2:4] = 1
         part, fine = [SKIN, SKIN], [False, True]
-    even, _ = chosen(front, near, lashed, part, 2, fine)
-    assert not even[1, 1] and even.sum() == 15
-    samples = other_samples(np.empty(64, np.int32), np.zeros((64, 3), np.float32), front, even, 2)
+    smooth, _ = chosen(triangle_ids, inv_depth, has_lash, part, 2, fine)
+    assert not smooth[1, 1] and smooth.sum() == 15
+    samples = find_edge_samples(np.empty(64, np.int32), np.zeros((64, 3), np.float32), triangle_ids, smooth, 2)
     expected = {8 * y + x for y in (2, 3) for x in (2, 3)} - ({8 * 3 + 2} if what == "background" else set())
     assert set(samples.tolist()) == expected
 
 
 def test_pixels_that_differ_from_a_neighbour_are_shaded_sample_by_sample() -> None:
-    front, near, lashed = flat(4, 2)
-    even, starts = chosen(front, near, lashed, [SKIN], 2)
+    triangle_ids, inv_depth, has_lash = flat(4, 2)
+    smooth, starts = chosen(triangle_ids, inv_depth, has_lash, [SKIN], 2)
     out = np.zeros((64, 3), np.float32)
     out[starts] = 0.5
     out[starts[5], 1] += TOLERANCE * 1.01
-    samples = other_samples(np.empty(64, np.int32), out, front, even, 2)
-    rough = np.argwhere(~even).tolist()
+    samples = find_edge_samples(np.empty(64, np.int32), out, triangle_ids, smooth, 2)
+    rough = np.argwhere(~smooth).tolist()
     assert sorted(rough) == [[0, 1], [1, 0], [1, 1], [1, 2], [2, 1]]
     assert len(samples) == 4 * 5
     out[starts] = 0.5
     out[starts[5], 1] += TOLERANCE * 0.99
-    even[:] = True
-    assert len(other_samples(np.empty(64, np.int32), out, front, even, 2)) == 0
+    smooth[:] = True
+    assert len(find_edge_samples(np.empty(64, np.int32), out, triangle_ids, smooth, 2)) == 0
 
 
 def test_a_pixel_is_the_mean_of_its_samples() -> None:
-    front, _, _ = flat(2, 2)
-    front[0, 1] = NOTHING
+    triangle_ids, _, _ = flat(2, 2)
+    triangle_ids[0, 1] = EMPTY
     out = np.random.default_rng(0).random((16, 3), dtype=np.float32)
     background = np.full((2, 2, 3), 0.25, np.float32)
-    even = np.array([[False, False], [False, True]])
-    picture = resolve(out, front, even, background, 2)
+    smooth = np.array([[False, False], [False, True]])
+    picture = resolve(out, triangle_ids, smooth, background, 2)
     np.testing.assert_allclose(picture[0, 0], (out[0] + 0.25 + out[4] + out[5]) / 4, rtol=1e-5)
     np.testing.assert_allclose(picture[1, 0], out[[8, 9, 12, 13]].mean(0), rtol=1e-5)
     assert np.array_equal(picture[1, 1], out[10])
 
 
-@pytest.mark.parametrize("look", ["photo", "toon", "imp"])
+@pytest.mark.parametrize("style", ["photo", "toon", "imp"])
 def test_what_is_left_out_is_not_seen(style: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    options = {"look": style, "size": 160, "supersample": 2, "framing": "crop"}
+    options = {"style": style, "size": 160, "supersample": 2, "framing": "crop"}
     seeds = range(4)
     # Before sensor and file, which would blur some differences and enlarge others.
     monkeypatch.setattr(
-        "semanticface.rendering.shading.photo.sensor", lambda picture, shot, conditions: sensor(picture, None)
+        "semanticface.rendering.shading.photo.simulate_sensor",
+        lambda picture, shot, conditions: simulate_sensor(picture, None),
     )
-    monkeypatch.setattr("semanticface.rendering.shading.toon.reprint", lambda picture, shot, conditions: picture)
+    monkeypatch.setattr(
+        "semanticface.rendering.shading.toon.degrade_drawing", lambda picture, shot, conditions: picture
+    )
     faces = [sample_coefficients(np.random.default_rng([seed, 61])) for seed in seeds]
     usual = [render(c, subject=k, shot=k, **options).image for k, c in zip(seeds, faces, strict=True)]  # type: ignore[arg-type]
 
-    def nothing_even(samples, front, near, part, fine, lashed, factor, focal):
-        return np.zeros(lashed.shape, bool), samples[:0]
+    def nothing_even(samples, triangle_ids, inv_depth, part, fine, has_lash, factor, focal):
+        return np.zeros(has_lash.shape, bool), samples[:0]
 
-    monkeypatch.setattr(f"{antialias.__package__}.{'toon' if style == 'toon' else 'photo'}.even_pixels", nothing_even)
+    monkeypatch.setattr(
+        f"{antialias.__package__}.{'toon' if style == 'toon' else 'photo'}.find_smooth_pixels", nothing_even
+    )
     for k, picture in zip(seeds, usual, strict=True):
         whole = render(faces[k], subject=k, shot=k, **options).image  # type: ignore[arg-type]
         change = np.abs(picture.astype(int) - whole)
@@ -141,23 +148,23 @@ def test_pictures_do_not_depend_on_what_was_drawn_before_or_beside() -> None:
 
 def test_lips_and_what_is_behind_them_are_never_left_out() -> None:
     r = rig()
-    mesh = build(r.average.vertices, r.average, "bob", 1)
+    mesh = build_mesh(r.average.vertices, r.average, "bob", 1)
     masks = mesh.attributes[:, MASK][mesh.triangles].max(1)
     assert mesh.fine[(masks[:, :2] > 0.5).any(1)].all()
     small = ~np.isin(mesh.part, (SKIN, CLOTH, HAIR))
     assert mesh.fine[small].all() and not mesh.fine[np.isin(mesh.part, (CLOTH, HAIR))].any()
     assert mesh.fine[~small].mean() < 0.2
-    assert (mesh.part[mesh.solid :] == LASHES).all() and not (mesh.part[: mesh.solid] == LASHES).any()
+    assert (mesh.part[mesh.n_opaque :] == LASHES).all() and not (mesh.part[: mesh.n_opaque] == LASHES).any()
 
 
 def test_scratch_is_kept_by_thread_and_name_unless_it_is_huge() -> None:
-    one = scratch("test", (3, 4))
-    assert one.shape == (3, 4) and np.shares_memory(one, scratch("test", (2, 2)))
-    assert not np.shares_memory(one, scratch("test 2", (3, 4)))
+    one = scratch_buffer("test", (3, 4))
+    assert one.shape == (3, 4) and np.shares_memory(one, scratch_buffer("test", (2, 2)))
+    assert not np.shares_memory(one, scratch_buffer("test 2", (3, 4)))
     with ThreadPoolExecutor(1) as pool:
-        assert not np.shares_memory(one, pool.submit(scratch, "test", (3, 4)).result())
-    huge = scratch("test", (LARGEST + 1,), np.uint8)
-    assert not np.shares_memory(huge, scratch("test", (LARGEST + 1,), np.uint8))
+        assert not np.shares_memory(one, pool.submit(scratch_buffer, "test", (3, 4)).result())
+    huge = scratch_buffer("test", (MAX_KEPT_BYTES + 1,), np.uint8)
+    assert not np.shares_memory(huge, scratch_buffer("test", (MAX_KEPT_BYTES + 1,), np.uint8))
 
 
 @settings(max_examples=200, deadline=None)
@@ -168,13 +175,13 @@ def test_noise_is_the_trilinear_mean_of_its_corners(place: tuple[float, float, f
     expected = 0.0
     for corner in np.ndindex(2, 2, 2):
         weight = np.prod(np.where(corner, share, 1 - share))
-        expected += weight * VOLUME[tuple((low + corner) % 32)]
-    assert noise(TABLE, *place) == pytest.approx(expected, abs=1e-5)
+        expected += weight * NOISE_VOLUME[tuple((low + corner) % 32)]
+    assert noise(NOISE_TABLE, *place) == pytest.approx(expected, abs=1e-5)
 
 
 @given(st.floats(0, 60))
 def test_fade_is_nearly_exponential(x: float) -> None:
-    assert fade(x) == pytest.approx(math.exp(-x), abs=3e-4)
+    assert falloff(x) == pytest.approx(math.exp(-x), abs=3e-4)
 
 
 def test_shadow_bounds_never_change_what_is_lit() -> None:
@@ -185,19 +192,21 @@ def test_shadow_bounds_never_change_what_is_lit() -> None:
     open_bounds[..., 0], open_bounds[..., 1] = -np.inf, np.inf
     bounds = shadow_bounds(depth)
     for u, v, d in rng.uniform([-1, -1, -0.2], [25, 25, 1.2], (500, 3)):
-        assert lit(depth, bounds, u, v, d) == pytest.approx(float(lit(depth, open_bounds, u, v, d)), abs=1e-6)
-    assert lit(depth, bounds, 12.0, 12.0, 0.6) == 1 and lit(depth, bounds, 12.0, 12.0, 0.4) == 0
+        assert sample_shadow(depth, bounds, u, v, d) == pytest.approx(
+            float(sample_shadow(depth, open_bounds, u, v, d)), abs=1e-6
+        )
+    assert sample_shadow(depth, bounds, 12.0, 12.0, 0.6) == 1 and sample_shadow(depth, bounds, 12.0, 12.0, 0.4) == 0
 
 
 def test_the_nearest_triangle_is_seen_with_its_weights() -> None:
     screen = np.array([[0, 0, 0.5], [0, 8, 0.5], [8, 0, 0.5], [0, 0, 0.25], [0, 8, 0.25], [8, 0, 0.25]], np.float32)
     triangles = np.array([[0, 1, 2], [3, 4, 5], [3, 5, 4]], np.int32)
-    front, w1, w2, near = visibility(screen, triangles, np.zeros(3, bool), 8, 8, "test")
+    triangle_ids, w1, w2, inv_depth = visibility(screen, triangles, np.zeros(3, bool), 8, 8, "test")
     inside = np.add.outer(np.arange(8), np.arange(8)) < 7
-    seen = front[inside]
-    assert set(seen.tolist()) == {0} and (near[inside] == 0.5).all()
+    seen = triangle_ids[inside]
+    assert set(seen.tolist()) == {0} and (inv_depth[inside] == 0.5).all()
     assert w1[2, 1] == pytest.approx(2.5 / 8) and w2[2, 1] == pytest.approx(1.5 / 8)
     back, *_ = visibility(screen, triangles[2:], np.zeros(1, bool), 8, 8, "test")
-    assert (back == NOTHING).all()
+    assert (back == EMPTY).all()
     both, *_ = visibility(screen, triangles[2:], np.ones(1, bool), 8, 8, "test")
     assert (both[inside] == 0).all()

@@ -9,7 +9,7 @@ from hypothesis.extra.numpy import arrays
 from semanticface import arkit
 from semanticface.errors import ConfigError
 from semanticface.rendering.cartoon import draw
-from semanticface.rendering.cartoon.geometry import shape_of
+from semanticface.rendering.cartoon.geometry import face_shape
 from semanticface.rendering.cartoon.style import style_of
 from semanticface.rendering.types import POINTS
 
@@ -127,8 +127,8 @@ def test_iris_point_lies_on_a_dark_pupil():
 
 def test_closed_lips_meet_over_a_lowered_jaw():
     style = style_of(None)
-    closed = shape_of(style, arkit.vector({"jawOpen": 0.8, "mouthClose": 0.8}))
-    opened = shape_of(style, arkit.vector({"jawOpen": 0.8}))
+    closed = face_shape(style, arkit.vector({"jawOpen": 0.8, "mouthClose": 0.8}))
+    opened = face_shape(style, arkit.vector({"jawOpen": 0.8}))
     assert (closed.mouth.inner_upper - closed.mouth.inner_lower)[:, 1].max() < 0.03
     assert (opened.mouth.inner_upper - opened.mouth.inner_lower)[:, 1].max() > 0.3
     np.testing.assert_allclose(closed.outline, opened.outline)

@@ -10,17 +10,17 @@ from pathlib import Path
 
 from semanticface.rendering import kernels
 
-CALLED = "from painters.compiled import kernel\n@kernel\ndef tone(x):\n    return x + {}\n"
-CALLER = "from painters.compiled import kernel\nfrom painters.called import tone\n"
+CALLED = "from package.kernels import kernel\n@kernel\ndef tone(x):\n    return x + {}\n"
+CALLER = "from package.kernels import kernel\nfrom package.called import tone\n"
 CALLER += "@kernel\ndef shade(x):\n    return tone(x)\n"
-PROGRAM = "from painters.caller import shade; print(shade(1), sum(shade.stats.cache_hits.values()))"
+PROGRAM = "from package.caller import shade; print(shade(1), sum(shade.stats.cache_hits.values()))"
 
 
 def test_a_kernel_is_compiled_again_when_another_that_it_calls_changes(tmp_path: Path) -> None:
-    folder = tmp_path / "painters"
+    folder = tmp_path / "package"
     folder.mkdir()
     (folder / "__init__.py").touch()
-    shutil.copy(kernels.__file__, folder / "compiled.py")
+    shutil.copy(kernels.__file__, folder / "kernels.py")
     (folder / "caller.py").write_text(CALLER)
 
     def run() -> list[str]:

@@ -27,7 +27,7 @@ def rest() -> dict[str, np.ndarray]:
     return {style: draw(style) for style in STYLES}
 
 
-@pytest.mark.parametrize("look", STYLES)
+@pytest.mark.parametrize("style", STYLES)
 def test_every_action_shows_on_its_side(style: str, rest: dict[str, np.ndarray]) -> None:
     for action in arkit.ACTIONS:
         before = draw(style, NEEDS[action.name]) if action.name in NEEDS else rest[style]
@@ -93,7 +93,7 @@ def test_eyes_look_where_the_gaze_says() -> None:
     assert places["left"][1] > places["right"][1] + 0.1
 
 
-@pytest.mark.parametrize("look", STYLES)
+@pytest.mark.parametrize("style", STYLES)
 def test_blinking_hides_the_eye(style: str) -> None:
     """Between shut lids there is skin: the strip where pupil and white met has lost its contrast."""
     still = render(np.zeros(52), style=style, subject=None, size=224, framing="crop")
@@ -105,7 +105,7 @@ def test_blinking_hides_the_eye(style: str) -> None:
     assert np.std(closed.image[strip].astype(float).sum(-1)) < 0.5 * np.std(still.image[strip].astype(float).sum(-1))
 
 
-@pytest.mark.parametrize("look", STYLES)
+@pytest.mark.parametrize("style", STYLES)
 def test_the_same_arguments_give_the_same_bytes(style: str) -> None:
     c = np.full(52, 0.2)
     first, again = (render(c, style=style, subject=5, shot=9, size=64) for _ in range(2))
@@ -114,7 +114,7 @@ def test_the_same_arguments_give_the_same_bytes(style: str) -> None:
     assert first.camera == again.camera
 
 
-@pytest.mark.parametrize("look", STYLES)
+@pytest.mark.parametrize("style", STYLES)
 def test_subject_and_shot_change_the_picture_and_only_what_they_should(style: str) -> None:
     c = np.zeros(52)
     base = render(c, style=style, subject=5, shot=9, size=64)
@@ -125,7 +125,7 @@ def test_subject_and_shot_change_the_picture_and_only_what_they_should(style: st
     assert base.camera["yaw"] == person.camera["yaw"] != shot.camera["yaw"]
 
 
-@pytest.mark.parametrize("look", STYLES)
+@pytest.mark.parametrize("style", STYLES)
 @pytest.mark.parametrize("framing", ["portrait", "crop"])
 def test_the_box_holds_the_face(style: str, framing: str) -> None:
     for k in range(6):
@@ -154,7 +154,7 @@ def test_points_stay_put_when_the_picture_is_supersampled() -> None:
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"look": "oil"}, {"framing": "wide"}, {"size": 4}, {"supersample": 9}, {"coefficients": np.zeros(51)}]
+    "wrong", [{"style": "oil"}, {"framing": "wide"}, {"size": 4}, {"supersample": 9}, {"coefficients": np.zeros(51)}]
 )
 def test_wrong_arguments_are_said(wrong: dict[str, object]) -> None:
     with pytest.raises(ConfigError):

@@ -74,12 +74,12 @@ def test_lids_meet_at_blink_whatever_the_gaze(head: Rig) -> None:
 
 def test_lids_never_sink_into_the_eyeball(head: Rig) -> None:
     for seed in range(4):
-        who = head.identity(seed)
-        v = head.vertices(one("eyeBlinkLeft", "eyeSquintRight", "eyeLookUpRight"), who)
+        identity = head.identity(seed)
+        v = head.vertices(one("eyeBlinkLeft", "eyeSquintRight", "eyeLookUpRight"), identity)
         for side in range(2):
-            near = (head.part == SKIN) & (head.masks[:, 2] > 0.9) & (v[:, 2] > who.eye_centres[side, 2])
-            away = np.linalg.norm(v[near] - who.eye_centres[side], axis=1)
-            assert away.min() > 0.99 * who.eye_radii[side]
+            near = (head.part == SKIN) & (head.masks[:, 2] > 0.9) & (v[:, 2] > identity.eye_centres[side, 2])
+            away = np.linalg.norm(v[near] - identity.eye_centres[side], axis=1)
+            assert away.min() > 0.99 * identity.eye_radii[side]
 
 
 def test_mouth_close_shuts_the_lips_of_an_open_jaw(head: Rig) -> None:

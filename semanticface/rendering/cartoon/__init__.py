@@ -13,14 +13,14 @@ import PIL.Image
 import skia
 
 from semanticface.errors import ConfigError
-from semanticface.rendering.camera import Framing, box_of
-from semanticface.rendering.cartoon.canvas import View, pixel
-from semanticface.rendering.cartoon.geometry import SIDES, Shape, shape_of
-from semanticface.rendering.cartoon.hair import beard, body, hair
+from semanticface.rendering.camera import Framing, square_box
+from semanticface.rendering.cartoon.canvas import View, skia_colour
+from semanticface.rendering.cartoon.geometry import SIDES, Shape, face_shape
+from semanticface.rendering.cartoon.hair import paint_beard, paint_body, paint_hair
 from semanticface.rendering.cartoon.painter import Painter
 from semanticface.rendering.cartoon.style import Colour, Style, mix, shade, style_of, vivid
 from semanticface.rendering.conditions import Conditions
-from semanticface.rendering.sensor import reprint
+from semanticface.rendering.sensor import degrade_drawing
 from semanticface.rendering.types import POINTS, Rendered
 
 _PLAIN_BACKGROUND: Colour = (0.80, 0.85, 0.90)
@@ -28,57 +28,57 @@ _PLAIN_BACKGROUND: Colour = (0.80, 0.85, 0.90)
 _TURNS = {"usual": ((13, 32), (7, 20), (6, 25)), "hard": ((19, 38), (11, 24), (10, 35))}
 
 
-def _view(
+def _place_view(
     neutral: Shape, style: Style, shot: int | None, size: int, framing: Framing, conditions: Conditions
 ) -> tuple[View, np.ndarray]:
     """Turn and place the head; return the view and the box of the face without expression."""
     view = View()
-    share, shift, jitter, zoom = 0.72, np.zeros(2), np.zeros(2), 1.0
+    fraction, shift, jitter, zoom = 0.72, np.zeros(2), np.zeros(2), 1.0
     if shot is not None:
         rng = np.random.default_rng([shot, 0xD7])
         far = _TURNS[conditions]
         yaw, pitch, roll = (float(np.clip(rng.normal(0, s), -m, m)) for s, m in far)
         view = View(*np.radians([yaw, pitch, roll]).tolist())
-        share = float(rng.uniform(0.42, 0.95))
+        fraction = float(rng.uniform(0.42, 0.95))
         shift = np.clip(rng.normal(0, 0.25, 2), -0.6, 0.6)
         jitter, zoom = rng.uniform(-0.06, 0.06, 2), float(rng.uniform(0.9, 1.1))
-    box = box_of(_face_extent(neutral, style, view))
+    box = square_box(_face_extent(neutral, style, view))
     side = float(box[2] - box[0])
     if framing == "crop":
-        scale, place = size * zoom / side, size * (0.5 + jitter)
+        scale, target = size * zoom / side, size * (0.5 + jitter)
     else:
-        scale, place = size * share / side, size / 2 + shift * size * (1 - share) / 2
-    x, y = (place - scale * (box[:2] + box[2:]) / 2).tolist()
+        scale, target = size * fraction / side, size / 2 + shift * size * (1 - fraction) / 2
+    x, y = (target - scale * (box[:2] + box[2:]) / 2).tolist()
     view = replace(view, scale=scale, x=x, y=y)
-    return view, box_of(_face_extent(neutral, style, view))
+    return view, square_box(_face_extent(neutral, style, view))
 
 
 def _face_extent(neutral: Shape, style: Style, view: View) -> np.ndarray:
     """Pixels that bound the face from brow tops to chin and cheek to cheek."""
     tops = np.concatenate(neutral.brows) + np.array([0.0, style.brow_weight / 2])
-    return np.concatenate([view.on_face(tops, 0.03), view.contour(neutral.outline[3:14])])
+    return np.concatenate([view.project_face(tops, 0.03), view.project_contour(neutral.outline[3:14])])
 
 
-def _points(painter: Painter) -> np.ndarray:
+def _landmarks(painter: Painter) -> np.ndarray:
     """The 70 points of ``types.POINTS`` in pixels."""
     view, shape, style = painter.view, painter.shape, painter.style
     mouth = shape.mouth
     parts = []
     for eye, brow in zip(shape.eyes, shape.brows, strict=True):
-        parts.append(view.on_face(brow, 0.03))
+        parts.append(view.project_face(brow, 0.03))
         lids = [eye.upper[8], eye.upper[6], eye.upper[2], eye.upper[0], eye.lower[2], eye.lower[6], eye.iris]
-        parts.append(view.on_face(np.array(lids)))
+        parts.append(view.project_face(np.array(lids)))
     bridge = np.stack([np.zeros(3), np.linspace(style.eye_y, shape.nose_tip[1], 4)[:3]], axis=-1)
-    parts.append(view.on_face(bridge, np.array([0.05, 0.1, 0.15])))
+    parts.append(view.project_face(bridge, np.array([0.05, 0.1, 0.15])))
     (left, right), base = shape.nose_wings, shape.nose_base
-    parts.append(view.on_face(shape.nose_tip[None], 0.2))
-    parts.append(view.on_face(np.array([left, (left + base) / 2, base, (right + base) / 2, right]), 0.1))
+    parts.append(view.project_face(shape.nose_tip[None], 0.2))
+    parts.append(view.project_face(np.array([left, (left + base) / 2, base, (right + base) / 2, right]), 0.1))
     lower_out = mouth.forward + mouth.lower_forward
-    parts.append(view.on_face(mouth.outer_upper[[12, 10, 8, 6, 4, 2, 0]], mouth.forward))
-    parts.append(view.on_face(mouth.outer_lower[[2, 4, 6, 8, 10]], lower_out))
-    parts.append(view.on_face(mouth.inner_upper[[12, 9, 6, 3, 0]], mouth.forward))
-    parts.append(view.on_face(mouth.inner_lower[[3, 6, 9]], lower_out))
-    parts.append(view.contour(shape.outline[4:13]))
+    parts.append(view.project_face(mouth.outer_upper[[12, 10, 8, 6, 4, 2, 0]], mouth.forward))
+    parts.append(view.project_face(mouth.outer_lower[[2, 4, 6, 8, 10]], lower_out))
+    parts.append(view.project_face(mouth.inner_upper[[12, 9, 6, 3, 0]], mouth.forward))
+    parts.append(view.project_face(mouth.inner_lower[[3, 6, 9]], lower_out))
+    parts.append(view.project_contour(shape.outline[4:13]))
     for (name, sign), wing, end in zip(SIDES, shape.nose_wings, (-1, 0), strict=True):
         raised = 0.07 * painter.value(f"cheekSquint{name}")
         corner = mouth.inner_upper[end]
@@ -88,27 +88,27 @@ def _points(painter: Painter) -> np.ndarray:
             (wing[0] + sign * 0.12, wing[1] - 0.03),
             (corner[0] + sign * 0.14, corner[1]),
         ]
-        parts.append(view.on_face(np.array(cheek)))
+        parts.append(view.project_face(np.array(cheek)))
     points = np.concatenate(parts).astype(np.float32)
     assert len(points) == len(POINTS)
     return points
 
 
-def _background(canvas: skia.Canvas, shot: int | None, size: int) -> None:
+def _draw_background(canvas: skia.Canvas, shot: int | None, size: int) -> None:
     if shot is None:
-        canvas.clear(pixel(_PLAIN_BACKGROUND))
+        canvas.clear(skia_colour(_PLAIN_BACKGROUND))
         return
     rng = np.random.default_rng([shot, 0xB6])
     first = vivid(rng, (0.0, 0.9), (0.15, 1.0))
     second = mix(first, vivid(rng, (0.0, 0.9), (0.15, 1.0)), rng.uniform(0.2, 1.0))
-    canvas.clear(pixel(first))
+    canvas.clear(skia_colour(first))
     kind = int(rng.integers(7))
-    paint = skia.Paint(Color=pixel(second), AntiAlias=True)
+    paint = skia.Paint(Color=skia_colour(second), AntiAlias=True)
     if kind == 1:
         angle = rng.uniform(0, 2 * np.pi)
         reach = size * np.array([np.cos(angle), np.sin(angle)])
         ends = [skia.Point(*(size / 2 + sign * reach / 2).tolist()) for sign in (-1, 1)]
-        paint.setShader(skia.GradientShader.MakeLinear(points=ends, colors=[pixel(first), pixel(second)]))
+        paint.setShader(skia.GradientShader.MakeLinear(points=ends, colors=[skia_colour(first), skia_colour(second)]))
         canvas.drawPaint(paint)
     elif kind in (2, 3):
         count = int(rng.integers(2, 9))
@@ -128,13 +128,15 @@ def _background(canvas: skia.Canvas, shot: int | None, size: int) -> None:
     elif kind == 6:
         paint.setShader(
             skia.GradientShader.MakeRadial(
-                center=skia.Point(size / 2, size / 2), radius=0.75 * size, colors=[pixel(second), pixel(first)]
+                center=skia.Point(size / 2, size / 2),
+                radius=0.75 * size,
+                colors=[skia_colour(second), skia_colour(first)],
             )
         )
         canvas.drawPaint(paint)
 
 
-def _shadow(painter: Painter, contour: skia.Path, shot: int | None) -> None:
+def _draw_shadow(painter: Painter, contour: skia.Path, shot: int | None) -> None:
     """Shade one side of the head: flat, in dots, or not at all."""
     if shot is None:
         return
@@ -155,7 +157,7 @@ def _shadow(painter: Painter, contour: skia.Path, shot: int | None) -> None:
     else:
         canvas.clipPath(lit, skia.ClipOp.kIntersect, True)
         step = max(3.0, 0.09 * view.scale)
-        paint = skia.Paint(Color=pixel(colour), AntiAlias=True)
+        paint = skia.Paint(Color=skia_colour(colour), AntiAlias=True)
         bounds = contour.getBounds()
         for row, y in enumerate(np.arange(bounds.top(), bounds.bottom(), step).tolist()):
             for x in np.arange(bounds.left() + step / 2 * (row % 2), bounds.right(), step).tolist():
@@ -191,17 +193,17 @@ def draw(
         raise ConfigError(f"framing {framing!r} is unknown: use 'portrait' or 'crop'.")
     coefficients = np.asarray(coefficients, dtype=np.float32)
     style = style_of(subject)
-    view, box = _view(shape_of(style, np.zeros_like(coefficients)), style, shot, size, framing, conditions)
+    view, box = _place_view(face_shape(style, np.zeros_like(coefficients)), style, shot, size, framing, conditions)
 
     pixels = np.empty((size * supersample, size * supersample, 4), dtype=np.uint8)
     canvas = skia.Surface(pixels).getCanvas()
     canvas.scale(supersample, supersample)
-    painter = Painter(canvas, view, style, shape_of(style, coefficients), coefficients)
-    _background(canvas, shot, size)
-    body(painter)
+    painter = Painter(canvas, view, style, face_shape(style, coefficients), coefficients)
+    _draw_background(canvas, shot, size)
+    paint_body(painter)
     contour = painter.head()
-    _shadow(painter, contour, shot)
-    beard(painter)
+    _draw_shadow(painter, contour, shot)
+    paint_beard(painter)
     painter.cheeks()
     painter.forehead()
     if style.contour:
@@ -211,20 +213,20 @@ def draw(
     painter.folds()
     painter.nose()
     painter.mouth()
-    hair(painter)
+    paint_hair(painter)
     for brow in painter.shape.brows:
         painter.brow(brow)
     if style.glasses:
         painter.glasses()
 
-    picture = reprint(_rgb(pixels, supersample), shot, conditions)
+    picture = degrade_drawing(_downsample(pixels, supersample), shot, conditions)
     degrees = np.degrees([view.yaw, view.pitch, view.roll])
     camera = dict(zip(("yaw", "pitch", "roll"), degrees.tolist(), strict=True))
     camera |= {"fov": 0.0, "scale": float(box[2] - box[0]) / size}
-    return Rendered(picture, _points(painter), box, camera, coefficients)
+    return Rendered(picture, _landmarks(painter), box, camera, coefficients)
 
 
-def _rgb(pixels: np.ndarray, supersample: int) -> np.ndarray:
+def _downsample(pixels: np.ndarray, supersample: int) -> np.ndarray:
     """RGB of skia's BGRA or RGBA raster, averaged down by ``supersample``."""
     order = [2, 1, 0] if skia.kN32_ColorType == skia.kBGRA_8888_ColorType else [0, 1, 2]
     averaged = np.asarray(PIL.Image.fromarray(pixels).reduce(supersample))

@@ -28,25 +28,25 @@ class View:
     x: float = 0.0
     y: float = 0.0
 
-    def _place(self, x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    def _to_pixels(self, x: np.ndarray, y: np.ndarray) -> np.ndarray:
         c, s = np.cos(self.roll), np.sin(self.roll)
         return np.stack([self.x + self.scale * (c * x + s * y), self.y - self.scale * (c * y - s * x)], axis=-1)
 
-    def on_face(self, points: np.ndarray, out: float | np.ndarray = 0.0) -> np.ndarray:
+    def project_face(self, points: np.ndarray, offset: float | np.ndarray = 0.0) -> np.ndarray:
         """Pixels of points ``[n, 2]`` that lie on the face, ``out`` in front of its surface."""
-        x, y, z = points[:, 0], points[:, 1], depth(points) + out
+        x, y, z = points[:, 0], points[:, 1], depth(points) + offset
         across = x * np.cos(self.yaw) + z * np.sin(self.yaw)
         inward = z * np.cos(self.yaw) - x * np.sin(self.yaw)
-        return self._place(across, y * np.cos(self.pitch) + inward * np.sin(self.pitch))
+        return self._to_pixels(across, y * np.cos(self.pitch) + inward * np.sin(self.pitch))
 
-    def contour(self, points: np.ndarray) -> np.ndarray:
+    def project_contour(self, points: np.ndarray) -> np.ndarray:
         """Pixels of points ``[n, 3]`` of a silhouette, which a turn shifts by their depth but does not narrow."""
-        return self._place(
+        return self._to_pixels(
             points[:, 0] + points[:, 2] * np.sin(self.yaw), points[:, 1] + points[:, 2] * np.sin(self.pitch)
         )
 
 
-def smooth(points: np.ndarray, closed: bool = False) -> skia.Path:
+def spline(points: np.ndarray, closed: bool = False) -> skia.Path:
     """A Catmull-Rom curve through pixels ``[n, 2]``."""
     if closed:
         padded = np.concatenate([points[-1:], points, points[:2]])
@@ -64,16 +64,16 @@ def smooth(points: np.ndarray, closed: bool = False) -> skia.Path:
     return path
 
 
-def band(upper: np.ndarray, lower: np.ndarray) -> skia.Path:
+def closed_between(upper: np.ndarray, lower: np.ndarray) -> skia.Path:
     """The area between two curves that share their ends' neighbourhood, with corners where they meet."""
-    path = smooth(upper)
-    back = smooth(lower[::-1])
+    path = spline(upper)
+    back = spline(lower[::-1])
     path.addPath(back, skia.Path.AddPathMode.kExtend_AddPathMode)
     path.close()
     return path
 
 
-def pixel(colour: Colour, alpha: float = 1.0) -> int:
+def skia_colour(colour: Colour, alpha: float = 1.0) -> int:
     """Return a colour as skia takes it."""
     r, g, b = (int(255 * min(1.0, max(0.0, part)) + 0.5) for part in colour)
     return skia.ColorSetARGB(int(255 * min(1.0, max(0.0, alpha)) + 0.5), r, g, b)
@@ -88,11 +88,11 @@ class Pen:
     style: Style
 
     def fill(self, path: skia.Path, colour: Colour, alpha: float = 1.0) -> None:
-        self.canvas.drawPath(path, skia.Paint(Color=pixel(colour, alpha), AntiAlias=True))
+        self.canvas.drawPath(path, skia.Paint(Color=skia_colour(colour, alpha), AntiAlias=True))
 
     def stroke(self, path: skia.Path, colour: Colour, weight: float, alpha: float = 1.0) -> None:
         paint = skia.Paint(
-            Color=pixel(colour, alpha),
+            Color=skia_colour(colour, alpha),
             AntiAlias=True,
             Style=skia.Paint.kStroke_Style,
             StrokeWidth=weight * self.view.scale,
@@ -101,12 +101,16 @@ class Pen:
         )
         self.canvas.drawPath(path, paint)
 
-    def face_line(self, points: list[tuple[float, float]], alpha: float, weight: float = 0.8, out: float = 0.0) -> None:
+    def face_line(
+        self, points: list[tuple[float, float]], alpha: float, weight: float = 0.8, offset: float = 0.0
+    ) -> None:
         """A crease: an ink line on the face that appears as ``alpha`` grows."""
         if alpha > 0.03:
-            path = smooth(self.view.on_face(np.array(points), out))
+            path = spline(self.view.project_face(np.array(points), offset))
             self.stroke(path, self.style.ink, weight * max(self.style.line, 0.024), min(1.0, 0.15 + 0.85 * alpha))
 
-    def disc(self, centre: np.ndarray, radius: float, colour: Colour, alpha: float, out: float = 0.0) -> None:
-        x, y = self.view.on_face(centre[None], out)[0].tolist()
-        self.canvas.drawCircle(x, y, radius * self.view.scale, skia.Paint(Color=pixel(colour, alpha), AntiAlias=True))
+    def disc(self, centre: np.ndarray, radius: float, colour: Colour, alpha: float, offset: float = 0.0) -> None:
+        x, y = self.view.project_face(centre[None], offset)[0].tolist()
+        self.canvas.drawCircle(
+            x, y, radius * self.view.scale, skia.Paint(Color=skia_colour(colour, alpha), AntiAlias=True)
+        )

@@ -234,7 +234,7 @@ def _mouth(style: Style, value: Callable[[str], float]) -> Mouth:
     )
 
 
-def shape_of(style: Style, coefficients: np.ndarray) -> Shape:
+def face_shape(style: Style, coefficients: np.ndarray) -> Shape:
     """Return the lines of a face.
 
     Args:

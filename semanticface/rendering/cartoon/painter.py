@@ -8,7 +8,7 @@ import numpy as np
 import skia
 
 from semanticface.arkit import INDEX
-from semanticface.rendering.cartoon.canvas import Pen, band, pixel, smooth
+from semanticface.rendering.cartoon.canvas import Pen, closed_between, skia_colour, spline
 from semanticface.rendering.cartoon.geometry import SIDES, Eye, Shape
 from semanticface.rendering.cartoon.style import Colour, luminance, mix, shade
 
@@ -42,16 +42,16 @@ class Painter(Pen):
                 ]
             )
             ear[:, 0] *= sign * style.cheek
-            path = smooth(view.contour(ear), closed=True)
+            path = spline(view.project_contour(ear), closed=True)
             self.fill(path, shade(style.skin, 0.95))
             if style.contour:
                 self.stroke(path, style.ink, style.line)
             if style.earrings:
-                lobe = view.contour(ear[3:4] - (0.0, 0.06, 0.0))[0]
+                lobe = view.project_contour(ear[3:4] - (0.0, 0.06, 0.0))[0]
                 self.canvas.drawCircle(
-                    *lobe.tolist(), 0.05 * view.scale, skia.Paint(Color=pixel(_GOLD), AntiAlias=True)
+                    *lobe.tolist(), 0.05 * view.scale, skia.Paint(Color=skia_colour(_GOLD), AntiAlias=True)
                 )
-        path = smooth(view.contour(self.shape.outline), closed=True)
+        path = spline(view.project_contour(self.shape.outline), closed=True)
         self.fill(path, style.skin)
         return path
 
@@ -112,10 +112,10 @@ class Painter(Pen):
 
     def eye(self, eye: Eye, name: str, sign: float) -> None:
         style, view = self.style, self.view
-        upper, lower, socket = view.on_face(eye.upper), view.on_face(eye.lower), view.on_face(eye.socket)
+        upper, lower, socket = view.project_face(eye.upper), view.project_face(eye.lower), view.project_face(eye.socket)
         lid = shade(style.skin, 0.86 if luminance(style.skin) > 0.3 else 0.7)
-        self.fill(band(socket, upper), lid)
-        opening = band(upper, lower)
+        self.fill(closed_between(socket, upper), lid)
+        opening = closed_between(upper, lower)
         height = float((eye.upper[4] - eye.lower[4])[1])
         if height > 0.012:
             self.fill(opening, style.sclera)
@@ -130,15 +130,15 @@ class Painter(Pen):
                 0.9,
             )
             # The lid's shadow, so that a lowered lid reads as lowered.
-            self.stroke(smooth(upper), style.ink, 0.07, 0.18)
+            self.stroke(spline(upper), style.ink, 0.07, 0.18)
             self.canvas.restore()
-        self.stroke(smooth(socket), style.ink, 0.55 * style.line, 0.7)
-        self.stroke(smooth(lower), style.ink, 0.6 * style.line, 0.8)
-        self.stroke(smooth(upper), style.ink, style.lashes * style.line)
+        self.stroke(spline(socket), style.ink, 0.55 * style.line, 0.7)
+        self.stroke(spline(lower), style.ink, 0.6 * style.line, 0.8)
+        self.stroke(spline(upper), style.ink, style.lashes * style.line)
         if style.lash_flick:
             corner = eye.upper[-1]
             flick = np.array([eye.upper[-2], corner, corner + np.array([sign * 0.07, 0.05])])
-            self.stroke(smooth(view.on_face(flick)), style.ink, style.lashes * style.line)
+            self.stroke(spline(view.project_face(flick)), style.ink, style.lashes * style.line)
         squint = self.value(f"eyeSquint{name}")
         below = eye.lower - (0.0, 0.055)
         self.face_line([tuple(point) for point in below[1:-1:3].tolist()], squint)
@@ -154,7 +154,7 @@ class Painter(Pen):
         style = self.style
         thickness = style.brow_weight * np.array([0.85, 1.0, 0.95, 0.7, 0.2])
         rise = np.stack([np.zeros(5), thickness / 2], axis=-1)
-        path = band(self.view.on_face(middle + rise, 0.03), self.view.on_face(middle - rise, 0.03))
+        path = closed_between(self.view.project_face(middle + rise, 0.03), self.view.project_face(middle - rise, 0.03))
         self.fill(path, style.brow_colour)
         self.stroke(path, style.brow_colour, 0.35 * style.line)
 
@@ -174,8 +174,8 @@ class Painter(Pen):
                 1.0, weight, 0.2,
             )  # fmt: skip
         elif kind == "triangle":
-            path = smooth(
-                view.on_face(np.array([(0.0, tip_y + 0.22), tuple(left), (0.0, base_y), tuple(right)]), 0.15),
+            path = spline(
+                view.project_face(np.array([(0.0, tip_y + 0.22), tuple(left), (0.0, base_y), tuple(right)]), 0.15),
                 closed=True,
             )
             self.fill(path, shade(style.skin, 0.88))
@@ -247,13 +247,13 @@ class Painter(Pen):
         style, view, mouth = self.style, self.view, self.shape.mouth
         out = mouth.forward
         lower_out = out + mouth.lower_forward
-        outer_upper, inner_upper = view.on_face(mouth.outer_upper, out), view.on_face(mouth.inner_upper, out)
+        outer_upper, inner_upper = view.project_face(mouth.outer_upper, out), view.project_face(mouth.inner_upper, out)
         inner_lower, outer_lower = (
-            view.on_face(mouth.inner_lower, lower_out),
-            view.on_face(mouth.outer_lower, lower_out),
+            view.project_face(mouth.inner_lower, lower_out),
+            view.project_face(mouth.outer_lower, lower_out),
         )
         lips = mix(style.skin, style.lips, style.lip_fill)
-        inside = band(inner_upper, inner_lower)
+        inside = closed_between(inner_upper, inner_lower)
         gap = float((mouth.inner_upper - mouth.inner_lower)[:, 1].max())
         if gap > 0.012:
             self.fill(inside, _MOUTH_INSIDE)
@@ -261,21 +261,21 @@ class Painter(Pen):
             self.canvas.clipPath(inside, skia.ClipOp.kIntersect, True)
             self._teeth()
             self.canvas.restore()
-        self.fill(band(outer_upper, inner_upper), shade(lips, 0.9))
-        self.fill(band(inner_lower, outer_lower), lips)
+        self.fill(closed_between(outer_upper, inner_upper), shade(lips, 0.9))
+        self.fill(closed_between(inner_lower, outer_lower), lips)
         roll_upper, roll_lower = self.value("mouthRollUpper"), self.value("mouthRollLower")
         rim = 0.35 + 0.45 * (1.0 - style.lip_fill)
-        self.stroke(smooth(outer_upper), style.ink, 0.5 * style.line, rim)
-        self.stroke(smooth(outer_lower), style.ink, 0.6 * style.line, min(1.0, rim + 0.15))
+        self.stroke(spline(outer_upper), style.ink, 0.5 * style.line, rim)
+        self.stroke(spline(outer_lower), style.ink, 0.6 * style.line, min(1.0, rim + 0.15))
         press = 0.5 * (self.value("mouthPressLeft") + self.value("mouthPressRight"))
         weight = style.line * (0.9 + 0.5 * max(press, roll_upper, roll_lower))
-        self.stroke(smooth(inner_upper), style.ink, weight)
-        self.stroke(smooth(inner_lower), style.ink, weight)
+        self.stroke(spline(inner_upper), style.ink, weight)
+        self.stroke(spline(inner_lower), style.ink, weight)
         for name, end in (("Left", -1), ("Right", 0)):
             half = inner_upper[7:] if end == -1 else inner_upper[:6]
             tight = self.value(f"mouthPress{name}")
             if tight > 0.03:
-                self.stroke(smooth(half), style.ink, 1.9 * max(style.line, 0.024), tight)
+                self.stroke(spline(half), style.ink, 1.9 * max(style.line, 0.024), tight)
         if mouth.tongue is not None:
             self._tongue(mouth.tongue, lower_out)
         self._lip_creases(roll_upper, roll_lower, self.value("mouthPucker"))
@@ -288,7 +288,7 @@ class Painter(Pen):
             bulge = np.clip(1.0 - np.linspace(-1, 1, 13) ** 2, 0, 1)
             edge = curve + np.stack([np.zeros(13), up * (0.03 + 0.055 * bulge)], axis=-1)
             if roll > 0.03:
-                swollen = band(self.view.on_face(edge, out), self.view.on_face(curve, out))
+                swollen = closed_between(self.view.project_face(edge, out), self.view.project_face(curve, out))
                 self.fill(swollen, shade(self.style.skin, 0.86), 0.8 * roll)
             self.face_line([tuple(p) for p in edge[2:-2:2].tolist()], roll, 0.9, out)
         for i, lean in ((4, -0.02), (6, 0.0), (8, 0.02)):
@@ -318,9 +318,11 @@ class Painter(Pen):
             (mouth.lower_teeth, mouth.lower_teeth - 0.30, mouth.jaw_x),
         ):
             near = np.stack([half * x + shift, edge + bend], axis=-1)
-            path = band(view.on_face(near), view.on_face(np.stack([half * x + shift, far + bend], axis=-1)))
+            path = closed_between(
+                view.project_face(near), view.project_face(np.stack([half * x + shift, far + bend], axis=-1))
+            )
             self.fill(path, _TEETH if shift == 0.0 and edge == mouth.upper_teeth else shade(_TEETH, 0.92))
-            self.stroke(smooth(view.on_face(near)), style.ink, 0.35 * style.line, 0.6)
+            self.stroke(spline(view.project_face(near)), style.ink, 0.35 * style.line, 0.6)
 
     def _tongue(self, tip: float, out: float) -> None:
         view, mouth = self.view, self.shape.mouth
@@ -328,8 +330,8 @@ class Painter(Pen):
         root = float(mouth.inner_upper[6, 1] * 0.35 + lip * 0.65)
         half = min(0.5 * (mouth.inner_lower[-1, 0] - mouth.inner_lower[0, 0]), 0.2) * 0.85
         middle = 0.5 * (root + tip)
-        path = smooth(
-            view.on_face(
+        path = spline(
+            view.project_face(
                 np.array(
                     [(x - half, root), (x - 1.05 * half, middle), (x - 0.7 * half, tip + 0.05), (x, tip),
                      (x + 0.7 * half, tip + 0.05), (x + 1.05 * half, middle), (x + half, root)]
@@ -353,7 +355,7 @@ class Painter(Pen):
                 ],
                 axis=-1,
             )
-            self.stroke(smooth(self.view.on_face(rim, 0.1), closed=True), style.ink, 0.9 * style.line, 0.9)
+            self.stroke(spline(self.view.project_face(rim, 0.1), closed=True), style.ink, 0.9 * style.line, 0.9)
         y = style.eye_y + 0.02
         inner = style.eye_x - style.eye_width - 0.08
         self.face_line([(-inner, y), (0.0, y + 0.05), (inner, y)], 1.0, 1.0, 0.15)

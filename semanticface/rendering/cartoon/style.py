@@ -93,12 +93,12 @@ class Style:
     detail_seed: tuple[int, ...] = field(default=(0,))  # for what is strewn: freckles, curls
 
 
-def mix(a: Colour, b: Colour, share: float) -> Colour:
+def mix(a: Colour, b: Colour, amount: float) -> Colour:
     """Return ``a`` turned towards ``b`` by ``share`` in 0 to 1."""
     return (
-        a[0] + (b[0] - a[0]) * share,
-        a[1] + (b[1] - a[1]) * share,
-        a[2] + (b[2] - a[2]) * share,
+        a[0] + (b[0] - a[0]) * amount,
+        a[1] + (b[1] - a[1]) * amount,
+        a[2] + (b[2] - a[2]) * amount,
     )
 
 

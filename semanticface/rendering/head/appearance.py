@@ -10,16 +10,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from semanticface.rendering.head import channel
 from semanticface.rendering.head.rig import Identity
-
-# Rows of ``Appearance.colours``.
-SKIN, BLOOD, LIPS, BROW, HAIR, IRIS, IRIS_RING, SCLERA, TEETH, TONGUE, CLOTH, LID, LASH, CLOTH2, SPOT = range(15)
-# Places in ``Appearance.amounts``.
-(BLOTCH, FRECKLES, PORES, SHINE, STUBBLE, BEARD, BROW_THICK, BROW_DENSE, BROW_LIFT, BROW_ARCH, BROW_LENGTH, HAIRLINE,
- RECEDE, CROP, IRIS_SIZE, PUPIL, VEINS, LIP_EDGE, LIP_GLOSS, SHADOW_MAKEUP, LINER, LASH_AMOUNT, BLUSH, COLLAR, PATTERN,
- SEED, TEETH_GAPS, SIDEBURN, MOLES, GRAIN, SPOTS, MOUSTACHE, CHIN_BEARD, JAW_BEARD, BLEMISHES,
- EYE_BAGS) = range(36)  # fmt: skip
-N_AMOUNTS = 36
 
 # sRGB skin from very light to very dark.
 _SKIN = np.array(
@@ -41,7 +33,7 @@ _EYE_SHADOW = np.array(
      (90, 130, 100), (190, 120, 140), (150, 60, 130), (210, 170, 110)], float)  # fmt: skip
 # Moustache, chin, jaw: the ways a beard is cut, with the share of beards.
 _BEARDS = np.array([(1, 1, 1), (1, 0, 0), (0, 1, 0), (1, 1, 0), (0, 1, 1), (1, 0.9, 0.35)], float)
-_BEARD_SHARES = (0.42, 0.16, 0.10, 0.18, 0.05, 0.09)
+_BEARD_PROBS = (0.42, 0.16, 0.10, 0.18, 0.05, 0.09)
 
 
 def linear(srgb: np.ndarray) -> np.ndarray:
@@ -64,16 +56,16 @@ class Appearance:
     """
 
     colours: np.ndarray
-    amounts: np.ndarray
-    resting: float
-    folds: float
+    params: np.ndarray
+    resting_wrinkles: float
+    wrinkle_depth: float
     hair: str
     hair_seed: int
 
 
-def _pick(rng: np.random.Generator, table: np.ndarray, place: float) -> np.ndarray:
+def _pick(rng: np.random.Generator, table: np.ndarray, index: float) -> np.ndarray:
     """A colour from a ramp at ``place`` in [0, 1], varied a little."""
-    at = float(np.clip(place, 0, 1)) * (len(table) - 1)
+    at = float(np.clip(index, 0, 1)) * (len(table) - 1)
     low = min(int(at), len(table) - 2)
     colour = table[low] + (table[low + 1] - table[low]) * (at - low)
     return np.clip(colour * rng.normal(1, 0.03, 3), 0, 255)
@@ -81,30 +73,35 @@ def _pick(rng: np.random.Generator, table: np.ndarray, place: float) -> np.ndarr
 
 def _plain() -> Appearance:
     colours = np.zeros((15, 3))
-    for row, value in ((SKIN, (224, 178, 150)), (BLOOD, (205, 120, 105)), (LIPS, (192, 124, 112)), (BROW, (64, 44, 32)),
-                       (HAIR, (58, 42, 32)), (IRIS, (96, 76, 52)), (IRIS_RING, (34, 26, 20)), (SCLERA, (222, 216, 210)),
-                       (TEETH, (232, 224, 206)), (TONGUE, (196, 104, 100)), (CLOTH, (92, 104, 118)),
-                       (LID, (196, 140, 118)), (LASH, (26, 20, 18)), (CLOTH2, (70, 80, 92))):  # fmt: skip
+    for row, value in ((channel.SKIN, (224, 178, 150)), (channel.BLOOD, (205, 120, 105)),
+                       (channel.LIPS, (192, 124, 112)), (channel.BROW, (64, 44, 32)),
+                       (channel.HAIR, (58, 42, 32)), (channel.IRIS, (96, 76, 52)),
+                       (channel.IRIS_RING, (34, 26, 20)), (channel.SCLERA, (222, 216, 210)),
+                       (channel.TEETH, (232, 224, 206)), (channel.TONGUE, (196, 104, 100)),
+                       (channel.CLOTH, (92, 104, 118)), (channel.LID, (196, 140, 118)),
+                       (channel.LASH, (26, 20, 18)), (channel.CLOTH2, (70, 80, 92))):  # fmt: skip
         colours[row] = linear(np.array(value))
-    amounts = np.zeros(N_AMOUNTS)
-    for place, amount in ((BLOTCH, 0.3), (PORES, 0.4), (SHINE, 0.5), (BROW_THICK, 1.0), (BROW_DENSE, 0.9),
-                          (BROW_ARCH, 1.0), (BROW_LENGTH, 1.0), (CROP, 1.0), (IRIS_SIZE, 0.47), (PUPIL, 0.4),
-                          (VEINS, 0.2), (LIP_EDGE, 0.7), (LIP_GLOSS, 0.4), (LASH_AMOUNT, 0.7), (TEETH_GAPS, 0.5),
-                          (COLLAR, 0.0), (SIDEBURN, 0.5), (SEED, 3.0), (GRAIN, 0.5)):  # fmt: skip
-        amounts[place] = amount
-    return Appearance(colours.astype(np.float32), amounts.astype(np.float32), 0.15, 1.0, "short", 3)
+    params = np.zeros(channel.N_PARAMS)
+    for index, amount in ((channel.BLOTCH, 0.3), (channel.PORES, 0.4), (channel.SHINE, 0.5), (channel.BROW_THICK, 1.0),
+                          (channel.BROW_DENSE, 0.9), (channel.BROW_ARCH, 1.0), (channel.BROW_LENGTH, 1.0),
+                          (channel.CROP, 1.0), (channel.IRIS_SIZE, 0.47), (channel.PUPIL, 0.4), (channel.VEINS, 0.2),
+                          (channel.LIP_EDGE, 0.7), (channel.LIP_GLOSS, 0.4), (channel.LASH_AMOUNT, 0.7),
+                          (channel.TEETH_GAPS, 0.5), (channel.COLLAR, 0.0), (channel.SIDEBURN, 0.5),
+                          (channel.SEED, 3.0), (channel.GRAIN, 0.5)):  # fmt: skip
+        params[index] = amount
+    return Appearance(colours.astype(np.float32), params.astype(np.float32), 0.15, 1.0, "short", 3)
 
 
-def appearance(subject: int | None, who: Identity) -> Appearance:
+def appearance_of(subject: int | None, identity: Identity) -> Appearance:
     """The paint of a subject; ``None`` is the plain average one."""
     if subject is None:
         return _plain()
     rng = np.random.default_rng([subject, 12])
-    african, asian, caucasian = who.ancestry
-    man, old = who.masculine > 0.5, max(0.0, who.age - 2)
-    dark = np.clip(0.78 * african + 0.36 * asian + 0.16 * caucasian + rng.normal(0, 0.13), 0, 1)
-    skin = _pick(rng, _SKIN, dark)
-    flush = rng.uniform(0.0, 1.0) * (1 - 0.6 * dark)
+    african, asian, caucasian = identity.ancestry
+    man, old = identity.masculine > 0.5, max(0.0, identity.age - 2)
+    darkness = np.clip(0.78 * african + 0.36 * asian + 0.16 * caucasian + rng.normal(0, 0.13), 0, 1)
+    skin = _pick(rng, _SKIN, darkness)
+    flush = rng.uniform(0.0, 1.0) * (1 - 0.6 * darkness)
     skin = skin * np.array([1 + 0.03 * flush, 1 - 0.05 * flush, 1 - 0.06 * flush])
     grey = rng.random() < 0.65 * old
     if grey:
@@ -112,16 +109,18 @@ def appearance(subject: int | None, who: Identity) -> Appearance:
     elif rng.random() < 0.05:
         hair = rng.uniform(30, 220, 3)
     else:
-        light = np.clip(rng.beta(1.1, 1.6) * (1.15 - 1.3 * dark) if rng.random() < 0.75 else rng.random() * 0.2, 0, 1)
-        red = rng.random() > 0.93 and dark <= 0.4
+        light = np.clip(
+            rng.beta(1.1, 1.6) * (1.15 - 1.3 * darkness) if rng.random() < 0.75 else rng.random() * 0.2, 0, 1
+        )
+        red = rng.random() > 0.93 and darkness <= 0.4
         hair = _pick(rng, _HAIR[[7, 7]], 0) if red else _pick(rng, _HAIR[:7], light)
     brow = hair * rng.uniform(0.55, 0.85) if hair.mean() > 60 else hair
     if rng.random() < 0.15:  # dyed hair over brows of their own, or brows drawn darker
         brow = _pick(rng, _HAIR[:5], rng.random())
-    iris = _pick(rng, _IRIS, rng.beta(0.9, 1.1) if dark < 0.4 else rng.beta(0.7, 4.0))
-    made_up = rng.random() < (0.12 if man else 0.55)
-    lip = skin * np.array([0.88, 0.62, 0.62]) * rng.normal(1, 0.04, 3) * (1 - 0.1 * dark)
-    if made_up and rng.random() < 0.7:
+    iris = _pick(rng, _IRIS, rng.beta(0.9, 1.1) if darkness < 0.4 else rng.beta(0.7, 4.0))
+    makeup = rng.random() < (0.12 if man else 0.55)
+    lip = skin * np.array([0.88, 0.62, 0.62]) * rng.normal(1, 0.04, 3) * (1 - 0.1 * darkness)
+    if makeup and rng.random() < 0.7:
         tint = _LIPSTICK[rng.integers(len(_LIPSTICK))] * rng.uniform(0.8, 1.1)
         lip = lip + (tint - lip) * rng.uniform(0.3, 0.9)
     shadow_tint = _EYE_SHADOW[rng.integers(len(_EYE_SHADOW))] * rng.uniform(0.7, 1.2)
@@ -131,59 +130,64 @@ def appearance(subject: int | None, who: Identity) -> Appearance:
     white = rng.uniform(0.84, 1.0)
     yellow = rng.uniform(0, 1)
     values = {
-        SKIN: skin, BLOOD: skin * np.array([0.98, 0.66, 0.62]), LIPS: lip, BROW: brow, HAIR: hair, IRIS: iris,
-        IRIS_RING: iris * rng.uniform(0.25, 0.6), SCLERA: np.array([222, 216, 210]) * white,
-        TEETH: np.array([238, 233 - 8 * yellow, 222 - 34 * yellow]) * rng.uniform(0.85, 1.0),
-        TONGUE: np.array([200, 104, 102]) * rng.uniform(0.8, 1.05), CLOTH: cloth, CLOTH2: cloth2,
-        LID: skin + (shadow_tint - skin) * (rng.uniform(0.3, 0.8) if made_up else 0.0),
-        LASH: np.minimum(hair * 0.5, 40), SPOT: skin + 0.55 * (np.array([244, 214, 198]) - skin),
+        channel.SKIN: skin, channel.BLOOD: skin * np.array([0.98, 0.66, 0.62]), channel.LIPS: lip, channel.BROW: brow,
+        channel.HAIR: hair, channel.IRIS: iris, channel.IRIS_RING: iris * rng.uniform(0.25, 0.6),
+        channel.SCLERA: np.array([222, 216, 210]) * white,
+        channel.TEETH: np.array([238, 233 - 8 * yellow, 222 - 34 * yellow]) * rng.uniform(0.85, 1.0),
+        channel.TONGUE: np.array([200, 104, 102]) * rng.uniform(0.8, 1.05), channel.CLOTH: cloth,
+        channel.CLOTH2: cloth2, channel.LID: skin + (shadow_tint - skin) * (rng.uniform(0.3, 0.8) if makeup else 0.0),
+        channel.LASH: np.minimum(hair * 0.5, 40), channel.SPOT: skin + 0.55 * (np.array([244, 214, 198]) - skin),
     }  # fmt: skip
     colours = np.stack([linear(np.clip(values[k], 0, 255)) for k in range(15)])
-    bearded = man and who.age > 1.8
+    bearded = man and identity.age > 1.8
     beard = bearded and rng.random() < 0.36
-    amounts = np.zeros(N_AMOUNTS)
-    amounts[BLOTCH] = rng.uniform(0.1, 0.8)
-    amounts[FRECKLES] = rng.uniform(0.3, 1.0) if rng.random() < 0.18 * (1.3 - dark) else 0.0
-    amounts[PORES] = rng.uniform(0.1, 0.8) + 0.3 * min(old, 1)
-    amounts[SHINE] = rng.uniform(0.15, 1.0)
-    amounts[STUBBLE] = rng.uniform(0.2, 1.0) if bearded and rng.random() < 0.6 else 0.0
-    amounts[BEARD] = rng.uniform(0.45, 1.0) if beard else 0.0
-    amounts[[MOUSTACHE, CHIN_BEARD, JAW_BEARD]] = _BEARDS[rng.choice(len(_BEARDS), p=_BEARD_SHARES)]
-    amounts[BLEMISHES] = rng.uniform(0.3, 1.2) if rng.random() < (0.3 if who.age < 2.1 else 0.12) else 0.0
-    amounts[EYE_BAGS] = 0.35 * rng.random() ** 2 + 0.15 * min(old, 1.0) * rng.random()
+    params = np.zeros(channel.N_PARAMS)
+    params[channel.BLOTCH] = rng.uniform(0.1, 0.8)
+    params[channel.FRECKLES] = rng.uniform(0.3, 1.0) if rng.random() < 0.18 * (1.3 - darkness) else 0.0
+    params[channel.PORES] = rng.uniform(0.1, 0.8) + 0.3 * min(old, 1)
+    params[channel.SHINE] = rng.uniform(0.15, 1.0)
+    params[channel.STUBBLE] = rng.uniform(0.2, 1.0) if bearded and rng.random() < 0.6 else 0.0
+    params[channel.BEARD] = rng.uniform(0.45, 1.0) if beard else 0.0
+    params[[channel.MOUSTACHE, channel.CHIN_BEARD, channel.JAW_BEARD]] = _BEARDS[
+        rng.choice(len(_BEARDS), p=_BEARD_PROBS)
+    ]
+    params[channel.BLEMISHES] = rng.uniform(0.3, 1.2) if rng.random() < (0.3 if identity.age < 2.1 else 0.12) else 0.0
+    params[channel.EYE_BAGS] = 0.35 * rng.random() ** 2 + 0.15 * min(old, 1.0) * rng.random()
     if rng.random() < 0.015:  # skin that has lost its colour in patches
-        amounts[SPOTS] = rng.uniform(0.5, 1.0)
-    amounts[BROW_THICK] = np.clip(rng.normal(1.15 if man else 0.85, 0.32), 0.35, 2.2)
-    amounts[BROW_DENSE] = np.clip(rng.normal(0.82, 0.26), 0.2, 1.25)
-    amounts[BROW_LIFT] = rng.normal(0.0, 0.012)
-    amounts[BROW_ARCH] = np.clip(rng.normal(0.9 if man else 1.2, 0.4), -0.2, 2.2)
-    amounts[BROW_LENGTH] = np.clip(rng.normal(1.0, 0.08), 0.75, 1.2)
-    amounts[HAIRLINE] = rng.normal(0.0, 0.05)
-    balding = man and who.age > 2.1 and rng.random() < 0.4
-    amounts[RECEDE] = rng.uniform(0.3, 1.0) if balding else rng.uniform(0, 0.2)
-    amounts[IRIS_SIZE] = rng.uniform(0.44, 0.51)
-    amounts[PUPIL] = rng.uniform(0.26, 0.58)
-    amounts[VEINS] = rng.uniform(0.0, 0.7)
-    amounts[LIP_EDGE] = rng.uniform(0.4, 1.0)
-    amounts[LIP_GLOSS] = rng.uniform(0.1, 0.6) + (0.4 if made_up else 0)
-    amounts[SHADOW_MAKEUP] = rng.uniform(0.3, 1.0) if made_up else 0.0
-    amounts[LINER] = rng.uniform(0.2, 1.0) if made_up else 0.0
-    amounts[LASH_AMOUNT] = rng.uniform(0.7, 1.0) if made_up else rng.uniform(0.3, 0.75)
-    amounts[BLUSH] = rng.uniform(0.2, 0.8) if made_up else 0.0
-    amounts[COLLAR] = rng.uniform(-0.25, 0.2)
-    amounts[PATTERN] = rng.uniform(0, 1)
-    amounts[SEED] = rng.uniform(0, 31)
-    amounts[TEETH_GAPS] = rng.uniform(0.2, 0.9)
-    amounts[SIDEBURN] = rng.uniform(0, 1)
-    amounts[MOLES] = rng.random() if rng.random() < 0.3 else 0.0
-    amounts[GRAIN] = rng.uniform(0.2, 1.0)
+        params[channel.SPOTS] = rng.uniform(0.5, 1.0)
+    params[channel.BROW_THICK] = np.clip(rng.normal(1.15 if man else 0.85, 0.32), 0.35, 2.2)
+    params[channel.BROW_DENSE] = np.clip(rng.normal(0.82, 0.26), 0.2, 1.25)
+    params[channel.BROW_LIFT] = rng.normal(0.0, 0.012)
+    params[channel.BROW_ARCH] = np.clip(rng.normal(0.9 if man else 1.2, 0.4), -0.2, 2.2)
+    params[channel.BROW_LENGTH] = np.clip(rng.normal(1.0, 0.08), 0.75, 1.2)
+    params[channel.HAIRLINE] = rng.normal(0.0, 0.05)
+    balding = man and identity.age > 2.1 and rng.random() < 0.4
+    params[channel.RECEDE] = rng.uniform(0.3, 1.0) if balding else rng.uniform(0, 0.2)
+    params[channel.IRIS_SIZE] = rng.uniform(0.44, 0.51)
+    params[channel.PUPIL] = rng.uniform(0.26, 0.58)
+    params[channel.VEINS] = rng.uniform(0.0, 0.7)
+    params[channel.LIP_EDGE] = rng.uniform(0.4, 1.0)
+    params[channel.LIP_GLOSS] = rng.uniform(0.1, 0.6) + (0.4 if makeup else 0)
+    params[channel.SHADOW_MAKEUP] = rng.uniform(0.3, 1.0) if makeup else 0.0
+    params[channel.LINER] = rng.uniform(0.2, 1.0) if makeup else 0.0
+    params[channel.LASH_AMOUNT] = rng.uniform(0.7, 1.0) if makeup else rng.uniform(0.3, 0.75)
+    params[channel.BLUSH] = rng.uniform(0.2, 0.8) if makeup else 0.0
+    params[channel.COLLAR] = rng.uniform(-0.25, 0.2)
+    params[channel.PATTERN] = rng.uniform(0, 1)
+    params[channel.SEED] = rng.uniform(0, 31)
+    params[channel.TEETH_GAPS] = rng.uniform(0.2, 0.9)
+    params[channel.SIDEBURN] = rng.uniform(0, 1)
+    params[channel.MOLES] = rng.random() if rng.random() < 0.3 else 0.0
+    params[channel.GRAIN] = rng.uniform(0.2, 1.0)
     styles = ["bald", "crop", "short", "fringe", "bob", "long", "afro", "tied"]
     men, women = [0.12, 0.24, 0.34, 0.10, 0.03, 0.03, 0.08, 0.06], [0.02, 0.05, 0.13, 0.14, 0.2, 0.22, 0.07, 0.17]
     style = "bald" if balding and rng.random() < 0.3 else styles[rng.choice(8, p=men if man else women)]
-    amounts[CROP] = 0.0 if style == "bald" else 1.0
+    params[channel.CROP] = 0.0 if style == "bald" else 1.0
     if style == "bald" and rng.random() < 0.5:
-        amounts[CROP] = 0.35
-    resting = float(np.clip(0.25 * rng.random() + 0.8 * old, 0, 1))
-    folds = float(np.clip(rng.normal(0.85 + 0.3 * old, 0.2), 0.4, 1.5))
+        params[channel.CROP] = 0.35
+    resting_wrinkles = float(np.clip(0.25 * rng.random() + 0.8 * old, 0, 1))
+    wrinkle_depth = float(np.clip(rng.normal(0.85 + 0.3 * old, 0.2), 0.4, 1.5))
     seed = int(rng.integers(2**31))
-    return Appearance(colours.astype(np.float32), amounts.astype(np.float32), resting, folds, style, seed)
+    return Appearance(
+        colours.astype(np.float32), params.astype(np.float32), resting_wrinkles, wrinkle_depth, style, seed
+    )

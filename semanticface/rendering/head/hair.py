@@ -13,13 +13,13 @@ from functools import cache
 import numpy as np
 
 from semanticface.rendering.head.rig import SKIN, Identity, rig
-from semanticface.rendering.kernels import VOLUME
+from semanticface.rendering.kernels import NOISE_VOLUME
 from semanticface.rendering.shading.raster import visibility
 
-STYLES = ("bald", "crop", "short", "fringe", "bob", "long", "afro", "tied")
+HAIR_STYLES = ("bald", "crop", "short", "fringe", "bob", "long", "afro", "tied")
 COLUMNS, ROWS = 72, 22
 AXIS, TOP = 0.0, 1.54
-_TURNS, _LEVELS, _LOW, _HIGH = 144, 160, -2.0, 1.62
+_N_AZIMUTHS, _N_LEVELS, _Y_MIN, _Y_MAX = 144, 160, -2.0, 1.62
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -32,37 +32,37 @@ class Cover:
     """
 
     edge: np.ndarray
-    room: float
+    clearance: float
 
 
 @cache
-def _skull() -> np.ndarray:
+def _skull_map() -> np.ndarray:
     """Distance of the base mesh from the head's axis by (level, turn), float32[160, 144]; ears left out."""
     r = rig()
     skin = r.triangles[(r.part[r.triangles[:, 0]] == SKIN) & (r.masks[r.triangles, 3] < 0.3).all(1)]
-    turn = np.arctan2(r.base[:, 0], r.base[:, 2] - AXIS)
+    azimuth = np.arctan2(r.base[:, 0], r.base[:, 2] - AXIS)
     distance = np.hypot(r.base[:, 0], r.base[:, 2] - AXIS)
-    level = (r.base[:, 1] - _LOW) / (_HIGH - _LOW) * _LEVELS
-    whole = np.ptp(turn[skin], axis=1) < 2.5
-    screen = np.stack([(turn / (2 * np.pi) + 0.5) * _TURNS, level, distance], 1).astype(np.float32)
-    out = visibility(screen, skin[whole], np.ones(int(whole.sum()), bool), _TURNS, _LEVELS, "skull")[3].copy()
+    level = (r.base[:, 1] - _Y_MIN) / (_Y_MAX - _Y_MIN) * _N_LEVELS
+    whole = np.ptp(azimuth[skin], axis=1) < 2.5
+    screen = np.stack([(azimuth / (2 * np.pi) + 0.5) * _N_AZIMUTHS, level, distance], 1).astype(np.float32)
+    out = visibility(screen, skin[whole], np.ones(int(whole.sum()), bool), _N_AZIMUTHS, _N_LEVELS, "skull")[3].copy()
     for row in out:
-        known = np.flatnonzero(row > 0.02)
-        if len(known) > 2:
-            row[:] = np.interp(np.arange(_TURNS), known, row[known], period=_TURNS)
+        filled = np.flatnonzero(row > 0.02)
+        if len(filled) > 2:
+            row[:] = np.interp(np.arange(_N_AZIMUTHS), filled, row[filled], period=_N_AZIMUTHS)
     # Below the skull hair hangs over neck and shoulders as if they were as wide as the head's lower end.
-    nape = int((-0.25 - _LOW) / (_HIGH - _LOW) * _LEVELS)
+    nape = int((-0.25 - _Y_MIN) / (_Y_MAX - _Y_MIN) * _N_LEVELS)
     out[:nape] = out[nape]
     top = np.flatnonzero(out.max(1) > 0.02)[-1]
-    out[top:] = out[top] * np.sqrt(np.clip(1 - np.arange(_LEVELS - top) / 6, 0, 1))[:, None]
+    out[top:] = out[top] * np.sqrt(np.clip(1 - np.arange(_N_LEVELS - top) / 6, 0, 1))[:, None]
     return out
 
 
-def skull_distance(y: np.ndarray, turn: np.ndarray) -> np.ndarray:
+def skull_distance(y: np.ndarray, azimuth: np.ndarray) -> np.ndarray:
     """Distance of the base mesh's skull from the head's axis at heights and turns, in their common shape."""
-    skull = _skull()
-    level = np.clip((y - _LOW) / (_HIGH - _LOW) * _LEVELS - 0.5, 0, _LEVELS - 1.001)
-    column = np.clip((turn / (2 * np.pi) + 0.5) * _TURNS - 0.5, 0, _TURNS - 1.001)
+    skull = _skull_map()
+    level = np.clip((y - _Y_MIN) / (_Y_MAX - _Y_MIN) * _N_LEVELS - 0.5, 0, _N_LEVELS - 1.001)
+    column = np.clip((azimuth / (2 * np.pi) + 0.5) * _N_AZIMUTHS - 0.5, 0, _N_AZIMUTHS - 1.001)
     i, j = level.astype(int), column.astype(int)
     fi, fj = level - i, column - j
     return (skull[i, j] * (1 - fi) + skull[i + 1, j] * fi) * (1 - fj) + (
@@ -71,23 +71,23 @@ def skull_distance(y: np.ndarray, turn: np.ndarray) -> np.ndarray:
 
 
 @cache
-def _fit() -> tuple[np.ndarray, np.ndarray]:
+def _warp_fit() -> tuple[np.ndarray, np.ndarray]:
     """Scalp and neck vertices, and the matrix that fits a quadratic displacement field to what they do."""
     r = rig()
     b = r.base
     plain = (r.part == SKIN) & (r.masks[:, 1] < 0.1) & (r.masks[:, 3] < 0.3)
     rows = np.flatnonzero(plain & ((b[:, 2] < 0.5) | (b[:, 1] > 0.75)))
-    return rows, np.linalg.pinv(_terms(b[rows])).astype(np.float32)
+    return rows, np.linalg.pinv(_quadratic_terms(b[rows])).astype(np.float32)
 
 
-def _terms(p: np.ndarray) -> np.ndarray:
+def _quadratic_terms(p: np.ndarray) -> np.ndarray:
     x, y, z = p[:, 0], np.clip(p[:, 1], -1.4, 2.2), p[:, 2]
     return np.stack([np.ones_like(x), x, y, z, x * x, y * y, z * z, x * y, y * z, x * z], 1)
 
 
-def _tips(style: str, turn: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+def _tip_heights(style: str, azimuth: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """Height of the hair's lower edge by turn, decimetres on the base mesh."""
-    a = np.abs(turn)
+    a = np.abs(azimuth)
     at = [0, 0.5, 0.95, 1.12, 1.35, 1.5, 1.75, 2.1, np.pi]
     cut = np.interp(a, at, [0.98, 0.95, 0.74, 0.45, 0.28, 0.46, 0.25, -0.3, -0.38])
     if style == "afro":
@@ -95,56 +95,58 @@ def _tips(style: str, turn: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     if style in ("short", "tied"):
         return cut
     lean = rng.normal(0, 0.5)
-    fringe = rng.uniform(0.60, 0.78) + rng.uniform(0, 0.12) * np.abs(turn - lean)
+    fringe = rng.uniform(0.60, 0.78) + rng.uniform(0, 0.12) * np.abs(azimuth - lean)
     edge = rng.uniform(0.9, 1.1)
     if style == "fringe":
         return np.where(a < edge, np.minimum(fringe, cut), cut - 0.06)
     end = rng.uniform(-0.75, -0.2) if style == "bob" else rng.uniform(-2.0, -1.1)
-    front = fringe if rng.random() < 0.45 else np.minimum(cut, 0.97 - rng.uniform(0, 0.2) * np.abs(turn - lean))
+    front = fringe if rng.random() < 0.45 else np.minimum(cut, 0.97 - rng.uniform(0, 0.2) * np.abs(azimuth - lean))
     return np.where(a < edge, np.maximum(front, np.interp(a, [0, edge], [-1, 0.55])), end)
 
 
-def _sheet(style: str, seed: int, cover: Cover | None) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _hair_sheet(style: str, seed: int, cover: Cover | None) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Hair on the base mesh: vertices, what the painter reads, triangles."""
     rng = np.random.default_rng([seed, 31])
-    turn = np.linspace(-np.pi, np.pi, COLUMNS)
+    azimuth = np.linspace(-np.pi, np.pi, COLUMNS)
     t = np.linspace(0, 1, ROWS)[:, None]
-    lumps = VOLUME[int(rng.integers(32)), int(rng.integers(32))]
+    lumps = NOISE_VOLUME[int(rng.integers(32)), int(rng.integers(32))]
     clump = np.interp(np.arange(COLUMNS) * rng.uniform(0.2, 0.42), np.arange(32), lumps, period=32)
     clump[-1] = clump[0]
-    tips = _tips(style, turn, rng)
+    tips = _tip_heights(style, azimuth, rng)
     volume = {"short": rng.uniform(0.04, 0.17), "fringe": rng.uniform(0.06, 0.14), "bob": rng.uniform(0.08, 0.2),
               "long": rng.uniform(0.06, 0.16), "afro": rng.uniform(0.22, 0.6), "tied": 0.045}[style]  # fmt: skip
-    ragged = {"short": 0.03, "tied": 0.02, "afro": 0.06}.get(style, 0.09)
-    tips = tips + ragged * (clump - 0.5) * 2
+    raggedness = {"short": 0.03, "tied": 0.02, "afro": 0.06}.get(style, 0.09)
+    tips = tips + raggedness * (clump - 0.5) * 2
     y = TOP - (TOP - tips) * t**1.7
-    distance = skull_distance(y, turn)
+    distance = skull_distance(y, azimuth)
     distance[0] = 0.0
-    hangs = style in ("bob", "long", "fringe")
-    if hangs:
+    is_long = style in ("bob", "long", "fringe")
+    if is_long:
         distance = np.maximum(np.maximum.accumulate(distance, 0) - 0.10 * np.clip(0.2 - y, 0, 1), distance)
         distance = distance + rng.uniform(-0.03, 0.12) * np.clip(0.1 - y, 0, 1.5)
-    thin = 0.9 * t**5 if not hangs else 0.45 * t**6
+    taper = 0.9 * t**5 if not is_long else 0.45 * t**6
     if style == "afro":
-        thin = 0.6 * t**8
-    puff = volume * (1 - thin) * (1 + 0.5 * (clump - 0.5) * min(1.0, 0.3 + 2 * volume))
-    side = np.abs(np.sin(turn)) ** 2
+        taper = 0.6 * t**8
+    thickness = volume * (1 - taper) * (1 + 0.5 * (clump - 0.5) * min(1.0, 0.3 + 2 * volume))
+    side = np.abs(np.sin(azimuth)) ** 2
     if style == "short":
-        puff = puff * (1 - rng.uniform(0, 0.75) * side * t)
-        quiff = 1.3 * max(rng.normal(0, 0.6), 0) * np.clip(np.cos(turn), 0, 1)
-        puff = puff + volume * quiff * np.sin(np.pi * np.clip(t * 1.15, 0, 1))
+        thickness = thickness * (1 - rng.uniform(0, 0.75) * side * t)
+        quiff = 1.3 * max(rng.normal(0, 0.6), 0) * np.clip(np.cos(azimuth), 0, 1)
+        thickness = thickness + volume * quiff * np.sin(np.pi * np.clip(t * 1.15, 0, 1))
     if style == "afro":
-        bumps = VOLUME[int(rng.integers(32))][np.ix_(np.arange(ROWS) * 3 % 32, np.arange(COLUMNS) * 5 % 32)]
+        bumps = NOISE_VOLUME[int(rng.integers(32))][np.ix_(np.arange(ROWS) * 3 % 32, np.arange(COLUMNS) * 5 % 32)]
         bumps[:, -1] = bumps[:, 0]
-        puff = puff * (0.88 + 0.24 * bumps)
-    radius = distance + puff * np.minimum(1, 3 * t)
-    lift = puff * (1 - np.minimum(t * 1.2, 1) ** 2)
+        thickness = thickness * (0.88 + 0.24 * bumps)
+    radius = distance + thickness * np.minimum(1, 3 * t)
+    lift = thickness * (1 - np.minimum(t * 1.2, 1) ** 2)
     if cover is not None:
-        under = y > np.interp(turn, np.linspace(-np.pi, np.pi, len(cover.edge)), cover.edge) - 0.03
-        radius = np.where(under, np.minimum(radius, distance + cover.room), radius)
-        lift = np.where(under, np.minimum(lift, cover.room), lift)
-    vertices = np.stack([radius * np.sin(turn), y + lift, AXIS + radius * np.cos(turn)], -1).reshape(-1, 3)
-    read = np.stack(np.broadcast_arrays(turn[None, :], (TOP - y) + radius, puff * 0 + t * 0.25), -1).reshape(-1, 3)
+        under = y > np.interp(azimuth, np.linspace(-np.pi, np.pi, len(cover.edge)), cover.edge) - 0.03
+        radius = np.where(under, np.minimum(radius, distance + cover.clearance), radius)
+        lift = np.where(under, np.minimum(lift, cover.clearance), lift)
+    vertices = np.stack([radius * np.sin(azimuth), y + lift, AXIS + radius * np.cos(azimuth)], -1).reshape(-1, 3)
+    coords = np.stack(np.broadcast_arrays(azimuth[None, :], (TOP - y) + radius, thickness * 0 + t * 0.25), -1).reshape(
+        -1, 3
+    )
     a = (np.arange(ROWS - 1)[:, None] * COLUMNS + np.arange(COLUMNS - 1)).ravel()
     quads = [(a, a + COLUMNS, a + COLUMNS + 1), (a, a + COLUMNS + 1, a + 1)]
     triangles = np.concatenate([np.stack(q, 1) for q in quads])
@@ -154,8 +156,8 @@ def _sheet(style: str, seed: int, cover: Cover | None) -> tuple[np.ndarray, np.n
         vertices = np.concatenate([vertices, bun])
         swirl = np.arctan2(bun[:, 0], bun[:, 1] - bun[:, 1].mean())
         swirl = np.stack([swirl, bun[:, 2] * 2, np.full(len(bun), 0.2)], 1)
-        read = np.concatenate([read, swirl])
-    return vertices, read, triangles
+        coords = np.concatenate([coords, swirl])
+    return vertices, coords, triangles
 
 
 def _bun(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
@@ -170,15 +172,15 @@ def _bun(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
     return centre + ball * rng.uniform(0.24, 0.42, 3), np.concatenate([np.stack(q, 1) for q in triangles])
 
 
-def carry(who: Identity, place: np.ndarray) -> np.ndarray:
+def warp_to_identity(identity: Identity, positions: np.ndarray) -> np.ndarray:
     """What is laid out on the base mesh's skull, moved to where a head's skull is; float32[N, 3]."""
-    rows, solve = _fit()
-    field = solve @ (who.vertices[rows] - rig().base[rows])
-    return (place + _terms(place) @ field).astype(np.float32)
+    rows, solve = _warp_fit()
+    field = solve @ (identity.vertices[rows] - rig().base[rows])
+    return (positions + _quadratic_terms(positions) @ field).astype(np.float32)
 
 
 def hair_mesh(
-    who: Identity, style: str, seed: int, cover: Cover | None = None
+    identity: Identity, style: str, seed: int, cover: Cover | None = None
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Hair of a head.
 
@@ -192,8 +194,8 @@ def hair_mesh(
         (vertices float32[H, 3] in head space, what the painter reads float32[H, 3], triangles int32[T, 3]); empty for
         bald and cropped heads, whose hair is painted on the skin, and where the cover leaves none to be seen.
     """
-    hidden = cover is not None and cover.edge.max() < _LOW
+    hidden = cover is not None and cover.edge.max() < _Y_MIN
     if style in ("bald", "crop") or hidden:
         return np.zeros((0, 3), np.float32), np.zeros((0, 3), np.float32), np.zeros((0, 3), np.int32)
-    vertices, read, triangles = _sheet(style, seed, cover)
-    return carry(who, vertices), read.astype(np.float32), triangles.astype(np.int32)
+    vertices, coords, triangles = _hair_sheet(style, seed, cover)
+    return warp_to_identity(identity, vertices), coords.astype(np.float32), triangles.astype(np.int32)

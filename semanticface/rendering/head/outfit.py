@@ -6,13 +6,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from semanticface.rendering.conditions import Conditions, odds
-from semanticface.rendering.head.accessories import Lenses, earrings, spectacles
+from semanticface.rendering.conditions import Conditions, condition_settings
+from semanticface.rendering.head.accessories import Lenses, earrings, glasses
 from semanticface.rendering.head.appearance import Appearance
 from semanticface.rendering.head.hair import Cover
 from semanticface.rendering.head.headwear import headwear
-from semanticface.rendering.head.occluders import hand, strands, thing
-from semanticface.rendering.head.props import Prop, join
+from semanticface.rendering.head.occluders import hand, held_object, loose_hair
+from semanticface.rendering.head.props import Prop, join_props
 from semanticface.rendering.head.rig import Identity
 
 
@@ -26,20 +26,20 @@ class Outfit:
         cover: what presses the hair down; ``None`` for nothing.
     """
 
-    solid: Prop | None
+    prop: Prop | None
     lenses: Lenses | None
     cover: Cover | None
 
 
-NOTHING_ON = Outfit(None, None, None)
+EMPTY_OUTFIT = Outfit(None, None, None)
 
 
 def outfit(
     subject: int | None,
     shot: int | None,
-    who: Identity,
+    identity: Identity,
     vertices: np.ndarray,
-    paint: Appearance,
+    appearance: Appearance,
     conditions: Conditions,
 ) -> Outfit:
     """Dress a subject for a shot; a plain portrait and the plain subject go bare.
@@ -53,26 +53,30 @@ def outfit(
         conditions: how likely things are.
     """
     if subject is None or shot is None:
-        return NOTHING_ON
-    habits, today, chances = np.random.default_rng([subject, 13]), np.random.default_rng([shot, 28]), odds(conditions)
-    things: list[Prop] = []
+        return EMPTY_OUTFIT
+    subject_rng, shot_rng, settings = (
+        np.random.default_rng([subject, 13]),
+        np.random.default_rng([shot, 28]),
+        condition_settings(conditions),
+    )
+    props: list[Prop] = []
     lenses = None
-    wears = habits.random() < (0.19 if who.age < 2.4 else 0.38)
-    covered = habits.random() < 0.10
-    own, dark = int(habits.integers(2**31)), habits.random() < 0.04
-    if today.random() < chances.glasses[0 if wears else 1]:
-        frame, lenses = spectacles(who, own, dark or today.random() < 0.06)
-        things.append(frame)
-    if habits.random() < (0.07 if who.masculine > 0.5 else 0.4):
-        things.append(earrings(who, own))
+    wears_glasses = subject_rng.random() < (0.19 if identity.age < 2.4 else 0.38)
+    wears_headwear = subject_rng.random() < 0.10
+    item_seed, sunglasses = int(subject_rng.integers(2**31)), subject_rng.random() < 0.04
+    if shot_rng.random() < settings.glasses[0 if wears_glasses else 1]:
+        frame, lenses = glasses(identity, item_seed, sunglasses or shot_rng.random() < 0.06)
+        props.append(frame)
+    if subject_rng.random() < (0.07 if identity.masculine > 0.5 else 0.4):
+        props.append(earrings(identity, item_seed))
     cover = None
-    if today.random() < chances.headwear[0 if covered else 1]:
-        hat, cover = headwear(who, own)
-        things.append(hat)
-    kind = today.random()
-    if kind < chances.held:
-        before = hand if kind < 0.68 * chances.held else thing
-        things.append(before(vertices, paint, shot))
-    if today.random() < chances.strands and paint.hair not in ("bald", "crop", "afro"):
-        things.append(strands(vertices, paint, shot))
-    return Outfit(join(things) if things else None, lenses, cover)
+    if shot_rng.random() < settings.headwear[0 if wears_headwear else 1]:
+        hat, cover = headwear(identity, item_seed)
+        props.append(hat)
+    kind = shot_rng.random()
+    if kind < settings.held_object:
+        make = hand if kind < 0.68 * settings.held_object else held_object
+        props.append(make(vertices, appearance, shot))
+    if shot_rng.random() < settings.loose_hair and appearance.hair not in ("bald", "crop", "afro"):
+        props.append(loose_hair(vertices, appearance, shot))
+    return Outfit(join_props(props) if props else None, lenses, cover)

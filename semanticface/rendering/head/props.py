@@ -21,36 +21,36 @@ class Prop:
         triangles: int32[T, 3], both sides are drawn.
     """
 
-    place: np.ndarray
+    positions: np.ndarray
     colour: np.ndarray
     surface: np.ndarray
     triangles: np.ndarray
 
 
 @dataclass(frozen=True, slots=True)
-class Stuff:
+class Material:
     """What a thing is made of: linear RGB, and ``Prop.surface``."""
 
     colour: tuple[float, float, float]
     gloss: float = 0.3
     wrap: float = 0.0
     grain: float = 0.0
-    grains: float = 20.0
+    grain_frequency: float = 20.0
 
 
-def solid(place: np.ndarray, triangles: np.ndarray, stuff: Stuff) -> Prop:
+def make_prop(positions: np.ndarray, triangles: np.ndarray, material: Material) -> Prop:
     """A thing of one stuff."""
-    surface = np.array([stuff.gloss, stuff.wrap, stuff.grain, stuff.grains], np.float32)
-    n = len(place)
-    return Prop(place.astype(np.float32), np.tile(np.array(stuff.colour, np.float32), (n, 1)), np.tile(surface, (n, 1)),
-                triangles.astype(np.int32))  # fmt: skip
+    surface = np.array([material.gloss, material.wrap, material.grain, material.grain_frequency], np.float32)
+    n = len(positions)
+    return Prop(positions.astype(np.float32), np.tile(np.array(material.colour, np.float32), (n, 1)), np.tile(surface,
+                (n, 1)), triangles.astype(np.int32))  # fmt: skip
 
 
-def join(props: Sequence[Prop]) -> Prop:
+def join_props(props: Sequence[Prop]) -> Prop:
     """Several things as one."""
-    starts = np.cumsum([0, *(len(p.place) for p in props[:-1])])
+    starts = np.cumsum([0, *(len(p.positions) for p in props[:-1])])
     return Prop(
-        np.concatenate([p.place for p in props]),
+        np.concatenate([p.positions for p in props]),
         np.concatenate([p.colour for p in props]),
         np.concatenate([p.surface for p in props]),
         np.concatenate([p.triangles + np.int32(start) for p, start in zip(props, starts, strict=True)]),
@@ -58,10 +58,10 @@ def join(props: Sequence[Prop]) -> Prop:
 
 
 @lru_cache(maxsize=128)
-def grid(rows: int, columns: int, *, round_rows: bool = False, round_columns: bool = False) -> np.ndarray:
+def grid_triangles(rows: int, columns: int, *, wrap_rows: bool = False, wrap_columns: bool = False) -> np.ndarray:
     """Triangles over vertices laid out in rows, int64[T, 3]; ``round_…`` joins the last to the first."""
-    i = np.arange(rows if round_rows else rows - 1)[:, None]
-    j = np.arange(columns if round_columns else columns - 1)
+    i = np.arange(rows if wrap_rows else rows - 1)[:, None]
+    j = np.arange(columns if wrap_columns else columns - 1)
     a, b = i * columns + j, i * columns + (j + 1) % columns
     c, d = (i + 1) % rows * columns + j, (i + 1) % rows * columns + (j + 1) % columns
     return np.concatenate([np.stack([a, c, d], -1).reshape(-1, 3), np.stack([a, d, b], -1).reshape(-1, 3)])
@@ -73,9 +73,9 @@ def _cross(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     return np.stack([y * w - z * v, z * u - x * w, x * v - y * u], 1)
 
 
-def rod(
-    path: np.ndarray, thick: np.ndarray | float, up: np.ndarray, *, deep: np.ndarray | float | None = None,
-    closed: bool = False, around: int = 6, round_ends: bool = False,
+def tube(
+    path: np.ndarray, radius: np.ndarray | float, up: np.ndarray, *, up_radius: np.ndarray | float | None = None,
+    closed: bool = False, sides: int = 6, rounded: bool = False,
 ) -> tuple[np.ndarray, np.ndarray]:  # fmt: skip
     """A tube along a path.
 
@@ -91,28 +91,28 @@ def rod(
     Returns:
         (vertices float[M, 3], triangles int[T, 3]).
     """
-    thick = np.broadcast_to(np.asarray(thick, float), len(path))
-    deep = thick if deep is None else np.broadcast_to(np.asarray(deep, float), len(path))
+    radius = np.broadcast_to(np.asarray(radius, float), len(path))
+    up_radius = radius if up_radius is None else np.broadcast_to(np.asarray(up_radius, float), len(path))
     along = np.roll(path, -1, 0) - np.roll(path, 1, 0) if closed else np.gradient(path, axis=0)
     along = along / np.linalg.norm(along, axis=1, keepdims=True)
-    side = _cross(along, np.broadcast_to(up, along.shape))
-    side /= np.linalg.norm(side, axis=1, keepdims=True)
-    high = _cross(side, along)
-    if round_ends:
-        turns = np.radians([15.0, 45.0, 75.0])
+    binormal = _cross(along, np.broadcast_to(up, along.shape))
+    binormal /= np.linalg.norm(binormal, axis=1, keepdims=True)
+    normal = _cross(binormal, along)
+    if rounded:
+        cap_angles = np.radians([15.0, 45.0, 75.0])
         caps = []
-        for end, sign, lean in ((0, -1, turns[::-1]), (-1, 1, turns)):
-            r = max(thick[end], deep[end])
-            caps.append((path[end] + sign * r * np.sin(lean)[:, None] * along[end], np.cos(lean), end))
+        for end, sign, angles in ((0, -1, cap_angles[::-1]), (-1, 1, cap_angles)):
+            r = max(radius[end], up_radius[end])
+            caps.append((path[end] + sign * r * np.sin(angles)[:, None] * along[end], np.cos(angles), end))
         path = np.concatenate([caps[0][0], path, caps[1][0]])
-        thick = np.concatenate([caps[0][1] * thick[0], thick, caps[1][1] * thick[-1]])
-        deep = np.concatenate([caps[0][1] * deep[0], deep, caps[1][1] * deep[-1]])
-        side = np.concatenate([np.tile(side[0], (3, 1)), side, np.tile(side[-1], (3, 1))])
-        high = np.concatenate([np.tile(high[0], (3, 1)), high, np.tile(high[-1], (3, 1))])
-    turn = 2 * np.pi * np.arange(around) / around
+        radius = np.concatenate([caps[0][1] * radius[0], radius, caps[1][1] * radius[-1]])
+        up_radius = np.concatenate([caps[0][1] * up_radius[0], up_radius, caps[1][1] * up_radius[-1]])
+        binormal = np.concatenate([np.tile(binormal[0], (3, 1)), binormal, np.tile(binormal[-1], (3, 1))])
+        normal = np.concatenate([np.tile(normal[0], (3, 1)), normal, np.tile(normal[-1], (3, 1))])
+    angle = 2 * np.pi * np.arange(sides) / sides
     ring = (
-        side[:, None] * (thick[:, None] * np.cos(turn))[..., None]
-        + high[:, None] * (deep[:, None] * np.sin(turn))[..., None]
+        binormal[:, None] * (radius[:, None] * np.cos(angle))[..., None]
+        + normal[:, None] * (up_radius[:, None] * np.sin(angle))[..., None]
     )
     vertices = (path[:, None] + ring).reshape(-1, 3)
-    return vertices, grid(len(path), around, round_rows=closed, round_columns=True)
+    return vertices, grid_triangles(len(path), sides, wrap_rows=closed, wrap_columns=True)

@@ -63,7 +63,7 @@ class Identity:
 
 
 @kernel
-def _add(out, weights, offsets, rows, deltas):  # type: ignore[no-untyped-def]
+def _add_deltas(out, weights, offsets, rows, deltas):  # type: ignore[no-untyped-def]
     for t in range(len(weights)):
         w = weights[t]
         if w == 0.0:
@@ -76,7 +76,7 @@ def _add(out, weights, offsets, rows, deltas):  # type: ignore[no-untyped-def]
 
 
 @kernel
-def _clear_eyes(out, lids, centres, radii):  # type: ignore[no-untyped-def]
+def _push_lids_out(out, lids, centres, radii):  # type: ignore[no-untyped-def]
     """Push lid vertices out of the eyeballs: identities and expressions are blended without knowing them."""
     for side in range(2):
         cx, cy, cz = centres[side, 0], centres[side, 1], centres[side, 2]
@@ -90,7 +90,7 @@ def _clear_eyes(out, lids, centres, radii):  # type: ignore[no-untyped-def]
 
 
 @kernel
-def normals(vertices, triangles):  # type: ignore[no-untyped-def]
+def vertex_normals(vertices, triangles):  # type: ignore[no-untyped-def]
     """Area-weighted unit vertex normals, float32[V, 3]."""
     out = np.zeros_like(vertices)
     for t in range(len(triangles)):
@@ -109,7 +109,7 @@ def normals(vertices, triangles):  # type: ignore[no-untyped-def]
     return out
 
 
-class _Axes:
+class _DetailAxes:
     """Detail targets as axes that a head differs along, with what a draw of all of them takes.
 
     An axis is a pair of opposite targets, or one target. The left and the right axis of a part share one draw, taken
@@ -145,11 +145,11 @@ class _Axes:
         self._positive, self._negative = np.array(positive), np.array(negative)
         self._shared, self._own, self._scales = np.array(shared), np.array(own), np.array(scales)
 
-    def draw(self, rng: np.random.Generator, spread: float) -> np.ndarray:
+    def sample(self, rng: np.random.Generator, spread: float) -> np.ndarray:
         """Weights of all detail targets, float64[targets], every axis drawn N(0, ``spread``)."""
-        draws = rng.normal(0, spread * self._scales)
-        common = draws[self._shared]
-        value = np.where(self._own < 0, common, 0.95 * common + draws[self._own])
+        samples = rng.normal(0, spread * self._scales)
+        common = samples[self._shared]
+        value = np.where(self._own < 0, common, 0.95 * common + samples[self._own])
         target = np.where(value > 0, self._positive, self._negative)
         weights = np.zeros(self.size)
         weights[target[target >= 0]] = np.abs(value[target >= 0])
@@ -183,7 +183,7 @@ class Rig:
         self.triangles = data["triangles"].astype(np.int32)
         self.part = data["part"]
         self.masks = data["masks"].astype(np.float32) / 255
-        self.sky = data["sky"].astype(np.float32) / 255
+        self.openness = data["sky"].astype(np.float32) / 255
         self.uv = data["uv"].astype(np.float32)
         self.mirror = data["mirror"].astype(np.int64)
         self.point_ids = data["point_ids"].astype(np.int64)
@@ -196,7 +196,7 @@ class Rig:
             for k in ("expression", "macro", "detail")
         )
         self._macro_names = [str(n) for n in data["macro_names"]]
-        self._axes = _Axes([str(n) for n in data["detail_names"]])
+        self._axes = _DetailAxes([str(n) for n in data["detail_names"]])
         self._eyes = [np.flatnonzero(self.part == k) for k in (EYE_LEFT, EYE_RIGHT)]
         self._base_centres = data["eye_centres"] - ORIGIN
         self.lash_centre = self._base_centres[0]
@@ -216,8 +216,8 @@ class Rig:
         out = np.zeros(len(self._macro_names))
         for k, name in enumerate(self._macro_names):
             kind, gender, years, *rest = name.split("-")
-            share = heavy[rest[1]] if kind == "universal" else ancestry[ANCESTRIES.index(kind)]
-            out[k] = share * genders[gender] * ages[years]
+            build = heavy[rest[1]] if kind == "universal" else ancestry[ANCESTRIES.index(kind)]
+            out[k] = build * genders[gender] * ages[years]
         return out
 
     def _identity(
@@ -229,9 +229,9 @@ class Rig:
         ancestry: tuple[float, ...],
     ) -> Identity:
         v = self.base.copy()
-        _add(v, macros, *self._macro)
+        _add_deltas(v, macros, *self._macro)
         if details is not None:
-            _add(v, details, *self._detail)
+            _add_deltas(v, details, *self._detail)
         centres = np.array([(v[e[0]] + v[e[-1]]) / 2 for e in self._eyes])
         v += self._base_centres.mean(0) - centres.mean(0)
         centres = np.array([(v[e[0]] + v[e[-1]]) / 2 for e in self._eyes], np.float32)
@@ -244,7 +244,7 @@ class Rig:
             v[rows] -= np.array([0, 0.055 * (1 - k), 0.05], np.float32)
         # As modelled the tip of the tongue lies before the lower teeth.
         v[self.part == TONGUE] -= np.array([0, 0.02, 0.10], np.float32)
-        _clear_eyes(v, self._lids, centres, radii)
+        _push_lids_out(v, self._lids, centres, radii)
         return Identity(v, centres, radii, float(masculine), float(age), tuple(float(a) for a in ancestry))  # type: ignore[arg-type]
 
     def identity(self, seed: int, spread: float = 0.22) -> Identity:
@@ -257,13 +257,13 @@ class Rig:
         age = float(np.clip(rng.choice([1.55, 2.0, 2.25, 2.65], p=[0.1, 0.35, 0.35, 0.2]) + rng.normal(0, 0.2), 1.2, 3))
         ancestry = rng.dirichlet([0.35, 0.35, 0.35])
         weight = float(np.clip(rng.normal(0.5, 0.22), 0, 1))
-        details = self._axes.draw(rng, spread)
+        details = self._axes.sample(rng, spread)
         return self._identity(
             self._macro_weights(masculine, age, tuple(ancestry), weight), details, masculine, age, tuple(ancestry)
         )
 
     @staticmethod
-    def _lid_weights(coefficients: np.ndarray) -> np.ndarray:
+    def _expression_weights(coefficients: np.ndarray) -> np.ndarray:
         """Coefficients times ``GAINS``, but gaze and squint cannot pull a lid further that is shut already."""
         weights = coefficients * _GAINS
         for blink, down, up, squint, wide in _LID_COLUMNS:
@@ -285,7 +285,7 @@ class Rig:
             out[..., side, 1] = GAZE_UP * c[..., u] - GAZE_DOWN * c[..., d]
         return out
 
-    def eye_turns(self, coefficients: np.ndarray) -> np.ndarray:
+    def eye_rotations(self, coefficients: np.ndarray) -> np.ndarray:
         """Rotation matrices of the eyeballs, float32[..., 2, 3, 3], from eye space (z out of the pupil) to the head."""
         yaw, pitch = np.moveaxis(np.radians(self.gaze(coefficients)), -1, 0)
         cy, sy, cp, sp, zero = np.cos(yaw), np.sin(yaw), np.cos(pitch), np.sin(pitch), np.zeros_like(yaw)
@@ -302,19 +302,22 @@ class Rig:
         Returns:
             float32[..., V, 3], decimetres.
         """
-        who = identity or self.average
+        identity = identity or self.average
         c = np.asarray(coefficients, np.float32)
         flat = c.reshape(-1, arkit.N_ACTIONS)
-        weights, turns = self._lid_weights(flat), self.eye_turns(flat)
-        out = np.empty((len(flat), *who.vertices.shape), np.float32)
+        weights, rotations = self._expression_weights(flat), self.eye_rotations(flat)
+        out = np.empty((len(flat), *identity.vertices.shape), np.float32)
         for n in range(len(flat)):
             v = out[n]
-            v[:] = who.vertices
-            _add(v, weights[n], *self._expression)
-            _clear_eyes(v, self._lids, who.eye_centres, who.eye_radii)
+            v[:] = identity.vertices
+            _add_deltas(v, weights[n], *self._expression)
+            _push_lids_out(v, self._lids, identity.eye_centres, identity.eye_radii)
             for side, rows in enumerate(self._eyes):
-                v[rows] = who.eye_centres[side] + (who.vertices[rows] - who.eye_centres[side]) @ turns[n, side].T
-        return out.reshape(*c.shape[:-1], *who.vertices.shape)
+                v[rows] = (
+                    identity.eye_centres[side]
+                    + (identity.vertices[rows] - identity.eye_centres[side]) @ rotations[n, side].T
+                )
+        return out.reshape(*c.shape[:-1], *identity.vertices.shape)
 
 
 @cache

@@ -14,8 +14,8 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image
 
-from semanticface.rendering.conditions import Conditions, Odds, odds
-from semanticface.rendering.kernels import kernel, smooth
+from semanticface.rendering.conditions import Conditions, ConditionSettings, condition_settings
+from semanticface.rendering.kernels import kernel, smoothstep
 from semanticface.rendering.shading import raster
 from semanticface.rendering.shading.projection import SHADOW_EXTENT
 
@@ -23,36 +23,48 @@ BLOCK = 128
 """Samples in a block: few enough that all rows stay in the nearest cache."""
 # Where the rows of a block begin: normal (any length), unit vector to the camera, place in head space, colour; then
 # numbers.
-NX, NY, NZ, VX, VY, VZ, QX, QY, QZ, RED, GREEN, BLUE, GLOSS, WRAP, WET, OPEN, DIRECT, HAIRY = range(
+NX, NY, NZ, VX, VY, VZ, PX, PY, PZ, RED, GREEN, BLUE, GLOSS, WRAP, WET, AMBIENT, DIRECT, IS_HAIR = range(
     0, 18 * BLOCK, BLOCK
 )
 # Filled and used here: light of the surroundings, share of the first lamp that comes past what throws a shadow.
-_R, _G, _B, _FREE, _RIM = range(18 * BLOCK, 23 * BLOCK, BLOCK)
+_R, _G, _B, _LIT, _RIM = range(18 * BLOCK, 23 * BLOCK, BLOCK)
 BLOCK_SIZE = 23 * BLOCK
 SHADOW_BIAS = 0.035
 # How far each colour of light bends round skin: red travels furthest under it.
-_BENT = np.array([0.30, 0.13, 0.08], np.float32)
+_WRAP_RGB = np.array([0.30, 0.13, 0.08], np.float32)
 
 
-def _tones() -> np.ndarray:
+def _tone_curve() -> np.ndarray:
     """Linear light to sRGB with a soft shoulder, by the light's square root: 1024 steps a unit up to 4."""
     x = (np.arange(4097) / 1024) ** 2
     x = np.where(x < 0.6, x, 0.6 + 0.4 * (1 - np.exp(-(x - 0.6) / 0.4)))
     return np.where(x <= 0.0031308, 12.92 * x, 1.055 * x ** (1 / 2.4) - 0.055).astype(np.float32)
 
 
-TONES = _tones()
+TONE_CURVE = _tone_curve()
 
 
 @kernel
-def curve(x):  # type: ignore[no-untyped-def]
+def tone_map(x):  # type: ignore[no-untyped-def]
     """Linear light to sRGB; powers cost most of a pixel, so it is looked up."""
-    return TONES[min(int(math.sqrt(max(x, 0.0)) * 1024 + 0.5), 4096)]
+    return TONE_CURVE[min(int(math.sqrt(max(x, 0.0)) * 1024 + 0.5), 4096)]
 
 
 @kernel
 def illuminate(  # type: ignore[no-untyped-def]
-    block, count, directions, lamps, sky, ground, up, shadow, bounds, right, over, soft, exposure
+    block,
+    count,
+    directions,
+    light_colours,
+    sky,
+    ground,
+    up,
+    shadow,
+    bounds,
+    shadow_right,
+    shadow_up,
+    softness,
+    exposure,
 ):
     """Light the first ``count`` samples of a block.
 
@@ -72,69 +84,71 @@ def illuminate(  # type: ignore[no-untyped-def]
         x, y, z = block[NX + n], block[NY + n], block[NZ + n]
         inv = 1 / max(math.sqrt(x * x + y * y + z * z), 1e-6)
         x, y, z = x * inv, y * inv, z * inv
-        facing = x * block[VX + n] + y * block[VY + n] + z * block[VZ + n]
-        rim = 1 - (facing if facing >= 0.0 else 0.02)
+        n_dot_v = x * block[VX + n] + y * block[VY + n] + z * block[VZ + n]
+        rim = 1 - (n_dot_v if n_dot_v >= 0.0 else 0.02)
         block[_RIM + n] = rim * rim * rim * rim
-        turned = 2 * min(facing, 0.0) * block[HAIRY + n]
-        x, y, z = x - turned * block[VX + n], y - turned * block[VY + n], z - turned * block[VZ + n]
+        flip = 2 * min(n_dot_v, 0.0) * block[IS_HAIR + n]
+        x, y, z = x - flip * block[VX + n], y - flip * block[VY + n], z - flip * block[VZ + n]
         block[NX + n], block[NY + n], block[NZ + n] = x, y, z
-        tall = 0.5 + 0.5 * (x * up[0] + y * up[1] + z * up[2])
-        block[_R + n] = (ground[0] + (sky[0] - ground[0]) * tall) * block[OPEN + n] * block[RED + n]
-        block[_G + n] = (ground[1] + (sky[1] - ground[1]) * tall) * block[OPEN + n] * block[GREEN + n]
-        block[_B + n] = (ground[2] + (sky[2] - ground[2]) * tall) * block[OPEN + n] * block[BLUE + n]
+        up_weight = 0.5 + 0.5 * (x * up[0] + y * up[1] + z * up[2])
+        block[_R + n] = (ground[0] + (sky[0] - ground[0]) * up_weight) * block[AMBIENT + n] * block[RED + n]
+        block[_G + n] = (ground[1] + (sky[1] - ground[1]) * up_weight) * block[AMBIENT + n] * block[GREEN + n]
+        block[_B + n] = (ground[2] + (sky[2] - ground[2]) * up_weight) * block[AMBIENT + n] * block[BLUE + n]
     half, texels = shadow.shape[0] / 2, shadow.shape[0] / 2 / SHADOW_EXTENT
     for n in range(count):
         # The place, moved out of the surface a little, on the shadow map and towards the light.
         x, y, z = (
-            block[QX + n] + 0.02 * block[NX + n],
-            block[QY + n] + 0.02 * block[NY + n],
-            block[QZ + n] + 0.02 * block[NZ + n],
+            block[PX + n] + 0.02 * block[NX + n],
+            block[PY + n] + 0.02 * block[NY + n],
+            block[PZ + n] + 0.02 * block[NZ + n],
         )
-        block[QX + n] = (x * right[0] + y * right[1] + z * right[2]) * texels + half - 0.5
-        block[QY + n] = (x * over[0] + y * over[1] + z * over[2]) * texels + half - 0.5
-        block[QZ + n] = x * key_x + y * key_y + z * key_z + SHADOW_BIAS
+        block[PX + n] = (x * shadow_right[0] + y * shadow_right[1] + z * shadow_right[2]) * texels + half - 0.5
+        block[PY + n] = (x * shadow_up[0] + y * shadow_up[1] + z * shadow_up[2]) * texels + half - 0.5
+        block[PZ + n] = x * key_x + y * key_y + z * key_z + SHADOW_BIAS
     for n in range(count):
-        block[_FREE + n] = 1.0
+        block[_LIT + n] = 1.0
         if block[NX + n] * key_x + block[NY + n] * key_y + block[NZ + n] * key_z > -0.3:
-            reached = raster.lit(shadow, bounds, block[QX + n], block[QY + n], block[QZ + n])
-            reached += (1 - reached) * 0.6 * soft
-            block[_FREE + n] = 0.25 + 0.75 * reached if block[WET + n] > 0.0 else reached
+            light = raster.sample_shadow(shadow, bounds, block[PX + n], block[PY + n], block[PZ + n])
+            light += (1 - light) * 0.6 * softness
+            block[_LIT + n] = 0.25 + 0.75 * light if block[WET + n] > 0.0 else light
     for k in range(3):
         dx, dy, dz = directions[k, 0], directions[k, 1], directions[k, 2]
-        red, green, blue = lamps[k, 0], lamps[k, 1], lamps[k, 2]
+        red, green, blue = light_colours[k, 0], light_colours[k, 1], light_colours[k, 2]
         for n in range(count):
             x, y, z = block[NX + n], block[NY + n], block[NZ + n]
             vx, vy, vz = block[VX + n], block[VY + n], block[VZ + n]
-            wet, hairy, wrap = block[WET + n], block[HAIRY + n], block[WRAP + n]
+            wet, is_hair, wrap = block[WET + n], block[IS_HAIR + n], block[WRAP + n]
             rim = block[_RIM + n]
-            c = x * dx + y * dy + z * dz
-            reach = block[DIRECT + n] * (block[_FREE + n] if k == 0 else 1.0)
-            ex, ey, ez = dx + vx, dy + vy, dz + vz
-            e = max((x * ex + y * ey + z * ez) / math.sqrt(ex * ex + ey * ey + ez * ez), 0.0)
-            e2 = e * e
-            e4 = e2 * e2
-            e8 = e4 * e4
-            hair, skin = e8 * e4 * e2, e8 * e8 * e8 * e4
-            shine = block[GLOSS + n] * (0.10 * (skin + (hair - skin) * hairy) + 0.07 * e4 * e2 * e * (0.3 + rim))
-            shine *= 1 + 3 * rim
-            gleam = wet * 1.6 * smooth(0.988, 0.996, e) + 0.12 * e8 * e8 * e8 * e8 * e8
-            shine += gleam if wet > 0.0 else 0.0
-            shine *= min(max(c * 4, 0.0), 1.0)
+            n_dot_l = x * dx + y * dy + z * dz
+            visibility = block[DIRECT + n] * (block[_LIT + n] if k == 0 else 1.0)
+            hx, hy, hz = dx + vx, dy + vy, dz + vz
+            n_dot_h = max((x * hx + y * hy + z * hz) / math.sqrt(hx * hx + hy * hy + hz * hz), 0.0)
+            h2 = n_dot_h * n_dot_h
+            h4 = h2 * h2
+            h8 = h4 * h4
+            hair_lobe, skin_lobe = h8 * h4 * h2, h8 * h8 * h8 * h4
+            specular = block[GLOSS + n] * (
+                0.10 * (skin_lobe + (hair_lobe - skin_lobe) * is_hair) + 0.07 * h4 * h2 * n_dot_h * (0.3 + rim)
+            )
+            specular *= 1 + 3 * rim
+            glint = wet * 1.6 * smoothstep(0.988, 0.996, n_dot_h) + 0.12 * h8 * h8 * h8 * h8 * h8
+            specular += glint if wet > 0.0 else 0.0
+            specular *= min(max(n_dot_l * 4, 0.0), 1.0)
             # Wrapped diffuse, a cheap stand-in for light scattered under the skin.
-            wr, wg, wb = _BENT[0] * wrap, _BENT[1] * wrap, _BENT[2] * wrap
-            diffuse_r = block[RED + n] * max(c + wr, 0.0) / ((1 + wr) * (1 + wr))
-            diffuse_g = block[GREEN + n] * max(c + wg, 0.0) / ((1 + wg) * (1 + wg))
-            diffuse_b = block[BLUE + n] * max(c + wb, 0.0) / ((1 + wb) * (1 + wb))
-            block[_R + n] += (diffuse_r + shine) * reach * red
-            block[_G + n] += (diffuse_g + shine) * reach * green
-            block[_B + n] += (diffuse_b + shine) * reach * blue
+            wr, wg, wb = _WRAP_RGB[0] * wrap, _WRAP_RGB[1] * wrap, _WRAP_RGB[2] * wrap
+            diffuse_r = block[RED + n] * max(n_dot_l + wr, 0.0) / ((1 + wr) * (1 + wr))
+            diffuse_g = block[GREEN + n] * max(n_dot_l + wg, 0.0) / ((1 + wg) * (1 + wg))
+            diffuse_b = block[BLUE + n] * max(n_dot_l + wb, 0.0) / ((1 + wb) * (1 + wb))
+            block[_R + n] += (diffuse_r + specular) * visibility * red
+            block[_G + n] += (diffuse_g + specular) * visibility * green
+            block[_B + n] += (diffuse_b + specular) * visibility * blue
     for n in range(count):
-        block[RED + n] = curve(block[_R + n] * exposure)
-        block[GREEN + n] = curve(block[_G + n] * exposure)
-        block[BLUE + n] = curve(block[_B + n] * exposure)
+        block[RED + n] = tone_map(block[_R + n] * exposure)
+        block[GREEN + n] = tone_map(block[_G + n] * exposure)
+        block[BLUE + n] = tone_map(block[_B + n] * exposure)
 
 
-_PATTERN_SIDE = 160
+_PATTERN_SIZE = 160
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -154,84 +168,84 @@ class Lights:
     colours: np.ndarray
     sky: np.ndarray
     ground: np.ndarray
-    soft: float
+    softness: float
     exposure: float
-    pattern: np.ndarray | None = None
+    shadow_pattern: np.ndarray | None = None
 
 
-def _towards(azimuth: float, height: float) -> np.ndarray:
+def _direction(azimuth: float, height: float) -> np.ndarray:
     a, h = np.radians([azimuth, height])
     return np.array([np.sin(a) * np.cos(h), np.sin(h), np.cos(a) * np.cos(h)])
 
 
-def _tint(rng: np.random.Generator, warm: float) -> np.ndarray:
+def _tint(rng: np.random.Generator, warmth: float) -> np.ndarray:
     """White from warm (1) to cold (-1), luminance about 1."""
-    c = np.array([1 + 0.28 * warm, 1.0, 1 - 0.34 * warm]) * rng.normal(1, 0.03, 3)
-    return c / c.mean()
+    n_dot_l = np.array([1 + 0.28 * warmth, 1.0, 1 - 0.34 * warmth]) * rng.normal(1, 0.03, 3)
+    return n_dot_l / n_dot_l.mean()
 
 
-def _key(rng: np.random.Generator, chances: Odds) -> np.ndarray:
+def _key_direction(rng: np.random.Generator, settings: ConditionSettings) -> np.ndarray:
     """Where the first lamp stands: mostly before and above the face, at times far aside or below it."""
     kind = rng.random()
-    if kind < 0.6 * chances.raking:
-        return _towards(rng.choice([-1, 1]) * rng.uniform(60, 100), rng.uniform(-15, 45))
-    if kind < chances.raking:
-        return _towards(rng.normal(0, 25), rng.uniform(-65, -20))
-    return _towards(np.clip(rng.normal(0, 40), -100, 100), np.clip(rng.normal(33, 19), -15, 80))
+    if kind < 0.6 * settings.side_light:
+        return _direction(rng.choice([-1, 1]) * rng.uniform(60, 100), rng.uniform(-15, 45))
+    if kind < settings.side_light:
+        return _direction(rng.normal(0, 25), rng.uniform(-65, -20))
+    return _direction(np.clip(rng.normal(0, 40), -100, 100), np.clip(rng.normal(33, 19), -15, 80))
 
 
-def _pattern(rng: np.random.Generator) -> np.ndarray:
+def _shadow_pattern(rng: np.random.Generator) -> np.ndarray:
     """The shade of blinds, leaves, bars or an edge, bool[P, P]."""
-    y, x = (np.mgrid[0:_PATTERN_SIDE, 0:_PATTERN_SIDE] / _PATTERN_SIDE - 0.5) * 2 * SHADOW_EXTENT
-    turn = rng.normal(0, 0.35)
-    u, v = x * np.cos(turn) + y * np.sin(turn), y * np.cos(turn) - x * np.sin(turn)
+    y, x = (np.mgrid[0:_PATTERN_SIZE, 0:_PATTERN_SIZE] / _PATTERN_SIZE - 0.5) * 2 * SHADOW_EXTENT
+    angle = rng.normal(0, 0.35)
+    u, v = x * np.cos(angle) + y * np.sin(angle), y * np.cos(angle) - x * np.sin(angle)
     kind = rng.random()
     if kind < 0.35:  # blinds
         return (v / rng.uniform(0.16, 0.5) + rng.random()) % 1 < rng.uniform(0.3, 0.65)
     if kind < 0.75:  # leaves
-        total = np.zeros((_PATTERN_SIDE, _PATTERN_SIDE), np.float32)
+        total = np.zeros((_PATTERN_SIZE, _PATTERN_SIZE), np.float32)
         for cells in (int(rng.integers(8, 18)), int(rng.integers(18, 36))):
             grain = Image.fromarray(rng.standard_normal((cells, cells), dtype=np.float32))
-            total += np.asarray(grain.resize((_PATTERN_SIDE, _PATTERN_SIDE), Image.Resampling.BICUBIC))
+            total += np.asarray(grain.resize((_PATTERN_SIZE, _PATTERN_SIZE), Image.Resampling.BICUBIC))
         return total > rng.uniform(-0.5, 0.6)
     if kind < 0.9:  # the bars of a window
-        wide, bar = rng.uniform(0.5, 1.2), rng.uniform(0.08, 0.2)
-        return ((u + rng.uniform(0, wide)) % wide < bar) | ((v + rng.uniform(0, wide)) % wide < bar)
-    turn = rng.uniform(0, 2 * np.pi)  # one edge across the face
-    return x * np.cos(turn) + y * np.sin(turn) > rng.uniform(-0.3, 0.5)
+        pitch, bar = rng.uniform(0.5, 1.2), rng.uniform(0.08, 0.2)
+        return ((u + rng.uniform(0, pitch)) % pitch < bar) | ((v + rng.uniform(0, pitch)) % pitch < bar)
+    angle = rng.uniform(0, 2 * np.pi)  # one edge across the face
+    return x * np.cos(angle) + y * np.sin(angle) > rng.uniform(-0.3, 0.5)
 
 
-def lights(shot: int | None, conditions: Conditions = "usual") -> Lights:
+def sample_lights(shot: int | None, conditions: Conditions = "usual") -> Lights:
     """The lights of a shot; ``None`` is a plain soft portrait light."""
     if shot is None:
-        directions = np.stack([_towards(-32, 32), _towards(48, 8), _towards(150, 35)])
+        directions = np.stack([_direction(-32, 32), _direction(48, 8), _direction(150, 35)])
         colours = np.array([[1.75, 1.7, 1.62], [0.5, 0.52, 0.56], [0.4, 0.4, 0.42]])
         return Lights(directions.astype(np.float32), colours.astype(np.float32), np.full(3, 0.50, np.float32),
                       np.full(3, 0.30, np.float32), 0.35, 0.80)  # fmt: skip
-    rng, chances = np.random.default_rng([shot, 22]), odds(conditions)
-    key = _key(rng, chances)
-    fill = _towards(-np.sign(key[0]) * rng.uniform(20, 80), rng.uniform(-15, 35))
-    rim = _towards(rng.choice([-1, 1]) * rng.uniform(115, 165), rng.uniform(0, 60))
-    warm = rng.normal(0, 0.45)
-    contrast = rng.beta(*chances.contrast)
-    soft = rng.uniform(0.05, 0.85)
-    pattern = None
-    if rng.random() < chances.pattern:
-        pattern = _pattern(rng)
-        contrast, soft = 0.4 + 0.6 * contrast, 0.6 * soft
+    rng, settings = np.random.default_rng([shot, 22]), condition_settings(conditions)
+    key = _key_direction(rng, settings)
+    fill = _direction(-np.sign(key[0]) * rng.uniform(20, 80), rng.uniform(-15, 35))
+    rim = _direction(rng.choice([-1, 1]) * rng.uniform(115, 165), rng.uniform(0, 60))
+    warmth = rng.normal(0, 0.45)
+    contrast = rng.beta(*settings.contrast_beta)
+    softness = rng.uniform(0.05, 0.85)
+    shadow_pattern = None
+    if rng.random() < settings.shadow_pattern:
+        shadow_pattern = _shadow_pattern(rng)
+        contrast, softness = 0.4 + 0.6 * contrast, 0.6 * softness
     colours = np.stack([
-        _tint(rng, warm) * (0.9 + 1.3 * contrast),
-        _tint(rng, rng.normal(-0.3 * warm, 0.4)) * rng.uniform(0.1, 0.8) * (1.1 - contrast),
+        _tint(rng, warmth) * (0.9 + 1.3 * contrast),
+        _tint(rng, rng.normal(-0.3 * warmth, 0.4)) * rng.uniform(0.1, 0.8) * (1.1 - contrast),
         _tint(rng, rng.normal(0, 0.6)) * rng.exponential(0.6),
     ])  # fmt: skip
-    if rng.random() < chances.coloured:
+    if rng.random() < settings.coloured_light:
         for row in rng.permutation(3)[: rng.integers(1, 3)]:
             colours[row] *= 0.15 + 2.55 * rng.dirichlet([1.2, 1.2, 1.2])
     sky = _tint(rng, rng.normal(-0.1, 0.4)) * (0.15 + 0.65 * (1 - contrast)) * rng.uniform(0.6, 1.3)
     ground = sky * rng.uniform(0.3, 0.9) * _tint(rng, rng.normal(0.2, 0.2))
     # Metered as a camera does: the brighter the scene, the lower the gain, with an error of about a third of a stop.
     energy = colours[0].mean() * 0.55 + colours[1].mean() * 0.4 + sky.mean() * 0.7 + ground.mean() * 0.3
-    exposure = 1.45 / energy * np.exp(np.clip(rng.normal(-0.17, chances.exposure), -1.1, 0.4))
+    exposure = 1.45 / energy * np.exp(np.clip(rng.normal(-0.17, settings.exposure_std), -1.1, 0.4))
     return Lights(directions=np.stack([key, fill, rim]).astype(np.float32), colours=colours.astype(np.float32),
-                  sky=sky.astype(np.float32), ground=ground.astype(np.float32), soft=float(soft),
-                  exposure=float(exposure), pattern=pattern)  # fmt: skip
+                  sky=sky.astype(np.float32), ground=ground.astype(np.float32), softness=float(softness),
+                  exposure=float(exposure), shadow_pattern=shadow_pattern)  # fmt: skip

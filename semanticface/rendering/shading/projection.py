@@ -7,13 +7,13 @@ from dataclasses import dataclass
 import numpy as np
 
 from semanticface.rendering.camera import Camera
-from semanticface.rendering.head.mesh import BASE, PLACE, Mesh
+from semanticface.rendering.head.mesh import BASE, POSITION, Mesh
 from semanticface.rendering.head.rig import rig
 from semanticface.rendering.kernels import kernel
 from semanticface.rendering.shading import raster
 
 SHADOW_EXTENT = 3.2
-_BEFORE = np.float32(0.995)
+_LASH_BIAS = np.float32(0.995)
 """A lash is drawn where its 1 / depth is at least this share of the skin's: it may lie on a lid."""
 
 
@@ -33,12 +33,12 @@ class View:
     camera: Camera
     triangles: np.ndarray
     part: np.ndarray
-    front: np.ndarray
+    triangle_ids: np.ndarray
     w1: np.ndarray
     w2: np.ndarray
-    near: np.ndarray
-    lash_at: np.ndarray
-    lash_from: np.ndarray
+    inv_depth: np.ndarray
+    lash_samples: np.ndarray
+    lash_offsets: np.ndarray
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -58,56 +58,62 @@ class Shadow:
     light: np.ndarray
 
 
-def see(mesh: Mesh, camera: Camera, size: int, supersample: int) -> View:
+def rasterise(mesh: Mesh, camera: Camera, size: int, supersample: int) -> View:
     """Find what of a mesh a square picture of ``size`` pixels shows, at ``supersample`` samples a pixel and side."""
-    camera, full = camera.enlarged(supersample), size * supersample
-    screen = camera.screen(mesh.attributes[:, PLACE])
-    triangles, hairs = mesh.triangles[: mesh.solid], mesh.triangles[mesh.solid :]
-    front, w1, w2, near = raster.visibility(screen, triangles, mesh.two_sided, full, full, "solid")
+    camera, n_samples = camera.scaled(supersample), size * supersample
+    screen = camera.project(mesh.attributes[:, POSITION])
+    triangles, lashes = mesh.triangles[: mesh.n_opaque], mesh.triangles[mesh.n_opaque :]
+    triangle_ids, w1, w2, inv_depth = raster.visibility(
+        screen, triangles, mesh.two_sided, n_samples, n_samples, "solid"
+    )
     # Lashes lie in a small window; buffers as large as the picture would cost more than drawing them.
-    ends = screen[hairs.min() : hairs.max() + 1, :2]
-    x0, y0 = (int(v) for v in np.clip(np.floor(ends.min(0)), 0, full))
-    x1, y1 = (int(v) for v in np.clip(np.ceil(ends.max(0)), 0, full))
+    lash_points = screen[lashes.min() : lashes.max() + 1, :2]
+    x0, y0 = (int(v) for v in np.clip(np.floor(lash_points.min(0)), 0, n_samples))
+    x1, y1 = (int(v) for v in np.clip(np.ceil(lash_points.max(0)), 0, n_samples))
     window = screen - np.array([x0, y0, 0], np.float32)
-    both = np.ones(len(hairs), bool)
-    lash, l1, l2, lash_near = raster.visibility(window, hairs, both, max(x1 - x0, 0), max(y1 - y0, 0), "lashes")
+    two_sided = np.ones(len(lashes), bool)
+    lash_ids, lash_w1, lash_w2, lash_inv_depth = raster.visibility(
+        window, lashes, two_sided, max(x1 - x0, 0), max(y1 - y0, 0), "lashes"
+    )
     base, centre = mesh.attributes[:, BASE], rig().lash_centre
-    lash_at, lash_from = _lashes(near, lash, l1, l2, lash_near, x0, y0, base, hairs, centre)
-    part = mesh.part[: mesh.solid]
-    return View(camera, triangles, part, front, w1, w2, near, lash_at, lash_from)
+    lash_samples, lash_offsets = _visible_lashes(
+        inv_depth, lash_ids, lash_w1, lash_w2, lash_inv_depth, x0, y0, base, lashes, centre
+    )
+    part = mesh.part[: mesh.n_opaque]
+    return View(camera, triangles, part, triangle_ids, w1, w2, inv_depth, lash_samples, lash_offsets)
 
 
 @kernel
-def _lashes(near, front, w1, w2, lash_near, x0, y0, base, triangles, centre):  # type: ignore[no-untyped-def]
+def _visible_lashes(inv_depth, triangle_ids, w1, w2, lash_inv_depth, x0, y0, base, triangles, centre):  # type: ignore[no-untyped-def]
     """Flat indices of samples with a lash in front, int32[L], and where on the lashes they are, float32[L, 3]."""
-    height, width = front.shape
-    at = np.empty(front.size, np.int32)
-    place = np.empty((front.size, 3), np.float32)
+    height, width = triangle_ids.shape
+    samples = np.empty(triangle_ids.size, np.int32)
+    offsets = np.empty((triangle_ids.size, 3), np.float32)
     n = 0
     for y in range(height):
         for x in range(width):
-            t = front[y, x]
-            if t < 0 or lash_near[y, x] < near[y0 + y, x0 + x] * _BEFORE:
+            t = triangle_ids[y, x]
+            if t < 0 or lash_inv_depth[y, x] < inv_depth[y0 + y, x0 + x] * _LASH_BIAS:
                 continue
             b1, b2 = w1[y, x], w2[y, x]
             b0 = np.float32(1) - b1 - b2
             p, q, r = base[triangles[t, 0]], base[triangles[t, 1]], base[triangles[t, 2]]
-            place[n, 0] = abs(b0 * p[0] + b1 * q[0] + b2 * r[0]) - centre[0]
-            place[n, 1] = b0 * p[1] + b1 * q[1] + b2 * r[1] - centre[1]
-            place[n, 2] = b0 * p[2] + b1 * q[2] + b2 * r[2] - centre[2]
-            at[n] = (y0 + y) * near.shape[1] + x0 + x
+            offsets[n, 0] = abs(b0 * p[0] + b1 * q[0] + b2 * r[0]) - centre[0]
+            offsets[n, 1] = b0 * p[1] + b1 * q[1] + b2 * r[1] - centre[1]
+            offsets[n, 2] = b0 * p[2] + b1 * q[2] + b2 * r[2] - centre[2]
+            samples[n] = (y0 + y) * inv_depth.shape[1] + x0 + x
             n += 1
-    return at[:n], place[:n]
+    return samples[:n], offsets[:n]
 
 
-def shadow_of(mesh: Mesh, towards: np.ndarray, size: int, pattern: np.ndarray | None = None) -> Shadow:
+def cast_shadow(mesh: Mesh, direction: np.ndarray, size: int, pattern: np.ndarray | None = None) -> Shadow:
     """The shadow a mesh throws in the light from ``towards`` (unit vector in head space), on ``size`` texels a side.
 
     ``pattern`` is what stands far before the light, as in ``scene.Lights``.
     """
-    light = towards.astype(np.float32)
-    right, up = raster.across(light)
-    depth = raster.shadow_map(mesh.attributes[:, PLACE], mesh.triangles, mesh.casts, right, up, light, size,
+    light = direction.astype(np.float32)
+    right, up = raster.orthonormal_axes(light)
+    depth = raster.shadow_map(mesh.attributes[:, POSITION], mesh.triangles, mesh.casts_shadow, right, up, light, size,
                               SHADOW_EXTENT)  # fmt: skip
     if pattern is not None:
         texels = np.arange(size) * len(pattern) // size

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from semanticface.rendering.kernels import kernel, scratch
+from semanticface.rendering.kernels import kernel, scratch_buffer
 
-NOTHING = -1
+EMPTY = -1
 FAR = np.float32(-1e9)
 """Depth in a shadow map where nothing throws a shadow."""
 _HALF, _ZERO, _ONE = np.float32(0.5), np.float32(0), np.float32(1)
@@ -33,17 +33,17 @@ def visibility(
         (triangle int32[H, W] or ``NOTHING``, weight of corner 1 float32[H, W], of corner 2 float32[H, W],
         1 / depth float32[H, W]); the weights are perspective-correct, and arbitrary where there is nothing.
     """
-    front = scratch(f"{name} front", (height, width), np.int32)
-    w1, w2, near = (scratch(f"{name} {what}", (height, width)) for what in ("w1", "w2", "near"))
-    _draw(screen, triangles, two_sided, front, w1, w2, near)
-    return front, w1, w2, near
+    triangle_ids = scratch_buffer(f"{name} front", (height, width), np.int32)
+    w1, w2, inv_depth = (scratch_buffer(f"{name} {what}", (height, width)) for what in ("w1", "w2", "near"))
+    _rasterise(screen, triangles, two_sided, triangle_ids, w1, w2, inv_depth)
+    return triangle_ids, w1, w2, inv_depth
 
 
 @kernel
-def _draw(screen, triangles, two_sided, front, w1, w2, near):  # type: ignore[no-untyped-def]
-    height, width = front.shape
-    front[:] = NOTHING
-    near[:] = 0
+def _rasterise(screen, triangles, two_sided, triangle_ids, w1, w2, inv_depth):  # type: ignore[no-untyped-def]
+    height, width = triangle_ids.shape
+    triangle_ids[:] = EMPTY
+    inv_depth[:] = 0
     for t in range(len(triangles)):
         a, b, c = triangles[t, 0], triangles[t, 1], triangles[t, 2]
         ax, ay, az = screen[a, 0], screen[a, 1], screen[a, 2]
@@ -65,40 +65,40 @@ def _draw(screen, triangles, two_sided, front, w1, w2, near):  # type: ignore[no
         for y in range(y0, y1 + 1):
             dy = np.float32(y) + _HALF - ay
             u0, v0 = ubx * dx + uby * dy, ucx * dx + ucy * dy
-            row_front, row_near = front[y, x0 : x1 + 1], near[y, x0 : x1 + 1]
+            row_ids, row_inv_depth = triangle_ids[y, x0 : x1 + 1], inv_depth[y, x0 : x1 + 1]
             row_w1, row_w2 = w1[y, x0 : x1 + 1], w2[y, x0 : x1 + 1]
             for x in range(x1 + 1 - x0):
                 step = np.float32(np.int32(x))
                 u, v = u0 + ubx * step, v0 + ucx * step
                 z = az + u * dbz + v * dcz
-                if (u >= _ZERO) & (v >= _ZERO) & (u + v <= _ONE) & (z > row_near[x]):
-                    row_near[x] = z
-                    row_front[x] = t
+                if (u >= _ZERO) & (v >= _ZERO) & (u + v <= _ONE) & (z > row_inv_depth[x]):
+                    row_inv_depth[x] = z
+                    row_ids[x] = t
                     row_w1[x] = u * bz / z
                     row_w2[x] = v * cz / z
 
 
 @kernel
-def shadow_map(points, triangles, casts, right, up, light, size, extent):  # type: ignore[no-untyped-def]
+def shadow_map(points, triangles, casts_shadow, right, up, light, size, extent):  # type: ignore[no-untyped-def]
     """Depth towards a distant light, float32[size, size]: the largest ``p . light`` over each texel, or ``FAR``.
 
     Texel x and y are ``(p . right, p . up) / extent`` mapped from [-1, 1] to the map.
     """
     out = np.full((size, size), FAR)
-    half, shrink = np.float32(size / 2), np.float32(size / 2 / extent)
-    flat = np.empty((len(points), 3), np.float32)
+    half, texels = np.float32(size / 2), np.float32(size / 2 / extent)
+    projected = np.empty((len(points), 3), np.float32)
     for i in range(len(points)):
         x, y, z = points[i, 0], points[i, 1], points[i, 2]
-        flat[i, 0] = (x * right[0] + y * right[1] + z * right[2]) * shrink + half
-        flat[i, 1] = (x * up[0] + y * up[1] + z * up[2]) * shrink + half
-        flat[i, 2] = x * light[0] + y * light[1] + z * light[2]
+        projected[i, 0] = (x * right[0] + y * right[1] + z * right[2]) * texels + half
+        projected[i, 1] = (x * up[0] + y * up[1] + z * up[2]) * texels + half
+        projected[i, 2] = x * light[0] + y * light[1] + z * light[2]
     for t in range(len(triangles)):
-        if not casts[t]:
+        if not casts_shadow[t]:
             continue
         a, b, c = triangles[t, 0], triangles[t, 1], triangles[t, 2]
-        ax, ay, az = flat[a, 0], flat[a, 1], flat[a, 2]
-        bx, by, bz = flat[b, 0], flat[b, 1], flat[b, 2]
-        cx, cy, cz = flat[c, 0], flat[c, 1], flat[c, 2]
+        ax, ay, az = projected[a, 0], projected[a, 1], projected[a, 2]
+        bx, by, bz = projected[b, 0], projected[b, 1], projected[b, 2]
+        cx, cy, cz = projected[c, 0], projected[c, 1], projected[c, 2]
         area = (cx - ax) * (by - ay) - (bx - ax) * (cy - ay)
         x0 = max(int(np.ceil(min(ax, bx, cx) - 0.5)), 0)
         x1 = min(int(np.floor(max(ax, bx, cx) - 0.5)), size - 1)
@@ -144,16 +144,16 @@ def shadow_bounds(shadow):  # type: ignore[no-untyped-def]
     return out
 
 
-def across(direction: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def orthonormal_axes(direction: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Two unit vectors across a unit direction and each other, float32[3] each: the axes of a shadow map."""
-    helper = np.array([0, 1, 0]) if abs(direction[1]) < 0.9 else np.array([1, 0, 0])
-    right = np.cross(helper, direction)
+    reference = np.array([0, 1, 0]) if abs(direction[1]) < 0.9 else np.array([1, 0, 0])
+    right = np.cross(reference, direction)
     right = (right / np.linalg.norm(right)).astype(np.float32)
     return right, np.cross(direction, right).astype(np.float32)
 
 
 @kernel
-def lit(shadow, bounds, u, v, depth):  # type: ignore[no-untyped-def]
+def sample_shadow(shadow, bounds, u, v, depth):  # type: ignore[no-untyped-def]
     """Share of the light that reaches a point, 0 to 1: 3 x 3 bilinear taps of a ``shadow_map``.
 
     ``u`` and ``v`` are its texel (centres at whole numbers), ``depth`` its depth towards the light with a bias added.
@@ -168,16 +168,16 @@ def lit(shadow, bounds, u, v, depth):  # type: ignore[no-untyped-def]
     left, high = _ONE - right, _ONE - low
     total = _ZERO
     for j in range(4):
-        line = left if shadow[y - 1 + j, x - 1] <= depth else _ZERO
-        line += _ONE if shadow[y - 1 + j, x] <= depth else _ZERO
-        line += _ONE if shadow[y - 1 + j, x + 1] <= depth else _ZERO
-        line += right if shadow[y - 1 + j, x + 2] <= depth else _ZERO
-        total += line * (high if j == 0 else low if j == 3 else _ONE)
+        row_sum = left if shadow[y - 1 + j, x - 1] <= depth else _ZERO
+        row_sum += _ONE if shadow[y - 1 + j, x] <= depth else _ZERO
+        row_sum += _ONE if shadow[y - 1 + j, x + 1] <= depth else _ZERO
+        row_sum += right if shadow[y - 1 + j, x + 2] <= depth else _ZERO
+        total += row_sum * (high if j == 0 else low if j == 3 else _ONE)
     return total * np.float32(1 / 9)
 
 
 @kernel
-def enlarge(out, picture, factor):  # type: ignore[no-untyped-def]
+def upsample(out, picture, factor):  # type: ignore[no-untyped-def]
     """Fill ``out``, float32[H * factor, W * factor, 3], with every pixel as a block of ``factor`` x ``factor``."""
     for y in range(out.shape[0]):
         for x in range(out.shape[1]):
@@ -192,7 +192,7 @@ def downsample(picture, factor):  # type: ignore[no-untyped-def]
         return picture
     height, width = picture.shape[0] // factor, picture.shape[1] // factor
     out = np.zeros((height, width, 3), np.float32)
-    share = 1.0 / (factor * factor)
+    weight = 1.0 / (factor * factor)
     for y in range(height):
         for x in range(width):
             r = g = b = 0.0
@@ -201,5 +201,5 @@ def downsample(picture, factor):  # type: ignore[no-untyped-def]
                     r += picture[j, i, 0]
                     g += picture[j, i, 1]
                     b += picture[j, i, 2]
-            out[y, x, 0], out[y, x, 1], out[y, x, 2] = r * share, g * share, b * share
+            out[y, x, 0], out[y, x, 1], out[y, x, 2] = r * weight, g * weight, b * weight
     return out

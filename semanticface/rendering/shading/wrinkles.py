@@ -19,7 +19,7 @@ STEP = 0.008
 WIDTH, HEIGHT = round((X1 - X0) / STEP), round((Y1 - Y0) / STEP)
 
 # (polyline, width, depth, actions with weights); "{}" in an action stands for the side.
-_FOLDS: list[tuple[list[tuple[float, float]], float, float, dict[str, float]]] = [
+_WRINKLES: list[tuple[list[tuple[float, float]], float, float, dict[str, float]]] = [
     ([(0.185, 0.0), (0.25, -0.08), (0.305, -0.18), (0.335, -0.29), (0.34, -0.36)], 0.022, 1.0,
      {"noseSneer{}": 0.8, "mouthSmile{}": 1.0, "cheekSquint{}": 0.55, "mouthUpperUp{}": 0.45, "mouthStretch{}": 0.3}),
     ([(0.475, 0.35), (0.54, 0.40), (0.61, 0.43)], 0.010, 0.6, {"eyeSquint{}": 0.8, "cheekSquint{}": 1.0}),
@@ -55,31 +55,31 @@ _FOLDS: list[tuple[list[tuple[float, float]], float, float, dict[str, float]]] =
     ([(0.11, -0.53), (0.125, -0.545)], 0.014, 0.7, {"mouthShrugLower": 1.0}),
 ]  # fmt: skip
 # How deep each fold lies in an old, resting face.
-_RESTING = 0.22
+_RESTING_DEPTH = 0.22
 
 
-def _fold(line: list[tuple[float, float]], width: float, depth: float, side: int) -> np.ndarray:
+def _wrinkle_height(line: list[tuple[float, float]], width: float, depth: float, side: int) -> np.ndarray:
     """Height of one fold over the map: a groove with a soft ridge along it; float32[HEIGHT, WIDTH]."""
     x = (X0 + STEP * (np.arange(WIDTH) + 0.5))[None, :] * side
     y = (Y0 + STEP * (np.arange(HEIGHT) + 0.5))[:, None]
-    best = np.full((HEIGHT, WIDTH), np.inf)
+    distance = np.full((HEIGHT, WIDTH), np.inf)
     along = np.zeros((HEIGHT, WIDTH))
     lengths = [np.hypot(b[0] - a[0], b[1] - a[1]) for a, b in pairwise(line)]
-    done = 0.0
+    length_before = 0.0
     for ((ax, ay), (bx, by)), length in zip(pairwise(line), lengths, strict=True):
         t = np.clip(((x - ax) * (bx - ax) + (y - ay) * (by - ay)) / length**2, 0, 1)
         d = np.hypot(x - ax - t * (bx - ax), y - ay - t * (by - ay))
-        closer = d < best
-        best = np.where(closer, d, best)
-        along = np.where(closer, done + t * length, along)
-        done += length
-    open_start = line[0][0] == 0.0
-    taper = np.minimum(1.0, (done - along) / done * 3 + 0.25)
-    if not open_start:
-        taper = np.minimum(taper, along / done * 3 + 0.25)
-    height = -np.exp(-((best / width) ** 2)) + 0.35 * np.exp(-(((best - 2 * width) / (1.2 * width)) ** 2))
+        closer = d < distance
+        distance = np.where(closer, d, distance)
+        along = np.where(closer, length_before + t * length, along)
+        length_before += length
+    starts_at_midline = line[0][0] == 0.0
+    taper = np.minimum(1.0, (length_before - along) / length_before * 3 + 0.25)
+    if not starts_at_midline:
+        taper = np.minimum(taper, along / length_before * 3 + 0.25)
+    height = -np.exp(-((distance / width) ** 2)) + 0.35 * np.exp(-(((distance - 2 * width) / (1.2 * width)) ** 2))
     height = height * taper * depth * width
-    height[np.broadcast_to(x < (-width if open_start else -STEP), height.shape)] = 0
+    height[np.broadcast_to(x < (-width if starts_at_midline else -STEP), height.shape)] = 0
     height[np.abs(height) < 1e-5] = 0
     return height.astype(np.float32)
 
@@ -88,12 +88,12 @@ def _fold(line: list[tuple[float, float]], width: float, depth: float, side: int
 def _maps() -> tuple[np.ndarray, np.ndarray]:
     """Height maps float32[K, HEIGHT, WIDTH] and the actions that fold them float32[K, 52]."""
     maps, weights = [], []
-    for line, width, depth, actions in _FOLDS:
+    for line, width, depth, actions in _WRINKLES:
         for side, name in ((1, "Left"), (-1, "Right")):
             row = np.zeros(arkit.N_ACTIONS, np.float32)
             for action, weight in actions.items():
                 row[arkit.INDEX[action.format(name)]] = weight
-            maps.append(_fold(line, width, depth, side))
+            maps.append(_wrinkle_height(line, width, depth, side))
             weights.append(row)
     return np.stack(maps), np.stack(weights)
 
@@ -117,9 +117,9 @@ def height_map(coefficients: np.ndarray, strength: float, resting: float) -> np.
         resting: how far folds show at rest, 0 (young) to 1 (old).
     """
     maps, weights = _maps()
-    amounts = np.minimum(weights @ coefficients, 1.25) * strength + _RESTING * resting
+    amounts = np.minimum(weights @ coefficients, 1.25) * strength + _RESTING_DEPTH * resting
     out = np.zeros((HEIGHT, WIDTH), np.float32)
-    for amount, fold, window in zip(amounts, maps, _windows(), strict=True):
+    for amount, wrinkle, window in zip(amounts, maps, _windows(), strict=True):
         if amount > 0.01:
-            out[window] += amount * fold[window]
+            out[window] += amount * wrinkle[window]
     return out
