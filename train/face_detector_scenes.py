@@ -1,8 +1,8 @@
-"""Random scenes for ``train/face_detector.py``: rendered faces put into pictures of every kind, and pictures without a
-face.
+"""Synthetic scenes for ``train/face_detector.py``: rendered faces composited into images, and images without a face.
 
-What the finder must not learn from is drawn at random and for non-faces too: the border of a pasted patch, what lies
-around a face, colours, sharpness. Photographs without faces come from a folder, zip or wheel; textures are made here.
+Cues that the detector must not learn from are randomised and appear without faces too: borders of pasted patches,
+surroundings of a face, colours, sharpness. Photographs without faces come from a folder, zip or wheel; textures are
+generated.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ from semanticface.rendering import POINTS
 from semanticface.vision.face_detector import INPUT_SIZE
 
 PHOTOGRAPH_SUFFIXES = (".png", ".jpg", ".jpeg")
-SMALLEST = 7.0
-"""Side in pixels of the smallest face asked for in a scene."""
-MOST_FACES = 4
+MIN_SIDE = 7.0
+"""Side in pixels of the smallest face that counts as positive."""
+MAX_FACES = 4
 _JAW = [
     POINTS.index(name)
     for name in (*(f"jawLeft{n}" for n in (4, 3, 2, 1)), "chin", *(f"jawRight{n}" for n in range(1, 5)))
@@ -40,25 +40,21 @@ class Faces:
 
 @dataclass(frozen=True)
 class Scene:
-    """A square picture and what is in it.
+    """A square image and its labels.
 
     Attributes:
-        picture: RGB, ``INPUT_SIZE`` pixels a side.
+        image: RGB, ``INPUT_SIZE`` pixels a side.
         faces: float32 [n, 3], centre x, centre y and side of each face's box in pixels.
-        unsure: float32 [n, 3], the same of faces too small or too much cut off to be asked for or held against it.
+        ignored: float32 [n, 3], the same of faces too small or truncated to count as positive or negative.
     """
 
-    picture: Image.Image
+    image: Image.Image
     faces: np.ndarray
-    unsure: np.ndarray
+    ignored: np.ndarray
 
 
 def read_photographs(source: Path, names: tuple[str, ...]) -> list[Image.Image]:
-    """The photographs of these file names in a folder, zip or wheel, in the order of their names.
-
-    Raises:
-        FileNotFoundError: one of them is not there.
-    """
+    """Read the photographs of these file names from a folder, zip or wheel, sorted by name."""
     found: dict[str, Image.Image] = {}
     if source.is_dir():
         for path in source.rglob("*"):
@@ -75,29 +71,29 @@ def read_photographs(source: Path, names: tuple[str, ...]) -> list[Image.Image]:
 
 
 def scene(rng: np.random.Generator, faces: Faces, photographs: list[Image.Image]) -> Scene:
-    """Draw one scene: none to four faces, distractors, and the wear of real pictures."""
+    """Generate a scene: none to four faces, distractors, and image degradation."""
     canvas = background(rng, photographs)
     for _ in range(rng.integers(0, 3)):
         _paste_distractor(rng, canvas, photographs)
     close_up = rng.random() < 0.4
-    count = 1 if close_up else int(rng.choice([0, 1, 2, 3, MOST_FACES], p=[0.3, 0.4, 0.15, 0.1, 0.05]))
+    count = 1 if close_up else int(rng.choice([0, 1, 2, 3, MAX_FACES], p=[0.3, 0.4, 0.15, 0.1, 0.05]))
     placed: list[tuple[float, float, float]] = []
     for _ in range(count):
-        place = _place(rng, placed, close_up)
+        place = _place_face(rng, placed, close_up)
         if place is not None:
             _paste_face(rng, canvas, faces, int(rng.integers(len(faces.pictures))), place)
             placed.append(place)
             if rng.random() < 0.35:
                 _occlude(rng, canvas, place, photographs)
-    canvas, frame = _padded(rng, _worn(rng, canvas))
-    sure = [_visible_share(place, frame) > 0.5 and place[2] >= SMALLEST for place in placed]
-    wanted = [place for place, keep in zip(placed, sure, strict=True) if keep]
-    unsure = [place for place, keep in zip(placed, sure, strict=True) if not keep]
-    return Scene(canvas, np.array(wanted, np.float32).reshape(-1, 3), np.array(unsure, np.float32).reshape(-1, 3))
+    canvas, frame = _pad_edges(rng, _degrade(rng, canvas))
+    counts = [_visible_share(place, frame) > 0.5 and place[2] >= MIN_SIDE for place in placed]
+    positives = [place for place, keep in zip(placed, counts, strict=True) if keep]
+    ignored = [place for place, keep in zip(placed, counts, strict=True) if not keep]
+    return Scene(canvas, np.array(positives, np.float32).reshape(-1, 3), np.array(ignored, np.float32).reshape(-1, 3))
 
 
 def background(rng: np.random.Generator, photographs: list[Image.Image], size: int = INPUT_SIZE) -> Image.Image:
-    """A picture without a face: a random cut of a photograph, or a made texture."""
+    """An image without a face: a random crop of a photograph, or a generated texture."""
     if rng.random() < 0.55:
         photograph = photographs[rng.integers(len(photographs))]
         side = min(photograph.size) * rng.uniform(0.15, 1.0)
@@ -105,12 +101,12 @@ def background(rng: np.random.Generator, photographs: list[Image.Image], size: i
         cut = photograph.resize((size, size), Image.Resampling.BILINEAR, box=(x, y, x + side, y + side), reducing_gap=2)
         if rng.random() < 0.3:
             cut = cut.rotate(90 * int(rng.integers(1, 4)))
-        return _recoloured(rng, cut) if rng.random() < 0.4 else cut
+        return _recolour(rng, cut) if rng.random() < 0.4 else cut
     return _texture(rng, size)
 
 
 def _texture(rng: np.random.Generator, size: int) -> Image.Image:
-    """Smooth noise of random fineness between two or three colours, perhaps with stripes, shapes or scribbles on it."""
+    """Smooth noise of random frequency between two colours, sometimes with stripes, shapes or text."""
     cells = int(rng.choice([1, 2, 3, 5, 9, 20, 64]))
     noise = rng.random((cells + 1, cells + 1, 3)) if rng.random() < 0.4 else rng.random((cells + 1, cells + 1, 1))
     low, high = _colour(rng), _colour(rng)
@@ -160,7 +156,7 @@ def _shape(rng: np.random.Generator, draw: ImageDraw.ImageDraw, size: int) -> No
 
 
 def _colour(rng: np.random.Generator) -> np.ndarray:
-    """A colour as float [3] in 0..255: any, a grey, or one of skin."""
+    """A colour as float [3] in 0..255: any, a grey, or a skin tone."""
     kind = rng.random()
     if kind < 0.25:
         return np.full(3, rng.uniform(0, 255))
@@ -174,18 +170,18 @@ def _ink(rng: np.random.Generator) -> tuple[int, int, int]:
     return red, green, blue
 
 
-def _recoloured(rng: np.random.Generator, picture: Image.Image) -> Image.Image:
+def _recolour(rng: np.random.Generator, picture: Image.Image) -> Image.Image:
     mixing = np.eye(3) + rng.normal(0, 0.25, (3, 3))
     rows = np.concatenate([mixing / mixing.sum(axis=1, keepdims=True).clip(0.5), rng.normal(0, 15, (3, 1))], axis=1)
     return picture.convert("RGB", tuple(rows.ravel().tolist()))
 
 
-def _place(
+def _place_face(
     rng: np.random.Generator, placed: list[tuple[float, float, float]], close_up: bool
 ) -> tuple[float, float, float] | None:
-    """Centre and side of a face's box, clear of those already there; None when no room was found."""
+    """Centre and side of a new face's box that overlaps no other; None when no room was found."""
     for _ in range(8):
-        if close_up:  # what the second look sees: half the window, about in its middle
+        if close_up:  # as in re-detection: half the window, roughly centred
             side = INPUT_SIZE / 2 * np.exp(rng.normal(0, 0.25))
             x, y = INPUT_SIZE / 2 + rng.normal(0, 0.12, 2) * side
         else:
@@ -208,21 +204,21 @@ def _visible_share(place: tuple[float, float, float], frame: tuple[int, int, int
 def _paste_face(
     rng: np.random.Generator, canvas: Image.Image, faces: Faces, index: int, place: tuple[float, float, float]
 ) -> None:
-    """Put a render into the canvas so that its box has this place, cut out in one of several ways."""
+    """Composite a render into the canvas so that its box has this position, cut out in one of several ways."""
     picture, points, box = Image.fromarray(faces.pictures[index]), faces.points[index], faces.boxes[index]
     if rng.random() < 0.5:
         picture = picture.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
         points = points * (-1, 1) + (picture.width, 0)
         box = np.array([picture.width - box[2], box[1], picture.width - box[0], box[3]])
     if rng.random() < 0.3:
-        picture = _recoloured(rng, picture)
-    mask = _cut_out(rng, picture.size, points, box)
+        picture = _recolour(rng, picture)
+    mask = _cutout_mask(rng, picture.size, points, box)
     scale = place[2] / float(box[2] - box[0])
     centre = (box[:2] + box[2:]) / 2
     left, top = place[0] - centre[0] * scale, place[1] - centre[1] * scale
     if mask is not None and rng.random() < 0.6:
         _person(rng, canvas, place)
-    # Resample only what lands on the canvas, from fractions of pixels, so that labels stay exact.
+    # Resample only the visible part, at subpixel offsets, so that labels stay exact.
     x0, y0 = max(0, int(np.ceil(left))), max(0, int(np.ceil(top)))
     x1, y1 = (min(INPUT_SIZE, int(np.floor(start + picture.width * scale))) for start in (left, top))
     if x1 <= x0 or y1 <= y0:
@@ -235,10 +231,10 @@ def _paste_face(
         _glasses(rng, canvas, points[_IRISES] * scale + (left, top), place[2])
 
 
-def _cut_out(
+def _cutout_mask(
     rng: np.random.Generator, size: tuple[int, int], points: np.ndarray, box: np.ndarray
 ) -> Image.Image | None:
-    """What of a render is kept: None for all of it, or a mask: the head by a soft oval, or the face's own outline."""
+    """Mask of a render: None for all of it, a soft ellipse around the head, or the face's outline."""
     kind = rng.random()
     if kind < 0.4:
         return None
@@ -296,7 +292,7 @@ def _glasses(rng: np.random.Generator, canvas: Image.Image, irises: np.ndarray, 
 def _occlude(
     rng: np.random.Generator, canvas: Image.Image, place: tuple[float, float, float], photographs: list[Image.Image]
 ) -> None:
-    """Cover a part of a face: a hat or fringe, a hand or mask, something in front of one side."""
+    """Cover part of a face: hat, fringe, hand, mask or an object at one side."""
     x, y, side = place
     mask = Image.new("L", canvas.size, 0)
     draw = ImageDraw.Draw(mask)
@@ -313,7 +309,7 @@ def _occlude(
 
 
 def _paste_distractor(rng: np.random.Generator, canvas: Image.Image, photographs: list[Image.Image]) -> None:
-    """Something pasted that is no face: a framed picture, a soft oval of texture, a head seen from behind."""
+    """Paste something that is no face: a framed image, a soft ellipse of texture, a head from behind."""
     side = float(np.exp(rng.uniform(np.log(8), np.log(INPUT_SIZE))))
     x, y = rng.uniform(0, INPUT_SIZE, 2)
     if rng.random() < 0.4:
@@ -332,11 +328,11 @@ def _paste_distractor(rng: np.random.Generator, canvas: Image.Image, photographs
     canvas.paste(patch, (0, 0), mask.filter(ImageFilter.GaussianBlur(rng.uniform(0.1, 3))))
 
 
-def _worn(rng: np.random.Generator, canvas: Image.Image) -> Image.Image:
-    """What happens to pictures on their way: enlarged from few pixels, blurred, sharpened, compressed."""
+def _degrade(rng: np.random.Generator, canvas: Image.Image) -> Image.Image:
+    """Degrade the image: upscaling, blur, sharpening, JPEG."""
     if rng.random() < 0.2:
-        few = int(INPUT_SIZE / rng.uniform(1.2, 3.5))
-        canvas = canvas.resize((few, few), Image.Resampling.BILINEAR).resize(canvas.size, Image.Resampling.BICUBIC)
+        small = int(INPUT_SIZE / rng.uniform(1.2, 3.5))
+        canvas = canvas.resize((small, small), Image.Resampling.BILINEAR).resize(canvas.size, Image.Resampling.BICUBIC)
     if rng.random() < 0.1:
         canvas = canvas.filter(ImageFilter.GaussianBlur(rng.uniform(0.4, 1.5)))
     if rng.random() < 0.15:
@@ -349,8 +345,8 @@ def _worn(rng: np.random.Generator, canvas: Image.Image) -> Image.Image:
     return canvas
 
 
-def _padded(rng: np.random.Generator, canvas: Image.Image) -> tuple[Image.Image, tuple[int, int, int, int]]:
-    """At times, as ``crop_face`` does with a picture that is not square: outermost pixels repeat. And what is real."""
+def _pad_edges(rng: np.random.Generator, canvas: Image.Image) -> tuple[Image.Image, tuple[int, int, int, int]]:
+    """Sometimes pad by repeating edge pixels, as ``crop_face`` does; and the frame of real pixels."""
     before, after = rng.integers(0, INPUT_SIZE // 4, 2).tolist() if rng.random() < 0.25 else (0, 0)
     if rng.random() < 0.5:
         frame = (before, 0, INPUT_SIZE - after, INPUT_SIZE)

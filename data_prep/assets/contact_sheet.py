@@ -1,11 +1,10 @@
-"""Draw sheets to look at: every action in every look, and a sheet of random faces a look.
+"""Render contact sheets: every action in every style, and random faces of each style.
 
     python data_prep/assets/contact_sheet.py --out outputs/contact
 
-For each look ``<look>_actions.png`` shows the plain subject at rest and with each of the 52 actions at 1, labelled
-(``mouthClose`` and ``tongueOut`` on an open jaw, without which they mean nothing), and ``<look>_random.png`` shows
-random people, shots and expressions; ``looks.jpg``, the README's picture, shows two rows of each. Look at them after
-every change to a look.
+For each style, ``<style>_actions.png`` shows the plain subject at rest and with each of the 52 actions at 1
+(``mouthClose`` and ``tongueOut`` with an open jaw), and ``<style>_random.png`` shows random subjects, shots and
+expressions; ``looks.jpg``, the README's image, shows two rows of each. Check them after every change to a style.
 """
 
 from __future__ import annotations
@@ -23,81 +22,73 @@ from semanticface.semantics.expression_sampler import sample_coefficients
 from semanticface.utils.files import atomic_path
 from semanticface.utils.progress import tqdm
 
-# Actions that only mean something with another one.
+# Actions that are only visible with another one.
 NEEDS = {"mouthClose": "jawOpen", "tongueOut": "jawOpen"}
 
 
-def sheet(pictures: list[np.ndarray], labels: list[str], columns: int) -> Image.Image:
-    """Pictures in rows, each with a small label in its corner."""
-    size = pictures[0].shape[0]
-    rows = -(-len(pictures) // columns)
+def sheet(images: list[np.ndarray], labels: list[str], columns: int) -> Image.Image:
+    """Images in a grid, each with a small label."""
+    size = images[0].shape[0]
+    rows = -(-len(images) // columns)
     out = Image.new("RGB", (columns * size, rows * size))
     draw = ImageDraw.Draw(out)
-    for k, (picture, label) in enumerate(zip(pictures, labels, strict=True)):
+    for k, (image, label) in enumerate(zip(images, labels, strict=True)):
         x, y = k % columns * size, k // columns * size
-        out.paste(Image.fromarray(picture), (x, y))
+        out.paste(Image.fromarray(image), (x, y))
         draw.text((x + 4, y + 2), label, fill=(255, 214, 90), stroke_width=1, stroke_fill=(0, 0, 0))
     return out
 
 
 def actions(style: str, size: int, subject: int | None) -> Image.Image:
     """The face at rest and with each action at 1."""
-    pictures, labels = [], []
+    images, labels = [], []
     for name in ("neutral", *arkit.NAMES):
         c = np.zeros(arkit.N_ACTIONS, np.float32)
         if name in arkit.INDEX:
             c[arkit.INDEX[name]] = 1
         if name in NEEDS:
             c[arkit.INDEX[NEEDS[name]]] = 0.7
-        framed = render(c, style=style, subject=subject, size=size, framing="crop")
-        pictures.append(framed.image)
+        rendered = render(c, style=style, subject=subject, size=size, framing="crop")
+        images.append(rendered.image)
         labels.append(f"{name} + {NEEDS[name]}" if name in NEEDS else name)
-    return sheet(pictures, labels, 9)
+    return sheet(images, labels, 9)
 
 
 def random_faces(style: str, options: argparse.Namespace, columns: int = 8) -> Image.Image:
-    """Random people, shots and expressions."""
-    pictures = []
+    """Random subjects, shots and expressions."""
+    images = []
     for k in range(options.seed, options.seed + options.count):
         c = sample_coefficients(np.random.default_rng([k, 1]))
-        pictures.append(
-            render(
-                c,
-                style=style,
-                subject=k,
-                shot=k,
-                size=options.size,
-                framing=options.framing,
-                conditions=options.conditions,
-            ).image
-        )
-    return sheet(pictures, [""] * options.count, columns)
+        rendered = render(c, style=style, subject=k, shot=k, size=options.size, framing=options.framing,
+                          conditions=options.conditions)  # fmt: skip
+        images.append(rendered.image)
+    return sheet(images, [""] * options.count, columns)
 
 
 def main() -> None:
     parser = ScriptParser(__doc__)
     parser.add_argument("--out", type=Path, default=Path("outputs/contact"), help="folder for the PNG files")
     parser.add_argument(
-        "--style", choices=(*STYLES, HELD_OUT_STYLE), action="append", help="only this look (repeatable)"
+        "--style", choices=(*STYLES, HELD_OUT_STYLE), action="append", help="render only this style (repeatable)"
     )
     parser.add_argument("--size", type=int, default=160, help="of one face in pixels")
     parser.add_argument("--count", type=int, default=40, help="faces on a random sheet")
-    parser.add_argument("--subject", type=int, help="whose actions to show; left out: the plain average head")
+    parser.add_argument("--subject", type=int, help="subject of the action sheet (default: the plain average head)")
     parser.add_argument("--seed", type=int, default=0, help="first subject and shot of the random sheet")
     parser.add_argument("--framing", choices=("portrait", "crop"), default="portrait", help="of the random sheet")
     parser.add_argument("--conditions", choices=CONDITIONS, default="usual", help="of the random sheet")
     options = parser.parse_args()
     rows = []
-    for style in tqdm(options.style or (*STYLES, HELD_OUT_STYLE), desc="looks"):
+    for style in tqdm(options.style or (*STYLES, HELD_OUT_STYLE), desc="styles"):
         for kind in ("actions", "random"):
             if kind == "actions":
-                picture = actions(style, options.size, options.subject)
+                image = actions(style, options.size, options.subject)
             else:
-                picture = random_faces(style, options)
-                rows.append(picture.crop((0, 0, picture.width, min(2 * options.size, picture.height))))
+                image = random_faces(style, options)
+                rows.append(image.crop((0, 0, image.width, min(2 * options.size, image.height))))
             target = options.out / f"{style}_{kind}.png"
             with atomic_path(target) as temporary:
-                picture.save(temporary)
+                image.save(temporary)
             tqdm.write(str(target))
     overview = Image.fromarray(np.concatenate([np.asarray(row) for row in rows]))
     overview = overview.resize((960, round(960 * overview.height / overview.width)), Image.Resampling.LANCZOS)

@@ -1,15 +1,14 @@
-"""How well faces are found: our finder beside others, on renders of every look and on photographs.
+"""Compare face detectors on renders of every style and on photographs.
 
     python eval/speed/crop.py --photographs outputs/finder/scikit_image-*.whl
 
-Renders are of subjects no finder was trained on; the look ``imp`` was never trained on at all. ``portrait`` is a render
-as it is, ``scene`` has it small in a photograph. Figures: share of faces found (overlap above 0.5), faces claimed where
-there is none (per picture), mean overlap, and median error of centre and side in percent of the side. Photographs
-without a face and those with one are named one by one.
+Renders are of subjects that no detector was trained on; the style ``imp`` was never trained on at all. ``portrait`` is
+a render as it is, ``scene`` has it small in a photograph. Metrics: recall (IoU above 0.5), false positives per image,
+mean IoU, and median error of centre and side in percent of the side. Photographs are listed one by one.
 
-Beside it CenterFace alone, the half of our finder made for photographs, and OpenCV's cascades, if ``--cascade`` gives
-their XML files (needs opencv-python-headless below 5). Their boxes follow other definitions, so each gets the constant
-shift and scale that suits it best on other renders. ``--annotated`` takes folders of pictures with a ``boxes.json``:
+Baselines are CenterFace alone (our detector's backbone, made for photographs) and, with ``--cascade`` (needs
+opencv-python-headless below 5), OpenCV's cascades. Their boxes follow other definitions, so each gets the constant
+shift and scale that fits ours best on other renders. ``--annotated`` takes folders of images with a ``boxes.json``:
 {"picture.jpg": [[x0, y0, x1, y1], …]}, boxes by our definition.
 """
 
@@ -35,16 +34,16 @@ from semanticface.vision.crop import Box
 from semanticface.vision.face_detector import default_face_detector, detect_faces, non_max_suppression, to_batch
 
 Detector = Callable[[Image.Image], list[Box]]
-Picture = tuple[Image.Image, list[Box]]
+LabelledImage = tuple[Image.Image, list[Box]]
 
-# Photographs of scikit-image's package that train/face_detector.py does not use, none with a human face.
+# Photographs without a human face in scikit-image's package that train/face_detector.py does not use.
 WITHOUT_FACES = ("chelsea.png", "coffee.png", "grass.png", "moon.png", "microaneurysms.png", "phantom.png")
 FIRST_SUBJECT = 7_000_000  # train/face_detector.py uses others
 SCENE = 512
 
 
 def centerface_alone(image: Image.Image) -> list[Box]:
-    """CenterFace as published: one look, at most 640 pixels a side, its own score."""
+    """CenterFace as published: one scale, at most 640 pixels a side, its own score."""
     net = default_face_detector().net.backbone
     scale = min(1.0, 640 / max(image.size))
     width, height = (max(32, round(side * scale / 32) * 32) for side in image.size)
@@ -62,12 +61,12 @@ def centerface_alone(image: Image.Image) -> list[Box]:
 
 
 def cascade(path: Path) -> Detector:
-    """A Viola-Jones cascade with OpenCV's usual settings."""
+    """A Viola-Jones cascade with OpenCV's default settings."""
     import cv2
 
     classifier = cv2.CascadeClassifier(str(path))
     if classifier.empty():
-        raise SystemExit(f"{path} is no cascade that OpenCV {cv2.__version__} reads.")
+        raise SystemExit(f"{path} is not a cascade that OpenCV {cv2.__version__} can read.")
 
     def detect(image: Image.Image) -> list[Box]:
         grey = np.asarray(image.convert("L"))
@@ -80,15 +79,15 @@ def cascade(path: Path) -> Detector:
 
 
 @functools.cache
-def portrait(style: str, number: int) -> Picture:
+def portrait(style: str, number: int) -> LabelledImage:
     seed = FIRST_SUBJECT + number
     coefficients = sample_coefficients(np.random.default_rng([seed, 1]))
-    drawn = render(coefficients, style=style, subject=seed, shot=seed, size=256, framing="portrait")
-    return Image.fromarray(drawn.image), [Box(*drawn.box.tolist())]
+    rendered = render(coefficients, style=style, subject=seed, shot=seed, size=256, framing="portrait")
+    return Image.fromarray(rendered.image), [Box(*rendered.box.tolist())]
 
 
-def in_scene(style: str, number: int, photographs: list[Image.Image]) -> Picture:
-    """The portrait, cut out softly, at 7 to 35 % of a photograph's side."""
+def in_scene(style: str, number: int, photographs: list[Image.Image]) -> LabelledImage:
+    """The portrait, softly masked, at 7 to 35 % of a photograph's side."""
     rng = np.random.default_rng([FIRST_SUBJECT, number])
     face, (box,) = portrait(style, number)
     canvas = photographs[number % len(photographs)].convert("RGB").resize((SCENE, SCENE), Image.Resampling.BICUBIC)
@@ -106,10 +105,10 @@ def in_scene(style: str, number: int, photographs: list[Image.Image]) -> Picture
     return canvas, [Box(*corners)]
 
 
-def calibrated(detect: Detector, pictures: list[Picture]) -> Detector:
-    """The detector with the constant shift and scale, in sides of its box, that bring its boxes to our definition."""
+def calibrate(detect: Detector, images: list[LabelledImage]) -> Detector:
+    """The detector with the constant shift and scale, in sides of its box, that map its boxes to our definition."""
     changes = []
-    for image, (box,) in pictures:
+    for image, (box,) in images:
         for found in detect(image)[:1]:
             found = found.square()
             if found.overlap(box) > 0.2:
@@ -131,25 +130,25 @@ def _shifted(box: Box, x: float, y: float, scale: float) -> Box:
     return Box(cx - half, cy - half, cx + half, cy + half, box.score)
 
 
-def measure(detect: Detector, pictures: list[Picture]) -> dict[str, float]:
-    overlaps, centres, sides, missed, false = [], [], [], 0, 0
-    for image, wanted in pictures:
+def measure(detect: Detector, images: list[LabelledImage]) -> dict[str, float]:
+    overlaps, centres, sides, n_missed, n_false = [], [], [], 0, 0
+    for image, truth in images:
         left = detect(image)
-        for box in wanted:
+        for box in truth:
             best = max(left, key=box.overlap, default=None)
             if best is None or box.overlap(best) <= 0.5:
-                missed += 1
+                n_missed += 1
                 continue
             left.remove(best)
             overlaps.append(box.overlap(best))
             centres.append(np.hypot(*np.subtract(best.centre, box.centre)) / box.width)
             sides.append(abs(np.log(best.square().width / box.width)))
-        false += len(left)
+        n_false += len(left)
     found = len(overlaps)
     return {
-        "faces": found + missed,
-        "found": found / max(found + missed, 1),
-        "false_per_picture": false / len(pictures),
+        "faces": found + n_missed,
+        "found": found / max(found + n_missed, 1),
+        "false_per_picture": n_false / len(images),
         "overlap": float(np.mean(overlaps)) if found else float("nan"),
         "centre_error": float(np.median(centres)) if found else float("nan"),
         "side_error": float(np.median(sides)) if found else float("nan"),
@@ -162,7 +161,7 @@ def read_wheel(path: Path, names: tuple[str, ...]) -> dict[str, Image.Image]:
         return {name: Image.open(io.BytesIO(archive.read(inside[name]))).convert("RGB") for name in names}
 
 
-def read_annotated(folder: Path) -> dict[str, Picture]:
+def read_annotated(folder: Path) -> dict[str, LabelledImage]:
     boxes = json.loads((folder / "boxes.json").read_text())
     return {name: (Image.open(folder / name).convert("RGB"), [Box(*box) for box in boxes[name]]) for name in boxes}
 
@@ -170,40 +169,40 @@ def read_annotated(folder: Path) -> dict[str, Picture]:
 def main() -> None:
     parser = ScriptParser(__doc__)
     parser.add_argument("--photographs", type=Path, required=True, help="the scikit-image wheel")
-    parser.add_argument("--count", type=int, default=60, help="renders of each look and framing")
-    parser.add_argument("--annotated", type=Path, nargs="*", default=[], help="folders of pictures with a boxes.json")
+    parser.add_argument("--count", type=int, default=60, help="renders per style and set")
+    parser.add_argument("--annotated", type=Path, nargs="*", default=[], help="folders of images with a boxes.json")
     parser.add_argument("--cascade", type=Path, nargs="*", default=[], help="OpenCV cascade XML files")
     parser.add_argument("--out", type=Path, default=Path("outputs/crop.json"))
-    given = parser.parse_args()
+    options = parser.parse_args()
 
-    without = read_wheel(given.photographs, WITHOUT_FACES)
-    looks = (*STYLES, HELD_OUT_STYLE)
-    sets: dict[str, list[Picture]] = {}
-    for style in tqdm(looks, desc="renders", unit="look"):
-        sets[f"{style} portrait"] = [portrait(style, number) for number in range(given.count)]
-        sets[f"{style} scene"] = [in_scene(style, number, list(without.values())) for number in range(given.count)]
+    without = read_wheel(options.photographs, WITHOUT_FACES)
+    styles = (*STYLES, HELD_OUT_STYLE)
+    sets: dict[str, list[LabelledImage]] = {}
+    for style in tqdm(styles, desc="renders", unit="style"):
+        sets[f"{style} portrait"] = [portrait(style, number) for number in range(options.count)]
+        sets[f"{style} scene"] = [in_scene(style, number, list(without.values())) for number in range(options.count)]
     sets |= {f"photograph: {name}, no face": [(image, [])] for name, image in without.items()}
-    for folder in given.annotated:
-        sets |= {f"photograph: {name}": [picture] for name, picture in read_annotated(folder).items()}
+    for folder in options.annotated:
+        sets |= {f"photograph: {name}": [image] for name, image in read_annotated(folder).items()}
 
-    aside = [portrait("photo", 10_000 + number) for number in range(40)]
-    detectors: dict[str, Detector] = {"ours": detect_faces, "centerface": calibrated(centerface_alone, aside)}
-    for path in given.cascade:
-        detectors[path.stem] = calibrated(cascade(path), aside)
+    calibration = [portrait("photo", 10_000 + number) for number in range(40)]
+    detectors: dict[str, Detector] = {"ours": detect_faces, "centerface": calibrate(centerface_alone, calibration)}
+    for path in options.cascade:
+        detectors[path.stem] = calibrate(cascade(path), calibration)
 
     results: dict[str, dict[str, dict[str, float]]] = {}
     for name, detect in detectors.items():
         print(f"\n{name:42} faces  found  false/picture  overlap  centre %  side %")
         results[name] = {}
-        for title, pictures in sets.items():
-            figures = results[name][title] = measure(detect, pictures)
+        for title, images in sets.items():
+            figures = results[name][title] = measure(detect, images)
             print(
                 f"{title:42} {figures['faces']:5}  {figures['found']:5.3f}  {figures['false_per_picture']:13.3f}  "
                 f"{figures['overlap']:7.3f}  {100 * figures['centre_error']:8.1f}  {100 * figures['side_error']:6.1f}"
             )
-    given.out.parent.mkdir(parents=True, exist_ok=True)
-    given.out.write_text(json.dumps(results, indent=2))
-    print(f"\nwrote {given.out}")
+    options.out.parent.mkdir(parents=True, exist_ok=True)
+    options.out.write_text(json.dumps(results, indent=2))
+    print(f"\nwrote {options.out}")
 
 
 if __name__ == "__main__":

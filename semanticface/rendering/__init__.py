@@ -1,10 +1,10 @@
-"""The rendered head: coefficients in, a picture with exact labels out.
+"""Render a face from 52 coefficients, with exact labels.
 
     from semanticface.rendering import render
-    render(coefficients, look="photo", subject=7, shot=3).image
+    render(coefficients, style="photo", subject=7, shot=3).image
 
-A subject's seed fixes who it is (shape and paint), a shot's seed fixes camera, light and background. The same
-arguments give the same bytes.
+The subject's seed fixes shape and appearance, the shot's seed camera, light and background. The same arguments give
+the same bytes.
 """
 
 from __future__ import annotations
@@ -24,34 +24,34 @@ def render(
     coefficients: np.ndarray, *, style: str = "photo", subject: int | None = 0, shot: int | None = None,
     size: int = 224, supersample: int = 2, framing: Framing = "portrait", conditions: Conditions = "usual",
 ) -> Rendered:  # fmt: skip
-    """Draw a face.
+    """Render a face.
 
     Args:
         coefficients: [52] in [0, 1], project order.
         style: one of ``STYLES``, or ``HELD_OUT_STYLE``.
-        subject: seed of shape and paint; ``None`` is the plain average head.
+        subject: seed of shape and appearance; ``None`` is the plain average head.
         shot: seed of camera, light, background and sensor; ``None`` is a plain frontal portrait.
-        size: of the square picture, pixels.
-        supersample: samples a pixel along each side, 1 to 4.
+        size: side of the square image in pixels.
+        supersample: samples per pixel along each side, 1 to 4.
         framing: ``portrait``: the head somewhere in the frame; ``crop``: the frame is the face's box, jittered by
             the shot by up to 6 % of its side and 10 % in scale.
-        conditions: ``usual``: what models train on; ``hard``: harsh light, blur, noise, compression, things before
-            the face, heads turned far. A plain portrait (no shot) is the same in both.
+        conditions: ``usual``: what models train on; ``hard``: harsh light, blur, noise, compression, occluders,
+            large head turns. Without a shot both are the same.
 
     Raises:
-        ConfigError: an unknown look, framing or conditions, a size or supersampling out of range, coefficients of
-            another shape.
+        ConfigError: unknown style, framing or conditions; size or supersample out of range; wrong shape of
+            ``coefficients``.
     """
     c = np.asarray(coefficients, np.float32)
     if c.shape != (N_ACTIONS,) or not np.isfinite(c).all():
-        raise ConfigError(f"coefficients must be {N_ACTIONS} finite numbers, not of shape {c.shape}.")
+        raise ConfigError(f"coefficients must be {N_ACTIONS} finite numbers, got shape {c.shape}.")
     if not 16 <= size <= 2048 or not 1 <= supersample <= 4:
         raise ConfigError(f"size {size} and supersample {supersample}: use 16 to 2048 and 1 to 4.")
     c = np.clip(c, 0, 1)
     condition_settings(conditions)
     if style not in (*STYLES, HELD_OUT_STYLE):
-        raise ConfigError(f"look {style!r} is unknown: use one of {', '.join((*STYLES, HELD_OUT_STYLE))}.")
-    # Numba and skia load with the first face that is drawn: names and constants of this package need neither.
+        raise ConfigError(f"style {style!r} is unknown: use one of {', '.join((*STYLES, HELD_OUT_STYLE))}.")
+    # Imported here so that the package's names and constants load neither numba nor skia.
     from semanticface.rendering.draw import draw
 
     return draw(c, style=style, subject=subject, shot=shot, size=size, supersample=supersample, framing=framing,

@@ -1,4 +1,4 @@
-"""Where the camera stands: from a shot's seed to pixels, and the box and points that follow from it."""
+"""Sample a camera for a shot, project vertices to pixels, and compute the face's box."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ MIN_DISTANCE = 4.5
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Camera:
-    """A pinhole camera on the head's z axis; the head is turned in front of it.
+    """A pinhole camera on the z axis; the head is rotated in front of it.
 
     Attributes:
-        turn: float32[3, 3], head space to camera space (x right in the picture, y up, z towards the camera).
+        rotation: float32[3, 3], head space to camera space (x right in the image, y up, z towards the camera).
         distance: from the camera to the head's origin, decimetres.
-        focal: pixels.
-        centre: pixel x, y that the optical axis meets.
+        focal: focal length in pixels.
+        centre: principal point, pixel x, y.
         yaw, pitch, roll: degrees; yaw to the subject's left, pitch up, roll towards the subject's left shoulder.
     """
 
@@ -47,12 +47,12 @@ class Camera:
         return out
 
     def scaled(self, factor: int) -> Camera:
-        """The same view on a picture of ``factor`` times the size."""
+        """The same view on an image of ``factor`` times the size."""
         centre = (self.centre[0] * factor, self.centre[1] * factor)
         return Camera(self.rotation, self.distance, self.focal * factor, centre, self.yaw, self.pitch, self.roll)
 
     def to_dict(self, size: int, box: np.ndarray) -> dict[str, float]:
-        """The camera as plain numbers, see ``types.Rendered.camera``."""
+        """The values of ``types.Rendered.camera``."""
         fov = float(np.degrees(2 * np.arctan(size / 2 / self.focal)))
         scale = float(box[2] - box[0]) / size
         return {"yaw": self.yaw, "pitch": self.pitch, "roll": self.roll, "fov": fov, "distance": self.distance,
@@ -60,7 +60,7 @@ class Camera:
 
 
 def rotation_matrix(yaw: float, pitch: float, roll: float) -> np.ndarray:
-    """Head turned by yaw about y, then pitched up about the camera's x, then rolled in the picture; degrees."""
+    """Rotation by yaw about y, then pitch about the camera's x, then roll in the image; degrees."""
     y, p, r = np.radians([yaw, -pitch, -roll])
     ry = np.array([[np.cos(y), 0, np.sin(y)], [0, 1, 0], [-np.sin(y), 0, np.cos(y)]])
     rx = np.array([[1, 0, 0], [0, np.cos(p), -np.sin(p)], [0, np.sin(p), np.cos(p)]])
@@ -69,7 +69,7 @@ def rotation_matrix(yaw: float, pitch: float, roll: float) -> np.ndarray:
 
 
 def square_box(points: np.ndarray) -> np.ndarray:
-    """The square around projected neutral face vertices, enlarged by ``BOX_MARGIN``; float32[4]."""
+    """Square box around projected vertices of the neutral face, enlarged by ``BOX_MARGIN``; float32[4]."""
     low, high = points[:, :2].min(0), points[:, :2].max(0)
     centre, half = (low + high) / 2, (high - low).max() / 2 * BOX_MARGIN
     return np.concatenate([centre - half, centre + half]).astype(np.float32)
@@ -78,17 +78,17 @@ def square_box(points: np.ndarray) -> np.ndarray:
 def place_camera(
     face: np.ndarray, shot: int | None, size: int, framing: Framing, conditions: Conditions = "usual"
 ) -> tuple[Camera, np.ndarray]:
-    """Place a camera.
+    """Sample a camera for a shot.
 
     Args:
-        outline: float32[B, 3], vertices of the neutral face that define the box.
-        shot: seed; ``None`` is straight ahead with a 20 degree lens.
-        size: of the square picture in pixels.
+        face: float32[B, 3], vertices of the neutral face that define the box.
+        shot: seed; ``None`` is frontal with a 20 degree field of view.
+        size: side of the square image in pixels.
         framing: ``portrait`` puts the head anywhere in the frame, ``crop`` fills the frame with the box.
-        conditions: how far heads turn.
+        conditions: decides how far heads turn.
 
     Returns:
-        The camera and the box in pixels.
+        The camera, and the box in pixels.
     """
     if framing not in ("portrait", "crop"):
         raise ConfigError(f"framing {framing!r} is unknown: use 'portrait' or 'crop'.")

@@ -1,8 +1,7 @@
-"""How likely and how strong everything is that makes a picture hard to read, in two sets.
+"""Probabilities and strengths of everything that makes an image hard to read, as two presets.
 
-``usual`` is what models train on: most pictures are readable at once, a share is plain. ``hard`` is the shifted test:
-harsh light, blur, compression, noise, things before the face, heads turned far, each likelier and stronger. Nothing
-trains on it.
+``usual`` is what models train on: most images are easily readable. ``hard`` is the shifted test set (harsh light, blur,
+compression, noise, occluders, large head turns), each likelier and stronger. Nothing trains on it.
 """
 
 from __future__ import annotations
@@ -18,26 +17,25 @@ CONDITIONS: tuple[Conditions, ...] = ("usual", "hard")
 
 @dataclass(frozen=True, slots=True)
 class ConditionSettings:
-    """Shares of pictures in [0, 1] and ranges of strengths; lengths in pixels of a 224 px picture.
+    """Probabilities in [0, 1] and ranges of strengths; lengths in pixels of a 224 px image.
 
     Attributes:
-        turn: standard deviations of yaw, pitch and roll, degrees.
-        farthest: largest yaw, pitch and roll, degrees.
-        contrast: shape of the beta distribution of the lamps' contrast.
-        raking: lamp far to one side, or below the face.
-        pattern: shade of blinds, leaves or bars across the face.
-        coloured: lamps in plain colours.
-        exposure: spread of the exposure's error, natural logarithm.
-        defocus, defocus_most: a blurred picture, and its largest standard deviation.
-        motion, motion_most: a picture moved while taken, and the longest way.
-        coarse, coarse_most: a picture enlarged from a smaller one, and by how much at most.
-        jpeg, quality: compressed, and the range of qualities.
-        noise: mean of the noise's standard deviation, share of white.
-        print: a drawing that went through a camera's or a file's losses, as above.
-        glasses: worn by those who wear any, and by the others.
+        turn_std, turn_max: standard deviation and limit of yaw, pitch and roll, degrees.
+        contrast_beta: parameters of the beta distribution of the lights' contrast.
+        side_light: key light far to one side, or below the face.
+        shadow_pattern: shadow of blinds, leaves or bars across the face.
+        coloured_light: lights in saturated colours.
+        exposure_std: standard deviation of the exposure error, natural logarithm.
+        defocus, defocus_max: probability of defocus blur, and its largest standard deviation.
+        motion, motion_max: probability of motion blur, and its largest length.
+        low_res, low_res_max: probability of an upscaled smaller image, and the largest factor.
+        jpeg, jpeg_quality: probability of JPEG compression, and the range of qualities.
+        noise_mean: mean of the noise's standard deviation, as a fraction of white.
+        drawing_loss: probability that a drawing is degraded by the above.
+        glasses: probability for subjects who usually wear glasses, and for the others.
         headwear: likewise.
-        held: a hand, or something in one, before the face.
-        strands: hair across forehead and eyes.
+        held_object: a hand, or something in one, in front of the face.
+        loose_hair: hair across forehead and eyes.
     """
 
     turn_std: tuple[float, float, float]
@@ -78,11 +76,6 @@ _HARD = ConditionSettings(
 
 
 def condition_settings(conditions: Conditions) -> ConditionSettings:
-    """The odds of a set.
-
-    Raises:
-        ConfigError: no set is called that.
-    """
     if conditions not in CONDITIONS:
         raise ConfigError(f"conditions {conditions!r} are unknown: use one of {', '.join(CONDITIONS)}.")
     return _USUAL if conditions == "usual" else _HARD

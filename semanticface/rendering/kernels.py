@@ -1,12 +1,4 @@
-"""How every inner loop of the renderer is compiled: one place, so that no kernel is slower for a forgotten option.
-
-Smooth tileable noise, read by every painter: one table, made once from a fixed seed.
-
-Buffers that a thread keeps from one picture to the next.
-
-A picture needs some ten megabytes for a moment. Asking the system for them every time costs about 2 of 20 milliseconds
-in page faults, so each thread keeps the last set; pictures beyond ``LARGEST`` give theirs back.
-"""
+"""What compiled loops of the renderer share: the ``kernel`` decorator, noise, easing functions, scratch buffers."""
 
 from __future__ import annotations
 
@@ -32,11 +24,11 @@ _SOURCES = _digest()
 
 
 def kernel(function: Callable[..., Any]) -> Any:
-    """Compile a function once for all processes.
+    """Compile a function with the renderer's Numba options, cached for all processes.
 
-    It goes without Python's check for a division by zero, which stops loops from being vectorised: kernels guard their
-    own divisions. Numba throws away what it compiled when the function's own file changes, but a kernel also holds
-    copies of the kernels and constants it took from other files, so here any change to the package counts.
+    ``error_model="numpy"`` drops the check for division by zero, which prevents vectorisation: kernels guard their own
+    divisions. Numba discards its cache when the function's own file changes, but a kernel also inlines kernels and
+    constants of other files, so here any change to the package invalidates it.
     """
     compiled = nb.njit(cache=True, nogil=True, fastmath=True, error_model="numpy")(function)
     if isinstance(compiled, Dispatcher):  # not so under NUMBA_DISABLE_JIT
@@ -44,22 +36,15 @@ def kernel(function: Callable[..., Any]) -> Any:
     return compiled
 
 
-NOISE_SIZE = 32
-
-
-def _noise_volume() -> np.ndarray:
-    return np.random.default_rng(5).random((NOISE_SIZE, NOISE_SIZE, NOISE_SIZE), dtype=np.float32)
-
-
-NOISE_VOLUME = _noise_volume()
-"""float32[32, 32, 32] in [0, 1), repeating."""
+NOISE_VOLUME = np.random.default_rng(5).random((32, 32, 32), dtype=np.float32)
+"""float32[32, 32, 32] in [0, 1), tileable."""
 NOISE_TABLE = NOISE_VOLUME.ravel()
-"""float32[32768], the same as the painters read it."""
+"""float32[32768], the same flattened: what ``noise`` reads."""
 
 
 @kernel
 def noise(table, x, y, z):  # type: ignore[no-untyped-def]
-    """Trilinear value noise in [0, 1) with one cell a unit; ``table`` is ``TABLE``."""
+    """Trilinear value noise in [0, 1), one cell per unit; ``table`` is ``NOISE_TABLE``."""
     fx, fy, fz = np.floor(x), np.floor(y), np.floor(z)
     u, v, w = x - fx, y - fy, z - fz
     i, j, k = int(fx) & 31, int(fy) & 31, int(fz) & 31
@@ -77,7 +62,7 @@ def noise(table, x, y, z):  # type: ignore[no-untyped-def]
 
 @kernel
 def smoothstep(low, high, x):  # type: ignore[no-untyped-def]
-    """0 below ``low``, 1 above ``high``, a smooth step between."""
+    """0 below ``low``, 1 above ``high``, smooth in between."""
     t = (x - low) / (high - low)
     t = min(max(t, 0.0), 1.0)
     return t * t * (3 - 2 * t)
@@ -85,7 +70,7 @@ def smoothstep(low, high, x):  # type: ignore[no-untyped-def]
 
 @kernel
 def falloff(x):  # type: ignore[no-untyped-def]
-    """About ``exp(-x)`` for x >= 0, to within 0.0003: a soft spot's profile, at a fifth of the price."""
+    """About ``exp(-x)`` for x >= 0, to within 0.0003, at a fifth of the cost."""
     t = min(x, 12.0) / 8
     p = 1 - t * (1 - t * (0.5 - t * (1 / 6 - t / 24)))
     p *= p
@@ -94,29 +79,32 @@ def falloff(x):  # type: ignore[no-untyped-def]
 
 
 MAX_KEPT_BYTES = 1 << 25
-"""Bytes above which a buffer is not kept."""
+"""Size above which a buffer is not kept."""
 
 
 class _ThreadBuffers(threading.local):
     def __init__(self) -> None:
-        self.buffers: dict[str, np.ndarray] = {}
+        self.by_name: dict[str, np.ndarray] = {}
 
 
 _buffers = _ThreadBuffers()
 
 
 def scratch_buffer(name: str, shape: tuple[int, ...], dtype: DTypeLike = np.float32) -> np.ndarray:
-    """An array of arbitrary content, valid until this thread asks for the same name again.
+    """A reused array of arbitrary content, valid until this thread asks for the same name again.
+
+    Allocating an image's ten megabytes anew costs about 2 of 20 milliseconds in page faults, so each thread keeps one
+    buffer per name, of the largest shape asked for, up to ``MAX_KEPT_BYTES``.
 
     Args:
-        name: of the buffer; one buffer a name and thread is kept, of the largest shape asked for.
+        name: of the buffer.
         shape: of the array.
         dtype: always the same for a name.
     """
     length = math.prod(shape)
-    buffer = _buffers.buffers.get(name)
+    buffer = _buffers.by_name.get(name)
     if buffer is None or len(buffer) < length:
         buffer = np.empty(length, dtype)
         if buffer.nbytes <= MAX_KEPT_BYTES:
-            _buffers.buffers[name] = buffer
+            _buffers.by_name[name] = buffer
     return buffer[:length].reshape(shape)

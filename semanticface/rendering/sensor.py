@@ -1,4 +1,4 @@
-"""From light to a file: a lens's blur, a sensor's noise and colours, a small picture enlarged, JPEG."""
+"""Camera effects after shading: lens blur, sensor noise and colour, low resolution, JPEG."""
 
 from __future__ import annotations
 
@@ -17,22 +17,21 @@ _RESAMPLERS = (Image.Resampling.BOX, Image.Resampling.BILINEAR, Image.Resampling
 
 @cache
 def _noise_tile() -> np.ndarray:
-    """Noise of unit spread, float32[256, 256, 6], repeating: three channels of fine grain, three of coarse."""
+    """Tileable noise of unit variance, float32[256, 256, 6]: three channels of fine grain, three of coarse."""
     rng = np.random.default_rng(6)
     fine = rng.standard_normal((_TILE_SIZE, _TILE_SIZE, 3), dtype=np.float32)
-    fine = 0.6 * fine + 0.8 * rng.standard_normal(
-        (_TILE_SIZE, _TILE_SIZE, 1), dtype=np.float32
-    )  # mostly in the brightness
-    low_res = rng.standard_normal((_TILE_SIZE // 4, _TILE_SIZE // 4, 3), dtype=np.float32).repeat(4, 0).repeat(4, 1)
+    # Fine grain is mostly luminance noise.
+    fine = 0.6 * fine + 0.8 * rng.standard_normal((_TILE_SIZE, _TILE_SIZE, 1), dtype=np.float32)
+    coarse = rng.standard_normal((_TILE_SIZE // 4, _TILE_SIZE // 4, 3), dtype=np.float32).repeat(4, 0).repeat(4, 1)
     for axis in (0, 1):
-        low_res = np.mean([np.roll(low_res, k, axis) for k in range(4)], 0)
-    low_res -= low_res.mean(-1, keepdims=True)  # coarse noise is in the colours, as cheap noise reduction leaves it
-    return np.concatenate([fine, low_res / low_res.std()], -1)
+        coarse = np.mean([np.roll(coarse, k, axis) for k in range(4)], 0)
+    coarse -= coarse.mean(-1, keepdims=True)  # chroma noise alone, as denoising leaves it
+    return np.concatenate([fine, coarse / coarse.std()], -1)
 
 
 @kernel
 def blur(image, weight):  # type: ignore[no-untyped-def]
-    """Three-tap blur both ways; ``weight`` (float32, up to 1/3) goes to each neighbour; below 0 it sharpens."""
+    """Separable 3-tap blur; each neighbour weighs ``weight`` (float32, up to 1/3); negative values sharpen."""
     height, width = image.shape[0], image.shape[1]
     centre_weight = np.float32(1) - np.float32(2) * weight
     across = np.empty_like(image)
@@ -55,7 +54,7 @@ def blur(image, weight):  # type: ignore[no-untyped-def]
 
 @kernel
 def _motion_blur(image, dx, dy, steps):  # type: ignore[no-untyped-def]
-    """Mean of ``steps`` copies moved from half of (-dx, -dy) pixels to half of (dx, dy)."""
+    """Mean of ``steps`` copies shifted from -(dx, dy) / 2 to (dx, dy) / 2 pixels."""
     height, width = image.shape[0], image.shape[1]
     out = np.zeros_like(image)
     weight = np.float32(1 / steps)
@@ -73,8 +72,8 @@ def _motion_blur(image, dx, dy, steps):  # type: ignore[no-untyped-def]
 
 
 @kernel
-def _develop(image, noise_tile, offset, fine, low_res, saturation, gain, contrast, brightness, vignette):  # type: ignore[no-untyped-def]
-    """Vignette, saturation, cast, contrast and noise in one pass; uint8[H, W, 3]."""
+def _develop(image, noise_tile, offset, fine, coarse, saturation, gain, contrast, brightness, vignette):  # type: ignore[no-untyped-def]
+    """Vignette, saturation, white balance, contrast and noise in one loop; uint8[H, W, 3]."""
     height, width = image.shape[0], image.shape[1]
     out = np.empty((height, width, 3), np.uint8)
     third, half, full = np.float32(1 / 3), np.float32(0.5), np.float32(255)
@@ -87,18 +86,18 @@ def _develop(image, noise_tile, offset, fine, low_res, saturation, gain, contras
             edge = 1 - vignette * (u * u + v * v)
             grey = (image[y, x, 0] + image[y, x, 1] + image[y, x, 2]) * third
             noise = row[(x + offset[1]) & 255]
-            # Dark parts are noisier, as the tone curve stretches them.
+            # Dark pixels are noisier: the tone curve stretches them.
             noise_gain = np.float32(1.35) - np.float32(0.7) * min(max(grey, np.float32(0)), np.float32(1))
             for c in range(3):
                 value = (grey + (image[y, x, c] - grey) * saturation) * gain[c] * edge
                 value = (value - half) * contrast + half + brightness
-                value += noise_gain * (fine * noise[c] + low_res * noise[c + 3])
+                value += noise_gain * (fine * noise[c] + coarse * noise[c + 3])
                 out[y, x, c] = np.uint8(np.int32(min(max(value, np.float32(0)), np.float32(1)) * full + half))
     return out
 
 
 def _gaussian_blur(image: np.ndarray, spread: float) -> np.ndarray:
-    """Blur by a standard deviation in pixels."""
+    """Approximate a Gaussian blur of a standard deviation in pixels."""
     passes = max(1, round(spread * spread / 0.6))
     weight = np.float32(min(spread * spread / passes / 2, 1 / 3))
     for _ in range(passes):
@@ -113,7 +112,7 @@ def _jpeg_round_trip(image: np.ndarray, quality: int) -> np.ndarray:
 
 
 def _optics(image: np.ndarray, rng: np.random.Generator, settings: ConditionSettings) -> np.ndarray:
-    """What blurs or sharpens: focus, a moving hand, the lens itself, or a phone's eagerness."""
+    """Defocus, motion blur, lens softness or sharpening."""
     unit = len(image) / 224
     kind = rng.random()
     if kind < settings.defocus:
@@ -128,19 +127,18 @@ def _optics(image: np.ndarray, rng: np.random.Generator, settings: ConditionSett
 
 
 def _downscale(image: np.ndarray, factor: float, resampler: Image.Resampling) -> np.ndarray:
-    """Shrink by a factor; float32 again."""
     side = max(16, round(len(image) / factor))
     pixels = Image.fromarray((np.clip(image, 0, 1) * 255 + 0.5).astype(np.uint8))
     return np.asarray(pixels.resize((side, side), resampler), np.float32) / 255
 
 
 def simulate_sensor(image: np.ndarray, shot: int | None, conditions: Conditions = "usual") -> np.ndarray:
-    """What a camera makes of light.
+    """Turn shaded light into a camera image.
 
     Args:
-        picture: float32[H, H, 3], sRGB, 0 to 1 and above.
-        shot: seed; ``None`` leaves everything out.
-        conditions: how much goes wrong.
+        image: float32[H, H, 3], sRGB, may exceed 1.
+        shot: seed; ``None`` applies no effect.
+        conditions: how strong the effects are.
 
     Returns:
         uint8[H, H, 3].
@@ -176,12 +174,12 @@ def simulate_sensor(image: np.ndarray, shot: int | None, conditions: Conditions 
 
 
 def degrade_drawing(image: np.ndarray, shot: int | None, conditions: Conditions = "usual") -> np.ndarray:
-    """What becomes of a drawing on its way: often nothing, else other sizes, soft edges, JPEG, a film's grain.
+    """Degrade a drawing: often not at all, else blur, low resolution, noise, colour and JPEG.
 
     Args:
-        picture: uint8[H, H, 3].
-        shot: seed; ``None`` leaves everything out.
-        conditions: how much goes wrong.
+        image: uint8[H, H, 3].
+        shot: seed; ``None`` changes nothing.
+        conditions: how strong the effects are.
 
     Returns:
         uint8[H, H, 3].

@@ -1,4 +1,4 @@
-"""What a renderer hands back: the picture, and where in it the face's points lie."""
+"""The result of a render: the image and the positions of the face's landmarks in it."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import numpy as np
 
 STYLES = ("photo", "toon", "drawn")
 HELD_OUT_STYLE = "imp"
-"""A goblin of the mesh looks that never enters the base model's training: the new character of the quickstart."""
+"""A goblin that is kept out of the base model's training: the new character of the quickstart."""
 
 
 def _eye_points(side: str) -> list[str]:
@@ -30,26 +30,26 @@ POINTS: tuple[str, ...] = (
     *(f"cheekLeft{n}" for n in range(1, 5)),
     *(f"cheekRight{n}" for n in range(1, 5)),
 )
-"""The 70 points of a face, the same in every look. Left and right are the subject's own.
+"""The 70 facial landmarks, the same in every style. Left and right are the subject's own.
 
-Brow points run from the nose outwards; ``lip`` points lie on the outer border of the lips and ``mouth`` points on the
-inner one; jaw points run from the chin (1) up to the ear (4). Cheek points: 1 under the eye, 2 on the cheekbone,
-3 beside the nose wing, 4 outside the mouth corner.
+Brow points run from the nose outwards; ``lip`` points lie on the outer border of the lips, ``mouth`` points on the
+inner; jaw points run from the chin (1) up to the ear (4). Cheek points: 1 under the eye, 2 on the cheekbone, 3 beside
+the nose wing, 4 outside the mouth corner.
 """
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Rendered:
-    """One rendered face with everything that is known exactly about it.
+    """One rendered face with its exact labels.
 
     Attributes:
         image: uint8[size, size, 3], RGB.
-        points: float32[70, 2], pixel x and y of ``POINTS`` (pixel centres at .5); NaN where a look does not draw one.
+        points: float32[70, 2], pixel x and y of ``POINTS`` (pixel centres at .5); NaN where a style does not draw one.
         box: float32[4], pixel x0, y0, x1, y1: the bounding box of this face *without expression* from brow tops to
             chin and cheek to cheek under the same camera, made square by its longer side, then enlarged by 1.25.
         camera: yaw, pitch and roll of the head towards the camera and the field of view, in degrees; ``scale`` is the
-            face's share of the frame's width (box side / size).
-        coefficients: float32[52], those that were drawn.
+            box's side as a fraction of the image's.
+        coefficients: float32[52], as rendered.
     """
 
     image: np.ndarray

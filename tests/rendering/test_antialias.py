@@ -1,4 +1,4 @@
-"""Shading where it matters: what is left out, what never is, and that pictures do not depend on earlier ones."""
+"""Adaptive antialiasing, scratch buffers, noise, shadow maps and the rasteriser."""
 
 from __future__ import annotations
 
@@ -29,61 +29,61 @@ def flat(size: int, factor: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return triangle_ids, np.full(triangle_ids.shape, 0.1, np.float32), np.zeros((size, size), bool)
 
 
-def chosen(triangle_ids, inv_depth, has_lash, part, factor, fine=(False, False)):
-    room = np.empty(triangle_ids.size, np.int32)
+def smooth_pixels(triangle_ids, inv_depth, has_lash, part, factor, fine=(False, False)):
+    buffer = np.empty(triangle_ids.size, np.int32)
     smooth, starts = find_smooth_pixels(
-        room, triangle_ids, inv_depth, np.array(part, np.uint8), np.array(fine), has_lash, factor, FOCAL
+        buffer, triangle_ids, inv_depth, np.array(part, np.uint8), np.array(fine), has_lash, factor, FOCAL
     )
     return smooth, starts.copy()
 
 
 @pytest.mark.parametrize("factor", [2, 3])
-def test_one_smooth_surface_is_shaded_once_a_pixel(factor: int) -> None:
+def test_a_smooth_surface_is_shaded_once_per_pixel(factor: int) -> None:
     triangle_ids, inv_depth, has_lash = flat(4, factor)
-    smooth, starts = chosen(triangle_ids, inv_depth, has_lash, [SKIN], factor)
+    smooth, starts = smooth_pixels(triangle_ids, inv_depth, has_lash, [SKIN], factor)
     assert smooth.all()
-    wide = 4 * factor
-    assert starts.tolist() == [y * factor * wide + x * factor for y in range(4) for x in range(4)]
+    row_length = 4 * factor
+    assert starts.tolist() == [y * factor * row_length + x * factor for y in range(4) for x in range(4)]
 
 
-def test_without_supersampling_every_sample_is_shaded_itself() -> None:
+def test_without_supersampling_every_sample_is_shaded() -> None:
     triangle_ids, inv_depth, has_lash = flat(4, 1)
-    smooth, starts = chosen(triangle_ids, inv_depth, has_lash, [SKIN], 1)
+    smooth, starts = smooth_pixels(triangle_ids, inv_depth, has_lash, [SKIN], 1)
     assert not smooth.any() and len(starts) == 0
     assert len(find_edge_samples(np.empty(16, np.int32), np.zeros((16, 3), np.float32), triangle_ids, smooth, 1)) == 16
 
 
-@pytest.mark.parametrize("what", ["background", "another part", "a step in depth", "a lash", "an eye or the mouth"])
-def test_a_pixel_with_an_edge_is_shaded_sample_by_sample(what: str) -> None:
+@pytest.mark.parametrize("edge", ["background", "another part", "a step in depth", "a lash", "an eye or the mouth"])
+def test_a_pixel_with_an_edge_is_shaded_per_sample(edge: str) -> None:
     triangle_ids, inv_depth, has_lash = flat(4, 2)
     part, fine = [SKIN, HAIR], [False, False]
-    if what == "background":
+    if edge == "background":
         triangle_ids[3, 2], inv_depth[3, 2] = EMPTY, 0
-    elif what == "another part":
+    elif edge == "another part":
         triangle_ids[3, 2] = 1
-    elif what == "a step in depth":
+    elif edge == "a step in depth":
         inv_depth[3, 2] = 0.11
-    elif what == "a lash":
+    elif edge == "a lash":
         has_lash[1, 1] = True
     else:
         triangle_ids[2:4, 2:4] = 1
         part, fine = [SKIN, SKIN], [False, True]
-    smooth, _ = chosen(triangle_ids, inv_depth, has_lash, part, 2, fine)
+    smooth, _ = smooth_pixels(triangle_ids, inv_depth, has_lash, part, 2, fine)
     assert not smooth[1, 1] and smooth.sum() == 15
     samples = find_edge_samples(np.empty(64, np.int32), np.zeros((64, 3), np.float32), triangle_ids, smooth, 2)
-    expected = {8 * y + x for y in (2, 3) for x in (2, 3)} - ({8 * 3 + 2} if what == "background" else set())
+    expected = {8 * y + x for y in (2, 3) for x in (2, 3)} - ({8 * 3 + 2} if edge == "background" else set())
     assert set(samples.tolist()) == expected
 
 
-def test_pixels_that_differ_from_a_neighbour_are_shaded_sample_by_sample() -> None:
+def test_pixels_that_differ_from_a_neighbour_are_shaded_per_sample() -> None:
     triangle_ids, inv_depth, has_lash = flat(4, 2)
-    smooth, starts = chosen(triangle_ids, inv_depth, has_lash, [SKIN], 2)
+    smooth, starts = smooth_pixels(triangle_ids, inv_depth, has_lash, [SKIN], 2)
     out = np.zeros((64, 3), np.float32)
     out[starts] = 0.5
     out[starts[5], 1] += TOLERANCE * 1.01
     samples = find_edge_samples(np.empty(64, np.int32), out, triangle_ids, smooth, 2)
-    rough = np.argwhere(~smooth).tolist()
-    assert sorted(rough) == [[0, 1], [1, 0], [1, 1], [1, 2], [2, 1]]
+    edges = np.argwhere(~smooth).tolist()
+    assert sorted(edges) == [[0, 1], [1, 0], [1, 1], [1, 2], [2, 1]]
     assert len(samples) == 4 * 5
     out[starts] = 0.5
     out[starts[5], 1] += TOLERANCE * 0.99
@@ -97,41 +97,37 @@ def test_a_pixel_is_the_mean_of_its_samples() -> None:
     out = np.random.default_rng(0).random((16, 3), dtype=np.float32)
     background = np.full((2, 2, 3), 0.25, np.float32)
     smooth = np.array([[False, False], [False, True]])
-    picture = resolve(out, triangle_ids, smooth, background, 2)
-    np.testing.assert_allclose(picture[0, 0], (out[0] + 0.25 + out[4] + out[5]) / 4, rtol=1e-5)
-    np.testing.assert_allclose(picture[1, 0], out[[8, 9, 12, 13]].mean(0), rtol=1e-5)
-    assert np.array_equal(picture[1, 1], out[10])
+    image = resolve(out, triangle_ids, smooth, background, 2)
+    np.testing.assert_allclose(image[0, 0], (out[0] + 0.25 + out[4] + out[5]) / 4, rtol=1e-5)
+    np.testing.assert_allclose(image[1, 0], out[[8, 9, 12, 13]].mean(0), rtol=1e-5)
+    assert np.array_equal(image[1, 1], out[10])
 
 
 @pytest.mark.parametrize("style", ["photo", "toon", "imp"])
-def test_what_is_left_out_is_not_seen(style: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_adaptive_sampling_hardly_changes_the_image(style: str, monkeypatch: pytest.MonkeyPatch) -> None:
     options = {"style": style, "size": 160, "supersample": 2, "framing": "crop"}
     seeds = range(4)
-    # Before sensor and file, which would blur some differences and enlarge others.
+    # Compare before sensor effects and JPEG, which blur some differences and amplify others.
     monkeypatch.setattr(
         "semanticface.rendering.shading.photo.simulate_sensor",
-        lambda picture, shot, conditions: simulate_sensor(picture, None),
+        lambda image, shot, conditions: simulate_sensor(image, None),
     )
-    monkeypatch.setattr(
-        "semanticface.rendering.shading.toon.degrade_drawing", lambda picture, shot, conditions: picture
-    )
+    monkeypatch.setattr("semanticface.rendering.shading.toon.degrade_drawing", lambda image, shot, conditions: image)
     faces = [sample_coefficients(np.random.default_rng([seed, 61])) for seed in seeds]
-    usual = [render(c, subject=k, shot=k, **options).image for k, c in zip(seeds, faces, strict=True)]  # type: ignore[arg-type]
+    adaptive = [render(c, subject=k, shot=k, **options).image for k, c in zip(seeds, faces, strict=True)]  # type: ignore[arg-type]
 
-    def nothing_even(samples, triangle_ids, inv_depth, part, fine, has_lash, factor, focal):
+    def none_smooth(samples, triangle_ids, inv_depth, part, fine, has_lash, factor, focal):
         return np.zeros(has_lash.shape, bool), samples[:0]
 
-    monkeypatch.setattr(
-        f"{antialias.__package__}.{'toon' if style == 'toon' else 'photo'}.find_smooth_pixels", nothing_even
-    )
-    for k, picture in zip(seeds, usual, strict=True):
-        whole = render(faces[k], subject=k, shot=k, **options).image  # type: ignore[arg-type]
-        change = np.abs(picture.astype(int) - whole)
+    monkeypatch.setattr(antialias, "find_smooth_pixels", none_smooth)
+    for k, image in zip(seeds, adaptive, strict=True):
+        full = render(faces[k], subject=k, shot=k, **options).image  # type: ignore[arg-type]
+        change = np.abs(image.astype(int) - full)
         assert 0 < change.mean() < 1.0
         assert (change.max(-1) > 12).mean() < 0.005
 
 
-def test_pictures_do_not_depend_on_what_was_drawn_before_or_beside() -> None:
+def test_images_do_not_depend_on_earlier_or_concurrent_renders() -> None:
     c = np.full(52, 0.2)
 
     def draw(style: str, size: int = 96) -> bytes:
@@ -142,11 +138,11 @@ def test_pictures_do_not_depend_on_what_was_drawn_before_or_beside() -> None:
     draw("toon", 130)
     assert {style: draw(style) for style in first} == first
     with ThreadPoolExecutor(4) as pool:
-        looks = list(first) * 4
-        assert list(pool.map(draw, looks)) == [first[style] for style in looks]
+        styles = list(first) * 4
+        assert list(pool.map(draw, styles)) == [first[style] for style in styles]
 
 
-def test_lips_and_what_is_behind_them_are_never_left_out() -> None:
+def test_lips_and_mouth_are_always_shaded_per_sample() -> None:
     r = rig()
     mesh = build_mesh(r.average.vertices, r.average, "bob", 1)
     masks = mesh.attributes[:, MASK][mesh.triangles].max(1)
@@ -157,7 +153,7 @@ def test_lips_and_what_is_behind_them_are_never_left_out() -> None:
     assert (mesh.part[mesh.n_opaque :] == LASHES).all() and not (mesh.part[: mesh.n_opaque] == LASHES).any()
 
 
-def test_scratch_is_kept_by_thread_and_name_unless_it_is_huge() -> None:
+def test_scratch_buffers_are_reused_per_thread_and_name_unless_huge() -> None:
     one = scratch_buffer("test", (3, 4))
     assert one.shape == (3, 4) and np.shares_memory(one, scratch_buffer("test", (2, 2)))
     assert not np.shares_memory(one, scratch_buffer("test 2", (3, 4)))
@@ -171,20 +167,20 @@ def test_scratch_is_kept_by_thread_and_name_unless_it_is_huge() -> None:
 @given(st.tuples(*[st.floats(-90, 90, width=32)] * 3))
 def test_noise_is_the_trilinear_mean_of_its_corners(place: tuple[float, float, float]) -> None:
     low = np.floor(place).astype(int)
-    share = np.array(place) - low
+    fraction = np.array(place) - low
     expected = 0.0
     for corner in np.ndindex(2, 2, 2):
-        weight = np.prod(np.where(corner, share, 1 - share))
+        weight = np.prod(np.where(corner, fraction, 1 - fraction))
         expected += weight * NOISE_VOLUME[tuple((low + corner) % 32)]
     assert noise(NOISE_TABLE, *place) == pytest.approx(expected, abs=1e-5)
 
 
 @given(st.floats(0, 60))
-def test_fade_is_nearly_exponential(x: float) -> None:
+def test_falloff_is_nearly_exponential(x: float) -> None:
     assert falloff(x) == pytest.approx(math.exp(-x), abs=3e-4)
 
 
-def test_shadow_bounds_never_change_what_is_lit() -> None:
+def test_shadow_bounds_never_change_the_shadow() -> None:
     rng = np.random.default_rng(1)
     depth = rng.random((24, 24), dtype=np.float32)
     depth[8:16, 8:16] = 0.5
@@ -198,13 +194,13 @@ def test_shadow_bounds_never_change_what_is_lit() -> None:
     assert sample_shadow(depth, bounds, 12.0, 12.0, 0.6) == 1 and sample_shadow(depth, bounds, 12.0, 12.0, 0.4) == 0
 
 
-def test_the_nearest_triangle_is_seen_with_its_weights() -> None:
+def test_the_front_triangle_is_visible_with_its_weights() -> None:
     screen = np.array([[0, 0, 0.5], [0, 8, 0.5], [8, 0, 0.5], [0, 0, 0.25], [0, 8, 0.25], [8, 0, 0.25]], np.float32)
     triangles = np.array([[0, 1, 2], [3, 4, 5], [3, 5, 4]], np.int32)
     triangle_ids, w1, w2, inv_depth = visibility(screen, triangles, np.zeros(3, bool), 8, 8, "test")
     inside = np.add.outer(np.arange(8), np.arange(8)) < 7
-    seen = triangle_ids[inside]
-    assert set(seen.tolist()) == {0} and (inv_depth[inside] == 0.5).all()
+    visible = triangle_ids[inside]
+    assert set(visible.tolist()) == {0} and (inv_depth[inside] == 0.5).all()
     assert w1[2, 1] == pytest.approx(2.5 / 8) and w2[2, 1] == pytest.approx(1.5 / 8)
     back, *_ = visibility(screen, triangles[2:], np.zeros(1, bool), 8, 8, "test")
     assert (back == EMPTY).all()

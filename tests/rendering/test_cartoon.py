@@ -1,4 +1,4 @@
-"""The drawn look: every action shows and none looks like another, labels lie where the lines are."""
+"""The drawn style: every action is visible and distinct, labels lie on the drawn lines."""
 
 import numpy as np
 import pytest
@@ -18,16 +18,16 @@ NEUTRAL = arkit.vector({})
 NEEDS_JAW = {"mouthClose": 0.7, "tongueOut": 0.35}
 
 
-def vector_of(name: str, level: float = 1.0) -> np.ndarray:
+def coefficients_of(name: str, level: float = 1.0) -> np.ndarray:
     values = {name: level * NEEDS_JAW[name] if name == "mouthClose" else level}
     if name in NEEDS_JAW:
         values["jawOpen"] = NEEDS_JAW[name]
     return arkit.vector(values)
 
 
-def picture(coefficients, subject=None, shot=None, size=96):
-    drawn = draw(coefficients, subject=subject, shot=shot, size=size, supersample=1, framing="crop")
-    return drawn.image.astype(np.int16)
+def draw_image(coefficients, subject=None, shot=None, size=96):
+    rendered = draw(coefficients, subject=subject, shot=shot, size=size, supersample=1, framing="crop")
+    return rendered.image.astype(np.int16)
 
 
 def point(rendered, name: str) -> np.ndarray:
@@ -35,32 +35,32 @@ def point(rendered, name: str) -> np.ndarray:
 
 
 @pytest.mark.parametrize("subject", [None, 3, 8, 17, 29])
-def test_every_action_shows_and_grows(subject):
+def test_every_action_is_visible_and_grows(subject):
     for name in arkit.NAMES:
-        rest = picture(vector_of(name, 0.0) if name in NEEDS_JAW else NEUTRAL, subject)
-        half, full = picture(vector_of(name, 0.5), subject), picture(vector_of(name), subject)
+        rest = draw_image(coefficients_of(name, 0.0) if name in NEEDS_JAW else NEUTRAL, subject)
+        half, full = draw_image(coefficients_of(name, 0.5), subject), draw_image(coefficients_of(name), subject)
         changed = np.abs(full - rest).max(axis=-1) > 24
         assert changed.sum() >= 12, f"{name} moves only {changed.sum()} of {changed.size} pixels"
-        assert (np.abs(half - rest).max(axis=-1) > 12).sum() >= 6, f"{name} at 0.5 is not seen"
+        assert (np.abs(half - rest).max(axis=-1) > 12).sum() >= 6, f"{name} at 0.5 is not visible"
         assert (np.abs(full - half).max(axis=-1) > 12).sum() >= 6, f"{name} at 1 looks as at 0.5"
 
 
 @pytest.mark.parametrize("subject", [None, 11])
 def test_no_two_actions_look_alike(subject):
-    drawn = np.stack([picture(vector_of(name), subject) for name in arkit.NAMES])
+    rendered = np.stack([draw_image(coefficients_of(name), subject) for name in arkit.NAMES])
     for i, name in enumerate(arkit.NAMES):
-        apart = (np.abs(drawn[i + 1 :] - drawn[i]).max(axis=-1) > 24).sum(axis=(1, 2))
-        if apart.size:
-            assert apart.min() >= 15, f"{name} looks like {arkit.NAMES[i + 1 + int(apart.argmin())]}"
+        n_different = (np.abs(rendered[i + 1 :] - rendered[i]).max(axis=-1) > 24).sum(axis=(1, 2))
+        if n_different.size:
+            assert n_different.min() >= 15, f"{name} looks like {arkit.NAMES[i + 1 + int(n_different.argmin())]}"
 
 
 def test_one_sided_actions_change_their_own_half():
     middle = 48
-    neutral = picture(NEUTRAL)
+    neutral = draw_image(NEUTRAL)
     for name in arkit.NAMES:
         if not name.endswith("Left") or name in ("jawLeft", "mouthLeft"):
             continue
-        changed = np.abs(picture(vector_of(name)) - neutral).sum(axis=(0, 2))
+        changed = np.abs(draw_image(coefficients_of(name)) - neutral).sum(axis=(0, 2))
         assert changed[middle:].sum() > 3 * changed[:middle].sum(), f"{name}: the subject's left is the picture's right"
 
 
@@ -86,12 +86,12 @@ def test_mirrored_coefficients_give_mirrored_points(coefficients):
     st.sampled_from(["portrait", "crop"]),
 )
 def test_any_vector_subject_and_shot_can_be_drawn(coefficients, subject, shot, framing):
-    drawn = draw(coefficients, subject=subject, shot=shot, size=48, supersample=1, framing=framing)
-    assert drawn.image.shape == (48, 48, 3) and drawn.image.dtype == np.uint8
-    assert drawn.points.shape == (70, 2) and np.isfinite(drawn.points).all()
-    x0, y0, x1, y1 = drawn.box
+    rendered = draw(coefficients, subject=subject, shot=shot, size=48, supersample=1, framing=framing)
+    assert rendered.image.shape == (48, 48, 3) and rendered.image.dtype == np.uint8
+    assert rendered.points.shape == (70, 2) and np.isfinite(rendered.points).all()
+    x0, y0, x1, y1 = rendered.box
     assert x1 - x0 == pytest.approx(y1 - y0, abs=1e-3)
-    assert set(drawn.camera) == {"yaw", "pitch", "roll", "fov", "scale"}
+    assert set(rendered.camera) == {"yaw", "pitch", "roll", "fov", "scale"}
 
 
 def test_points_follow_the_actions():
@@ -99,8 +99,8 @@ def test_points_follow_the_actions():
         return point(draw(arkit.vector(values), subject=None, framing="crop"), name)
 
     def opening(**values: float) -> float:
-        drawn = draw(arkit.vector(values), subject=None, framing="crop")
-        return float(point(drawn, "eyeLeftLowerInner")[1] - point(drawn, "eyeLeftUpperInner")[1])
+        rendered = draw(arkit.vector(values), subject=None, framing="crop")
+        return float(point(rendered, "eyeLeftLowerInner")[1] - point(rendered, "eyeLeftUpperInner")[1])
 
     assert opening(eyeBlinkLeft=1) < 1 < opening(eyeSquintLeft=1) < opening() < opening(eyeWideLeft=1)
     assert at("irisLeft", eyeLookOutLeft=1)[0] > at("irisLeft")[0] + 5
@@ -119,10 +119,10 @@ def test_points_follow_the_actions():
 def test_iris_point_lies_on_a_dark_pupil():
     for subject in (None, 5, 6, 7):
         for shot in (None, 1, 2):
-            drawn = draw(NEUTRAL, subject=subject, shot=shot, size=224, framing="crop")
+            rendered = draw(NEUTRAL, subject=subject, shot=shot, size=224, framing="crop")
             for name in ("irisLeft", "irisRight"):
-                x, y = point(drawn, name).astype(int)
-                assert drawn.image[y, x].max() < 90
+                x, y = point(rendered, name).astype(int)
+                assert rendered.image[y, x].max() < 90
 
 
 def test_closed_lips_meet_over_a_lowered_jaw():
@@ -148,7 +148,7 @@ def test_box_is_that_of_the_neutral_face():
         assert (x1 - x0) / 1.25 == pytest.approx(np.ptp(face, axis=0).max(), rel=0.08)
 
 
-def test_crop_is_the_box_and_jitter_stays_small():
+def test_crop_is_the_box_with_limited_jitter():
     plain = draw(NEUTRAL, subject=5, shot=None, size=128, framing="crop")
     np.testing.assert_allclose(plain.box, (0, 0, 128, 128), atol=1e-3)
     for shot in range(40):
@@ -160,24 +160,24 @@ def test_crop_is_the_box_and_jitter_stays_small():
 
 def test_portraits_keep_the_face_in_the_frame():
     for shot in range(60):
-        drawn = draw(NEUTRAL, subject=shot, shot=shot, size=100, supersample=1)
-        assert 0.4 < drawn.camera["scale"] < 0.96
-        x0, y0, x1, y1 = drawn.box
+        rendered = draw(NEUTRAL, subject=shot, shot=shot, size=100, supersample=1)
+        assert 0.4 < rendered.camera["scale"] < 0.96
+        x0, y0, x1, y1 = rendered.box
         assert min(x0, y0) > -1 and max(x1, y1) < 101
 
 
-def test_turns_show_in_the_points():
-    def nose_between_ears(drawn) -> float:
-        left, right, tip = (point(drawn, name)[0] for name in ("jawLeft4", "jawRight4", "noseTip"))
+def test_head_rotation_moves_the_points():
+    def nose_between_ears(rendered) -> float:
+        left, right, tip = (point(rendered, name)[0] for name in ("jawLeft4", "jawRight4", "noseTip"))
         return (tip - right) / (left - right)
 
-    turned = [draw(NEUTRAL, subject=2, shot=shot, size=64, supersample=1) for shot in range(30)]
-    straight = [drawn for drawn in turned if abs(drawn.camera["roll"]) < 4]
-    yaw = [drawn.camera["yaw"] for drawn in straight]
-    assert np.corrcoef(yaw, [nose_between_ears(drawn) for drawn in straight])[0, 1] > 0.97
+    rotated = [draw(NEUTRAL, subject=2, shot=shot, size=64, supersample=1) for shot in range(30)]
+    straight = [rendered for rendered in rotated if abs(rendered.camera["roll"]) < 4]
+    yaw = [rendered.camera["yaw"] for rendered in straight]
+    assert np.corrcoef(yaw, [nose_between_ears(rendered) for rendered in straight])[0, 1] > 0.97
 
 
-def test_same_arguments_same_bytes_other_arguments_other_picture():
+def test_same_arguments_give_the_same_bytes_others_do_not():
     c = arkit.vector({"mouthSmileLeft": 0.4, "jawOpen": 0.3})
     first = draw(c, subject=7, shot=8, size=64)
     assert draw(c, subject=7, shot=8, size=64).image.tobytes() == first.image.tobytes()
@@ -185,7 +185,7 @@ def test_same_arguments_same_bytes_other_arguments_other_picture():
     assert draw(c, subject=7, shot=9, size=64).image.tobytes() != first.image.tobytes()
 
 
-def test_supersampling_refines_and_does_not_move():
+def test_supersampling_does_not_move_the_points():
     c = arkit.vector({"mouthSmileLeft": 0.7})
     coarse, fine = (draw(c, subject=7, shot=8, size=96, supersample=n) for n in (1, 3))
     np.testing.assert_array_equal(coarse.points, fine.points)
@@ -193,15 +193,15 @@ def test_supersampling_refines_and_does_not_move():
     assert np.abs(coarse.image.astype(int) - fine.image).mean() < 4
 
 
-def test_people_vary():
-    drawn = np.stack([picture(NEUTRAL, subject, size=32) for subject in range(40)]).reshape(40, -1)
-    assert len(np.unique(drawn, axis=0)) == 40
+def test_subjects_vary():
+    rendered = np.stack([draw_image(NEUTRAL, subject, size=32) for subject in range(40)]).reshape(40, -1)
+    assert len(np.unique(rendered, axis=0)) == 40
     styles = [style_of(subject) for subject in range(300)]
     assert len({style.hair for style in styles}) == 13
     assert len({style.nose_kind for style in styles}) == 5
     assert 10 < sum(style.beard != "none" for style in styles) < 90
 
 
-def test_unknown_framing_is_refused():
+def test_unknown_framing_is_rejected():
     with pytest.raises(ConfigError, match="portrait"):
         draw(NEUTRAL, framing="wide")

@@ -1,4 +1,4 @@
-"""The mesh looks: every action shows on its side, labels lie where the picture has them, the same bytes twice."""
+"""The mesh styles: every action is visible on its side, labels match the image, renders are deterministic."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ NEEDS = {"mouthClose": "jawOpen", "tongueOut": "jawOpen"}
 
 
 def draw(style: str, *names: str, **options: object) -> np.ndarray:
-    """A plain cropped face with the named actions at 1, as int."""
+    """Image of a plain cropped face with the named actions at 1, as int."""
     c = np.zeros(arkit.N_ACTIONS, np.float32)
     c[[arkit.INDEX[n] for n in names]] = 1
     keywords = {"subject": None, "size": SIZE, "supersample": 2, "framing": "crop", **options}
@@ -28,7 +28,7 @@ def rest() -> dict[str, np.ndarray]:
 
 
 @pytest.mark.parametrize("style", STYLES)
-def test_every_action_shows_on_its_side(style: str, rest: dict[str, np.ndarray]) -> None:
+def test_every_action_is_visible_on_its_side(style: str, rest: dict[str, np.ndarray]) -> None:
     for action in arkit.ACTIONS:
         before = draw(style, NEEDS[action.name]) if action.name in NEEDS else rest[style]
         after = draw(style, *filter(None, (action.name, NEEDS.get(action.name))))
@@ -50,11 +50,11 @@ def test_sideways_actions_move_points_to_the_subjects_side(name: str, sign: int)
     assert sign * (moved.points[at, 0] - still.points[at, 0]) > 1
 
 
-def test_a_mirrored_expression_is_about_the_flipped_picture() -> None:
+def test_a_mirrored_expression_is_about_the_flipped_image() -> None:
     rng = np.random.default_rng(4)
     c = (rng.random(52) * (rng.random(52) < 0.25)).astype(np.float32)
     one, other = (render(x, subject=None, size=SIZE, framing="crop") for x in (c, arkit.mirror(c)))
-    # The key light comes from one side and skin is not painted symmetrically: compare the points, exactly enough.
+    # The key light comes from one side and the skin texture is asymmetric: compare the points.
     swap = [POINTS.index(_other_side(n)) for n in POINTS]
     flipped = other.points[swap] * [-1, 1] + [SIZE, 0]
     assert np.abs(flipped - one.points).max() < 1.5
@@ -69,16 +69,16 @@ def _other_side(name: str) -> str:
     return name.replace("Right", "Left")
 
 
-def _dark_of_eye(picture: np.ndarray, points: np.ndarray, side: str) -> np.ndarray:
-    """Middle of the dark pixels inside an eye's lids."""
+def _pupil_position(image: np.ndarray, points: np.ndarray, side: str) -> np.ndarray:
+    """Centre of the dark pixels inside an eye's lids."""
     lids = np.array([points[k] for k, n in enumerate(POINTS) if n.startswith(f"eye{side}")])
     x0, y0, x1, y1 = np.round([*lids.min(0), *lids.max(0)]).astype(int)
-    window = picture[y0 : y1 + 1, x0 : x1 + 1].sum(-1).astype(float)
+    window = image[y0 : y1 + 1, x0 : x1 + 1].sum(-1).astype(float)
     weight = np.clip(np.median(window) * 0.75 - window, 0, None)
     return (weight.sum(0) * np.arange(weight.shape[1])).sum() / weight.sum() / (x1 - x0)
 
 
-def test_eyes_look_where_the_gaze_says() -> None:
+def test_eyes_follow_the_gaze_actions() -> None:
     places = {}
     for name, actions in {
         "left": ("eyeLookOutLeft", "eyeLookInRight"),
@@ -88,14 +88,14 @@ def test_eyes_look_where_the_gaze_says() -> None:
         c[[arkit.INDEX[a] for a in actions]] = 0.8
         r = render(c, style="toon", subject=None, size=448, framing="crop")
         iris = r.points[POINTS.index("irisLeft"), 0] + r.points[POINTS.index("irisRight"), 0]
-        places[name] = (iris, _dark_of_eye(r.image, r.points, "Left"))
+        places[name] = (iris, _pupil_position(r.image, r.points, "Left"))
     assert places["left"][0] > places["right"][0] + 10
     assert places["left"][1] > places["right"][1] + 0.1
 
 
 @pytest.mark.parametrize("style", STYLES)
 def test_blinking_hides_the_eye(style: str) -> None:
-    """Between shut lids there is skin: the strip where pupil and white met has lost its contrast."""
+    """Between closed lids is skin: the strip across the pupil loses its contrast."""
     still = render(np.zeros(52), style=style, subject=None, size=224, framing="crop")
     shut = np.zeros(52)
     shut[[arkit.INDEX["eyeBlinkLeft"], arkit.INDEX["eyeBlinkRight"]]] = 1
@@ -115,7 +115,7 @@ def test_the_same_arguments_give_the_same_bytes(style: str) -> None:
 
 
 @pytest.mark.parametrize("style", STYLES)
-def test_subject_and_shot_change_the_picture_and_only_what_they_should(style: str) -> None:
+def test_subject_and_shot_change_the_image_and_only_what_they_should(style: str) -> None:
     c = np.zeros(52)
     base = render(c, style=style, subject=5, shot=9, size=64)
     person = render(c, style=style, subject=6, shot=9, size=64)
@@ -147,15 +147,15 @@ def test_the_box_holds_the_face(style: str, framing: str) -> None:
             assert 0.41 < width / 64 < 0.96
 
 
-def test_points_stay_put_when_the_picture_is_supersampled() -> None:
+def test_points_do_not_depend_on_supersampling() -> None:
     one, two = (render(np.zeros(52), subject=3, shot=3, size=64, supersample=s) for s in (1, 2))
     assert np.array_equal(one.points, two.points)
     assert np.abs(one.image.astype(int) - two.image).mean() < 12
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"style": "oil"}, {"framing": "wide"}, {"size": 4}, {"supersample": 9}, {"coefficients": np.zeros(51)}]
+    "invalid", [{"style": "oil"}, {"framing": "wide"}, {"size": 4}, {"supersample": 9}, {"coefficients": np.zeros(51)}]
 )
-def test_wrong_arguments_are_said(wrong: dict[str, object]) -> None:
+def test_invalid_arguments_are_rejected(invalid: dict[str, object]) -> None:
     with pytest.raises(ConfigError):
-        render(**{"coefficients": np.zeros(52), "size": 32, **wrong})  # type: ignore[arg-type]
+        render(**{"coefficients": np.zeros(52), "size": 32, **invalid})  # type: ignore[arg-type]

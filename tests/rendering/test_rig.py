@@ -1,4 +1,4 @@
-"""The rig: what each action moves, how eyes turn, how heads differ."""
+"""The rig: what each action moves, gaze, identities."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ def head() -> Rig:
     return rig()
 
 
-def one(*names: str, **values: float) -> np.ndarray:
-    """A vector with the named actions at 1, or at the value given."""
+def coefficients(*names: str, **values: float) -> np.ndarray:
+    """Coefficients with the named actions at 1, or at the value given."""
     c = np.zeros(arkit.N_ACTIONS, np.float32)
     for name, value in {**dict.fromkeys(names, 1.0), **values}.items():
         c[arkit.INDEX[name]] = value
@@ -25,7 +25,7 @@ def one(*names: str, **values: float) -> np.ndarray:
 
 @pytest.mark.parametrize("action", arkit.ACTIONS, ids=lambda a: a.name)
 def test_each_action_moves_its_own_side(head: Rig, action: arkit.Action) -> None:
-    moved = np.linalg.norm(head.vertices(one(action.name)) - head.average.vertices, axis=1)
+    moved = np.linalg.norm(head.vertices(coefficients(action.name)) - head.average.vertices, axis=1)
     assert moved.max() > 0.03
     if action.side != "both" and action.region not in ("jaw", "mouth"):
         sign = 1 if action.side == "left" else -1
@@ -49,17 +49,17 @@ def test_mirrored_coefficients_give_the_mirrored_head(head: Rig) -> None:
     ("name", "axis", "degrees"),
     [("eyeLookOutLeft", 0, GAZE_OUT), ("eyeLookInLeft", 0, -GAZE_IN), ("eyeLookUpLeft", 1, GAZE_UP)],
 )
-def test_gaze_turns_the_eyeball_by_the_stated_angle(head: Rig, name: str, axis: int, degrees: float) -> None:
+def test_gaze_rotates_the_eyeball_by_the_stated_angle(head: Rig, name: str, axis: int, degrees: float) -> None:
     pupil = int(np.flatnonzero(head.part == EYE_LEFT)[0])
     still = int(np.flatnonzero(head.part == EYE_RIGHT)[0])
-    v = head.vertices(one(name))
-    way = v[pupil] - head.average.eye_centres[0]
-    assert np.degrees(np.arcsin(way[axis] / np.linalg.norm(way))) == pytest.approx(degrees, abs=0.5)
+    v = head.vertices(coefficients(name))
+    direction = v[pupil] - head.average.eye_centres[0]
+    assert np.degrees(np.arcsin(direction[axis] / np.linalg.norm(direction))) == pytest.approx(degrees, abs=0.5)
     assert np.allclose(v[still], head.average.vertices[still])
 
 
 def test_both_eyes_look_to_the_subjects_left(head: Rig) -> None:
-    gaze = head.gaze(one("eyeLookOutLeft", "eyeLookInRight"))
+    gaze = head.gaze(coefficients("eyeLookOutLeft", "eyeLookInRight"))
     assert np.allclose(gaze, [[GAZE_OUT, 0], [GAZE_IN, 0]])
 
 
@@ -68,14 +68,14 @@ def test_lids_meet_at_blink_whatever_the_gaze(head: Rig) -> None:
     upper, lower = points["eyeLeftUpperInner"], points["eyeLeftLowerInner"]
     open_gap = np.diff(head.average.vertices[[lower, upper], 1])[0]
     for extra in ([], ["eyeLookDownLeft"], ["eyeSquintLeft"], ["eyeLookDownLeft", "eyeSquintLeft"]):
-        v = head.vertices(one("eyeBlinkLeft", *extra))
+        v = head.vertices(coefficients("eyeBlinkLeft", *extra))
         assert abs(v[upper, 1] - v[lower, 1]) < 0.6 * open_gap
 
 
 def test_lids_never_sink_into_the_eyeball(head: Rig) -> None:
     for seed in range(4):
         identity = head.identity(seed)
-        v = head.vertices(one("eyeBlinkLeft", "eyeSquintRight", "eyeLookUpRight"), identity)
+        v = head.vertices(coefficients("eyeBlinkLeft", "eyeSquintRight", "eyeLookUpRight"), identity)
         for side in range(2):
             near = (head.part == SKIN) & (head.masks[:, 2] > 0.9) & (v[:, 2] > identity.eye_centres[side, 2])
             away = np.linalg.norm(v[near] - identity.eye_centres[side], axis=1)
@@ -90,14 +90,14 @@ def test_mouth_close_shuts_the_lips_of_an_open_jaw(head: Rig) -> None:
         upper, lower, chin = head.vertices(c)[rows, 1]
         return float(upper - lower), float(chin)
 
-    (rest, chin_rest), (wide, chin_wide) = gap(one()), gap(one("jawOpen"))
-    shut, chin_shut = gap(one("jawOpen", "mouthClose"))
+    (rest, chin_rest), (wide, chin_wide) = gap(coefficients()), gap(coefficients("jawOpen"))
+    shut, chin_shut = gap(coefficients("jawOpen", "mouthClose"))
     assert wide > rest + 0.15
     assert abs(shut - rest) < 0.05
     assert chin_shut == pytest.approx(chin_wide, abs=0.05) and chin_wide < chin_rest - 0.1
 
 
-def test_a_batch_equals_one_by_one(head: Rig) -> None:
+def test_a_batch_equals_single_calls(head: Rig) -> None:
     c = np.random.default_rng(1).random((2, 3, 52)).astype(np.float32)
     batch = head.vertices(c)
     assert batch.shape == (2, 3, len(head.base), 3) and batch.dtype == np.float32

@@ -1,7 +1,7 @@
-"""The drawn look: a flat cartoon face in lines and fills, with every one of the 52 actions in it.
+"""The drawn style: a flat cartoon face in lines and fills that shows all 52 actions.
 
-No mesh is behind it, so a model that reads it has learnt expressions rather than one renderer. Lids, lips, brows and
-the jaw move; creases, dimples and bulges come and go with the action that makes them.
+It has no mesh, so a model that reads it has learnt expressions rather than one renderer. Lids, lips, brows and the jaw
+move; creases, dimples and bulges appear with their action.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ from semanticface.rendering.sensor import degrade_drawing
 from semanticface.rendering.types import POINTS, Rendered
 
 _PLAIN_BACKGROUND: Colour = (0.80, 0.85, 0.90)
-# Spread and limit of yaw, pitch and roll in degrees: a flat face cannot turn as far as a head.
+# Standard deviation and limit of yaw, pitch and roll in degrees; a flat face cannot turn as far as a head.
 _TURNS = {"usual": ((13, 32), (7, 20), (6, 25)), "hard": ((19, 38), (11, 24), (10, 35))}
 
 
 def _place_view(
     neutral: Shape, style: Style, shot: int | None, size: int, framing: Framing, conditions: Conditions
 ) -> tuple[View, np.ndarray]:
-    """Turn and place the head; return the view and the box of the face without expression."""
+    """Sample the view of the head; return it and the box of the neutral face."""
     view = View()
     fraction, shift, jitter, zoom = 0.72, np.zeros(2), np.zeros(2), 1.0
     if shot is not None:
@@ -56,7 +56,7 @@ def _place_view(
 def _face_extent(neutral: Shape, style: Style, view: View) -> np.ndarray:
     """Pixels that bound the face from brow tops to chin and cheek to cheek."""
     tops = np.concatenate(neutral.brows) + np.array([0.0, style.brow_weight / 2])
-    return np.concatenate([view.project_face(tops, 0.03), view.project_contour(neutral.outline[3:14])])
+    return np.concatenate([view.on_face(tops, 0.03), view.contour(neutral.outline[3:14])])
 
 
 def _landmarks(painter: Painter) -> np.ndarray:
@@ -65,20 +65,20 @@ def _landmarks(painter: Painter) -> np.ndarray:
     mouth = shape.mouth
     parts = []
     for eye, brow in zip(shape.eyes, shape.brows, strict=True):
-        parts.append(view.project_face(brow, 0.03))
+        parts.append(view.on_face(brow, 0.03))
         lids = [eye.upper[8], eye.upper[6], eye.upper[2], eye.upper[0], eye.lower[2], eye.lower[6], eye.iris]
-        parts.append(view.project_face(np.array(lids)))
+        parts.append(view.on_face(np.array(lids)))
     bridge = np.stack([np.zeros(3), np.linspace(style.eye_y, shape.nose_tip[1], 4)[:3]], axis=-1)
-    parts.append(view.project_face(bridge, np.array([0.05, 0.1, 0.15])))
+    parts.append(view.on_face(bridge, np.array([0.05, 0.1, 0.15])))
     (left, right), base = shape.nose_wings, shape.nose_base
-    parts.append(view.project_face(shape.nose_tip[None], 0.2))
-    parts.append(view.project_face(np.array([left, (left + base) / 2, base, (right + base) / 2, right]), 0.1))
+    parts.append(view.on_face(shape.nose_tip[None], 0.2))
+    parts.append(view.on_face(np.array([left, (left + base) / 2, base, (right + base) / 2, right]), 0.1))
     lower_out = mouth.forward + mouth.lower_forward
-    parts.append(view.project_face(mouth.outer_upper[[12, 10, 8, 6, 4, 2, 0]], mouth.forward))
-    parts.append(view.project_face(mouth.outer_lower[[2, 4, 6, 8, 10]], lower_out))
-    parts.append(view.project_face(mouth.inner_upper[[12, 9, 6, 3, 0]], mouth.forward))
-    parts.append(view.project_face(mouth.inner_lower[[3, 6, 9]], lower_out))
-    parts.append(view.project_contour(shape.outline[4:13]))
+    parts.append(view.on_face(mouth.outer_upper[[12, 10, 8, 6, 4, 2, 0]], mouth.forward))
+    parts.append(view.on_face(mouth.outer_lower[[2, 4, 6, 8, 10]], lower_out))
+    parts.append(view.on_face(mouth.inner_upper[[12, 9, 6, 3, 0]], mouth.forward))
+    parts.append(view.on_face(mouth.inner_lower[[3, 6, 9]], lower_out))
+    parts.append(view.contour(shape.outline[4:13]))
     for (name, sign), wing, end in zip(SIDES, shape.nose_wings, (-1, 0), strict=True):
         raised = 0.07 * painter.value(f"cheekSquint{name}")
         corner = mouth.inner_upper[end]
@@ -88,7 +88,7 @@ def _landmarks(painter: Painter) -> np.ndarray:
             (wing[0] + sign * 0.12, wing[1] - 0.03),
             (corner[0] + sign * 0.14, corner[1]),
         ]
-        parts.append(view.project_face(np.array(cheek)))
+        parts.append(view.on_face(np.array(cheek)))
     points = np.concatenate(parts).astype(np.float32)
     assert len(points) == len(POINTS)
     return points
@@ -137,7 +137,7 @@ def _draw_background(canvas: skia.Canvas, shot: int | None, size: int) -> None:
 
 
 def _draw_shadow(painter: Painter, contour: skia.Path, shot: int | None) -> None:
-    """Shade one side of the head: flat, in dots, or not at all."""
+    """Shade one side of the head: flat, as halftone dots, or not at all."""
     if shot is None:
         return
     rng = np.random.default_rng([shot, 0x5A])
@@ -175,19 +175,16 @@ def draw(
     framing: Framing = "portrait",
     conditions: Conditions = "usual",
 ) -> Rendered:
-    """Draw one cartoon face.
+    """Draw a cartoon face.
 
     Args:
         coefficients: float[52] in [0, 1], project order.
-        subject: who; ``None`` is the plain average face.
-        shot: turn of the head, place in the frame, background, shading; ``None`` is straight ahead on a plain ground.
-        size: side of the picture in pixels.
-        supersample: the canvas is this many times larger and then averaged; lines are smooth at 1 already.
+        subject: seed of the person; ``None`` is the plain average face.
+        shot: seed of head pose, position, background and shading; ``None`` is frontal on a plain background.
+        size: side of the image in pixels.
+        supersample: the canvas is this many times larger, then averaged; lines are antialiased at 1 already.
         framing: ``portrait``, the head somewhere in the frame, or ``crop``, the frame is the face's box.
-        conditions: how far the head turns, and what the picture suffers afterwards.
-
-    Raises:
-        ConfigError: an unknown framing.
+        conditions: of head pose and image degradation.
     """
     if framing not in ("portrait", "crop"):
         raise ConfigError(f"framing {framing!r} is unknown: use 'portrait' or 'crop'.")
@@ -210,7 +207,7 @@ def draw(
         painter.stroke(contour, style.ink, style.line)
     for eye, (name, sign) in zip(painter.shape.eyes, SIDES, strict=True):
         painter.eye(eye, name, sign)
-    painter.folds()
+    painter.expression_lines()
     painter.nose()
     painter.mouth()
     paint_hair(painter)

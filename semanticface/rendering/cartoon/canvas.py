@@ -1,4 +1,4 @@
-"""What a drawn face is drawn with: the turned head's projection, smooth curves, strokes and fills on a skia canvas."""
+"""Drawing on a skia canvas: projection of the head, smooth curves, strokes and fills."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from semanticface.rendering.cartoon.style import Colour, Style
 
 @dataclass(frozen=True, slots=True)
 class View:
-    """How a head is turned and where it stands in the picture: parallel projection.
+    """Rotation and position of the head in the image: parallel projection.
 
     Attributes:
         yaw, pitch, roll: radians, with the signs of ``camera.Camera``.
@@ -32,15 +32,15 @@ class View:
         c, s = np.cos(self.roll), np.sin(self.roll)
         return np.stack([self.x + self.scale * (c * x + s * y), self.y - self.scale * (c * y - s * x)], axis=-1)
 
-    def project_face(self, points: np.ndarray, offset: float | np.ndarray = 0.0) -> np.ndarray:
-        """Pixels of points ``[n, 2]`` that lie on the face, ``out`` in front of its surface."""
+    def on_face(self, points: np.ndarray, offset: float | np.ndarray = 0.0) -> np.ndarray:
+        """Pixels of points ``[n, 2]`` on the face, ``offset`` in front of its surface."""
         x, y, z = points[:, 0], points[:, 1], depth(points) + offset
         across = x * np.cos(self.yaw) + z * np.sin(self.yaw)
         inward = z * np.cos(self.yaw) - x * np.sin(self.yaw)
         return self._to_pixels(across, y * np.cos(self.pitch) + inward * np.sin(self.pitch))
 
-    def project_contour(self, points: np.ndarray) -> np.ndarray:
-        """Pixels of points ``[n, 3]`` of a silhouette, which a turn shifts by their depth but does not narrow."""
+    def contour(self, points: np.ndarray) -> np.ndarray:
+        """Pixels of silhouette points ``[n, 3]``, which rotation shifts by their depth without narrowing."""
         return self._to_pixels(
             points[:, 0] + points[:, 2] * np.sin(self.yaw), points[:, 1] + points[:, 2] * np.sin(self.pitch)
         )
@@ -64,8 +64,8 @@ def spline(points: np.ndarray, closed: bool = False) -> skia.Path:
     return path
 
 
-def closed_between(upper: np.ndarray, lower: np.ndarray) -> skia.Path:
-    """The area between two curves that share their ends' neighbourhood, with corners where they meet."""
+def band(upper: np.ndarray, lower: np.ndarray) -> skia.Path:
+    """The closed path between two curves, with corners where they meet."""
     path = spline(upper)
     back = spline(lower[::-1])
     path.addPath(back, skia.Path.AddPathMode.kExtend_AddPathMode)
@@ -74,14 +74,13 @@ def closed_between(upper: np.ndarray, lower: np.ndarray) -> skia.Path:
 
 
 def skia_colour(colour: Colour, alpha: float = 1.0) -> int:
-    """Return a colour as skia takes it."""
     r, g, b = (int(255 * min(1.0, max(0.0, part)) + 0.5) for part in colour)
     return skia.ColorSetARGB(int(255 * min(1.0, max(0.0, alpha)) + 0.5), r, g, b)
 
 
 @dataclass(slots=True)
 class Pen:
-    """Draws on one canvas, under one view, in one style."""
+    """Draws on one canvas, with one view and style."""
 
     canvas: skia.Canvas
     view: View
@@ -104,13 +103,13 @@ class Pen:
     def face_line(
         self, points: list[tuple[float, float]], alpha: float, weight: float = 0.8, offset: float = 0.0
     ) -> None:
-        """A crease: an ink line on the face that appears as ``alpha`` grows."""
+        """A crease: an ink line on the face that fades in with ``alpha``."""
         if alpha > 0.03:
-            path = spline(self.view.project_face(np.array(points), offset))
+            path = spline(self.view.on_face(np.array(points), offset))
             self.stroke(path, self.style.ink, weight * max(self.style.line, 0.024), min(1.0, 0.15 + 0.85 * alpha))
 
     def disc(self, centre: np.ndarray, radius: float, colour: Colour, alpha: float, offset: float = 0.0) -> None:
-        x, y = self.view.project_face(centre[None], offset)[0].tolist()
+        x, y = self.view.on_face(centre[None], offset)[0].tolist()
         self.canvas.drawCircle(
             x, y, radius * self.view.scale, skia.Paint(Color=skia_colour(colour, alpha), AntiAlias=True)
         )

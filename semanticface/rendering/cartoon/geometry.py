@@ -1,8 +1,7 @@
-"""The lines of a drawn face as 52 coefficients move them.
+"""The curves of a drawn face under 52 coefficients.
 
-Everything is a curve through a few points in the plane of the face: x to the subject's left, y up, 1 = half the width
-of an average face. ``depth`` lifts the plane onto a rounded head, so that turning the head shifts near features past
-far ones.
+Curves lie in the plane of the face: x to the subject's left, y up, 1 = half the width of an average face. ``depth``
+lifts the plane onto a rounded head, so that head rotation shifts near features past far ones.
 """
 
 from __future__ import annotations
@@ -27,8 +26,8 @@ class Eye:
     """One eye; curves run from the inner to the outer corner.
 
     Attributes:
-        upper, lower: float[9, 2], the lids' edges.
-        socket: float[9, 2], where the upper lid folds; between it and ``upper`` the lid's skin shows.
+        upper, lower: float[9, 2], edges of the lids.
+        socket: float[9, 2], crease of the upper lid; between it and ``upper`` the lid's skin shows.
         iris: float[2], its centre; radius and pupil are the style's.
     """
 
@@ -40,14 +39,14 @@ class Eye:
 
 @dataclass(frozen=True, slots=True)
 class Mouth:
-    """The lips as four curves float[13, 2] from the subject's right corner to the left one, and what lies behind.
+    """The lips as four curves float[13, 2] from the subject's right corner to the left one, with teeth and tongue.
 
     Attributes:
         outer_upper, inner_upper, inner_lower, outer_lower: borders of the lips from the top down.
-        upper_teeth, lower_teeth: heights of the teeth's cutting edges.
-        jaw_x: how far the lower teeth stand to the left.
+        upper_teeth, lower_teeth: heights of the teeth's edges.
+        jaw_x: shift of the lower teeth to the left.
         tongue: height of the tongue's tip, or None where it stays inside.
-        forward: how far the lips stand out; the lower one by ``lower_forward`` more.
+        forward: how far the lips protrude; the lower one by ``lower_forward`` more.
     """
 
     outer_upper: np.ndarray
@@ -64,14 +63,14 @@ class Mouth:
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """A face in some expression.
+    """A face under an expression.
 
     Attributes:
         outline: float[17, 3], the head's contour from the crown down the subject's left side and up the right.
         eyes, brows: left and right; brows float[5, 2] along their middle from the nose outwards.
         mouth: the mouth.
         nose_wings: float[2, 2], left and right; nose_tip, nose_base: float[2].
-        chin: float[2], the chin's front.
+        chin: float[2], front of the chin.
     """
 
     outline: np.ndarray
@@ -85,7 +84,7 @@ class Shape:
 
 
 def depth(points: np.ndarray) -> np.ndarray:
-    """Return how far in front of the ears a point ``[..., 2]`` of the face's plane lies."""
+    """Distance in front of the ears of points ``[..., 2]`` of the face's plane."""
     x, y = points[..., 0], points[..., 1]
     return 0.8 * np.sqrt(np.clip(1.0 - (x / 1.18) ** 2 - ((y + 0.05) / 1.6) ** 2, 0.03, 1.0))
 
@@ -96,12 +95,12 @@ def _smoothstep(t: np.ndarray, low: float, high: float) -> np.ndarray:
 
 
 def outline_of(style: Style, value: Callable[[str], float]) -> np.ndarray:
-    """Return the head's contour, float[17, 3]; index 0 is the crown and 8 the chin."""
+    """The head's contour, float[17, 3]; index 0 is the crown and 8 the chin."""
     drop = 0.45 * value("jawOpen")
     aside = 0.26 * (value("jawLeft") - value("jawRight"))
     forward, puff = value("jawForward"), value("cheekPuff")
     chin_y = style.chin_y
-    # x, y, depth, how much it goes with the jaw
+    # x, y, depth, weight of the jaw's movement
     half = np.array(
         [
             (0.62 * style.cheek, 0.86 * style.crown_y, 0.0, 0.0),
@@ -152,10 +151,7 @@ def _eye(style: Style, value: Callable[[str], float], name: str, sign: float) ->
         return np.stack([sign * across, tilt + level * profile], axis=-1)
 
     iris = np.array(
-        [
-            sign * (style.eye_x + 0.62 * style.eye_width * outward),
-            style.eye_y + height * (0.62 * up - 0.55 * down),
-        ]
+        [sign * (style.eye_x + 0.62 * style.eye_width * outward), style.eye_y + height * (0.62 * up - 0.55 * down)]
     )
     return Eye(along(above), along(-below), along(max(fold, above)), iris)
 
@@ -199,7 +195,7 @@ def _mouth(style: Style, value: Callable[[str], float]) -> Mouth:
     line = line + 0.06 * (value("mouthLeft") - value("mouthRight")) * t
     line = line + (0.10 * shrug_lower + 0.05 * shrug_upper) * arch - 0.26 * close - 0.05 * (jaw - close) * corner
 
-    # What parts the lips, above and below the line where they meet.
+    # How far the lips part above and below the line where they meet.
     side_bump = np.clip(1.0 - (reach - 0.45) ** 2 / np.where(reach < 0.45, 1.2, 0.3), 0.0, 1.0)
     part_up = sided("mouthUpperUp", 0.17 * side_bump) + 0.11 * funnel * arch
     part_up = part_up * (1.0 - 0.6 * roll_upper)
@@ -235,10 +231,10 @@ def _mouth(style: Style, value: Callable[[str], float]) -> Mouth:
 
 
 def face_shape(style: Style, coefficients: np.ndarray) -> Shape:
-    """Return the lines of a face.
+    """The curves of a face.
 
     Args:
-        style: who.
+        style: the person.
         coefficients: float[52] in [0, 1], project order.
     """
 

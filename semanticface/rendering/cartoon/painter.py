@@ -1,4 +1,4 @@
-"""Paints a drawn face: head, cheeks, eyes, brows, nose and mouth in some shape."""
+"""Paints a drawn face: head, cheeks, eyes, brows, nose, mouth and glasses."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import numpy as np
 import skia
 
 from semanticface.arkit import INDEX
-from semanticface.rendering.cartoon.canvas import Pen, closed_between, skia_colour, spline
+from semanticface.rendering.cartoon.canvas import Pen, band, skia_colour, spline
 from semanticface.rendering.cartoon.geometry import SIDES, Eye, Shape
 from semanticface.rendering.cartoon.style import Colour, luminance, mix, shade
 
@@ -20,7 +20,7 @@ _GOLD: Colour = (0.95, 0.80, 0.30)
 
 @dataclass(slots=True)
 class Painter(Pen):
-    """One face on one canvas."""
+    """Draws one face on one canvas."""
 
     shape: Shape
     coefficients: np.ndarray
@@ -29,7 +29,7 @@ class Painter(Pen):
         return float(self.coefficients[INDEX[name]])
 
     def head(self) -> skia.Path:
-        """Fill the head and its ears; return the contour, to clip to and to draw later."""
+        """Fill the head and its ears; return the contour, for clipping and the outline."""
         style, view = self.style, self.view
         for _, sign in SIDES:
             ear = np.array(
@@ -42,16 +42,16 @@ class Painter(Pen):
                 ]
             )
             ear[:, 0] *= sign * style.cheek
-            path = spline(view.project_contour(ear), closed=True)
+            path = spline(view.contour(ear), closed=True)
             self.fill(path, shade(style.skin, 0.95))
             if style.contour:
                 self.stroke(path, style.ink, style.line)
             if style.earrings:
-                lobe = view.project_contour(ear[3:4] - (0.0, 0.06, 0.0))[0]
+                lobe = view.contour(ear[3:4] - (0.0, 0.06, 0.0))[0]
                 self.canvas.drawCircle(
                     *lobe.tolist(), 0.05 * view.scale, skia.Paint(Color=skia_colour(_GOLD), AntiAlias=True)
                 )
-        path = spline(view.project_contour(self.shape.outline), closed=True)
+        path = spline(view.contour(self.shape.outline), closed=True)
         self.fill(path, style.skin)
         return path
 
@@ -112,10 +112,10 @@ class Painter(Pen):
 
     def eye(self, eye: Eye, name: str, sign: float) -> None:
         style, view = self.style, self.view
-        upper, lower, socket = view.project_face(eye.upper), view.project_face(eye.lower), view.project_face(eye.socket)
+        upper, lower, socket = view.on_face(eye.upper), view.on_face(eye.lower), view.on_face(eye.socket)
         lid = shade(style.skin, 0.86 if luminance(style.skin) > 0.3 else 0.7)
-        self.fill(closed_between(socket, upper), lid)
-        opening = closed_between(upper, lower)
+        self.fill(band(socket, upper), lid)
+        opening = band(upper, lower)
         height = float((eye.upper[4] - eye.lower[4])[1])
         if height > 0.012:
             self.fill(opening, style.sclera)
@@ -123,13 +123,8 @@ class Painter(Pen):
             self.canvas.clipPath(opening, skia.ClipOp.kIntersect, True)
             self.disc(eye.iris, style.iris_size, style.iris, 1.0)
             self.disc(eye.iris, 0.55 * style.iris_size, (0.03, 0.03, 0.04), 1.0)
-            self.disc(
-                eye.iris + style.iris_size * np.array([0.3, 0.35]),
-                0.24 * style.iris_size,
-                (1.0, 1.0, 1.0),
-                0.9,
-            )
-            # The lid's shadow, so that a lowered lid reads as lowered.
+            self.disc(eye.iris + style.iris_size * np.array([0.3, 0.35]), 0.24 * style.iris_size, (1.0, 1.0, 1.0), 0.9)
+            # The lid's shadow makes a lowered lid recognisable.
             self.stroke(spline(upper), style.ink, 0.07, 0.18)
             self.canvas.restore()
         self.stroke(spline(socket), style.ink, 0.55 * style.line, 0.7)
@@ -138,7 +133,7 @@ class Painter(Pen):
         if style.lash_flick:
             corner = eye.upper[-1]
             flick = np.array([eye.upper[-2], corner, corner + np.array([sign * 0.07, 0.05])])
-            self.stroke(spline(view.project_face(flick)), style.ink, style.lashes * style.line)
+            self.stroke(spline(view.on_face(flick)), style.ink, style.lashes * style.line)
         squint = self.value(f"eyeSquint{name}")
         below = eye.lower - (0.0, 0.055)
         self.face_line([tuple(point) for point in below[1:-1:3].tolist()], squint)
@@ -154,7 +149,7 @@ class Painter(Pen):
         style = self.style
         thickness = style.brow_weight * np.array([0.85, 1.0, 0.95, 0.7, 0.2])
         rise = np.stack([np.zeros(5), thickness / 2], axis=-1)
-        path = closed_between(self.view.project_face(middle + rise, 0.03), self.view.project_face(middle - rise, 0.03))
+        path = band(self.view.on_face(middle + rise, 0.03), self.view.on_face(middle - rise, 0.03))
         self.fill(path, style.brow_colour)
         self.stroke(path, style.brow_colour, 0.35 * style.line)
 
@@ -175,7 +170,7 @@ class Painter(Pen):
             )  # fmt: skip
         elif kind == "triangle":
             path = spline(
-                view.project_face(np.array([(0.0, tip_y + 0.22), tuple(left), (0.0, base_y), tuple(right)]), 0.15),
+                view.on_face(np.array([(0.0, tip_y + 0.22), tuple(left), (0.0, base_y), tuple(right)]), 0.15),
                 closed=True,
             )
             self.fill(path, shade(style.skin, 0.88))
@@ -198,8 +193,8 @@ class Painter(Pen):
                 top = style.eye_y - 0.02 - 0.075 * n
                 self.face_line([(sign * 0.035, top), (sign * (0.13 + 0.01 * n), top + 0.055)], sneer, 0.75, 0.1)
 
-    def folds(self) -> None:
-        """The lines beside the mouth and nose that come with its movements."""
+    def expression_lines(self) -> None:
+        """Lines beside mouth and nose that come with their actions."""
         mouth, style = self.shape.mouth, self.style
         for (name, sign), end in zip(SIDES, (-1, 0), strict=True):
             x, y = mouth.inner_upper[end].tolist()
@@ -247,13 +242,13 @@ class Painter(Pen):
         style, view, mouth = self.style, self.view, self.shape.mouth
         out = mouth.forward
         lower_out = out + mouth.lower_forward
-        outer_upper, inner_upper = view.project_face(mouth.outer_upper, out), view.project_face(mouth.inner_upper, out)
+        outer_upper, inner_upper = view.on_face(mouth.outer_upper, out), view.on_face(mouth.inner_upper, out)
         inner_lower, outer_lower = (
-            view.project_face(mouth.inner_lower, lower_out),
-            view.project_face(mouth.outer_lower, lower_out),
+            view.on_face(mouth.inner_lower, lower_out),
+            view.on_face(mouth.outer_lower, lower_out),
         )
         lips = mix(style.skin, style.lips, style.lip_fill)
-        inside = closed_between(inner_upper, inner_lower)
+        inside = band(inner_upper, inner_lower)
         gap = float((mouth.inner_upper - mouth.inner_lower)[:, 1].max())
         if gap > 0.012:
             self.fill(inside, _MOUTH_INSIDE)
@@ -261,8 +256,8 @@ class Painter(Pen):
             self.canvas.clipPath(inside, skia.ClipOp.kIntersect, True)
             self._teeth()
             self.canvas.restore()
-        self.fill(closed_between(outer_upper, inner_upper), shade(lips, 0.9))
-        self.fill(closed_between(inner_lower, outer_lower), lips)
+        self.fill(band(outer_upper, inner_upper), shade(lips, 0.9))
+        self.fill(band(inner_lower, outer_lower), lips)
         roll_upper, roll_lower = self.value("mouthRollUpper"), self.value("mouthRollLower")
         rim = 0.35 + 0.45 * (1.0 - style.lip_fill)
         self.stroke(spline(outer_upper), style.ink, 0.5 * style.line, rim)
@@ -284,11 +279,11 @@ class Painter(Pen):
         mouth = self.shape.mouth
         out = mouth.forward
         for curve, roll, up in ((mouth.outer_upper, roll_upper, 1.0), (mouth.outer_lower, roll_lower, -1.0)):
-            # A lip rolled in leaves a swollen edge of skin and a furrow beyond it.
+            # A rolled-in lip leaves a swollen edge of skin and a furrow beyond it.
             bulge = np.clip(1.0 - np.linspace(-1, 1, 13) ** 2, 0, 1)
             edge = curve + np.stack([np.zeros(13), up * (0.03 + 0.055 * bulge)], axis=-1)
             if roll > 0.03:
-                swollen = closed_between(self.view.project_face(edge, out), self.view.project_face(curve, out))
+                swollen = band(self.view.on_face(edge, out), self.view.on_face(curve, out))
                 self.fill(swollen, shade(self.style.skin, 0.86), 0.8 * roll)
             self.face_line([tuple(p) for p in edge[2:-2:2].tolist()], roll, 0.9, out)
         for i, lean in ((4, -0.02), (6, 0.0), (8, 0.02)):
@@ -318,11 +313,9 @@ class Painter(Pen):
             (mouth.lower_teeth, mouth.lower_teeth - 0.30, mouth.jaw_x),
         ):
             near = np.stack([half * x + shift, edge + bend], axis=-1)
-            path = closed_between(
-                view.project_face(near), view.project_face(np.stack([half * x + shift, far + bend], axis=-1))
-            )
+            path = band(view.on_face(near), view.on_face(np.stack([half * x + shift, far + bend], axis=-1)))
             self.fill(path, _TEETH if shift == 0.0 and edge == mouth.upper_teeth else shade(_TEETH, 0.92))
-            self.stroke(spline(view.project_face(near)), style.ink, 0.35 * style.line, 0.6)
+            self.stroke(spline(view.on_face(near)), style.ink, 0.35 * style.line, 0.6)
 
     def _tongue(self, tip: float, out: float) -> None:
         view, mouth = self.view, self.shape.mouth
@@ -331,12 +324,12 @@ class Painter(Pen):
         half = min(0.5 * (mouth.inner_lower[-1, 0] - mouth.inner_lower[0, 0]), 0.2) * 0.85
         middle = 0.5 * (root + tip)
         path = spline(
-            view.project_face(
+            view.on_face(
                 np.array(
                     [(x - half, root), (x - 1.05 * half, middle), (x - 0.7 * half, tip + 0.05), (x, tip),
                      (x + 0.7 * half, tip + 0.05), (x + 1.05 * half, middle), (x + half, root)]
                 ),
-                out + 0.05,
+                out + 0.05
             ),
             closed=True,
         )  # fmt: skip
@@ -355,7 +348,7 @@ class Painter(Pen):
                 ],
                 axis=-1,
             )
-            self.stroke(spline(self.view.project_face(rim, 0.1), closed=True), style.ink, 0.9 * style.line, 0.9)
+            self.stroke(spline(self.view.on_face(rim, 0.1), closed=True), style.ink, 0.9 * style.line, 0.9)
         y = style.eye_y + 0.02
         inner = style.eye_x - style.eye_width - 0.08
         self.face_line([(-inner, y), (0.0, y + 0.05), (inner, y)], 1.0, 1.0, 0.15)

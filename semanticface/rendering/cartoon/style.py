@@ -1,4 +1,4 @@
-"""Who a drawn face shows: proportions, colours and manners of drawing, from a subject's number.
+"""The person of a drawn face: proportions, colours and drawing style, from a subject's seed.
 
 Lengths are in units of half the width of an average face.
 """
@@ -35,8 +35,8 @@ _IRISES: tuple[Colour, ...] = (
 class Style:
     """A drawn person. The defaults are the plain average face."""
 
-    # Manner
-    line: float = 0.032  # weight of an outline
+    # Drawing style
+    line: float = 0.032  # width of an outline
     ink: Colour = (0.13, 0.09, 0.09)
     contour: bool = True  # whether head and hair have outlines
     # Colours
@@ -64,7 +64,7 @@ class Style:
     eye_height: float = 0.145
     eye_tilt: float = 0.02
     iris_size: float = 0.115
-    lashes: float = 1.5  # weight of the upper lash line, in lines
+    lashes: float = 1.5  # width of the upper lash line, in lines
     lash_flick: bool = False
     # Brows
     brow_y: float = 0.46
@@ -90,20 +90,16 @@ class Style:
     glasses: bool = False
     freckles: int = 0
     earrings: bool = False
-    detail_seed: tuple[int, ...] = field(default=(0,))  # for what is strewn: freckles, curls
+    detail_seed: tuple[int, ...] = field(default=(0,))  # of scattered details: freckles, curls
 
 
 def mix(a: Colour, b: Colour, amount: float) -> Colour:
-    """Return ``a`` turned towards ``b`` by ``share`` in 0 to 1."""
-    return (
-        a[0] + (b[0] - a[0]) * amount,
-        a[1] + (b[1] - a[1]) * amount,
-        a[2] + (b[2] - a[2]) * amount,
-    )
+    """Interpolate from ``a`` to ``b`` by ``amount`` in 0 to 1."""
+    return (a[0] + (b[0] - a[0]) * amount, a[1] + (b[1] - a[1]) * amount, a[2] + (b[2] - a[2]) * amount)
 
 
 def shade(colour: Colour, factor: float) -> Colour:
-    """Return a darker colour, or above 1 a lighter one."""
+    """A darker colour, or above 1 a lighter one."""
     return (min(1.0, colour[0] * factor), min(1.0, colour[1] * factor), min(1.0, colour[2] * factor))
 
 
@@ -112,24 +108,24 @@ def luminance(colour: Colour) -> float:
 
 
 def _pick(rng: np.random.Generator, palette: tuple[Colour, ...]) -> Colour:
-    """A colour between two neighbours of a palette."""
+    """A random colour between two neighbours of a palette."""
     place = rng.uniform(0, len(palette) - 1)
     i = min(int(place), len(palette) - 2)
     return mix(palette[i], palette[i + 1], place - i)
 
 
 def vivid(rng: np.random.Generator, saturation: tuple[float, float], value: tuple[float, float]) -> Colour:
-    """Any hue within bounds of saturation and value."""
+    """A random hue within bounds of saturation and value."""
     return colorsys.hsv_to_rgb(rng.random(), rng.uniform(*saturation), rng.uniform(*value))
 
 
 def _choose(rng: np.random.Generator, options: tuple[str, ...], plain: float = 0.0) -> str:
-    """One of the options; the first of them with probability ``plain`` beforehand."""
+    """One of the options; first of all the first one with probability ``plain``."""
     return options[0] if rng.random() < plain else options[int(rng.integers(len(options)))]
 
 
 def style_of(subject: int | None) -> Style:
-    """Return the style of a subject: ``None`` is the plain average face; the same number, the same face."""
+    """Sample the style of a subject; ``None`` is the plain average face."""
     if subject is None:
         return Style()
     rng = np.random.default_rng([subject, 0xD5])
@@ -137,7 +133,7 @@ def style_of(subject: int | None) -> Style:
     skin = vivid(rng, (0.2, 0.65), (0.65, 1.0)) if fantasy else _pick(rng, _SKINS)
     dark = luminance(skin) < 0.38
     hair = vivid(rng, (0.4, 0.95), (0.3, 0.95)) if rng.random() < 0.25 else _pick(rng, _HAIRS)
-    # On dark skin black lines would vanish, so ink goes darker than the skin or, rarely, turns light.
+    # Ink is a little tinted by the skin, less on dark skin, where it must stay visible.
     ink = mix((0.04, 0.03, 0.04), skin, rng.uniform(0.0, 0.12 if dark else 0.28))
     lips = (
         mix(skin, vivid(rng, (0.6, 0.9), (0.4, 0.8)), 0.6)

@@ -1,1 +1,1 @@
-"""Geometry of the rendered head: the rig, who a subject is, hair, clothes and props."""
+"""Geometry and appearance of the rendered head: rig, hair, clothes, accessories and props."""

@@ -1,8 +1,6 @@
-"""Spectacles fitted to a head: they sit on the bridge of its nose, clear its brows and reach its ears.
+"""Glasses and earrings, fitted to a head.
 
-They are fitted to the head without expression, as real ones are to a head at rest, and then stay where they are.
-
-Earrings: studs, hoops and drops on the lobes of a head's ears.
+Glasses rest on the bridge of the neutral head's nose, clear its brows and reach its ears; expressions do not move them.
 """
 
 from __future__ import annotations
@@ -25,14 +23,14 @@ _METAL = np.array([(196, 160, 92), (190, 192, 196), (84, 86, 92), (24, 24, 26), 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Lenses:
-    """Two panes of glass.
+    """The two lenses of glasses.
 
     Attributes:
-        place, normal: float32[P, 3], in head space.
+        positions, normal: float32[P, 3], in head space.
         edge: float32[P], 0 in the middle and 1 at the edge.
         triangles: int32[T, 3].
-        clear: float32[2, 3], share of each colour that comes through, at the top and at the bottom.
-        drawn: how dark the edge of the glass shows, 0 where a rim hides it.
+        transmission: float32[2, 3], transmitted fraction of each colour, at the top and at the bottom.
+        edge_darkness: how dark the lens's edge is, 0 where a rim hides it.
     """
 
     positions: np.ndarray
@@ -44,7 +42,7 @@ class Lenses:
 
 
 def _outline(kind: str, a: float, b: float) -> np.ndarray:
-    """The left lens's border around its middle, float[N, 2]; x runs outwards."""
+    """Outline of the left lens around its centre, float[N, 2]; x runs outwards."""
     t = 2 * np.pi * np.arange(_OUTLINE_POINTS) / _OUTLINE_POINTS
     power = {"round": 1.0, "oval": 0.95, "rectangle": 0.45, "square": 0.6, "cat": 0.7, "aviator": 0.8}[kind]
     c, s = np.cos(t), np.sin(t)
@@ -61,15 +59,15 @@ def _outline(kind: str, a: float, b: float) -> np.ndarray:
 
 
 def glasses(identity: Identity, seed: int, tinted: bool) -> tuple[Prop, Lenses]:
-    """Fit a pair.
+    """Fit a pair of glasses.
 
     Args:
-        who: whose head.
-        seed: of shape, make and colour.
-        tinted: dark glasses.
+        identity: the head.
+        seed: of shape, frame and colour.
+        tinted: sunglasses.
 
     Returns:
-        The frame, and its glass.
+        The frame and its lenses.
     """
     rng = np.random.default_rng([seed, 14])
     kind = str(rng.choice(["round", "oval", "rectangle", "square", "cat", "aviator"],
@@ -115,8 +113,8 @@ def glasses(identity: Identity, seed: int, tinted: bool) -> tuple[Prop, Lenses]:
             frame.append(make_prop(*tube(rim[upper], radius, forward), material))
         hinge = rim[np.argmax(outline[:, 0] + 0.6 * outline[:, 1])] + [0, 0, -0.01]
         arm = _temple_arm(identity, hinge, identity.vertices[_fit_vertices().ear_roots[k]].mean(0), side)
-        wide = radius * (0.9 if frame_kind == "plastic" else 1.0)
-        frame.append(make_prop(*tube(arm, wide, np.array([0.0, 1.0, 0.0]), up_radius=1.6 * up_radius), material))
+        arm_radius = radius * (0.9 if frame_kind == "plastic" else 1.0)
+        frame.append(make_prop(*tube(arm, arm_radius, np.array([0.0, 1.0, 0.0]), up_radius=1.6 * up_radius), material))
     high = centre[1] + b * rng.uniform(0.15, 0.5)
     inner = at(np.array([half_bridge - 0.012]), np.array([high]))[0]
     t = np.linspace(-1, 1, 9)
@@ -150,7 +148,7 @@ def _rgb(colour: np.ndarray) -> tuple[float, float, float]:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _FitVertices:
-    """Vertices that glasses are fitted to: int64[N] each, the ears' upper roots on the left and the right."""
+    """Vertices that glasses are fitted to, int64[N] each; ears' upper roots left and right."""
 
     nose: np.ndarray
     face: np.ndarray
@@ -171,11 +169,11 @@ def _fit_vertices() -> _FitVertices:
     return _FitVertices(nose, np.flatnonzero(skin & (abs(b[:, 0]) > 0.08)), (ear_roots[0], ear_roots[1]))
 
 
-def _frame_z(identity: Identity, wide: float, low: float, high: float, centre: float) -> float:
-    """How far forward the frame must stand to clear brows, lids and cheeks."""
+def _frame_z(identity: Identity, half_width: float, low: float, high: float, centre: float) -> float:
+    """Depth at which the frame clears brows, lids and cheeks."""
     v = identity.vertices[_fit_vertices().face]
     x, y = abs(v[:, 0]), v[:, 1]
-    under = v[(x > 0.16) & (x < wide) & (y > low - 0.02) & (y < high)]
+    under = v[(x > 0.16) & (x < half_width) & (y > low - 0.02) & (y < high)]
     transmission = under[:, 2] - _TILT * (under[:, 1] - centre) + _WRAP * under[:, 0] ** 2
     lids = identity.eye_centres[:, 2].max() + identity.eye_radii.max() + 0.06
     return float(max(transmission.max(initial=0.0) + 0.035, lids))
@@ -183,14 +181,14 @@ def _frame_z(identity: Identity, wide: float, low: float, high: float, centre: f
 
 @cache
 def _temple_vertices(side: int) -> np.ndarray:
-    """Vertices of one side of the head that an arm may pass, int64[N]."""
+    """Skin beside the head on one side that a temple arm passes, int64[N]."""
     b = rig().base
     beside = (side * b[:, 0] > 0.3) & (abs(b[:, 1] - 0.3) < 0.5) & (abs(b[:, 2] - 0.3) < 0.7)
     return np.flatnonzero((rig().part == SKIN) & (rig().masks[:, 3] < 0.3) & beside)
 
 
 def _temple_arm(identity: Identity, hinge: np.ndarray, ear: np.ndarray, side: int) -> np.ndarray:
-    """From the hinge along the temple over the ear and down behind it, outside the skin; float[N, 3]."""
+    """Path from the hinge along the temple over the ear and down behind it, outside the skin; float[N, 3]."""
     t = np.linspace(0, 1, 9)[:, None]
     path = hinge + (ear - hinge) * t
     skull = identity.vertices[_temple_vertices(side)]
@@ -204,7 +202,7 @@ def _temple_arm(identity: Identity, hinge: np.ndarray, ear: np.ndarray, side: in
 
 
 def _lens(rim: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """A lens inside its rim: (vertices, normals, edge, triangles); the normals are those of curved glass."""
+    """A lens inside its rim: (positions, normals, edge, triangles); the normals are those of curved glass."""
     centre = rim.mean(0)
     inner = centre + 0.6 * (rim - centre)
     positions = np.concatenate([centre[None], inner, rim])
@@ -235,10 +233,10 @@ def _lobe(side: int) -> np.ndarray:
 
 
 def earrings(identity: Identity, seed: int) -> Prop:
-    """A pair, or at times a single one.
+    """A pair of studs, hoops or drops, or at times a single one.
 
     Args:
-        who: whose ears.
+        identity: the head.
         seed: of kind, size and colour.
     """
     rng = np.random.default_rng([seed, 19])
@@ -254,8 +252,10 @@ def earrings(identity: Identity, seed: int) -> Prop:
             parts.append(make_prop(*tube(ball, 0.03 * size, _UP, rounded=True), material))
         elif kind < 0.8:  # a hoop
             angle = 2 * np.pi * np.arange(20) / 20
-            wide = 0.15 * size
-            ring = np.stack([0 * angle, np.cos(angle) - 0.9, np.sin(angle)], 1) * wide + lobe + side * _OUT * 0.02
+            hoop_radius = 0.15 * size
+            ring = (
+                np.stack([0 * angle, np.cos(angle) - 0.9, np.sin(angle)], 1) * hoop_radius + lobe + side * _OUT * 0.02
+            )
             parts.append(make_prop(*tube(ring, 0.014, _OUT, closed=True), material))
         else:  # a drop
             hang = lobe + side * _OUT * 0.03 - _UP * np.linspace(0, 0.38 * size, 8)[:, None]

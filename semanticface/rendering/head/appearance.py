@@ -1,7 +1,6 @@
-"""What a subject looks like besides the shape of the head: skin, hair, brows, eyes, lips, clothes.
+"""A subject's appearance besides the head's shape: skin, hair, brows, eyes, lips, clothes.
 
-Colours are linear RGB. Everything follows from the subject's seed and the identity, so a subject keeps the looks in
-every shot.
+Colours are linear RGB. Everything follows from the subject's seed and the identity, so it is the same in every shot.
 """
 
 from __future__ import annotations
@@ -10,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from semanticface.rendering.head import channel
+from semanticface.rendering.head import channel as ch
 from semanticface.rendering.head.rig import Identity
 
 # sRGB skin from very light to very dark.
@@ -31,7 +30,7 @@ _LIPSTICK = np.array(
 _EYE_SHADOW = np.array(
     [(120, 80, 70), (90, 70, 90), (60, 70, 100), (140, 100, 60), (70, 50, 45), (40, 38, 42), (80, 120, 150),
      (90, 130, 100), (190, 120, 140), (150, 60, 130), (210, 170, 110)], float)  # fmt: skip
-# Moustache, chin, jaw: the ways a beard is cut, with the share of beards.
+# Density at moustache, chin and jaw of each beard cut, and the cuts' probabilities.
 _BEARDS = np.array([(1, 1, 1), (1, 0, 0), (0, 1, 0), (1, 1, 0), (0, 1, 1), (1, 0.9, 0.35)], float)
 _BEARD_PROBS = (0.42, 0.16, 0.10, 0.18, 0.05, 0.09)
 
@@ -44,14 +43,14 @@ def linear(srgb: np.ndarray) -> np.ndarray:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Appearance:
-    """Paint of one subject.
+    """Colours and texture parameters of one subject.
 
     Attributes:
-        colours: float32[15, 3], linear RGB, rows named above.
-        amounts: float32[36], places named above.
-        resting: how far wrinkles show at rest, 0 to 1.
-        folds: how deep expression wrinkles go, about 1.
-        hair: hair style, one of ``hair.STYLES``.
+        colours: float32[15, 3], linear RGB, rows as in ``channel``.
+        params: float32[36], entries as in ``channel``.
+        resting_wrinkles: strength of wrinkles at rest, 0 to 1.
+        wrinkle_depth: of expression wrinkles, about 1.
+        hair: hair style, one of ``hair.HAIR_STYLES``.
         hair_seed: seed of the hair's shape.
     """
 
@@ -64,7 +63,7 @@ class Appearance:
 
 
 def _pick(rng: np.random.Generator, table: np.ndarray, index: float) -> np.ndarray:
-    """A colour from a ramp at ``place`` in [0, 1], varied a little."""
+    """A slightly varied colour at a position in [0, 1] of a colour ramp."""
     at = float(np.clip(index, 0, 1)) * (len(table) - 1)
     low = min(int(at), len(table) - 2)
     colour = table[low] + (table[low + 1] - table[low]) * (at - low)
@@ -73,27 +72,27 @@ def _pick(rng: np.random.Generator, table: np.ndarray, index: float) -> np.ndarr
 
 def _plain() -> Appearance:
     colours = np.zeros((15, 3))
-    for row, value in ((channel.SKIN, (224, 178, 150)), (channel.BLOOD, (205, 120, 105)),
-                       (channel.LIPS, (192, 124, 112)), (channel.BROW, (64, 44, 32)),
-                       (channel.HAIR, (58, 42, 32)), (channel.IRIS, (96, 76, 52)),
-                       (channel.IRIS_RING, (34, 26, 20)), (channel.SCLERA, (222, 216, 210)),
-                       (channel.TEETH, (232, 224, 206)), (channel.TONGUE, (196, 104, 100)),
-                       (channel.CLOTH, (92, 104, 118)), (channel.LID, (196, 140, 118)),
-                       (channel.LASH, (26, 20, 18)), (channel.CLOTH2, (70, 80, 92))):  # fmt: skip
+    for row, value in ((ch.SKIN, (224, 178, 150)), (ch.BLOOD, (205, 120, 105)),
+                       (ch.LIPS, (192, 124, 112)), (ch.BROW, (64, 44, 32)),
+                       (ch.HAIR, (58, 42, 32)), (ch.IRIS, (96, 76, 52)),
+                       (ch.IRIS_RING, (34, 26, 20)), (ch.SCLERA, (222, 216, 210)),
+                       (ch.TEETH, (232, 224, 206)), (ch.TONGUE, (196, 104, 100)),
+                       (ch.CLOTH, (92, 104, 118)), (ch.LID, (196, 140, 118)),
+                       (ch.LASH, (26, 20, 18)), (ch.CLOTH2, (70, 80, 92))):  # fmt: skip
         colours[row] = linear(np.array(value))
-    params = np.zeros(channel.N_PARAMS)
-    for index, amount in ((channel.BLOTCH, 0.3), (channel.PORES, 0.4), (channel.SHINE, 0.5), (channel.BROW_THICK, 1.0),
-                          (channel.BROW_DENSE, 0.9), (channel.BROW_ARCH, 1.0), (channel.BROW_LENGTH, 1.0),
-                          (channel.CROP, 1.0), (channel.IRIS_SIZE, 0.47), (channel.PUPIL, 0.4), (channel.VEINS, 0.2),
-                          (channel.LIP_EDGE, 0.7), (channel.LIP_GLOSS, 0.4), (channel.LASH_AMOUNT, 0.7),
-                          (channel.TEETH_GAPS, 0.5), (channel.COLLAR, 0.0), (channel.SIDEBURN, 0.5),
-                          (channel.SEED, 3.0), (channel.GRAIN, 0.5)):  # fmt: skip
+    params = np.zeros(ch.N_PARAMS)
+    for index, amount in ((ch.BLOTCH, 0.3), (ch.PORES, 0.4), (ch.SHINE, 0.5), (ch.BROW_THICK, 1.0),
+                          (ch.BROW_DENSE, 0.9), (ch.BROW_ARCH, 1.0), (ch.BROW_LENGTH, 1.0),
+                          (ch.CROP, 1.0), (ch.IRIS_SIZE, 0.47), (ch.PUPIL, 0.4), (ch.VEINS, 0.2),
+                          (ch.LIP_EDGE, 0.7), (ch.LIP_GLOSS, 0.4), (ch.LASH_AMOUNT, 0.7),
+                          (ch.TEETH_GAPS, 0.5), (ch.COLLAR, 0.0), (ch.SIDEBURN, 0.5),
+                          (ch.SEED, 3.0), (ch.GRAIN, 0.5)):  # fmt: skip
         params[index] = amount
     return Appearance(colours.astype(np.float32), params.astype(np.float32), 0.15, 1.0, "short", 3)
 
 
 def appearance_of(subject: int | None, identity: Identity) -> Appearance:
-    """The paint of a subject; ``None`` is the plain average one."""
+    """Sample the appearance of a subject; ``None`` is the plain average one."""
     if subject is None:
         return _plain()
     rng = np.random.default_rng([subject, 12])
@@ -115,7 +114,7 @@ def appearance_of(subject: int | None, identity: Identity) -> Appearance:
         red = rng.random() > 0.93 and darkness <= 0.4
         hair = _pick(rng, _HAIR[[7, 7]], 0) if red else _pick(rng, _HAIR[:7], light)
     brow = hair * rng.uniform(0.55, 0.85) if hair.mean() > 60 else hair
-    if rng.random() < 0.15:  # dyed hair over brows of their own, or brows drawn darker
+    if rng.random() < 0.15:  # dyed hair, or darkened brows
         brow = _pick(rng, _HAIR[:5], rng.random())
     iris = _pick(rng, _IRIS, rng.beta(0.9, 1.1) if darkness < 0.4 else rng.beta(0.7, 4.0))
     makeup = rng.random() < (0.12 if man else 0.55)
@@ -130,64 +129,60 @@ def appearance_of(subject: int | None, identity: Identity) -> Appearance:
     white = rng.uniform(0.84, 1.0)
     yellow = rng.uniform(0, 1)
     values = {
-        channel.SKIN: skin, channel.BLOOD: skin * np.array([0.98, 0.66, 0.62]), channel.LIPS: lip, channel.BROW: brow,
-        channel.HAIR: hair, channel.IRIS: iris, channel.IRIS_RING: iris * rng.uniform(0.25, 0.6),
-        channel.SCLERA: np.array([222, 216, 210]) * white,
-        channel.TEETH: np.array([238, 233 - 8 * yellow, 222 - 34 * yellow]) * rng.uniform(0.85, 1.0),
-        channel.TONGUE: np.array([200, 104, 102]) * rng.uniform(0.8, 1.05), channel.CLOTH: cloth,
-        channel.CLOTH2: cloth2, channel.LID: skin + (shadow_tint - skin) * (rng.uniform(0.3, 0.8) if makeup else 0.0),
-        channel.LASH: np.minimum(hair * 0.5, 40), channel.SPOT: skin + 0.55 * (np.array([244, 214, 198]) - skin),
+        ch.SKIN: skin, ch.BLOOD: skin * np.array([0.98, 0.66, 0.62]), ch.LIPS: lip, ch.BROW: brow,
+        ch.HAIR: hair, ch.IRIS: iris, ch.IRIS_RING: iris * rng.uniform(0.25, 0.6),
+        ch.SCLERA: np.array([222, 216, 210]) * white,
+        ch.TEETH: np.array([238, 233 - 8 * yellow, 222 - 34 * yellow]) * rng.uniform(0.85, 1.0),
+        ch.TONGUE: np.array([200, 104, 102]) * rng.uniform(0.8, 1.05), ch.CLOTH: cloth,
+        ch.CLOTH2: cloth2, ch.LID: skin + (shadow_tint - skin) * (rng.uniform(0.3, 0.8) if makeup else 0.0),
+        ch.LASH: np.minimum(hair * 0.5, 40), ch.SPOT: skin + 0.55 * (np.array([244, 214, 198]) - skin),
     }  # fmt: skip
     colours = np.stack([linear(np.clip(values[k], 0, 255)) for k in range(15)])
     bearded = man and identity.age > 1.8
     beard = bearded and rng.random() < 0.36
-    params = np.zeros(channel.N_PARAMS)
-    params[channel.BLOTCH] = rng.uniform(0.1, 0.8)
-    params[channel.FRECKLES] = rng.uniform(0.3, 1.0) if rng.random() < 0.18 * (1.3 - darkness) else 0.0
-    params[channel.PORES] = rng.uniform(0.1, 0.8) + 0.3 * min(old, 1)
-    params[channel.SHINE] = rng.uniform(0.15, 1.0)
-    params[channel.STUBBLE] = rng.uniform(0.2, 1.0) if bearded and rng.random() < 0.6 else 0.0
-    params[channel.BEARD] = rng.uniform(0.45, 1.0) if beard else 0.0
-    params[[channel.MOUSTACHE, channel.CHIN_BEARD, channel.JAW_BEARD]] = _BEARDS[
-        rng.choice(len(_BEARDS), p=_BEARD_PROBS)
-    ]
-    params[channel.BLEMISHES] = rng.uniform(0.3, 1.2) if rng.random() < (0.3 if identity.age < 2.1 else 0.12) else 0.0
-    params[channel.EYE_BAGS] = 0.35 * rng.random() ** 2 + 0.15 * min(old, 1.0) * rng.random()
-    if rng.random() < 0.015:  # skin that has lost its colour in patches
-        params[channel.SPOTS] = rng.uniform(0.5, 1.0)
-    params[channel.BROW_THICK] = np.clip(rng.normal(1.15 if man else 0.85, 0.32), 0.35, 2.2)
-    params[channel.BROW_DENSE] = np.clip(rng.normal(0.82, 0.26), 0.2, 1.25)
-    params[channel.BROW_LIFT] = rng.normal(0.0, 0.012)
-    params[channel.BROW_ARCH] = np.clip(rng.normal(0.9 if man else 1.2, 0.4), -0.2, 2.2)
-    params[channel.BROW_LENGTH] = np.clip(rng.normal(1.0, 0.08), 0.75, 1.2)
-    params[channel.HAIRLINE] = rng.normal(0.0, 0.05)
+    params = np.zeros(ch.N_PARAMS)
+    params[ch.BLOTCH] = rng.uniform(0.1, 0.8)
+    params[ch.FRECKLES] = rng.uniform(0.3, 1.0) if rng.random() < 0.18 * (1.3 - darkness) else 0.0
+    params[ch.PORES] = rng.uniform(0.1, 0.8) + 0.3 * min(old, 1)
+    params[ch.SHINE] = rng.uniform(0.15, 1.0)
+    params[ch.STUBBLE] = rng.uniform(0.2, 1.0) if bearded and rng.random() < 0.6 else 0.0
+    params[ch.BEARD] = rng.uniform(0.45, 1.0) if beard else 0.0
+    params[[ch.MOUSTACHE, ch.CHIN_BEARD, ch.JAW_BEARD]] = _BEARDS[rng.choice(len(_BEARDS), p=_BEARD_PROBS)]
+    params[ch.BLEMISHES] = rng.uniform(0.3, 1.2) if rng.random() < (0.3 if identity.age < 2.1 else 0.12) else 0.0
+    params[ch.EYE_BAGS] = 0.35 * rng.random() ** 2 + 0.15 * min(old, 1.0) * rng.random()
+    if rng.random() < 0.015:  # vitiligo
+        params[ch.SPOTS] = rng.uniform(0.5, 1.0)
+    params[ch.BROW_THICK] = np.clip(rng.normal(1.15 if man else 0.85, 0.32), 0.35, 2.2)
+    params[ch.BROW_DENSE] = np.clip(rng.normal(0.82, 0.26), 0.2, 1.25)
+    params[ch.BROW_LIFT] = rng.normal(0.0, 0.012)
+    params[ch.BROW_ARCH] = np.clip(rng.normal(0.9 if man else 1.2, 0.4), -0.2, 2.2)
+    params[ch.BROW_LENGTH] = np.clip(rng.normal(1.0, 0.08), 0.75, 1.2)
+    params[ch.HAIRLINE] = rng.normal(0.0, 0.05)
     balding = man and identity.age > 2.1 and rng.random() < 0.4
-    params[channel.RECEDE] = rng.uniform(0.3, 1.0) if balding else rng.uniform(0, 0.2)
-    params[channel.IRIS_SIZE] = rng.uniform(0.44, 0.51)
-    params[channel.PUPIL] = rng.uniform(0.26, 0.58)
-    params[channel.VEINS] = rng.uniform(0.0, 0.7)
-    params[channel.LIP_EDGE] = rng.uniform(0.4, 1.0)
-    params[channel.LIP_GLOSS] = rng.uniform(0.1, 0.6) + (0.4 if makeup else 0)
-    params[channel.SHADOW_MAKEUP] = rng.uniform(0.3, 1.0) if makeup else 0.0
-    params[channel.LINER] = rng.uniform(0.2, 1.0) if makeup else 0.0
-    params[channel.LASH_AMOUNT] = rng.uniform(0.7, 1.0) if makeup else rng.uniform(0.3, 0.75)
-    params[channel.BLUSH] = rng.uniform(0.2, 0.8) if makeup else 0.0
-    params[channel.COLLAR] = rng.uniform(-0.25, 0.2)
-    params[channel.PATTERN] = rng.uniform(0, 1)
-    params[channel.SEED] = rng.uniform(0, 31)
-    params[channel.TEETH_GAPS] = rng.uniform(0.2, 0.9)
-    params[channel.SIDEBURN] = rng.uniform(0, 1)
-    params[channel.MOLES] = rng.random() if rng.random() < 0.3 else 0.0
-    params[channel.GRAIN] = rng.uniform(0.2, 1.0)
+    params[ch.RECEDE] = rng.uniform(0.3, 1.0) if balding else rng.uniform(0, 0.2)
+    params[ch.IRIS_SIZE] = rng.uniform(0.44, 0.51)
+    params[ch.PUPIL] = rng.uniform(0.26, 0.58)
+    params[ch.VEINS] = rng.uniform(0.0, 0.7)
+    params[ch.LIP_EDGE] = rng.uniform(0.4, 1.0)
+    params[ch.LIP_GLOSS] = rng.uniform(0.1, 0.6) + (0.4 if makeup else 0)
+    params[ch.SHADOW_MAKEUP] = rng.uniform(0.3, 1.0) if makeup else 0.0
+    params[ch.LINER] = rng.uniform(0.2, 1.0) if makeup else 0.0
+    params[ch.LASH_AMOUNT] = rng.uniform(0.7, 1.0) if makeup else rng.uniform(0.3, 0.75)
+    params[ch.BLUSH] = rng.uniform(0.2, 0.8) if makeup else 0.0
+    params[ch.COLLAR] = rng.uniform(-0.25, 0.2)
+    params[ch.PATTERN] = rng.uniform(0, 1)
+    params[ch.SEED] = rng.uniform(0, 31)
+    params[ch.TEETH_GAPS] = rng.uniform(0.2, 0.9)
+    params[ch.SIDEBURN] = rng.uniform(0, 1)
+    params[ch.MOLES] = rng.random() if rng.random() < 0.3 else 0.0
+    params[ch.GRAIN] = rng.uniform(0.2, 1.0)
     styles = ["bald", "crop", "short", "fringe", "bob", "long", "afro", "tied"]
     men, women = [0.12, 0.24, 0.34, 0.10, 0.03, 0.03, 0.08, 0.06], [0.02, 0.05, 0.13, 0.14, 0.2, 0.22, 0.07, 0.17]
     style = "bald" if balding and rng.random() < 0.3 else styles[rng.choice(8, p=men if man else women)]
-    params[channel.CROP] = 0.0 if style == "bald" else 1.0
+    params[ch.CROP] = 0.0 if style == "bald" else 1.0
     if style == "bald" and rng.random() < 0.5:
-        params[channel.CROP] = 0.35
-    resting_wrinkles = float(np.clip(0.25 * rng.random() + 0.8 * old, 0, 1))
-    wrinkle_depth = float(np.clip(rng.normal(0.85 + 0.3 * old, 0.2), 0.4, 1.5))
+        params[ch.CROP] = 0.35
+    resting = float(np.clip(0.25 * rng.random() + 0.8 * old, 0, 1))
+    depth = float(np.clip(rng.normal(0.85 + 0.3 * old, 0.2), 0.4, 1.5))
     seed = int(rng.integers(2**31))
-    return Appearance(
-        colours.astype(np.float32), params.astype(np.float32), resting_wrinkles, wrinkle_depth, style, seed
-    )
+    return Appearance(colours.astype(np.float32), params.astype(np.float32), resting, depth, style, seed)

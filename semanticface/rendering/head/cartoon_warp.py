@@ -1,7 +1,7 @@
-"""Cartoon proportions: a bend of space applied after the expression, so that every action keeps its meaning.
+"""Cartoon proportions: a warp of space applied after the expression, so that every action keeps its meaning.
 
-A bend is a set of local swellings (about a centre, fading with distance) and a taper of the head from jaw to crown.
-Because a swelling about an eye's centre is the same in all directions, an eyeball stays round inside its lids.
+A warp is a set of local scalings (about a centre, fading with distance) and a taper of the head from jaw to crown.
+Scaling about an eye's centre is isotropic, so the eyeball stays round inside its lids.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ from semanticface.rendering.kernels import kernel
 
 @dataclass(frozen=True, slots=True, eq=False)
 class CartoonWarp:
-    """A bend of head space.
+    """A warp of head space.
 
     Attributes:
         centres: float32[K, 3].
-        reaches: float32[K], distance at which a swelling has faded to a third, decimetres.
-        growths: float32[K, 3], added scale along x, y and z at each centre.
+        radii: float32[K], distance at which a scaling has faded to a third, decimetres.
+        scales: float32[K, 3], added scale along x, y and z at each centre.
         widths: float32[3], width of the head at jaw, eyes and crown (1 keeps it).
         stretch: height of the head (1 keeps it).
     """
@@ -33,7 +33,7 @@ class CartoonWarp:
     stretch: float
 
     def __call__(self, points: np.ndarray) -> np.ndarray:
-        """Bent points, float32[N, 3]."""
+        """Warped points, float32[N, 3]."""
         p = np.ascontiguousarray(points, np.float32)
         return _warp(p, self.centres, self.radii, self.scales, self.widths, np.float32(self.stretch))
 
@@ -81,7 +81,7 @@ def cartoon_warp(
     widths: tuple[float, float, float],
     stretch: float,
 ) -> CartoonWarp:
-    """A bend for a head; every growth is an added scale, 0 keeps the feature."""
+    """A warp for a head; eyes to chin are added scales, 0 keeps the feature."""
     base = rig().base
     offsets = identity.vertices - base
     landmarks = rig().point_ids

@@ -1,8 +1,8 @@
-"""Hair as a sheet draped over the skull: one surface gives short cuts, fringes, bobs, long hair, afros and buns.
+"""Hair as a sheet draped over the skull: short cuts, fringes, bobs, long hair, afros and buns.
 
-The sheet is laid out on the base mesh by turn around the head and way from crown to tip: it follows the skull at a
-distance and hangs straight down where it is longer than the skull. A smooth warp fitted to the scalp then carries it
-to each identity. The painter reads (turn in radians, way in decimetres, distance from the crown) at its vertices.
+The sheet is laid out on the base mesh by azimuth and by distance from crown to tip: it follows the skull at an offset
+and hangs straight down where it is longer. A smooth warp fitted to the scalp then moves it to each identity.
+Texture coordinates of its vertices are (azimuth in radians, length in decimetres, distance from the crown).
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ _N_AZIMUTHS, _N_LEVELS, _Y_MIN, _Y_MAX = 144, 160, -2.0, 1.62
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Cover:
-    """What lies on hair and presses it to the skull.
+    """Headwear that presses hair to the skull.
 
     Attributes:
-        edge: float[N], height of its lower edge on the base mesh by turn, evenly from -pi to pi.
-        room: between skull and cover, decimetres.
+        edge: float[N], height of its lower edge on the base mesh by azimuth, evenly from -pi to pi.
+        clearance: between skull and cover, decimetres.
     """
 
     edge: np.ndarray
@@ -37,7 +37,7 @@ class Cover:
 
 @cache
 def _skull_map() -> np.ndarray:
-    """Distance of the base mesh from the head's axis by (level, turn), float32[160, 144]; ears left out."""
+    """Distance of the base mesh from the head's axis by (height, azimuth), float32[160, 144], without ears."""
     r = rig()
     skin = r.triangles[(r.part[r.triangles[:, 0]] == SKIN) & (r.masks[r.triangles, 3] < 0.3).all(1)]
     azimuth = np.arctan2(r.base[:, 0], r.base[:, 2] - AXIS)
@@ -50,7 +50,7 @@ def _skull_map() -> np.ndarray:
         filled = np.flatnonzero(row > 0.02)
         if len(filled) > 2:
             row[:] = np.interp(np.arange(_N_AZIMUTHS), filled, row[filled], period=_N_AZIMUTHS)
-    # Below the skull hair hangs over neck and shoulders as if they were as wide as the head's lower end.
+    # Below the skull hair hangs as if neck and shoulders were as wide as the head's lower end.
     nape = int((-0.25 - _Y_MIN) / (_Y_MAX - _Y_MIN) * _N_LEVELS)
     out[:nape] = out[nape]
     top = np.flatnonzero(out.max(1) > 0.02)[-1]
@@ -59,7 +59,7 @@ def _skull_map() -> np.ndarray:
 
 
 def skull_distance(y: np.ndarray, azimuth: np.ndarray) -> np.ndarray:
-    """Distance of the base mesh's skull from the head's axis at heights and turns, in their common shape."""
+    """Distance of the base mesh's skull from the head's axis at heights and azimuths (broadcast)."""
     skull = _skull_map()
     level = np.clip((y - _Y_MIN) / (_Y_MAX - _Y_MIN) * _N_LEVELS - 0.5, 0, _N_LEVELS - 1.001)
     column = np.clip((azimuth / (2 * np.pi) + 0.5) * _N_AZIMUTHS - 0.5, 0, _N_AZIMUTHS - 1.001)
@@ -72,7 +72,7 @@ def skull_distance(y: np.ndarray, azimuth: np.ndarray) -> np.ndarray:
 
 @cache
 def _warp_fit() -> tuple[np.ndarray, np.ndarray]:
-    """Scalp and neck vertices, and the matrix that fits a quadratic displacement field to what they do."""
+    """Scalp and neck vertices, and the pseudo-inverse that fits a quadratic displacement field to them."""
     r = rig()
     b = r.base
     plain = (r.part == SKIN) & (r.masks[:, 1] < 0.1) & (r.masks[:, 3] < 0.3)
@@ -86,7 +86,7 @@ def _quadratic_terms(p: np.ndarray) -> np.ndarray:
 
 
 def _tip_heights(style: str, azimuth: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Height of the hair's lower edge by turn, decimetres on the base mesh."""
+    """Height of the hair's lower edge by azimuth, decimetres on the base mesh."""
     a = np.abs(azimuth)
     at = [0, 0.5, 0.95, 1.12, 1.35, 1.5, 1.75, 2.1, np.pi]
     cut = np.interp(a, at, [0.98, 0.95, 0.74, 0.45, 0.28, 0.46, 0.25, -0.3, -0.38])
@@ -105,7 +105,7 @@ def _tip_heights(style: str, azimuth: np.ndarray, rng: np.random.Generator) -> n
 
 
 def _hair_sheet(style: str, seed: int, cover: Cover | None) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Hair on the base mesh: vertices, what the painter reads, triangles."""
+    """Hair on the base mesh: vertices, texture coordinates, triangles."""
     rng = np.random.default_rng([seed, 31])
     azimuth = np.linspace(-np.pi, np.pi, COLUMNS)
     t = np.linspace(0, 1, ROWS)[:, None]
@@ -161,7 +161,7 @@ def _hair_sheet(style: str, seed: int, cover: Cover | None) -> tuple[np.ndarray,
 
 
 def _bun(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """A knot of hair high or low at the back of the head."""
+    """A bun at a random height at the back of the head."""
     rings, around = 8, 14
     theta, phi = np.meshgrid(np.linspace(0, np.pi, rings), np.linspace(0, 2 * np.pi, around + 1), indexing="ij")
     ball = np.stack([np.sin(theta) * np.cos(phi), np.cos(theta), np.sin(theta) * np.sin(phi)], -1).reshape(-1, 3)
@@ -172,8 +172,8 @@ def _bun(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
     return centre + ball * rng.uniform(0.24, 0.42, 3), np.concatenate([np.stack(q, 1) for q in triangles])
 
 
-def warp_to_identity(identity: Identity, positions: np.ndarray) -> np.ndarray:
-    """What is laid out on the base mesh's skull, moved to where a head's skull is; float32[N, 3]."""
+def fit_to_head(identity: Identity, positions: np.ndarray) -> np.ndarray:
+    """Move base-mesh positions around the skull to an identity's skull; float32[N, 3]."""
     rows, solve = _warp_fit()
     field = solve @ (identity.vertices[rows] - rig().base[rows])
     return (positions + _quadratic_terms(positions) @ field).astype(np.float32)
@@ -185,17 +185,17 @@ def hair_mesh(
     """Hair of a head.
 
     Args:
-        who: whose head.
-        style: one of ``STYLES``.
+        identity: the head.
+        style: one of ``HAIR_STYLES``.
         seed: of the cut.
-        cover: what is worn on it; *optional*.
+        cover: headwear; *optional*.
 
     Returns:
-        (vertices float32[H, 3] in head space, what the painter reads float32[H, 3], triangles int32[T, 3]); empty for
-        bald and cropped heads, whose hair is painted on the skin, and where the cover leaves none to be seen.
+        (vertices float32[H, 3] in head space, texture coordinates float32[H, 3], triangles int32[T, 3]); empty for bald
+        and cropped heads, whose hair is part of the skin texture, and under covers that hide all hair.
     """
     hidden = cover is not None and cover.edge.max() < _Y_MIN
     if style in ("bald", "crop") or hidden:
         return np.zeros((0, 3), np.float32), np.zeros((0, 3), np.float32), np.zeros((0, 3), np.int32)
     vertices, coords, triangles = _hair_sheet(style, seed, cover)
-    return warp_to_identity(identity, vertices), coords.astype(np.float32), triangles.astype(np.int32)
+    return fit_to_head(identity, vertices), coords.astype(np.float32), triangles.astype(np.int32)

@@ -1,7 +1,7 @@
-"""Caps, beanies, hats with a brim, headbands, scarves and hoods: cloth draped over the skull as hair is.
+"""Caps, beanies, brimmed hats, headbands, headscarves and hoods, draped over the skull as hair is.
 
-They are laid out on the base mesh by turn around the head and height, and carried to each identity by the warp that
-carries hair. What shade a brim throws follows from the light.
+They are laid out on the base mesh by azimuth and height, and moved to each identity by the warp of the hair. A brim's
+shadow comes from the shadow map.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 
 from semanticface.rendering.head.appearance import linear
-from semanticface.rendering.head.hair import AXIS, TOP, Cover, skull_distance, warp_to_identity
+from semanticface.rendering.head.hair import AXIS, TOP, Cover, fit_to_head, skull_distance
 from semanticface.rendering.head.props import Material, Prop, grid_triangles, join_props, make_prop
 from semanticface.rendering.head.rig import Identity
 from semanticface.rendering.kernels import NOISE_VOLUME
@@ -27,13 +27,13 @@ def _cloth_material(rng: np.random.Generator, grain: float, grain_frequency: flo
 
 
 def _rings(radius: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """Points at distances from the head's axis, in rows of ``_TURN``; float[R * COLUMNS, 3]."""
+    """Points at distances from the head's axis, in rows of ``_AZIMUTH``; float[R * COLUMNS, 3]."""
     radius, y = np.broadcast_arrays(radius, y)
     return np.stack([radius * np.sin(_AZIMUTH), y, AXIS + radius * np.cos(_AZIMUTH)], -1).reshape(-1, 3)
 
 
 def _height_profile(at: list[float], height: list[float]) -> np.ndarray:
-    """Heights by the turn away from the face's middle, float[COLUMNS]."""
+    """Heights by absolute azimuth, float[COLUMNS]."""
     return np.interp(np.abs(_AZIMUTH), at, height)
 
 
@@ -78,7 +78,7 @@ def _cap(rng: np.random.Generator) -> tuple[Prop, np.ndarray, float]:
     )
     if rng.random() < 0.07:  # worn back to front
         return crown, edge, 0.05
-    # The brim: half an ellipse that grows out of the front of the edge.
+    # The brim: half an ellipse at the front of the edge.
     wide, long, droop = rng.uniform(0.85, 1.05), rng.uniform(0.5, 0.75), rng.uniform(0.05, 0.4)
     u, s = np.linspace(-1, 1, 17)[:, None], np.linspace(0, 1, 6)
     azimuth = u * wide
@@ -100,7 +100,7 @@ def _hat(rng: np.random.Generator) -> tuple[Prop, np.ndarray, float]:
     wide = skull_distance(level, np.broadcast_to(_AZIMUTH, level.shape)).max(0) + 0.06
     top = TOP + rng.uniform(0.08, 0.35)
     taper, dent = rng.uniform(0.75, 0.98), rng.uniform(0, 0.12)
-    radii = np.array([0, 0.45, 0.85, 0.97, 1.0])[:, None]  # of the way from the crown's middle out, then down
+    radii = np.array([0, 0.45, 0.85, 0.97, 1.0])[:, None]  # from the crown's centre outwards
     roof = top - dent * np.cos(radii * 2.6) * (radii < 0.9)
     down = np.linspace(0.12, 1, 5)[:, None]
     radius = np.concatenate([radii * wide * taper, wide * (taper + (1 - taper) * down)])
@@ -117,7 +117,7 @@ def _hat(rng: np.random.Generator) -> tuple[Prop, np.ndarray, float]:
 
 
 def _headband(rng: np.random.Generator) -> tuple[Prop, np.ndarray, float]:
-    """A band round forehead and hair; the hair over it stays."""
+    """A band around forehead and hair; the hair above it stays."""
     low, tall = rng.uniform(0.78, 0.98), rng.uniform(0.12, 0.32)
     edge = low - 0.18 * np.abs(_AZIMUTH) / np.pi
     y = edge + tall * np.linspace(1, 0, 5)[:, None]
@@ -128,7 +128,7 @@ def _headband(rng: np.random.Generator) -> tuple[Prop, np.ndarray, float]:
 
 
 def _scarf(rng: np.random.Generator) -> tuple[Prop, np.ndarray, float]:
-    """A headscarf or a hood: cloth over head, ears and neck that leaves the face open."""
+    """A headscarf or a hood: covers head, ears and neck, leaves the face open."""
     hood = rng.random() < 0.45
     front, open_to = rng.uniform(0.82, 1.05), rng.uniform(0.95, 1.15)
     rows = 26
@@ -149,30 +149,26 @@ def _scarf(rng: np.random.Generator) -> tuple[Prop, np.ndarray, float]:
     )
     if hood:
         return drape, np.full(COLUMNS, -9.0), 0.03
-    # The part that runs under the chin, well behind where an open jaw comes to.
+    # The part under the chin, clear of an open jaw.
     t = np.linspace(0, 1, 8)[:, None]
     y = -0.78 - 0.9 * t + 0.06 * (folds - 0.5)
     under = 0.60 + 0.25 * t + 0.08 * (folds - 0.5) + 0.10 * np.cos(_AZIMUTH)
-    return (
-        join_props([drape, make_prop(_rings(under, y), grid_triangles(8, COLUMNS), cloth)]),
-        np.full(COLUMNS, -9.0),
-        0.03,
-    )
+    neck = make_prop(_rings(under, y), grid_triangles(8, COLUMNS), cloth)
+    return join_props([drape, neck]), np.full(COLUMNS, -9.0), 0.03
 
 
 def headwear(identity: Identity, seed: int) -> tuple[Prop, Cover]:
-    """Something to wear on a head.
+    """Sample headwear.
 
     Args:
-        who: whose head.
-        seed: of what it is, its shape and colour.
+        identity: the head.
+        seed: of kind, shape and colour.
 
     Returns:
-        The thing, and what it presses the hair under.
+        The mesh, and the cover that presses the hair down.
     """
     rng = np.random.default_rng([seed, 18])
     make = (_cap, _beanie, _hat, _headband, _scarf)[rng.choice(5, p=[0.3, 0.22, 0.18, 0.12, 0.18])]
     prop, edge, thickness = make(rng)
-    return Prop(warp_to_identity(identity, prop.positions), prop.colour, prop.surface, prop.triangles), Cover(
-        edge, 0.6 * thickness
-    )
+    prop = Prop(fit_to_head(identity, prop.positions), prop.colour, prop.surface, prop.triangles)
+    return prop, Cover(edge, 0.6 * thickness)

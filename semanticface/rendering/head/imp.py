@@ -1,7 +1,7 @@
-"""The imp: one goblin of our own, kept out of all base training, for teaching a model a new character.
+"""The imp: a goblin kept out of all base training, for teaching a model a new character.
 
-It is the same head under its own bend (huge eyes, wide jaw, long pointed ears), with horns, spotted skin between
-green and violet, yellow eyes, and a theatre's coloured light. A subject varies it a little; it stays one character.
+It is the same head with its own cartoon warp (huge eyes, wide jaw, long pointed ears), horns, spotted green to violet
+skin, yellow eyes and coloured stage light. Subjects are small variations of this one character.
 """
 
 from __future__ import annotations
@@ -12,13 +12,13 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from semanticface.rendering.conditions import Conditions
-from semanticface.rendering.head import channel
+from semanticface.rendering.head import channel as ch
 from semanticface.rendering.head.appearance import Appearance, linear
 from semanticface.rendering.head.cartoon_warp import CartoonWarp, cartoon_warp
 from semanticface.rendering.head.rig import Identity, rig
 from semanticface.rendering.shading.lighting import Lights, sample_lights
 
-# Skin, spots, lips, horns and brows of its moods, sRGB.
+# Skin, spots, lips, and horns and brows of the three palettes, sRGB.
 _PALETTES = np.array(
     [[(104, 158, 72), (58, 104, 58), (122, 70, 84), (70, 52, 44)],
      [(64, 152, 136), (30, 96, 104), (96, 62, 110), (52, 44, 60)],
@@ -31,10 +31,10 @@ class Imp:
     """One imp.
 
     Attributes:
-        who: the head under the character.
-        paint: its colours, as in the photo look.
-        shape: bend of the head.
-        reach: how far the ears are drawn out, (sideways, up), decimetres.
+        identity: the head before the warp.
+        appearance: its colours, as in the photo style.
+        warp: its proportions.
+        ear_reach: how far the ears are stretched (sideways, up), decimetres.
     """
 
     identity: Identity
@@ -80,30 +80,30 @@ def horns(identity: Identity, length: float) -> tuple[np.ndarray, np.ndarray, np
 
 
 def imp_of(subject: int | None, human_of: Callable[[int | None], Identity]) -> Imp:
-    """The imp of a subject; ``human`` gives the head underneath, which is always the same one."""
+    """The imp of a subject; ``human_of(None)`` is the head underneath, the same for all."""
     rng = np.random.default_rng([51] if subject is None else [subject, 51])
     spread = 0.0 if subject is None else 1.0
     identity = human_of(None)
     palette = _PALETTES[0 if subject is None else rng.integers(3)] * (1 + spread * rng.normal(0, 0.05, 3))
     skin, spots, lips, dark = np.clip(palette, 0, 255)
     colours = np.zeros((15, 3))
-    for row, value in ((channel.SKIN, skin), (channel.BLOOD, 0.5 * skin + 0.5 * spots),
-                       (channel.LIPS, lips), (channel.BROW, dark * 0.6), (channel.HAIR, dark * 1.6),
-                       (channel.IRIS, (214, 92, 26)), (channel.IRIS_RING, (92, 24, 10)),
-                       (channel.SCLERA, (238, 214, 112)), (channel.TEETH, (226, 212, 160)),
-                       (channel.TONGUE, (150, 60, 128)), (channel.CLOTH, (112, 66, 38)),
-                       (channel.CLOTH2, (74, 44, 28)), (channel.LID, 0.6 * skin + 0.4 * spots),
-                       (channel.LASH, dark * 0.3), (channel.SPOT, spots)):  # fmt: skip
+    for row, value in ((ch.SKIN, skin), (ch.BLOOD, 0.5 * skin + 0.5 * spots),
+                       (ch.LIPS, lips), (ch.BROW, dark * 0.6), (ch.HAIR, dark * 1.6),
+                       (ch.IRIS, (214, 92, 26)), (ch.IRIS_RING, (92, 24, 10)),
+                       (ch.SCLERA, (238, 214, 112)), (ch.TEETH, (226, 212, 160)),
+                       (ch.TONGUE, (150, 60, 128)), (ch.CLOTH, (112, 66, 38)),
+                       (ch.CLOTH2, (74, 44, 28)), (ch.LID, 0.6 * skin + 0.4 * spots),
+                       (ch.LASH, dark * 0.3), (ch.SPOT, spots)):  # fmt: skip
         colours[row] = linear(np.clip(np.asarray(value, float), 0, 255))
-    params = np.zeros(channel.N_PARAMS)
+    params = np.zeros(ch.N_PARAMS)
     brows = 1.7 + 0.2 * spread * rng.normal()
-    for index, amount in ((channel.BLOTCH, 0.5), (channel.PORES, 0.9), (channel.SHINE, 0.9),
-                          (channel.BROW_THICK, brows), (channel.BROW_DENSE, 1.1), (channel.BROW_ARCH, 1.4),
-                          (channel.BROW_LENGTH, 1.05), (channel.IRIS_SIZE, 0.52), (channel.PUPIL, 0.42),
-                          (channel.VEINS, 0.5), (channel.LIP_EDGE, 0.9), (channel.LIP_GLOSS, 0.4),
-                          (channel.LASH_AMOUNT, 0.4), (channel.TEETH_GAPS, 0.9), (channel.GRAIN, 0.8),
-                          (channel.PATTERN, 0.9), (channel.SEED, 4 + spread * rng.uniform(0, 9)),
-                          (channel.SHADOW_MAKEUP, 0.8), (channel.SPOTS, 1.0), (channel.COLLAR, -0.1)):  # fmt: skip
+    for index, amount in ((ch.BLOTCH, 0.5), (ch.PORES, 0.9), (ch.SHINE, 0.9),
+                          (ch.BROW_THICK, brows), (ch.BROW_DENSE, 1.1), (ch.BROW_ARCH, 1.4),
+                          (ch.BROW_LENGTH, 1.05), (ch.IRIS_SIZE, 0.52), (ch.PUPIL, 0.42),
+                          (ch.VEINS, 0.5), (ch.LIP_EDGE, 0.9), (ch.LIP_GLOSS, 0.4),
+                          (ch.LASH_AMOUNT, 0.4), (ch.TEETH_GAPS, 0.9), (ch.GRAIN, 0.8),
+                          (ch.PATTERN, 0.9), (ch.SEED, 4 + spread * rng.uniform(0, 9)),
+                          (ch.SHADOW_MAKEUP, 0.8), (ch.SPOTS, 1.0), (ch.COLLAR, -0.1)):  # fmt: skip
         params[index] = amount
     appearance = Appearance(colours.astype(np.float32), params.astype(np.float32), 0.5, 1.3, "horns", 0)
     warp = cartoon_warp(
@@ -116,7 +116,7 @@ def imp_of(subject: int | None, human_of: Callable[[int | None], Identity]) -> I
 
 
 def stage_lights(shot: int | None, conditions: Conditions) -> Lights:
-    """The imp's light: warm key and a strong teal or magenta light from behind."""
+    """The imp's light: a warm key light and a strong teal or magenta rim light."""
     plain = sample_lights(shot, conditions)
     rng = np.random.default_rng([52] if shot is None else [shot, 52])
     colours = plain.colours.copy()

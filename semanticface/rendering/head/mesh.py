@@ -1,4 +1,4 @@
-"""Everything solid in a shot as one mesh: head, clothes, hair, things; with what painters read at each vertex."""
+"""One mesh per image: head, clothes, hair and props, with the vertex attributes that the styles shade from."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ N_ATTRIBUTES = 14
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Mesh:
-    """Triangles ready to draw.
+    """Triangles and vertex attributes.
 
     Attributes:
-        attributes: float32[V, 14]: base-mesh coordinates, normal, head-space place, four masks, open sky; a thing has
-            its colour and surface (see ``props.Prop``) where the head has coordinates and masks.
+        attributes: float32[V, 14]: base-mesh coordinates, normal, head-space position, four masks, openness; props have
+            colour and surface (see ``props.Prop``) in place of coordinates and masks.
         triangles: int32[T, 3].
         part: uint8[T], as in ``rig`` plus ``CLOTH``, ``HAIR`` and ``PROP``.
-        two_sided, casts: bool[T], draw the back; throw a shadow.
-        fine: bool[T], eyes and mouth: small, and they tell most, so no sample of theirs is ever left out.
-        solid: how many triangles come before those of the lashes, which are last.
+        two_sided, casts_shadow: bool[T].
+        fine: bool[T], eyes and mouth: small and expressive, so all their samples are shaded.
+        n_opaque: number of triangles before those of the lashes, which are last.
     """
 
     attributes: np.ndarray
@@ -43,7 +43,7 @@ class Mesh:
 
 @cache
 def _clothes() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """The hem of the cropped body let down: (vertex on the hem int64[B], growth float32[2B, 3], triangles)."""
+    """The hem of the cropped body extended down: (hem vertices int64[B], offsets float32[2B, 3], triangles)."""
     r = rig()
     skin = r.triangles[r.part[r.triangles[:, 0]] == SKIN]
     edges = np.concatenate([skin[:, [0, 1]], skin[:, [1, 2]], skin[:, [2, 0]]])
@@ -72,17 +72,17 @@ def build_mesh(
     prop: Prop | None = None,
     cover: Cover | None = None,
 ) -> Mesh:
-    """Head under an expression, clothes, hair and what is worn or held as one mesh.
+    """Build the mesh of a head under an expression, with clothes, hair and props.
 
     Args:
         vertices: float32[V, 3] from ``Rig.vertices``.
-        who: whose head.
-        style: of the hair, one of ``hair.STYLES``.
-        hair_seed: seed of its shape.
-        bend: cartoon proportions; *optional*.
-        extra: what grows on the head instead of hair, in the form ``hair_mesh`` returns; *optional*.
+        identity: the head.
+        hair_style: one of ``hair.HAIR_STYLES``.
+        hair_seed: seed of the hair's shape.
+        warp: cartoon proportions; *optional*.
+        hair: replaces the hair, in the form ``hair_mesh`` returns; *optional*.
         prop: what is worn or held; *optional*.
-        cover: what presses the hair down; *optional*.
+        cover: headwear that presses the hair down; *optional*.
     """
     rim, offsets, _ = _clothes()
     fixed, part, casts_shadow, fine = _fixed()
@@ -116,7 +116,7 @@ def build_mesh(
 
 @cache
 def _triangles() -> tuple[np.ndarray, np.ndarray]:
-    """Triangles that every head has: head and clothes, lashes."""
+    """Triangles of every head: (head and clothes, lashes)."""
     r = rig()
     is_lash = r.part[r.triangles[:, 0]] == LASHES
     return np.concatenate([r.triangles[~is_lash], _clothes()[2]]), r.triangles[is_lash]
@@ -124,7 +124,7 @@ def _triangles() -> tuple[np.ndarray, np.ndarray]:
 
 @cache
 def _fixed() -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """What is the same in all meshes: attributes of head and clothes; part, shadow and fineness of ``_triangles``."""
+    """The same in all meshes: attributes of head and clothes; part, shadow and fine flags of ``_triangles``."""
     r = rig()
     n = len(r.base)
     attributes = np.zeros((n + len(_clothes()[1]), N_ATTRIBUTES), np.float32)

@@ -1,6 +1,6 @@
-"""What comes between a face and the camera: a hand, a phone, a cup, a microphone, hair that has come loose.
+"""Occluders in front of the face: a hand, a phone, a cup, a microphone, loose hair.
 
-Hands and hair follow the skin as it is under the expression, so that they touch it without going in.
+Hands and hair follow the skin under the expression, so that they touch it without penetrating.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from semanticface.rendering.head.props import Material, Prop, join_props, make_p
 from semanticface.rendering.head.rig import SKIN, rig
 from semanticface.rendering.kernels import kernel
 
-# Where a hand rests on the left half of the base mesh, the fingers' turn from straight up towards the nose in
-# degrees, and how far they are bent; with the share of hands that do so.
+# Hand poses: position on the left half of the base mesh, range of the fingers' angle from straight up towards the nose
+# (degrees), range of their bend, probability.
 _HAND_POSES: tuple[tuple[tuple[float, float, float], tuple[float, float], tuple[float, float], float], ...] = (
     ((0.55, -0.15, 0.55), (-25, 35), (0.1, 0.6), 0.26),  # cheek
     ((0.30, -0.62, 0.80), (10, 80), (0.2, 1.0), 0.24),  # chin
@@ -55,7 +55,7 @@ def _required_lift(path, radius, skin, out):  # type: ignore[no-untyped-def]
 
 
 def _smooth_lift(lift: np.ndarray) -> np.ndarray:
-    """No kink: a point lies no lower than the mean of its neighbours, twice over."""
+    """Remove kinks: raise each point to the mean of its neighbours, twice."""
     for _ in range(2):
         padded = np.pad(lift, 1, mode="edge")
         lift = np.maximum(lift, 0.5 * (padded[:-2] + padded[2:]))
@@ -69,7 +69,7 @@ def _lift_off_skin(path: np.ndarray, radius: float, skin: np.ndarray, out: np.nd
 
 @kernel
 def _skin_depth(xy, skin, reach):  # type: ignore[no-untyped-def]
-    """Height z of the foremost skin within ``reach`` of points x, y; of the nearest where there is none; float64[N]."""
+    """z of the foremost skin within ``reach`` of points x, y, or of the nearest skin; float64[N]."""
     out = np.empty(len(xy))
     for k in range(len(xy)):
         best, nearest, z = -1e9, 1e9, 0.0
@@ -91,7 +91,7 @@ def _skin_material(appearance: Appearance, rng: np.random.Generator) -> Material
 
 
 def _finger(path: np.ndarray, radius: float, material: Material, up: np.ndarray, blood: np.ndarray) -> Prop:
-    """A finger along a path that begins at the knuckle: joints thicker and redder, a nail's breadth at the tip."""
+    """A finger from the knuckle: joints thicker and redder, redder at the tip."""
     t = np.linspace(0, 1, len(path))
     joints = np.exp(-(((t - 0.42) / 0.06) ** 2)) + np.exp(-(((t - 0.72) / 0.05) ** 2))
     radii = radius * (1.05 - 0.22 * t + 0.06 * joints)
@@ -106,8 +106,8 @@ def hand(vertices: np.ndarray, appearance: Appearance, seed: int) -> Prop:
 
     Args:
         vertices: float32[V, 3], the head under its expression.
-        paint: of the subject, whose hand it is.
-        seed: of place and pose.
+        appearance: of the subject, whose hand it is.
+        seed: of position and pose.
     """
     rng = np.random.default_rng([seed, 15])
     shares = np.array([rest[3] for rest in _HAND_POSES])
@@ -123,13 +123,13 @@ def hand(vertices: np.ndarray, appearance: Appearance, seed: int) -> Prop:
     up = np.array([-side * np.sin(turn), np.cos(turn), 0.0])
     up -= (up @ out) * out
     up /= np.linalg.norm(up)
-    across = np.cross(up, out)  # from the little finger to the thumb, or back: hands come in two kinds
+    across = np.cross(up, out)  # from the little finger to the thumb, or back: left or right hand
     across *= rng.choice([-1.0, 1.0])
     size = rng.uniform(0.88, 1.08)
     bent = rng.uniform(*bends)
     material, blood = _skin_material(appearance, rng), appearance.colours[channel.BLOOD]
     knuckles = touch - up * 0.42 * size + out * 0.10
-    alone = rng.random() < 0.15  # one finger stretched, the others closed
+    alone = rng.random() < 0.15  # one finger extended, the others closed
     spread = rng.uniform(0.02, 0.16)
     parts = []
     for k, (length, radius) in enumerate(((0.72, 0.086), (0.80, 0.088), (0.75, 0.084), (0.60, 0.074))):
@@ -137,7 +137,7 @@ def hand(vertices: np.ndarray, appearance: Appearance, seed: int) -> Prop:
         lean = (k - 1.5) * spread + rng.normal(0, 0.03)
         curl = 2.2 if alone and k else bent + rng.normal(0, 0.12)
         t = np.linspace(0, 1, 9)
-        # Bent a little more with every joint, towards the face.
+        # The bend grows with every joint, towards the face.
         angle = np.clip(curl, 0, 2.4) * t**0.8
         step = length * size / 8
         forward, inward = np.cumsum(step * np.cos(angle)), np.cumsum(step * np.sin(angle))
@@ -172,7 +172,7 @@ def hand(vertices: np.ndarray, appearance: Appearance, seed: int) -> Prop:
 def _grip(
     middle: np.ndarray, axis: np.ndarray, forward: np.ndarray, radius: float, material: Material, blood: np.ndarray
 ) -> list[Prop]:
-    """Four fingers and a thumb closed round a rod at ``middle``; ``forward`` is where the fingers show."""
+    """Four fingers and a thumb around a rod at ``middle``; ``forward`` is where the fingers show."""
     side = np.cross(axis, forward)
     parts = []
     for k in range(4):
@@ -193,7 +193,7 @@ def _grip(
 
 
 def _slab(middle: np.ndarray, axes: np.ndarray, half: np.ndarray, material: Material) -> Prop:
-    """A box with flat sides: every side has corners of its own."""
+    """A flat-shaded box: every face has vertices of its own."""
     corners = np.array([(-1, -1), (1, -1), (1, 1), (-1, 1)])
     positions: list[np.ndarray] = []
     triangles: list[np.ndarray] = []
@@ -207,7 +207,7 @@ def _slab(middle: np.ndarray, axes: np.ndarray, half: np.ndarray, material: Mate
 
 
 def held_object(vertices: np.ndarray, appearance: Appearance, seed: int) -> Prop:
-    """A microphone, a cup or a phone before the face, and the hand that holds it; arguments as for ``hand``."""
+    """A microphone, a cup or a phone in front of the face, and the hand that holds it; arguments as for ``hand``."""
     rng = np.random.default_rng([seed, 16])
     material, blood = _skin_material(appearance, rng), appearance.colours[channel.BLOOD]
     r, g, b = linear(_OBJECT_COLOURS[rng.integers(len(_OBJECT_COLOURS))] * rng.uniform(0.7, 1.1)).tolist()
@@ -269,7 +269,7 @@ def held_object(vertices: np.ndarray, appearance: Appearance, seed: int) -> Prop
 
 
 def loose_hair(vertices: np.ndarray, appearance: Appearance, seed: int) -> Prop:
-    """Loose hair that falls from the hairline across forehead, eyes or cheeks; arguments as for ``hand``."""
+    """Loose hair from the hairline across forehead, eyes or cheeks; arguments as for ``hand``."""
     rng = np.random.default_rng([seed, 17])
     skin = _face_skin(vertices)
     skin = skin[skin[:, 2] > 0.2]

@@ -1,4 +1,4 @@
-"""What a subject wears and holds in a shot; a subject who wears something usually keeps it."""
+"""What a subject wears and holds in a shot; glasses and headwear are mostly kept across shots."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from semanticface.rendering.head.rig import Identity
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Outfit:
-    """What is on and before a head.
+    """What a head wears and what occludes it.
 
     Attributes:
-        solid: everything opaque as one thing; ``None`` for nothing.
-        lenses: glass before the eyes; ``None`` for none.
-        cover: what presses the hair down; ``None`` for nothing.
+        prop: everything opaque, joined; ``None`` for nothing.
+        lenses: of glasses; ``None`` for none.
+        cover: headwear that presses the hair down; ``None`` for none.
     """
 
     prop: Prop | None
@@ -42,23 +42,20 @@ def outfit(
     appearance: Appearance,
     conditions: Conditions,
 ) -> Outfit:
-    """Dress a subject for a shot; a plain portrait and the plain subject go bare.
+    """Sample the outfit of a shot; empty without a subject or a shot.
 
     Args:
-        subject: seed of what it likes to wear.
-        shot: seed of what it wears and holds today.
-        who: its head.
+        subject: seed of what the subject usually wears.
+        shot: seed of what is worn and held in this shot.
+        identity: the subject's head.
         vertices: float32[V, 3], the head under its expression.
-        paint: its colours.
-        conditions: how likely things are.
+        appearance: the subject's colours.
+        conditions: decides the probabilities.
     """
     if subject is None or shot is None:
         return EMPTY_OUTFIT
-    subject_rng, shot_rng, settings = (
-        np.random.default_rng([subject, 13]),
-        np.random.default_rng([shot, 28]),
-        condition_settings(conditions),
-    )
+    subject_rng, shot_rng = np.random.default_rng([subject, 13]), np.random.default_rng([shot, 28])
+    settings = condition_settings(conditions)
     props: list[Prop] = []
     lenses = None
     wears_glasses = subject_rng.random() < (0.19 if identity.age < 2.4 else 0.38)

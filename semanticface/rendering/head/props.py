@@ -1,4 +1,4 @@
-"""Things that are neither head nor hair, as meshes that carry their own colour: frames, hats, hands, cups."""
+"""Props: meshes with their own colour, such as frames, hats, hands and cups, and helpers to build them."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ import numpy as np
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Prop:
-    """A thing in head space.
+    """A mesh in head space.
 
     Attributes:
-        place: float32[P, 3], decimetres.
+        positions: float32[P, 3], decimetres.
         colour: float32[P, 3], linear RGB.
-        surface: float32[P, 4]: gloss; how far light bends round it (1 is skin); depth of its grain, 0 to 1; grains
-            a decimetre.
-        triangles: int32[T, 3], both sides are drawn.
+        surface: float32[P, 4]: gloss; wrapped diffuse (1 is skin); amplitude of the grain, 0 to 1; its frequency per
+            decimetre.
+        triangles: int32[T, 3], drawn from both sides.
     """
 
     positions: np.ndarray
@@ -29,7 +29,7 @@ class Prop:
 
 @dataclass(frozen=True, slots=True)
 class Material:
-    """What a thing is made of: linear RGB, and ``Prop.surface``."""
+    """Linear RGB colour, and the values of ``Prop.surface``."""
 
     colour: tuple[float, float, float]
     gloss: float = 0.3
@@ -39,7 +39,7 @@ class Material:
 
 
 def make_prop(positions: np.ndarray, triangles: np.ndarray, material: Material) -> Prop:
-    """A thing of one stuff."""
+    """A mesh of one material."""
     surface = np.array([material.gloss, material.wrap, material.grain, material.grain_frequency], np.float32)
     n = len(positions)
     return Prop(positions.astype(np.float32), np.tile(np.array(material.colour, np.float32), (n, 1)), np.tile(surface,
@@ -47,7 +47,7 @@ def make_prop(positions: np.ndarray, triangles: np.ndarray, material: Material) 
 
 
 def join_props(props: Sequence[Prop]) -> Prop:
-    """Several things as one."""
+    """Join several props into one."""
     starts = np.cumsum([0, *(len(p.positions) for p in props[:-1])])
     return Prop(
         np.concatenate([p.positions for p in props]),
@@ -59,7 +59,7 @@ def join_props(props: Sequence[Prop]) -> Prop:
 
 @lru_cache(maxsize=128)
 def grid_triangles(rows: int, columns: int, *, wrap_rows: bool = False, wrap_columns: bool = False) -> np.ndarray:
-    """Triangles over vertices laid out in rows, int64[T, 3]; ``round_…`` joins the last to the first."""
+    """Triangles of a grid of vertices, int64[T, 3]; ``wrap_…`` joins the last to the first."""
     i = np.arange(rows if wrap_rows else rows - 1)[:, None]
     j = np.arange(columns if wrap_columns else columns - 1)
     a, b = i * columns + j, i * columns + (j + 1) % columns
@@ -68,7 +68,7 @@ def grid_triangles(rows: int, columns: int, *, wrap_rows: bool = False, wrap_col
 
 
 def _cross(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """Cross products of rows, several times faster than numpy's on a few."""
+    """Row-wise cross product, several times faster than numpy's on a few rows."""
     (x, y, z), (u, v, w) = a.T, b.T
     return np.stack([y * w - z * v, z * u - x * w, x * v - y * u], 1)
 
@@ -81,12 +81,12 @@ def tube(
 
     Args:
         path: float[N, 3].
-        thick: radius across ``up``, a number or [N].
-        up: float[3] or [N, 3], about across the path.
-        deep: radius along ``up``; ``thick`` by default.
+        radius: across ``up``, a number or [N].
+        up: float[3] or [N, 3], roughly orthogonal to the path.
+        up_radius: radius along ``up``; ``radius`` by default.
         closed: the path is a ring.
-        around: corners of the tube's section.
-        round_ends: end in half balls, else flat and open.
+        sides: of the cross-section.
+        rounded: end in hemispheres instead of flat and open.
 
     Returns:
         (vertices float[M, 3], triangles int[T, 3]).

@@ -1,8 +1,7 @@
-"""The head as a function: who it is and what it does in, vertices out.
+"""The head rig: identity and expression in, vertices out.
 
 Units are decimetres; y points up, z out of the face and +x to the subject's left. The origin lies inside the head,
-midway between the ears, and the eyes keep their place in it whoever the head is, so that heads differ in shape and
-not in where they hang.
+midway between the ears. Eyes are aligned across identities, so heads differ in shape and not in position.
 
 The data (see ``assets/HEAD_LICENSE.md``) is the MakeHuman base mesh with the "Face Units" expressions, both CC0.
 """
@@ -21,9 +20,9 @@ from semanticface.rendering.kernels import kernel
 
 SKIN, EYE_LEFT, EYE_RIGHT, UPPER_TEETH, LOWER_TEETH, TONGUE, LASHES = range(7)
 
-# Degrees an eyeball turns at coefficient 1; the pack's own gaze targets turn it by 10-15 only.
+# Degrees an eyeball rotates at coefficient 1; the pack's gaze targets reach 10-15 only.
 GAZE_OUT, GAZE_IN, GAZE_UP, GAZE_DOWN = 30.0, 30.0, 22.0, 25.0
-# Targets that move less than faces do at the action's full strength, and by how much more they are blended here.
+# Gain of targets that move less than faces do at the action's full strength.
 GAINS = {
     "eyeSquint": 1.2, "browInnerUp": 1.4, "browOuterUp": 1.2, "mouthStretch": 1.35, "mouthDimple": 1.2,
     "noseSneer": 1.35, "cheekSquint": 1.15, "mouthFrown": 1.15, "tongueOut": 1.8,
@@ -77,7 +76,7 @@ def _add_deltas(out, weights, offsets, rows, deltas):  # type: ignore[no-untyped
 
 @kernel
 def _push_lids_out(out, lids, centres, radii):  # type: ignore[no-untyped-def]
-    """Push lid vertices out of the eyeballs: identities and expressions are blended without knowing them."""
+    """Push lid vertices out of the eyeballs, as identity and expression targets do not know of each other."""
     for side in range(2):
         cx, cy, cz = centres[side, 0], centres[side, 1], centres[side, 2]
         limit = radii[side] * 1.035
@@ -110,16 +109,16 @@ def vertex_normals(vertices, triangles):  # type: ignore[no-untyped-def]
 
 
 class _DetailAxes:
-    """Detail targets as axes that a head differs along, with what a draw of all of them takes.
+    """Detail targets as sampling axes.
 
-    An axis is a pair of opposite targets, or one target. The left and the right axis of a part share one draw, taken
-    with the first of the two, and each adds a little of its own.
+    An axis is a pair of opposite targets, or one target. The left and right axis of a part share one sample,
+    and each adds a little of its own.
     """
 
     def __init__(self, names: list[str]) -> None:
         opposites = {"incr": "decr", "in": "out", "up": "down", "forward": "backward", "convex": "concave",
                      "compress": "uncompress"}  # fmt: skip
-        place = {name: k for k, name in enumerate(names)}
+        index = {name: k for k, name in enumerate(names)}
         self.size = len(names)
         positive: list[int] = []
         negative: list[int] = []
@@ -127,15 +126,15 @@ class _DetailAxes:
         own: list[int] = []
         scales: list[float] = []
         first: dict[str, int] = {}
-        taken: set[str] = set()
+        used: set[str] = set()
         for name in names:
             stem, _, end = name.rpartition("-")
-            if name in taken or any(b == end and f"{stem}-{a}" in place for a, b in opposites.items()):
+            if name in used or any(b == end and f"{stem}-{a}" in index for a, b in opposites.items()):
                 continue
-            pair = next((b for a, b in opposites.items() if a == end and f"{stem}-{b}" in place), None)
-            taken |= {name, f"{stem}-{pair}"}
-            positive.append(place[name])
-            negative.append(place[f"{stem}-{pair}"] if pair else -1)
+            pair = next((b for a, b in opposites.items() if a == end and f"{stem}-{b}" in index), None)
+            used |= {name, f"{stem}-{pair}"}
+            positive.append(index[name])
+            negative.append(index[f"{stem}-{pair}"] if pair else -1)
             sided = name[:2] in ("l-", "r-")
             shared.append(first.setdefault(name[2:] if sided else name, len(scales)))
             scales.append(1.0)
@@ -146,7 +145,7 @@ class _DetailAxes:
         self._shared, self._own, self._scales = np.array(shared), np.array(own), np.array(scales)
 
     def sample(self, rng: np.random.Generator, spread: float) -> np.ndarray:
-        """Weights of all detail targets, float64[targets], every axis drawn N(0, ``spread``)."""
+        """Weights of all detail targets, float64[targets]; every axis is sampled from N(0, ``spread``)."""
         samples = rng.normal(0, spread * self._scales)
         common = samples[self._shared]
         value = np.where(self._own < 0, common, 0.95 * common + samples[self._own])
@@ -157,20 +156,19 @@ class _DetailAxes:
 
 
 class Rig:
-    """The average head, its 52 actions and the ways it can differ. Get it from ``rig()``; it never changes.
+    """The average head, its 52 actions and its identity targets. Get it from ``rig()``; it never changes.
 
     Attributes:
         triangles: int32[T, 3].
         part: uint8[V], one of ``SKIN`` … ``LASHES``.
-        base: float32[V, 3], the base mesh every point of which keeps its place on the face in all heads; surface
-            paint is written in these coordinates.
+        base: float32[V, 3], the base mesh. A vertex has the same place on every face; textures use these coordinates.
         masks: float32[V, 4] in [0, 1]: lips, inside of the mouth, eyelids, ears.
-        sky: float32[V], share of the surroundings a vertex of the base mesh sees.
+        openness: float32[V], ambient occlusion of the base mesh: 1 is fully open.
         uv: float32[V, 2], MakeHuman's texture coordinates (0 on the eyeballs).
         mirror: int64[V], the vertex on the other side.
-        point_ids: int64[70], the vertex of each of ``face.types.POINTS``.
+        point_ids: int64[70], the vertex of each of ``rendering.types.POINTS``.
         box_ids: int64[B], skin vertices from brow tops to chin and cheek to cheek.
-        lash_centre: float32[3], middle of the left eyeball on the base mesh.
+        lash_centre: float32[3], centre of the left eyeball on the base mesh.
         inter_pupil: distance between the average head's pupils, decimetres.
     """
 
@@ -178,7 +176,7 @@ class Rig:
         with np.load(assets.path("head.npz")) as file:
             data = dict(file)
         if tuple(data["expression_names"]) != arkit.NAMES:
-            raise ValueError("assets/head.npz lists other actions than arkit: run data_prep/assets/build_head.py again")
+            raise ValueError("assets/head.npz has other actions than arkit: run data_prep/assets/build_head.py again")
         self.base = data["vertices"] - ORIGIN
         self.triangles = data["triangles"].astype(np.int32)
         self.part = data["part"]
@@ -221,12 +219,7 @@ class Rig:
         return out
 
     def _identity(
-        self,
-        macros: np.ndarray,
-        details: np.ndarray | None,
-        masculine: float,
-        age: float,
-        ancestry: tuple[float, ...],
+        self, macros: np.ndarray, details: np.ndarray | None, masculine: float, age: float, ancestry: tuple[float, ...]
     ) -> Identity:
         v = self.base.copy()
         _add_deltas(v, macros, *self._macro)
@@ -238,7 +231,7 @@ class Rig:
         radii = np.array([np.linalg.norm(v[e] - c, axis=1).mean() for e, c in zip(self._eyes, centres, strict=True)])
         radii = radii.astype(np.float32)
         for k, rows in enumerate(self._teeth):
-            # As modelled the rows are wide enough to poke through the corners of a smiling mouth.
+            # As modelled the teeth would poke through the corners of a smiling mouth.
             middle = v[rows].mean(0)
             v[rows] = middle + (v[rows] - middle) * 0.84
             v[rows] -= np.array([0, 0.055 * (1 - k), 0.05], np.float32)
@@ -248,9 +241,9 @@ class Rig:
         return Identity(v, centres, radii, float(masculine), float(age), tuple(float(a) for a in ancestry))  # type: ignore[arg-type]
 
     def identity(self, seed: int, spread: float = 0.22) -> Identity:
-        """A head of its own for a seed: sex, age, ancestry and build, then details drawn N(0, ``spread``).
+        """Sample an identity: sex, age, ancestry and build, then details from N(0, ``spread``).
 
-        A spread of 0.22 looks human; 0.45 gives caricatures. The two sides share nine tenths of each draw.
+        A spread of 0.22 looks human; 0.45 gives caricatures. The two sides share nine tenths of each sample.
         """
         rng = np.random.default_rng([seed, 11])
         masculine = float(np.clip(rng.normal(rng.integers(2), 0.25), 0, 1))
@@ -264,7 +257,7 @@ class Rig:
 
     @staticmethod
     def _expression_weights(coefficients: np.ndarray) -> np.ndarray:
-        """Coefficients times ``GAINS``, but gaze and squint cannot pull a lid further that is shut already."""
+        """Coefficients times ``GAINS``; a closed lid is not moved further by gaze or squint."""
         weights = coefficients * _GAINS
         for blink, down, up, squint, wide in _LID_COLUMNS:
             open_ = 1 - coefficients[..., blink]
@@ -276,7 +269,7 @@ class Rig:
 
     @staticmethod
     def gaze(coefficients: np.ndarray) -> np.ndarray:
-        """Turn of the eyes in degrees, [..., 2, 2]: (left, right) x (towards the subject's left, up)."""
+        """Rotation of the eyes in degrees, [..., 2, 2]: (left, right) x (towards the subject's left, up)."""
         c = np.asarray(coefficients, np.float32)
         out = np.zeros((*c.shape[:-1], 2, 2), np.float32)
         for side, (o, i, u, d) in enumerate(_GAZE_COLUMNS):
@@ -297,7 +290,7 @@ class Rig:
 
         Args:
             coefficients: [..., 52] in [0, 1], project order.
-            identity: whose head; *optional*, the average head by default.
+            identity: the head; the average head by default.
 
         Returns:
             float32[..., V, 3], decimetres.
@@ -322,5 +315,5 @@ class Rig:
 
 @cache
 def rig() -> Rig:
-    """The one rig of this process, read from the package on first use."""
+    """The rig, loaded once per process."""
     return Rig()

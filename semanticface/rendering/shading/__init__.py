@@ -1,1 +1,1 @@
-"""From geometry to pixels: rasteriser, materials, lighting, background, photo and toon shading."""
+"""Shading: rasteriser, textures, lighting, background, photo and toon styles."""

@@ -1,8 +1,8 @@
-"""Which samples of a supersampled picture are worth shading, and the picture from those that were.
+"""Adaptive antialiasing: choose which samples of a supersampled image to shade, and resolve them to pixels.
 
-Most pixels lie inside one smooth surface, where one shading at the pixel's middle tells what all its samples would. So
-those are shaded once, and sample by sample only what holds an edge (another part, a step in depth, a lash, the
-background), eyes or mouth, or differs from a neighbour by more than smooth shading does.
+Most pixels lie inside one smooth surface, where shading the pixel's centre once is enough. Every sample is shaded only
+in pixels with an edge (another part, a depth step, a lash, the background), with eyes or mouth, or that differ from a
+neighbour by more than smooth shading does.
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ from semanticface.rendering.kernels import kernel
 from semanticface.rendering.shading.raster import EMPTY
 
 LASH_ONLY = -2
-"""In a visibility buffer: nothing solid, but a lash was blended over the background."""
+"""In a visibility buffer: no triangle, but a lash blended over the background."""
 DEPTH_STEP = np.float32(4.0)
-"""Depth over which a pixel counts as an edge, in pixel widths at that depth."""
+"""Depth difference that makes a pixel an edge, in pixel widths at that depth."""
 TOLERANCE = np.float32(12 / 255)
-"""How much neighbouring even pixels may differ in any channel before both are shaded sample by sample, sRGB."""
+"""Difference of neighbouring smooth pixels in any sRGB channel above which both are shaded per sample."""
 
 
 @kernel
@@ -25,11 +25,11 @@ def find_smooth_pixels(samples, triangle_ids, inv_depth, part, fine, has_lash, f
     """Find the pixels that show one surface without an edge.
 
     Args:
-        samples: int32[H * W], where the result goes.
-        front, near: int32[H, W] and float32[H, W] from ``raster.visibility``.
-        part, fine: uint8[T] and bool[>= T], part of each triangle, and whether no sample of it may be left out.
-        lashed: bool[H / factor, W / factor], pixels that a lash crosses.
-        factor: samples a pixel along each side.
+        samples: int32[H * W], buffer for the result.
+        triangle_ids, inv_depth: int32[H, W] and float32[H, W] from ``raster.visibility``.
+        part, fine: uint8[T] and bool[>= T], part of each triangle, and whether all its samples must be shaded.
+        has_lash: bool[H / factor, W / factor], pixels that a lash crosses.
+        factor: samples per pixel along each side.
         focal: of the camera in pixels, float32.
 
     Returns:
@@ -71,14 +71,14 @@ def _differ(out, a, b):  # type: ignore[no-untyped-def]
 
 @kernel
 def find_edge_samples(samples, out, triangle_ids, smooth, factor):  # type: ignore[no-untyped-def]
-    """Choose what to shade sample by sample: pixels with an edge, and even ones that differ from an even neighbour.
+    """Choose what to shade per sample: pixels with an edge, and smooth ones that differ from a smooth neighbour.
 
     Args:
-        samples: int32[H * W], where the result goes.
-        out: float32[H * W, 3]; the first sample of each even pixel is shaded.
-        front: int32[H, W] from ``raster.visibility``.
-        even: bool[H / factor, W / factor] from ``even_pixels``; those that differ are cleared.
-        factor: samples a pixel along each side.
+        samples: int32[H * W], buffer for the result.
+        out: float32[H * W, 3]; the first sample of each smooth pixel is shaded.
+        triangle_ids: int32[H, W] from ``raster.visibility``.
+        smooth: bool[H / factor, W / factor] from ``find_smooth_pixels``; those that differ are cleared.
+        factor: samples per pixel along each side.
 
     Returns:
         Flat indices of samples, int32[M].
@@ -110,10 +110,10 @@ def find_edge_samples(samples, out, triangle_ids, smooth, factor):  # type: igno
 
 @kernel
 def interpolate(values, index, n_samples, row_length, triangle_ids, w1, w2, attributes, triangles):  # type: ignore[no-untyped-def]
-    """Fill ``s`` (float32[N_ATTRIBUTES]) with what painters read at a sample, or in the middle of a pixel.
+    """Fill ``values`` (float32[N_ATTRIBUTES]) with the vertex attributes at a sample, or at a pixel's centre.
 
-    It is the mean over ``span`` samples of a buffer ``wide`` across, along the diagonal that begins at ``at``;
-    ``front``, ``w1`` and ``w2`` are flat.
+    They are the mean of ``n_samples`` samples along the diagonal that starts at flat ``index``, in buffers that are
+    ``row_length`` wide; ``triangle_ids``, ``w1`` and ``w2`` are flat.
     """
     weight = np.float32(1) / np.float32(n_samples)
     values[:] = 0
@@ -128,7 +128,7 @@ def interpolate(values, index, n_samples, row_length, triangle_ids, w1, w2, attr
 
 @kernel
 def copy_first_samples(out, group, smooth, factor):  # type: ignore[no-untyped-def]
-    """Copy the first sample of each even pixel to its others; ``out`` float32[H, W, 3], ``group`` uint8[H, W]."""
+    """Copy the first sample of each smooth pixel to its others; ``out`` float32[H, W, 3], ``group`` uint8[H, W]."""
     for y in range(smooth.shape[0]):
         for x in range(smooth.shape[1]):
             if smooth[y, x]:
@@ -142,10 +142,7 @@ def copy_first_samples(out, group, smooth, factor):  # type: ignore[no-untyped-d
 
 @kernel
 def resolve(out, triangle_ids, smooth, background, factor):  # type: ignore[no-untyped-def]
-    """The picture, float32[size, size, 3]: first samples of even pixels, means of the others' samples.
-
-    ``background`` stands where a sample shows nothing.
-    """
+    """The image, float32[size, size, 3]: the first sample of smooth pixels, the mean of others, over ``background``."""
     height, width = smooth.shape
     row_length = width * factor
     weight = np.float32(1 / (factor * factor))

@@ -1,6 +1,6 @@
-"""What is behind the head: rooms, windows, leaves, sky and street, lights, shelves, walls; painted, never loaded.
+"""Procedural backgrounds: rooms, windows, leaves, sky and street, lights, shelves, walls.
 
-Each is painted small and enlarged, most of them blurred, as a lens set on the face blurs them.
+Each is drawn small and upscaled, most of them blurred like the background of a portrait lens.
 """
 
 from __future__ import annotations
@@ -12,50 +12,50 @@ from PIL import Image, ImageDraw, ImageFilter
 
 SIDE = 112
 _KINDS = ("plain", "room", "window", "leaves", "outdoors", "lights", "shelf", "wall", "cloth", "abstract")
-_SHARES = (0.15, 0.18, 0.09, 0.12, 0.13, 0.09, 0.05, 0.08, 0.05, 0.06)
+_PROBS = (0.15, 0.18, 0.09, 0.12, 0.13, 0.09, 0.05, 0.08, 0.05, 0.06)
 _Y, _X = np.mgrid[0:SIDE, 0:SIDE].astype(np.float32) / (SIDE - 1)
 
 
 def background(shot: int | None, size: int) -> np.ndarray:
-    """A picture behind the head, float32[size, size, 3], sRGB in [0, 1]; ``None`` is a plain wall."""
+    """Background of a shot, float32[size, size, 3], sRGB in [0, 1]; ``None`` is a plain wall."""
     if shot is None:
         shade = np.linspace(0.66, 0.52, size, dtype=np.float32)[:, None, None]
         return np.broadcast_to(shade * np.array([0.94, 1.0, 1.06], np.float32), (size, size, 3)).copy()
     rng = np.random.default_rng([shot, 23])
-    kind = rng.choice(_KINDS, p=_SHARES)
+    kind = rng.choice(_KINDS, p=_PROBS)
     if kind == "plain":
-        picture, most = _plain(rng), 0.0
+        image, max_blur = _plain(rng), 0.0
     elif kind == "room":
-        picture, most = _room(rng), 5.0
+        image, max_blur = _room(rng), 5.0
     elif kind == "window":
-        picture, most = _window(rng), 4.0
+        image, max_blur = _window(rng), 4.0
     elif kind == "leaves":
-        picture, most = _leaves(rng), 4.0
+        image, max_blur = _leaves(rng), 4.0
     elif kind == "outdoors":
-        picture, most = _outdoors(rng), 3.5
+        image, max_blur = _outdoors(rng), 3.5
     elif kind == "lights":
-        picture, most = _lights(rng), 0.8
+        image, max_blur = _lights(rng), 0.8
     elif kind == "shelf":
-        picture, most = _shelf(rng), 3.0
+        image, max_blur = _shelf(rng), 3.0
     elif kind == "wall":
-        picture, most = _wall(rng), 2.0
+        image, max_blur = _wall(rng), 2.0
     elif kind == "cloth":
-        picture, most = _cloth(rng), 1.5
+        image, max_blur = _cloth(rng), 1.5
     else:
-        picture, most = _abstract(rng), 3.0
-    blurred = most * rng.random()
-    if blurred > 1.4:  # half the size shows no less of it, and costs a quarter
-        picture = picture.reduce(2).filter(ImageFilter.GaussianBlur(blurred / 2))
-    elif blurred > 0.3:
-        picture = picture.filter(ImageFilter.GaussianBlur(blurred))
+        image, max_blur = _abstract(rng), 3.0
+    blur = max_blur * rng.random()
+    if blur > 1.4:  # blurring at half size looks the same at a quarter of the cost
+        image = image.reduce(2).filter(ImageFilter.GaussianBlur(blur / 2))
+    elif blur > 0.3:
+        image = image.filter(ImageFilter.GaussianBlur(blur))
     if rng.random() < 0.5:
-        picture = picture.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
-    picture = picture.resize((size, size), Image.Resampling.BICUBIC)
-    return np.multiply(np.asarray(picture), np.float32(1 / 255), dtype=np.float32)
+        image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+    image = image.resize((size, size), Image.Resampling.BICUBIC)
+    return np.multiply(np.asarray(image), np.float32(1 / 255), dtype=np.float32)
 
 
 def _colour(rng: np.random.Generator, low: float = 20, high: float = 240, vivid: float = 0.35) -> np.ndarray:
-    """A colour as walls and things have them: mostly dull; sRGB 0..255."""
+    """A mostly dull colour of walls and objects; sRGB 0..255."""
     saturation = rng.random() ** 1.5 * vivid * 1.6 if rng.random() < 0.93 else rng.random()
     return np.array(colorsys.hsv_to_rgb(rng.random(), min(saturation, 1.0), 1.0)) * rng.uniform(low, high)
 
@@ -70,7 +70,7 @@ def _fill(colour: np.ndarray, gain: float = 1.0) -> tuple[int, int, int]:
 
 
 def _ramp(rng: np.random.Generator) -> np.ndarray:
-    """0 to 1 across the picture in some direction, float32[SIDE, SIDE, 1]."""
+    """0 to 1 across the image in a random direction, float32[SIDE, SIDE, 1]."""
     angle = rng.uniform(0, 2 * np.pi)
     return np.clip(0.5 + (_X - 0.5) * np.cos(angle) + (_Y - 0.5) * np.sin(angle), 0, 1)[..., None]
 
@@ -96,19 +96,19 @@ def _plain(rng: np.random.Generator) -> Image.Image:
     if rng.random() < 0.5:
         other = _colour(rng, 10, 255)
         return _image(base + (other - base) * _ramp(rng))
-    # A studio's paper with the lamp's spot on it.
+    # Studio backdrop paper with a spotlight.
     x, y = rng.uniform(0.2, 0.8, 2)
     spot = np.exp(-((_X - x) ** 2 + (_Y - y) ** 2) / rng.uniform(0.05, 0.5))[..., None]
     return _image(base * (0.45 + 0.75 * spot) + 4 * _clouds(rng, 6, 24))
 
 
 def _pane(draw: ImageDraw.ImageDraw, rng: np.random.Generator, box: np.ndarray, light: np.ndarray) -> None:
-    """A window: bright glass between bars."""
+    """A window: bright pane, frame and glazing bars."""
     x0, y0, x1, y1 = box
     frame = _colour(rng, 30, 235, 0.2)
     draw.rectangle([x0 - 2, y0 - 2, x1 + 2, y1 + 2], fill=_fill(frame))
     draw.rectangle([x0, y0, x1, y1], fill=_fill(light))
-    if rng.random() < 0.5:  # something stands outside
+    if rng.random() < 0.5:  # something outside
         low = y0 + (y1 - y0) * rng.uniform(0.35, 0.8)
         draw.rectangle([x0, low, x1, y1], fill=_fill(light * rng.uniform(0.3, 0.8) * [0.9, 1.0, 0.85]))
     for _ in range(int(rng.integers(0, 3))):
@@ -121,9 +121,9 @@ def _pane(draw: ImageDraw.ImageDraw, rng: np.random.Generator, box: np.ndarray, 
 
 def _room(rng: np.random.Generator) -> Image.Image:
     wall = _colour(rng, 50, 240, 0.25)
-    picture = _image(_lit(rng, wall))
-    draw = ImageDraw.Draw(picture)
-    if rng.random() < 0.5:  # the next wall
+    image = _image(_lit(rng, wall))
+    draw = ImageDraw.Draw(image)
+    if rng.random() < 0.5:  # a second wall
         corner = rng.uniform(0.1, 0.9) * SIDE
         draw.rectangle([corner, 0, SIDE, SIDE], fill=_fill(wall, rng.uniform(0.5, 0.9)))
     floor = rng.uniform(0.6, 1.1) * SIDE
@@ -148,28 +148,28 @@ def _room(rng: np.random.Generator) -> Image.Image:
         elif kind < 0.85:  # a lamp
             y, r = rng.uniform(0.05, 0.6) * SIDE, rng.uniform(3, 9)
             draw.ellipse([x - r, y - r, x + r, y + r], fill=_fill(np.array([255, 240, 205])))
-        else:  # a plant or a person, whatever is round
+        else:  # a plant or a person, anything round
             y, w, h = floor - rng.uniform(5, 40), rng.uniform(5, 16), rng.uniform(8, 30)
             draw.ellipse([x - w, y - h, x + w, y + h], fill=_fill(shade))
-    return picture
+    return image
 
 
 def _window(rng: np.random.Generator) -> Image.Image:
-    picture = _image(_lit(rng, _colour(rng, 15, 130, 0.25)))
-    draw = ImageDraw.Draw(picture)
+    image = _image(_lit(rng, _colour(rng, 15, 130, 0.25)))
+    draw = ImageDraw.Draw(image)
     light = np.array([242, 246, 255]) * rng.uniform(0.75, 1.0)
     x, gap = rng.uniform(-30, 20), rng.uniform(3, 25)
     top, low = rng.uniform(-20, 30), rng.uniform(60, SIDE + 20)
     while x < SIDE:
-        wide = rng.uniform(22, 60)
-        _pane(draw, rng, np.array([x, top, x + wide, low]), light)
-        x += wide + gap
+        width = rng.uniform(22, 60)
+        _pane(draw, rng, np.array([x, top, x + width, low]), light)
+        x += width + gap
     if rng.random() < 0.3:  # a curtain
-        at, wide = rng.uniform(0, SIDE), rng.uniform(8, 30)
+        at, width = rng.uniform(0, SIDE), rng.uniform(8, 30)
         shade = _colour(rng, 80, 230)
-        for k in np.arange(0, wide, 2):
+        for k in np.arange(0, width, 2):
             draw.rectangle([at + k, 0, at + k + 2, SIDE], fill=_fill(shade, 0.8 + 0.2 * np.sin(k * 1.3)))
-    return picture
+    return image
 
 
 def _leaves(rng: np.random.Generator) -> Image.Image:
@@ -179,21 +179,21 @@ def _leaves(rng: np.random.Generator) -> Image.Image:
     bright = green * 1.7 + [50, 50, 10]
     high = np.clip(0.5 + 0.45 * _clouds(rng, 5, 12, 30), 0, 1)
     field = green * 0.35 + (green - green * 0.35) * high
-    picture = _image(field)
-    draw = ImageDraw.Draw(picture)
+    image = _image(field)
+    draw = ImageDraw.Draw(image)
     reach = rng.uniform(1.5, 6)
-    for x, y, w, tone, turn in rng.random((int(rng.integers(40, 110)), 5)):
-        long, thin = reach * (0.5 + w), reach * (0.5 + w) * (0.3 + 0.5 * turn)
-        w, h = (long, thin) if turn < 0.5 else (thin, long)
+    for x, y, w, tone, angle in rng.random((int(rng.integers(40, 110)), 5)):
+        long, thin = reach * (0.5 + w), reach * (0.5 + w) * (0.3 + 0.5 * angle)
+        w, h = (long, thin) if angle < 0.5 else (thin, long)
         x, y = x * SIDE, y * SIDE
         colour = green * 0.6 + (bright - green * 0.6) * tone
         draw.ellipse([x - w, y - h, x + w, y + h], fill=_fill(colour))
     if rng.random() < 0.6:  # sky between the leaves
         sky = np.array([225, 235, 245]) * rng.uniform(0.8, 1.05)
         hole = np.clip((_clouds(rng, 6, 16) - rng.uniform(0.2, 1.0) - 1.2 * _Y[..., None]) * 4, 0, 1)
-        values = np.asarray(picture, np.float32)
-        picture = _image(values + (sky - values) * hole)
-    return picture
+        values = np.asarray(image, np.float32)
+        image = _image(values + (sky - values) * hole)
+    return image
 
 
 def _outdoors(rng: np.random.Generator) -> Image.Image:
@@ -207,8 +207,8 @@ def _outdoors(rng: np.random.Generator) -> Image.Image:
     ground = _colour(rng, 60, 170, 0.3) if rng.random() < 0.5 else np.array([90, 120, 60]) * rng.uniform(0.5, 1.3)
     field = ground * (1 + 0.12 * _clouds(rng, 8, 28) + 0.4 * (_Y[..., None] - 1))
     line = horizon + 0.015 * _clouds(rng, 3, 8)[:1, :, 0]
-    picture = _image(np.where((line < _Y)[..., None], field, sky))
-    draw = ImageDraw.Draw(picture)
+    image = _image(np.where((line < _Y)[..., None], field, sky))
+    draw = ImageDraw.Draw(image)
     kind = rng.random()
     if kind < 0.45:  # houses
         x = rng.uniform(-20, 10)
@@ -226,11 +226,11 @@ def _outdoors(rng: np.random.Generator) -> Image.Image:
         for x, w, h in rng.uniform((0, 5, 4), (SIDE, 20, 30), (int(rng.integers(3, 12)), 3)):
             y = horizon * SIDE
             draw.ellipse([x - w, y - h, x + w, y + h * 0.3], fill=_fill(dark, rng.uniform(0.7, 1.3)))
-    return picture
+    return image
 
 
 def _lights(rng: np.random.Generator) -> Image.Image:
-    """Lamps far out of focus at night or behind leaves: discs that add up."""
+    """Defocused lights at night or behind leaves: discs that add up."""
     base = _colour(rng, 5, 70)
     values = base * (1 + 0.3 * _clouds(rng, 4, 9))
     largest = rng.uniform(3, 11)
@@ -249,40 +249,40 @@ def _lights(rng: np.random.Generator) -> Image.Image:
 
 def _shelf(rng: np.random.Generator) -> Image.Image:
     wood = _colour(rng, 25, 190, 0.4)
-    picture = _image(_lit(rng, wood * 0.5))
-    draw = ImageDraw.Draw(picture)
+    image = _image(_lit(rng, wood * 0.5))
+    draw = ImageDraw.Draw(image)
     rows = int(rng.integers(2, 6))
-    tall = SIDE / rows
+    height = SIDE / rows
     vivid = rng.uniform(0.15, 0.45)
     for row in range(rows):
-        base, x = (row + 1) * tall - 2, rng.uniform(-4, 4)
+        base, x = (row + 1) * height - 2, rng.uniform(-4, 4)
         while x < SIDE:
             w = rng.uniform(1.5, 7)
             if rng.random() < 0.85:
-                h = tall * rng.uniform(0.55, 0.92)
+                h = height * rng.uniform(0.55, 0.92)
                 colour = _colour(rng, 25, 230, vivid)
                 draw.rectangle([x, base - h, x + w, base], fill=_fill(colour))
                 if w > 3 and rng.random() < 0.5:
                     draw.rectangle([x, base - h * 0.8, x + w, base - h * 0.65], fill=_fill(colour, 1.6))
             x += w + 0.4
         draw.rectangle([0, base, SIDE, base + 3], fill=_fill(wood))
-    return picture
+    return image
 
 
 def _wall(rng: np.random.Generator) -> Image.Image:
-    """Bricks, tiles or boards, seen a little from the side."""
-    turn, narrow = rng.normal(0, 0.08), rng.normal(0, 0.35)
-    away = 1 + narrow * (_X - 0.5)
-    u = ((_X - 0.5) * np.cos(turn) + (_Y - 0.5) * np.sin(turn)) / away
-    v = ((_Y - 0.5) * np.cos(turn) - (_X - 0.5) * np.sin(turn)) / away
+    """Bricks, tiles or boards in slight perspective."""
+    angle, narrow = rng.normal(0, 0.08), rng.normal(0, 0.35)
+    depth = 1 + narrow * (_X - 0.5)
+    u = ((_X - 0.5) * np.cos(angle) + (_Y - 0.5) * np.sin(angle)) / depth
+    v = ((_Y - 0.5) * np.cos(angle) - (_X - 0.5) * np.sin(angle)) / depth
     kind = rng.random()
-    tall = rng.uniform(0.05, 0.14)
-    long = tall * (rng.uniform(2, 3.2) if kind < 0.5 else 1.0 if kind < 0.75 else 30.0)
-    row = np.floor(v / tall)
+    height = rng.uniform(0.05, 0.14)
+    long = height * (rng.uniform(2, 3.2) if kind < 0.5 else 1.0 if kind < 0.75 else 30.0)
+    row = np.floor(v / height)
     column = np.floor(u / long + (0.5 * (row % 2) if kind < 0.5 else 0.37 * row * (kind > 0.75)))
-    fu, fv = (u / long + (0.5 * (row % 2) if kind < 0.5 else 0)) % 1, (v / tall) % 1
+    fu, fv = (u / long + (0.5 * (row % 2) if kind < 0.5 else 0)) % 1, (v / height) % 1
     joint = rng.uniform(0.04, 0.14)
-    mortar = (fv < joint) | ((fu < joint * tall / long) & (kind < 0.75))
+    mortar = (fv < joint) | ((fu < joint * height / long) & (kind < 0.75))
     tones = rng.normal(1, rng.uniform(0.02, 0.15), 64)
     tone = tones[((row * 7 + column * 13) % 64).astype(int)][..., None]
     brick = np.array([165, 85, 65]) * rng.uniform(0.5, 1.2) if kind < 0.25 else _colour(rng, 50, 235, 0.3)
@@ -292,7 +292,7 @@ def _wall(rng: np.random.Generator) -> Image.Image:
 
 
 def _cloth(rng: np.random.Generator) -> Image.Image:
-    """Curtains in folds, stripes, checks or dots of a wallpaper."""
+    """Curtain folds, or stripes, checks or dots of a wallpaper."""
     first, second = _colour(rng, 30, 235), _colour(rng, 30, 235)
     kind, step = rng.random(), rng.uniform(0.04, 0.2)
     if kind < 0.4:
@@ -308,13 +308,13 @@ def _cloth(rng: np.random.Generator) -> Image.Image:
 
 
 def _abstract(rng: np.random.Generator) -> Image.Image:
-    """Shapes or clouds in any colours: what nobody would think of."""
+    """Random shapes or clouds in any colours."""
     tone, other = rng.uniform(10, 245, 3), rng.uniform(10, 245, 3)
-    picture = _image(tone + (other - tone) * _ramp(rng))
+    image = _image(tone + (other - tone) * _ramp(rng))
     if rng.random() < 0.4:
         values = np.concatenate([_clouds(rng, 3, 6, 12, 24) for _ in range(3)], -1)
-        return _image(np.asarray(picture, np.float32) + rng.uniform(12, 50) * values)
-    draw = ImageDraw.Draw(picture)
+        return _image(np.asarray(image, np.float32) + rng.uniform(12, 50) * values)
+    draw = ImageDraw.Draw(image)
     for _ in range(int(rng.integers(4, 16))):
         colour = _fill(rng.uniform(0, 255, 3))
         x, y = rng.uniform(-8, SIDE + 8, 2)
@@ -324,4 +324,4 @@ def _abstract(rng: np.random.Generator) -> Image.Image:
         else:
             corners = rng.uniform(-w - h, w + h, (3, 2)) + np.array([x, y])
             draw.polygon([tuple(corner) for corner in corners], fill=colour)
-    return picture
+    return image

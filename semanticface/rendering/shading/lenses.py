@@ -1,4 +1,4 @@
-"""Panes of glass laid over a finished picture: what they dim, and what they mirror."""
+"""Composite the lenses of glasses over a finished image: tint and reflection."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from semanticface.rendering.shading.projection import View
 def composite_lenses(
     image: np.ndarray, lenses: Lenses, view: View, lights: Lights, shot: int, conditions: Conditions
 ) -> None:
-    """Lay lenses over a picture.
+    """Composite lenses over an image.
 
     Args:
-        picture: float32[H, H, 3], sRGB, changed in place.
-        lenses: bent as the head is.
-        view: what the picture shows, with its depth.
-        scene: its light.
-        shot: seed of what the glass mirrors.
-        conditions: how strongly it does.
+        image: float32[H, H, 3], sRGB, changed in place.
+        lenses: in head space.
+        view: the rasterised scene, for its depth.
+        lights: of the scene.
+        shot: seed of the reflection.
+        conditions: how strong the reflection is.
     """
     factor = len(view.triangle_ids) // len(image)
     screen = view.camera.project(lenses.positions)
@@ -39,8 +39,8 @@ def composite_lenses(
     strong = rng.random() < (0.25 if conditions == "usual" else 0.6)
     glare = rng.uniform(0.2, 0.75) if strong else rng.uniform(0.0, 0.12)
     light_colour = np.clip(lights.colours[0] / lights.colours[0].max(), 0, 1)
-    # A window or a lamp somewhere before the subject: a rectangle in the tangents of the mirrored direction.
-    window_shape = np.array([rng.normal(0, 0.35), rng.uniform(-0.2, 0.7), rng.uniform(0.08, 0.4),
+    # A bright window in front of the subject: a rectangle in x/z and y/z of the reflected direction.
+    window = np.array([rng.normal(0, 0.35), rng.uniform(-0.2, 0.7), rng.uniform(0.08, 0.4),
                              rng.uniform(0.08, 0.35), rng.normal(0, 0.3), rng.random()], np.float32)  # fmt: skip
     normal = lenses.normal @ view.camera.rotation.T
     to_camera = np.array([0, 0, view.camera.distance], np.float32) - lenses.positions @ view.camera.rotation.T
@@ -49,30 +49,15 @@ def composite_lenses(
     vertex_values = np.concatenate([reflected, lenses.edge[:, None], lenses.positions[:, 1:2]], 1)
     y_range = np.array([lenses.positions[:, 1].min(), lenses.positions[:, 1].max()], np.float32)
     _composite(image, view.inv_depth, triangle_ids, w1, w2, inv_depth, x0, y0, factor, vertex_values, lenses.triangles,
-               lenses.transmission, y_range, np.float32(glare), light_colour.astype(np.float32), window_shape,
+               lenses.transmission, y_range, np.float32(glare), light_colour.astype(np.float32), window,
                np.float32(lenses.edge_darkness))  # fmt: skip
 
 
 @kernel
 def _composite(  # type: ignore[no-untyped-def]
-    image,
-    scene_inv_depth,
-    triangle_ids,
-    w1,
-    w2,
-    inv_depth,
-    x0,
-    y0,
-    factor,
-    vertex_values,
-    triangles,
-    transmission,
-    y_range,
-    glare,
-    light_colour,
-    window_shape,
-    edge_darkness,
-):
+    image, scene_inv_depth, triangle_ids, w1, w2, inv_depth, x0, y0, factor, vertex_values, triangles, transmission,
+    y_range, glare, light, window, edge_darkness,
+):  # fmt: skip
     height, width = triangle_ids.shape
     weight = np.float32(1 / (factor * factor))
     values = np.empty(5, np.float32)
@@ -90,24 +75,24 @@ def _composite(  # type: ignore[no-untyped-def]
                     for k in range(5):
                         values[k] = b0 * vertex_values[i0, k] + b1 * vertex_values[i1, k] + b2 * vertex_values[i2, k]
                     coverage += weight
-                    t = (y_range[1] - values[4]) / (y_range[1] - y_range[0])
+                    down = (y_range[1] - values[4]) / (y_range[1] - y_range[0])
                     edge = 1 - edge_darkness * smoothstep(0.9, 0.97, values[3])
-                    kept_r += weight * edge * (transmission[0, 0] + (transmission[1, 0] - transmission[0, 0]) * t)
-                    kept_g += weight * edge * (transmission[0, 1] + (transmission[1, 1] - transmission[0, 1]) * t)
-                    kept_b += weight * edge * (transmission[0, 2] + (transmission[1, 2] - transmission[0, 2]) * t)
+                    kept_r += weight * edge * (transmission[0, 0] + (transmission[1, 0] - transmission[0, 0]) * down)
+                    kept_g += weight * edge * (transmission[0, 1] + (transmission[1, 1] - transmission[0, 1]) * down)
+                    kept_b += weight * edge * (transmission[0, 2] + (transmission[1, 2] - transmission[0, 2]) * down)
                     z = max(values[2], np.float32(0.1))
-                    u, v = values[0] / z - window_shape[0], values[1] / z - window_shape[1]
-                    u, v = u - window_shape[4] * v, v + window_shape[4] * u
-                    in_window = smoothstep(window_shape[2] + 0.05, window_shape[2], abs(u)) * smoothstep(
-                        window_shape[3] + 0.05, window_shape[3], abs(v)
+                    u, v = values[0] / z - window[0], values[1] / z - window[1]
+                    u, v = u - window[4] * v, v + window[4] * u
+                    in_window = smoothstep(window[2] + 0.05, window[2], abs(u)) * smoothstep(
+                        window[3] + 0.05, window[3], abs(v)
                     )
-                    if window_shape[5] < 0.5:  # a window's bar
-                        in_window *= smoothstep(0.0, 0.04, abs(u - 0.1 * window_shape[2]) - 0.01)
+                    if window[5] < 0.5:  # a glazing bar
+                        in_window *= smoothstep(0.0, 0.04, abs(u - 0.1 * window[2]) - 0.01)
                     reflection = glare * in_window + 0.03 + 0.05 * smoothstep(-0.2, 0.8, values[1])
                     r, g, b = (
-                        r + weight * reflection * light_colour[0],
-                        g + weight * reflection * light_colour[1],
-                        b + weight * reflection * light_colour[2],
+                        r + weight * reflection * light[0],
+                        g + weight * reflection * light[1],
+                        b + weight * reflection * light[2],
                     )
             if coverage > 0:
                 p = image[(y0 + y) // factor, (x0 + x) // factor]

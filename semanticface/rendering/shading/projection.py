@@ -1,4 +1,4 @@
-"""What a shot sees of a mesh, and what its light sees: the part of drawing that the mesh looks share."""
+"""Rasterise a mesh from the camera and from the key light: what the mesh styles share."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ from semanticface.rendering.shading import raster
 
 SHADOW_EXTENT = 3.2
 _LASH_BIAS = np.float32(0.995)
-"""A lash is drawn where its 1 / depth is at least this share of the skin's: it may lie on a lid."""
+"""A lash is drawn where its 1 / depth is at least this fraction of the skin's, as it may lie on a lid."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class View:
-    """Visible samples of a mesh; valid until the same thread sees another.
+    """Visible samples of a mesh; valid until the same thread rasterises another.
 
     Attributes:
-        camera: in samples, not pixels.
+        camera: scaled to samples instead of pixels.
         triangles: int32[T, 3], everything but the lashes.
         part: uint8[T].
-        front, w1, w2, near: as ``raster.visibility`` returns them.
-        lash_at: int32[L], flat indices of samples that a lash covers.
-        lash_from: float32[L, 3], where on the base mesh that is, from the middle of the eye, both eyes taken as left.
+        triangle_ids, w1, w2, inv_depth: as ``raster.visibility`` returns them.
+        lash_samples: int32[L], flat indices of samples that a lash covers.
+        lash_offsets: float32[L, 3], their base-mesh position from the eye's centre, both eyes mapped to the left.
     """
 
     camera: Camera
@@ -43,12 +43,12 @@ class View:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Shadow:
-    """What a distant light reaches.
+    """Shadow map of a distant light.
 
     Attributes:
         depth: float32[size, size], a ``raster.shadow_map`` of extent ``SHADOW_EXTENT``.
         bounds: float32[size, size, 2], its ``raster.shadow_bounds``.
-        right, up, light: float32[3], the map's axes and the unit vector towards the light, in head space.
+        right, up, light: float32[3], axes of the map and unit vector towards the light, in head space.
     """
 
     depth: np.ndarray
@@ -59,33 +59,27 @@ class Shadow:
 
 
 def rasterise(mesh: Mesh, camera: Camera, size: int, supersample: int) -> View:
-    """Find what of a mesh a square picture of ``size`` pixels shows, at ``supersample`` samples a pixel and side."""
-    camera, n_samples = camera.scaled(supersample), size * supersample
+    """Rasterise a mesh for a square image of ``size`` pixels with ``supersample`` samples per pixel and side."""
+    camera, side = camera.scaled(supersample), size * supersample
     screen = camera.project(mesh.attributes[:, POSITION])
     triangles, lashes = mesh.triangles[: mesh.n_opaque], mesh.triangles[mesh.n_opaque :]
-    triangle_ids, w1, w2, inv_depth = raster.visibility(
-        screen, triangles, mesh.two_sided, n_samples, n_samples, "solid"
-    )
-    # Lashes lie in a small window; buffers as large as the picture would cost more than drawing them.
+    triangle_ids, w1, w2, inv_depth = raster.visibility(screen, triangles, mesh.two_sided, side, side, "solid")
+    # Lashes cover a small window; full-size buffers would cost more than rasterising them.
     lash_points = screen[lashes.min() : lashes.max() + 1, :2]
-    x0, y0 = (int(v) for v in np.clip(np.floor(lash_points.min(0)), 0, n_samples))
-    x1, y1 = (int(v) for v in np.clip(np.ceil(lash_points.max(0)), 0, n_samples))
+    x0, y0 = (int(v) for v in np.clip(np.floor(lash_points.min(0)), 0, side))
+    x1, y1 = (int(v) for v in np.clip(np.ceil(lash_points.max(0)), 0, side))
     window = screen - np.array([x0, y0, 0], np.float32)
     two_sided = np.ones(len(lashes), bool)
-    lash_ids, lash_w1, lash_w2, lash_inv_depth = raster.visibility(
-        window, lashes, two_sided, max(x1 - x0, 0), max(y1 - y0, 0), "lashes"
-    )
+    buffers = raster.visibility(window, lashes, two_sided, max(x1 - x0, 0), max(y1 - y0, 0), "lashes")
     base, centre = mesh.attributes[:, BASE], rig().lash_centre
-    lash_samples, lash_offsets = _visible_lashes(
-        inv_depth, lash_ids, lash_w1, lash_w2, lash_inv_depth, x0, y0, base, lashes, centre
-    )
+    lash_samples, lash_offsets = _visible_lashes(inv_depth, *buffers, x0, y0, base, lashes, centre)
     part = mesh.part[: mesh.n_opaque]
     return View(camera, triangles, part, triangle_ids, w1, w2, inv_depth, lash_samples, lash_offsets)
 
 
 @kernel
 def _visible_lashes(inv_depth, triangle_ids, w1, w2, lash_inv_depth, x0, y0, base, triangles, centre):  # type: ignore[no-untyped-def]
-    """Flat indices of samples with a lash in front, int32[L], and where on the lashes they are, float32[L, 3]."""
+    """Flat indices of samples with a lash in front, int32[L], and their offsets, float32[L, 3]."""
     height, width = triangle_ids.shape
     samples = np.empty(triangle_ids.size, np.int32)
     offsets = np.empty((triangle_ids.size, 3), np.float32)
@@ -107,9 +101,9 @@ def _visible_lashes(inv_depth, triangle_ids, w1, w2, lash_inv_depth, x0, y0, bas
 
 
 def cast_shadow(mesh: Mesh, direction: np.ndarray, size: int, pattern: np.ndarray | None = None) -> Shadow:
-    """The shadow a mesh throws in the light from ``towards`` (unit vector in head space), on ``size`` texels a side.
+    """Shadow map of a mesh for the light from ``direction`` (unit vector in head space), ``size`` texels a side.
 
-    ``pattern`` is what stands far before the light, as in ``scene.Lights``.
+    ``pattern`` is an occluder far in front of the mesh, see ``lighting.Lights.shadow_pattern``.
     """
     light = direction.astype(np.float32)
     right, up = raster.orthonormal_axes(light)

@@ -1,8 +1,8 @@
-"""A small z-buffer rasteriser: triangles to a visibility buffer, and a shadow map.
+"""A z-buffer rasteriser: triangles to a visibility buffer, and shadow maps.
 
-It answers one question a sample: which triangle is in front, and where on it. Looks then shade what is visible only,
-reading what they need from the triangle's three corners. Nothing but numba is needed. Inner loops run over a row
-without branches in float32, which is what lets the compiler do many samples at once.
+It stores the front triangle of each sample and the barycentric weights on it; the styles then shade only what is
+visible. It needs nothing but Numba. Inner loops run over a row in float32 without branches, so the compiler vectorises
+them.
 """
 
 from __future__ import annotations
@@ -13,25 +13,25 @@ from semanticface.rendering.kernels import kernel, scratch_buffer
 
 EMPTY = -1
 FAR = np.float32(-1e9)
-"""Depth in a shadow map where nothing throws a shadow."""
+"""Depth in a shadow map where nothing casts a shadow."""
 _HALF, _ZERO, _ONE = np.float32(0.5), np.float32(0), np.float32(1)
 
 
 def visibility(
     screen: np.ndarray, triangles: np.ndarray, two_sided: np.ndarray, width: int, height: int, name: str
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Draw triangles into a visibility buffer.
+    """Rasterise triangles into a visibility buffer.
 
     Args:
         screen: float32[V, 3], pixel x, pixel y (down) and 1 / depth of every vertex; depth must be positive.
         triangles: int32[T, 3], counter-clockwise seen from outside.
         two_sided: bool[>= T], draw the back as well.
         width, height: of the buffer in pixels.
-        name: whose buffers these are, see ``scratch``; the result is valid until the name is used again.
+        name: of the scratch buffers; the result is valid until the name is used again.
 
     Returns:
-        (triangle int32[H, W] or ``NOTHING``, weight of corner 1 float32[H, W], of corner 2 float32[H, W],
-        1 / depth float32[H, W]); the weights are perspective-correct, and arbitrary where there is nothing.
+        (triangle int32[H, W] or ``EMPTY``, weight of corner 1 float32[H, W], of corner 2 float32[H, W],
+        1 / depth float32[H, W]); weights are perspective-correct, and arbitrary where nothing is drawn.
     """
     triangle_ids = scratch_buffer(f"{name} front", (height, width), np.int32)
     w1, w2, inv_depth = (scratch_buffer(f"{name} {what}", (height, width)) for what in ("w1", "w2", "near"))
@@ -82,7 +82,7 @@ def _rasterise(screen, triangles, two_sided, triangle_ids, w1, w2, inv_depth):  
 def shadow_map(points, triangles, casts_shadow, right, up, light, size, extent):  # type: ignore[no-untyped-def]
     """Depth towards a distant light, float32[size, size]: the largest ``p . light`` over each texel, or ``FAR``.
 
-    Texel x and y are ``(p . right, p . up) / extent`` mapped from [-1, 1] to the map.
+    Texel x and y are ``(p . right, p . up) / extent``, mapped from [-1, 1] to the map.
     """
     out = np.full((size, size), FAR)
     half, texels = np.float32(size / 2), np.float32(size / 2 / extent)
@@ -125,10 +125,10 @@ def shadow_map(points, triangles, casts_shadow, right, up, light, size, extent):
 
 @kernel
 def shadow_bounds(shadow):  # type: ignore[no-untyped-def]
-    """Lowest and highest depth among the 4 x 4 texels that ``lit`` reads for a texel, float32[size, size, 2].
+    """Lowest and highest depth of the 4 x 4 texels that ``sample_shadow`` reads, float32[size, size, 2].
 
-    Most points are clearly before or behind everything near them; the bounds say so without sixteen comparisons.
-    Texels too near the border for ``lit`` stay unset.
+    Most points are clearly in front of or behind all of them, which the bounds decide without sixteen comparisons.
+    Texels too near the border for ``sample_shadow`` stay unset.
     """
     size = shadow.shape[0]
     low, high = np.empty_like(shadow), np.empty_like(shadow)
@@ -145,7 +145,7 @@ def shadow_bounds(shadow):  # type: ignore[no-untyped-def]
 
 
 def orthonormal_axes(direction: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Two unit vectors across a unit direction and each other, float32[3] each: the axes of a shadow map."""
+    """Two unit vectors orthogonal to a unit direction and to each other, float32[3] each: axes of a shadow map."""
     reference = np.array([0, 1, 0]) if abs(direction[1]) < 0.9 else np.array([1, 0, 0])
     right = np.cross(reference, direction)
     right = (right / np.linalg.norm(right)).astype(np.float32)
@@ -154,9 +154,9 @@ def orthonormal_axes(direction: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 @kernel
 def sample_shadow(shadow, bounds, u, v, depth):  # type: ignore[no-untyped-def]
-    """Share of the light that reaches a point, 0 to 1: 3 x 3 bilinear taps of a ``shadow_map``.
+    """Fraction of the light that reaches a point, 0 to 1: percentage-closer filtering with 3 x 3 bilinear taps.
 
-    ``u`` and ``v`` are its texel (centres at whole numbers), ``depth`` its depth towards the light with a bias added.
+    ``u`` and ``v`` are the texel (centres at whole numbers), ``depth`` the depth towards the light plus a bias.
     """
     size = shadow.shape[0]
     x, y = int(np.floor(u)), int(np.floor(v))
@@ -177,20 +177,20 @@ def sample_shadow(shadow, bounds, u, v, depth):  # type: ignore[no-untyped-def]
 
 
 @kernel
-def upsample(out, picture, factor):  # type: ignore[no-untyped-def]
-    """Fill ``out``, float32[H * factor, W * factor, 3], with every pixel as a block of ``factor`` x ``factor``."""
+def upsample(out, image, factor):  # type: ignore[no-untyped-def]
+    """Fill ``out``, float32[H * factor, W * factor, 3], with each pixel repeated ``factor`` x ``factor`` times."""
     for y in range(out.shape[0]):
         for x in range(out.shape[1]):
             for c in range(3):
-                out[y, x, c] = picture[y // factor, x // factor, c]
+                out[y, x, c] = image[y // factor, x // factor, c]
 
 
 @kernel
-def downsample(picture, factor):  # type: ignore[no-untyped-def]
+def downsample(image, factor):  # type: ignore[no-untyped-def]
     """Mean of ``factor`` x ``factor`` blocks, float32[H / factor, W / factor, 3]."""
     if factor == 1:
-        return picture
-    height, width = picture.shape[0] // factor, picture.shape[1] // factor
+        return image
+    height, width = image.shape[0] // factor, image.shape[1] // factor
     out = np.zeros((height, width, 3), np.float32)
     weight = 1.0 / (factor * factor)
     for y in range(height):
@@ -198,8 +198,8 @@ def downsample(picture, factor):  # type: ignore[no-untyped-def]
             r = g = b = 0.0
             for j in range(y * factor, (y + 1) * factor):
                 for i in range(x * factor, (x + 1) * factor):
-                    r += picture[j, i, 0]
-                    g += picture[j, i, 1]
-                    b += picture[j, i, 2]
+                    r += image[j, i, 0]
+                    g += image[j, i, 1]
+                    b += image[j, i, 2]
             out[y, x, 0], out[y, x, 1], out[y, x, 2] = r * weight, g * weight, b * weight
     return out

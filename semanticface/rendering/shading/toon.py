@@ -1,4 +1,4 @@
-"""The toon look: flat bands of light, ink outlines, simple palettes and cartoon proportions on the same head."""
+"""The toon style: cel shading, ink outlines, simple palettes and cartoon proportions on the same head."""
 
 from __future__ import annotations
 
@@ -9,34 +9,28 @@ import numpy as np
 
 from semanticface.rendering.camera import Camera
 from semanticface.rendering.conditions import Conditions
-from semanticface.rendering.head import channel
+from semanticface.rendering.head import channel as ch
 from semanticface.rendering.head.appearance import Appearance, appearance_of, linear
 from semanticface.rendering.head.cartoon_warp import CartoonWarp, cartoon_warp
 from semanticface.rendering.head.mesh import CLOTH, HAIR, N_ATTRIBUTES, PROP, Mesh
-from semanticface.rendering.head.rig import EYE_RIGHT, LOWER_TEETH, SKIN, TONGUE, UPPER_TEETH, Identity, rig
+from semanticface.rendering.head.rig import EYE_LEFT, EYE_RIGHT, LOWER_TEETH, SKIN, TONGUE, UPPER_TEETH, Identity, rig
 from semanticface.rendering.kernels import NOISE_TABLE, kernel, noise, scratch_buffer, smoothstep
 from semanticface.rendering.sensor import blur, degrade_drawing
-from semanticface.rendering.shading import raster, textures
-from semanticface.rendering.shading.antialias import (
-    copy_first_samples,
-    find_edge_samples,
-    find_smooth_pixels,
-    interpolate,
-)
+from semanticface.rendering.shading import antialias, raster, textures
 from semanticface.rendering.shading.background import background
 from semanticface.rendering.shading.lighting import sample_lights
 from semanticface.rendering.shading.photo import wrinkle_at
 from semanticface.rendering.shading.projection import SHADOW_EXTENT, cast_shadow, rasterise
 from semanticface.rendering.shading.wrinkles import height_map
 
-# Skins no human has; greens, teals and purples are left to the imp.
+# Fantasy skins; greens, teals and purples are reserved for the imp.
 _FANTASY_SKINS = np.array(
     [(255, 196, 206), (158, 196, 240), (250, 222, 120), (196, 200, 210), (255, 170, 120), (236, 236, 240)], float
 )
 SHADOW_SIZE, SHADOW_BIAS = 128, 0.05
-_MOUTH_INSIDE = PROP + 1  # of the mouth, in the painter alone
+_MOUTH_INSIDE = PROP + 1  # of the mouth; used in cel_shade only
 INK_GROUPS = np.array([1, 2, 2, 3, 3, 4, 1, 5, 6, 8, 7], np.uint8)
-"""Ink runs where two neighbouring pixels' parts lie in different groups."""
+"""Outline group of each part; ink separates neighbouring pixels of different groups."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -44,15 +38,15 @@ class ToonStyle:
     """How a subject is drawn.
 
     Attributes:
-        paint: colours and amounts, as in the photo look.
-        bend: its proportions.
-        bands: float32[3], thresholds of the bands of light and their softness.
-        shadow: float32[3], what the shaded side's colour is multiplied by.
+        appearance: colours and texture parameters, as in the photo style.
+        warp: cartoon proportions.
+        light_bands: float32[3], the two thresholds of the light bands and their softness.
+        shadow_tint: float32[3], multiplies the colour of the shaded side.
         ink: float32[3], sRGB colour of lines.
-        width: of the outlines in pixels of a 224 px picture; 0 leaves them out.
-        lips: how far lips are coloured, 0 to 1.
-        folds: how strongly wrinkles are inked.
-        gleam: strength of highlights.
+        outline_width: in pixels of a 224 px image; 0 draws none.
+        lip_strength: how strongly lips are coloured, 0 to 1.
+        wrinkle_strength: how strongly wrinkles are inked.
+        highlight: strength of specular highlights.
     """
 
     appearance: Appearance
@@ -67,39 +61,31 @@ class ToonStyle:
 
 
 def toon_style(subject: int | None, identity: Identity) -> ToonStyle:
-    """The style of a subject; ``None`` is the plain one."""
+    """Sample the style of a subject; ``None`` is the plain one."""
     rng = np.random.default_rng([41] if subject is None else [subject, 41])
     plain = appearance_of(subject, identity)
     colours, params = plain.colours.copy(), plain.params.copy()
     if subject is not None:
         if rng.random() < 0.28:
             skin = _FANTASY_SKINS[rng.integers(len(_FANTASY_SKINS))] * rng.uniform(0.85, 1.0, 3)
-            colours[channel.SKIN] = linear(skin)
-            colours[channel.LIPS] = linear(skin * [0.85, 0.55, 0.6])
-            colours[channel.LID] = linear(skin * 0.85)
+            colours[ch.SKIN] = linear(skin)
+            colours[ch.LIPS] = linear(skin * [0.85, 0.55, 0.6])
+            colours[ch.LID] = linear(skin * 0.85)
         if rng.random() < 0.45:
             hair = rng.dirichlet([0.7, 0.7, 0.7]) * rng.uniform(150, 480)
-            colours[channel.HAIR] = colours[channel.BROW] = linear(np.clip(hair, 8, 245))
+            colours[ch.HAIR] = colours[ch.BROW] = linear(np.clip(hair, 8, 245))
         if rng.random() < 0.5:
-            colours[channel.IRIS] = linear(np.clip(rng.dirichlet([0.8] * 3) * 380, 10, 235))
-            colours[channel.IRIS_RING] = colours[channel.IRIS] * 0.2
-    grey = colours[channel.SKIN].mean()
-    colours[channel.SKIN] = np.clip(grey + (colours[channel.SKIN] - grey) * rng.uniform(1.0, 1.35), 0.01, 1)
-    colours[channel.SCLERA] = linear(np.array([246, 246, 248]))
-    colours[channel.TEETH] = linear(np.array([248, 246, 240]))
-    for offsets in (
-        channel.BLOTCH,
-        channel.PORES,
-        channel.MOLES,
-        channel.VEINS,
-        channel.STUBBLE,
-        channel.BLEMISHES,
-        channel.SPOTS,
-    ):
-        params[offsets] = 0
-    params[channel.BROW_THICK] *= rng.uniform(1.0, 1.7)
-    params[channel.IRIS_SIZE] = rng.uniform(0.46, 0.62)
-    params[channel.PUPIL] = rng.uniform(0.35, 0.6)
+            colours[ch.IRIS] = linear(np.clip(rng.dirichlet([0.8] * 3) * 380, 10, 235))
+            colours[ch.IRIS_RING] = colours[ch.IRIS] * 0.2
+    grey = colours[ch.SKIN].mean()
+    colours[ch.SKIN] = np.clip(grey + (colours[ch.SKIN] - grey) * rng.uniform(1.0, 1.35), 0.01, 1)
+    colours[ch.SCLERA] = linear(np.array([246, 246, 248]))
+    colours[ch.TEETH] = linear(np.array([248, 246, 240]))
+    for index in (ch.BLOTCH, ch.PORES, ch.MOLES, ch.VEINS, ch.STUBBLE, ch.BLEMISHES, ch.SPOTS):
+        params[index] = 0
+    params[ch.BROW_THICK] *= rng.uniform(1.0, 1.7)
+    params[ch.IRIS_SIZE] = rng.uniform(0.46, 0.62)
+    params[ch.PUPIL] = rng.uniform(0.35, 0.6)
     eyes = 0.42 if subject is None else rng.uniform(0.0, 1.0)
     widths = (0.9, 1.03, 1.05) if subject is None else tuple(rng.normal([0.93, 1.03, 1.04], [0.11, 0.06, 0.08]))
     shape = cartoon_warp(
@@ -138,12 +124,12 @@ def _mix(r, g, b, other, k):  # type: ignore[no-untyped-def]
 @kernel
 def cel_shade(  # type: ignore[no-untyped-def]
     out, group, samples, n_samples, triangle_ids, w1, w2, attributes, triangles, part, groups, eye_rotations,
-    eye_centres, wrinkles, noise_table, colours, params, light, tint, light_bands, shadow_tint, ink, lip_strength,
+    eye_centres, wrinkles, table, colours, params, light, tint, light_bands, shadow_tint, ink, lip_strength,
     wrinkle_strength, highlight, shadow, bounds, shadow_right, shadow_up,
 ):  # fmt: skip
-    """Fill ``samples`` of ``out`` (float32[H * W, 3] sRGB) and ``group`` (uint8[H * W]) with the toon's flat paint.
+    """Fill ``samples`` of ``out`` (float32[H * W, 3] sRGB) and ``group`` (uint8[H * W]) with flat colour.
 
-    ``samples`` and ``span`` are as in ``photo.shade``.
+    ``samples`` and ``n_samples`` are as in ``photo.shade``.
     """
     texels = shadow.shape[0] / 2 / SHADOW_EXTENT
     half = shadow.shape[0] / 2 - 0.5
@@ -151,11 +137,11 @@ def cel_shade(  # type: ignore[no-untyped-def]
     triangle_ids, w1, w2 = triangle_ids.ravel(), w1.ravel(), w2.ravel()
     s = np.empty(N_ATTRIBUTES, np.float32)
     for index in samples:
-        interpolate(s, index, n_samples, row_length, triangle_ids, w1, w2, attributes, triangles)
+        antialias.interpolate(s, index, n_samples, row_length, triangle_ids, w1, w2, attributes, triangles)
         part_id = part[triangle_ids[index]]
         x, y, z, qx, qy, qz = s[0], s[1], s[2], s[6], s[7], s[8]
         line, flat, gloss = 0.0, 0.0, 0.0
-        # The light's edge follows the head's roundness more than its relief, as a pen would draw it.
+        # Blend normals towards a sphere's, so that the shadow edge is as smooth as a drawn line.
         nx, ny, nz = s[3] + 0.6 * qx, s[4] + 0.5 * (qy - 0.3), s[5] + 0.5 * qz
         if part_id == SKIN and s[10] > 0.5:
             r, g, b = 0.11, 0.012, 0.016
@@ -166,7 +152,7 @@ def cel_shade(  # type: ignore[no-untyped-def]
             if y < collar_line:
                 part_id = CLOTH
             else:
-                r, g, b = colours[channel.SKIN, 0], colours[channel.SKIN, 1], colours[channel.SKIN, 2]
+                r, g, b = colours[ch.SKIN, 0], colours[ch.SKIN, 1], colours[ch.SKIN, 2]
                 ax = abs(x)
                 if z > 0.3:
                     h, _, _ = wrinkle_at(wrinkles, x, y)
@@ -175,35 +161,29 @@ def cel_shade(  # type: ignore[no-untyped-def]
                     g, b = g * (1 - 0.25 * blush), b * (1 - 0.18 * blush)
                 k = smoothstep(0.42, 0.56, s[9])
                 k *= lip_strength
-                r, g, b = _mix(r, g, b, colours[channel.LIPS], k)
+                r, g, b = _mix(r, g, b, colours[ch.LIPS], k)
                 line = max(line, 0.9 * smoothstep(0.26, 0.12, s[13]) * (1 - 0.8 * s[12]) if z > 0.4 else 0.0)
-                if z > 0.5 and 0.16 < y < 0.5 and params[channel.SHADOW_MAKEUP] > 0:
+                if z > 0.5 and 0.16 < y < 0.5 and params[ch.SHADOW_MAKEUP] > 0:
                     ex, ey = (ax - 0.308) / 0.17, (y - 0.345) / 0.075
-                    k = (
-                        params[channel.SHADOW_MAKEUP]
-                        * smoothstep(1.8, 1.3, ex * ex + ey * ey)
-                        * smoothstep(0.0, 0.02, ey)
-                    )
-                    r, g, b = _mix(r, g, b, colours[channel.LID], k)
-                if params[channel.BEARD] > 0:
+                    k = params[ch.SHADOW_MAKEUP] * smoothstep(1.8, 1.3, ex * ex + ey * ey) * smoothstep(0.0, 0.02, ey)
+                    r, g, b = _mix(r, g, b, colours[ch.LID], k)
+                if params[ch.BEARD] > 0:
                     k = smoothstep(0.4, 0.5, textures.beard(params, x, y, z, s[9])[1])
-                    r, g, b = _mix(r, g, b, colours[channel.HAIR], k)
+                    r, g, b = _mix(r, g, b, colours[ch.HAIR], k)
                 if z > 0.3:
-                    k = smoothstep(
-                        0.22, 0.36, textures.brow(noise_table, params, x, y) / max(params[channel.BROW_DENSE], 0.1)
-                    )
-                    r, g, b = _mix(r, g, b, colours[channel.BROW], k)
-                if params[channel.CROP] > 0 and y > -0.6:
+                    k = smoothstep(0.22, 0.36, textures.brow(table, params, x, y) / max(params[ch.BROW_DENSE], 0.1))
+                    r, g, b = _mix(r, g, b, colours[ch.BROW], k)
+                if params[ch.CROP] > 0 and y > -0.6:
                     k = smoothstep(-0.01, 0.015, textures.hairline(params, x, y, z)) * (1 - s[12])
-                    k *= min(params[channel.CROP] * 1.4, 1.0)
-                    r, g, b = _mix(r, g, b, colours[channel.HAIR], k)
+                    k *= min(params[ch.CROP] * 1.4, 1.0)
+                    r, g, b = _mix(r, g, b, colours[ch.HAIR], k)
                 gloss = 0.15
         if part_id == CLOTH:
-            r, g, b = colours[channel.CLOTH, 0], colours[channel.CLOTH, 1], colours[channel.CLOTH, 2]
-            if params[channel.PATTERN] < 0.3 and (y * 5.0) % 1.0 < 0.4:
-                r, g, b = colours[channel.CLOTH2, 0], colours[channel.CLOTH2, 1], colours[channel.CLOTH2, 2]
-        elif part_id == 1 or part_id == EYE_RIGHT:
-            side = part_id - 1
+            r, g, b = colours[ch.CLOTH, 0], colours[ch.CLOTH, 1], colours[ch.CLOTH, 2]
+            if params[ch.PATTERN] < 0.3 and (y * 5.0) % 1.0 < 0.4:
+                r, g, b = colours[ch.CLOTH2, 0], colours[ch.CLOTH2, 1], colours[ch.CLOTH2, 2]
+        elif part_id in (EYE_LEFT, EYE_RIGHT):
+            side = part_id - EYE_LEFT
             ox, oy, oz = qx - eye_centres[side, 0], qy - eye_centres[side, 1], qz - eye_centres[side, 2]
             inv = 1 / max(math.sqrt(ox * ox + oy * oy + oz * oz), 1e-6)
             ox, oy, oz = ox * inv, oy * inv, oz * inv
@@ -211,19 +191,19 @@ def cel_shade(  # type: ignore[no-untyped-def]
             lx = m[0, 0] * ox + m[1, 0] * oy + m[2, 0] * oz
             ly = m[0, 1] * ox + m[1, 1] * oy + m[2, 1] * oz
             lz = m[0, 2] * ox + m[1, 2] * oy + m[2, 2] * oz
-            d = math.sqrt(lx * lx + ly * ly) / params[channel.IRIS_SIZE] if lz > 0 else 9.0
-            r, g, b = colours[channel.SCLERA, 0], colours[channel.SCLERA, 1], colours[channel.SCLERA, 2]
+            d = math.sqrt(lx * lx + ly * ly) / params[ch.IRIS_SIZE] if lz > 0 else 9.0
+            r, g, b = colours[ch.SCLERA, 0], colours[ch.SCLERA, 1], colours[ch.SCLERA, 2]
             if d < 1.06:
-                up = 0.55 + 0.75 * smoothstep(0.5, -0.9, ly / params[channel.IRIS_SIZE])
-                r, g, b = colours[channel.IRIS, 0] * up, colours[channel.IRIS, 1] * up, colours[channel.IRIS, 2] * up
+                up = 0.55 + 0.75 * smoothstep(0.5, -0.9, ly / params[ch.IRIS_SIZE])
+                r, g, b = colours[ch.IRIS, 0] * up, colours[ch.IRIS, 1] * up, colours[ch.IRIS, 2] * up
                 k = smoothstep(0.86, 0.94, d)
-                r, g, b = _mix(r, g, b, colours[channel.IRIS_RING], k)
-                if d < params[channel.PUPIL]:
+                r, g, b = _mix(r, g, b, colours[ch.IRIS_RING], k)
+                if d < params[ch.PUPIL]:
                     r, g, b = 0.005, 0.005, 0.008
                 k = smoothstep(0.98, 1.06, d)
-                r, g, b = _mix(r, g, b, colours[channel.SCLERA], k)
-                spot = (lx - params[channel.IRIS_SIZE] * 0.32) ** 2 + (ly - params[channel.IRIS_SIZE] * 0.38) ** 2
-                if spot < (0.20 * params[channel.IRIS_SIZE]) ** 2:
+                r, g, b = _mix(r, g, b, colours[ch.SCLERA], k)
+                spot = (lx - params[ch.IRIS_SIZE] * 0.32) ** 2 + (ly - params[ch.IRIS_SIZE] * 0.38) ** 2
+                if spot < (0.20 * params[ch.IRIS_SIZE]) ** 2:
                     r, g, b = 1.0, 1.0, 1.0
             k = 0.35 * smoothstep(0.12, 0.22, oy)
             r, g, b = r * (1 - k), g * (1 - k), b * (1 - 0.8 * k)
@@ -232,23 +212,15 @@ def cel_shade(  # type: ignore[no-untyped-def]
             depth = 0.65 * smoothstep(0.95, 0.70, z)
             gap = abs(math.atan2(x, z - 0.62) / 0.30 - round(math.atan2(x, z - 0.62) / 0.30))
             tone = (1 - depth) * (1 - 0.25 * smoothstep(0.08, 0.0, gap))
-            r, g, b = (
-                colours[channel.TEETH, 0] * tone,
-                colours[channel.TEETH, 1] * tone,
-                colours[channel.TEETH, 2] * tone,
-            )
+            r, g, b = (colours[ch.TEETH, 0] * tone, colours[ch.TEETH, 1] * tone, colours[ch.TEETH, 2] * tone)
             flat = 1.0
         elif part_id == TONGUE:
             tone = 1 - 0.6 * smoothstep(0.9, 0.5, z) - 0.2 * smoothstep(0.025, 0.0, abs(x))
-            r, g, b = (
-                colours[channel.TONGUE, 0] * tone,
-                colours[channel.TONGUE, 1] * tone,
-                colours[channel.TONGUE, 2] * tone,
-            )
+            r, g, b = (colours[ch.TONGUE, 0] * tone, colours[ch.TONGUE, 1] * tone, colours[ch.TONGUE, 2] * tone)
             flat = 1.0
         elif part_id == HAIR:
-            tone = 0.82 + 0.3 * smoothstep(0.4, 0.6, noise(noise_table, x * 9, y * 0.8, params[channel.SEED]))
-            r, g, b = colours[channel.HAIR, 0] * tone, colours[channel.HAIR, 1] * tone, colours[channel.HAIR, 2] * tone
+            tone = 0.82 + 0.3 * smoothstep(0.4, 0.6, noise(table, x * 9, y * 0.8, params[ch.SEED]))
+            r, g, b = colours[ch.HAIR, 0] * tone, colours[ch.HAIR, 1] * tone, colours[ch.HAIR, 2] * tone
             gloss = 0.6
         elif part_id == PROP:
             r, g, b = x, y, z
@@ -273,12 +245,7 @@ def cel_shade(  # type: ignore[no-untyped-def]
             specular = 0.16 * highlight * smoothstep(light_bands[1] - softness, light_bands[1] + softness, n_dot_l)
             if gloss > 0.3:
                 band = smoothstep(0.13, 0.05, abs(y - 0.45)) * light_amount
-                specular += (
-                    0.35
-                    * highlight
-                    * band
-                    * smoothstep(0.35, 0.6, noise(noise_table, x * 12, 0.0, params[channel.SEED]))
-                )
+                specular += 0.35 * highlight * band * smoothstep(0.35, 0.6, noise(table, x * 12, 0.0, params[ch.SEED]))
             specular *= min(1.0, 0.1 + 1.6 * (r + g + b) / 3)
             r, g, b = r * mr * tint[0] + specular, g * mg * tint[1] + specular, b * mb * tint[2] + specular
         group[index] = groups[part_id]
@@ -289,17 +256,17 @@ def cel_shade(  # type: ignore[no-untyped-def]
 
 @kernel
 def draw_outlines(out, group, inv_depth, reach, depth_step, ink):  # type: ignore[no-untyped-def]
-    """Ink every pixel that lies within ``reach`` of another group, or of a step in depth of ``jump`` decimetres."""
-    height, outline_width = group.shape
+    """Ink every pixel within ``reach`` of another group or of a depth step of ``depth_step`` decimetres."""
+    height, width = group.shape
     for y in range(height):
-        for x in range(outline_width):
+        for x in range(width):
             is_edge = 0.0
             own_group, own_inv_depth = group[y, x], inv_depth[y, x]
             for k in range(4):
                 for step in range(1, reach + 1):
                     i = x + (step if k == 0 else -step if k == 1 else 0)
                     j = y + (step if k == 2 else -step if k == 3 else 0)
-                    if i < 0 or j < 0 or i >= outline_width or j >= height:
+                    if i < 0 or j < 0 or i >= width or j >= height:
                         break
                     in_front = own_group > 0 and own_inv_depth > inv_depth[j, i]
                     if group[j, i] != own_group or (
@@ -313,7 +280,7 @@ def draw_outlines(out, group, inv_depth, reach, depth_step, ink):  # type: ignor
 
 @kernel
 def draw_lashes(out, index, offsets, ink, amount):  # type: ignore[no-untyped-def]
-    """Upper lashes as one solid shape, lower ones as a hint, over the samples ``at`` (flat indices) of ``out``."""
+    """Draw upper lashes as one solid shape and hint at lower ones, over the given samples (flat indices)."""
     for n in range(len(index)):
         dx, dy, dz = offsets[n, 0], offsets[n, 1], offsets[n, 2]
         along = smoothstep(0.145, 0.235, math.sqrt(dx * dx + dy * dy + dz * dz))
@@ -335,7 +302,7 @@ def draw(
     supersample: int,
     conditions: Conditions,
 ) -> np.ndarray:
-    """Draw a bent mesh as a cartoon; arguments as in ``photo.draw``; uint8[size, size, 3]."""
+    """Cel-shade a warped mesh; arguments as in ``photo.draw``; uint8[size, size, 3]."""
     side = size * supersample
     lights = sample_lights(shot, conditions)
     view = rasterise(mesh, camera, size, supersample)
@@ -343,21 +310,15 @@ def draw(
     raster.upsample(out, background(shot, size), supersample)
     group[:] = 0
     shadow = cast_shadow(mesh, lights.directions[0] @ view.camera.rotation, SHADOW_SIZE, lights.shadow_pattern)
-    tint = lights.colours[channel.SKIN] / lights.colours[channel.SKIN].mean()
+    tint = lights.colours[ch.SKIN] / lights.colours[ch.SKIN].mean()
     tint = (1 + 0.5 * (tint - 1)) * np.clip(lights.exposure * 0.9, 0.7, 1.1)
     appearance = style.appearance
     wrinkles = height_map(coefficients, appearance.wrinkle_depth, appearance.resting_wrinkles)
     samples = scratch_buffer("samples", (side * side,), np.int32)
     no_lashes = np.zeros((size, size), bool)
-    smooth, first_samples = find_smooth_pixels(
-        samples,
-        view.triangle_ids,
-        view.inv_depth,
-        view.part,
-        mesh.fine,
-        no_lashes,
-        supersample,
-        np.float32(camera.focal),
+    focal = np.float32(camera.focal)
+    smooth, first_samples = antialias.find_smooth_pixels(
+        samples, view.triangle_ids, view.inv_depth, view.part, mesh.fine, no_lashes, supersample, focal
     )
     inputs = (
         view.triangle_ids, view.w1, view.w2, mesh.attributes, view.triangles, view.part, INK_GROUPS,
@@ -368,12 +329,13 @@ def draw(
     )  # fmt: skip
     colours, groups = out.reshape(-1, 3), group.ravel()
     cel_shade(colours, groups, first_samples, supersample, *inputs)
-    cel_shade(colours, groups, find_edge_samples(samples, colours, view.triangle_ids, smooth, supersample), 1, *inputs)
-    copy_first_samples(out, group, smooth, supersample)
+    edge_samples = antialias.find_edge_samples(samples, colours, view.triangle_ids, smooth, supersample)
+    cel_shade(colours, groups, edge_samples, 1, *inputs)
+    antialias.copy_first_samples(out, group, smooth, supersample)
     if style.outline_width > 0:
         reach = max(1, round(style.outline_width * side / 448))
         draw_outlines(out, group, view.inv_depth, reach, np.float32(0.16), style.ink)
-    amount = np.float32(appearance.params[channel.LASH_AMOUNT])
+    amount = np.float32(appearance.params[ch.LASH_AMOUNT])
     draw_lashes(colours, view.lash_samples, view.lash_offsets, style.ink, amount)
     out = raster.downsample(out, supersample)
     if supersample == 1:

@@ -1,8 +1,8 @@
-"""Wrinkles that actions fold into skin: height maps over the face's front, weighted by coefficients.
+"""Expression wrinkles: height maps over the front of the face, weighted by coefficients.
 
-The mesh is too coarse for folds, yet folds are what tells a smile's cheeks, a sneer or a squint at small sizes.
-Each fold is a polyline in base-mesh coordinates (x, y in decimetres around ``rig.ORIGIN``), drawn for the left side
-and mirrored, with the actions that deepen it.
+The mesh is too coarse for wrinkles, yet they distinguish a smile, a sneer or a squint at small sizes. Each wrinkle is a
+polyline in base-mesh coordinates (x, y in decimetres around ``rig.ORIGIN``), given for the left side and mirrored, with
+the actions that deepen it.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ X0, X1, Y0, Y1 = -0.8, 0.8, -0.85, 1.15
 STEP = 0.008
 WIDTH, HEIGHT = round((X1 - X0) / STEP), round((Y1 - Y0) / STEP)
 
-# (polyline, width, depth, actions with weights); "{}" in an action stands for the side.
+# (polyline, width, depth, actions with weights); "{}" stands for the side.
 _WRINKLES: list[tuple[list[tuple[float, float]], float, float, dict[str, float]]] = [
     ([(0.185, 0.0), (0.25, -0.08), (0.305, -0.18), (0.335, -0.29), (0.34, -0.36)], 0.022, 1.0,
      {"noseSneer{}": 0.8, "mouthSmile{}": 1.0, "cheekSquint{}": 0.55, "mouthUpperUp{}": 0.45, "mouthStretch{}": 0.3}),
@@ -54,12 +54,12 @@ _WRINKLES: list[tuple[list[tuple[float, float]], float, float, dict[str, float]]
     ([(0.09, -0.60), (0.10, -0.61)], 0.014, 0.8, {"mouthShrugLower": 1.0}),
     ([(0.11, -0.53), (0.125, -0.545)], 0.014, 0.7, {"mouthShrugLower": 1.0}),
 ]  # fmt: skip
-# How deep each fold lies in an old, resting face.
+# Depth of every wrinkle in an old face at rest.
 _RESTING_DEPTH = 0.22
 
 
 def _wrinkle_height(line: list[tuple[float, float]], width: float, depth: float, side: int) -> np.ndarray:
-    """Height of one fold over the map: a groove with a soft ridge along it; float32[HEIGHT, WIDTH]."""
+    """Height of one wrinkle over the map: a groove with a soft ridge along it; float32[HEIGHT, WIDTH]."""
     x = (X0 + STEP * (np.arange(WIDTH) + 0.5))[None, :] * side
     y = (Y0 + STEP * (np.arange(HEIGHT) + 0.5))[:, None]
     distance = np.full((HEIGHT, WIDTH), np.inf)
@@ -86,7 +86,7 @@ def _wrinkle_height(line: list[tuple[float, float]], width: float, depth: float,
 
 @cache
 def _maps() -> tuple[np.ndarray, np.ndarray]:
-    """Height maps float32[K, HEIGHT, WIDTH] and the actions that fold them float32[K, 52]."""
+    """Height maps float32[K, HEIGHT, WIDTH] and their action weights float32[K, 52]."""
     maps, weights = [], []
     for line, width, depth, actions in _WRINKLES:
         for side, name in ((1, "Left"), (-1, "Right")):
@@ -100,7 +100,7 @@ def _maps() -> tuple[np.ndarray, np.ndarray]:
 
 @cache
 def _windows() -> list[tuple[slice, slice]]:
-    """The part of the map each fold touches."""
+    """The region of the map that each wrinkle touches."""
     out = []
     for m in _maps()[0]:
         rows, columns = np.flatnonzero(m.any(1)), np.flatnonzero(m.any(0))
@@ -109,12 +109,12 @@ def _windows() -> list[tuple[slice, slice]]:
 
 
 def height_map(coefficients: np.ndarray, strength: float, resting: float) -> np.ndarray:
-    """Skin height over the face's front under an expression, decimetres, float32[HEIGHT, WIDTH].
+    """Skin height over the front of the face under an expression, decimetres, float32[HEIGHT, WIDTH].
 
     Args:
         coefficients: float32[52].
-        strength: of the folds actions make (about 1).
-        resting: how far folds show at rest, 0 (young) to 1 (old).
+        strength: of expression wrinkles (about 1).
+        resting: strength of wrinkles at rest, 0 (young) to 1 (old).
     """
     maps, weights = _maps()
     amounts = np.minimum(weights @ coefficients, 1.25) * strength + _RESTING_DEPTH * resting
