@@ -42,24 +42,21 @@ def draw(
             mesh, imp.appearance, warp(identity.eye_centres), c, camera, lights=stage_lights(shot, conditions),
             shot=shot, size=size, supersample=supersample, conditions=conditions,
         )  # fmt: skip
-    elif style == "toon":
-        identity = _identity_of(subject)
-        toon_style = toon.toon_style(subject, identity)
-        camera, box = place_camera(toon_style.warp(identity.vertices[head.box_ids]), shot, size, framing, conditions)
-        vertices = head.vertices(c, identity)
-        worn = outfit(subject, shot, identity, vertices, toon_style.appearance, conditions)
-        mesh = build_mesh(vertices, identity, toon_style.appearance.hair, toon_style.appearance.hair_seed,
-                          toon_style.warp, prop=worn.prop, cover=worn.cover)  # fmt: skip
-        image = toon.draw(mesh, toon_style, identity, c, camera, shot=shot, size=size, supersample=supersample,
-                          conditions=conditions)  # fmt: skip
     else:
         identity = _identity_of(subject)
-        appearance = appearance_of(subject, identity)
-        camera, box = place_camera(identity.vertices[head.box_ids], shot, size, framing, conditions)
+        toon_style = toon.toon_style(subject, identity) if style == "toon" else None
+        appearance = toon_style.appearance if toon_style else appearance_of(subject, identity)
+        face = identity.vertices[head.box_ids]
+        camera, box = place_camera(toon_style.warp(face) if toon_style else face, shot, size, framing, conditions)
         vertices = head.vertices(c, identity)
         worn = outfit(subject, shot, identity, vertices, appearance, conditions)
-        mesh = build_mesh(vertices, identity, appearance.hair, appearance.hair_seed, prop=worn.prop, cover=worn.cover)
-        image = photo.draw(mesh, appearance, identity.eye_centres, c, camera, shot=shot, size=size,
-                           supersample=supersample, conditions=conditions, lenses=worn.lenses)  # fmt: skip
+        mesh = build_mesh(vertices, identity, appearance.hair, appearance.hair_seed,
+                          toon_style.warp if toon_style else None, prop=worn.prop, cover=worn.cover)  # fmt: skip
+        if toon_style:
+            image = toon.draw(mesh, toon_style, identity, c, camera, shot=shot, size=size, supersample=supersample,
+                              conditions=conditions)  # fmt: skip
+        else:
+            image = photo.draw(mesh, appearance, identity.eye_centres, c, camera, shot=shot, size=size,
+                               supersample=supersample, conditions=conditions, lenses=worn.lenses)  # fmt: skip
     points = camera.project(mesh.attributes[head.point_ids, POSITION])[:, :2]
     return Rendered(image, points, box, camera.to_dict(size, box), c)

@@ -25,79 +25,79 @@ FOCAL = np.float32(400)
 
 def flat(size: int, factor: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """A visibility buffer filled with triangle 0 at one depth, and no lashes."""
-    triangle_ids = np.zeros((size * factor, size * factor), np.int32)
-    return triangle_ids, np.full(triangle_ids.shape, 0.1, np.float32), np.zeros((size, size), bool)
+    ids = np.zeros((size * factor, size * factor), np.int32)
+    return ids, np.full(ids.shape, 0.1, np.float32), np.zeros((size, size), bool)
 
 
-def smooth_pixels(triangle_ids, inv_depth, has_lash, part, factor, fine=(False, False)):
-    buffer = np.empty(triangle_ids.size, np.int32)
+def smooth_pixels(ids, inv_depth, has_lash, part, factor, fine=(False, False)):
+    buffer = np.empty(ids.size, np.int32)
     smooth, starts = find_smooth_pixels(
-        buffer, triangle_ids, inv_depth, np.array(part, np.uint8), np.array(fine), has_lash, factor, FOCAL
+        buffer, ids, inv_depth, np.array(part, np.uint8), np.array(fine), has_lash, factor, FOCAL
     )
     return smooth, starts.copy()
 
 
 @pytest.mark.parametrize("factor", [2, 3])
 def test_a_smooth_surface_is_shaded_once_per_pixel(factor: int) -> None:
-    triangle_ids, inv_depth, has_lash = flat(4, factor)
-    smooth, starts = smooth_pixels(triangle_ids, inv_depth, has_lash, [SKIN], factor)
+    ids, inv_depth, has_lash = flat(4, factor)
+    smooth, starts = smooth_pixels(ids, inv_depth, has_lash, [SKIN], factor)
     assert smooth.all()
     row_length = 4 * factor
     assert starts.tolist() == [y * factor * row_length + x * factor for y in range(4) for x in range(4)]
 
 
 def test_without_supersampling_every_sample_is_shaded() -> None:
-    triangle_ids, inv_depth, has_lash = flat(4, 1)
-    smooth, starts = smooth_pixels(triangle_ids, inv_depth, has_lash, [SKIN], 1)
+    ids, inv_depth, has_lash = flat(4, 1)
+    smooth, starts = smooth_pixels(ids, inv_depth, has_lash, [SKIN], 1)
     assert not smooth.any() and len(starts) == 0
-    assert len(find_edge_samples(np.empty(16, np.int32), np.zeros((16, 3), np.float32), triangle_ids, smooth, 1)) == 16
+    assert len(find_edge_samples(np.empty(16, np.int32), np.zeros((16, 3), np.float32), ids, smooth, 1)) == 16
 
 
 @pytest.mark.parametrize("edge", ["background", "another part", "a step in depth", "a lash", "an eye or the mouth"])
 def test_a_pixel_with_an_edge_is_shaded_per_sample(edge: str) -> None:
-    triangle_ids, inv_depth, has_lash = flat(4, 2)
+    ids, inv_depth, has_lash = flat(4, 2)
     part, fine = [SKIN, HAIR], [False, False]
     if edge == "background":
-        triangle_ids[3, 2], inv_depth[3, 2] = EMPTY, 0
+        ids[3, 2], inv_depth[3, 2] = EMPTY, 0
     elif edge == "another part":
-        triangle_ids[3, 2] = 1
+        ids[3, 2] = 1
     elif edge == "a step in depth":
         inv_depth[3, 2] = 0.11
     elif edge == "a lash":
         has_lash[1, 1] = True
     else:
-        triangle_ids[2:4, 2:4] = 1
+        ids[2:4, 2:4] = 1
         part, fine = [SKIN, SKIN], [False, True]
-    smooth, _ = smooth_pixels(triangle_ids, inv_depth, has_lash, part, 2, fine)
+    smooth, _ = smooth_pixels(ids, inv_depth, has_lash, part, 2, fine)
     assert not smooth[1, 1] and smooth.sum() == 15
-    samples = find_edge_samples(np.empty(64, np.int32), np.zeros((64, 3), np.float32), triangle_ids, smooth, 2)
+    samples = find_edge_samples(np.empty(64, np.int32), np.zeros((64, 3), np.float32), ids, smooth, 2)
     expected = {8 * y + x for y in (2, 3) for x in (2, 3)} - ({8 * 3 + 2} if edge == "background" else set())
     assert set(samples.tolist()) == expected
 
 
 def test_pixels_that_differ_from_a_neighbour_are_shaded_per_sample() -> None:
-    triangle_ids, inv_depth, has_lash = flat(4, 2)
-    smooth, starts = smooth_pixels(triangle_ids, inv_depth, has_lash, [SKIN], 2)
+    ids, inv_depth, has_lash = flat(4, 2)
+    smooth, starts = smooth_pixels(ids, inv_depth, has_lash, [SKIN], 2)
     out = np.zeros((64, 3), np.float32)
     out[starts] = 0.5
     out[starts[5], 1] += TOLERANCE * 1.01
-    samples = find_edge_samples(np.empty(64, np.int32), out, triangle_ids, smooth, 2)
+    samples = find_edge_samples(np.empty(64, np.int32), out, ids, smooth, 2)
     edges = np.argwhere(~smooth).tolist()
     assert sorted(edges) == [[0, 1], [1, 0], [1, 1], [1, 2], [2, 1]]
     assert len(samples) == 4 * 5
     out[starts] = 0.5
     out[starts[5], 1] += TOLERANCE * 0.99
     smooth[:] = True
-    assert len(find_edge_samples(np.empty(64, np.int32), out, triangle_ids, smooth, 2)) == 0
+    assert len(find_edge_samples(np.empty(64, np.int32), out, ids, smooth, 2)) == 0
 
 
 def test_a_pixel_is_the_mean_of_its_samples() -> None:
-    triangle_ids, _, _ = flat(2, 2)
-    triangle_ids[0, 1] = EMPTY
+    ids, _, _ = flat(2, 2)
+    ids[0, 1] = EMPTY
     out = np.random.default_rng(0).random((16, 3), dtype=np.float32)
     background = np.full((2, 2, 3), 0.25, np.float32)
     smooth = np.array([[False, False], [False, True]])
-    image = resolve(out, triangle_ids, smooth, background, 2)
+    image = resolve(out, ids, smooth, background, 2)
     np.testing.assert_allclose(image[0, 0], (out[0] + 0.25 + out[4] + out[5]) / 4, rtol=1e-5)
     np.testing.assert_allclose(image[1, 0], out[[8, 9, 12, 13]].mean(0), rtol=1e-5)
     assert np.array_equal(image[1, 1], out[10])
@@ -116,7 +116,7 @@ def test_adaptive_sampling_hardly_changes_the_image(style: str, monkeypatch: pyt
     faces = [sample_coefficients(np.random.default_rng([seed, 61])) for seed in seeds]
     adaptive = [render(c, subject=k, shot=k, **options).image for k, c in zip(seeds, faces, strict=True)]  # type: ignore[arg-type]
 
-    def none_smooth(samples, triangle_ids, inv_depth, part, fine, has_lash, factor, focal):
+    def none_smooth(samples, ids, inv_depth, part, fine, has_lash, factor, focal):
         return np.zeros(has_lash.shape, bool), samples[:0]
 
     monkeypatch.setattr(antialias, "find_smooth_pixels", none_smooth)
@@ -197,9 +197,9 @@ def test_shadow_bounds_never_change_the_shadow() -> None:
 def test_the_front_triangle_is_visible_with_its_weights() -> None:
     screen = np.array([[0, 0, 0.5], [0, 8, 0.5], [8, 0, 0.5], [0, 0, 0.25], [0, 8, 0.25], [8, 0, 0.25]], np.float32)
     triangles = np.array([[0, 1, 2], [3, 4, 5], [3, 5, 4]], np.int32)
-    triangle_ids, w1, w2, inv_depth = visibility(screen, triangles, np.zeros(3, bool), 8, 8, "test")
+    ids, w1, w2, inv_depth = visibility(screen, triangles, np.zeros(3, bool), 8, 8, "test")
     inside = np.add.outer(np.arange(8), np.arange(8)) < 7
-    visible = triangle_ids[inside]
+    visible = ids[inside]
     assert set(visible.tolist()) == {0} and (inv_depth[inside] == 0.5).all()
     assert w1[2, 1] == pytest.approx(2.5 / 8) and w2[2, 1] == pytest.approx(1.5 / 8)
     back, *_ = visibility(screen, triangles[2:], np.zeros(1, bool), 8, 8, "test")

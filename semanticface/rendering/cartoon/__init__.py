@@ -166,15 +166,9 @@ def _draw_shadow(painter: Painter, contour: skia.Path, shot: int | None) -> None
 
 
 def draw(
-    coefficients: np.ndarray,
-    *,
-    subject: int | None = 0,
-    shot: int | None = None,
-    size: int = 224,
-    supersample: int = 2,
-    framing: Framing = "portrait",
-    conditions: Conditions = "usual",
-) -> Rendered:
+    coefficients: np.ndarray, *, subject: int | None = 0, shot: int | None = None, size: int = 224,
+    supersample: int = 2, framing: Framing = "portrait", conditions: Conditions = "usual",
+) -> Rendered:  # fmt: skip
     """Draw a cartoon face.
 
     Args:

@@ -10,7 +10,7 @@ from functools import cache
 
 import numpy as np
 
-from semanticface.rendering.head.appearance import linear
+from semanticface.rendering.head.appearance import linear_rgb
 from semanticface.rendering.head.props import Material, Prop, join_props, make_prop, tube
 from semanticface.rendering.head.rig import SKIN, Identity, rig
 
@@ -84,10 +84,10 @@ def glasses(identity: Identity, seed: int, tinted: bool) -> tuple[Prop, Lenses]:
     plastic = _PLASTIC[min(int(rng.exponential(2.6)), len(_PLASTIC) - 1)] * rng.uniform(0.8, 1.1)
     tortoise = 0.9 if rng.random() < 0.3 else 0.0
     if frame_kind == "plastic":
-        material = Material(_rgb(plastic), 1.6, 0.2, tortoise, 14)
+        material = Material(linear_rgb(plastic), 1.6, 0.2, tortoise, 14)
         radius, up_radius = rng.uniform(0.013, 0.029), rng.uniform(0.018, 0.03)
     else:
-        material = Material(_rgb(metal), 2.6, 0.0)
+        material = Material(linear_rgb(metal), 2.6, 0.0)
         radius = up_radius = rng.uniform(0.008, 0.013)
 
     z0 = _frame_z(identity, centre[0] + a, centre[1] - b, centre[1] + b, centre[1])
@@ -139,11 +139,6 @@ def glasses(identity: Identity, seed: int, tinted: bool) -> tuple[Prop, Lenses]:
                     triangles.astype(np.int32), shade.astype(np.float32),
                     0.35 if frame_kind in ("rimless", "half") else 0.0)  # fmt: skip
     return join_props(frame), lenses
-
-
-def _rgb(colour: np.ndarray) -> tuple[float, float, float]:
-    r, g, b = linear(np.clip(colour, 0, 255)).tolist()
-    return r, g, b
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -240,8 +235,7 @@ def earrings(identity: Identity, seed: int) -> Prop:
         seed: of kind, size and colour.
     """
     rng = np.random.default_rng([seed, 19])
-    r, g, b = linear(_METALS[rng.integers(len(_METALS))] * rng.uniform(0.8, 1.05)).tolist()
-    material = Material((r, g, b), 2.6)
+    material = Material(linear_rgb(_METALS[rng.integers(len(_METALS))] * rng.uniform(0.8, 1.05)), 2.6)
     kind, size = rng.random(), rng.uniform(0.7, 1.3)
     parts = []
     for side in (1, -1) if rng.random() < 0.92 else (1,):

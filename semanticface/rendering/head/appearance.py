@@ -41,6 +41,12 @@ def linear(srgb: np.ndarray) -> np.ndarray:
     return np.where(c <= 0.04045, c / 12.92, ((c + 0.055) / 1.055) ** 2.4)
 
 
+def linear_rgb(srgb: np.ndarray) -> tuple[float, float, float]:
+    """One colour, clipped to 0..255, as linear RGB."""
+    r, g, b = linear(np.clip(srgb, 0, 255)).tolist()
+    return r, g, b
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Appearance:
     """Colours and texture parameters of one subject.

@@ -71,16 +71,9 @@ def _warp(points, centres, radii, scales, widths, stretch):  # type: ignore[no-u
 
 
 def cartoon_warp(
-    identity: Identity,
-    *,
-    eyes: float,
-    mouth: float,
-    nose: float,
-    cheeks: float,
-    chin: float,
-    widths: tuple[float, float, float],
-    stretch: float,
-) -> CartoonWarp:
+    identity: Identity, *, eyes: float, mouth: float, nose: float, cheeks: float, chin: float,
+    widths: tuple[float, float, float], stretch: float,
+) -> CartoonWarp:  # fmt: skip
     """A warp for a head; eyes to chin are added scales, 0 keeps the feature."""
     base = rig().base
     offsets = identity.vertices - base

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from semanticface.rendering.head.appearance import linear
+from semanticface.rendering.head.appearance import linear_rgb
 from semanticface.rendering.head.hair import AXIS, TOP, Cover, fit_to_head, skull_distance
 from semanticface.rendering.head.props import Material, Prop, grid_triangles, join_props, make_prop
 from semanticface.rendering.head.rig import Identity
@@ -22,8 +22,7 @@ _CLOTH = np.array([(26, 26, 30), (30, 40, 78), (120, 24, 30), (206, 200, 188), (
 
 def _cloth_material(rng: np.random.Generator, grain: float, grain_frequency: float, gloss: float = 0.06) -> Material:
     colour = np.clip(_CLOTH[rng.integers(len(_CLOTH))] * rng.uniform(0.6, 1.15) + rng.normal(0, 8, 3), 6, 250)
-    r, g, b = linear(colour).tolist()
-    return Material((r, g, b), gloss, 0.1, grain, grain_frequency)
+    return Material(linear_rgb(colour), gloss, 0.1, grain, grain_frequency)
 
 
 def _rings(radius: np.ndarray, y: np.ndarray) -> np.ndarray:

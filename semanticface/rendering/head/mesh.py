@@ -63,15 +63,9 @@ def _clothes() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 
 def build_mesh(
-    vertices: np.ndarray,
-    identity: Identity,
-    hair_style: str,
-    hair_seed: int,
-    warp: CartoonWarp | None = None,
-    hair: tuple[np.ndarray, np.ndarray, np.ndarray] | None = None,
-    prop: Prop | None = None,
-    cover: Cover | None = None,
-) -> Mesh:
+    vertices: np.ndarray, identity: Identity, hair_style: str, hair_seed: int, warp: CartoonWarp | None = None,
+    hair: tuple[np.ndarray, np.ndarray, np.ndarray] | None = None, prop: Prop | None = None, cover: Cover | None = None,
+) -> Mesh:  # fmt: skip
     """Build the mesh of a head under an expression, with clothes, hair and props.
 
     Args:

@@ -10,7 +10,7 @@ from functools import cache
 import numpy as np
 
 from semanticface.rendering.head import channel
-from semanticface.rendering.head.appearance import Appearance, linear
+from semanticface.rendering.head.appearance import Appearance, linear_rgb
 from semanticface.rendering.head.props import Material, Prop, join_props, make_prop, tube
 from semanticface.rendering.head.rig import SKIN, rig
 from semanticface.rendering.kernels import kernel
@@ -210,8 +210,9 @@ def held_object(vertices: np.ndarray, appearance: Appearance, seed: int) -> Prop
     """A microphone, a cup or a phone in front of the face, and the hand that holds it; arguments as for ``hand``."""
     rng = np.random.default_rng([seed, 16])
     material, blood = _skin_material(appearance, rng), appearance.colours[channel.BLOOD]
-    r, g, b = linear(_OBJECT_COLOURS[rng.integers(len(_OBJECT_COLOURS))] * rng.uniform(0.7, 1.1)).tolist()
-    finger = Material((r, g, b), rng.uniform(0.3, 1.6))
+    finger = Material(
+        linear_rgb(_OBJECT_COLOURS[rng.integers(len(_OBJECT_COLOURS))] * rng.uniform(0.7, 1.1)), rng.uniform(0.3, 1.6)
+    )
     side = rng.choice([-1.0, 1.0])
     mouth = vertices[np.argmin(((rig().base - [0, -0.32, 1.0]) ** 2).sum(1))]
     kind = rng.random()

@@ -35,13 +35,9 @@ EMPTY_OUTFIT = Outfit(None, None, None)
 
 
 def outfit(
-    subject: int | None,
-    shot: int | None,
-    identity: Identity,
-    vertices: np.ndarray,
-    appearance: Appearance,
+    subject: int | None, shot: int | None, identity: Identity, vertices: np.ndarray, appearance: Appearance,
     conditions: Conditions,
-) -> Outfit:
+) -> Outfit:  # fmt: skip
     """Sample the outfit of a shot; empty without a subject or a shot.
 
     Args:

@@ -204,19 +204,10 @@ def blend_lashes(out, triangle_ids, index, offsets, colours, params, background,
 
 
 def draw(
-    mesh: Mesh,
-    appearance: Appearance,
-    eye_centres: np.ndarray,
-    coefficients: np.ndarray,
-    camera: Camera,
-    *,
-    shot: int | None,
-    size: int,
-    supersample: int,
-    conditions: Conditions,
-    lights: Lights | None = None,
+    mesh: Mesh, appearance: Appearance, eye_centres: np.ndarray, coefficients: np.ndarray, camera: Camera, *,
+    shot: int | None, size: int, supersample: int, conditions: Conditions, lights: Lights | None = None,
     lenses: Lenses | None = None,
-) -> np.ndarray:
+) -> np.ndarray:  # fmt: skip
     """Shade a mesh as a photograph.
 
     Args:

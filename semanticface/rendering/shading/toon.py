@@ -291,17 +291,9 @@ def draw_lashes(out, index, offsets, ink, amount):  # type: ignore[no-untyped-de
 
 
 def draw(
-    mesh: Mesh,
-    style: ToonStyle,
-    identity: Identity,
-    coefficients: np.ndarray,
-    camera: Camera,
-    *,
-    shot: int | None,
-    size: int,
-    supersample: int,
-    conditions: Conditions,
-) -> np.ndarray:
+    mesh: Mesh, style: ToonStyle, identity: Identity, coefficients: np.ndarray, camera: Camera, *, shot: int | None,
+    size: int, supersample: int, conditions: Conditions,
+) -> np.ndarray:  # fmt: skip
     """Cel-shade a warped mesh; arguments as in ``photo.draw``; uint8[size, size, 3]."""
     side = size * supersample
     lights = sample_lights(shot, conditions)
