@@ -1,4 +1,4 @@
-"""The rendering benchmark: all draw the same heads from the same place, and it ends with its figures."""
+"""The rendering benchmark: all renderers draw the same heads from the same camera, and the last line is the summary."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ def benchmark() -> ModuleType:
     return load_script("eval/speed/render.py")
 
 
-def test_opengl_sees_points_where_the_camera_does(benchmark: ModuleType) -> None:
-    place, _, _, triangles, camera = benchmark.heads(2, 64, "portrait")[1]
-    assert triangles.max() < len(place)
-    clip = np.concatenate([place, np.ones((len(place), 1))], 1) @ benchmark.clip_matrix(camera, 64).T
+def test_opengl_projects_points_as_the_camera_does(benchmark: ModuleType) -> None:
+    positions, _, _, triangles, camera = benchmark.heads(2, 64, "portrait")[1]
+    assert triangles.max() < len(positions)
+    clip = np.concatenate([positions, np.ones((len(positions), 1))], 1) @ benchmark.clip_matrix(camera, 64).T
     ndc = clip[:, :3] / clip[:, 3:]
-    screen = camera.screen(place)
+    screen = camera.project(positions)
     np.testing.assert_allclose((ndc[:, 0] + 1) * 32, screen[:, 0], atol=1e-2)
     np.testing.assert_allclose((1 - ndc[:, 1]) * 32, screen[:, 1], atol=1e-2)
     np.testing.assert_allclose(1 / clip[:, 3], screen[:, 2], rtol=1e-4)
@@ -35,7 +35,7 @@ def test_opengl_sees_points_where_the_camera_does(benchmark: ModuleType) -> None
     assert np.diff(ndc[nearer, 2]).max() < 1e-5
 
 
-def test_the_same_job_is_done_on_the_same_head(benchmark: ModuleType) -> None:
+def test_our_rasteriser_does_the_same_job(benchmark: ModuleType) -> None:
     paint, _ = benchmark.triangles_painter(64)
     head = benchmark.heads(1, 64, "crop")[0]
     picture = paint(head)
@@ -45,7 +45,7 @@ def test_the_same_job_is_done_on_the_same_head(benchmark: ModuleType) -> None:
     assert 0 < ground.mean() < 0.8
 
 
-def test_it_ends_with_its_figures(tmp_path: Path) -> None:
+def test_the_last_line_is_the_summary(tmp_path: Path) -> None:
     out = tmp_path / "render.json"
     command = [sys.executable, str(SCRIPT), "--out", str(out), "--size", "48"]
     command += ["--count", "1", "--rounds", "1", "--processes", "1"]
@@ -54,7 +54,7 @@ def test_it_ends_with_its_figures(tmp_path: Path) -> None:
     assert {"samples_per_second", "core_scaling", "pyrender_ratio", "moderngl_ratio"} <= set(figures)
     assert figures["samples_per_second"] > 0 and figures["core_scaling"] == 1
     for peer in ("pyrender", "moderngl"):
-        missing = f"{peer} is left out" in run.stdout
+        missing = f"{peer} is skipped" in run.stdout
         assert (figures[f"{peer}_ratio"] is None) == (figures[f"{peer}_ratio_same_job"] is None) == missing
         assert not missing or "pip install" in run.stdout
     saved = json.loads(out.read_text())
