@@ -26,7 +26,7 @@ from pathlib import Path
 
 from semanticface.cli import arguments
 from semanticface.cli.scripts import ScriptParser
-from semanticface.data.describe import Failure, check_places, describe_dataset, describe_table
+from semanticface.data.describe import Failure, check_paths, describe_dataset, describe_table
 from semanticface.errors import SemanticFaceError, ServerError
 from semanticface.llm.analysis_writer import LanguageModelWriter, WriterSettings, WriterSpec, open_chat
 from semanticface.llm.reply_cache import ReplyCache
@@ -83,7 +83,7 @@ def _describe_with_model(options: argparse.Namespace, cache_path: Path) -> tuple
     settings = WriterSettings(
         options.attempts, options.temperature, options.seed, options.max_tokens, not options.no_emotion
     )
-    check_places(options.source, options.target)  # before a model is loaded, which takes long
+    check_paths(options.source, options.target)  # before a model is loaded, which takes long
     with contextlib.ExitStack() as stack:
         cache = stack.enter_context(ReplyCache(cache_path))
         if not spec.is_local:

@@ -1,20 +1,19 @@
-"""Write a dataset of faces as ms-swift reads it: a JSONL for each split, and the pictures as files.
+"""Export a dataset of faces to ms-swift: a JSONL per split, and the images as files.
 
     python data_prep/export_swift.py outputs/captures --out outputs/swift
     python data_prep/export_swift.py outputs/captures --out outputs/published --form published
 
-Each row has `messages` (system, user with <image>, assistant) and `images`, with names relative to the folder, so run
+Each row has `messages` (system, user with <image>, assistant) and `images`, with paths relative to the folder, so run
 ms-swift in it (cd outputs/swift; swift sft --dataset train.jsonl …). `subject` says who is in the picture; ms-swift
-leaves it aside. Pictures are the square crops that training sees, encoded anew without metadata.
+ignores it. Images are the square crops that training uses, re-encoded without metadata.
 
 --form ours writes the answers as they are, {"analysis": …, "arkit": …} with two decimals. --form published writes them
 as SemanticFace was published: numbered prose, then a bare object of 61 numbers, one decimal each, under the names of
-Live Link Face.
-`data_prep/import_swift.py` reads both back.
+Live Link Face. `data_prep/import_swift.py` reads both back.
 
-Captures are only written where the people in them agreed to what their split is for, and their consent.yaml goes with
-them; `semanticface forget` finds exports and deletes people from them. Exit code: 0 when all went well; 1 when rows
-were left out, each named on standard error; 2 when nothing could be done; 130 when stopped.
+Captures are exported only if the people in them agreed to the use of their split; their consent.yaml is copied.
+`semanticface forget` finds exports and deletes people from them. Exit code: 0 on success; 1 if rows were left out (each
+named on standard error); 2 if nothing was exported; 130 if stopped.
 """
 
 from __future__ import annotations
@@ -32,7 +31,7 @@ NAMED = 20  # rows left out that are named one by one
 
 def arguments() -> argparse.ArgumentParser:
     parser = ScriptParser(__doc__)
-    parser.add_argument("dataset", type=Path, metavar="DATASET", help="folder of faces")
+    parser.add_argument("dataset", type=Path, metavar="DATASET", help="dataset folder")
     parser.add_argument("--out", type=Path, required=True, metavar="FOLDER", help="the new folder")
     parser.add_argument("--form", choices=FORMS, default="ours", help="of the answers (default %(default)s)")
     return parser

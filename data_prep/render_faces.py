@@ -2,22 +2,22 @@
 
     python data_prep/render_faces.py --out outputs/faces --rows 2000 --workers 2
 
-Each row: picture, coefficients, subject, look, camera, seed, answer (Stage I and the 52 numbers), points, box. People
-never appear in two splits. The same settings give the same bytes whatever the number of workers; a run that was
-stopped goes on where it was when the same command is given again.
+Each row: picture, coefficients, subject, look, camera, seed, answer (Stage I and the 52 numbers), points, box. Each
+person is in one split. The same settings give the same bytes whatever the number of workers; the same command resumes
+a stopped run.
 
 More examples:
 
     # tight crops at the size of the base model, as train/pretrain.py wants them
     python data_prep/render_faces.py --out outputs/crops --rows 40000 --size 128 --supersample 1 --framing crop
 
-    # 600 pictures of people that training never sees
+    # 600 pictures of held-out people
     python data_prep/render_faces.py --out outputs/test --rows 600 --only test
 
-    # the shifted test set: harsh light, blur, noise, things before the face, heads turned far
+    # the shifted test set: harsh light, blur, noise, occlusions, large head rotations
     python data_prep/render_faces.py --out outputs/hard --rows 600 --only test --styles photo=1 --conditions hard
 
-    # one new character, in a style that the base model has never seen
+    # one new character, in a style unseen by the base model
     python data_prep/render_faces.py --out outputs/imp --rows 600 --styles imp=1 --subject 7
 """
 
@@ -37,7 +37,7 @@ from semanticface.rendering import CONDITIONS
 DEFAULTS = RenderSettings()
 
 
-def written(values: dict[str, float]) -> str:
+def format_shares(values: dict[str, float]) -> str:
     return ",".join(f"{name}={value:g}" for name, value in values.items())
 
 
@@ -52,9 +52,10 @@ def arguments() -> argparse.ArgumentParser:
     parser.add_argument("--rows", type=int, default=DEFAULTS.rows, help="rows of all splits (default %(default)s)")
     parser.add_argument(
         "--styles",
+        dest="looks",
         type=shares("photo=2,toon=1"),
         default=DEFAULTS.looks,
-        help=f"share of each look (default {written(DEFAULTS.looks)})",
+        help=f"share of each style (default {format_shares(DEFAULTS.looks)})",
     )
     parser.add_argument("--size", type=int, default=DEFAULTS.size, help="side in pixels (default %(default)s)")
     parser.add_argument(
@@ -64,64 +65,55 @@ def arguments() -> argparse.ArgumentParser:
         "--framing",
         choices=("portrait", "crop"),
         default=DEFAULTS.framing,
-        help="a head in a frame, or the face's box as a model is fed (default %(default)s)",
+        help="a head in the frame, or the face's box, the input of a model (default %(default)s)",
     )
     parser.add_argument(
         "--conditions",
         choices=CONDITIONS,
         default=DEFAULTS.conditions,
-        help="usual, or hard for a test set harder than anything trained on (default %(default)s)",
+        help="usual, or hard for a shifted test set (default %(default)s)",
     )
     parser.add_argument(
         "--splits",
         type=shares("photo=2,toon=1"),
         default=DEFAULTS.splits,
-        help=f"share of each split (default {written(DEFAULTS.splits)})",
+        help=f"share of each split (default {format_shares(DEFAULTS.splits)})",
     )
-    parser.add_argument("--only", metavar="SPLIT", help="write this split alone, such as test, with all the rows")
+    parser.add_argument("--only", metavar="SPLIT", help="write only this split, such as test, with all rows")
     people = parser.add_mutually_exclusive_group()
     people.add_argument(
-        "--subjects", type=int, default=DEFAULTS.subjects, help="people to draw from, all splits (default %(default)s)"
+        "--subjects", type=int, default=DEFAULTS.subjects, help="number of people in all splits (default %(default)s)"
     )
     people.add_argument(
-        "--subject", type=int, help="draw this one person only; the splits then hold out pictures, not people"
+        "--subject", type=int, help="render only this person; the splits then hold out pictures, not people"
     )
-    parser.add_argument("--seed", type=int, default=DEFAULTS.seed, help="other seed, other rows (default %(default)s)")
-    parser.add_argument("--no-emotion", action="store_true", help="answers say nothing about emotion")
+    parser.add_argument("--seed", type=int, default=DEFAULTS.seed, help="of the rows (default %(default)s)")
+    parser.add_argument("--no-emotion", dest="emotion", action="store_false", help="answers without emotion")
     parser.add_argument(
-        "--workers", type=int, default=os.cpu_count() or 1, help="processes; changes only the time (default: all cores)"
+        "--workers",
+        type=int,
+        default=os.cpu_count() or 1,
+        help="processes; does not change the result (default: all cores)",
     )
-    parser.add_argument("--overwrite", action="store_true", help="drop what an earlier run left in --out")
+    parser.add_argument("--overwrite", action="store_true", help="replace a dataset that is already in --out")
     return parser
 
 
 def main() -> int:
-    options = arguments().parse_args()
+    options = vars(arguments().parse_args())
+    out, workers, overwrite = (options.pop(name) for name in ("out", "workers", "overwrite"))
     try:
-        settings = RenderSettings(
-            rows=options.rows,
-            looks=options.styles,
-            size=options.size,
-            supersample=options.supersample,
-            framing=options.framing,
-            conditions=options.conditions,
-            splits=options.splits,
-            subjects=options.subjects,
-            subject=options.subject,
-            only=options.only,
-            seed=options.seed,
-            emotion=not options.no_emotion,
-        )
+        settings = RenderSettings(**options)
         people = subjects_by_split(settings)
         for split, rows in rows_by_split(settings).items():
             who = f"{len(people[split])} people" if settings.subject is None else f"person {settings.subject}"
             print(f"{split}: {rows} rows of {who}")
-        folder = render_set(options.out, settings, workers=options.workers, overwrite=options.overwrite)
+        folder = render_set(out, settings, workers=workers, overwrite=overwrite)
     except SemanticFaceError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print("stopped; the same command goes on from the shards that are finished", file=sys.stderr)
+        print("stopped; the same command resumes with the missing shards", file=sys.stderr)
         return 130
     megabytes = sum(file.stat().st_size for file in folder.rglob("*.arrow")) / 1e6
     print(f"{folder}: {settings.rows} rows, {megabytes:.0f} MB. Read it with datasets.load_from_disk({str(folder)!r}).")

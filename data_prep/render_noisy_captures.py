@@ -1,12 +1,12 @@
-"""Record takes of rendered people twice: with exact labels, and with those that capture software would have written.
+"""Render takes twice: with exact labels, and with the noisy labels that capture software would write.
 
     python data_prep/render_noisy_captures.py --out outputs/takes
 
-Writes two folders of faces, `exact` and `captured`: the same pictures of the same people, in order of time. The labels
-of the second err as capture software does, one way for each `--seed`: movements read too weakly, some never, some tied
-to others, slight ones reported at rest, noise, and everything a few frames late (semanticface/preference/
-capture_errors.py). With both, alignment can be tried and measured without a single volunteer: train on `captured`, let
-simulated people compare renders, and look at the errors against `exact` (train/configs/prefer_quickstart.yaml).
+Writes two datasets, `exact` and `captured`: the same pictures of the same people, in order of time. The labels of the
+second have the errors of capture software, fixed by `--seed`: actions measured too weakly or never, actions coupled to
+others, slight activity at rest, noise, and a delay of a few frames (semanticface/experiments/noisy_captures.py). With
+both, alignment can be tried and measured without volunteers: train on `captured`, let simulated people compare
+renders, and measure against `exact` (train/configs/prefer_quickstart.yaml).
 """
 
 from __future__ import annotations
@@ -32,10 +32,12 @@ def main() -> int:
         default=Path("outputs/takes"),
         help="folder for `exact` and `captured` (default: %(default)s)",
     )
-    parser.add_argument("--takes", type=int, default=60, help="people to learn from, a take each (%(default)s)")
-    parser.add_argument("--held-out", type=int, default=default.validation, help="people to measure on (%(default)s)")
+    parser.add_argument("--takes", type=int, default=60, help="people to train on, a take each (%(default)s)")
+    parser.add_argument("--held-out", type=int, default=default.validation, help="people to evaluate on (%(default)s)")
     parser.add_argument("--frames", type=int, default=default.frames, help="pictures of each take (%(default)s)")
-    parser.add_argument("--style", choices=(*STYLES, HELD_OUT_STYLE), default=default.style, help="how (%(default)s)")
+    parser.add_argument(
+        "--style", choices=(*STYLES, HELD_OUT_STYLE), default=default.style, help="of rendering (%(default)s)"
+    )
     parser.add_argument("--seed", type=int, default=0, help="of expressions, cameras, light and errors (%(default)s)")
     options = parser.parse_args()
     try:
@@ -49,10 +51,10 @@ def main() -> int:
         print(f"error: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print("stopped; the same command goes on", file=sys.stderr)
+        print("stopped; the same command resumes", file=sys.stderr)
         return 130
-    print(f"{len(exact):,} pictures of {options.takes} people to learn from, {options.held_out} people to measure on")
-    print(f"labels in {options.out / 'captured'} are {np.abs(labels['train'] - exact).mean():.3f} off in the mean")
+    print(f"{len(exact):,} pictures of {options.takes} people to train on, {options.held_out} people to evaluate on")
+    print(f"labels in {options.out / 'captured'} have a mean error of {np.abs(labels['train'] - exact).mean():.3f}")
     return 0
 
 

@@ -31,7 +31,7 @@ from semanticface.cli.scripts import ScriptParser
 from semanticface.config import read_settings
 from semanticface.data.consent import require_consent
 from semanticface.data.faces import dataset_record, load_faces
-from semanticface.data.provenance import source_of, told, write_people
+from semanticface.data.provenance import source_of, write_people
 from semanticface.errors import SemanticFaceError
 from semanticface.inference.number_readout import Readout
 from semanticface.models.loading import (
@@ -178,7 +178,7 @@ def distill(settings: Settings) -> Path:
             settings=record,
             metrics=metrics,
             numbers=settings.numbers,
-            trained_on=told(sources),
+            trained_on=[source.to_dict() for source in sources],
         )
         save_adapter(bundle, output, recipe)
     say(f"{output}: " + ", ".join(f"{name} {value:.4f}" for name, value in metrics.items()))

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from semanticface.cli.arguments import shares
-from semanticface.data.captures.importer import Imported
+from semanticface.data.captures.admission import ImportResult
 from semanticface.data.captures.report import PAGE
-from semanticface.data.importers.pictures import Part, PictureSettings, Reader, import_parts
+from semanticface.data.captures.rows import CaptureSettings
+from semanticface.data.importers.pictures import ImagePart, PictureSettings, Reader, import_parts
 from semanticface.errors import SemanticFaceError
+
+S = TypeVar("S", bound=CaptureSettings)
 
 NAMED = 8
 """Remarks of a part that are printed; its page has more."""
@@ -28,7 +32,7 @@ def placed(text: str) -> tuple[str, str]:
 
 def add_arguments(parser: argparse.ArgumentParser, *, subject: str = "who is in all of these pictures") -> None:
     """Add the options that all of them have; ``subject`` is the help of the one that says who is shown."""
-    default = PictureSettings(labels={})
+    default = CaptureSettings()
     parser.add_argument("--out", type=Path, required=True, metavar="FOLDER", help="the dataset, new or to be added to")
     parser.add_argument(
         "--consent", type=Path, metavar="FILE", help="who agreed to what (default: consent.yaml in --out)"
@@ -47,30 +51,54 @@ def add_arguments(parser: argparse.ArgumentParser, *, subject: str = "who is in 
     parser.add_argument(
         "--size", type=int, default=default.size, help="side of a picture in pixels at most (default %(default)s)"
     )
-    parser.add_argument("--no-emotion", action="store_true", help="answers say nothing about emotion")
+    parser.add_argument("--no-emotion", dest="emotion", action="store_false", help="answers without emotion")
+
+
+def add_selection(parser: argparse.ArgumentParser, of: str) -> None:
+    """Add the options that select the frames of a take or video."""
+    default = CaptureSettings()
+    parser.add_argument(
+        "--apart",
+        type=float,
+        default=default.apart,
+        help=f"frames of a {of} are near duplicates if no coefficient differs by this much (default %(default)s)",
+    )
+    parser.add_argument(
+        "--neutral",
+        type=float,
+        default=default.neutral,
+        help="a frame is near neutral if no coefficient differs from rest by this much (default %(default)s)",
+    )
+    parser.add_argument(
+        "--keep-neutral",
+        type=int,
+        default=default.keep_neutral,
+        help=f"near-neutral frames kept per {of}, so that models see faces at rest (default %(default)s)",
+    )
 
 
 def add_crop(parser: argparse.ArgumentParser) -> None:
-    """Add the option for pictures that need no face finder."""
-    parser.add_argument("--no-crop", action="store_true", help="pictures are square crops of one face already")
-
-
-def settings_of(options: argparse.Namespace, labels: Mapping[str, Any], **more: Any) -> Callable[[], PictureSettings]:
-    """Return what makes the settings that were asked for; it raises a ConfigError where they cannot be."""
-    return lambda: PictureSettings(
-        labels=dict(labels),
-        size=options.size,
-        crop="none" if options.no_crop else "find",
-        splits=options.splits,
-        emotion=not options.no_emotion,
-        **more,
+    """Add the option for pictures that need no face detector."""
+    parser.add_argument(
+        "--no-crop",
+        dest="crop",
+        action="store_const",
+        const="none",
+        default="find",
+        help="pictures are already square crops of one face",
     )
+
+
+def settings_from(options: argparse.Namespace, kind: type[S], **more: Any) -> S:
+    """Return settings from the options that have the names of their fields."""
+    names = {field.name for field in dataclasses.fields(kind)}
+    return kind(**{name: value for name, value in vars(options).items() if name in names}, **more)
 
 
 def run(
     options: argparse.Namespace,
     settings: Callable[[], PictureSettings],
-    read: Callable[[], tuple[Sequence[Part], Sequence[str]]],
+    read: Callable[[], tuple[Sequence[ImagePart], Sequence[str]]],
     reader: Callable[[], Reader | None] = lambda: None,
 ) -> int:
     """Import, print what became of it, and return the exit code."""
@@ -99,13 +127,13 @@ def run(
     return code
 
 
-def tell(done: Imported, out: Path, splits: Mapping[str, float]) -> int:
+def tell(done: ImportResult, out: Path, splits: Mapping[str, float]) -> int:
     """Print what became of an import into a folder, and return the exit code."""
     page = out / PAGE
     for record in done.records:
-        for remark in record.remarks[:NAMED] if record.key in done.fresh else ():
+        for remark in record.remarks[:NAMED] if record.key in done.new else ():
             print(remark, file=sys.stderr)
-        if record.key in done.fresh and len(record.remarks) > NAMED:
+        if record.key in done.new and len(record.remarks) > NAMED:
             print(f"and more of {record.name}; see {page}", file=sys.stderr)
     for problem in done.problems[:NAMED]:
         print(problem, file=sys.stderr)

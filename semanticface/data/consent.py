@@ -1,18 +1,17 @@
-"""What may be done with whose pictures: a list beside the dataset, in which every real person needs an entry.
+"""Consent: which uses of their pictures people agreed to, in a list next to the dataset.
 
-``consent.yaml`` in the folder of the dataset::
+``consent.yaml`` in the folder of the dataset, with an entry for every real person::
 
     subjects:
       ann:
-        reference: form signed on 2026-03-14, binder 7  # where the consent is to be found; or licence: CC-BY-4.0
+        reference: form signed on 2026-03-14, binder 7  # where to find the consent; or licence: CC-BY-4.0
         uses: [train, show]                             # any of train, evaluate, show, publish
-        until: 2027-12-31                               # the last day, UTC; may be left out
-      ben: false                                        # nothing; as if they were not listed
-      cem: true                                         # may be shown to annotators, no more
-      eve: {until: 2027-12-31}                          # may be shown up to that day
+        until: 2027-12-31                               # the last day, UTC; optional
+      ben: false                                        # no use; same as no entry
+      cem: true                                         # show only
+      eve: {until: 2027-12-31}                          # show only, up to that day
 
-Who may be trained on may be measured on too. People whom ``data_prep/render_faces.py`` drew need no entry: they do not
-exist.
+``train`` includes ``evaluate``. People rendered by ``data_prep/render_faces.py`` need no entry: they do not exist.
 """
 
 from __future__ import annotations
@@ -29,20 +28,20 @@ from typing import Any, Literal, get_args
 import datasets
 import yaml
 
-from semanticface.data.faces import begun_recipe
+from semanticface.data.faces import recipe_of_kind
 from semanticface.errors import ConfigError
 
 NAME = "consent.yaml"
-_DRAWN = re.compile(r"face-\d{7}")  # render_set.subject_name
+_RENDERED = re.compile(r"face-\d{7}")  # rendered.subject_name
 
 KIND = "captures"
 LOOK = "capture"
-"""What the column ``look`` says of real pictures."""
-_NAMED = 5  # people named in an error
+"""Value of the column ``look`` for real pictures."""
+_MAX_NAMED = 5  # people in an error message
 
 Use = Literal["train", "evaluate", "show", "publish"]
 USES: tuple[Use, ...] = get_args(Use)
-"""To learn from, to measure on, to show to annotators, to show to everybody."""
+"""Training, evaluation, showing to annotators, showing to everybody."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,8 +50,8 @@ class Permission:
 
     Attributes:
         uses: some of ``USES``.
-        until: the last day, UTC; ``date.max`` where there is none.
-        reference: where the consent is to be found, or the licence; empty in entries that only allow to show.
+        until: the last day, UTC; ``date.max`` for no limit.
+        reference: where to find the consent, or the licence; empty in entries that only allow ``show``.
     """
 
     uses: frozenset[str]
@@ -62,11 +61,11 @@ class Permission:
 
 @dataclass(frozen=True, slots=True)
 class Consent:
-    """What may be done with whose pictures.
+    """The permissions for a dataset.
 
     Attributes:
-        rendered: whether the dataset was drawn by this project.
-        permissions: of each subject who agreed to anything, by ``plain_name``.
+        rendered: whether the whole dataset was rendered by this project.
+        permissions: of each subject who agreed to anything, by ``normalize_name``.
     """
 
     rendered: bool
@@ -74,26 +73,20 @@ class Consent:
 
     @property
     def until(self) -> dict[str, datetime.date]:
-        """The last day for each subject who agreed; ``date.max`` where there is none."""
+        """The last day for each subject who agreed; ``date.max`` for no limit."""
         return {subject: permission.until for subject, permission in self.permissions.items()}
 
     def allows(self, subject: str, day: datetime.date | None = None, *, use: Use = "show") -> bool:
-        """Return whether something may be done with a subject's pictures.
-
-        Args:
-            subject: as in the dataset.
-            day: by default today, UTC.
-            use: what is to be done.
-        """
+        """Return whether a use of a subject's pictures is allowed on a day, by default today, UTC."""
         return not self.refusal(subject, use, day)
 
     def refusal(self, subject: str, use: Use, day: datetime.date | None = None) -> str:
-        """Return why something may not be done with a subject's pictures, in half a sentence; empty where it may."""
-        if self.rendered and is_drawn(subject):
+        """Return why a use of a subject's pictures is not allowed, in half a sentence; empty if it is."""
+        if self.rendered and is_rendered(subject):
             return ""
         if not subject:
             return "some rows do not say who is in them"
-        permission = self.permissions.get(plain_name(subject))
+        permission = self.permissions.get(normalize_name(subject))
         if permission is None:
             return f"no consent of {subject}"
         if use not in permission.uses and not (use == "evaluate" and "train" in permission.uses):
@@ -103,83 +96,80 @@ class Consent:
         return ""
 
 
-def is_drawn(subject: str) -> bool:
-    """Whether a name is one that ``data_prep/render_faces.py`` gives to the people it draws."""
-    return _DRAWN.fullmatch(subject) is not None
+def is_rendered(subject: str) -> bool:
+    """Return whether a name is one that ``data_prep/render_faces.py`` gives to people."""
+    return _RENDERED.fullmatch(subject) is not None
 
 
-def plain_name(name: str) -> str:
-    """Return a person's name in one spelling: file systems write an accent as a letter of its own, people do not."""
+def normalize_name(name: str) -> str:
+    """Return a person's name in NFC: some file systems store an accent as a character of its own."""
     return unicodedata.normalize("NFC", name.strip())
 
 
 def real_people(faces: datasets.Dataset, *, rendered: bool) -> set[str]:
-    """Return who must have agreed to what is done with rows of a dataset; an empty name stands for rows without one.
+    """Return the people whose consent the rows need; an empty name stands for rows that name nobody.
 
-    People whom this project drew are left out, also where their rows were put among those of others
-    (``datasets.concatenate_datasets``): then their seed tells them.
+    Rendered people are left out. If their rows are mixed with others (``datasets.concatenate_datasets``), the column
+    ``seed`` identifies them.
 
     Args:
         faces: the rows.
-        rendered: whether the whole dataset was drawn by this project (``Consent.rendered``).
+        rendered: whether the whole dataset was rendered (``Consent.rendered``).
     """
     seeds = faces["seed"] if "seed" in faces.column_names else [None] * len(faces)
     rows = zip(faces["subject"], seeds, strict=True)
-    return {who or "" for who, seed in rows if not (who and is_drawn(who) and (rendered or seed is not None))}
+    return {who or "" for who, seed in rows if not (who and is_rendered(who) and (rendered or seed is not None))}
 
 
 def read_consent(dataset: str | Path) -> Consent:
-    """Read who in a dataset agreed to what; nobody to anything where there is no list.
-
-    Args:
-        dataset: the folder of the dataset.
+    """Read the consent list in a dataset's folder; without a list nobody agreed to anything.
 
     Raises:
-        ConfigError: the list cannot be read, or an entry is not of its form or is there twice.
+        ConfigError: the list cannot be read, or an entry is malformed or duplicate.
     """
     folder = Path(dataset)
     path = folder / NAME
-    rendered = begun_recipe(folder) is not None
-    return Consent(rendered, read_list(path) if path.exists() else {})
+    rendered = recipe_of_kind(folder) is not None
+    return Consent(rendered, read_consent_file(path) if path.exists() else {})
 
 
-def read_list(path: Path) -> dict[str, Permission]:
-    """Read a list of its own, wherever it lies: what each subject agreed to.
+def read_consent_file(path: Path) -> dict[str, Permission]:
+    """Read a consent list: what each subject agreed to.
 
     Raises:
-        ConfigError: it is missing, cannot be read, or an entry is not of its form or is there twice.
+        ConfigError: the file is missing or cannot be read, or an entry is malformed or duplicate.
     """
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path} cannot be read: {error}. Nobody is shown before it can.") from error
+        raise ConfigError(f"{path} cannot be read: {error}. Nothing is allowed until it can.") from error
     try:
         value = yaml.load(text, _Strict)
     except yaml.YAMLError as error:
-        raise ConfigError(f"{path} is not valid YAML: {error}. Nobody is shown before it is.") from error
+        raise ConfigError(f"{path} is not valid YAML: {error}. Nothing is allowed until it is.") from error
     if not isinstance(value, dict) or set(value) != {"subjects"} or not isinstance(value["subjects"] or {}, dict):
-        raise ConfigError(f"{path} must hold `subjects:` with a line `name: true` for each, and nothing else.")
+        raise ConfigError(f"{path} must contain `subjects:` with entries such as `name: true`, and nothing else.")
     permissions = {}
     for subject, entry in (value["subjects"] or {}).items():
         if not isinstance(subject, str):
-            raise ConfigError(f"{path}: YAML reads the subject {subject} as no text. Put it in quotation marks.")
-        who = plain_name(subject)
+            raise ConfigError(f"{path}: YAML does not read the subject {subject} as text. Quote it.")
+        who = normalize_name(subject)
         if who in permissions:
-            raise ConfigError(f"{path}: {who} is there twice, in two spellings that look alike. Remove one.")
+            raise ConfigError(f"{path}: {who} appears twice, in two spellings that look alike. Remove one.")
         if (permission := _permission(entry, f"{path}, {subject}")) is not None:
             permissions[who] = permission
     return permissions
 
 
-def example(subjects: Iterable[str]) -> str:
-    """Return a complete list to be filled in for these subjects."""
+def consent_template(subjects: Iterable[str]) -> str:
+    """Return a consent list to fill in for these subjects."""
     lines = ["subjects:"]
     for subject in subjects:
         lines += [
             f"  {json.dumps(subject, ensure_ascii=not subject.isprintable())}:",  # YAML ends lines at more than \n
             "    reference: form signed on 2026-03-14, binder 7  # where the consent is; or licence: CC-BY-4.0",
             f"    uses: [train, evaluate, show]  # what they agreed to, any of {', '.join(USES)}",
-            "    until: 2027-12-31  # the last day; leave the line out where there is none",
+            "    until: 2027-12-31  # the last day; remove the line if there is none",
         ]
     return "\n".join(lines) + "\n"
 
@@ -193,7 +183,7 @@ def _permission(entry: Any, at: str) -> Permission | None:
             f"{at}: {entry!r} is not true, false, {{until: 2027-12-31}} or an entry of reference or licence, uses and "
             "until. Correct the entry."
         )
-    # A datetime is a date too, to Python; only a plain day says what is meant in every time zone.
+    # A datetime is a date to Python too; only a plain day means the same in every time zone.
     until = entry.get("until", datetime.date.max)
     if type(until) is not datetime.date:
         raise ConfigError(f"{at}: until {until!r} is not true, false or a day such as 2027-12-31. Correct the entry.")
@@ -203,49 +193,50 @@ def _permission(entry: Any, at: str) -> Permission | None:
     if not isinstance(uses, list) or not uses or not all(use in USES for use in uses):
         raise ConfigError(f"{at}: uses must be a list of some of {', '.join(USES)}, not {uses!r}.")
     if not named or not all(isinstance(text, str) and text.strip() for text in named):
-        raise ConfigError(f"{at}: say where the consent is to be found (reference:), or the licence (licence:).")
+        raise ConfigError(f"{at}: say where to find the consent (reference:), or the licence (licence:).")
     return Permission(frozenset(uses), until, "; ".join(named))
 
 
 class _Strict(yaml.SafeLoader):
-    """YAML in which nothing is said twice: the later of two entries would silently overrule the other."""
+    """YAML without duplicate keys: the later of two entries would silently replace the other."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         out = super().construct_mapping(node, deep)
         if len(out) != len(node.value):
             line = node.start_mark.line + 1
-            raise yaml.YAMLError(f"a name is there twice in the list that begins in line {line}")
+            raise yaml.YAMLError(f"a name appears twice in the list that begins in line {line}")
         return out
 
 
-def holds_captures(folder: Path) -> bool:
-    """Return whether a folder is such a dataset."""
-    return begun_recipe(folder, KIND) is not None
+def is_capture_dataset(folder: Path) -> bool:
+    """Return whether takes or pictures were imported into a folder."""
+    return recipe_of_kind(folder, KIND) is not None
 
 
 def require_consent(dataset: str | Path, faces: datasets.Dataset, use: Use) -> None:
-    """Check that everybody in a dataset agreed to what is about to be done.
+    """Check that everybody in a dataset agreed to a use.
 
-    Asked are captures, known by their recipe or the column ``look``, also copied, described anew or put together with
-    others; and every dataset that has a list of who agreed to what. People whom this project drew are not.
+    This applies to captures, recognised by their recipe or by the column ``look`` (so copies and concatenations too),
+    and to every dataset with a consent list; never to rendered people.
 
     Args:
         dataset: its folder.
         faces: rows of it.
-        use: what is about to be done.
+        use: what the caller is about to do.
 
     Raises:
-        ConfigError: somebody did not, or not any more; the list of who did cannot be read.
+        ConfigError: somebody did not agree, or no longer does, or the list cannot be read.
     """
     folder = Path(dataset)
-    captured = holds_captures(folder) or ("look" in faces.column_names and LOOK in faces.unique("look"))
+    captured = is_capture_dataset(folder) or ("look" in faces.column_names and LOOK in faces.unique("look"))
     if not captured and not (folder / NAME).exists():
         return
     consent = read_consent(folder)
     people = sorted(real_people(faces, rendered=consent.rendered))
     refused = [why for subject in people if (why := consent.refusal(subject, use))]
     if refused:
+        reasons = "; ".join(refused[:_MAX_NAMED]) + (" …" if len(refused) > _MAX_NAMED else "")
         raise ConfigError(
-            f"{folder / NAME}: {'; '.join(refused[:_NAMED])}{' …' if len(refused) > _NAMED else ''}. Ask them and "
-            "write it there, or delete their faces with `semanticface forget SUBJECT`."
+            f"{folder / NAME}: {reasons}. Ask them and add it there, or delete their faces with `semanticface forget "
+            "SUBJECT`."
         )

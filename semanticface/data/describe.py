@@ -1,8 +1,8 @@
-"""Stage I for a whole table or dataset: each row of coefficients gets its explanation and its answer.
+"""Stage I for a whole table or dataset: each row of coefficients gets its analysis and its answer.
 
-Rows keep their order. A row that cannot be described stays in its place without analysis and answer, with ``status``
-and ``reason`` saying why. The words come from rules, or from a language model (``stage1``); then each row also says in
-``writer`` whose words it has, in ``attempts`` how often the model was asked, and in ``fallback`` why rules stand in.
+Rows keep their order. An invalid row stays in its place without analysis and answer; ``status`` and ``reason`` say why.
+Rules write the analyses, or a language model does (``llm.analysis_writer``); then each row also records its ``writer``,
+the number of ``attempts``, and in ``fallback`` why the rules' analysis was used instead.
 """
 
 from __future__ import annotations
@@ -30,32 +30,28 @@ from semanticface.utils.progress import tqdm
 if TYPE_CHECKING:
     from semanticface.llm.analysis_writer import LanguageModelWriter, WrittenAnalysis
 
-_AT_ONCE = 1024
+_BATCH_ROWS = 1024
 BAD_ROW = "bad_row"
-"""The status of a row that could not be described."""
+"""Status of an invalid row."""
 WRITER_RECORD = "writer.json"
-"""In a dataset folder, or behind a table's name in place of ``.jsonl``: how a model was asked, and what came of it."""
+"""In a dataset folder, or as a table's suffix instead of ``.jsonl``: the writer's settings and counts."""
 
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """A row without a description: where it is (file and line, or split and row) and what is wrong with it."""
+    """An invalid row: its location (file and line, or split and row) and what is wrong with it."""
 
     where: str
     reason: str
 
 
-def check_places(source: str | os.PathLike[str], target: str | os.PathLike[str]) -> None:
-    """Raise what ``describe_table`` or ``describe_dataset`` would of where they read and write, before anything else.
-
-    Raises:
-        TableError, DatasetError, SemanticFaceError: as these say.
-    """
+def check_paths(source: str | os.PathLike[str], target: str | os.PathLike[str]) -> None:
+    """Raise the errors of ``describe_table`` or ``describe_dataset`` about paths, before any work is done."""
     if Path(source).is_dir():
         _check_new(target)
         return
     if Path(target).suffix.lower() != ".jsonl":
-        raise SemanticFaceError(f"{target}: answers are written as JSONL. End its name in .jsonl.")
+        raise SemanticFaceError(f"{target}: the output is JSONL. End its name in .jsonl.")
     if not Path(source).exists():
         raise TableError(f"{source}: no such file or folder. Check the path.")
 
@@ -69,31 +65,31 @@ def describe_table(
 ) -> tuple[int, list[Failure]]:
     """Describe a table of coefficients (``tables.read_coefficients``) into a JSONL file, one object a row.
 
-    An object has ``image``, ``status``, ``reason`` (of a failed row), ``coefficients``, ``analysis`` and ``answer``,
+    An object has ``image``, ``status``, ``reason`` (of an invalid row), ``coefficients``, ``analysis`` and ``answer``,
     the canonical text; with a writer also ``writer``, ``attempts`` and ``fallback``.
 
     Args:
         source: the table.
         target: the JSONL file.
-        emotion: whether to say what a face suggests; with a writer, its settings decide.
-        writer: the language model that finds the words; by default rules do.
+        emotion: whether to include an emotional implication; ignored with a writer, whose settings decide.
+        writer: the language model that writes the analyses; by default rules do.
 
     Returns:
-        The number of rows, and the failed ones.
+        The number of rows, and the invalid ones.
 
     Raises:
         TableError: the source is not such a table.
-        ServerError: the writer's server answers no more; nothing is written, but its cache keeps what it said.
-        SemanticFaceError: the target does not end in ``.jsonl``, or the operating system refused to write.
+        ServerError: the writer's server stopped responding; nothing is written, but replies stay cached.
+        SemanticFaceError: the target does not end in ``.jsonl`` or cannot be written.
     """
-    check_places(source, target)
+    check_paths(source, target)
     rows = read_coefficients(source)
     failures: list[Failure] = []
     total = 0
-    # backslashreplace: names that are not Unicode must not stop the table.
+    # backslashreplace: a name that is not valid Unicode must not stop the table.
     with atomic_open(target, errors="backslashreplace") as file, tqdm(unit=" rows", desc="describing") as bar:
-        while block := list(islice(rows, _AT_ONCE)):
-            described = _described([row.coefficients for row in block], emotion, writer, bar)
+        while block := list(islice(rows, _BATCH_ROWS)):
+            described = _describe([row.coefficients for row in block], emotion, writer, bar)
             for row, (analysis, answer, written) in zip(block, described, strict=True):
                 if analysis is None:
                     failures.append(Failure(f"{source}, line {row.line}", row.error))
@@ -117,25 +113,23 @@ def describe_dataset(
 ) -> tuple[int, list[Failure]]:
     """Describe a dataset saved with ``save_to_disk``; the new folder has the same rows and splits.
 
-    The list of who agreed to what and the recipe go with them.
-
-    Columns added, or replaced where they exist: ``answer`` (the canonical text), ``analysis`` (its JSON), both null in
-    a failed row, ``status`` (``ok`` or ``bad_row``) and ``reason``; with a writer also ``writer``, ``attempts`` and
-    ``fallback``, and a file ``writer.json``.
+    Consent list and recipe are copied. Columns added or replaced: ``answer`` (the canonical text), ``analysis`` (its
+    JSON), both null in an invalid row, ``status`` (``ok`` or ``bad_row``) and ``reason``; with a writer also
+    ``writer``, ``attempts`` and ``fallback``, and a file ``writer.json``.
 
     Args:
         source: the folder.
         target: the new folder.
-        emotion: whether to say what a face suggests; with a writer, its settings decide.
-        writer: the language model that finds the words; by default rules do.
+        emotion: whether to include an emotional implication; ignored with a writer, whose settings decide.
+        writer: the language model that writes the analyses; by default rules do.
 
     Returns:
-        The number of rows, and the failed ones.
+        The number of rows, and the invalid ones.
 
     Raises:
-        DatasetError: the source is no such folder, or has no ``coefficients``; or the target exists.
+        DatasetError: the source is not such a folder or has no ``coefficients``, or the target exists.
         ServerError: as ``describe_table``.
-        SemanticFaceError: the operating system refused to write.
+        SemanticFaceError: the target cannot be written.
     """
     import datasets
 
@@ -145,35 +139,41 @@ def describe_dataset(
     made = {}
     failures: list[Failure] = []
     total = 0
-    # The map's cache would otherwise be left inside the source folder.
+    # Otherwise map would leave its cache in the source folder.
     caching, bars = datasets.is_caching_enabled(), datasets.are_progress_bars_disabled()
     datasets.disable_caching()
     datasets.disable_progress_bars()  # there is one for all splits
     try:
         rows = sum(len(split) for _, split, _ in splits)
         with tqdm(total=rows, unit=" rows", desc="describing") as bar:
-            for name, split, place in splits:
+            for name, split, location in splits:
                 old = [column for column in columns if column in split.column_names]
-                # A writer, with its connections, cannot be hashed.
-                told = None if writer is None else json.dumps([split._fingerprint, writer.record()])
+                # datasets cannot hash a writer with its connections.
+                identity = None if writer is None else json.dumps([split._fingerprint, writer.record()])
                 made[name] = split.remove_columns(old).map(
                     _columns,
                     batched=True,
-                    batch_size=_AT_ONCE,
+                    batch_size=_BATCH_ROWS,
                     with_indices=True,
                     input_columns=["coefficients"],
-                    fn_kwargs={"emotion": emotion, "place": place, "failures": failures, "writer": writer, "bar": bar},
+                    fn_kwargs={
+                        "emotion": emotion,
+                        "location": location,
+                        "failures": failures,
+                        "writer": writer,
+                        "bar": bar,
+                    },
                     features=datasets.Features(
                         {key: value for key, value in split.features.items() if key not in old}
                         | {key: datasets.Value("int32" if key == "attempts" else "string") for key in columns}
                     ),
-                    new_fingerprint=told and hashlib.sha256(told.encode()).hexdigest()[:16],
+                    new_fingerprint=identity and hashlib.sha256(identity.encode()).hexdigest()[:16],
                 )
                 total += len(split)
         with atomic_path(target) as temporary:
             whole = datasets.DatasetDict(made) if isinstance(loaded, datasets.DatasetDict) else made[""]
             whole.save_to_disk(str(temporary))
-            _keep_origin(Path(source), temporary, emotion)
+            _copy_origin(Path(source), temporary, emotion)
             if writer is not None:
                 _write_record(temporary / WRITER_RECORD, writer)
     finally:
@@ -186,33 +186,29 @@ def describe_dataset(
 
 def _check_new(target: str | os.PathLike[str]) -> None:
     if Path(target).exists():
-        raise DatasetError(f"{target} exists already. Choose a new folder, or remove this one first.")
+        raise DatasetError(f"{target} already exists. Choose a new folder, or remove this one first.")
 
 
 def _splits(source: str | os.PathLike[str]) -> tuple[Any, list[tuple[str, Any, str]]]:
-    """Return a loaded folder and its splits, each with its name (empty where there is but one) and how errors call it.
-
-    Raises:
-        DatasetError: no such folder, or a split has no ``coefficients``.
-    """
+    """Return a loaded folder and its splits, each with its name (empty if there is only one) and its location."""
     import datasets
 
     try:
         loaded = datasets.load_from_disk(str(source))
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise DatasetError(f"{source}: no dataset made by save_to_disk ({error}). Make it again.") from error
+        raise DatasetError(f"{source}: not a dataset made by save_to_disk ({error}). Make it again.") from error
     splits = loaded if isinstance(loaded, datasets.DatasetDict) else {"": loaded}
     out = []
     for name, split in splits.items():
-        place = f"{source}, {name + ', ' if name else ''}"
+        location = f"{source}, {name + ', ' if name else ''}"
         if "coefficients" not in split.column_names:
-            raise DatasetError(f"{place}columns {split.column_names}: there is no column coefficients. Add it.")
-        out.append((name, split, place))
+            raise DatasetError(f"{location}columns {split.column_names}: there is no column coefficients. Add it.")
+        out.append((name, split, location))
     return loaded, out
 
 
-def _keep_origin(source: Path, target: Path, emotion: bool) -> None:
-    """Copy who agreed to what, and how the rows were made: with other words, people are still the same people."""
+def _copy_origin(source: Path, target: Path, emotion: bool) -> None:
+    """Copy consent list and recipe: the people stay the same, whatever the analyses."""
     from semanticface.data.consent import NAME as CONSENT
 
     for name in (CONSENT, RECIPE_NAME):
@@ -222,7 +218,7 @@ def _keep_origin(source: Path, target: Path, emotion: bool) -> None:
         recipe = json.loads((target / RECIPE_NAME).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return
-    # Not a folder that takes can be put into any more; rendered people are still nobody who could be asked.
+    # Takes cannot be added to the copy; rendered people still need no consent.
     kind = recipe.get("kind")
     recipe |= {
         "kind": kind if kind == "faces" else "described",
@@ -235,7 +231,7 @@ def _columns(
     coefficients: Sequence[Any],
     indices: Sequence[int],
     emotion: bool,
-    place: str,
+    location: str,
     failures: list[Failure],
     writer: LanguageModelWriter | None,
     bar: tqdm,
@@ -244,13 +240,13 @@ def _columns(
     for index, values in zip(indices, coefficients, strict=True):
         vector, reason = _vector(values)
         if reason:
-            failures.append(Failure(f"{place}row {index}", reason))
+            failures.append(Failure(f"{location}row {index}", reason))
         vectors.append(vector)
         reasons.append(reason)
-    described = list(_described(vectors, emotion, writer, bar))
+    described = list(_describe(vectors, emotion, writer, bar))
     out: dict[str, list[Any]] = {
         "answer": [answer for _, answer, _ in described],
-        "analysis": [json.dumps(words.to_dict(), ensure_ascii=False) if words else None for words, _, _ in described],
+        "analysis": [json.dumps(each.to_dict(), ensure_ascii=False) if each else None for each, _, _ in described],
         "status": [BAD_ROW if reason else "ok" for reason in reasons],
         "reason": list(reasons),
     }
@@ -261,7 +257,6 @@ def _columns(
 
 
 def _origin(written: WrittenAnalysis | None) -> dict[str, Any]:
-    """Return what a row says of who wrote it."""
     if written is None:
         return {"writer": None, "attempts": None, "fallback": None}
     return {"writer": written.writer, "attempts": written.attempts, "fallback": written.fallback}
@@ -285,7 +280,7 @@ def _vector(values: Any) -> tuple[np.ndarray | None, str]:
     return vector, ""
 
 
-def _described(
+def _describe(
     vectors: Sequence[np.ndarray | None], emotion: bool, writer: LanguageModelWriter | None, bar: tqdm
 ) -> Iterator[tuple[Analysis | None, str | None, WrittenAnalysis | None]]:
     good = [vector for vector in vectors if vector is not None]

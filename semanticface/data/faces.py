@@ -1,7 +1,7 @@
 """Faces on disk: pictures with their exact coefficients, in the form of ``datasets.DatasetDict.save_to_disk``.
 
 ``datasets.load_from_disk`` reads such a folder anywhere; ``load_faces`` does the same and says what is wrong when it
-cannot. The files that mark a folder as whole are written last, so one whose making was cut short is recognised.
+cannot. The files that mark a folder as complete are written last, so an interrupted one is recognised.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
@@ -38,9 +39,9 @@ FEATURES = Features(
         "box": List(Value("float32"), length=4),
     }
 )
-"""The columns. ``coefficients`` in the project's order; ``subject`` names who is shown, whatever the look; ``camera``
-in degrees (``scale``: the face box's share of the frame's width); ``seed`` gives the row again; ``answer`` is the
-canonical text of Stage I; ``points`` (``face.types.POINTS``) and ``box`` are in pixels."""
+"""The columns. ``coefficients`` in the project's order; ``subject`` is the person, whatever the style; ``look`` is the
+style; ``camera`` in degrees (``scale``: the face box's share of the frame's width); ``seed`` reproduces the row;
+``answer`` is the canonical text of Stage I; ``points`` (``rendering.types.POINTS``) and ``box`` are in pixels."""
 
 _NEEDED = ("picture", "coefficients", "subject", "answer")
 
@@ -51,11 +52,7 @@ def shard_path(folder: Path, split: str, index: int, count: int) -> Path:
 
 
 def write_shard(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
-    """Write rows (keys of ``FEATURES``; the picture as encoded bytes) as one Arrow file, whole or not at all.
-
-    Raises:
-        SemanticFaceError: the operating system refused to write.
-    """
+    """Write rows (keys of ``FEATURES``; the picture as encoded bytes) as one Arrow file, whole or not at all."""
     schema = FEATURES.arrow_schema
     columns = {name: [row[name] for row in rows] for name in FEATURES if name != "picture"}
     columns["picture"] = [{"bytes": row["picture"], "path": None} for row in rows]
@@ -65,32 +62,45 @@ def write_shard(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
 
 
 def write_index(folder: Path, shards: Mapping[str, int], recipe: Mapping[str, Any]) -> None:
-    """Declare a folder whole: the small files that ``datasets.load_from_disk`` looks for.
+    """Mark a folder as complete: write the small files that ``datasets.load_from_disk`` looks for.
 
     Args:
-        folder: holds every Arrow file already.
-        shards: number of Arrow files of each split, in the order in which the splits are to be listed.
-        recipe: how the rows were made; gives each split its fingerprint, so equal rows share one.
+        folder: already holds every Arrow file.
+        shards: number of Arrow files of each split, in the order in which the splits are listed.
+        recipe: how the rows were made; each split's fingerprint comes from it, so equal rows share one.
     """
-    told = json.dumps(recipe, sort_keys=True)
-    info = {"citation": "", "description": "", "features": FEATURES.to_dict(), "homepage": "", "license": ""}
+    text = json.dumps(recipe, sort_keys=True)
     for split, count in shards.items():
-        state: dict[str, Any] = {
-            "_data_files": [{"filename": shard_path(folder, split, i, count).name} for i in range(count)],
-            "_fingerprint": hashlib.sha256(f"{split}:{told}".encode()).hexdigest()[:16],
-            "_format_columns": None,
-            "_format_kwargs": {},
-            "_format_type": None,
-            "_output_all_columns": False,
-            "_split": split,
-        }
-        write_json(folder / split / "dataset_info.json", info)
-        write_json(folder / split / "state.json", state)
+        files = [shard_path(folder, split, i, count).name for i in range(count)]
+        write_split_index(folder, split, FEATURES, files, f"{split}:{text}")
     write_json(folder / "dataset_dict.json", {"splits": list(shards)})
 
 
-def begun_recipe(folder: Path, kind: str = "faces") -> dict[str, Any] | None:
-    """Return the recipe of a folder in which a dataset of a kind was begun, whole by now or not; None for any other."""
+def write_split_index(folder: Path, split: str, features: Features, files: Sequence[str], identity: str) -> None:
+    """Write the index of one split; its fingerprint is a hash of ``identity``."""
+    info = {"citation": "", "description": "", "features": features.to_dict(), "homepage": "", "license": ""}
+    state: dict[str, Any] = {
+        "_data_files": [{"filename": name} for name in files],
+        "_fingerprint": hashlib.sha256(identity.encode()).hexdigest()[:16],
+        "_format_columns": None,
+        "_format_kwargs": {},
+        "_format_type": None,
+        "_output_all_columns": False,
+        "_split": split,
+    }
+    write_json(folder / split / "dataset_info.json", info)
+    write_json(folder / split / "state.json", state)
+
+
+def split_at(position: float, splits: Mapping[str, float]) -> str:
+    """Return the split at a position in [0, 1) when the splits are laid end to end by their shares."""
+    position *= sum(splits.values())
+    ends = zip(splits, accumulate(splits.values()), strict=True)
+    return next((name for name, end in ends if position < end), list(splits)[-1])
+
+
+def recipe_of_kind(folder: Path, kind: str = "faces") -> dict[str, Any] | None:
+    """Return the recipe of a folder if it holds a dataset of this kind, complete or not; else None."""
     try:
         recipe = json.loads((folder / RECIPE_NAME).read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -102,23 +112,20 @@ def load_faces(folder: str | Path, split: str) -> datasets.Dataset:
     """Open one split of a dataset of faces; rows stay on disk until they are read.
 
     Args:
-        folder: what ``data_prep/render_faces.py`` or any ``save_to_disk`` of a ``DatasetDict`` with the columns
-            picture, coefficients, subject and answer wrote.
+        folder: written by ``data_prep/render_faces.py``, or by ``save_to_disk`` of any ``DatasetDict`` with the columns
+            picture, coefficients, subject and answer.
         split: such as ``train``, ``validation`` or ``test``.
 
     Raises:
-        DatasetError: the folder is missing, half written or of another form, or has no such split.
+        DatasetError: the folder is missing, incomplete or not such a dataset, or has no such split.
     """
     folder = Path(folder)
     if not folder.is_dir():
         raise DatasetError(f"{folder}: no such folder. Make it with: python data_prep/render_faces.py --out {folder}")
     index = folder / "dataset_dict.json"
     if not index.is_file():
-        if begun_recipe(folder) is not None:
-            raise DatasetError(
-                f"{folder} is half written: its making was cut short. Run the same command again; it goes on where "
-                "it stopped."
-            )
+        if recipe_of_kind(folder) is not None:
+            raise DatasetError(f"{folder} is incomplete. Run the command that makes it again; it resumes.")
         raise DatasetError(
             f"{folder} is not a dataset of faces: dataset_dict.json is missing. Give the folder that "
             "data_prep/render_faces.py (or save_to_disk of a DatasetDict) wrote, not a folder inside it."
@@ -130,11 +137,11 @@ def load_faces(folder: str | Path, split: str) -> datasets.Dataset:
     for entry in _read_json(state).get("_data_files", []):
         file = folder / split / entry["filename"]
         if not file.is_file():
-            raise DatasetError(f"{file} is missing: copy the whole folder, or make the dataset anew.")
+            raise DatasetError(f"{file} is missing: copy the whole folder, or make the dataset again.")
     try:
         loaded = datasets.load_from_disk(str(folder / split))
     except (OSError, ValueError, KeyError, TypeError, pa.ArrowException) as error:
-        raise DatasetError(f"{folder / split} cannot be read: {error}. Make the dataset anew.") from error
+        raise DatasetError(f"{folder / split} cannot be read: {error}. Make the dataset again.") from error
     missing = [name for name in _NEEDED if name not in loaded.column_names]
     if missing:
         raise DatasetError(
@@ -147,19 +154,19 @@ def load_faces(folder: str | Path, split: str) -> datasets.Dataset:
 
 
 def coefficients_of(faces: datasets.Dataset) -> np.ndarray:
-    """Return the labels of all rows, float32[N, 52]; nothing else of them is read."""
+    """Return the labels of all rows, float32[N, 52], without reading other columns."""
     labels: np.ndarray = faces.with_format("numpy")["coefficients"][:].astype(np.float32)
     return labels
 
 
 def picture_bytes(stored: Mapping[str, Any] | None, name: str) -> bytes:
-    """Return the bytes of a picture as an undecoded ``datasets.Image`` column holds it, read from its path if need be.
+    """Return the bytes of a picture from an undecoded ``datasets.Image`` column, reading its path if it has none.
 
     Raises:
-        PictureError: there are none; the message begins with ``name``.
+        PictureError: there is no picture; the message begins with ``name``.
     """
     if stored is None:
-        raise PictureError("missing", f"{name}: no picture. Make the dataset anew, or remove the row.")
+        raise PictureError("missing", f"{name}: no picture. Make the dataset again, or remove the row.")
     if stored["bytes"] is not None:
         return bytes(stored["bytes"])
     try:
@@ -172,21 +179,21 @@ def _read_json(path: Path) -> dict[str, Any]:
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise DatasetError(f"{path} cannot be read: {error}. Copy the whole folder, or make it anew.") from error
+        raise DatasetError(f"{path} cannot be read: {error}. Copy the whole folder, or make it again.") from error
     if not isinstance(value, dict):
-        raise DatasetError(f"{path} is not of the form that save_to_disk writes. Make the dataset anew.")
+        raise DatasetError(f"{path} is not in the format that save_to_disk writes. Make the dataset again.")
     return value
 
 
 def dataset_record(faces: datasets.Dataset, folder: str | Path) -> dict[str, Any]:
-    """Return how a dataset was made, as far as its folder says, and a fingerprint of its rows."""
+    """Return how a dataset was made, as far as its recipe says, and a fingerprint of its rows."""
     recipe = Path(folder) / RECIPE_NAME
     try:
         made = json.loads(recipe.read_text(encoding="utf-8"))
     except FileNotFoundError:
         made = {}
     except (OSError, ValueError) as error:
-        raise DatasetError(f"{recipe} cannot be read: {error}. Copy it again, or make the dataset anew.") from error
+        raise DatasetError(f"{recipe} cannot be read: {error}. Copy it again, or make the dataset again.") from error
     return {"fingerprint": faces._fingerprint, "rows": len(faces)} | {
         key: made[key] for key in ("settings", "versions", "commit") if key in made
     }

@@ -1,13 +1,9 @@
-"""A dataset of faces as ms-swift reads it: a JSONL a split with ``messages`` and ``images``, and pictures as files.
+"""Export a dataset of faces to ms-swift, and delete people from such exports.
 
-Two forms of the answer: ``ours``, the canonical ``{"analysis": …, "arkit": …}``, and ``published``, in which
-SemanticFace was published: numbered prose, then a bare object of the 52 and nine rotations under Live Link's names, one
-decimal each.
-
-The folder holds nothing else but the recipe and, for captures, the list of who agreed to what; ``swift_files`` deletes
-a person from it. ms-swift leaves the key ``subject`` of a row aside.
-
-Folders that ``swift_export`` wrote: known again, asked who is in them, and rid of a person.
+An export is a folder with a JSONL per split (``messages``, ``images`` and ``subject``, which ms-swift ignores), the
+images as files, the recipe and, for captures, the consent list. Answers have one of two forms: ``ours``, the canonical
+``{"analysis": …, "arkit": …}``, or ``published``, in which SemanticFace was published: numbered prose, then a bare
+object of the 52 and nine rotations under Live Link's names, one decimal each.
 """
 
 from __future__ import annotations
@@ -25,8 +21,8 @@ from PIL import Image
 import semanticface
 from semanticface import arkit
 from semanticface.data.consent import NAME as CONSENT
-from semanticface.data.consent import read_list, require_consent
-from semanticface.data.faces import dataset_record, load_faces, picture_bytes
+from semanticface.data.consent import read_consent_file, require_consent
+from semanticface.data.faces import dataset_record, load_faces, picture_bytes, recipe_of_kind
 from semanticface.errors import DatasetError, SemanticFaceError
 from semanticface.formats.tables import read_objects
 from semanticface.prompts import Prompt, load_prompt
@@ -40,82 +36,21 @@ from semanticface.vision.image_io import encode_jpeg, load_picture
 
 KIND = "ms-swift"
 IMAGES = "images"
-"""The folder of pictures in it."""
-
-
-def holds_export(folder: Path) -> bool:
-    """Return whether a folder is such an export."""
-    try:
-        found = json.loads((folder / RECIPE_NAME).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return False
-    return isinstance(found, dict) and found.get("kind") == KIND
-
-
-def subjects_in(folder: Path) -> set[str]:
-    """Return everybody in an export."""
-    found = (row.get("subject") for file in sorted(folder.glob("*.jsonl")) for row in _rows(file) if row is not None)
-    return {who for who in found if isinstance(who, str)}
-
-
-def forget_rows(folder: Path, subject: str) -> tuple[int, int, str]:
-    """Delete a person's rows and pictures from an export.
-
-    Returns:
-        How many rows, how many pictures, and what is still to be seen to by hand (mostly empty).
-
-    Raises:
-        SemanticFaceError: the system refuses to write.
-    """
-    rows = pictures = 0
-    for file in sorted(folder.glob("*.jsonl")):
-        found = list(_rows(file))
-        theirs = [row is not None and row.get("subject") == subject for row in found]
-        if not any(theirs):
-            continue
-        others = {name for row, gone in zip(found, theirs, strict=True) if row and not gone for name in _images(row)}
-        # Pictures first: the rows that name them go last, so that the same call goes on.
-        for row, gone in zip(found, theirs, strict=True):
-            for name in _images(row) if row and gone else ():
-                path = (folder / name).resolve()
-                if name not in others and path.is_relative_to(folder.resolve()) and path.is_file():
-                    path.unlink()
-                    pictures += 1
-        raw = file.read_bytes().split(b"\n")
-        kept = [line for line, gone in zip(raw, theirs, strict=False) if not gone]
-        rows += sum(theirs)
-        with atomic_open(file, "wb") as out:
-            out.writelines(line + b"\n" for line in kept)
-    listed = folder / CONSENT
-    named = listed.is_file() and subject in read_list(listed)
-    return rows, pictures, f"{listed} still names {subject}: remove the line." if named else ""
-
-
-def _rows(file: Path) -> Iterator[Mapping[str, Any] | None]:
-    """Yield the lines of a JSONL, None for bad ones."""
-    if file.stat().st_size:
-        yield from (row for _, row, _ in read_objects(file))
-
-
-def _images(row: Mapping[str, Any]) -> list[str]:
-    found = row.get("images")
-    return [name for name in found if isinstance(name, str)] if isinstance(found, list) else []
-
-
+"""Subfolder of the images."""
 Form = Literal["ours", "published"]
 FORMS: tuple[Form, ...] = get_args(Form)
 
 _PROMPTS: dict[Form, str] = {"ours": "distill", "published": "published"}
-_SMALLEST = 64  # pixels a side at least
+_MIN_SIDE = 64  # pixels
 
 
 @dataclass(frozen=True, slots=True)
 class Exported:
-    """What an export wrote.
+    """Result of an export.
 
     Attributes:
         rows: of each split.
-        problems: a sentence for each row that was left out.
+        problems: a sentence for each row left out.
     """
 
     rows: dict[str, int]
@@ -123,7 +58,7 @@ class Exported:
 
 
 def export_swift(dataset: str | Path, out: str | Path, form: Form = "ours") -> Exported:
-    """Write all splits of a dataset for ms-swift: the crop that training sees of each row, and its answer.
+    """Export all splits of a dataset to ms-swift: each row's crop, as training uses it, and its answer.
 
     Args:
         dataset: folder of faces.
@@ -131,19 +66,18 @@ def export_swift(dataset: str | Path, out: str | Path, form: Form = "ours") -> E
         form: of the answers.
 
     Raises:
-        DatasetError: no such dataset, one without rows, or ``out`` exists.
-        ConfigError: somebody did not agree to what their split is for.
-        SemanticFaceError: the system refuses to write.
+        DatasetError: the dataset is missing or has no rows, or ``out`` exists.
+        ConfigError: somebody did not agree to the use of their split.
     """
     folder, out = Path(dataset), Path(out)
     if out.exists():
-        raise DatasetError(f"{out} exists already. Choose a new folder, or remove this one first.")
+        raise DatasetError(f"{out} already exists. Choose a new folder, or remove this one first.")
     splits = _splits(folder)
     faces = {split: load_faces(folder, split) for split in splits}
     for split, rows in faces.items():
         require_consent(folder, rows, "train" if split == "train" else "evaluate")
     if not sum(map(len, faces.values())):
-        raise DatasetError(f"{folder} has no rows. Give one that has some.")
+        raise DatasetError(f"{folder} has no rows. Choose another dataset.")
     counts: dict[str, int] = {}
     problems: list[str] = []
     prompts: dict[str, Any] = {}
@@ -168,7 +102,7 @@ def export_swift(dataset: str | Path, out: str | Path, form: Form = "ours") -> E
         if (folder / CONSENT).is_file():
             (temporary / CONSENT).write_bytes((folder / CONSENT).read_bytes())
         if not counts:
-            raise DatasetError(f"{folder}: no row of it can be exported: {problems[0]}")
+            raise DatasetError(f"{folder}: no row can be exported: {problems[0]}")
     return Exported(counts, tuple(problems))
 
 
@@ -178,7 +112,7 @@ def published_answer(coefficients: np.ndarray, analysis: Analysis, pose: np.ndar
     Args:
         coefficients: [52] in [0, 1]; rounded to one decimal.
         analysis: becomes the prose.
-        pose: [9], ``arkit.POSE_NAMES``; rounded likewise. None writes zeros, as the published answers have them.
+        pose: [9], ``arkit.POSE_NAMES``; rounded likewise. None writes zeros, as in the published answers.
     """
     muscles = "; ".join(f"{region}: {text}" for region, text in analysis.muscle_movements.items())
     prose = [f"The face shows: {analysis.expression_category}.", f"The muscles: {muscles}."]
@@ -197,14 +131,14 @@ def _splits(folder: Path) -> list[str]:
     try:
         return list(json.loads((folder / "dataset_dict.json").read_text(encoding="utf-8"))["splits"])
     except (OSError, ValueError, KeyError, TypeError):
-        load_faces(folder, "train")  # says what is wrong with it
+        load_faces(folder, "train")  # its error says what is wrong
         raise
 
 
 def _lines(
     folder: Path, split: str, faces: datasets.Dataset, form: Form, out: Path, problems: list[str]
 ) -> Iterator[tuple[Prompt, dict[str, Any]]]:
-    """Write the pictures of a split and yield its rows; a bad one is told, and does not shift the others' names."""
+    """Write the images of a split and yield its rows; a bad row is reported and does not shift the others' names."""
     rows = faces.cast_column("picture", datasets.Image(decode=False))
     for number, row in enumerate(tqdm(rows, desc=f"writing {split}", unit="face")):
         at = f"{folder}, {split}, row {number}"
@@ -214,30 +148,84 @@ def _lines(
                 raise DatasetError("its answer has no analysis. Make it with data_prep/describe.py.")
             picture = _crop(load_picture(picture_bytes(row["picture"], at), name=at), row.get("box"))
         except SemanticFaceError as error:
-            text = str(error)
-            problems.append(text if text.startswith(at) else f"{at}: {text}")
+            message = str(error)
+            problems.append(message if message.startswith(at) else f"{at}: {message}")
             continue
         prompt = load_prompt(_PROMPTS[form], emotion=answer.analysis.emotional_implication is not None)
         if form == "ours":
-            said = row["answer"]
+            text = row["answer"]
         else:
             pose = row.get("pose")
             values = np.asarray(row["coefficients"], dtype=np.float32)
-            said = published_answer(values, answer.analysis, None if pose is None else np.asarray(pose))
+            text = published_answer(values, answer.analysis, None if pose is None else np.asarray(pose))
         name = f"{IMAGES}/{split}-{number:06d}.jpg"
         with atomic_open(out / name, "wb") as file:
             file.write(encode_jpeg(picture))
         chat = [
             {"role": "system", "content": prompt.system},
             {"role": "user", "content": f"<image>{prompt.user}"},
-            {"role": "assistant", "content": said},
+            {"role": "assistant", "content": text},
         ]
         yield prompt, {"messages": chat, "images": [name], "subject": row["subject"]}
 
 
 def _crop(picture: Image.Image, box: Any) -> Image.Image:
-    """Return the square that training sees of a picture; the whole picture where it has no box."""
+    """Return the square crop that training uses; the whole picture if there is no box."""
     if box is None or not np.isfinite(box).all():
         return picture
     window = Box(*box).square()
-    return crop_face(picture, window, max(_SMALLEST, round(window.width)))
+    return crop_face(picture, window, max(_MIN_SIDE, round(window.width)))
+
+
+def is_export(folder: Path) -> bool:
+    """Return whether a folder is such an export."""
+    return recipe_of_kind(folder, KIND) is not None
+
+
+def subjects_in(folder: Path) -> set[str]:
+    """Return everybody in an export."""
+    found = (row.get("subject") for file in sorted(folder.glob("*.jsonl")) for row in _rows(file) if row is not None)
+    return {who for who in found if isinstance(who, str)}
+
+
+def forget_rows(folder: Path, subject: str) -> tuple[int, int, str]:
+    """Delete a person's rows and images from an export.
+
+    Returns:
+        The number of rows, the number of images, and what is left to do by hand (mostly empty).
+    """
+    rows = images = 0
+    for file in sorted(folder.glob("*.jsonl")):
+        found = list(_rows(file))
+        theirs = [row is not None and row.get("subject") == subject for row in found]
+        if not any(theirs):
+            continue
+        others = {
+            name for row, delete in zip(found, theirs, strict=True) if row and not delete for name in _images(row)
+        }
+        # Images first: while rows still name them, the same call can resume.
+        for row, delete in zip(found, theirs, strict=True):
+            for name in _images(row) if row and delete else ():
+                path = (folder / name).resolve()
+                if name not in others and path.is_relative_to(folder.resolve()) and path.is_file():
+                    path.unlink()
+                    images += 1
+        raw = file.read_bytes().split(b"\n")
+        kept = [line for line, delete in zip(raw, theirs, strict=False) if not delete]
+        rows += sum(theirs)
+        with atomic_open(file, "wb") as out:
+            out.writelines(line + b"\n" for line in kept)
+    consent = folder / CONSENT
+    named = consent.is_file() and subject in read_consent_file(consent)
+    return rows, images, f"{consent} still names {subject}: remove the line." if named else ""
+
+
+def _rows(file: Path) -> Iterator[Mapping[str, Any] | None]:
+    """Yield the lines of a JSONL, None for invalid ones."""
+    if file.stat().st_size:
+        yield from (row for _, row, _ in read_objects(file))
+
+
+def _images(row: Mapping[str, Any]) -> list[str]:
+    found = row.get("images")
+    return [name for name in found if isinstance(name, str)] if isinstance(found, list) else []

@@ -1,9 +1,8 @@
-"""Whom a model learnt from: datasets in its recipe, and beside the weights the people in them as hashes.
+"""Training data of a model: the datasets in its recipe, and hashes of the people in them next to the weights.
 
-The recipe (``semanticface.json``) tells the datasets, for everybody to read. ``people.json`` tells the people, so that
-it can be found out later whether somebody who wants to be forgotten is among them; who knows a name can check it there,
-so the file stays with those who trained and is never published. People whom this project drew are not listed: they do
-not exist.
+The recipe (``semanticface.json``) names the datasets and is public. ``people.json`` holds hashed names, so that it can
+be checked whether a model was trained on somebody who wants to be forgotten. Whoever knows a name can check it there,
+so the file is never published. Rendered people are not listed: they do not exist.
 """
 
 from __future__ import annotations
@@ -24,22 +23,22 @@ from semanticface.utils.files import write_json
 
 PEOPLE_NAME = "people.json"
 KEY = "trained_on"
-"""Where a recipe has its sources."""
+"""Key of the sources in a recipe."""
 UNCOUNTED = -1
-"""People of a source that was written down before people were counted."""
+"""``Source.people`` in recipes from before people were counted."""
 
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """One split that a model learnt from.
+    """One split that a model was trained on.
 
     Attributes:
-        dataset: its folder, as the training was given it.
+        dataset: its folder, as given to the training.
         split: such as ``train``.
         fingerprint: of its rows at that time.
-        rows: how many there were.
-        people: how many real people were in them, or ``UNCOUNTED``; all rows that name nobody count as one.
-        hashes: of those, sorted; empty where they are not known, as in a recipe.
+        rows: number of rows.
+        people: number of real people in them, or ``UNCOUNTED``; all rows that name nobody count as one.
+        hashes: of those people, sorted; empty if not known, as in a recipe.
     """
 
     dataset: str
@@ -51,50 +50,45 @@ class Source:
 
     @property
     def known(self) -> bool:
-        """Whether it is known who is in it."""
+        """Whether the hashes of all people are known."""
         return len(self.hashes) == self.people
 
     def includes(self, subject: str) -> bool:
-        """Whether a person is among those whose hashes are known."""
+        """Return whether a person is among the known hashes."""
         return self.hash(subject) in self.hashes
 
     def hash(self, subject: str) -> str:
-        """The hash of a name: another one in every dataset, so that lists of two cannot be put beside each other."""
+        """Return the hash of a name, which differs between datasets so that two lists cannot be compared."""
         return _hash(self.fingerprint, subject)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the JSON form for a recipe: without hashes."""
+        return {key: value for key, value in dataclasses.asdict(self).items() if key != "hashes"}
 
 
 def source_of(faces: datasets.Dataset, dataset: str | Path, split: str) -> Source:
-    """Return what is to be kept of a split that a model is about to learn from.
+    """Return the source record of a split that a model is about to be trained on.
 
     Raises:
-        ConfigError: the list of consent in its folder cannot be read.
+        ConfigError: the consent list in its folder cannot be read.
     """
     real = real_people(faces, rendered=read_consent(dataset).rendered)
     mark = faces._fingerprint
     return Source(str(dataset), split, mark, len(faces), len(real), tuple(sorted(_hash(mark, who) for who in real)))
 
 
-def joined(*parts: Sequence[Source]) -> list[Source]:
-    """Return the sources of a model that learnt from several, one after the other, each once."""
+def merge_sources(*parts: Sequence[Source]) -> list[Source]:
+    """Return all sources, in order, each once."""
     return list(dict.fromkeys(source for part in parts for source in part))
 
 
-def told(sources: Iterable[Source]) -> list[dict[str, Any]]:
-    """Return what a recipe says of sources: no hashes."""
-    return [{key: value for key, value in dataclasses.asdict(source).items() if key != "hashes"} for source in sources]
-
-
 def write_people(folder: str | Path, sources: Iterable[Source]) -> None:
-    """Write ``people.json`` into a model folder.
-
-    Raises:
-        SemanticFaceError: the system refuses to write.
-    """
+    """Write ``people.json`` into a model folder."""
     write_json(Path(folder) / PEOPLE_NAME, [dataclasses.asdict(source) for source in sources])
 
 
 def read_people(folder: str | Path) -> list[Source] | None:
-    """Return the sources of a model folder with their hashes; None where it has no such file.
+    """Return the sources of a model folder with their hashes; None if it has no ``people.json``.
 
     Raises:
         ModelError: the file cannot be read.
@@ -109,17 +103,17 @@ def read_people(folder: str | Path) -> list[Source] | None:
         raise ModelError(f"{path} cannot be read: {error}. Copy it again, or train the model again.") from error
 
 
-def sources_in(recipe: dict[str, Any]) -> list[Source] | None:
-    """Return the sources that a recipe tells, without hashes; None where it does not tell any.
+def sources_from_recipe(recipe: dict[str, Any]) -> list[Source] | None:
+    """Return the sources in a recipe, without hashes; None if it has none.
 
-    What ``train/distill.py`` wrote before recipes told them is understood too, with people ``UNCOUNTED``.
+    Recipes that ``train/distill.py`` wrote before they had sources are read too, with people ``UNCOUNTED``.
     """
     try:
         if KEY in recipe:
             return [Source(**each) for each in recipe[KEY]]
         settings = recipe.get("settings") or {}
-        learnt = settings["data"]["train"]
-        return [Source(settings["dataset"], "train", learnt["fingerprint"], learnt["rows"], UNCOUNTED)]
+        data = settings["data"]["train"]
+        return [Source(settings["dataset"], "train", data["fingerprint"], data["rows"], UNCOUNTED)]
     except (KeyError, TypeError):
         return None
 

@@ -1,8 +1,7 @@
 """Render a dataset of faces: rows from seeds, shards by workers, splits by subject.
 
-Every row follows from (seed, split, row number) alone and every shard is one file, so the number of workers changes
-nothing in the bytes, and a run that was cut short goes on with the shards that are missing. A worker holds one
-shard's rows at a time and hands back nothing but "done".
+Each row depends only on (seed, split, row number) and each shard is one file, so the bytes do not depend on the number
+of workers, and an interrupted run resumes with the missing shards. A worker holds one shard's rows at a time.
 """
 
 from __future__ import annotations
@@ -31,7 +30,7 @@ import PIL.Image
 import semanticface
 from semanticface import assets, rendering
 from semanticface.config import check_range
-from semanticface.data.faces import CAMERA_KEYS, begun_recipe, shard_path, write_index, write_shard
+from semanticface.data.faces import CAMERA_KEYS, recipe_of_kind, shard_path, split_at, write_index, write_shard
 from semanticface.errors import ConfigError, DatasetError
 from semanticface.recipe import RECIPE_NAME, files_sha256, git_commit
 from semanticface.semantics.analysis import describe
@@ -42,31 +41,34 @@ from semanticface.utils.progress import tqdm
 from semanticface.vision.image_io import encode_jpeg
 
 SHARD_ROWS = 250
-"""Rows of a file at most; small datasets have smaller files, so that every worker has something to do to the end."""
-_FEWEST_ROWS, _SHARDS = 20, 24
-_DRAWN_BY = ("numpy", "numba", "skia-python", "pillow")
+"""Rows of a file at most; small datasets have smaller files, so that no worker runs idle."""
+_MIN_SHARD_ROWS, _SHARDS = 20, 24
+_RENDER_PACKAGES = ("numpy", "numba", "skia-python", "pillow")
 _THREAD_VARIABLES = ("NUMBA_NUM_THREADS", "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 
 
 @dataclass(frozen=True)
 class RenderSettings:
-    """What decides every byte of a rendered dataset.
+    """Settings that decide every byte of a rendered dataset.
 
     Attributes:
-        rows: rows of all splits together.
-        looks: share of each look, by name; need not sum to 1.
+        rows: of all splits together.
+        looks: share of each style, by name; need not sum to 1.
         size: side of the pictures in pixels.
         supersample: samples per pixel and axis.
-        framing: ``portrait`` for a head somewhere in the frame, ``crop`` for the face's box, as a model is fed.
-        conditions: ``usual``, or ``hard`` for the shifted test set, which nothing trains on; see ``face.conditions``.
+        framing: ``portrait`` for a head somewhere in the frame, ``crop`` for the face's box, the input of a model.
+        conditions: ``usual``, or ``hard`` for the shifted test set, never for training; see ``rendering.conditions``.
         splits: share of each split, by name, in the order in which they are written; need not sum to 1.
-        subjects: how many different people there are to draw from. Which split a person belongs to depends on their
-            number and ``splits`` alone, never on ``rows`` or ``seed``.
-        first_subject: number of the first of them, who are counted on from there.
-        subject: draw this one person only; the splits then hold out pictures, not people.
-        only: write this split alone, with all the rows; its people are the same as when all splits are written.
-        seed: another seed, other rows.
-        emotion: whether answers carry an emotional implication.
+        subjects: number of different people. The split of a person depends only on their number and ``splits``, never
+            on ``rows`` or ``seed``.
+        first_subject: number of the first person; the others follow.
+        subject: render only this person; the splits then hold out pictures, not people.
+        only: write only this split, with all rows; its people are the same as when all splits are written.
+        seed: of the rows.
+        emotion: whether answers contain an emotional implication.
+
+    Raises:
+        ConfigError: a value is out of range or unknown.
     """
 
     rows: int = 2000
@@ -101,12 +103,12 @@ class RenderSettings:
         known = (*rendering.STYLES, rendering.HELD_OUT_STYLE)
         for style in self.looks:
             if style not in known:
-                raise ConfigError(f"no look is called {style!r}; the looks are {', '.join(known)}")
+                raise ConfigError(f"there is no style {style!r}; the styles are {', '.join(known)}")
         for split in self.splits:
             if not split.isidentifier():
                 raise ConfigError(f"a split needs a plain name such as train, not {split!r}")
         if self.only is not None and self.only not in self.splits:
-            raise ConfigError(f"no split is called {self.only!r}; the splits are {', '.join(self.splits)}")
+            raise ConfigError(f"there is no split {self.only!r}; the splits are {', '.join(self.splits)}")
         for what, shares in (("looks", self.looks), ("splits", self.splits)):
             if not shares or not all(np.isfinite(share) and share > 0 for share in shares.values()):
                 raise ConfigError(f"{what} must be name=share pairs with shares above 0, not {shares}")
@@ -114,7 +116,7 @@ class RenderSettings:
 
 @functools.cache
 def renderer_hash() -> str:
-    """Return a short hash of what decides how faces are drawn: its code, its head, and the packages it draws with."""
+    """Return a short hash of the renderer: its code, its head, and the packages it renders with."""
     package = Path(semanticface.__file__).parent
     code = files_sha256(
         [
@@ -123,12 +125,12 @@ def renderer_hash() -> str:
             assets.path("head.npz"),
         ]
     )
-    drawn_by = {name: importlib.metadata.version(name) for name in _DRAWN_BY}
-    return hashlib.sha256(json.dumps([code, semanticface.__version__, drawn_by]).encode()).hexdigest()[:8]
+    versions = {name: importlib.metadata.version(name) for name in _RENDER_PACKAGES}
+    return hashlib.sha256(json.dumps([code, semanticface.__version__, versions]).encode()).hexdigest()[:8]
 
 
 def subject_name(subject: int) -> str:
-    """Return the name under which a person's number stands in the column ``subject``."""
+    """Return a person's name in the column ``subject``."""
     return f"face-{subject:07d}"
 
 
@@ -138,20 +140,12 @@ def _hash_int(text: str) -> int:
 
 
 def split_of(subject: int, splits: dict[str, float]) -> str:
-    """Return the split a person belongs to; depends on nothing but the arguments."""
-    position = _hash_int(f"subject {subject}") / 2**63 * sum(splits.values())
-    for name, end in zip(splits, accumulate(splits.values()), strict=True):
-        if position < end:
-            return name
-    return name
+    """Return the split a person belongs to; depends only on the arguments."""
+    return split_at(_hash_int(f"subject {subject}") / 2**63, splits)
 
 
 def subjects_by_split(settings: RenderSettings) -> dict[str, np.ndarray]:
-    """Return the numbers of the people that each split draws from.
-
-    Raises:
-        ConfigError: a split would have nobody.
-    """
+    """Return the numbers of the people in each split; raise a ConfigError if a split has none."""
     if settings.subject is not None:
         return {split: np.array([settings.subject]) for split in settings.splits}
     people: dict[str, list[int]] = {split: [] for split in settings.splits}
@@ -159,16 +153,12 @@ def subjects_by_split(settings: RenderSettings) -> dict[str, np.ndarray]:
         people[split_of(subject, settings.splits)].append(subject)
     empty = [split for split, members in people.items() if not members]
     if empty:
-        raise ConfigError(f"among {settings.subjects} subjects none falls to {', '.join(empty)}: raise subjects")
+        raise ConfigError(f"none of {settings.subjects} subjects is in {', '.join(empty)}: raise subjects")
     return {split: np.array(members) for split, members in people.items()}
 
 
 def rows_by_split(settings: RenderSettings) -> dict[str, int]:
-    """Divide the rows among the splits that are written by their shares, to the row.
-
-    Raises:
-        ConfigError: a split would get no row.
-    """
+    """Return the number of rows of each split, by its share; raise a ConfigError if a split has none."""
     if settings.only is not None:
         return {settings.only: settings.rows}
     total = sum(settings.splits.values())
@@ -181,10 +171,10 @@ def rows_by_split(settings: RenderSettings) -> dict[str, int]:
 
 
 def make_row(settings: RenderSettings, people: np.ndarray, row_seed: int) -> dict[str, Any]:
-    """Draw one row of ``dataset.FEATURES`` from its seed; the picture as JPEG bytes without metadata.
+    """Render one row of ``faces.FEATURES`` from its seed; the picture as JPEG bytes without metadata.
 
     Args:
-        settings: what to draw.
+        settings: of the dataset.
         people: int[n], the subjects to choose from.
         row_seed: 63-bit number that decides everything about the row.
     """
@@ -193,19 +183,19 @@ def make_row(settings: RenderSettings, people: np.ndarray, row_seed: int) -> dic
     style = list(settings.looks)[rng.choice(len(shares), p=shares / shares.sum())]
     subject = int(people[rng.integers(len(people))])
     shot = int(rng.integers(2**31))
-    return draw_row(settings, sample_coefficients(rng), style=style, subject=subject, shot=shot, seed=row_seed)
+    return render_row(settings, sample_coefficients(rng), style=style, subject=subject, shot=shot, seed=row_seed)
 
 
-def draw_row(
+def render_row(
     settings: RenderSettings, coefficients: np.ndarray, *, style: str, subject: int, shot: int, seed: int
 ) -> dict[str, Any]:
-    """Draw one row of ``dataset.FEATURES``; the picture as JPEG bytes without metadata.
+    """Render one row of ``faces.FEATURES``; the picture as JPEG bytes without metadata.
 
     Args:
-        settings: how to draw it.
+        settings: of the dataset.
         coefficients: float32[52] in [0, 1].
-        style: one of ``face.STYLES``, or ``face.HELD_OUT_STYLE``.
-        subject: seed of who it is.
+        style: one of ``rendering.STYLES``, or ``rendering.HELD_OUT_STYLE``.
+        subject: seed of the person.
         shot: seed of camera, light and background.
         seed: for the column of that name.
     """
@@ -219,8 +209,8 @@ def draw_row(
         framing=settings.framing,
         conditions=settings.conditions,
     )
-    # Stage I reads the numbers as the answer shows them, so that words and digits never disagree.
-    shown = np.round(coefficients, 2)
+    # Stage I reads the numbers as the answer prints them, so that text and digits agree.
+    rounded = np.round(coefficients, 2)
     return {
         "picture": encode_jpeg(PIL.Image.fromarray(rendered.image)),
         "coefficients": coefficients,
@@ -228,7 +218,7 @@ def draw_row(
         "look": style,
         "camera": {key: float(rendered.camera[key]) for key in CAMERA_KEYS},
         "seed": seed,
-        "answer": format_answer(shown, describe(shown, emotion=settings.emotion)),
+        "answer": format_answer(rounded, describe(rounded, emotion=settings.emotion)),
         "points": list(rendered.points),
         "box": rendered.box,
     }
@@ -236,7 +226,7 @@ def draw_row(
 
 @dataclass(frozen=True)
 class _Shard:
-    """One file to make: rows ``start`` to ``stop`` of a split."""
+    """One file: rows ``start`` to ``stop`` of a split."""
 
     path: Path
     split: str
@@ -246,7 +236,7 @@ class _Shard:
 
 def _shards(folder: Path, settings: RenderSettings) -> list[_Shard]:
     shards = []
-    most = min(SHARD_ROWS, max(_FEWEST_ROWS, -(-settings.rows // _SHARDS)))
+    most = min(SHARD_ROWS, max(_MIN_SHARD_ROWS, -(-settings.rows // _SHARDS)))
     for split, rows in rows_by_split(settings).items():
         starts = range(0, rows, most)
         shards += [
@@ -270,12 +260,12 @@ _rows_done: Any = None  # in a worker process: the counter it shares with the pa
 def _start_worker(counter: Any) -> None:
     global _rows_done
     _rows_done = counter
-    signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C reaches every process: the parent reports, workers just end
-    threading.Thread(target=_leave_with_parent, daemon=True).start()
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C reaches every process: the parent reports, workers just exit
+    threading.Thread(target=_exit_with_parent, daemon=True).start()
 
 
-def _leave_with_parent() -> None:
-    """End this worker when the program that started it is gone: a killed parent cannot tell its pool to stop."""
+def _exit_with_parent() -> None:
+    """Exit when the parent process dies: a killed parent cannot stop its pool."""
     parent = multiprocessing.parent_process()
     if parent is not None:
         parent.join()
@@ -292,32 +282,32 @@ def _worker_shard(settings: RenderSettings, people: np.ndarray, shard: _Shard) -
 
 
 def render_set(out: str | Path, settings: RenderSettings, *, workers: int = 1, overwrite: bool = False) -> Path:
-    """Render a dataset of faces into a folder, or finish one that an earlier run began; shows a progress bar.
+    """Render a dataset of faces into a folder, or resume an interrupted run, with a progress bar.
 
     Args:
-        out: the folder; new, empty, or begun by this function with the same settings.
+        out: the folder; new, empty, or started by this function with the same settings.
         settings: what to render.
-        workers: processes; changes the time and nothing else.
-        overwrite: drop what an earlier run left in ``out``, whatever its settings.
+        workers: number of processes; does not change the result.
+        overwrite: delete a dataset that an earlier run left in ``out``, whatever its settings.
 
     Returns:
-        The folder, whole: ``datasets.load_from_disk`` and ``dataset.load_faces`` read it.
+        The complete folder: ``datasets.load_from_disk`` and ``faces.load_faces`` read it.
 
     Raises:
-        ConfigError: settings that cannot be met.
-        DatasetError: ``out`` holds something else, or a dataset of other settings, or a worker was killed.
-        SemanticFaceError: the disk is full or not writable; what is finished stays, and a rerun goes on from there.
+        ConfigError: a split would have no people or no rows.
+        DatasetError: ``out`` holds something else or a dataset of other settings, or a worker was killed.
+        SemanticFaceError: the disk is full or not writable; finished shards stay, and a rerun resumes.
     """
     check_range("workers", workers, 1)
     folder = Path(out).resolve()
     people = subjects_by_split(settings)
     shards = _shards(folder, settings)
-    recipe = _begin(folder, settings, overwrite)
+    recipe = _start(folder, settings, overwrite)
     index = folder / "dataset_dict.json"
     if index.is_file():
         return folder
     for scratch in folder.glob("*/.data-*"):
-        shutil.rmtree(scratch, ignore_errors=True)  # what a killed run was writing
+        shutil.rmtree(scratch, ignore_errors=True)  # left by a killed run
     missing = [shard for shard in shards if not shard.path.is_file()]
     kept = sum(shard.stop - shard.start for shard in shards if shard not in missing)
     with tqdm(total=settings.rows, initial=kept, unit="row", desc=f"rendering {folder.name}") as bar:
@@ -335,8 +325,8 @@ def render_set(out: str | Path, settings: RenderSettings, *, workers: int = 1, o
 def _rows_by_workers(
     settings: RenderSettings, people: dict[str, np.ndarray], shards: list[_Shard], workers: int
 ) -> Iterator[int]:
-    """Make shards in processes; yield how many rows were drawn since the last time."""
-    # Numba's threads do not survive a fork, and one thread each is fastest when every core has a process.
+    """Render shards in processes; yield the number of rows rendered since the last time."""
+    # Numba's threads do not survive a fork, and one thread per process is fastest if every core has a process.
     context = multiprocessing.get_context("spawn")
     counter = context.Value("q", 0)
     before = {name: os.environ.get(name) for name in _THREAD_VARIABLES}
@@ -346,17 +336,17 @@ def _rows_by_workers(
         waiting: set[Future[None]] = {
             pool.submit(_worker_shard, settings, people[shard.split], shard) for shard in shards
         }
-        told = 0
+        reported = 0
         while waiting:
             done, waiting = wait(waiting, timeout=0.5, return_when=FIRST_COMPLETED)
             for future in done:
                 future.result()
-            drawn = counter.value
-            yield drawn - told
-            told = drawn
+            done_rows = counter.value
+            yield done_rows - reported
+            reported = done_rows
     except BrokenProcessPool as error:
         raise DatasetError(
-            "a worker process was killed, perhaps for want of memory. Run the same command again with fewer "
+            "a worker process was killed, perhaps because memory ran out. Run the same command again with fewer "
             "--workers; finished shards are kept."
         ) from error
     finally:
@@ -368,39 +358,39 @@ def _rows_by_workers(
                 os.environ[name] = value
 
 
-def _begin(folder: Path, settings: RenderSettings, overwrite: bool) -> dict[str, Any]:
-    """Write the recipe into a new folder, or check that a begun one has the same; return it."""
+def _start(folder: Path, settings: RenderSettings, overwrite: bool) -> dict[str, Any]:
+    """Write the recipe into a new folder, or check that an existing one is the same; return it."""
     recipe = {
         "kind": "faces",
         "settings": dataclasses.asdict(settings),
         "versions": {
             "semanticface": semanticface.__version__,
-            **{package: importlib.metadata.version(package) for package in _DRAWN_BY},
+            **{package: importlib.metadata.version(package) for package in _RENDER_PACKAGES},
         },
         "commit": git_commit(),
     }
     path = folder / RECIPE_NAME
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        begun = begun_recipe(folder)
-        if begun is None:
+        existing = recipe_of_kind(folder)
+        if existing is None:
             raise DatasetError(f"{folder} holds something else: choose another --out.")
         if not overwrite:
-            # A setting that was not there yet when the set was begun has its default.
-            begun_settings = dataclasses.asdict(RenderSettings()) | (begun.get("settings") or {})
-            _refuse_difference(folder, "settings", begun_settings, recipe["settings"])
-            _refuse_difference(folder, "versions", begun.get("versions") or {}, recipe["versions"])
-            return begun
+            # A setting that is newer than the dataset has its default there.
+            old = dataclasses.asdict(RenderSettings()) | (existing.get("settings") or {})
+            _refuse_difference(folder, "settings", old, recipe["settings"])
+            _refuse_difference(folder, "versions", existing.get("versions") or {}, recipe["versions"])
+            return existing
         shutil.rmtree(folder)
     write_json(path, recipe)
     return recipe
 
 
-def _refuse_difference(folder: Path, part: str, begun: dict[str, Any], wanted: Any) -> None:
-    # As text, because the order of looks and splits decides bytes too and dicts compare without it.
-    differing = [key for key in {**begun, **wanted} if json.dumps(begun.get(key)) != json.dumps(wanted.get(key))]
-    if differing:
-        told = ", ".join(f"{key} {begun.get(key)} there, {wanted.get(key)} here" for key in differing)
+def _refuse_difference(folder: Path, part: str, old: dict[str, Any], new: Any) -> None:
+    # Compared as text: the order of looks and splits decides bytes too, and dicts compare without it.
+    changed = [key for key in {**old, **new} if json.dumps(old.get(key)) != json.dumps(new.get(key))]
+    if changed:
+        text = ", ".join(f"{key} {old.get(key)} there, {new.get(key)} here" for key in changed)
         raise DatasetError(
-            f"{folder} was begun with other {part} ({told}). Use the same, choose another --out, or drop what is there "
-            "with --overwrite."
+            f"{folder} was started with other {part} ({text}). Use the same, choose another --out, or replace it with "
+            "--overwrite."
         )

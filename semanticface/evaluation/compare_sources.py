@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from semanticface import arkit
-from semanticface.data.captures.pairing import BASES, SLOW, Label, TakeRows, counted, pair, parse_label, ticks
+from semanticface.data.captures.pairing import BASES, NTSC, Label, TakeRows, detect_base, pair_rows, parse_label, ticks
 from semanticface.errors import SemanticFaceError, TableError, VideoError
 from semanticface.evaluation.metrics import ACTIVE
 from semanticface.formats.recording import DEFAULT_RATE, PROGRESS_DELAY, RecordedFrame, read
@@ -185,7 +185,7 @@ def _to_the_thousandth(labels: Sequence[Label], take: Take, times: Sequence[Frac
     own = round(take.timecode_rate)
     # Timecodes of one second do not tell in what they count: the video's own rate is likelier than any other.
     one_second = len({label.seconds for label in labels}) == 1
-    likely = counted(labels, take.rate)
+    likely = detect_base(labels, take.rate)
     seconds = np.array([float(time) for time in times])
     highest = max(label.frame for label in labels)
     for base in dict.fromkeys((own, likely, *BASES) if one_second else (likely,)):
@@ -193,7 +193,7 @@ def _to_the_thousandth(labels: Sequence[Label], take: Take, times: Sequence[Frac
             continue
         rows_at = ticks(labels, base)
         first = start.seconds * base * 1000 + start.frame * base / own
-        for rate in (Fraction(base), base * SLOW):
+        for rate in (Fraction(base), base * NTSC):
             frames_at = first + seconds * float(rate) * 1000
             after = np.searchsorted(frames_at, rows_at).clip(0, len(times) - 1)
             before = (after - 1).clip(0)
@@ -218,14 +218,14 @@ def _as_captured(
     )
     base = timecode_base(take.path) if isinstance(take, VideoFile) else None
     try:
-        pairing = pair(captured, times, take.rate, start=take.timecode, start_base=base)
+        pairing = pair_rows(captured, times, take.rate, start=take.timecode, start_base=base)
     except SemanticFaceError as error:
         raise TableError(f"{file}: {error}") from error
-    if not (pairing.frame_of >= 0).any():
+    if not (pairing.frames >= 0).any():
         raise TableError(f"{file}: {pairing.warning or f'no row is of a frame of {take.path}.'}")
-    if pairing.by == "first row":
+    if pairing.source == "first row":
         complain(
             f"{take.path}: has no timecode that fits: its first frame is taken for the first row's. "
             "See that they belong together."
         )
-    return pairing.frame_of
+    return pairing.frames

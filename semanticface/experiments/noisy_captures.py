@@ -29,8 +29,8 @@ import numpy as np
 
 from semanticface import arkit
 from semanticface.config import check_range
-from semanticface.data.faces import begun_recipe, load_faces, shard_path, write_index, write_shard
-from semanticface.data.rendered import RenderSettings, draw_row
+from semanticface.data.faces import load_faces, recipe_of_kind, shard_path, write_index, write_shard
+from semanticface.data.rendered import RenderSettings, render_row
 from semanticface.errors import DatasetError
 from semanticface.recipe import versions, write_recipe
 from semanticface.semantics.analysis import describe_many
@@ -373,7 +373,7 @@ def draw_takes(out: Path, settings: TakeSettings) -> Path:
         SemanticFaceError: the disk refuses.
     """
     drawing = RenderSettings(rows=1, size=128, supersample=1, framing="crop")
-    wanted, begun = dataclasses.asdict(settings), begun_recipe(out)
+    wanted, begun = dataclasses.asdict(settings), recipe_of_kind(out)
     if begun is not None and any(shard_path(out, split, 0, 1).is_file() for split in settings.splits):
         there = begun.get("takes", {})
         pairs = [(name, there.get(name), want) for name, want in wanted.items()]
@@ -392,7 +392,7 @@ def draw_takes(out: Path, settings: TakeSettings) -> Path:
                 shot = int(rng.integers(2**31))
                 subject = settings.first_subject + take
                 rows.append(
-                    draw_row(drawing, coefficients, style=settings.style, subject=subject, shot=shot, seed=shot)
+                    render_row(drawing, coefficients, style=settings.style, subject=subject, shot=shot, seed=shot)
                 )
         write_shard(path, rows)
     write_index(out, dict.fromkeys(settings.splits, 1), {"takes": wanted, "versions": versions()})
@@ -430,6 +430,6 @@ def relabel(faces: Path, out: Path, labels: Mapping[str, np.ndarray], told: Mapp
         ]
         write_shard(shard_path(out, split, 0, 1), new)
     write_index(out, dict.fromkeys(labels, 1), told)
-    if begun_recipe(faces) is not None:  # nobody in them exists, so nobody has to agree to be shown
+    if recipe_of_kind(faces) is not None:  # nobody in them exists, so nobody has to agree to be shown
         write_recipe(out, {"kind": "faces", "relabelled": dict(told)})
     return out

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any, Literal
 
-from semanticface.data.consent import holds_captures
-from semanticface.data.faces import begun_recipe
-from semanticface.data.provenance import Source, sources_in
+from semanticface.data.consent import is_capture_dataset
+from semanticface.data.faces import recipe_of_kind
+from semanticface.data.provenance import Source, sources_from_recipe
 
 Origin = Literal["rendered", "captured", "unknown"]
 _HOME = re.compile(r"~[\w.-]*/")
@@ -83,15 +83,15 @@ def training_data(recipe: Mapping[str, Any]) -> list[Data]:
     made = ((settings.get("data") or {}).get("train") or {}).get("settings") or {}
     told = made.get("looks")
     looks: Mapping[str, float] = told if isinstance(told, dict) else {}
-    found = sources_in(dict(recipe)) or []
+    found = sources_from_recipe(dict(recipe)) or []
     return [_data(source, looks if source.dataset == settings.get("dataset") else {}) for source in found]
 
 
 def _data(source: Source, looks: Mapping[str, float]) -> Data:
     origin: Origin = "rendered" if source.people == 0 else "captured" if source.people > 0 else "unknown"
     folder = Path(source.dataset)
-    if origin == "unknown" and (looks or begun_recipe(folder) is not None):
+    if origin == "unknown" and (looks or recipe_of_kind(folder) is not None):
         origin = "rendered"
-    elif origin == "unknown" and holds_captures(folder):
+    elif origin == "unknown" and is_capture_dataset(folder):
         origin = "captured"
     return Data(source.dataset, source.rows, source.fingerprint, origin, max(source.people, 0), looks)

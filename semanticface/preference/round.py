@@ -23,7 +23,7 @@ import transformers
 
 from semanticface.config import check_range
 from semanticface.data.faces import coefficients_of, dataset_record, load_faces, picture_bytes
-from semanticface.data.provenance import KEY, joined, read_people, source_of, sources_in, told, write_people
+from semanticface.data.provenance import KEY, merge_sources, read_people, source_of, sources_from_recipe, write_people
 from semanticface.errors import DatasetError, ModelError, TableError
 from semanticface.evaluation import metrics
 from semanticface.formats import tables
@@ -369,11 +369,11 @@ class RoundRunner:
             settings = {"round": number, "before": fingerprint(before), "align": dataclasses.asdict(self.align)}
             kept = {key: recipe[key] for key in ("base", "prompt", "emotion", "readout", "image_size", "numbers")}
             # Whom it learnt from is known only if that is known of the model before.
-            begun = read_people(before) or sources_in(recipe)
+            begun = read_people(before) or sources_from_recipe(recipe)
             if begun is not None:
-                sources = joined(begun, [source_of(faces, self.dataset, "train")])
+                sources = merge_sources(begun, [source_of(faces, self.dataset, "train")])
                 write_people(folder, sources)
-                kept[KEY] = told(sources)
+                kept[KEY] = [source.to_dict() for source in sources]
             save_adapter(bundle, folder, make_recipe("adapter", **kept, settings=settings, metrics=figures))
             shutil.rmtree(training, ignore_errors=True)
         metrics: dict[str, Any] = read_recipe(folder)["metrics"]

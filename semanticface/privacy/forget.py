@@ -1,8 +1,8 @@
-"""Deleting a person: their pictures in a dataset, and every candidate, choice and pair that came of them.
+"""Delete a person from a dataset, with all candidates, choices and pairs about their pictures.
 
-Each step can be broken off anywhere and done again: choices, pairs and pages that show pictures go first, then the
-dataset, which tells whose pictures they are, and files of candidates, which name the person too, last. ``forget_all``
-does it for everything below a folder.
+An interrupted call can be repeated. Choices, pairs and pages go first, then the dataset rows, which tell whose pictures
+they are about; candidate files, which also name the person, go last. ``forget_all`` does this for everything below a
+folder.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ import datasets
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from semanticface.data.captures.report import PAGE, hide, tidy
-from semanticface.data.consent import NAME, holds_captures, read_consent
+from semanticface.data.captures.report import PAGE, delete_pages, remove_empty_takes
+from semanticface.data.consent import NAME, is_capture_dataset, read_consent
 from semanticface.data.faces import picture_bytes
 from semanticface.errors import DatasetError, PictureError, SemanticFaceError
 from semanticface.formats.tables import read_objects
@@ -31,10 +31,9 @@ from semanticface.utils.files import atomic_open, write_json
 from semanticface.utils.progress import tqdm
 
 EARLIER_NAME = "fingerprints.json"
-"""In a dataset's folder: fingerprints that its splits had before people were deleted, by which traces name it."""
+"""In a dataset's folder: earlier fingerprints of its splits, by which candidates and models still refer to it."""
 
-_Index = dict[str, dict[str, int]]
-"""The row of each picture, by split and sha256."""
+_Index = dict[str, dict[str, int]]  # row of each picture, by split and sha256
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,10 +42,10 @@ class Forgotten:
 
     Attributes:
         rows: of the dataset.
-        choices: in databases, withdrawn ones included.
-        lines: of JSONL files, candidates, exported choices and pairs, by file; of predictions of rounds, all.
-        takes: that were captured and are empty now, with their pages and records.
-        left: what still names the person and is to be seen to by hand, a sentence each.
+        choices: in databases, including withdrawn ones.
+        lines: of JSONL files (candidates, exported choices, pairs; all predictions of rounds), by file.
+        takes: number of takes that are now empty, deleted with their pages and records.
+        left: a sentence for each thing that still names the person and must be edited by hand.
     """
 
     rows: int
@@ -57,25 +56,24 @@ class Forgotten:
 
 
 def forget(subject: str, dataset: str | Path, traces: Sequence[str | Path]) -> Forgotten:
-    """Delete a person from a dataset and from what was made of it.
+    """Delete a person from a dataset and from the files about it.
 
-    Rows of the dataset move up; candidates and pairs follow them. What rounds of alignment read from the pictures they
-    are measured on goes whole, since its lines follow the rows; the next run reads it anew. Models that learned from
-    the pictures stay as they are.
+    Later rows of the dataset move up, and candidates and pairs are renumbered. The predictions of alignment rounds on
+    held-out pictures are deleted whole, because their lines follow the rows; the next run makes them again. Models
+    trained on the pictures are not changed.
 
     Args:
         subject: as in the dataset's column.
         dataset: its folder.
-        traces: databases of choices (``.sqlite``), files of candidates, choices or pairs (``.jsonl``), and folders in
-            which all of these are looked for.
+        traces: databases of choices (``.sqlite``), files of candidates, choices or pairs (``.jsonl``), and folders to
+            search for these.
 
     Raises:
-        DatasetError: no dataset, or nothing of this subject anywhere.
-        SemanticFaceError: something cannot be read or written; what was deleted until then stays deleted, and the same
-            call goes on.
+        DatasetError: there is no dataset, or nothing about this subject.
+        SemanticFaceError: something cannot be read or written; the same call resumes.
     """
     folder = Path(dataset)
-    gone = finish(folder)
+    removed = finish_interrupted(folder)
     splits = splits_of(folder)
     files = list(trace_files(traces))
     pictures, known = _pictures_of(subject, folder, splits)
@@ -84,86 +82,73 @@ def forget(subject: str, dataset: str | Path, traces: Sequence[str | Path]) -> F
         if file.suffix == ".jsonl" and (theirs := [each for each in _objects(file) if each.get("subject") == subject]):
             pictures |= {_picture(line) for line in theirs} - {""}
             naming.add(file)
-    if not pictures and subject not in gone:
-        raise DatasetError(
-            f"{folder}: no picture of {subject!r}, there or in what was made of it.{hint(subject, known)}"
-        )
+    if not pictures and subject not in removed:
+        raise DatasetError(f"{folder}: no picture of {subject!r}, here or in the files about it.{hint(subject, known)}")
     choices = 0
     for file in files:
         if file.suffix == ".sqlite":
             with Store(file, create=False) as store:
                 choices += store.delete_pictures(pictures)
-    _remember(folder)
-    ever = fingerprints(folder)
+    _save_fingerprints(folder)
+    known_prints = fingerprints(folder)
     lines: Counter[Path] = Counter()
-    written = [file for file in files if file.suffix == ".jsonl"]
-    for file in written:
-        if _is_read(file, folder, ever):
+    jsonl = [file for file in files if file.suffix == ".jsonl"]
+    for file in jsonl:
+        if _is_round_prediction(file, folder, known_prints):
             lines[file] = sum(1 for _ in _objects(file))
             file.unlink()
         elif file not in naming:
-            # Once the pictures are gone nobody can tell any more that its lines are about them.
+            # Without the dataset rows its lines could no longer be attributed to the person.
             lines[file] = _rewrite_trace(file, pictures, {}, {}, {})
-    if holds_captures(folder):
-        hide(folder, subject)
+    if is_capture_dataset(folder):
+        delete_pages(folder, subject)
     rows = sum(_rewrite_split(folder / split, subject) for split in splits)
-    gone += finish(folder)
-    splits = splits_of(folder)  # one in which nobody is left is gone
-    index, ever = _index(folder, splits), fingerprints(folder)
+    removed += finish_interrupted(folder)
+    splits = splits_of(folder)  # without splits that are now empty
+    index, known_prints = _index(folder, splits), fingerprints(folder)
     prints = {split: _load(folder, split)._fingerprint for split in splits}
-    for file in sorted((file for file in written if file.exists()), key=naming.__contains__):
-        lines[file] += _rewrite_trace(file, pictures, index, prints, ever)
+    for file in sorted((file for file in jsonl if file.exists()), key=naming.__contains__):
+        lines[file] += _rewrite_trace(file, pictures, index, prints, known_prints)
     left = []
     if subject in read_consent(folder).until:
         left.append(f"{folder / NAME} still names {subject}: remove the line.")
-    return Forgotten(rows, choices, dict(+lines), gone.count(subject), tuple(left))
+    return Forgotten(rows, choices, dict(+lines), removed.count(subject), tuple(left))
 
 
-def finish(folder: Path) -> list[str]:
-    """End what stopped half-way in captures, an import or a deletion; return whose takes are gone, a name for each.
+def finish_interrupted(folder: Path) -> list[str]:
+    """Finish an interrupted import or deletion in captures; return the subject of each take that is now removed.
 
-    The page of captures goes first and comes last: without one there is something left to do.
-
-    Raises:
-        SemanticFaceError: the system refuses to write.
+    The index page is deleted first and written last: while it is missing, something is unfinished.
     """
-    if not holds_captures(folder) or (folder / PAGE).exists():
+    if not is_capture_dataset(folder) or (folder / PAGE).exists():
         return []
-    return [record.subject for record in tidy(folder)]
+    return [record.subject for record in remove_empty_takes(folder)]
 
 
 def hint(subject: str, known: Iterable[str]) -> str:
-    """Return who may have been meant, as the end of a message; empty where nobody has such a name."""
+    """Return similar names as the end of a message; empty if there are none."""
     near = difflib.get_close_matches(subject, sorted(known), n=3)
     return f" Did you mean {' or '.join(near)}?" if near else ""
 
 
 def splits_of(folder: Path) -> list[str]:
-    """Return the splits of a dataset; a single one without a name where it was saved without splits.
-
-    Raises:
-        DatasetError: no dataset.
-    """
+    """Return the splits of a dataset; one empty name if it was saved without splits."""
     index = folder / "dataset_dict.json"
     if index.is_file():
         return list(json.loads(index.read_text(encoding="utf-8"))["splits"])
     if (folder / "state.json").is_file():
         return [""]
-    raise DatasetError(f"{folder} is not a dataset of faces: {index.name} is missing. Give the folder around it.")
+    raise DatasetError(f"{folder} is not a dataset of faces: {index.name} is missing. Give the dataset's own folder.")
 
 
 def subjects_of(folder: Path) -> set[str]:
-    """Return everybody in a dataset; nobody where it has no column of that name.
-
-    Raises:
-        DatasetError: it cannot be read.
-    """
+    """Return all subjects of a dataset; none if it has no column ``subject``."""
     splits = [_load(folder, split) for split in splits_of(folder)]
     return {who for faces in splits if "subject" in faces.column_names for who in faces["subject"] if who}
 
 
 def fingerprints(folder: Path) -> dict[str, set[str]]:
-    """Return the fingerprints of a dataset's splits, those included that they had before people were deleted."""
+    """Return the fingerprints of a dataset's splits, including those from before people were deleted."""
     path = folder / EARLIER_NAME
     known = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
     out = {split: set(prints) for split, prints in known.items()}
@@ -173,11 +158,7 @@ def fingerprints(folder: Path) -> dict[str, set[str]]:
 
 
 def trace_files(paths: Iterable[str | Path]) -> Iterator[Path]:
-    """Yield the files among and below some paths in which traces of people can be.
-
-    Raises:
-        SemanticFaceError: a path is not there, or a file of another kind.
-    """
+    """Yield the JSONL and SQLite files among and below some paths; raise if a path is missing or of another kind."""
     for path in map(Path, paths):
         if path.is_dir():
             yield from trace_files(each for each in sorted(path.iterdir()) if each.is_dir() or _is_trace(each))
@@ -193,21 +174,21 @@ def _is_trace(path: Path) -> bool:
     return path.suffix in (".jsonl", ".sqlite")
 
 
-def _is_read(path: Path, dataset: Path, prints: Mapping[str, Collection[str]]) -> bool:
-    """Whether a file is what a round's model reads from pictures (``Alignment.predicted``), not those of others."""
+def _is_round_prediction(path: Path, dataset: Path, prints: Mapping[str, Collection[str]]) -> bool:
+    """Whether a file holds the predictions of an alignment round (``RoundRunner``) on this dataset."""
     if path.name != "predictions.jsonl" or re.fullmatch(r"round-\d+", path.parent.name) is None:
         return False
     run = settings_in(path.parent.parent)
-    return "dataset" not in run or is_about(run, dataset, prints)
+    return "dataset" not in run or refers_to(run, dataset, prints)
 
 
 def settings_in(run: Path) -> dict[str, Any]:
-    """Return the settings that a training or an alignment was begun with; none where they are not known."""
+    """Return the settings of a training or alignment run; empty if there are none."""
     return object_in(run / "settings.json")
 
 
 def object_in(path: Path) -> dict[str, Any]:
-    """Return a JSON object; an empty one for whatever is not there or something else."""
+    """Return a JSON object; an empty one if the file is missing or holds anything else."""
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -215,46 +196,43 @@ def object_in(path: Path) -> dict[str, Any]:
     return found if isinstance(found, dict) else {}
 
 
-def is_about(made: Mapping[str, Any], dataset: Path, prints: Mapping[str, Collection[str]]) -> bool:
-    """Whether what a training, an alignment or an evaluation notes of its dataset means this one.
+def refers_to(run: Mapping[str, Any], dataset: Path, prints: Mapping[str, Collection[str]]) -> bool:
+    """Return whether a training, alignment or evaluation used this dataset.
 
-    By its fingerprint, since places are as they were given then, from another folder perhaps; else by its place.
+    By fingerprint, since its path may be relative to another folder; else by path.
 
     Args:
-        made: what it notes, ``dataset`` and perhaps ``data``.
+        run: its record, with ``dataset`` and perhaps ``data``.
         dataset: the folder.
-        prints: ``fingerprints`` of it.
+        prints: its ``fingerprints``.
     """
-    noted = made.get("data")
-    marks = [noted] if isinstance(noted, str) else [each.get("fingerprint") for each in _objects_of(noted)]
+    data = run.get("data")
+    parts = data.values() if isinstance(data, dict) else ()
+    marks = [data] if isinstance(data, str) else [each.get("fingerprint") for each in parts if isinstance(each, dict)]
     if any(mark in known for mark in marks for known in prints.values()):
         return True
-    place = made.get("dataset")
-    return isinstance(place, str) and Path(place).resolve() == dataset.resolve()
-
-
-def _objects_of(noted: Any) -> list[dict[str, Any]]:
-    return [each for each in noted.values() if isinstance(each, dict)] if isinstance(noted, dict) else []
+    path = run.get("dataset")
+    return isinstance(path, str) and Path(path).resolve() == dataset.resolve()
 
 
 def _objects(file: Path) -> Iterator[dict[str, Any]]:
-    """Yield the good lines of a JSONL; an empty file has none."""
+    """Yield the valid lines of a JSONL; an empty file has none."""
     if file.stat().st_size:
         yield from (line for _, line, _ in read_objects(file) if line is not None)
 
 
 def _picture(line: Mapping[str, Any]) -> str:
-    """Return the picture that a candidate, a choice or a pair is about; empty for any other line."""
+    """Return the picture of a candidate, choice or pair; empty for any other line."""
     question = line.get("question")
-    about = question.get("picture") if isinstance(question, dict) else line.get("picture")
-    return about if isinstance(about, str) else ""
+    picture = question.get("picture") if isinstance(question, dict) else line.get("picture")
+    return picture if isinstance(picture, str) else ""
 
 
 def _load(folder: Path, split: str) -> datasets.Dataset:
     try:
         return datasets.load_from_disk(str(folder / split))
     except (OSError, ValueError, KeyError, TypeError, pa.ArrowException) as error:
-        raise DatasetError(f"{folder / split} cannot be read: {error}. Make the dataset anew.") from error
+        raise DatasetError(f"{folder / split} cannot be read: {error}. Make the dataset again.") from error
 
 
 def _undecoded(folder: Path, split: str) -> datasets.Dataset:
@@ -265,8 +243,8 @@ def _undecoded(folder: Path, split: str) -> datasets.Dataset:
     return faces.cast_column("picture", datasets.Image(decode=False))
 
 
-def _remember(folder: Path) -> None:
-    """Note the fingerprints that splits have before their rows are changed."""
+def _save_fingerprints(folder: Path) -> None:
+    """Save the fingerprints of all splits before their rows change."""
     kept = {split: sorted(prints) for split, prints in fingerprints(folder).items()}
     write_json(folder / EARLIER_NAME, kept)
 
@@ -275,7 +253,7 @@ def _sha(stored: dict[str, Any], name: str) -> str:
     try:
         return hashlib.sha256(picture_bytes(stored, name)).hexdigest()
     except PictureError:
-        return ""  # a picture that is not there has no choices
+        return ""  # nothing refers to a missing picture
 
 
 def _pictures_of(subject: str, folder: Path, splits: Sequence[str]) -> tuple[set[str], list[str]]:
@@ -291,20 +269,20 @@ def _pictures_of(subject: str, folder: Path, splits: Sequence[str]) -> tuple[set
 
 
 def _rewrite_split(folder: Path, subject: str) -> int:
-    """Drop a subject's rows from the Arrow files of a split, and what was cached of it; return how many rows."""
+    """Delete a subject's rows from the Arrow files of a split, and the split's caches; return the number of rows."""
     state_file = folder / "state.json"
     state = json.loads(state_file.read_text(encoding="utf-8"))
-    # Beside the files that it names there may be takes of an import that was stopped.
-    held = sorted({folder / entry["filename"] for entry in state["_data_files"]} | set(folder.glob("take-*.arrow")))
-    if not any(pc.any(_are(column, subject)).as_py() for file in held for column in _subjects(file)):
+    # An interrupted import may have left takes that the index does not list.
+    shards = sorted({folder / entry["filename"] for entry in state["_data_files"]} | set(folder.glob("take-*.arrow")))
+    if not any(pc.any(_are(column, subject)).as_py() for file in shards for column in _subjects(file)):
         return 0
-    # The name of the rows changes before the rows do: broken off in between, no cache takes new rows for the old.
+    # The fingerprint changes before the rows do: if interrupted in between, no cache mistakes new rows for old ones.
     state["_fingerprint"] = hashlib.sha256(f"{state['_fingerprint']} forgets".encode()).hexdigest()[:16]
     write_json(state_file, state)
     for cache in folder.glob("cache-*.arrow"):
         cache.unlink()
     dropped = 0
-    for file in held:
+    for file in shards:
         with (
             pa.memory_map(str(file)) as source,
             pa.ipc.open_stream(source) as reader,
@@ -329,52 +307,52 @@ def _subjects(file: Path) -> Iterator[pa.Array]:
 
 
 def _index(folder: Path, splits: Sequence[str]) -> _Index:
-    """Return where each picture of a dataset is now."""
+    """Return the current row of each picture of a dataset."""
     index: _Index = {}
     for split in splits:
         rows = _undecoded(folder, split).select_columns(["picture"])
         bar = tqdm(rows, desc=f"pictures of {folder.name} {split}".strip(), unit="picture", leave=False)
-        index[split] = {_sha(row["picture"], split): place for place, row in enumerate(bar)}
+        index[split] = {_sha(row["picture"], split): number for number, row in enumerate(bar)}
     return index
 
 
 def _rewrite_trace(
     file: Path, pictures: set[str], index: _Index, prints: Mapping[str, str], known: Mapping[str, Collection[str]]
 ) -> int:
-    """Drop the lines about some pictures from a JSONL and number the rows of the others anew; return how many went.
+    """Delete the lines about some pictures from a JSONL and renumber the others; return the number deleted.
 
     Args:
         file: the JSONL.
-        pictures: sha256 of those whose lines go.
-        index: where the others are in the dataset now.
-        prints: the fingerprint of each split now.
-        known: all that it ever had.
+        pictures: sha256 of the pictures whose lines are deleted.
+        index: current rows of the others.
+        prints: current fingerprint of each split.
+        known: all fingerprints that each split ever had.
     """
     kept = [(line, _picture(line)) for line in _objects(file)]
-    # Rows are those of one split: the header's, or else one in which all the pictures are. A header with a fingerprint
-    # that the dataset never had is about another one, in which the same pictures may be.
+    # Row numbers refer to one split: the header's, or else one that contains all the pictures. A header with a
+    # fingerprint that this dataset never had refers to another dataset, which may contain the same pictures.
     named = {about for _, about in kept} - pictures - {""}
     heads = [line for line, _ in kept if "dataset" in line and "split" in line]
     ours = [line["split"] for line in heads if line["dataset"] in known.get(line["split"], ())]
     home = next((split for split in (ours if heads else prints) if named <= index.get(split, {}).keys()), None)
-    dropped, changed, out = 0, False, []
+    deleted, changed, out = 0, False, []
     raw = file.read_bytes().split(b"\n")
     for number, line, _ in read_objects(file) if kept else ():
-        written = raw[number - 1]
+        text = raw[number - 1]
         if line is not None:
             about = _picture(line)
             if about in pictures:
-                dropped += 1
+                deleted += 1
                 continue
-            renewed = dict(line)
+            updated = dict(line)
             if home is not None and about and "row" in line:
-                renewed["row"] = index[home][about]
+                updated["row"] = index[home][about]
             if home is not None and home in prints and "dataset" in line and "split" in line:
-                renewed["dataset"] = prints[home]
-            if renewed != line:
-                changed, written = True, json.dumps(renewed, ensure_ascii=False).encode()
-        out.append(written + b"\n")
-    if dropped or changed:
+                updated["dataset"] = prints[home]
+            if updated != line:
+                changed, text = True, json.dumps(updated, ensure_ascii=False).encode()
+        out.append(text + b"\n")
+    if deleted or changed:
         with atomic_open(file, "wb") as target:
             target.writelines(out)
-    return dropped
+    return deleted

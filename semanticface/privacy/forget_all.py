@@ -1,8 +1,8 @@
-"""Deleting a person everywhere: all that was derived from their pictures below some folders, and whom they taught.
+"""Delete a person from everything below some folders, and name the models trained on them.
 
-What is found by itself: datasets of faces (imported, described, cut or labelled anew, with splits or without), exports
-for ms-swift with their pictures, candidates, choices and pairs, pages and predictions of evaluations, pages of imports,
-and what unfinished trainings keep of pictures. Adapters cannot unlearn: they are named, with what to do about them.
+Covered are datasets of faces (imported, described, filtered or relabelled, with splits or without), ms-swift exports
+with their images, candidates, choices and pairs, pages and predictions of evaluations, pages of imports, and cached
+vision features of unfinished trainings. Adapters cannot unlearn: they are named, with what to do about them.
 """
 
 from __future__ import annotations
@@ -15,18 +15,18 @@ from pathlib import Path
 from typing import Any
 
 from semanticface.data.captures.dataset import CaptureSet
-from semanticface.data.consent import holds_captures
-from semanticface.data.ms_swift_export import forget_rows, holds_export, subjects_in
-from semanticface.data.provenance import UNCOUNTED, Source, read_people, sources_in
+from semanticface.data.consent import is_capture_dataset
+from semanticface.data.ms_swift_export import forget_rows, is_export, subjects_in
+from semanticface.data.provenance import UNCOUNTED, Source, read_people, sources_from_recipe
 from semanticface.errors import DatasetError, SemanticFaceError
 from semanticface.formats.tables import read_objects
 from semanticface.privacy.forget import (
     fingerprints,
-    finish,
+    finish_interrupted,
     forget,
     hint,
-    is_about,
     object_in,
+    refers_to,
     settings_in,
     splits_of,
     subjects_of,
@@ -36,87 +36,87 @@ from semanticface.recipe import RECIPE_NAME
 from semanticface.utils.files import abandoned_writes
 
 OUTPUTS = Path("outputs")
-"""Where everything lies unless told otherwise."""
+"""The default folder."""
 
 _SKIPPED = {"checkpoints", "logs", "node_modules", "__pycache__"}
 _EVALUATED = ("predictions.jsonl", "report.html")
-_FEATURES = "features"  # what a training keeps of pictures while it runs, see training.train
+_FEATURES = "features"  # cached vision features of a running training, see training.trainer
 
 
 @dataclass(frozen=True, slots=True)
-class Learnt:
-    """A model that learnt from a person, or may have.
+class AffectedModel:
+    """A model that was, or may have been, trained on a person.
 
     Attributes:
-        folder: of the model, or of a training that did not finish.
-        sure: whether it certainly did; otherwise it learnt from a dataset that the person was in at some time.
-        finished: whether it is a model already.
-        dataset: what it learnt from.
+        folder: of the model, or of an unfinished training.
+        certain: whether it was trained on them; otherwise it was trained on a dataset that once contained them.
+        finished: False for an unfinished training.
+        dataset: that it was trained on.
     """
 
     folder: Path
-    sure: bool
+    certain: bool
     finished: bool
     dataset: str
 
-    def told(self, subject: str) -> str:
-        """Return what it is and what to do about it, in a line."""
+    def advice(self, subject: str) -> str:
+        """Return what to do about it, in a line."""
         if not self.finished:
-            return f"{self.folder}: an unfinished training on {self.dataset}. Delete the folder and begin anew."
-        how = f"learnt from {subject}" if self.sure else f"learnt from {self.dataset}, perhaps with {subject} in it"
+            return f"{self.folder}: an unfinished training on {self.dataset}. Delete the folder and start again."
+        how = f"trained on {subject}" if self.certain else f"trained on {self.dataset}, perhaps with {subject} in it"
         return (
-            f"{self.folder}: {how}. A model cannot unlearn: delete it and all copies of it, and train it anew on "
+            f"{self.folder}: {how}. A model cannot unlearn: delete it and all its copies, and train again on "
             f"{self.dataset}."
         )
 
 
 @dataclass(frozen=True, slots=True)
 class ForgottenEverywhere:
-    """What was deleted, and who learnt from it.
+    """What was deleted, and which models were trained on it.
 
     Attributes:
-        deleted: a line for each thing of which something was deleted.
-        left: what still names the person and is to be seen to by hand, a sentence each.
-        models: that learnt from them.
+        deleted: a line for each folder or file from which something was deleted.
+        left: a sentence for each thing that still names the person and must be edited by hand.
+        models: that were or may have been trained on them.
     """
 
     deleted: tuple[str, ...]
     left: tuple[str, ...]
-    models: tuple[Learnt, ...]
+    models: tuple[AffectedModel, ...]
 
 
 def forget_everywhere(
-    subject: str, places: Sequence[str | Path], say: Callable[[str], object] = print
+    subject: str, paths: Sequence[str | Path], log: Callable[[str], object] = print
 ) -> ForgottenEverywhere:
-    """Delete a person from all that was derived from their pictures, and say which models learnt from them.
+    """Delete a person from everything derived from their pictures, and name the models trained on them.
 
     Args:
         subject: as in the datasets' column.
-        places: folders, searched to any depth, and single files of choices, candidates or pairs.
-        say: told each line as soon as it is true, models first: broken off anywhere, the same call goes on.
+        paths: folders, searched to any depth, and single files of choices, candidates or pairs.
+        log: receives each line as soon as it is true, models first.
 
     Raises:
-        DatasetError: nothing of this subject anywhere; the message says who may have been meant.
-        SemanticFaceError: something cannot be read or written; what was deleted until then stays deleted.
+        DatasetError: there is nothing about this subject; the message suggests similar names.
+        SemanticFaceError: something cannot be read or written; the same call resumes.
     """
     deleted: list[str] = []
 
     def done(line: str) -> None:
         deleted.append(line)
-        say(line)
+        log(line)
 
-    for scratch in [each for place in map(Path, places) for each in abandoned_writes(place)]:
+    for scratch in [each for path in map(Path, paths) for each in abandoned_writes(path)]:
         shutil.rmtree(scratch)
-        say(f"{scratch}: deleted, a command that was stopped left it")
-    folders = [folder for place in map(Path, places) for folder in _folders(place)]
-    files = list(dict.fromkeys(trace_files(places)))
+        log(f"{scratch}: deleted, left by a command that was stopped")
+    folders = [folder for path in map(Path, paths) for folder in _folders(path)]
+    files = list(dict.fromkeys(trace_files(paths)))
     sets = [folder for folder in folders if _is_dataset(folder)]
-    for folder in filter(holds_captures, sets):
-        CaptureSet(folder, None)  # deletes what an import that was stopped had unpacked
-        if subject in finish(folder):
+    for folder in filter(is_capture_dataset, sets):
+        CaptureSet(folder, None)  # deletes files unpacked by an interrupted import
+        if subject in finish_interrupted(folder):
             done(f"{folder}: pages and records of {subject} deleted")
     people = {folder: subjects_of(folder) for folder in sets}
-    exports = {folder: subjects_in(folder) for folder in folders if holds_export(folder)}
+    exports = {folder: subjects_in(folder) for folder in folders if is_export(folder)}
     named = _naming(subject, files)
     chosen = [
         folder
@@ -124,55 +124,50 @@ def forget_everywhere(
         if subject in there or any(named & prints for prints in fingerprints(folder).values())
     ]
     if not chosen and named:
-        chosen = sets  # of their pictures only traces are left, of a dataset that nobody knows any more
+        chosen = sets  # only traces are left, of an unknown dataset
     models = _models(subject, folders, chosen)
     for model in models:
-        say(model.told(subject))
+        log(model.advice(subject))
     if not deleted and not chosen and not models and not any(subject in there for there in exports.values()):
         known = {who for there in [*people.values(), *exports.values()] for who in there} - {subject}
-        where = ", ".join(str(place) for place in places)
-        near = hint(subject, known)
-        raise DatasetError(f"{where}: nothing of {subject!r} in it, and no model that learnt from them.{near}")
+        where = ", ".join(map(str, paths))
+        raise DatasetError(f"{where}: nothing about {subject!r}, and no model trained on them.{hint(subject, known)}")
     left: list[str] = []
     for folder in chosen:
-        # First, while the rows still tell that there is something to be deleted.
-        for line in _made_of(folder, folders):
+        # First, while the rows still show that there is something to delete.
+        for line in _delete_derived(folder, folders):
             done(line)
         left += _from_dataset(subject, folder, files, done)
     for folder, there in exports.items():
         if subject in there:
-            rows, pictures, remark = forget_rows(folder, subject)
-            done(f"{folder}: {rows} rows and {pictures} pictures deleted")
+            rows, images, remark = forget_rows(folder, subject)
+            done(f"{folder}: {rows} rows and {images} images deleted")
             left += [remark] if remark else []
     for line in left:
-        say(line)
+        log(line)
     return ForgottenEverywhere(tuple(deleted), tuple(left), tuple(models))
 
 
 def _from_dataset(subject: str, folder: Path, files: Sequence[Path], done: Callable[[str], None]) -> tuple[str, ...]:
-    gone = forget(subject, folder, [file for file in files if file.exists()])
-    done(f"{folder}: {gone.rows} rows deleted")
+    result = forget(subject, folder, [file for file in files if file.exists()])
+    done(f"{folder}: {result.rows} rows deleted")
     if any(file.suffix == ".sqlite" for file in files):
-        done(f"{gone.choices} choices deleted from databases")
-    for file, count in gone.lines.items():
+        done(f"{result.choices} choices deleted from databases")
+    for file, count in result.lines.items():
         done(f"{file}: {count} lines deleted")
-    if gone.takes:
-        done(f"{folder}: pages and records of {gone.takes} takes deleted")
-    return gone.left
+    if result.takes:
+        done(f"{folder}: pages and records of {result.takes} takes deleted")
+    return result.left
 
 
-# --- what there is ------------------------------------------------------------------------------------------------
+# --- search -------------------------------------------------------------------------------------------------------
 
 
-def _folders(place: Path) -> Iterator[Path]:
-    """Yield a folder and those below it in which something can be; not what lies inside a dataset.
-
-    Raises:
-        SemanticFaceError: there is no such file or folder.
-    """
-    if not place.exists():
-        raise SemanticFaceError(f"{place}: no such file or folder. Check the path; nothing was deleted.")
-    for name, below, _ in os.walk(place):
+def _folders(path: Path) -> Iterator[Path]:
+    """Yield a folder and those below it, except those inside a dataset."""
+    if not path.exists():
+        raise SemanticFaceError(f"{path}: no such file or folder. Check the path; nothing was deleted.")
+    for name, below, _ in os.walk(path):
         folder = Path(name)
         yield folder
         inside = _is_dataset(folder)
@@ -183,12 +178,12 @@ def _is_dataset(folder: Path) -> bool:
     try:
         splits_of(folder)
     except DatasetError:
-        return holds_captures(folder)
+        return is_capture_dataset(folder)
     return True
 
 
 def _naming(subject: str, files: Sequence[Path]) -> set[str]:
-    """Return the fingerprints of datasets of which some trace names a person."""
+    """Return the fingerprints of the datasets to which lines about a person refer; an empty one if not known."""
     prints: set[str] = set()
     for file in files:
         if file.suffix != ".jsonl" or not file.stat().st_size:
@@ -199,60 +194,63 @@ def _naming(subject: str, files: Sequence[Path]) -> set[str]:
     return prints
 
 
-# --- what was made of a dataset -----------------------------------------------------------------------------------
+# --- evaluations and caches ---------------------------------------------------------------------------------------
 
 
-def _made_of(dataset: Path, folders: Sequence[Path]) -> Iterator[str]:
-    """Delete what shows or describes single pictures of a dataset, person by person or not; yield what went."""
+def _delete_derived(dataset: Path, folders: Sequence[Path]) -> Iterator[str]:
+    """Delete pages, predictions and cached features of single pictures of a dataset; yield a line for each."""
     prints = fingerprints(dataset)
     for folder in folders:
         evaluated = object_in(folder / "metrics.json").get("recipe")
-        if isinstance(evaluated, dict) and is_about(evaluated, dataset, prints):
-            gone = [name for name in _EVALUATED if (folder / name).exists()]
-            for name in gone:
+        if isinstance(evaluated, dict) and refers_to(evaluated, dataset, prints):
+            deleted = [name for name in _EVALUATED if (folder / name).exists()]
+            for name in deleted:
                 (folder / name).unlink()
-            if gone:
-                yield f"{folder}: {' and '.join(gone)} deleted; the figures stay. Evaluate anew for a page"
-        if (folder / _FEATURES).is_dir() and is_about(settings_in(folder), dataset, prints):
+            if deleted:
+                yield f"{folder}: {' and '.join(deleted)} deleted; the figures stay. Evaluate again for a new page"
+        if (folder / _FEATURES).is_dir() and refers_to(settings_in(folder), dataset, prints):
             shutil.rmtree(folder / _FEATURES)
             yield f"{folder / _FEATURES}: deleted"
 
 
-# --- who learnt from them -----------------------------------------------------------------------------------------
+# --- models -------------------------------------------------------------------------------------------------------
 
 
-def _models(subject: str, folders: Sequence[Path], held: Sequence[Path]) -> list[Learnt]:
-    """Return the models that learnt from a person, or from a dataset that holds or held them."""
-    prints = {folder: fingerprints(folder) for folder in held}
+def _models(subject: str, folders: Sequence[Path], datasets: Sequence[Path]) -> list[AffectedModel]:
+    """Return the models trained on a person, or on one of the datasets, which contain or contained them."""
+    prints = {folder: fingerprints(folder) for folder in datasets}
 
-    def about(made: Mapping[str, Any]) -> bool:
-        return any(is_about(made, folder, prints[folder]) for folder in held)
+    def used(run: Mapping[str, Any]) -> bool:
+        return any(refers_to(run, folder, prints[folder]) for folder in datasets)
 
     out = []
     for folder in folders:
         recipe = object_in(folder / RECIPE_NAME)
         if recipe.get("kind") == "adapter":
-            sources = read_people(folder) or sources_in(recipe)
+            sources = read_people(folder) or sources_from_recipe(recipe)
             if sources is None:
-                run = _run_of(folder)
-                sources = [] if run is None else [Source(run, "train", "", 0, UNCOUNTED)]
-            sure = [source for source in sources if source.includes(subject)]
-            noted = [(source, {"dataset": source.dataset, "data": source.fingerprint}) for source in sources]
-            perhaps = [source for source, made in noted if not source.known and about(made)]
-            if sure or perhaps:
-                told = " and ".join(dict.fromkeys(source.dataset for source in sure or perhaps))
-                out.append(Learnt(folder, bool(sure), True, told))
-        elif about(begun := settings_in(folder)) and not _has_adapter(folder):
-            out.append(Learnt(folder, False, False, str(begun["dataset"])))
+                dataset = _alignment_dataset(folder)
+                sources = [] if dataset is None else [Source(dataset, "train", "", 0, UNCOUNTED)]
+            certain = [source for source in sources if source.includes(subject)]
+            possible = [
+                source
+                for source in sources
+                if not source.known and used({"dataset": source.dataset, "data": source.fingerprint})
+            ]
+            if certain or possible:
+                names = " and ".join(dict.fromkeys(source.dataset for source in certain or possible))
+                out.append(AffectedModel(folder, bool(certain), True, names))
+        elif used(settings := settings_in(folder)) and not _has_adapter(folder):
+            out.append(AffectedModel(folder, False, False, str(settings["dataset"])))
     return out
 
 
-def _run_of(adapter: Path) -> str | None:
-    """Return the dataset of the alignment that an adapter belongs to, which older ones do not tell themselves."""
+def _alignment_dataset(adapter: Path) -> str | None:
+    """Return the dataset of the alignment run that an adapter belongs to, for older adapters without sources."""
     found = (settings_in(parent).get("dataset") for parent in adapter.parents[:2])
     return next((each for each in found if isinstance(each, str)), None)
 
 
 def _has_adapter(run: Path) -> bool:
-    """Whether a run of alignment ended; its adapters are told one by one."""
+    """Whether an alignment run finished; its adapters are listed one by one."""
     return (run / "adapter" / RECIPE_NAME).exists()

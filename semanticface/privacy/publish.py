@@ -1,4 +1,4 @@
-"""May a model be shown to everybody? Only if everybody it learnt from agreed to that, and still does."""
+"""Check that a model may be published: everybody it was trained on agreed to that, and still does."""
 
 from __future__ import annotations
 
@@ -6,34 +6,34 @@ from pathlib import Path
 
 from semanticface.data.consent import NAME, read_consent, real_people
 from semanticface.data.faces import load_faces
-from semanticface.data.provenance import Source, read_people, sources_in
+from semanticface.data.provenance import Source, read_people, sources_from_recipe
 from semanticface.errors import ConfigError, DatasetError
 from semanticface.recipe import read_recipe
 
 
 def require_publish(model: str | Path) -> None:
-    """Check that all people whom a model learnt from agreed to ``publish``, by the lists beside its datasets.
+    """Check that all people a model was trained on agreed to ``publish``, by the consent lists of its datasets.
 
-    Whole bases (kind ``base``) learn from rendered faces alone, which ``train/pretrain.py`` sees to; of people who were
-    rendered nobody is asked, and their dataset need not be there any more.
+    Base models (kind ``base``) are trained on rendered faces only, as ``train/pretrain.py`` ensures. Rendered people
+    need no consent, and their dataset may be missing.
 
     Args:
         model: the folder of a base or an adapter.
 
     Raises:
-        ConfigError: somebody did not agree, or not any more, each by name; somebody it learnt from is not in the
-            dataset any more; or nobody can say: the dataset is missing or was changed, or the model tells none.
-        ModelError: no model folder, or one that cannot be read.
+        ConfigError: somebody did not agree or no longer does (each is named), or was deleted from the dataset since; or
+            that is not known: the dataset is missing or was changed, or the model has no sources.
+        ModelError: the model folder is missing or cannot be read.
     """
     folder = Path(model)
     recipe = read_recipe(folder)
     if recipe["kind"] != "adapter":
         return
-    sources = read_people(folder) or sources_in(recipe)
+    sources = read_people(folder) or sources_from_recipe(recipe)
     if sources is None:
         raise ConfigError(
-            f"{folder} does not tell what it learnt from, so nobody knows who had to agree to its being published. "
-            "Train it again with this version, beginning from an adapter that was trained with it too."
+            f"{folder} does not record its training data, so it is not known whose consent publishing needs. Train it "
+            "again with this version, starting from an adapter that was also trained with it."
         )
     refused = [why for source in sources for why in _refusals(source, folder)]
     if refused:
@@ -42,29 +42,27 @@ def require_publish(model: str | Path) -> None:
 
 
 def _refusals(source: Source, model: Path) -> list[str]:
-    """Return why a source forbids to publish, a sentence each."""
+    """Return why a source forbids publishing, a sentence each."""
     if source.people == 0:
         return []
     dataset = Path(source.dataset)
-    nobody = f"it learnt from the split {source.split} of {dataset}, of which nobody can say who is in it"
+    unknown = f"it was trained on the split {source.split} of {dataset}, whose people are not known"
     if not dataset.is_dir():
-        return [f"{nobody}: no such folder here. Start from where its training was started, or put the dataset back."]
+        return [f"{unknown}: no such folder. Run this where the training was run, or restore the dataset."]
     try:
         faces = load_faces(dataset, source.split)
     except DatasetError as error:
-        return [f"{nobody}: {error}"]
+        return [f"{unknown}: {error}"]
     consent = read_consent(dataset)
-    there = real_people(faces, rendered=consent.rendered)
-    if faces._fingerprint == source.fingerprint:
-        learnt = there
-    elif source.hashes:
-        learnt = {subject for subject in there if source.includes(subject)}
-        if gone := len(source.hashes) - len(learnt):
-            number = "1 person" if gone == 1 else f"{gone} people"
-            return [f"{number} it learnt from are not in {dataset} any more. Train it anew without them."]
-    else:
-        return [f"{dataset} was changed since {model} learnt from it. Train it again."]
-    if "" in learnt:
-        return [f"{dataset}, {source.split}: some rows do not say who is in them. Say it there, and train again."]
-    refused = [why for subject in sorted(learnt) if (why := consent.refusal(subject, "publish"))]
-    return [f"{dataset / NAME}: {why}. Ask them and write it there, or train without them." for why in refused]
+    people = real_people(faces, rendered=consent.rendered)
+    if source.hashes and faces._fingerprint != source.fingerprint:
+        people = {subject for subject in people if source.includes(subject)}
+        if missing := len(source.hashes) - len(people):
+            who = "1 person it was trained on is" if missing == 1 else f"{missing} people it was trained on are"
+            return [f"{who} no longer in {dataset}. Train it again without them."]
+    elif faces._fingerprint != source.fingerprint:
+        return [f"{dataset} has changed since {model} was trained on it. Train it again."]
+    if "" in people:
+        return [f"{dataset}, {source.split}: some rows do not say who is in them. Add the names, and train again."]
+    refused = [why for subject in sorted(people) if (why := consent.refusal(subject, "publish"))]
+    return [f"{dataset / NAME}: {why}. Ask them and add it there, or train without them." for why in refused]

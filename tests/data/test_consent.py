@@ -1,4 +1,4 @@
-"""Who may be shown: rendered people, and real ones who agreed; never anybody by mistake."""
+"""Consent lists: rendered people need no entry, real ones do, and ambiguous lists are refused."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import json
 import datasets
 import pytest
 
-from semanticface.data.consent import NAME, USES, example, read_consent, read_list, require_consent
+from semanticface.data.consent import NAME, USES, consent_template, read_consent, read_consent_file, require_consent
 from semanticface.data.provenance import source_of
 from semanticface.errors import ConfigError
 from semanticface.preference.files import split_by_consent
@@ -23,7 +23,7 @@ def listed(folder, text):
     return read_consent(folder)
 
 
-def test_nobody_without_a_list(tmp_path):
+def test_without_a_list_nobody_agreed(tmp_path):
     consent = read_consent(tmp_path)
     assert not consent.allows("ann") and not consent.allows("face-0000001")
 
@@ -49,27 +49,27 @@ def test_rendered_people_need_no_entry_and_others_in_their_dataset_do(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("text", "told"),
+    ("text", "message"),
     [
-        ("subjects:\n  ann: false\n  ann: true\n", "there twice"),
-        ("subjects:\n  007: true\n", "Put it in quotation marks"),
-        ("subjects:\n  no: true\n", "Put it in quotation marks"),
+        ("subjects:\n  ann: false\n  ann: true\n", "appears twice"),
+        ("subjects:\n  007: true\n", "Quote it"),
+        ("subjects:\n  no: true\n", "Quote it"),
         ("subjects:\n  ann: 'yes'\n", "'yes' is not true, false"),
         ("subjects:\n  ann: {until: soon}\n", "is not true, false"),
         ("subjects:\n  ann: {until: 2026-11-22 10:00:00}\n", "is not true, false"),
         ("subjects:\n  ann: {shown: true}\n", "is not true, false"),
-        ("subjects: [ann]\n", "must hold `subjects:`"),
-        ("ann: true\n", "must hold `subjects:`"),
+        ("subjects: [ann]\n", "must contain `subjects:`"),
+        ("ann: true\n", "must contain `subjects:`"),
         ("subjects: {ann: true\n", "not valid YAML"),
-        ("", "must hold `subjects:`"),
+        ("", "must contain `subjects:`"),
     ],
 )
-def test_a_list_that_may_mean_something_else_is_refused(tmp_path, text, told):
-    with pytest.raises(ConfigError, match=told):
+def test_an_ambiguous_list_is_refused(tmp_path, text, message):
+    with pytest.raises(ConfigError, match=message):
         listed(tmp_path, text)
 
 
-def test_an_empty_list_is_nobody(tmp_path):
+def test_an_empty_or_unreadable_list(tmp_path):
     assert not listed(tmp_path, "subjects:\n").allows("ann")
     (tmp_path / NAME).write_bytes(b"subjects: {\xff\xfe: true}")
     with pytest.raises(ConfigError, match="cannot be read"):
@@ -88,7 +88,7 @@ def test_what_people_agreed_to(tmp_path):
     def agreed(subject):
         return [use for use in USES if consent.allows(subject, DAY, use=use)]
 
-    assert agreed("ann") == ["train", "evaluate", "show"]  # who may be learnt from may be measured on
+    assert agreed("ann") == ["train", "evaluate", "show"]  # train includes evaluate
     assert agreed("ben") == ["evaluate"] and agreed("cem") == ["show"] and agreed("eve") == []
     assert consent.allows("ben", datetime.date(2100, 1, 1), use="evaluate")
     assert consent.permissions["ann"].reference == "binder 7" and consent.until["ann"] == DAY
@@ -98,10 +98,10 @@ def test_what_people_agreed_to(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("entry", "told"),
+    ("entry", "message"),
     [
-        ("{uses: [train]}", "where the consent is to be found"),
-        ("{reference: '', uses: [train]}", "where the consent is to be found"),
+        ("{uses: [train]}", "where to find the consent"),
+        ("{reference: '', uses: [train]}", "where to find the consent"),
         ("{reference: form}", "uses must be a list"),
         ("{reference: form, uses: train}", "uses must be a list"),
         ("{reference: form, uses: []}", "uses must be a list"),
@@ -111,26 +111,26 @@ def test_what_people_agreed_to(tmp_path):
         ("{}", "is not true, false"),
     ],
 )
-def test_an_entry_that_leaves_something_open_is_refused(tmp_path, entry, told):
-    with pytest.raises(ConfigError, match=told):
+def test_an_incomplete_entry_is_refused(tmp_path, entry, message):
+    with pytest.raises(ConfigError, match=message):
         listed(tmp_path, f"subjects:\n  ann: {entry}\n")
 
 
-def test_the_example_is_a_list(tmp_path):
+def test_the_template_is_a_valid_list(tmp_path):
     people = ["ann", "007", "no", 'a "b": c', "zo\u00eb", "a\u2028b", "a\x85b", "../a/b"]
-    (tmp_path / NAME).write_text(example(people), encoding="utf-8")
-    read = read_list(tmp_path / NAME)
+    (tmp_path / NAME).write_text(consent_template(people), encoding="utf-8")
+    read = read_consent_file(tmp_path / NAME)
     assert list(read) == people
     assert read["007"].uses == {"train", "evaluate", "show"} and read["007"].until == datetime.date(2027, 12, 31)
     with pytest.raises(ConfigError, match="cannot be read"):
-        read_list(tmp_path / "gone.yaml")
+        read_consent_file(tmp_path / "gone.yaml")
 
 
-def test_an_accent_is_spelt_in_two_ways_and_means_one_person(tmp_path):
+def test_two_unicode_spellings_mean_one_person(tmp_path):
     typed, on_disk = "zo\u00eb", "zoe\u0308"
     consent = listed(tmp_path, f"subjects:\n  {typed}: true\n")
     assert consent.allows(typed) and consent.allows(on_disk) and not consent.allows("zoe")
-    with pytest.raises(ConfigError, match="there twice"):
+    with pytest.raises(ConfigError, match="appears twice"):
         listed(tmp_path, f"subjects:\n  {typed}: true\n  {on_disk}: false\n")
 
 
@@ -139,7 +139,7 @@ def rows_of(people, style, seed):
     return datasets.Dataset.from_dict(columns)
 
 
-def test_of_rows_put_together_only_drawn_people_are_not_asked(tmp_path):
+def test_in_mixed_rows_only_rendered_people_need_no_consent(tmp_path):
     captured = rows_of(["ann", "face-0000002"], "capture", None)
     mixed = datasets.concatenate_datasets([captured, rows_of(["face-0000001"] * 2, "photo", 7)])
     with pytest.raises(ConfigError, match=r"no consent of ann; no consent of face-0000002\. Ask"):
@@ -151,9 +151,9 @@ def test_of_rows_put_together_only_drawn_people_are_not_asked(tmp_path):
     assert source.people == 2 and source.includes("ann") and not source.includes("face-0000001")
 
 
-def test_a_list_counts_beside_any_dataset(tmp_path):
+def test_a_list_applies_to_any_dataset(tmp_path):
     plain = datasets.Dataset.from_dict({"subject": ["ann", "ben", None]})
-    require_consent(tmp_path, plain, "train")  # nobody said that these are people
+    require_consent(tmp_path, plain, "train")  # without a list, not known to be people
     listed(tmp_path, "subjects:\n  ann: {reference: form, uses: [train]}\n  ben: false\n")
     with pytest.raises(ConfigError, match="some rows do not say who is in them; no consent of ben"):
         require_consent(tmp_path, plain, "train")

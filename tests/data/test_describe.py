@@ -1,4 +1,4 @@
-"""Stage I on tables and datasets: every row in its place, bad ones with a reason, nothing half written."""
+"""Stage I on tables and datasets: rows keep their places, invalid ones have a reason, output is complete or absent."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ FACES = np.round(np.random.default_rng(0).random((4, 52)), 2)
 
 
 def live_link(path: Path) -> Path:
-    """A take of four frames, the third of which breaks off."""
+    """A take of four frames; the third is truncated."""
     lines = [",".join(arkit.LIVE_LINK_COLUMNS)]
     for frame, row in enumerate(FACES):
         cells = [f"10:00:00:{frame:02}.000", "61", *(f"{value:.10f}" for value in row), *["0.1"] * 9]
@@ -58,7 +58,7 @@ def test_our_own_csv_is_read(tmp_path):
     assert rows_of(tmp_path / "out.jsonl")[0]["image"] == "a.png"
 
 
-def test_a_table_that_is_none_writes_nothing(tmp_path):
+def test_an_invalid_table_writes_nothing(tmp_path):
     (tmp_path / "bad.csv").write_text("a,b\n1,2\n")
     for source, target, error in (
         ("bad.csv", "out.jsonl", TableError),
@@ -70,7 +70,7 @@ def test_a_table_that_is_none_writes_nothing(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["bad.csv"]
 
 
-def test_a_dataset_gets_its_columns_and_the_source_stays_as_it_was(tmp_path):
+def test_a_dataset_gets_its_columns_and_the_source_is_unchanged(tmp_path):
     coefficients = FACES.tolist()
     coefficients[1][5] = 1.5
     coefficients[2] = None
@@ -95,7 +95,7 @@ def test_a_dataset_gets_its_columns_and_the_source_stays_as_it_was(tmp_path):
         assert json.loads(row["analysis"]) == answer.analysis.to_dict()
 
 
-def test_a_folder_that_is_no_such_dataset_is_refused(tmp_path):
+def test_other_folders_are_refused(tmp_path):
     (tmp_path / "empty").mkdir()
     with pytest.raises(DatasetError, match="empty"):
         describe_dataset(tmp_path / "empty", tmp_path / "out")
@@ -107,7 +107,7 @@ def test_a_folder_that_is_no_such_dataset_is_refused(tmp_path):
     assert not (tmp_path / "out").exists()
 
 
-def test_the_script_names_bad_rows_and_says_so_by_its_exit_code(tmp_path):
+def test_the_script_names_invalid_rows_and_exits_with_1(tmp_path):
     def run(source: Path, target: str) -> subprocess.CompletedProcess[str]:
         command = [sys.executable, str(SCRIPT), str(source), str(tmp_path / target)]
         return subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)

@@ -1,4 +1,4 @@
-"""MediaPipe beside our models: its names in our order, and errors that say what to do. The package is not needed."""
+"""MediaPipe's Face Landmarker: order of actions and errors. The package is not needed."""
 
 import hashlib
 import importlib.metadata
@@ -14,7 +14,7 @@ from semanticface.data.importers import mediapipe
 from semanticface.errors import ConfigError, ModelError
 
 
-def test_scores_come_in_our_order():
+def test_scores_in_our_order():
     scores = {name: i / 100 for i, name in enumerate(arkit.MEDIAPIPE)}
     vector = mediapipe.vector(scores | {"_neutral": 0.9, "jawOpen": 1.0001})
     assert vector.dtype == np.float32
@@ -27,7 +27,7 @@ def test_scores_come_in_our_order():
         mediapipe.vector(scores | {"tongueOut": 0.1})
 
 
-def test_a_missing_file_or_package_says_what_to_do(tmp_path, monkeypatch):
+def test_missing_file_or_package(tmp_path, monkeypatch):
     with pytest.raises(ConfigError, match=r"gone\.task: No such file.*Download"):
         mediapipe.identity(tmp_path / "gone.task")
     task = tmp_path / "face.task"
@@ -41,7 +41,7 @@ def test_a_missing_file_or_package_says_what_to_do(tmp_path, monkeypatch):
 
 
 class Landmarker:
-    """A stand-in for MediaPipe's class: says how bright a picture is, and finds no face in a black one."""
+    """A stand-in for MediaPipe's class: every score is the brightness; a black picture has no face."""
 
     closed = 0
 
@@ -64,7 +64,7 @@ class Landmarker:
 
 @pytest.fixture
 def package(monkeypatch):
-    """The few names of the package that are used."""
+    """A stand-in for the parts of the package that are used."""
     top, tasks, python = (types.ModuleType(name) for name in ("mediapipe", "mediapipe.tasks", "mediapipe.tasks.python"))
     record = types.SimpleNamespace
     top.Image, top.ImageFormat = record, record(SRGB="srgb")
@@ -75,7 +75,7 @@ def package(monkeypatch):
     monkeypatch.setattr(mediapipe, "PACKAGE", "numpy")
 
 
-def test_pictures_are_read_and_faces_may_be_missing(package, tmp_path):
+def test_reading_pictures_with_and_without_a_face(package, tmp_path):
     task = tmp_path / "face.task"
     task.write_bytes(b"")
     with mediapipe.FaceLandmarker(task) as landmarker:
@@ -86,5 +86,5 @@ def test_pictures_are_read_and_faces_may_be_missing(package, tmp_path):
     assert Landmarker.closed == closed + 1
     task = tmp_path / "broken.task"
     task.write_bytes(b"")
-    with pytest.raises(ModelError, match=r"does not take .*broken\.task: Unable to open zip"):
+    with pytest.raises(ModelError, match=r"rejects .*broken\.task: Unable to open zip"):
         mediapipe.FaceLandmarker(task)

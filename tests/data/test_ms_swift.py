@@ -1,4 +1,4 @@
-"""ms-swift JSONL: in, out, and out and in again without loss beyond the form's decimals."""
+"""ms-swift JSONL: import, export, and a round trip without loss beyond the form's decimals."""
 
 from __future__ import annotations
 
@@ -19,7 +19,8 @@ from PIL.ExifTags import Base
 
 from semanticface import arkit
 from semanticface.data.captures.dataset import FEATURES
-from semanticface.data.consent import NAME, example, require_consent
+from semanticface.data.captures.rows import crop_with_context
+from semanticface.data.consent import NAME, consent_template, require_consent
 from semanticface.data.faces import coefficients_of, load_faces
 from semanticface.data.importers import pictures
 from semanticface.data.importers.ms_swift import LABELS, read_swift
@@ -39,7 +40,7 @@ ONE = {"train": 1.0}
 VECTORS = st.lists(st.integers(0, 1000), min_size=52, max_size=52).map(lambda each: np.array(each) / 1000)
 
 
-def wanted(**changes):
+def picture_settings(**changes):
     return PictureSettings(**{"labels": LABELS, "crop": "none", "splits": ONE} | changes)
 
 
@@ -51,7 +52,7 @@ def agree(folder, *subjects, uses="[train, show]"):
 
 
 def picture(path, number=0, side=64):
-    """A picture of one colour with a name in its metadata; which colour says which number."""
+    """A picture whose colour encodes a number, with a name in its metadata."""
     exif = Image.Exif()
     exif[Base.Artist] = "a name"
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -71,9 +72,10 @@ def write(path, *rows):
     return path
 
 
-def bring(file, out, setting=None, listed=None, **options):
+def run_import(file, out, settings=None, consent=None, **options):
     parts, problems = read_swift([file], **options)
-    return import_parts(parts, out, setting or wanted(), problems=problems, consent=listed, say=lambda _: None)
+    settings = settings or picture_settings()
+    return import_parts(parts, out, settings, problems=problems, consent=consent, log=lambda _: None)
 
 
 def face(number):
@@ -84,7 +86,7 @@ def face(number):
 
 @pytest.fixture
 def swift(tmp_path):
-    """Five rows of two people, in both forms, beside their pictures."""
+    """Five rows of two people, in both forms, with their pictures."""
     rows = []
     for number in range(5):
         picture(tmp_path / "pictures" / f"{number}.jpg", number)
@@ -94,10 +96,10 @@ def swift(tmp_path):
     return write(tmp_path / "rows.jsonl", *rows)
 
 
-def test_rows_become_faces_that_training_takes(swift, tmp_path):
+def test_rows_are_ready_for_training(swift, tmp_path):
     out = tmp_path / "out"
     agree(out, "ann", "ben")
-    done = bring(swift, out)
+    done = run_import(swift, out)
     assert done.rows == {"train": 5} and not done.left_out
     faces = load_faces(out, "train")
     check_rows(faces, out, emotion=True)
@@ -115,11 +117,11 @@ def test_rows_become_faces_that_training_takes(swift, tmp_path):
     assert json.loads((out / RECIPE_NAME).read_text())["settings"]["labels"] == LABELS
     with pytest.raises(ConfigError, match="not to publish"):
         require_consent(out, faces, "publish")
-    again = bring(swift, out)
-    assert not again.fresh and again.rows == {"train": 5}
+    again = run_import(swift, out)
+    assert not again.new and again.rows == {"train": 5}
 
 
-def test_faces_are_found_and_two_are_one_too_many(tmp_path, monkeypatch):
+def test_faces_are_found_and_two_are_ambiguous(tmp_path, monkeypatch):
     drawn = render(face(60).astype(np.float32), subject=3, shot=1, size=200)
     Image.fromarray(drawn.image).save(tmp_path / "a.png")
     Image.fromarray(np.hstack([drawn.image, drawn.image])).save(tmp_path / "b.png")
@@ -127,10 +129,10 @@ def test_faces_are_found_and_two_are_one_too_many(tmp_path, monkeypatch):
     text = format_answer(face(60), describe(face(60)))
     file = write(tmp_path / "rows.jsonl", *(row(text, f"{name}.png") for name in "abc"))
     agree(tmp_path / "out", "ann")
-    done = bring(file, tmp_path / "out", wanted(crop="find"), subject="ann")
+    done = run_import(file, tmp_path / "out", picture_settings(crop="find"), subject="ann")
     (record,) = done.records
     assert record.counts == {"kept": 1, "no face": 1, "several faces": 1} and done.left_out
-    assert "line 2: 2 faces found, and nothing says whose the numbers are" in " ".join(record.remarks)
+    assert "line 2: 2 faces found, and nothing says whose the coefficients are" in " ".join(record.remarks)
     assert "line 3: no face found" in " ".join(record.remarks)
     (found,) = load_faces(tmp_path / "out", "train")
     side = drawn.box[2] - drawn.box[0]
@@ -139,7 +141,7 @@ def test_faces_are_found_and_two_are_one_too_many(tmp_path, monkeypatch):
     assert x0 == pytest.approx(found["picture"].width / 6, abs=1) and x1 - x0 == pytest.approx(2 * x0 * 2, rel=0.05)
 
 
-def test_bad_rows_are_named_and_shift_nobody(tmp_path):
+def test_invalid_rows_are_named_and_shift_nobody(tmp_path):
     for number in range(3):
         picture(tmp_path / f"{number}.jpg", number)
     (tmp_path / "broken.jpg").write_bytes(b"\xff\xd8\xff and no more")
@@ -158,30 +160,30 @@ def test_bad_rows_are_named_and_shift_nobody(tmp_path):
         row(good, "1.jpg", who=7),
     )
     agree(tmp_path / "out", "ann", "7")
-    done = bring(file, tmp_path / "out", column="who")
+    done = run_import(file, tmp_path / "out", column="who")
     faces = load_faces(tmp_path / "out", "train")
     assert list(faces["frame"]) == [10, 1, 9] and list(faces["subject"]) == ["7", "ann", "ann"]
     assert np.allclose(coefficients_of(faces)[:, arkit.INDEX["jawOpen"]], [0.5, 0.5, 0.7])
-    told = "\n".join([*done.problems, *(remark for record in done.records for remark in record.remarks)])
+    remarks = "\n".join([*done.problems, *(remark for record in done.records for remark in record.remarks)])
     for line in (2, 3, 4, 5, 6, 7, 8):
-        assert f"rows.jsonl, line {line}" in told
-    assert not re.search(r"jsonl, line (1|9|10)\b", told)
-    assert "not fetched" in told and "2 images" in told and "does not say who" in told and done.left_out
+        assert f"rows.jsonl, line {line}" in remarks
+    assert not re.search(r"jsonl, line (1|9|10)\b", remarks)
+    assert "not fetched" in remarks and "2 images" in remarks and "the subject is unknown" in remarks and done.left_out
 
 
 def test_nobody_without_consent(swift, tmp_path):
     with pytest.raises(ConfigError, match="nobody is imported without one") as refused:
-        bring(swift, tmp_path / "out")
+        run_import(swift, tmp_path / "out")
     assert '"ann":' in str(refused.value) and '"ben":' in str(refused.value)
     agree(tmp_path / "out", "ann")
-    done = bring(swift, tmp_path / "out")
+    done = run_import(swift, tmp_path / "out")
     assert set(load_faces(tmp_path / "out", "train")["subject"]) == {"ann"}
     assert "no consent of ben. Add an entry" in done.problems[0]
     with pytest.raises(DatasetError, match="other settings"):
-        bring(swift, tmp_path / "out", wanted(size=256))
+        run_import(swift, tmp_path / "out", picture_settings(size=256))
 
 
-def test_words_stay_with_their_numbers_and_emotion_is_switched(swift, tmp_path):
+def test_analyses_are_kept_and_emotion_is_switchable(swift, tmp_path):
     mine = describe(face(10))
     mine = type(mine)("an odd face", mine.muscle_movements, mine.emotional_implication, mine.symmetry)
     picture(tmp_path / "a.jpg")
@@ -189,14 +191,14 @@ def test_words_stay_with_their_numbers_and_emotion_is_switched(swift, tmp_path):
     for emotion in (True, False):
         out = tmp_path / f"out {emotion}"
         agree(out, "ann")
-        bring(file, out, wanted(emotion=emotion), subject="ann")
+        run_import(file, out, picture_settings(emotion=emotion), subject="ann")
         faces = load_faces(out, "train")
         check_rows(faces, out, emotion=emotion)
         assert parse_answer(faces[0]["answer"]).analysis.expression_category == "an odd face"
 
 
-def test_a_stopped_import_goes_on(tmp_path, monkeypatch):
-    monkeypatch.setattr(pictures, "AT_ONCE", 2)
+def test_a_stopped_import_resumes(tmp_path, monkeypatch):
+    monkeypatch.setattr(pictures, "PART_SIZE", 2)
     rows = [row(format_answer(face(n), None), f"{n}.jpg", subject="ann") for n in range(5)]
     for number in range(5):
         picture(tmp_path / f"{number}.jpg", number)
@@ -213,16 +215,16 @@ def test_a_stopped_import_goes_on(tmp_path, monkeypatch):
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr(pictures, "_import_part", stop)
-        bring(file, out)
-    done = bring(file, out)
-    assert len(done.records) == 3 and len(done.fresh) == 2
+        run_import(file, out)
+    done = run_import(file, out)
+    assert len(done.records) == 3 and len(done.new) == 2
     assert list(load_faces(out, "train")["frame"]) == [1, 2, 3, 4, 5]
     picture(tmp_path / "4.jpg", 20, side=80)
-    done = bring(file, out)
-    assert len(done.fresh) == 1 and load_faces(out, "train")[4]["picture"].width == 80
+    done = run_import(file, out)
+    assert len(done.new) == 1 and load_faces(out, "train")[4]["picture"].width == 80
 
 
-# --- out ----------------------------------------------------------------------------------------------------------
+# --- export -------------------------------------------------------------------------------------------------------
 
 
 NAMES = ("ann", "../a/b", "zo\u00eb", 'a "b": c', "a\u2028b", "</script>", "x" * 200)
@@ -230,8 +232,8 @@ NAMES = ("ann", "../a/b", "zo\u00eb", 'a "b": c', "a\u2028b", "</script>", "x" *
 
 @settings(max_examples=6)
 @given(st.lists(st.tuples(VECTORS, st.sampled_from(NAMES)), min_size=1, max_size=4), st.booleans())
-def test_out_and_in_again(found, emotion):
-    """Numbers to the decimals of the form, each with its own picture, each person's rows in their order."""
+def test_round_trip(found, emotion):
+    """Numbers to the form's decimals, each with its picture, each person's rows in order."""
     with tempfile.TemporaryDirectory() as scratch:
         place = Path(scratch)
         rows = []
@@ -239,16 +241,16 @@ def test_out_and_in_again(found, emotion):
             picture(place / f"{number}.jpg", number)
             text = format_answer(values, describe(values, emotion=emotion))
             rows.append(row(text, f"{number}.jpg", subject=who))
-        (place / NAME).write_text(example(NAMES), encoding="utf-8")
-        setting = wanted(emotion=emotion)
-        bring(write(place / "rows.jsonl", *rows), place / "one", setting, listed=place / NAME)
+        (place / NAME).write_text(consent_template(NAMES), encoding="utf-8")
+        setting = picture_settings(emotion=emotion)
+        run_import(write(place / "rows.jsonl", *rows), place / "one", setting, consent=place / NAME)
         first = load_faces(place / "one", "train")
         for form, decimals in (("ours", 2), ("published", 1)):
             out = place / form
             export_swift(place / "one", out, form)
             lines = [json.loads(line) for line in (out / "train.jsonl").open(encoding="utf-8")]
             assert [line["subject"] for line in lines] == list(first["subject"])
-            bring(out / "train.jsonl", place / f"two {form}", setting, listed=place / NAME)
+            run_import(out / "train.jsonl", place / f"two {form}", setting, consent=place / NAME)
             second = load_faces(place / f"two {form}", "train")
             assert list(second["subject"]) == list(first["subject"])
             assert np.allclose(coefficients_of(second), np.round(coefficients_of(first).astype(float), decimals))
@@ -258,7 +260,7 @@ def test_out_and_in_again(found, emotion):
                 assert np.abs(np.asarray(one, int) - np.asarray(other, int)).max() <= 4
 
 
-def test_the_published_form_is_what_convert_reads(swift, tmp_path):
+def test_convert_reads_the_published_form(swift, tmp_path):
     values = np.linspace(0, 1, 52)
     text = published_answer(values, describe(values), np.linspace(-0.3, 0.3, 9))
     prose, _, numbers = text.partition("\n\n")
@@ -270,9 +272,9 @@ def test_the_published_form_is_what_convert_reads(swift, tmp_path):
     assert (counts.rows, counts.failed) == (1, 0)
 
 
-def test_an_export_has_what_a_trainer_needs_and_nothing_else(swift, tmp_path):
+def test_files_of_an_export(swift, tmp_path):
     agree(tmp_path / "faces", "ann", "ben")
-    bring(swift, tmp_path / "faces")
+    run_import(swift, tmp_path / "faces")
     done = export_swift(tmp_path / "faces", tmp_path / "out")
     assert done.rows == {"train": 5} and not done.problems
     lines = [json.loads(line) for line in (tmp_path / "out" / "train.jsonl").read_text().splitlines()]
@@ -282,7 +284,7 @@ def test_an_export_has_what_a_trainer_needs_and_nothing_else(swift, tmp_path):
         with Image.open(tmp_path / "out" / line["images"][0]) as kept:
             assert kept.format == "JPEG" and not kept.getexif() and kept.width == kept.height
     assert {path.name for path in (tmp_path / "out").iterdir()} == {"train.jsonl", "images", RECIPE_NAME, NAME}
-    with pytest.raises(DatasetError, match="exists already"):
+    with pytest.raises(DatasetError, match="already exists"):
         export_swift(tmp_path / "faces", tmp_path / "out")
     with pytest.raises(DatasetError, match="no such folder"):
         export_swift(tmp_path / "gone", tmp_path / "other")
@@ -306,20 +308,19 @@ def test_the_scripts(swift, tmp_path, monkeypatch, capsys):
     code, _, err = run(into, swift, "--out", tmp_path / "in", "--no-crop")
     assert code == 2 and '"ann":' in err
     agree(tmp_path / "in", "ann", "ben")
-    code, told, err = run(into, swift, "--out", tmp_path / "in", "--no-crop", "--splits", "train=1", "--no-emotion")
-    assert code == 0 and "5 in train" in told and "error" not in err and "left out" not in err
-    code, told, _ = run(outof, tmp_path / "in", "--out", tmp_path / "out", "--form", "published")
-    assert code == 0 and "5 rows in train.jsonl" in told
+    code, printed, err = run(into, swift, "--out", tmp_path / "in", "--no-crop", "--splits", "train=1", "--no-emotion")
+    assert code == 0 and "5 in train" in printed and "error" not in err and "left out" not in err
+    code, printed, _ = run(outof, tmp_path / "in", "--out", tmp_path / "out", "--form", "published")
+    assert code == 0 and "5 rows in train.jsonl" in printed
     assert run(outof, tmp_path / "in", "--out", tmp_path / "out")[0] == 2
     swift.write_text(swift.read_text() + "{\n")
     assert run(into, swift, "--out", tmp_path / "in", "--no-crop", "--splits", "train=1", "--no-emotion")[0] == 1
     assert run(into, tmp_path / "gone.jsonl", "--out", tmp_path / "in", "--no-crop")[0] == 2
     assert "consent" in into.arguments().format_help() and "published" in outof.arguments().format_help()
-    with pytest.raises(TableError, match="no row that can be used"):
+    with pytest.raises(TableError, match="no usable row"):
         read_swift([write(tmp_path / "empty.jsonl", "{")])
 
 
-def test_boxes_reach_beyond_the_picture_as_they_do_in_training():
-    setting = wanted(crop="find")
-    crop, corners = pictures.cropped(Image.new("RGB", (100, 80)), Box(-10, 0, 70, 80), setting)
-    assert crop.size == (120, 120) and np.allclose(corners, [20, 20, 100, 100])
+def test_crops_may_extend_beyond_the_picture_as_in_training():
+    crop, box = crop_with_context(Image.new("RGB", (100, 80)), Box(-10, 0, 70, 80), 512)
+    assert crop.size == (120, 120) and np.allclose(box, [20, 20, 100, 100])

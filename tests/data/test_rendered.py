@@ -1,4 +1,4 @@
-"""Datasets on disk: the same bytes whoever makes them, resumable, split by subject, and refused when not whole."""
+"""Rendered datasets: deterministic bytes, resuming, splits by subject, and errors for incomplete ones."""
 
 import dataclasses
 import hashlib
@@ -76,7 +76,7 @@ def test_pictures_carry_no_metadata(made):
     assert not picture.getexif()
 
 
-def test_a_row_comes_again_from_its_seed(made):
+def test_a_row_is_reproduced_from_its_seed(made):
     row = load_faces(made, "train").cast_column("picture", datasets.Image(decode=False))[5]
     again = rendered.make_row(SMALL, subjects_by_split(SMALL)["train"], row["seed"])
     assert again["picture"] == row["picture"]["bytes"]
@@ -84,13 +84,13 @@ def test_a_row_comes_again_from_its_seed(made):
     assert again["subject"] == row["subject"]
 
 
-def test_workers_change_no_byte(made, tmp_path):
+def test_bytes_do_not_depend_on_workers(made, tmp_path):
     out = tmp_path / made.name
     two = rendered.render_set(out, SMALL, workers=2)
     assert hashes(two) == hashes(made)
 
 
-def test_a_stopped_run_goes_on_and_ends_the_same(made, tmp_path, monkeypatch):
+def test_a_stopped_run_resumes_to_the_same_bytes(made, tmp_path, monkeypatch):
     out = tmp_path / made.name
     draw, drawn = rendered.make_row, []
 
@@ -105,7 +105,7 @@ def test_a_stopped_run_goes_on_and_ends_the_same(made, tmp_path, monkeypatch):
         rendered.render_set(out, SMALL)
     finished = {name: sha for name, sha in hashes(out).items() if name.endswith(".arrow")}
     assert len(finished) == 1 and not list(out.rglob(".*"))
-    with pytest.raises(DatasetError, match=r"half written.*same command"):
+    with pytest.raises(DatasetError, match=r"incomplete.*again; it resumes"):
         load_faces(out, "train")
     with pytest.raises(FileNotFoundError):
         datasets.load_from_disk(str(out))
@@ -113,14 +113,14 @@ def test_a_stopped_run_goes_on_and_ends_the_same(made, tmp_path, monkeypatch):
     monkeypatch.setattr(rendered, "make_row", draw)
     before = (out / next(iter(finished))).stat().st_mtime_ns
     rendered.render_set(out, SMALL)
-    assert (out / next(iter(finished))).stat().st_mtime_ns == before, "a finished shard was drawn again"
+    assert (out / next(iter(finished))).stat().st_mtime_ns == before, "a finished shard was rendered again"
     assert hashes(out) == hashes(made)
 
 
-def test_a_killed_run_goes_on_and_leaves_no_worker(made, tmp_path):
+def test_a_killed_run_resumes_and_leaves_no_worker(made, tmp_path):
     out = tmp_path / "killed"
     program = (
-        "from semanticface import render_set as r; r.SHARD_ROWS = 40; "
+        "from semanticface.data import rendered as r; r.SHARD_ROWS = 40; "
         "settings = r.RenderSettings(rows=200, looks={{'drawn': 1.0}}, size=48, splits={{'train': 1.0}}); "
         "r.render_set({!r}, settings, workers=2)"
     )
@@ -147,7 +147,7 @@ def test_a_killed_run_goes_on_and_leaves_no_worker(made, tmp_path):
     assert not list(out.rglob(".*")), "scratch of the killed run"
 
 
-def test_a_finished_folder_is_left_alone(made):
+def test_a_finished_folder_is_not_changed(made):
     before = hashes(made)
     assert rendered.render_set(made, SMALL) == made
     assert hashes(made) == before
@@ -159,7 +159,7 @@ def test_other_settings_are_refused_and_named(made, change):
         rendered.render_set(made, dataclasses.replace(SMALL, **change))
 
 
-def test_a_setting_that_came_later_has_its_default(tmp_path):
+def test_a_newer_setting_has_its_default(tmp_path):
     few = dataclasses.replace(SMALL, rows=2, splits={"train": 1.0})
     out = rendered.render_set(tmp_path / "set", few)
     recipe = json.loads((out / rendered.RECIPE_NAME).read_text())
@@ -194,7 +194,7 @@ def test_subjects_never_share_a_split_and_do_not_depend_on_rows_or_seed():
         np.testing.assert_array_equal(people[split], changed[split])
     later = subjects_by_split(dataclasses.replace(many, subjects=4000, first_subject=1000))
     np.testing.assert_array_equal(later["test"], people["test"][people["test"] >= 1000])
-    # Pinned: another hash would move people between splits of datasets that are already trained on.
+    # Pinned: another hash would move people between splits of existing datasets.
     assert [split_of(subject, many.splits) for subject in (0, 1, 8, 12, 21)] == [
         "train",
         "test",
@@ -223,7 +223,7 @@ def test_one_subject_holds_out_pictures():
     }
 
 
-def test_rows_are_divided_to_the_row():
+def test_row_counts_are_exact():
     counts = rows_by_split(RenderSettings(rows=1001, splits={"train": 8, "validation": 1, "test": 1}))
     assert sum(counts.values()) == 1001 and counts["train"] == 801
     with pytest.raises(ConfigError, match="rows"):
@@ -232,7 +232,7 @@ def test_rows_are_divided_to_the_row():
         subjects_by_split(RenderSettings(subjects=2))
 
 
-def test_one_split_alone_has_its_own_people(tmp_path):
+def test_a_single_split_has_its_own_people(tmp_path):
     settings = dataclasses.replace(SMALL, only="test", rows=3)
     folder = rendered.render_set(tmp_path / "test", settings, workers=1)
     assert list(datasets.load_from_disk(str(folder))) == ["test"]
@@ -258,7 +258,7 @@ def test_one_split_alone_has_its_own_people(tmp_path):
         ({"first_subject": -1}, "first_subject"),
     ],
 )
-def test_settings_that_cannot_be_met_are_refused(change, named):
+def test_invalid_settings_are_refused(change, named):
     with pytest.raises(ConfigError, match=named):
         RenderSettings(**change)
 
@@ -273,8 +273,8 @@ def test_no_shard_holds_more_rows_than_the_limit(tmp_path):
         assert covered == list(range(rows))
 
 
-def test_rows_leave_memory_with_their_shard(tmp_path, monkeypatch):
-    """However many shards there are, no more than one shard's rows are alive at a time."""
+def test_memory_holds_one_shard(tmp_path, monkeypatch):
+    """At most one shard's rows are alive at a time."""
     alive, most = set(), 0
 
     class Row(dict):
@@ -315,13 +315,13 @@ def test_error_in_a_worker_reaches_the_caller(tmp_path):
     out = tmp_path / "set"
     few = dataclasses.replace(SMALL, rows=12, splits={"train": 1.0})
     out.mkdir()
-    rendered._begin(out, few, overwrite=False)
+    rendered._start(out, few, overwrite=False)
     (out / "train").write_text("a file where a folder must be")
     with pytest.raises(SemanticFaceError, match="cannot write"):
         rendered.render_set(out, few, workers=2)
 
 
-def test_load_faces_says_what_is_wrong(made, tmp_path):
+def test_errors_of_load_faces(made, tmp_path):
     with pytest.raises(DatasetError, match=r"no such folder.*render_faces"):
         load_faces(tmp_path / "absent", "train")
     with pytest.raises(DatasetError, match=r"dataset_dict\.json is missing"):
@@ -347,7 +347,7 @@ def test_load_faces_says_what_is_wrong(made, tmp_path):
     with pytest.raises(DatasetError, match="cannot be read"):
         load_faces(broken, "train")
     (broken / "dataset_dict.json").write_text("[]")
-    with pytest.raises(DatasetError, match="form"):
+    with pytest.raises(DatasetError, match="format"):
         load_faces(broken, "train")
 
 
@@ -357,9 +357,9 @@ def test_equal_rows_share_a_fingerprint(made, tmp_path):
     assert load_faces(made, "train")._fingerprint != load_faces(made, "test")._fingerprint
 
 
-def test_script_names_its_errors(tmp_path):
+def test_script_errors(tmp_path):
     bad = subprocess.run(
         [sys.executable, str(SCRIPT), "--out", str(tmp_path / "x"), "--styles", "photo"], capture_output=True, text=True
     )
     assert bad.returncode == 2 and "photo=2,toon=1" in bad.stderr
-    assert faces.begun_recipe(tmp_path / "x") is None
+    assert faces.recipe_of_kind(tmp_path / "x") is None

@@ -1,4 +1,4 @@
-"""docs/captures.md: every command in it, on takes made in code; those that forget are run by tests/test_forget.py."""
+"""docs/captures.md: every command, on synthetic takes; tests/privacy/test_forget.py runs those that forget."""
 
 import re
 import shutil
@@ -17,9 +17,9 @@ PAGE = "captures.md"
 
 @pytest.fixture
 def desk(tmp_path, monkeypatch):
-    """A folder with takes of two people, one of them zipped, and the list that the page shows."""
+    """A folder with takes of two people, one zipped, and the page's consent list."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(capture_take, "FaceTracker", WholePicture)  # bars are no faces
+    monkeypatch.setattr(capture_take, "FaceTracker", WholePicture)  # bars are not faces
     Path("train").symlink_to(ROOT / "train")
     for who in ("ann", "ben"):
         write_take(Path("takes") / who, f"Scene_1_{who}", count=60)

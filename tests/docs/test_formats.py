@@ -17,8 +17,8 @@ from semanticface.cli.main import main
 from semanticface.data import faces
 from semanticface.data.captures import dataset as capture_set
 from semanticface.data.captures.dataset import TakeRecord
-from semanticface.data.consent import USES, example, read_list
-from semanticface.data.provenance import KEY, Source, told, write_people
+from semanticface.data.consent import USES, consent_template, read_consent_file
+from semanticface.data.provenance import KEY, Source, write_people
 from semanticface.data.rendered import RenderSettings, render_set
 from semanticface.evaluation.metrics import score
 from semanticface.evaluation.zero_shot.questions import Judged, Reply
@@ -113,14 +113,14 @@ def test_a_rendered_dataset_says_how_it_was_made(tmp_path):
 
 
 def test_consent(tmp_path):
-    (tmp_path / "consent.yaml").write_text(example(["ann"]))
+    (tmp_path / "consent.yaml").write_text(consent_template(["ann"]))
     fields = listed("`consent.yaml`", "field of `subjects.NAME`")
     for field in ("reference", "licence"):
         entry = {field: "x", "uses": list(USES), "until": "2099-01-01"}
         assert set(entry) <= set(fields)
         (tmp_path / "list.yaml").write_text(yaml.safe_dump({"subjects": {"ann": entry}}).replace("'", ""))
-        assert read_list(tmp_path / "list.yaml")["ann"].uses == set(USES)
-    assert set(yaml.safe_load(example(["ann"]))["subjects"]["ann"]) <= set(fields)
+        assert read_consent_file(tmp_path / "list.yaml")["ann"].uses == set(USES)
+    assert set(yaml.safe_load(consent_template(["ann"]))["subjects"]["ann"]) <= set(fields)
     assert all(f"`{use}`" in PAGE for use in USES)
 
 
@@ -140,14 +140,14 @@ def test_recipes_of_models():
     assert set(listed("`semanticface.json` of a model")) == {*recipe, KEY}
 
 
-def test_whom_an_adapter_learnt_from(tmp_path):
+def test_training_data_of_an_adapter(tmp_path):
     source = Source("outputs/captures", "train", "f", 3, 1, ("h",))
     write_people(tmp_path, [source])
     (entry,) = json.loads((tmp_path / "people.json").read_text())
-    (told_in_recipe,) = told([source])
+    (in_recipe,) = [source.to_dict()]
     (line,) = [line for line in PAGE.splitlines() if line.startswith(f"| `{KEY}` |")]
-    assert all(f"`{key}`" in line or key in line for key in told_in_recipe)
-    assert set(listed("`people.json`")) == entry.keys() - told_in_recipe.keys()
+    assert all(f"`{key}`" in line or key in line for key in in_recipe)
+    assert set(listed("`people.json`")) == entry.keys() - in_recipe.keys()
 
 
 def test_zero_shot_replies(tmp_path):

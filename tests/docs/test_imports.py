@@ -1,4 +1,4 @@
-"""docs/imports.md: every command in it does what the page says."""
+"""docs/imports.md: every command does what the page says."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ PAGE = ROOT / "docs" / "imports.md"
 
 @pytest.fixture
 def desk(tmp_path, monkeypatch):
-    """A folder with the files that the page speaks of, and a stand-in for MediaPipe and for the face finder."""
+    """A folder with the files of the page, and stand-ins for MediaPipe and the face detector."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(mediapipe, "PACKAGE", "numpy")
     monkeypatch.setattr(mediapipe, "FaceTracker", WholePicture)
@@ -80,8 +80,8 @@ def test_every_command_of_the_page(desk, monkeypatch, capsys):
             monkeypatch.setattr(script, "FaceLandmarker", Landmarker)
         monkeypatch.setattr(sys, "argv", line[1:])
         assert script.main() == 0, (line, capsys.readouterr().err)
-    told = capsys.readouterr().out
-    assert "tongueOut is 0 in every row" in told
+    printed = capsys.readouterr().out
+    assert "tongueOut is 0 in every row" in printed
     sets = [index.parent for index in (desk / "outputs").glob("*/dataset_dict.json")]
     left = {folder.name: who(folder) for folder in sets}
     assert left["published"] == left["photos"] == left["saved"] == {"ben"} and left["csv"] == set()

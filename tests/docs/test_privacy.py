@@ -1,4 +1,4 @@
-"""docs/privacy.md: its commands do what it says, and telemetry is off."""
+"""docs/privacy.md: the commands do what it says, and telemetry is off."""
 
 import os
 import subprocess
@@ -42,8 +42,8 @@ def test_every_command_of_the_page(desk, monkeypatch, capsys):
     for line in words:
         assert run(line, monkeypatch) == 0, line
     assert set(load_faces("outputs/captures", "train")["subject"]) == {"ben"}
-    told = capsys.readouterr().out + Path("take.jsonl").read_text()
-    assert "suggests" not in told and "emotional_implication" not in told
+    printed = capsys.readouterr().out + Path("take.jsonl").read_text()
+    assert "suggests" not in printed and "emotional_implication" not in printed
 
 
 def test_telemetry_is_off_before_anything_is_imported():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from semanticface.data.provenance import Source, told
+from semanticface.data.provenance import Source
 from semanticface.models.loading import ModelConfig, base_record, save_adapter
 from semanticface.prompts import load_prompt
 from semanticface.recipe import make_recipe, prompt_record, read_recipe, write_recipe
@@ -24,7 +24,7 @@ def adapter_of_base(folder: Path, *sources: Source) -> Path:
     adapter = tiny_adapter(folder)
     recipe = read_recipe(adapter)
     recipe["settings"] = SETTINGS
-    recipe["trained_on"] = told(sources or [RENDERED])
+    recipe["trained_on"] = [source.to_dict() for source in sources or [RENDERED]]
     write_recipe(adapter, recipe)
     prompt = prompt_record(load_prompt("distill"))
     made = make_recipe(
@@ -39,7 +39,7 @@ def adapter_of_nano(folder: Path) -> Path:
     """Save an adapter of nano that changes something, as if it had learnt from rendered faces; return its folder."""
     recipe = make_recipe(
         "adapter", base=base_record(ModelConfig("nano")), prompt=prompt_record(load_prompt("distill")), emotion=True,
-        readout="mean", image_size=128, settings={}, metrics={}, numbers="parallel", trained_on=told([RENDERED]),
+        readout="mean", image_size=128, settings={}, metrics={}, numbers="parallel", trained_on=[RENDERED.to_dict()],
     )  # fmt: skip
     save_adapter(adapted(Path("nano")), folder, recipe)
     return folder

@@ -15,7 +15,7 @@ from PIL import Image
 
 from semanticface import rendering
 from semanticface.cli.main import main
-from semanticface.data.provenance import Source, told
+from semanticface.data.provenance import Source
 from semanticface.errors import ConfigError, PictureError
 from semanticface.evaluation import metrics, published
 from semanticface.hub import card
@@ -213,7 +213,7 @@ def test_who_it_learnt_from_is_said_as_far_as_it_is_known(made):
     recipe = read_recipe(made)
     assert "nobody who exists" in text_of(recipe) and "No picture of a person" in text_of(recipe)
     learnt = [RENDERED, Source("takes", "train", "77", 40, 3)]
-    people = text_of(recipe | {"trained_on": told(learnt)})
+    people = text_of(recipe | {"trained_on": [source.to_dict() for source in learnt]})
     assert "40 rows: pictures of people, 3 of them" in people and "asks for this model to be withdrawn" in people
     assert "No picture of a person" not in people
     untold = recipe | {"settings": {"round": 2, "align": {"beta": 0.3}}}
@@ -236,7 +236,7 @@ def test_places_on_this_machine_do_not_leave_it(made, tmp_path):
     recipe = read_recipe(made)
     here = str(tmp_path / "private" / "faces")
     recipe["settings"] = recipe["settings"] | {"dataset": here, "output": str(tmp_path / "out")}
-    recipe["trained_on"] = told([Source(here, "train", "0123abcd", 8, 0)])
+    recipe["trained_on"] = [Source(here, "train", "0123abcd", 8, 0).to_dict()]
     text = text_of(recipe, CardSettings(base="ann/tiny-base"))
     assert str(tmp_path) not in text and "private" not in text and "`faces`" in text
     command = public_command(f"python eval/evaluate.py --dataset {here} --out={here} --seed 1")

@@ -22,7 +22,7 @@ from semanticface.cli import push
 from semanticface.cli.main import main
 from semanticface.data.consent import NAME as CONSENT
 from semanticface.data.faces import load_faces
-from semanticface.data.provenance import PEOPLE_NAME, source_of, told, write_people
+from semanticface.data.provenance import PEOPLE_NAME, source_of, write_people
 from semanticface.hub import card
 from semanticface.hub.card_example import Example
 from semanticface.hub.upload_list import list_model
@@ -350,7 +350,7 @@ def test_people_must_have_agreed_to_be_published(desk, hub, capsys):
     takes = faces(desk / "takes", ["ann", "ben"], "captures")
     source = source_of(load_faces(takes, "train"), takes, "train")
     recipe = read_recipe(desk / "start")
-    write_recipe(desk / "start", recipe | {"trained_on": told([RENDERED, source])})
+    write_recipe(desk / "start", recipe | {"trained_on": [RENDERED.to_dict(), source.to_dict()]})
     write_people(desk / "start", [RENDERED, source])
     allowed = "  {}: {{reference: form 7, uses: [train, publish]}}\n"
     trained = "  {}: {{reference: form 7, uses: [train]}}\n"
@@ -363,7 +363,7 @@ def test_people_must_have_agreed_to_be_published(desk, hub, capsys):
     assert PEOPLE_NAME not in hub.files("ann/tiny")
     shutil.rmtree(takes)
     assert main(["push", "start", "ann/tiny", "--yes"]) == 2
-    assert "nobody can say who is in it" in capsys.readouterr().err
+    assert "whose people are not known" in capsys.readouterr().err
 
 
 def test_a_base_of_this_machine_must_have_a_name_on_the_hub(desk, hub, capsys):

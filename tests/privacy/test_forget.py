@@ -1,4 +1,4 @@
-"""Deleting a person: everything of theirs goes, everything of the others stays and still fits together."""
+"""Deleting a person: all their data goes; everybody else's stays and remains consistent."""
 
 from __future__ import annotations
 
@@ -19,9 +19,8 @@ from semanticface.data.captures import dataset, report
 from semanticface.data.consent import NAME
 from semanticface.data.describe import describe_dataset
 from semanticface.data.faces import FEATURES, load_faces
-from semanticface.data.importers import pictures as picture_import
 from semanticface.data.ms_swift_export import export_swift
-from semanticface.data.provenance import Source, source_of, sources_in, told, write_people
+from semanticface.data.provenance import Source, source_of, sources_from_recipe, write_people
 from semanticface.errors import DatasetError, SemanticFaceError
 from semanticface.preference.files import read_candidates, read_choices, write_choices
 from semanticface.preference.pairs import read_pairs, write_pairs
@@ -34,7 +33,7 @@ from semanticface.privacy.forget_all import forget_everywhere
 from semanticface.recipe import make_recipe, read_recipe, write_recipe
 from semanticface.semantics.analysis import describe
 from semanticface.semantics.answer import format_answer
-from tests.data.test_ms_swift import agree, bring, face, picture, row, write
+from tests.data.test_ms_swift import agree, face, picture, row, run_import, write
 from tests.helpers.scripts import ROOT
 from tests.helpers.slates import save, slates_of
 from tests.helpers.tiny_models import answers
@@ -55,7 +54,7 @@ def _split(people, rng):
 
 @pytest.fixture
 def place(tmp_path):
-    """A dataset of a few people, and in ``run`` what was made of its training split."""
+    """A dataset of a few people, and in ``run`` files about its training split."""
     rng = np.random.default_rng(0)
     splits = {"train": _split(PEOPLE, rng), "test": _split(("dora", "ann"), rng)}
     datasets.DatasetDict(splits).save_to_disk(str(tmp_path / "faces"), num_shards={"train": 2, "test": 1})
@@ -77,8 +76,8 @@ def place(tmp_path):
     return tmp_path
 
 
-def whole(place, left):
-    """Check that everything speaks of the rows that are left, by their right numbers."""
+def check_consistent(place, left):
+    """Check that all files refer to the remaining rows by their new numbers."""
     faces = load_faces(place / "faces", "train")
     assert list(faces["subject"]) == left
     run = place / "run" / "round-1"
@@ -101,8 +100,8 @@ def held(place):
     return b"".join(file.read_bytes() for file in place.rglob("*") if file.is_file() and file.name != NAME)
 
 
-def test_a_person_goes_and_the_others_stay_whole(place, capsys):
-    whole(place, list(PEOPLE))
+def test_deleting_a_person_leaves_the_others_consistent(place, capsys):
+    check_consistent(place, list(PEOPLE))
     pictures = [s.picture for s in slates_of(place / "faces") if s.subject == "ann"]
     raw = load_faces(place / "faces", "train").cast_column("picture", datasets.Image(decode=False))
     theirs = [row["picture"]["bytes"] for row in raw if row["subject"] == "ann"]
@@ -111,19 +110,19 @@ def test_a_person_goes_and_the_others_stay_whole(place, capsys):
     cache = place / "faces" / "train" / "cache-0123.arrow"
     cache.write_bytes(theirs[0])
     assert main(["forget", "ann", str(place / "faces"), str(place / "run")]) == 0
-    told = capsys.readouterr().out
-    assert "3 rows deleted" in told and "2 choices deleted from databases" in told
+    printed = capsys.readouterr().out
+    assert "3 rows deleted" in printed and "2 choices deleted from databases" in printed
     for name in ("candidates", "choices", "pairs"):
-        assert f"{name}.jsonl: 2 lines deleted" in told
-    assert "consent.yaml still names ann: remove the line" in told
-    whole(place, ["ben", "cem", None, "ben", "cem"])
+        assert f"{name}.jsonl: 2 lines deleted" in printed
+    assert "consent.yaml still names ann: remove the line" in printed
+    check_consistent(place, ["ben", "cem", None, "ben", "cem"])
     assert list(load_faces(place / "faces", "test")["subject"]) == ["dora"]
     after = held(place)
     assert not any(picture.encode() in after for picture in pictures)
     assert not any(data in after for data in theirs)
 
 
-def test_broken_off_anywhere_the_same_call_goes_on(place, monkeypatch):
+def test_an_interrupted_call_resumes(place, monkeypatch):
     class Broken(Exception):
         pass
 
@@ -135,20 +134,20 @@ def test_broken_off_anywhere_the_same_call_goes_on(place, monkeypatch):
             patch.setattr(forgetting, step, breaking)
             forget("ann", place / "faces", [place / "run"])
     forget("ann", place / "faces", [place / "run"])
-    whole(place, ["ben", "cem", None, "ben", "cem"])
+    check_consistent(place, ["ben", "cem", None, "ben", "cem"])
 
 
-def test_what_was_read_from_their_pictures_goes_with_all_whose_rows_moved(place):
-    """Predictions go by rows: left where they are, the next run would take them for those of other pictures."""
-    read, own = place / "run" / "round-1" / "predictions.jsonl", place / "run" / "predictions.jsonl"
-    for file in (read, own):
+def test_round_predictions_are_deleted_whole(place):
+    """Predictions are identified by row: the next run would attribute old ones to other pictures."""
+    of_round, own = place / "run" / "round-1" / "predictions.jsonl", place / "run" / "predictions.jsonl"
+    for file in (of_round, own):
         file.write_text('{"image": "picture 1"}\n{"image": "picture 2"}\n')
     gone = forget("ann", place / "faces", [place / "run"])
-    assert gone.lines[read] == 2 and not read.exists()
+    assert gone.lines[of_round] == 2 and not of_round.exists()
     assert own not in gone.lines and own.exists()
 
 
-def test_one_after_another_down_to_nobody(place):
+def test_deleting_everybody_one_by_one(place):
     for subject in ("ann", "ben", "cem", "dora"):
         forget(subject, place / "faces", [place / "run"])
     assert list(load_faces(place / "faces", "train")["subject"]) == [None]
@@ -156,14 +155,14 @@ def test_one_after_another_down_to_nobody(place):
     assert read_candidates(place / "run" / "round-1" / "candidates.jsonl").slates == ()
 
 
-def test_bad_lines_stay_as_they_are(place):
+def test_invalid_lines_are_unchanged(place):
     path = place / "run" / "round-1" / "candidates.jsonl"
     path.write_bytes(path.read_bytes() + b"{broken\n\xff\n")
     forget("ann", place / "faces", [place / "run"])
     assert path.read_bytes().endswith(b"\n{broken\n\xff\n")
 
 
-def test_what_cannot_be_forgotten_is_told_and_nothing_is_deleted(place):
+def test_errors_delete_nothing(place):
     before = held(place)
     with pytest.raises(DatasetError, match=r"no picture of 'anne'.*Did you mean ann\?"):
         forget("anne", place / "faces", [place / "run"])
@@ -177,27 +176,27 @@ def test_what_cannot_be_forgotten_is_told_and_nothing_is_deleted(place):
 
 
 def test_a_person_of_whom_only_candidates_are_left(place):
-    """As when the rows were deleted by other means."""
+    """As if the rows had been deleted by other means."""
     forget("ann", place / "faces", [])
     run = place / "run" / "round-1"
     assert json.loads((run / "candidates.jsonl").read_text().split("\n")[1])["subject"] == "ann"
     gone = forget("ann", place / "faces", [run])
     assert gone.rows == 0 and gone.choices == 2
-    whole(place, ["ben", "cem", None, "ben", "cem"])
+    check_consistent(place, ["ben", "cem", None, "ben", "cem"])
 
 
-# --- everywhere ---------------------------------------------------------------------------------------------------
+# --- forget_everywhere --------------------------------------------------------------------------------------------
 
 
-def told_of(subject, *places):
-    said = []
-    return forget_everywhere(subject, places, say=said.append), "\n".join(said)
+def run_forget(subject, *paths):
+    log = []
+    return forget_everywhere(subject, paths, log=log.append), "\n".join(log)
 
 
 def model(folder, sources, *, people=True, **recipe):
     made = make_recipe(
         "adapter", base=None, prompt={}, emotion=True, readout="mean", image_size=32, metrics={},
-        settings=recipe, trained_on=None if sources is None else told(sources),
+        settings=recipe, trained_on=None if sources is None else [source.to_dict() for source in sources],
     )  # fmt: skip
     folder.mkdir(parents=True)
     write_recipe(folder, made)
@@ -207,13 +206,13 @@ def model(folder, sources, *, people=True, **recipe):
 
 
 @pytest.fixture
-def unasked(monkeypatch):
-    """Exports from before anybody was asked: of people who are on no list, and of rows that name nobody."""
+def no_consent_check(monkeypatch):
+    """Exports from before consent was required: of people on no list, and of rows that name nobody."""
     monkeypatch.setattr(ms_swift_export, "require_consent", lambda *_: None)
 
 
-@pytest.mark.usefixtures("unasked")
-def test_copies_exports_pages_and_traces_go_and_models_are_named(place):
+@pytest.mark.usefixtures("no_consent_check")
+def test_copies_exports_pages_and_traces_are_deleted_and_models_named(place):
     faces, out = place / "faces", place / "exports" / "published"
     described, single = place / "described", place / "single"
     describe_dataset(faces, described)
@@ -226,21 +225,21 @@ def test_copies_exports_pages_and_traces_go_and_models_are_named(place):
     (place / "other" / "metrics.json").write_text(json.dumps({"recipe": {"dataset": "elsewhere"}}))
     (place / "other" / "report.html").write_text("pictures of others")
     source = source_of(load_faces(faces, "train"), faces, "train")
-    taught = model(place / "taught", [source])
+    trained = model(place / "trained", [source])
     validated = model(place / "validated", [source_of(load_faces(described, "test"), described, "test")])
     old = model(place / "old", None, dataset=str(faces), data={"train": {"fingerprint": "x", "rows": 7}})
-    aligned = model(place / "aligned", [*sources_in(read_recipe(old)), Source("other", "train", "z", 1, 0)])
-    stranger = model(place / "stranger", None, dataset="elsewhere", data={"train": {"fingerprint": "y", "rows": 7}})
+    aligned = model(place / "aligned", [*sources_from_recipe(read_recipe(old)), Source("other", "train", "z", 1, 0)])
+    unrelated = model(place / "unrelated", None, dataset="elsewhere", data={"train": {"fingerprint": "y", "rows": 7}})
     (place / "begun" / "features").mkdir(parents=True)
     (place / "begun" / "settings.json").write_text(json.dumps({"dataset": str(faces)}))
-    (place / "begun" / "features" / "0.safetensors").write_bytes(b"what a tower saw")
+    (place / "begun" / "features" / "0.safetensors").write_bytes(b"cached vision features")
     raw = load_faces(faces, "train").cast_column("picture", datasets.Image(decode=False))
     theirs = [row["picture"]["bytes"] for row in raw if row["subject"] == "ann"]
     pictures = {name: (out / name).read_bytes() for row in lines(out / "train.jsonl") for name in row["images"]}
-    gone, told_ = told_of("ann", place)
+    gone, log = run_forget("ann", place)
     assert list(load_faces(described, "train")["subject"]) == ["ben", "cem", None, "ben", "cem"]
     assert list(datasets.load_from_disk(str(single))["subject"]) == ["ben", "cem", None, "ben", "cem"]
-    whole(place, ["ben", "cem", None, "ben", "cem"])
+    check_consistent(place, ["ben", "cem", None, "ben", "cem"])
     assert [row["subject"] for row in lines(out / "train.jsonl")] == ["ben", "cem", None, "ben", "cem"]
     assert lines(out / "test.jsonl")[0]["subject"] == "dora"
     left = {name for row in lines(out / "train.jsonl") for name in row["images"]}
@@ -249,69 +248,69 @@ def test_copies_exports_pages_and_traces_go_and_models_are_named(place):
     assert not any(data in held(place) for data in theirs)
     assert not (place / "evaluation" / "report.html").exists() and (place / "evaluation" / "metrics.json").exists()
     assert (place / "other" / "report.html").exists() and not (place / "begun" / "features").exists()
-    assert {(each.folder, each.sure, each.finished) for each in gone.models} == {
-        (taught, True, True),
+    assert {(each.folder, each.certain, each.finished) for each in gone.models} == {
+        (trained, True, True),
         (validated, True, True),
         (old, False, True),
         (aligned, False, True),
         (place / "begun", False, False),
     }
-    assert f"{taught}: learnt from ann. A model cannot unlearn: delete it and all copies of it" in told_
-    assert f"{old}: learnt from {faces}, perhaps with ann in it" in told_ and str(stranger) not in told_
-    assert told_.index(str(taught)) < told_.index("rows deleted")  # broken off, this has been said
-    assert f"{faces / NAME} still names ann" in told_ and f"{out / NAME} still names ann" in told_
-    # Once more: the pictures are gone, the model is not.
+    assert f"{trained}: trained on ann. A model cannot unlearn: delete it and all its copies" in log
+    assert f"{old}: trained on {faces}, perhaps with ann in it" in log and str(unrelated) not in log
+    assert log.index(str(trained)) < log.index("rows deleted")  # logged first, in case of an interruption
+    assert f"{faces / NAME} still names ann" in log and f"{out / NAME} still names ann" in log
+    # Again: the pictures are deleted, the model is not.
     (faces / NAME).unlink()
-    again, told_ = told_of("ann", place)
-    assert {each.folder for each in again.models} == {taught, validated} and not again.deleted
+    again, log = run_forget("ann", place)
+    assert {each.folder for each in again.models} == {trained, validated} and not again.deleted
 
 
-def test_who_is_nowhere_is_told_and_nothing_is_deleted(place):
+def test_an_unknown_person_is_an_error(place):
     before = held(place)
-    with pytest.raises(DatasetError, match=r"nothing of 'anne' in it.*Did you mean ann\?"):
-        told_of("anne", place)
+    with pytest.raises(DatasetError, match=r"nothing about 'anne'.*Did you mean ann\?"):
+        run_forget("anne", place)
     with pytest.raises(SemanticFaceError, match="no such file or folder"):
-        told_of("ann", place / "gone")
+        run_forget("ann", place / "gone")
     assert held(place) == before
 
 
-def test_candidates_about_one_of_two_copies_stay_with_it(place):
-    """The same pictures, saved twice: rows are numbered anew, and the header goes on naming its own dataset."""
+def test_candidates_about_one_of_two_copies_keep_their_dataset(place):
+    """The same pictures, saved twice: rows are renumbered, and the header still names its own dataset."""
     copy = place / "copied"
     describe_dataset(place / "faces", copy)
     assert load_faces(copy, "train")._fingerprint != load_faces(place / "faces", "train")._fingerprint
-    told_of("ann", place)
-    whole(place, ["ben", "cem", None, "ben", "cem"])
+    run_forget("ann", place)
+    check_consistent(place, ["ben", "cem", None, "ben", "cem"])
     slates = [slate for slate in slates_of(copy) if slate.subject]
     save(place / "run" / "copied.jsonl", copy, slates)
-    told_of("ben", place)
+    run_forget("ben", place)
     assert read_candidates(place / "run" / "copied.jsonl", dataset=load_faces(copy, "train")._fingerprint).slates
-    whole(place, ["cem", None, "cem"])
+    check_consistent(place, ["cem", None, "cem"])
 
 
 def test_a_person_of_whom_only_candidates_are_left_anywhere(place):
     forget("ann", place / "faces", [])
-    told_of("ann", place)
-    whole(place, ["ben", "cem", None, "ben", "cem"])
+    run_forget("ann", place)
+    check_consistent(place, ["ben", "cem", None, "ben", "cem"])
 
 
-@pytest.mark.usefixtures("unasked")
-def test_everywhere_broken_off_the_same_call_goes_on(place, monkeypatch):
+@pytest.mark.usefixtures("no_consent_check")
+def test_forget_everywhere_resumes(place, monkeypatch):
     export_swift(place / "faces", place / "export")
     describe_dataset(place / "faces", place / "described")
     for step in ("_rewrite_split", "_index", "_rewrite_trace"):
         with monkeypatch.context() as patch, pytest.raises(ZeroDivisionError):
             patch.setattr(forgetting, step, lambda *_: 1 / 0)
-            told_of("ann", place)
-    told_of("ann", place)
-    whole(place, ["ben", "cem", None, "ben", "cem"])
+            run_forget("ann", place)
+    run_forget("ann", place)
+    check_consistent(place, ["ben", "cem", None, "ben", "cem"])
     assert "ann" not in {row["subject"] for row in lines(place / "export" / "train.jsonl")}
     assert "ann" not in load_faces(place / "described", "train")["subject"]
 
 
 @pytest.fixture
 def captured(tmp_path, monkeypatch):
-    """Captures of two people, and an evaluation of them, made in the folder that is worked in."""
+    """Captures of two people and an evaluation of them, in the working directory."""
     monkeypatch.chdir(tmp_path)
     rows = []
     for number, who in enumerate(["ann", "ben"] * 2):
@@ -320,7 +319,7 @@ def captured(tmp_path, monkeypatch):
         rows.append(row(format_answer(values, describe(values)), file.name, subject=who))
     out = Path("outputs", "captures")
     agree(out, "ann", "ben")
-    bring(write(tmp_path / "given" / "rows.jsonl", *rows), out)
+    run_import(write(tmp_path / "given" / "rows.jsonl", *rows), out)
     page = Path("outputs", "evaluated", "report.html")
     page.parent.mkdir()
     page.write_text("a page with pictures of ann")
@@ -329,8 +328,8 @@ def captured(tmp_path, monkeypatch):
     return tmp_path / "outputs"
 
 
-def gone(outputs, name=b"ann"):
-    """Check that nothing has a name in it any more but the list of consent, which its user keeps."""
+def check_deleted(outputs, name=b"ann"):
+    """Check that no file but the consent list, which its user keeps, contains a name."""
     files = [path for path in outputs.rglob("*") if path.is_file() and path.name != NAME]
     assert files and not [path for path in files if name in path.read_bytes() or name.decode() in path.name]
 
@@ -338,45 +337,45 @@ def gone(outputs, name=b"ann"):
 @pytest.mark.parametrize(
     ("module", "step"),
     [
-        (report, "write_index_page"), (dataset.CaptureSet, "write_index"), (forgetting, "tidy"),
-        (forgetting, "_rewrite_split"), (forgetting, "_remember"), (forget_all, "forget"),
+        (report, "write_index_page"), (dataset.CaptureSet, "write_index"), (forgetting, "remove_empty_takes"),
+        (forgetting, "_rewrite_split"), (forgetting, "_save_fingerprints"), (forget_all, "forget"),
     ],
 )  # fmt: skip
-def test_of_captures_nothing_is_left_wherever_it_was_broken_off(module, step, captured, monkeypatch):
+def test_captures_are_deleted_whatever_step_is_interrupted(module, step, captured, monkeypatch):
     with monkeypatch.context() as patch, pytest.raises(ZeroDivisionError):
         patch.setattr(module, step, lambda *_: 1 / 0)
-        told_of("ann", captured)
-    with contextlib.suppress(DatasetError):  # of whom nothing was left but what showed them
-        told_of("ann", captured)
-    gone(captured)
+        run_forget("ann", captured)
+    with contextlib.suppress(DatasetError):  # if only pages were left
+        run_forget("ann", captured)
+    check_deleted(captured)
     assert list(load_faces(captured / "captures", "train")["subject"]) == ["ben", "ben"]
     assert (captured / "captures" / "report.html").exists()
 
 
-def test_choices_and_pairs_go_before_what_tells_whose_they_are(place, monkeypatch):
+def test_choices_and_pairs_go_before_the_dataset_rows(place, monkeypatch):
     (place / "run" / "round-1" / "candidates.jsonl").unlink()
     with monkeypatch.context() as patch, pytest.raises(ZeroDivisionError):
         patch.setattr(forgetting, "_index", lambda *_: 1 / 0)
-        told_of("ann", place)
+        run_forget("ann", place)
     left = {slate.picture for slate in slates_of(place / "faces")}
     for name in ("choices", "pairs"):
         found = lines(place / "run" / "round-1" / f"{name}.jsonl")
         assert {(line.get("question") or line)["picture"] for line in found} <= left and found
 
 
-def test_from_another_folder_it_finds_what_was_made_here(captured, monkeypatch):
+def test_from_another_working_directory(captured, monkeypatch):
     run = captured / "begun"
     (run / "features").mkdir(parents=True)
     about = {"train": {"fingerprint": load_faces(captured / "captures", "train")._fingerprint}}
     (run / "settings.json").write_text(json.dumps({"dataset": "outputs/captures", "data": about}))
     monkeypatch.chdir(captured.parent / "given")
-    found, _ = told_of("ann", captured)
-    gone(captured)
+    found, _ = run_forget("ann", captured)
+    check_deleted(captured)
     assert not (run / "features").exists() and [each.folder for each in found.models] == [run]
 
 
-def test_what_killed_commands_left_goes_too(captured, monkeypatch):
-    """An export, whose folder appears only when it is whole; an import, of which nothing was in the index yet."""
+def test_files_of_killed_commands_are_deleted(captured, monkeypatch):
+    """An export, whose folder appears only when complete; an import whose takes are not indexed yet."""
     child = os.fork()
     if child == 0:
         monkeypatch.setattr(ms_swift_export, "write_json", lambda *_: os.kill(os.getpid(), signal.SIGKILL))
@@ -387,14 +386,14 @@ def test_what_killed_commands_left_goes_too(captured, monkeypatch):
     begun = captured / "begun"
     agree(begun, "ann")
     with monkeypatch.context() as patch, pytest.raises(ZeroDivisionError):
-        patch.setattr(picture_import, "write_take_page", lambda *_: 1 / 0)
-        bring(captured.parent / "given" / "rows.jsonl", begun, subject="ann")
+        patch.setattr(report, "_write_take_page", lambda *_: 1 / 0)
+        run_import(captured.parent / "given" / "rows.jsonl", begun, subject="ann")
     assert list(begun.glob("*/take-*.arrow"))
     (begun / ".unpacked").mkdir()
     (begun / ".unpacked" / "file.mov").write_bytes(b"ann")
-    _, said = told_of("ann", captured)
-    gone(captured)
-    assert "a command that was stopped left it" in said and not list(captured.rglob("*.jpg"))
+    _, log = run_forget("ann", captured)
+    check_deleted(captured)
+    assert "left by a command that was stopped" in log and not list(captured.rglob("*.jpg"))
 
 
 PAGE = (ROOT / "docs" / "captures.md").read_text()
@@ -409,7 +408,7 @@ def test_the_commands_of_the_page(place, monkeypatch, capsys, words):
     assert main(words.split()[1:]) == 0
     assert "outputs/captures: 3 rows deleted" in capsys.readouterr().out
     assert main(words.split()[1:]) == 2
-    assert "outputs/captures" in (err := capsys.readouterr().err) or "outputs: nothing of 'ann' in it" in err
+    assert "outputs/captures" in (err := capsys.readouterr().err) or "outputs: nothing about 'ann'" in err
 
 
 def test_the_page_has_commands():

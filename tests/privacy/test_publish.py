@@ -1,4 +1,4 @@
-"""What a model learnt from is kept beside it, and nobody who did not agree to it is published."""
+"""Models record their training data, and publishing requires the consent of everybody in it."""
 
 from __future__ import annotations
 
@@ -15,11 +15,10 @@ from semanticface.data.provenance import (
     KEY,
     PEOPLE_NAME,
     Source,
-    joined,
+    merge_sources,
     read_people,
     source_of,
-    sources_in,
-    told,
+    sources_from_recipe,
     write_people,
 )
 from semanticface.errors import ConfigError, ModelError
@@ -37,7 +36,7 @@ from tests.helpers.tiny_models import faces as noise_faces
 
 
 def faces(folder, people, kind=None):
-    """A dataset of these people, a picture each, in the split train."""
+    """A dataset with a picture of each of these people, in the split train."""
     rng = np.random.default_rng(0)
     columns = {
         "picture": [rng.integers(0, 256, (24, 24, 3), dtype=np.uint8) for _ in people],
@@ -53,7 +52,7 @@ def faces(folder, people, kind=None):
 
 
 def adapter(folder, sources, *, people=True, settings=None):
-    """A model folder as training leaves it, but for the weights."""
+    """A model folder as written by training, without weights."""
     folder.mkdir(parents=True)
     recipe = make_recipe(
         "adapter",
@@ -64,7 +63,7 @@ def adapter(folder, sources, *, people=True, settings=None):
         image_size=32,
         settings=settings or {},
         metrics={},
-        trained_on=None if sources is None else told(sources),
+        trained_on=None if sources is None else [source.to_dict() for source in sources],
     )
     write_recipe(folder, recipe)
     if people and sources is not None:
@@ -81,7 +80,7 @@ def agree(dataset, **uses):
     (dataset / NAME).write_text(f"subjects:\n{entries}")
 
 
-def test_of_people_who_were_rendered_nobody_is_asked(tmp_path):
+def test_rendered_people_need_no_consent(tmp_path):
     dataset = faces(tmp_path / "faces", ["face-0000001", "face-0000002"], kind="faces")
     model = trained(tmp_path / "model", dataset)
     (source,) = read_people(model)
@@ -91,13 +90,13 @@ def test_of_people_who_were_rendered_nobody_is_asked(tmp_path):
     other = trained(tmp_path / "other", faces(tmp_path / "mixed", ["face-0000001", "ann"], kind="faces"))
     with pytest.raises(ConfigError, match=r"may not be published:\n.*consent\.yaml: no consent of ann\. Ask them"):
         require_publish(other)
-    # The names alone do not make them drawn.
+    # The names alone do not make them rendered.
     with pytest.raises(ConfigError, match="no consent of face-0000001"):
         require_publish(trained(tmp_path / "third", faces(tmp_path / "copied", ["face-0000001"])))
 
 
 @pytest.mark.parametrize("people", [True, False])
-def test_everybody_must_have_agreed_and_still_agree(tmp_path, people):
+def test_everybody_must_agree(tmp_path, people):
     dataset = faces(tmp_path / "faces", ["ann", "ben", "ann", "cem"])
     model = trained(tmp_path / "model", dataset, people=people)
     agree(dataset, ann="train, publish", ben="train", cem="publish")
@@ -114,19 +113,19 @@ def test_everybody_must_have_agreed_and_still_agree(tmp_path, people):
         require_publish(model)
 
 
-def test_who_was_forgotten_since_is_still_in_the_model(tmp_path):
+def test_forgotten_people_are_still_in_the_model(tmp_path):
     dataset = faces(tmp_path / "faces", ["ann", "ben", "cem"])
     agree(dataset, ann="publish", ben="publish", cem="publish")
     model, old = trained(tmp_path / "model", dataset), trained(tmp_path / "old", dataset, people=False)
     forget("ann", dataset, [])
-    with pytest.raises(ConfigError, match=r"1 person it learnt from are not in .*faces any more\. Train it anew"):
+    with pytest.raises(ConfigError, match=r"1 person it was trained on is no longer in .*faces\. Train it again"):
         require_publish(model)
-    with pytest.raises(ConfigError, match="was changed since"):
+    with pytest.raises(ConfigError, match="has changed since"):
         require_publish(old)
     require_publish(trained(tmp_path / "anew", dataset))
 
 
-def test_what_nobody_can_say_is_refused(tmp_path):
+def test_unknown_training_data_is_refused(tmp_path):
     dataset = faces(tmp_path / "faces", ["ann", None])
     agree(dataset, ann="publish")
     model = trained(tmp_path / "model", dataset)
@@ -134,9 +133,9 @@ def test_what_nobody_can_say_is_refused(tmp_path):
     with pytest.raises(ConfigError, match="do not say who is in them"):
         require_publish(model)
     dataset.rename(tmp_path / "gone")
-    with pytest.raises(ConfigError, match=r"nobody can say who is in it: no such folder here\. Start from where"):
+    with pytest.raises(ConfigError, match=r"whose people are not known: no such folder\. Run this where"):
         require_publish(model)
-    with pytest.raises(ConfigError, match="does not tell what it learnt from"):
+    with pytest.raises(ConfigError, match="does not record its training data"):
         require_publish(adapter(tmp_path / "silent", None, settings={"round": 1}))
     with pytest.raises(ModelError, match="is missing"):
         require_publish(tmp_path / "nothing")
@@ -145,7 +144,7 @@ def test_what_nobody_can_say_is_refused(tmp_path):
         require_publish(model)
 
 
-def test_models_from_before_recipes_told_their_sources(tmp_path):
+def test_models_from_before_recipes_had_sources(tmp_path):
     dataset = faces(tmp_path / "faces", ["ann"])
     agree(dataset, ann="train")
     data = {"train": {"fingerprint": load_faces(dataset, "train")._fingerprint, "rows": 1}}
@@ -156,7 +155,7 @@ def test_models_from_before_recipes_told_their_sources(tmp_path):
     require_publish(model)
 
 
-def test_a_base_learnt_from_renders_alone(tmp_path):
+def test_base_models_need_no_consent(tmp_path):
     recipe = make_recipe(
         "base", base=None, prompt={}, emotion=True, readout="mean", image_size=96, settings={}, metrics={}
     )
@@ -164,23 +163,25 @@ def test_a_base_learnt_from_renders_alone(tmp_path):
     require_publish(tmp_path)
 
 
-def test_sources_are_kept_without_names(tmp_path):
+def test_sources_contain_no_names(tmp_path):
     dataset, again = (faces(tmp_path / name, ["ann", "ben"]) for name in ("one", "two"))
     one = source_of(load_faces(dataset, "train"), dataset, "train")
     assert one.includes("ann") and not one.includes("cem") and one.people == 2
     other = Source(str(again), "train", "another", 2, 2)
     assert one.hash("ann") != other.hash("ann")
-    assert joined([one], [one, other]) == [one, other]
+    assert merge_sources([one], [one, other]) == [one, other]
     model = adapter(tmp_path / "model", [one, other])
     recipe = json.loads((model / RECIPE_NAME).read_text())
-    assert [source.hashes for source in sources_in(recipe)] == [(), ()] and len(read_people(model)[0].hashes) == 2
+    assert [source.hashes for source in sources_from_recipe(recipe)] == [(), ()] and len(
+        read_people(model)[0].hashes
+    ) == 2
     kept = (model / PEOPLE_NAME).read_text() + json.dumps(recipe)
     assert '"ann"' not in kept and one.hash("ann") not in json.dumps(recipe)
 
 
 @pytest.mark.parametrize("known", [True, False])
-def test_an_aligned_model_learnt_from_all_before_it_too(tmp_path, known):
-    """Only where that is known of the model before can it be known of the one after."""
+def test_an_aligned_model_inherits_the_sources_of_its_start(tmp_path, known):
+    """If the sources of the starting model are unknown, so are those of the aligned one."""
     start, dataset = tiny_adapter(tmp_path), noise_faces(tmp_path / "faces", rows=10)
     first = Source("elsewhere", "train", "f" * 16, 3, 2, ("a" * 32, "b" * 32))
     if known:
@@ -204,8 +205,8 @@ def test_an_aligned_model_learnt_from_all_before_it_too(tmp_path, known):
     expected = [first, second] if known else None
     assert read_people(alignment.model(1)) == expected
     recipe = read_recipe(alignment.model(1))
-    assert recipe.get(KEY) == (told(expected) if known else None)
+    assert recipe.get(KEY) == ([source.to_dict() for source in expected] if known else None)
     _copy_adapter(alignment.model(1), tmp_path / "best")
     assert read_people(tmp_path / "best") == expected
-    with pytest.raises(ConfigError, match="may not be published" if known else "does not tell what it learnt from"):
+    with pytest.raises(ConfigError, match="may not be published" if known else "does not record its training data"):
         require_publish(tmp_path / "best")

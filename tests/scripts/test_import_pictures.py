@@ -1,4 +1,4 @@
-"""Pictures and videos with what MediaPipe reads in them, or has read, as faces for training. It is not needed here."""
+"""Import of pictures and videos labelled by MediaPipe, which is not needed for these tests."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from PIL import Image
 from semanticface import arkit
 from semanticface.cli.main import main
 from semanticface.config import read_settings
-from semanticface.data.consent import NAME, holds_captures, require_consent
+from semanticface.data.consent import NAME, is_capture_dataset, require_consent
 from semanticface.data.describe import describe_dataset
 from semanticface.data.faces import coefficients_of, dataset_record, load_faces
 from semanticface.data.importers import mediapipe, pictures
-from semanticface.data.importers.mediapipe import UNKNOWN, WEAK, labels, read_places
+from semanticface.data.importers.mediapipe import UNKNOWN, WEAK, collect_parts, labels
 from semanticface.data.importers.mediapipe_saved import read_saved
 from semanticface.data.importers.pictures import PictureSettings, import_parts
 from semanticface.errors import ConfigError, DatasetError, SemanticFaceError, TableError
@@ -37,7 +37,7 @@ JAW = arkit.INDEX["jawOpen"]
 KNOWN = labels("MediaPipe 0.0.0", sha256="0" * 64)
 
 
-def wanted(**changes):
+def picture_settings(**changes):
     return PictureSettings(**{"labels": KNOWN, "crop": "none", "splits": {"train": 1.0}, "neutral": 0} | changes)
 
 
@@ -49,12 +49,12 @@ def agree(folder, *subjects):
 
 
 def scores(jaw, **more):
-    """What MediaPipe says of a face: everything at 0.05 but a jaw."""
+    """MediaPipe's scores for a face: all at 0.05 but for the jaw."""
     return dict.fromkeys(arkit.MEDIAPIPE, 0.05) | {"jawOpen": jaw} | more
 
 
 def reader(picture):
-    """Stands in for MediaPipe: the jaw is open as far as the picture is bright; in a black one there is no face."""
+    """A stand-in for MediaPipe: jawOpen is the brightness of the picture; a black one has no face."""
     bright = float(np.asarray(picture).mean()) / 255
     return mediapipe.vector(scores(bright)) if bright > 0.01 else None
 
@@ -65,9 +65,9 @@ def grey(path, share):
     return path
 
 
-def bring(parts, out, setting=None, **options):
-    told = []
-    return import_parts(parts, out, setting or wanted(), reader=reader, say=told.append, **options), told
+def run_import(parts, out, settings=None, **options):
+    log = []
+    return import_parts(parts, out, settings or picture_settings(), reader=reader, log=log.append, **options), log
 
 
 @pytest.fixture(autouse=True)
@@ -76,7 +76,7 @@ def whole_frames(monkeypatch):
     monkeypatch.setattr(WholePicture, "faceless", ())
 
 
-# --- read now -----------------------------------------------------------------------------------------------------
+# --- pictures and videos ------------------------------------------------------------------------------------------
 
 
 def test_a_folder_for_each_person(tmp_path):
@@ -88,25 +88,28 @@ def test_a_folder_for_each_person(tmp_path):
     grey(tmp_path / "photos" / "ben" / "z.png", 0.0)
     out = tmp_path / "out"
     agree(out, "ann", "ben")
-    done, _ = bring(read_places([tmp_path / "photos"]), out)
+    done, _ = run_import(collect_parts([tmp_path / "photos"]), out)
     faces = load_faces(out, "train")
     check_rows(faces, out, emotion=True)
     assert list(faces["subject"]) == ["ann", "ann", "ben", "ben"]
     assert np.allclose(coefficients_of(faces)[:, JAW], [0.2, 0.4, 0.3, 0.5], atol=0.01)
     assert [record.counts for record in done.records] == [{"kept": 2, "no picture": 1}, {"kept": 2, "no face": 1}]
-    told = " ".join(remark for record in done.records for remark in record.remarks)
-    assert "x.jpg: the content is not a picture" in told and "z.png: MediaPipe 0.0.0 sees no face in the crop" in told
+    remarks = " ".join(remark for record in done.records for remark in record.remarks)
+    assert (
+        "x.jpg: the content is not a picture" in remarks
+        and "z.png: MediaPipe 0.0.0 finds no face in the crop" in remarks
+    )
     require_consent(out, faces, "train")
     with pytest.raises(ConfigError, match="not to show"):
         require_consent(out, faces, "show")
 
 
-def test_what_mediapipe_does_not_know_is_told_everywhere(tmp_path):
-    """Recipe, pages, the training's own record: nobody takes these zeros for a tongue that was not out."""
+def test_missing_actions_are_recorded_everywhere(tmp_path):
+    """In recipe, pages and the training's record: the zeros must not pass for a tongue that was not out."""
     assert set(UNKNOWN) == set(arkit.NAMES) - set(arkit.MEDIAPIPE) and set(WEAK) < set(arkit.MEDIAPIPE)
     out = tmp_path / "out"
     agree(out, "ann")
-    bring(read_places([grey(tmp_path / "a.png", 0.5)], "ann"), out)
+    run_import(collect_parts([grey(tmp_path / "a.png", 0.5)], "ann"), out)
     faces = load_faces(out, "train")
     assert coefficients_of(faces)[0, arkit.INDEX["tongueOut"]] == 0
     assert parse_answer(faces[0]["answer"]).analysis.muscle_movements["tongue"] == "not visible"
@@ -116,52 +119,52 @@ def test_what_mediapipe_does_not_know_is_told_everywhere(tmp_path):
         }  # fmt: skip
     for page in (out / "report.html", *(out / "report").iterdir()):
         text = page.read_text()
-        assert "does not know tongueOut: 0 in every row" in text and "hardly ever sees cheekPuff" in text
+        assert "does not have tongueOut: 0 in every row" in text and "hardly ever detects cheekPuff" in text
         assert "Live Link" not in text
 
 
-def test_mediapipe_reads_the_crop_that_is_kept(tmp_path, monkeypatch):
-    """A face in a picture of other things: what is read is what training sees, and nothing around it."""
+def test_mediapipe_reads_the_stored_crop(tmp_path, monkeypatch):
+    """MediaPipe gets the crop that training uses, without its surroundings."""
     pixels = np.zeros((200, 300, 3), np.uint8)
     pixels[60:120, 100:160] = 102
     Image.fromarray(pixels).save(tmp_path / "a.png")
     monkeypatch.setattr(pictures, "_detect_faces", lambda _: [Box(110, 70, 150, 110), Box(0, 0, 10, 10)])
     agree(tmp_path / "out", "ann")
-    bring(read_places([tmp_path / "a.png"], "ann"), tmp_path / "out", wanted(crop="find"))
+    run_import(collect_parts([tmp_path / "a.png"], "ann"), tmp_path / "out", picture_settings(crop="find"))
     (row,) = load_faces(tmp_path / "out", "train")
     assert row["picture"].size == (64, 64) and row["coefficients"][JAW] == pytest.approx(0.4, abs=0.02)
     assert np.allclose(row["box"], [64 / 6, 64 / 6, 64 * 5 / 6, 64 * 5 / 6], atol=0.1)
     monkeypatch.setattr(pictures, "_detect_faces", lambda _: [Box(110, 70, 150, 110), Box(0, 0, 30, 30)])
-    done, _ = bring(
-        read_places([tmp_path / "a.png"], "ann"),
+    done, _ = run_import(
+        collect_parts([tmp_path / "a.png"], "ann"),
         tmp_path / "other",
-        wanted(crop="find"),
+        picture_settings(crop="find"),
         consent=tmp_path / "out" / NAME,
     )
-    (told,) = done.problems
-    assert "a.png: 2 faces found, and nothing says whose the numbers are" in told and not done.records
+    (problem,) = done.problems
+    assert "a.png: 2 faces found, and nothing says whose the coefficients are" in problem and not done.records
 
 
-def test_a_video_is_thinned_out_and_its_frames_keep_their_numbers(tmp_path, monkeypatch):
+def test_frames_of_a_video_are_selected_and_keep_their_numbers(tmp_path, monkeypatch):
     monkeypatch.setattr(WholePicture, "faceless", (7,))
     frames = bars(30, 64, 64)
     (tmp_path / "ann").mkdir()
-    film = write_clip(tmp_path / "ann" / "film.mp4", frames, options={"crf": "5", "bf": "0"})
-    damage(film, 3)
+    video = write_clip(tmp_path / "ann" / "film.mp4", frames, options={"crf": "5", "bf": "0"})
+    damage(video, 3)
     out = tmp_path / "out"
     agree(out, "ann")
 
     def read(picture):
         return mediapipe.vector(scores(number_of(np.asarray(picture)) / 100))
 
-    parts = read_places([tmp_path / "ann"])
-    done = import_parts(parts, out, wanted(crop="find", apart=0.045), reader=read, say=lambda _: None)
+    parts = collect_parts([tmp_path / "ann"])
+    done = import_parts(parts, out, picture_settings(crop="find", apart=0.045), reader=read, log=lambda _: None)
     (record,) = done.records
     faces = load_faces(out, "train")
-    shown = [number_of(np.asarray(picture)) for picture in faces["picture"]]
-    assert [frame - 1 for frame in faces["frame"]] == shown and len(shown) > 4
-    assert np.allclose(coefficients_of(faces)[:, JAW], np.array(shown) / 100, atol=1e-6)
-    assert all(later - earlier >= 5 for earlier, later in itertools.pairwise(shown))
+    numbers = [number_of(np.asarray(picture)) for picture in faces["picture"]]
+    assert [frame - 1 for frame in faces["frame"]] == numbers and len(numbers) > 4
+    assert np.allclose(coefficients_of(faces)[:, JAW], np.array(numbers) / 100, atol=1e-6)
+    assert all(later - earlier >= 5 for earlier, later in itertools.pairwise(numbers))
     assert record.counts["no face"] == 1 and record.counts["near duplicate"] > 10 and done.left_out
     assert record.counts.get("damaged frame", 0) >= 1
     codes = list(faces["timecode"])
@@ -169,35 +172,35 @@ def test_a_video_is_thinned_out_and_its_frames_keep_their_numbers(tmp_path, monk
     assert "film.mp4, frame 8: no face found" in " ".join(record.remarks)
 
 
-def test_stopped_and_begun_again_and_added_to(tmp_path):
+def test_import_resumes_and_adds(tmp_path):
     for who in ("ann", "ben"):
         grey(tmp_path / who / "a.png", 0.5)
     out = tmp_path / "out"
     agree(out, "ann", "ben")
-    bring(read_places([tmp_path / "ann"]), out)
-    done, told = bring(read_places([tmp_path / "ann", tmp_path / "ben"]), out)
-    assert len(done.fresh) == 1 and "there already, 1 faces of ann" in told[0]
+    run_import(collect_parts([tmp_path / "ann"]), out)
+    done, log = run_import(collect_parts([tmp_path / "ann", tmp_path / "ben"]), out)
+    assert len(done.new) == 1 and "already imported, 1 faces of ann" in log[0]
     grey(tmp_path / "ann" / "b.png", 0.7)
-    done, _ = bring(read_places([tmp_path / "ann", tmp_path / "ben"]), out)
-    assert len(done.fresh) == 1 and done.rows == {"train": 3}
+    done, _ = run_import(collect_parts([tmp_path / "ann", tmp_path / "ben"]), out)
+    assert len(done.new) == 1 and done.rows == {"train": 3}
     assert main(["forget", "ann", str(out)]) == 0
     assert list(load_faces(out, "train")["subject"]) == ["ben"] and not list((out / "report").glob("ann*"))
     with pytest.raises(DatasetError, match="other settings"):
-        bring(read_places([tmp_path / "ben"]), out, wanted(labels=labels("MediaPipe 1.0.0")))
+        run_import(collect_parts([tmp_path / "ben"]), out, picture_settings(labels=labels("MediaPipe 1.0.0")))
 
 
-def test_what_cannot_be_read_is_refused_before_anything(tmp_path):
+def test_unusable_paths_are_refused(tmp_path):
     with pytest.raises(SemanticFaceError, match="no such file or folder"):
-        read_places([tmp_path / "gone"])
-    with pytest.raises(SemanticFaceError, match="no picture and no video"):
-        read_places([tmp_path])
-    with pytest.raises(SemanticFaceError, match=r"does not say who is in it\. Say it: --subject"):
-        read_places([grey(tmp_path / "a.png", 0.5)])
+        collect_parts([tmp_path / "gone"])
+    with pytest.raises(SemanticFaceError, match="no pictures or videos"):
+        collect_parts([tmp_path])
+    with pytest.raises(SemanticFaceError, match=r"the subject is unknown\. Name it: --subject"):
+        collect_parts([grey(tmp_path / "a.png", 0.5)])
     with pytest.raises(ConfigError, match="nobody is imported without one"):
-        bring(read_places([tmp_path / "a.png"], "ann"), tmp_path / "out")
+        run_import(collect_parts([tmp_path / "a.png"], "ann"), tmp_path / "out")
 
 
-# --- saved before -------------------------------------------------------------------------------------------------
+# --- saved results ------------------------------------------------------------------------------------------------
 
 
 def categories(values, key="category_name"):
@@ -206,7 +209,7 @@ def categories(values, key="category_name"):
 
 
 def saved_as(form, folder, jaws):
-    """Save a result for the pictures 0.png, 1.png, … in one of the forms; return the file."""
+    """Save results for the pictures 0.png, 1.png, … in one of the forms; return the file."""
     results = {f"{number}.png": scores(jaw) for number, jaw in enumerate(jaws)}
     if form == "jsonl":
         lines = [{"image": name, "face_blendshapes": [categories(found)]} for name, found in results.items()]
@@ -241,19 +244,19 @@ FORMS = ("jsonl", "csv", "folder", "javascript", "by picture", "plain")
 
 @pytest.mark.parametrize("form", FORMS)
 @given(jaws=st.lists(st.floats(0, 1, width=32), min_size=1, max_size=4))
-def test_every_form_of_saved_results_says_the_same(tmp_path_factory, form, jaws):
+def test_all_forms_of_saved_results_are_equivalent(tmp_path_factory, form, jaws):
     folder = tmp_path_factory.mktemp("saved")
     for number in range(len(jaws)):
         grey(folder / f"{number}.png", 0.5)
     (part,), problems = read_saved(saved_as(form, folder, jaws), pictures=folder, subject="ann")
     assert not problems and not part.problems and part.subject == "ann"
-    assert [item.picture for item in part.items] == [folder / f"{number}.png" for number in range(len(jaws))]
+    assert [item.path for item in part.items] == [folder / f"{number}.png" for number in range(len(jaws))]
     for item, jaw in zip(part.items, jaws, strict=True):
         assert item.coefficients[JAW] == np.float32(jaw) and item.coefficients[arkit.INDEX["tongueOut"]] == 0
         assert item.coefficients[arkit.INDEX["cheekPuff"]] == np.float32(0.05)
 
 
-def test_saved_results_come_in_and_bad_ones_are_named(tmp_path):
+def test_invalid_saved_results_are_named(tmp_path):
     for number in range(3):
         grey(tmp_path / f"{number}.png", 0.5)
     good = categories(scores(0.3))
@@ -276,32 +279,32 @@ def test_saved_results_come_in_and_bad_ones_are_named(tmp_path):
     out = tmp_path / "out"
     agree(out, "ann", "ben")
     parts, problems = read_saved(saved, column="who")
-    done = import_parts(parts, out, wanted(), problems=problems, say=lambda _: None)
+    done = import_parts(parts, out, picture_settings(), problems=problems, log=lambda _: None)
     faces = load_faces(out, "train")
     assert list(faces["frame"]) == [1, 12] and list(faces["subject"]) == ["ann", "ben"]
-    told = "\n".join([*done.problems, *(remark for record in done.records for remark in record.remarks)])
-    assert all(f"saved.jsonl, line {line}" in told for line in (*range(2, 12), 13))
-    for why in ("found no face", "2 faces", "noseSneerRight", "outside 0 to 1", "not a number", "there twice",
-                "no face_blendshapes", "does not name its picture", "does not say who"):  # fmt: skip
-        assert why in told
+    remarks = "\n".join([*done.problems, *(remark for record in done.records for remark in record.remarks)])
+    assert all(f"saved.jsonl, line {line}" in remarks for line in (*range(2, 12), 13))
+    for why in ("found no face", "2 faces", "noseSneerRight", "outside 0 to 1", "not a number", "appears twice",
+                "no face_blendshapes", "the picture is missing", "the subject is unknown"):  # fmt: skip
+        assert why in remarks
     assert done.records[0].counts == {"kept": 1, "bad row": 8, "no picture": 1}
 
 
 @pytest.mark.parametrize(
-    ("name", "text", "told"),
+    ("name", "text", "message"),
     [
         ("a.txt", "", "not a .jsonl"),
         ("a.json", "{", "not valid JSON"),
-        ("a.json", "[]", "no result that can be used. It is empty"),
-        ("a.json", "[1]", "no object that names its picture"),
+        ("a.json", "[]", "no usable result. It is empty"),
+        ("a.json", "[1]", "not an object with its picture"),
         ("a.csv", "image,jawOpen\n", "there is no column browDownLeft"),
         ("a.csv", f"image,{','.join(arkit.MEDIAPIPE)}\na.png,{','.join(['x'] * 52)}\n", "'x' is not a number"),
         ("a.csv", f"image,{','.join(arkit.MEDIAPIPE)}\na.png,1\n", "2 cells where the header has 53"),
     ],
 )
-def test_files_that_hold_no_results(tmp_path, name, text, told):
+def test_files_without_results(tmp_path, name, text, message):
     (tmp_path / name).write_text(text)
-    with pytest.raises(TableError, match=told.replace(".", r"\.")):
+    with pytest.raises(TableError, match=message.replace(".", r"\.")):
         read_saved(tmp_path / name, subject="ann")
     with pytest.raises(TableError, match="No such file"):
         read_saved(tmp_path / "gone.json", subject="ann")
@@ -345,45 +348,47 @@ def test_the_script(tmp_path, monkeypatch, capsys):
     code, _, err = run(tmp_path / "photos", "--mediapipe", task, *one)
     assert code == 2 and '"ann":' in err
     agree(out, "ann")
-    code, told, _ = run(tmp_path / "photos", "--mediapipe", task, *one)
-    assert code == 0 and "1 in train" in told and Landmarker.closed == 2
-    assert f"by MediaPipe {np.__version__}: tongueOut is 0 in every row, cheekPuff hardly ever seen" in told
+    code, printed, _ = run(tmp_path / "photos", "--mediapipe", task, *one)
+    assert code == 0 and "1 in train" in printed and Landmarker.closed == 2
+    assert f"by MediaPipe {np.__version__}: tongueOut is 0 in every row, cheekPuff hardly ever seen" in printed
     grey(tmp_path / "photos" / "ann" / "1.png", 0.0)
     code, _, err = run(tmp_path / "photos", "--mediapipe", task, *one)
     assert code == 1 and "1.png: MediaPipe" in err
     out = tmp_path / "saved"
     agree(out, "ann")
-    code, told, _ = run("--saved", saved_as("csv", tmp_path / "photos" / "ann", [0.3]), "--subject", "ann", *one)
-    assert code == 0 and "MediaPipe, as its user saved it" in told
+    code, printed, _ = run("--saved", saved_as("csv", tmp_path / "photos" / "ann", [0.3]), "--subject", "ann", *one)
+    assert code == 0 and "MediaPipe, saved by its user" in printed
     for wrong in ((tmp_path / "photos",), ("--saved", "x.csv", tmp_path / "photos"), ()):
         with pytest.raises(SystemExit):
             run(*wrong)
 
 
-def test_a_copy_with_other_words_needs_the_same_consent(tmp_path):
+def test_a_described_copy_needs_the_same_consent(tmp_path):
     out, copy = tmp_path / "out", tmp_path / "copy"
     agree(out, "ann")
-    bring(read_places([grey(tmp_path / "a.png", 0.5)], "ann"), out)
+    run_import(collect_parts([grey(tmp_path / "a.png", 0.5)], "ann"), out)
     describe_dataset(out, copy, emotion=False)
     faces = load_faces(copy, "train")
     require_consent(copy, faces, "train")
     with pytest.raises(ConfigError, match="not to publish"):
         require_consent(copy, faces, "publish")
-    assert not holds_captures(copy)  # nothing can be put into it
+    assert not is_capture_dataset(copy)  # nothing can be added to it
     assert dataset_record(faces, copy)["settings"]["labels"] == KNOWN
     (copy / NAME).unlink()
     with pytest.raises(ConfigError, match="no consent of ann"):
         require_consent(copy, faces, "train")
 
 
-def test_what_labels_do_not_know_reaches_the_model(tmp_path):
-    """The recipe of an adapter takes up whose labels they are."""
+def test_missing_actions_are_in_the_model_recipe(tmp_path):
+    """The recipe of an adapter records where its labels come from."""
     out = tmp_path / "out"
     agree(out, "ann", "ben")
     for who, share in (("ann", 0.4), ("ben", 0.6)):
         grey(tmp_path / who / "a.png", share)
-    both = wanted(splits={"train": 0.5, "validation": 0.5})
-    bring(read_places([tmp_path / "ann", tmp_path / "ben"]), out, both, assign={"ann": "train", "ben": "validation"})
+    both = picture_settings(splits={"train": 0.5, "validation": 0.5})
+    run_import(
+        collect_parts([tmp_path / "ann", tmp_path / "ben"]), out, both, assign={"ann": "train", "ben": "validation"}
+    )
     distill = load_script("train/distill.py")
     model = ROOT / "semanticface" / "assets" / "nano"
     places = [f"dataset={out}", f"output={tmp_path / 'adapter'}", f"model.base={model}"]

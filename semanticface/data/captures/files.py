@@ -1,12 +1,11 @@
-"""Live Link Face takes on disk: in folders, in folders of folders, zipped or not.
+"""Find Live Link Face takes on disk: in folders of any depth, zipped or not.
 
 The app saves a take as a folder with ``<Slate>_<Take>_<Subject>.csv`` (a calibrated take has three: ``…_cal.csv``,
 ``…_raw.csv`` and ``…_neutral.csv``), a ``.mov`` of the same name, ``take.json``, ``frame_log.csv``,
-``video_metadata.json`` and a thumbnail. Only what is used is read: the tables, the video, ``take.json`` and the frame
-log.
+``video_metadata.json`` and a thumbnail. Only the tables, the video, ``take.json`` and the frame log are read.
 
-An archive is not trusted: nothing is unpacked under a name of its own, sizes are capped and counted while unpacking,
-and what was unpacked is removed again.
+Archives are not trusted: members are unpacked under our own names, sizes are capped and counted while unpacking, and
+unpacked files are deleted after use.
 """
 
 from __future__ import annotations
@@ -35,15 +34,15 @@ MAX_TEXT = 2**30
 MAX_VIDEO = 2**36
 """Bytes of one video, 64 GiB."""
 MAX_RATIO = 100
-"""Bytes unpacked for each packed one: takes reach 20, archives made to fill a disk a thousand."""
+"""Unpacked bytes per packed byte: takes reach 20, zip bombs a thousand."""
 
 FRAME_LOG = "frame_log.csv"
 TAKE_JSON = "take.json"
 _TEXT = (".csv", ".json")
 _PARTS = ("_cal", "_raw", "_neutral")
 _NAMED = re.compile(r".+_\d+_(?P<subject>.+)")
-_AT_ONCE = 2**20
-_HEAD = 64  # bytes in which a Live Link CSV says what it is
+_BLOCK = 2**20
+_HEAD = 64  # bytes that identify a Live Link CSV
 
 
 class ArchiveError(SemanticFaceError):
@@ -73,18 +72,13 @@ class Stored:
 
     @contextlib.contextmanager
     def on_disk(self, scratch: Path) -> Iterator[Path]:
-        """Yield a path where it can be read; a member of an archive lies in ``scratch`` until the end of the block.
-
-        Raises:
-            ArchiveError: damaged, encrypted, or larger than it says.
-            SemanticFaceError: no room to unpack it.
-        """
+        """Yield a path to read it from; a member of an archive is in ``scratch`` until the end of the block."""
         if not self.member:
             yield self.path
             return
         scratch.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=scratch) as folder:
-            # The suffix is ours to choose from a few; the rest of the name never reaches the disk.
+            # Of the member's name only the suffix, one of a few, reaches the disk.
             target = Path(folder) / f"file{PurePosixPath(self.member).suffix.lower()}"
             self._unpack(target)
             yield target
@@ -95,7 +89,7 @@ class Stored:
         written = 0
         try:
             with zipfile.ZipFile(self.path) as archive, archive.open(self.member) as source, target.open("wb") as out:
-                while block := source.read(_AT_ONCE):
+                while block := source.read(_BLOCK):
                     written += len(block)
                     if written > self.size:
                         raise ArchiveError(f"{self}: larger than the archive says. Pack it again.")
@@ -111,12 +105,12 @@ class TakeFiles:
     """The files of one take.
 
     Attributes:
-        name: the file name of its table, without suffix.
-        subject: who is recorded, as ``take.json`` or else the file name says; empty where neither does.
-        table: the CSV of coefficients; of a calibrated take the calibrated one.
-        raw: of a calibrated take the one without calibration.
-        neutral: of a calibrated take the resting face that the app took off.
-        film: the video, or None.
+        name: file name of its table, without suffix.
+        subject: who is recorded, from ``take.json`` or else the file name; empty if neither says.
+        table: the CSV of coefficients, calibrated ones if there are any.
+        raw: of a calibrated take, the uncalibrated CSV.
+        neutral: of a calibrated take, the resting face that the app subtracted.
+        video: or None.
         log: ``frame_log.csv``, or None.
     """
 
@@ -125,16 +119,16 @@ class TakeFiles:
     table: Stored
     raw: Stored | None = None
     neutral: Stored | None = None
-    film: Stored | None = None
+    video: Stored | None = None
     log: Stored | None = None
 
 
 def find_takes(path: Path, scratch: Path) -> tuple[list[TakeFiles], list[str]]:
-    """Return the takes at a path, a CSV, a ZIP or a folder of any depth, and what is wrong with others there.
+    """Return the takes at a path, a CSV, a ZIP or a folder of any depth, and the problems with others there.
 
     Args:
-        path: links in folders are not followed, and what begins with a dot is passed over.
-        scratch: where small files are unpacked for a moment.
+        path: links in folders and hidden files are skipped.
+        scratch: where small files are unpacked.
     """
     try:
         stored, problems = _listed(path)
@@ -154,12 +148,12 @@ def find_takes(path: Path, scratch: Path) -> tuple[list[TakeFiles], list[str]]:
         takes += found
         problems += wrong
     if not takes and not problems:
-        problems.append(f"{path}: no Live Link Face take in it. Give the folder or ZIP that the app exported.")
+        problems.append(f"{path}: no Live Link Face take in it. Choose the folder or ZIP that the app exported.")
     return takes, problems
 
 
 def _listed(path: Path) -> tuple[list[Stored], list[str]]:
-    """Return every file that may belong to a take, and archives that cannot be read."""
+    """Return every file that may belong to a take, and the problems with unreadable archives."""
     if not path.exists():
         raise SemanticFaceError(f"{path}: no such file or folder. Check the path.")
     if path.is_file():
@@ -172,7 +166,7 @@ def _listed(path: Path) -> tuple[list[Stored], list[str]]:
     problems: list[str] = []
     for count, file in enumerate(sorted(path.rglob("*"))):
         if count >= MAX_FILES:
-            raise SemanticFaceError(f"{path}: more than {MAX_FILES:,} files. Give the folders of takes one by one.")
+            raise SemanticFaceError(f"{path}: more than {MAX_FILES:,} files. Import the folders of takes one by one.")
         if any(part.startswith(".") for part in file.relative_to(path).parts) or file.is_symlink():
             continue
         if file.suffix.lower() == ".zip":
@@ -190,11 +184,7 @@ def _wanted(name: str) -> bool:
 
 
 def _members(path: Path) -> list[Stored]:
-    """Return the members of an archive that may belong to takes.
-
-    Raises:
-        ArchiveError: no ZIP; or one with names that lead out of it, links, encryption or sizes beyond the caps.
-    """
+    """Return the members of an archive that may belong to takes; raise an ArchiveError if it is not safe."""
     try:
         with zipfile.ZipFile(path) as archive:
             infos = archive.infolist()
@@ -206,9 +196,9 @@ def _members(path: Path) -> list[Stored]:
     for info in infos:
         parts = PurePosixPath(info.filename.replace("\\", "/")).parts
         if info.filename.startswith(("/", "\\")) or ".." in parts or ":" in info.filename.partition("/")[0]:
-            raise ArchiveError(f"{path}: holds {info.filename!r}, a name that leads out of it. Not unpacked.")
+            raise ArchiveError(f"{path}: contains {info.filename!r}, a path outside the archive. Not unpacked.")
         if stat.S_ISLNK(info.external_attr >> 16):
-            raise ArchiveError(f"{path}: holds the link {info.filename!r}. Pack the files themselves.")
+            raise ArchiveError(f"{path}: contains the link {info.filename!r}. Pack the files themselves.")
         hidden = any(part.startswith(".") or part == "__MACOSX" for part in parts)
         if info.is_dir() or hidden or not _wanted(info.filename):
             continue
@@ -225,7 +215,7 @@ def _members(path: Path) -> list[Stored]:
 
 
 def _stem(name: str) -> str:
-    """Return a file's name without suffix and without what marks the tables of a calibrated take."""
+    """Return a file's name without its suffix and without the mark of a calibrated take's tables."""
     stem = PurePosixPath(name).stem
     return next((stem.removesuffix(part) for part in _PARTS if stem.endswith(part)), stem)
 
@@ -236,31 +226,31 @@ def _takes_among(files: list[Stored], scratch: Path, *, asked: bool) -> tuple[li
     Args:
         files: all of them.
         scratch: see ``find_takes``.
-        asked: the table was named by itself, so it must be one.
+        asked: whether the user named the table itself, so it must be one.
     """
     problems = []
     log = next((file for file in files if file.name == FRAME_LOG), None)
-    films = [file for file in files if PurePosixPath(file.name).suffix.lower() in video_reader.SUFFIXES]
+    videos = [file for file in files if PurePosixPath(file.name).suffix.lower() in video_reader.SUFFIXES]
     tables: dict[str, dict[str, Stored]] = defaultdict(dict)
     for file in files:
         stem = PurePosixPath(file.name).stem
         if file.name.lower().endswith(".csv") and file.name != FRAME_LOG:
-            filmed = any(_stem(film.name) == _stem(file.name) for film in films)
-            if filmed or asked or _is_take(file, scratch):
+            has_video = any(_stem(video.name) == _stem(file.name) for video in videos)
+            if has_video or asked or _is_take(file, scratch):
                 tables[_stem(file.name)][stem.removeprefix(_stem(file.name))] = file
-    told = next((file for file in files if file.name == TAKE_JSON), None)
-    said = _json(told, scratch) if told is not None else {}
+    take_json = next((file for file in files if file.name == TAKE_JSON), None)
+    facts = _json(take_json, scratch) if take_json is not None else {}
     takes = []
     for name, parts in tables.items():
         table = parts.get("_cal") or parts.get("") or parts.get("_raw")
         if table is None:
-            problems.append(f"{parts['_neutral']}: a resting face without a take. Copy the whole folder.")
+            problems.append(f"{parts['_neutral']}: the take of this resting face is missing. Copy the whole folder.")
             continue
-        film = next((film for film in films if PurePosixPath(film.name).stem == name), None)
-        if film is None and len(tables) == len(films) == 1:
-            film = films[0]
+        video = next((video for video in videos if PurePosixPath(video.name).stem == name), None)
+        if video is None and len(tables) == len(videos) == 1:
+            video = videos[0]
         named = _NAMED.fullmatch(name)
-        subject = said.get("subject") if len(tables) == 1 else None
+        subject = facts.get("subject") if len(tables) == 1 else None
         subject = subject if isinstance(subject, str) and subject.strip() else named["subject"] if named else ""
         calibrated = table is parts.get("_cal")
         takes.append(
@@ -270,15 +260,13 @@ def _takes_among(files: list[Stored], scratch: Path, *, asked: bool) -> tuple[li
                 table,
                 parts.get("_raw") if calibrated else None,
                 parts.get("_neutral") if calibrated else None,
-                film,
+                video,
                 log if len(tables) == 1 else None,
             )
         )
-    used = {take.film for take in takes}
+    used = {take.video for take in takes}
     problems += [
-        f"{film}: a video without the CSV of its name beside it. Export the take again."
-        for film in films
-        if film not in used
+        f"{video}: the CSV of this video is missing. Export the take again." for video in videos if video not in used
     ]
     return takes, problems
 
@@ -289,7 +277,7 @@ def _is_take(file: Stored, scratch: Path) -> bool:
 
 
 def _json(file: Stored, scratch: Path) -> dict[str, Any]:
-    """Return a JSON object; nothing where the file holds none, for it only adds to what is known."""
+    """Return a JSON object; an empty one if the file holds none, since it is optional."""
     with file.on_disk(scratch) as path:
         try:
             value = json.loads(path.read_text(encoding="utf-8"))

@@ -1,17 +1,18 @@
-"""Pages with pictures of what became of takes: one for each take, and one that lists them all.
+"""HTML pages about imported takes: one for each take, and an index of all.
 
-A kept face stands beside the plain head with its coefficients: rows that found the wrong frame show at a glance.
+Each kept face is shown next to the plain head with its coefficients: rows paired with the wrong frame stand out.
 """
 
 from __future__ import annotations
 
 import base64
+import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
 from io import BytesIO
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from PIL import Image
@@ -22,38 +23,47 @@ from semanticface.utils.html import Table, TableSection, write_page
 from semanticface.vision.crop import Box, crop_face
 
 PAGE = "report.html"
-"""The page of all takes."""
-FATES = {
+"""The index page."""
+STATUSES = {
     "kept": "in the dataset",
     "near duplicate": "like a face kept before it",
     "near neutral": "at rest, beyond the few that are kept",
     "no frame": "rows without a video frame of their own",
-    "dropped frame": "lost by the camera, another is repeated in its place",
+    "dropped frame": "lost by the camera, which repeated another frame",
     "damaged frame": "cannot be decoded",
     "no face": "no face found in the frame or picture",
-    "several faces": "more than one face, and nothing says whose the numbers are",
-    "no picture": "missing, or not a picture that can be read",
+    "several faces": "more than one face, and nothing says whose the coefficients are",
+    "no picture": "missing, or not a readable picture",
     "bad row": "rows that cannot be read",
     "no row": "video frames without a row",
 }
-"""What can become of a row or frame, and what that means."""
-SHOWN = {"kept": 12, "near duplicate": 6, "near neutral": 6, "no face": 6}
-"""Of which there are pictures on a take's page, and how many at most."""
-SIDE = 160
+"""Every status of a row or frame, explained."""
+MAX_THUMBNAILS = {"kept": 12, "near duplicate": 6, "near neutral": 6, "no face": 6}
+"""Thumbnails on a take's page at most, by status; other statuses have none."""
+THUMBNAIL_SIDE = 160
 
-_ON_INDEX = 6
-_MOST_STRIPS = 60
+_INDEX_THUMBNAILS = 6  # of a take
+_INDEX_TAKES = 60  # with thumbnails
+_MAX_REMARKS = 20
 _QUALITY = 85
+
+T = TypeVar("T")
+
+
+def evenly_spaced(items: Sequence[T], most: int) -> list[T]:
+    """Return at most ``most`` of the items, evenly spaced."""
+    indices = np.linspace(0, len(items) - 1, min(most, len(items))).round().astype(int)
+    return [items[index] for index in indices.tolist()]
 
 
 @dataclass(frozen=True, slots=True)
 class Thumbnail:
-    """One picture and, if known, its coefficients.
+    """One small image.
 
     Attributes:
-        picture: of ``SIDE`` pixels.
+        picture: of ``THUMBNAIL_SIDE`` pixels.
         caption: a few words.
-        coefficients: float32[52]; drawn beside the picture.
+        coefficients: float32[52]; the head is rendered from them next to the picture. None if not known.
     """
 
     picture: Image.Image
@@ -63,11 +73,11 @@ class Thumbnail:
 
 @dataclass(frozen=True, slots=True)
 class Gallery(TableSection):
-    """A section of small pictures under its tables.
+    """A section with thumbnails under its tables.
 
     Attributes:
         pictures: in order.
-        link: a page that says more, relative to this one, and what the link is called.
+        link: target of a link, relative to this page, and its text.
     """
 
     pictures: Sequence[Thumbnail] = ()
@@ -79,14 +89,14 @@ class Gallery(TableSection):
             yield from table.html()
         columns = "grid-template-columns:repeat(auto-fill,minmax(9.5rem,1fr));max-width:none"
         yield f'<div class="pictures" style="{columns}">\n'
-        for shown in self.pictures:
-            images = [shown.picture]
-            if shown.coefficients is not None:
-                head = render(shown.coefficients, subject=None, size=SIDE, framing="crop").image
+        for each in self.pictures:
+            images = [each.picture]
+            if each.coefficients is not None:
+                head = render(each.coefficients, subject=None, size=THUMBNAIL_SIDE, framing="crop").image
                 images.append(Image.fromarray(head))
             yield f'<figure><div class="frame" style="aspect-ratio:{len(images)};grid-auto-flow:column">'
-            yield "".join(_image(image, shown.caption) for image in images)
-            yield f"</div><figcaption>{escape(shown.caption)}</figcaption></figure>\n"
+            yield "".join(_image(image, each.caption) for image in images)
+            yield f"</div><figcaption>{escape(each.caption)}</figcaption></figure>\n"
         yield "</div>"
         if self.link:
             target, name = self.link
@@ -96,104 +106,113 @@ class Gallery(TableSection):
 
 
 def thumbnail(picture: Image.Image, box: Box | None) -> Image.Image:
-    """Return a picture's face, or the whole picture where there is none, as a square of ``SIDE`` pixels."""
-    return crop_face(picture, box or Box(0, 0, *picture.size).square(), SIDE)
+    """Return the face in a picture, or the whole picture if the box is None, as a small square."""
+    return crop_face(picture, box or Box(0, 0, *picture.size).square(), THUMBNAIL_SIDE)
 
 
-def write_take_page(
-    path: Path,
+def finish_take(
+    captures: CaptureSet,
     record: TakeRecord,
-    pictures: Mapping[str, Sequence[Thumbnail]],
+    thumbnails: Mapping[str, Sequence[Thumbnail]],
+    *,
+    location: str,
     labels: Mapping[str, Any] | None = None,
-) -> None:
-    """Write the page of one take.
+) -> TakeRecord:
+    """Write page and record of a take whose rows are written; return the record with counts and remarks tidied.
 
     Args:
-        path: the HTML file.
+        captures: the dataset.
         record: of the take.
-        pictures: by what became of them, see ``SHOWN``.
-        labels: who says what the coefficients are (``picture_import.PictureSettings``); None for the app.
-
-    Raises:
-        SemanticFaceError: the system refuses to write.
+        thumbnails: by status, see ``MAX_THUMBNAILS``.
+        location: what the remark about further remarks begins with.
+        labels: where the coefficients come from (``PictureSettings.labels``); None for the app.
     """
+    remarks = record.remarks[:_MAX_REMARKS]
+    if more := len(record.remarks) - len(remarks):
+        remarks.append(f"{location}: {more} more remarks of this kind.")
+    counts = {status: count for status, count in sorted(record.counts.items()) if count}
+    record = dataclasses.replace(record, counts=counts, remarks=remarks)
+    _write_take_page(captures.page(record.key), record, thumbnails, labels)
+    captures.put(record)
+    return record
+
+
+def _write_take_page(
+    path: Path,
+    record: TakeRecord,
+    thumbnails: Mapping[str, Sequence[Thumbnail]],
+    labels: Mapping[str, Any] | None,
+) -> None:
     counts = Table(
-        ("what became of it", "rows", "that is"),
-        [(fate, f"{record.counts[fate]:,}", FATES[fate]) for fate in FATES if record.counts.get(fate)],
+        ("status", "rows", "meaning"),
+        [(status, f"{record.counts[status]:,}", STATUSES[status]) for status in STATUSES if status in record.counts],
     )
-    told = f"Rows found their frames by {record.paired}." if labels is None else f"{record.paired}. {_known(labels)}"
-    sections: list[TableSection] = [TableSection("Rows", [counts], told)]
-    for fate, shown in pictures.items():
-        if shown:
-            some = "" if len(shown) == record.counts.get(fate) else f"{len(shown)} of {record.counts.get(fate, 0):,}. "
-            beside = "Beside each face its coefficients on the plain head." if shown[0].coefficients is not None else ""
-            sections.append(Gallery(fate.capitalize(), [], f"{some}{beside}", shown))
+    how = f"Rows paired with frames by {record.paired}." if labels is None else f"{record.paired}. {_source(labels)}"
+    sections: list[TableSection] = [TableSection("Rows", [counts], how)]
+    for status in MAX_THUMBNAILS:
+        if shown := thumbnails.get(status, ()):
+            count = record.counts.get(status, 0)
+            some = "" if len(shown) == count else f"{len(shown)} of {count:,}. "
+            head = (
+                "Each face next to the plain head with its coefficients." if shown[0].coefficients is not None else ""
+            )
+            sections.append(Gallery(status.capitalize(), [], f"{some}{head}", shown))
     if record.remarks:
-        sections.append(TableSection("To be known", [Table(("remark",), [(remark,) for remark in record.remarks])]))
+        sections.append(TableSection("Remarks", [Table(("remark",), [(remark,) for remark in record.remarks])]))
     facts = {"subject": record.subject, "split": record.split, "kept": f"{record.kept:,} faces"}
     subtitle = "One take of a Live Link Face capture." if labels is None else "Pictures of one person, imported."
     write_page(path, record.name, sections, subtitle=subtitle, recipe=facts)
 
 
-def _known(labels: Mapping[str, Any]) -> str:
-    """Return whose coefficients they are, and what of them is not known."""
+def _source(labels: Mapping[str, Any]) -> str:
+    """Return where coefficients come from, and which actions that source lacks."""
     out = f"Coefficients by {labels['by']}."
     if labels.get("unknown"):
-        out += f" It does not know {', '.join(labels['unknown'])}: 0 in every row, whatever the face does."
+        out += f" It does not have {', '.join(labels['unknown'])}: 0 in every row, whatever the face does."
     if labels.get("weak"):
-        out += f" It hardly ever sees {', '.join(labels['weak'])}."
+        out += f" It hardly ever detects {', '.join(labels['weak'])}."
     return out
 
 
 def write_index_page(captures: CaptureSet, problems: Sequence[str]) -> None:
-    """Write ``PAGE``: the takes that are there, faces of each, and what was left out as a whole.
-
-    Raises:
-        SemanticFaceError: a take's rows cannot be read, or the system refuses to write.
-    """
+    """Write ``PAGE``: all takes with some faces of each, and the problems of the import that writes it."""
     records = captures.records()
-    fates = [fate for fate in FATES if any(record.counts.get(fate) for record in records)]
+    statuses = [status for status in STATUSES if any(record.counts.get(status) for record in records)]
     rows = [
-        (record.name, record.subject, record.split, *(f"{record.counts.get(fate, 0):,}" for fate in fates))
+        (record.name, record.subject, record.split, *(f"{record.counts.get(status, 0):,}" for status in statuses))
         for record in records
     ]
     sections: list[TableSection] = []
     if problems:
-        table = Table(("left out",), [(problem,) for problem in problems])
+        table = Table(("problem",), [(problem,) for problem in problems])
         sections.append(TableSection("Left out", [table], "By the command that wrote this page."))
     labels = captures.recipe["settings"].get("labels")
-    about = "" if labels is None else _known(labels)
-    sections.append(TableSection("Takes", [Table(("take", "subject", "split", *fates), rows)], about))
-    for record in records[:_MOST_STRIPS]:
-        there = shard_rows(captures.shard(record))
-        places = np.linspace(0, len(there) - 1, min(_ON_INDEX, len(there))).round().astype(int)
+    about = "" if labels is None else _source(labels)
+    sections.append(TableSection("Takes", [Table(("take", "subject", "split", *statuses), rows)], about))
+    for record in records[:_INDEX_TAKES]:
+        faces = shard_rows(captures.shard(record))
         shown = [
             Thumbnail(
                 thumbnail(row["picture"].convert("RGB"), Box(*row["box"])),
                 row["timecode"] or f"{row['frame']}",
                 np.array(row["coefficients"], np.float32),
             )
-            for row in (there[int(place)] for place in places)
+            for row in map(faces.__getitem__, evenly_spaced(range(len(faces)), _INDEX_THUMBNAILS))
         ]
         link = (f"report/{captures.page(record.key).name}", "what was kept and dropped, and why")
         sections.append(Gallery(f"{record.name}, {record.subject}", [], "", shown, link))
-    people = {record.subject for record in records}
     facts = {
         "takes": str(len(records)),
-        "people": str(len(people)),
+        "people": str(len({record.subject for record in records})),
         "faces": f"{sum(record.kept for record in records):,}",
     }
     what = "Live Link Face takes" if labels is None else "Pictures with coefficients"
-    subtitle = f"{what} as a dataset of faces. Personal data: handle this page as you handle the pictures."
+    subtitle = f"{what} as a dataset of faces. Personal data: handle this page like the pictures themselves."
     write_page(captures.folder / PAGE, "Imported captures", sections, subtitle=subtitle, recipe=facts)
 
 
-def hide(out: Path, subject: str) -> None:
-    """Delete the pages that show a person, which ``tidy`` writes anew once their rows are gone.
-
-    Raises:
-        DatasetError: no dataset of captures.
-    """
+def delete_pages(out: Path, subject: str) -> None:
+    """Delete the pages that show a person; ``remove_empty_takes`` rewrites the index once their rows are deleted."""
     captures = CaptureSet(out, None)
     (out / PAGE).unlink(missing_ok=True)
     for record in captures.records():
@@ -201,18 +220,17 @@ def hide(out: Path, subject: str) -> None:
             captures.page(record.key).unlink(missing_ok=True)
 
 
-def tidy(out: Path) -> list[TakeRecord]:
-    """Delete what is left of people who were forgotten, and write index and report anew; return their takes.
+def remove_empty_takes(out: Path) -> list[TakeRecord]:
+    """Delete records and pages of takes without rows, rewrite the index and its page; return those takes.
 
     Raises:
-        DatasetError: no dataset of captures.
-        SemanticFaceError: the system refuses to write.
+        DatasetError: ``out`` is not a capture dataset.
     """
     captures = CaptureSet(out, None)
-    gone = captures.forget_empty()
+    removed = captures.forget_empty()
     captures.write_index(list(captures.recipe["settings"]["splits"]))
     write_index_page(captures, ())
-    return gone
+    return removed
 
 
 def _image(picture: Image.Image, label: str) -> str:

@@ -1,12 +1,13 @@
-"""Blendshapes that MediaPipe's users have saved, and the pictures they are of.
+"""Read blendshapes that were saved from MediaPipe, and the pictures they belong to.
 
-Saved how its APIs give them: lists of categories with ``categoryName`` (JavaScript) or ``category_name`` (Python) and
-``score``, of one face or a list of faces, bare or inside a result (``face_blendshapes``, ``faceBlendshapes``). Where:
+A result is what MediaPipe's APIs return: a list of categories with ``categoryName`` (JavaScript) or ``category_name``
+(Python) and ``score``, for one face or a list of faces, bare or under ``face_blendshapes`` or ``faceBlendshapes``. It
+comes from:
 
-* a JSONL, a result a line, with the picture under ``image``;
-* a JSON, a list of such results, or an object of results by picture;
-* a CSV: ``image`` and MediaPipe's names, in any order;
-* a folder of JSON files, each with one result, named as its picture.
+* JSONL: a result a line, with the picture under ``image``;
+* JSON: a list of such results, or an object of results by picture;
+* CSV: ``image`` and MediaPipe's names, in any order;
+* a folder of JSON files, each with one result, named like its picture.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ import numpy as np
 
 from semanticface import arkit
 from semanticface.data.importers.mediapipe import vector
-from semanticface.data.importers.pictures import Labelled, Pictures, parts_of, person
+from semanticface.data.importers.pictures import LabelledImage, PicturePart, group_by_person, parse_subject
 from semanticface.errors import ModelError, TableError
 from semanticface.formats.tables import MAX_CSV_LINE, MAX_ROWS, read_objects
 from semanticface.utils import csv_lines
@@ -37,51 +38,51 @@ _NAMES = ("category_name", "categoryName")
 
 def read_saved(
     saved: Path, *, pictures: Path | None = None, column: str = "subject", subject: str | None = None
-) -> tuple[list[Pictures], list[str]]:
-    """Read saved results, and group them by person.
+) -> tuple[list[PicturePart], list[str]]:
+    """Read saved results and group them by person.
 
     Args:
         saved: the file, or a folder of JSON files.
-        pictures: folder that pictures' names are relative to; by default that of the file, or the folder itself.
-        column: key, or column, that says who is in a picture.
-        subject: who is in all of them; then nothing else has to say it.
+        pictures: folder that image paths are relative to; by default that of the file, or the folder itself.
+        column: key or column that says who is in a picture.
+        subject: who is in all pictures; overrides ``column``.
 
     Returns:
-        The parts, and what is wrong with results that say nobody, a sentence each.
+        The parts, and a sentence for each result that names nobody.
 
     Raises:
-        TableError: no such file, or it holds no results.
+        TableError: the file is missing or has no usable result.
     """
     home = pictures or (saved if saved.is_dir() else saved.parent)
-    items: dict[str, list[Labelled]] = defaultdict(list)
+    items: dict[str, list[LabelledImage]] = defaultdict(list)
     bad: dict[str, list[str]] = defaultdict(list)
     problems: list[str] = []
     for number, at, found, error in _results(saved, home):
-        who = person(subject or found.get(column))
+        who = parse_subject(subject or found.get(column))
         if not who:
-            silent = f"{at}: does not say who is in the picture. Add {column!r}, or say it for all: --subject NAME"
-            problems.append(error or silent)
+            unnamed = f"{at}: the subject is unknown. Add {column!r}, or name it for all results: --subject NAME"
+            problems.append(error or unnamed)
             continue
         try:
             if error:
                 raise TableError(error)
             name = found.get("image")
             if not isinstance(name, str) or not name:
-                raise TableError(f'{at}: does not name its picture. Write its file under "image".')
-            items[who].append(Labelled(at, number, home / name, _coefficients(found, at)))
+                raise TableError(f'{at}: the picture is missing. Give its path under "image".')
+            items[who].append(LabelledImage(at, number, home / name, _coefficients(found, at)))
         except TableError as wrong:
             bad[who].append(str(wrong))
     if not items:
         every = [*problems, *(text for texts in bad.values() for text in texts)]
-        raise TableError(f"{saved}: no result that can be used. {every[0] if every else 'It is empty.'}")
-    return parts_of(saved, items, bad), problems
+        raise TableError(f"{saved}: no usable result. {every[0] if every else 'It is empty.'}")
+    return group_by_person(saved, items, bad), problems
 
 
-# --- where results are --------------------------------------------------------------------------------------------
+# --- files --------------------------------------------------------------------------------------------------------
 
 
 def _results(saved: Path, home: Path) -> Iterator[tuple[int, str, Mapping[str, Any], str]]:
-    """Yield number, place, result with ``image`` in it, and what is wrong with it."""
+    """Yield number, location, result with ``image`` in it, and the problem with it."""
     suffix = saved.suffix.lower()
     if saved.is_dir():
         yield from _folder(saved, home)
@@ -101,7 +102,7 @@ def _results(saved: Path, home: Path) -> Iterator[tuple[int, str, Mapping[str, A
             if isinstance(each, dict):
                 yield number, at, each, ""
             else:
-                yield number, at, {}, f"{at}: no object that names its picture under 'image'."
+                yield number, at, {}, f"{at}: not an object with its picture under 'image'."
     else:
         raise TableError(f"{saved}: not a .jsonl, .json or .csv, nor a folder of .json files.")
 
@@ -123,7 +124,7 @@ def _folder(folder: Path, home: Path) -> Iterator[tuple[int, str, Mapping[str, A
         try:
             value = _json(file)
             if len(names) != 1:
-                raise TableError(f"{file}: {len(names)} pictures of this name in {home}. There must be one.")
+                raise TableError(f"{file}: {len(names)} pictures of this name in {home}, not one.")
         except TableError as wrong:
             error = str(wrong)
         yield number, str(file), _named(names[0] if names else "", value), error
@@ -137,7 +138,7 @@ def _table(path: Path) -> Iterator[tuple[int, str, Mapping[str, Any], str]]:
     header = csv_lines.parse_cells(text, f"{path}, line {number}")
     lacking = {"image", *arkit.MEDIAPIPE} - {"_neutral"} - set(header)
     if lacking or len(set(header)) != len(header):
-        why = f"there is no column {min(lacking)}" if lacking else "a column is there twice"
+        why = f"there is no column {min(lacking)}" if lacking else "a column appears twice"
         raise TableError(f"{path}, line {number}: {why}. The header needs image and MediaPipe's 51 names, each once.")
     for number, text, problem in rows:
         at = f"{path}, line {number}"
@@ -174,22 +175,18 @@ def _json(path: Path) -> Any:
         raise TableError(f"{path}: not valid JSON ({error}). Save it again.") from error
 
 
-# --- what a result says -------------------------------------------------------------------------------------------
+# --- results ------------------------------------------------------------------------------------------------------
 
 
 def _coefficients(found: Mapping[str, Any], at: str) -> np.ndarray:
-    """Return float32[52] of a result's one face, 0 at ``tongueOut``.
-
-    Raises:
-        TableError: no face, several, or other names or numbers than MediaPipe's.
-    """
+    """Return float32[52] of a result's one face, 0 for ``tongueOut``; raise a TableError if it is not valid."""
     result = next((found[key] for key in _RESULTS if key in found), None)
     if result is None:
-        raise TableError(f"{at}: no face_blendshapes. Save the whole result, with blendshapes switched on.")
+        raise TableError(f"{at}: no face_blendshapes. Save the whole result, with blendshapes enabled.")
     faces = _faces(result)
     if len(faces) != 1:
         what = "MediaPipe found no face" if not faces else f"{len(faces)} faces"
-        raise TableError(f"{at}: {what}. A result must be about one face.")
+        raise TableError(f"{at}: {what}. A result must have one face.")
     scores = _scores(faces[0], at)
     for name, score in scores.items():
         if isinstance(score, bool) or not isinstance(score, int | float) or not math.isfinite(score):
@@ -203,7 +200,7 @@ def _coefficients(found: Mapping[str, Any], at: str) -> np.ndarray:
 
 
 def _faces(result: Any) -> list[Any]:
-    """Return the faces of a result, each as a list of categories or an object of scores."""
+    """Return the faces of a result, each a list of categories or an object of scores."""
     if isinstance(result, dict):
         return [result.get("categories", result)]
     if not isinstance(result, list):
@@ -222,6 +219,6 @@ def _scores(face: Any, at: str) -> dict[str, Any]:
         if not isinstance(each, dict) or not isinstance(name, str) or "score" not in each:
             raise TableError(f"{at}: not a list of categories with a name and a score. Save the result again.")
         if name in out:
-            raise TableError(f"{at}: {name} is there twice. Save the result again.")
+            raise TableError(f"{at}: {name} appears twice. Save the result again.")
         out[name] = each["score"]
     return out

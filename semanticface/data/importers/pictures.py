@@ -1,9 +1,7 @@
-"""Pictures with coefficients from elsewhere to a dataset of faces: find, crop, encode anew, write; part by part.
+"""Import pictures with coefficients from elsewhere into a dataset of faces: find the face, crop, re-encode, write.
 
-What comes in is a list of ``Source``: pictures of one person, from a folder, a table or a video. They are put into a
-``CaptureSet`` a thousand at a time, each part whole or not there, so that a run that was stopped goes on. Consent,
-splits by person, pages and forgetting are those of captures. What is wrong with a picture is said with its place; the
-others go on, and keep their numbers.
+Pictures are grouped by person into parts of at most a thousand, each written whole or not at all, so that a stopped
+import resumes. A problem with a picture is reported with its location; the others are imported and keep their numbers.
 """
 
 from __future__ import annotations
@@ -20,188 +18,178 @@ from typing import Any, Literal, Protocol
 import numpy as np
 from PIL import Image
 
-from semanticface import arkit
+from semanticface.data.captures.admission import ImportResult, Part, import_each
 from semanticface.data.captures.dataset import CaptureSet, ShardWriter, TakeRecord, shard_writer
-from semanticface.data.captures.importer import Imported, ended, refusal, splits_for, take_consent
-from semanticface.data.captures.report import PAGE, SHOWN, Thumbnail, thumbnail, write_index_page, write_take_page
-from semanticface.data.captures.take import CONTEXT, SMALLEST, check_kept
-from semanticface.data.consent import LOOK, plain_name
+from semanticface.data.captures.report import MAX_THUMBNAILS, Thumbnail, evenly_spaced, finish_take, thumbnail
+from semanticface.data.captures.rows import CONTEXT, CaptureSettings, crop_with_context, make_row
+from semanticface.data.consent import normalize_name
 from semanticface.errors import PictureError, SemanticFaceError
-from semanticface.semantics.analysis import Analysis, describe
-from semanticface.semantics.answer import format_answer
+from semanticface.semantics.analysis import Analysis
 from semanticface.utils.progress import tqdm
-from semanticface.vision.crop import Box, crop_face, to_crop
-from semanticface.vision.image_io import encode_jpeg, load_picture
+from semanticface.vision.crop import Box
+from semanticface.vision.image_io import load_picture
 
-AT_ONCE = 1000
-"""Pictures of a part."""
-RIVAL = 0.5
-"""A second face is in the way where it is at least this share as wide as the first."""
-
-_MOST_REMARKS = 20
-_STILL = np.zeros(len(arkit.POSE_NAMES), np.float32)
+PART_SIZE = 1000
+"""Pictures of a part at most."""
+SECOND_FACE = 0.5
+"""A picture is ambiguous if a second face is at least this share as wide as the first."""
 
 Reader = Callable[[Image.Image], "np.ndarray | None"]
-"""Reads the coefficients of the one face in a crop, float32[52] in [0, 1]; None where it sees none."""
+"""Predicts the coefficients of the one face in a crop, float32[52] in [0, 1]; None if it finds no face."""
 
 
-@dataclass(frozen=True, slots=True)
-class PictureSettings:
-    """What decides the rows of a dataset of pictures.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PictureSettings(CaptureSettings):
+    """Settings that decide the rows of a dataset of pictures; ``neutral`` and what follows it apply to videos only.
 
     Attributes:
-        labels: who says what the coefficients are, and what of them is not known; goes into the recipe of the dataset
-            and of every model made with it.
-        size: side of the pictures in pixels at most; smaller faces are not enlarged.
-        crop: ``find`` the face, or ``none`` where pictures are square crops of one face already.
-        neutral, keep_neutral, apart: of videos, see ``capture_take.ImportSettings``; pictures are all kept.
-        splits: share of each split, by name.
-        emotion: whether answers carry an emotional implication.
+        labels: where the coefficients come from and which actions are missing; goes into the recipe of the dataset and
+            of every model trained on it.
+        crop: ``find`` the face, or ``none`` if pictures are already square crops of one face.
     """
 
     labels: dict[str, Any]
-    size: int = 512
     crop: Literal["find", "none"] = "find"
-    neutral: float = 0.15
-    keep_neutral: int = 5
-    apart: float = 0.1
-    splits: dict[str, float] = field(default_factory=lambda: {"train": 0.8, "validation": 0.1, "test": 0.1})
-    emotion: bool = True
 
-    def __post_init__(self) -> None:
-        check_kept(self.size, self.neutral, self.keep_neutral, self.apart, self.splits)
+    @property
+    def context(self) -> float:
+        return CONTEXT if self.crop == "find" else 1.0
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Labelled:
+class LabelledImage:
     """One picture.
 
     Attributes:
-        place: where it stands, for messages: a file, a line.
-        number: of the row or picture in what it came from, from 1.
-        picture: its file.
-        coefficients: float32[52] in [0, 1]; None where they are to be read from the picture.
-        analysis: words that came with them; None to write some.
-        pose: float32[9], ``arkit.POSE_NAMES``; None where not known.
+        location: a file or a line, for messages.
+        number: of the row or picture in its source, from 1.
+        path: the picture's file.
+        coefficients: float32[52] in [0, 1]; None if they are to be predicted from the picture.
+        analysis: that came with them; None to write one.
+        pose: float32[9], ``arkit.POSE_NAMES``; None if not known.
     """
 
-    place: str
+    location: str
     number: int
-    picture: Path
+    path: Path
     coefficients: np.ndarray | None = None
     analysis: Analysis | None = None
     pose: np.ndarray | None = None
 
     @property
     def name(self) -> str:
-        """Where it stands and which file it is."""
-        file = str(self.picture)
-        return file if self.place == file else f"{self.place}: {file}"
+        """Location and file."""
+        return self.location if self.location == str(self.path) else f"{self.location}: {self.path}"
 
 
-class Part(Protocol):
-    """What becomes one file of the dataset: pictures of one person, or a video."""
+class ImagePart(Part, Protocol):
+    """A part that writes its own rows: pictures of one person, or a video."""
 
-    @property
-    def name(self) -> str: ...
-    @property
-    def key(self) -> str: ...
-    @property
-    def subject(self) -> str: ...
-    @property
-    def mark(self) -> int: ...
-    def write(self, writer: ShardWriter, settings: PictureSettings, reader: Reader | None) -> Outcome: ...
+    def write(self, writer: ShardWriter, settings: PictureSettings, reader: Reader | None) -> PartResult: ...
 
 
 @dataclass(slots=True)
-class Outcome:
-    """What became of a part.
+class PartResult:
+    """What was written of a part.
 
     Attributes:
-        fates: how many of what, see ``capture_report.FATES``.
-        shown: pictures for its page.
-        remarks: what is to be known, a sentence each.
-        broken: whether something was left out that should not have to be.
-        told: how pictures and coefficients belong together, in half a sentence.
+        counts: pictures or frames by status, see ``report.STATUSES``.
+        thumbnails: for its page, by status.
+        remarks: a sentence each.
+        broken: whether something broken was left out.
+        paired: how pictures and coefficients belong together, in half a sentence.
     """
 
-    fates: Counter[str] = field(default_factory=Counter)
-    shown: dict[str, list[Thumbnail]] = field(default_factory=lambda: defaultdict(list))
+    counts: Counter[str] = field(default_factory=Counter)
+    thumbnails: dict[str, list[Thumbnail]] = field(default_factory=lambda: defaultdict(list))
     remarks: list[str] = field(default_factory=list)
     broken: bool = False
-    told: str = ""
+    paired: str = ""
 
-    def miss(self, fate: str, why: str) -> None:
-        """Note something that was left out because it is broken."""
-        self.fates[fate] += 1
+    def leave_out(self, status: str, why: str) -> None:
+        """Note something broken that was left out."""
+        self.counts[status] += 1
         self.remarks.append(why)
         self.broken = True
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Pictures:
-    """Pictures of one person, a ``Part``.
+class PicturePart:
+    """Pictures of one person.
 
     Attributes:
-        name: what to call them.
-        key: names their files.
+        name: for messages and pages.
+        key: base name of its files.
         subject: who is in them.
-        mark: tells these pictures from others of the same key.
+        state: hash of the pictures and their coefficients.
         items: the pictures.
-        told: how pictures and coefficients belong together.
-        problems: of rows that belong here and hold no picture, a sentence each.
+        paired: how pictures and coefficients belong together.
+        problems: a sentence for each row of this person without a usable picture.
     """
 
     name: str
     key: str
     subject: str
-    mark: int
-    items: Sequence[Labelled]
-    told: str
+    state: int
+    items: Sequence[LabelledImage]
+    paired: str
     problems: Sequence[str] = ()
 
-    def write(self, writer: ShardWriter, settings: PictureSettings, reader: Reader | None) -> Outcome:
-        """Write what can be used of the pictures."""
-        out = Outcome(told=self.told)
+    def write(self, writer: ShardWriter, settings: PictureSettings, reader: Reader | None) -> PartResult:
+        """Write the rows of all usable pictures."""
+        out = PartResult(paired=self.paired)
         for problem in self.problems:
-            out.miss("bad row", problem)
-        shown = set(np.linspace(0, len(self.items) - 1, min(SHOWN["kept"], len(self.items))).round().astype(int))
-        bar = tqdm(self.items, desc=self.name, unit="picture", leave=False)
-        for place, item in enumerate(bar):
+            out.leave_out("bad row", problem)
+        with_thumbnail = set(evenly_spaced(range(len(self.items)), MAX_THUMBNAILS["kept"]))
+        for index, item in enumerate(tqdm(self.items, desc=self.name, unit="picture", leave=False)):
             try:
-                picture = load_picture(item.picture, name=item.name)
+                picture = load_picture(item.path, name=item.name)
             except PictureError as error:
-                out.miss("no picture", str(error))
+                out.leave_out("no picture", str(error))
                 continue
-            box, fate, why = face_in(picture, settings.crop)
-            if box is None:
-                out.miss(fate, f"{item.place}: {why}. Left out.")
-                if fate == "no face":  # several may be people who were never asked
-                    _show(out, picture, item)
+            face, status, why = select_face(picture, settings.crop)
+            if face is None:
+                out.leave_out(status, f"{item.location}: {why}. Left out.")
+                if status == "no face":  # several faces may be of people who were never asked
+                    _add_no_face(out, picture, item)
                 continue
-            crop, corners = cropped(picture, box, settings)
+            crop, box = crop_with_context(picture, face, settings.size, settings.context)
             values = item.coefficients if reader is None else reader(crop)
             if values is None:
-                out.miss("no face", f"{item.place}: {settings.labels['by']} sees no face in the crop. Left out.")
-                _show(out, picture, item)
+                out.leave_out(
+                    "no face", f"{item.location}: {settings.labels['by']} finds no face in the crop. Left out."
+                )
+                _add_no_face(out, picture, item)
                 continue
-            writer.add(row_of(crop, corners, values, self, settings, number=item.number, item=item))
-            out.fates["kept"] += 1
-            if place in shown:
-                out.shown["kept"].append(Thumbnail(thumbnail(picture, box), item.picture.name, values))
+            writer.add(
+                make_row(
+                    crop,
+                    box,
+                    values,
+                    subject=self.subject,
+                    take=self.key,
+                    frame=item.number,
+                    emotion=settings.emotion,
+                    pose=item.pose,
+                    analysis=item.analysis,
+                )
+            )
+            out.counts["kept"] += 1
+            if index in with_thumbnail:
+                out.thumbnails["kept"].append(Thumbnail(thumbnail(picture, face), item.path.name, values))
         return out
 
 
-def face_in(picture: Image.Image, crop: str) -> tuple[Box | None, str, str]:
-    """Return the box of the face that numbers are about; else what became of the picture, and why."""
+def select_face(picture: Image.Image, crop: str) -> tuple[Box | None, str, str]:
+    """Return the box of the face that coefficients are about; else None, the picture's status and the reason."""
     if crop == "none":
         return Box(0, 0, *picture.size).square(), "", ""
     faces = _detect_faces(picture)
     if not faces:
         return None, "no face", "no face found"
-    rivals = [face for face in faces[1:] if face.width >= RIVAL * faces[0].width]
-    if rivals:
-        return None, "several faces", f"{1 + len(rivals)} faces found, and nothing says whose the numbers are"
+    count = sum(face.width >= SECOND_FACE * faces[0].width for face in faces[1:])
+    if count:
+        return None, "several faces", f"{1 + count} faces found, and nothing says whose the coefficients are"
     return faces[0], "", ""
 
 
@@ -211,116 +199,73 @@ def _detect_faces(picture: Image.Image) -> list[Box]:
     return detect_faces(picture)
 
 
-def cropped(picture: Image.Image, box: Box, settings: PictureSettings) -> tuple[Image.Image, np.ndarray]:
-    """Return the picture that is kept, and the box of the face in it, float32[4]."""
-    window = box.square(CONTEXT if settings.crop == "find" else 1.0)
-    side = min(settings.size, max(SMALLEST, round(window.width)))
-    corners = to_crop(np.array([[box.x0, box.y0], [box.x1, box.y1]]), window, side)
-    return crop_face(picture, window, side), corners.ravel().astype(np.float32)
+def _add_no_face(out: PartResult, picture: Image.Image, item: LabelledImage) -> None:
+    if len(out.thumbnails["no face"]) < MAX_THUMBNAILS["no face"]:
+        out.thumbnails["no face"].append(Thumbnail(thumbnail(picture, None), item.path.name))
 
 
-def row_of(
-    crop: Image.Image,
-    corners: np.ndarray,
-    values: np.ndarray,
-    part: Part,
-    settings: PictureSettings,
-    *,
-    number: int,
-    item: Labelled | None = None,
-    timecode: str = "",
-) -> dict[str, Any]:
-    """Return a row of the dataset."""
-    # Stage I reads the numbers as the answer shows them, so that words and digits never disagree.
-    shown = np.round(values, 2)
-    words = _words(shown, item.analysis if item else None, settings.emotion)
-    pose = item.pose if item is not None and item.pose is not None else _STILL
-    return {
-        "picture": encode_jpeg(crop),
-        "coefficients": values,
-        "subject": part.subject,
-        "look": LOOK,
-        "answer": format_answer(shown, words),
-        "box": corners,
-        "pose": pose,
-        "take": part.key,
-        "timecode": timecode,
-        "frame": number,
-    }
-
-
-def _words(values: np.ndarray, given: Analysis | None, emotion: bool) -> Analysis:
-    """Return the words that came with the numbers, with an emotional implication or without as wanted; else ours."""
-    if given is None or (emotion and given.emotional_implication is None):
-        return describe(values, emotion=emotion)
-    return given if emotion else dataclasses.replace(given, emotional_implication=None)
-
-
-def _show(out: Outcome, picture: Image.Image, item: Labelled) -> None:
-    if len(out.shown["no face"]) < SHOWN["no face"]:
-        out.shown["no face"].append(Thumbnail(thumbnail(picture, None), item.picture.name))
-
-
-def person(value: object) -> str:
-    """Return who a cell names; some datasets have numbers for names. Empty where it names nobody."""
+def parse_subject(value: object) -> str:
+    """Return the person that a cell names, who may be a number; empty if it names nobody."""
     if isinstance(value, int) and not isinstance(value, bool):
         return str(value)
-    return plain_name(value) if isinstance(value, str) else ""
+    return normalize_name(value) if isinstance(value, str) else ""
 
 
-def parts_of(origin: Path, items: Mapping[str, Sequence[Labelled]], bad: Mapping[str, Sequence[str]]) -> list[Pictures]:
-    """Group the pictures of a table or folder by person, at most ``AT_ONCE`` a part, each person's in their order.
+def group_by_person(
+    source: Path, items: Mapping[str, Sequence[LabelledImage]], bad: Mapping[str, Sequence[str]]
+) -> list[PicturePart]:
+    """Split each person's pictures into parts of at most ``PART_SIZE``, in order.
 
     Args:
-        origin: the table or folder.
+        source: the table or folder.
         items: of each person.
-        bad: what is wrong with further rows of each person, a sentence each.
+        bad: of each person, the problems with further rows.
     """
     out = []
     for who in dict.fromkeys([*items, *bad]):
         theirs = items.get(who, ())
-        count = max(1, -(-len(theirs) // AT_ONCE))
-        for place in range(count):
-            inside = theirs[place * AT_ONCE : (place + 1) * AT_ONCE]
-            number = f" {place + 1:04d}" if count > 1 else ""
+        count = max(1, -(-len(theirs) // PART_SIZE))
+        for index in range(count):
+            inside = theirs[index * PART_SIZE : (index + 1) * PART_SIZE]
+            number = f" {index + 1:04d}" if count > 1 else ""
             out.append(
-                Pictures(
-                    name=f"{origin.name}{number}",
-                    key=key_of(f"{origin.stem}-{who}{number}", f"{origin.resolve()}\n{who}\n{place}"),
+                PicturePart(
+                    name=f"{source.name}{number}",
+                    key=part_key(f"{source.stem}-{who}{number}", f"{source.resolve()}\n{who}\n{index}"),
                     subject=who,
-                    mark=mark_of(*map(_state, inside)),
+                    state=hash_state(*map(_state, inside)),
                     items=inside,
-                    told="Each picture is the one that its row names" if origin.is_file() else "Pictures of a folder",
-                    problems=bad.get(who, ()) if place == 0 else (),
+                    paired="Each picture is the one that its row names" if source.is_file() else "Pictures of a folder",
+                    problems=bad.get(who, ()) if index == 0 else (),
                 )
             )
     return out
 
 
-def _state(item: Labelled) -> str:
+def _state(item: LabelledImage) -> str:
     try:
-        status = item.picture.stat()
+        status = item.path.stat()
         file = f"{status.st_size} {status.st_mtime_ns}"
     except (OSError, ValueError):
         file = "missing"
     values = "" if item.coefficients is None else item.coefficients.tolist()
-    return f"{item.number} {item.picture} {file} {values}"
+    return f"{item.number} {item.path} {file} {values}"
 
 
-def key_of(name: str, origin: str) -> str:
-    """Return what names the files of a part: readable, and another one for another origin."""
+def part_key(name: str, source: str) -> str:
+    """Return a readable file name that differs between sources."""
     slug = re.sub(r"[^A-Za-z0-9_-]+", "-", name).strip("-")[:60] or "part"
-    return f"{slug}-{hashlib.sha256(origin.encode(errors='surrogateescape')).hexdigest()[:8]}"
+    return f"{slug}-{hashlib.sha256(source.encode(errors='surrogateescape')).hexdigest()[:8]}"
 
 
-def mark_of(*parts: str) -> int:
-    """Return a number that tells one state of files from another."""
-    told = "\n".join(parts).encode(errors="surrogateescape")
-    return int.from_bytes(hashlib.sha256(told).digest()[:6], "big")
+def hash_state(*parts: str) -> int:
+    """Return a 48-bit number that differs between states of files."""
+    text = "\n".join(parts).encode(errors="surrogateescape")
+    return int.from_bytes(hashlib.sha256(text).digest()[:6], "big")
 
 
 def import_parts(
-    parts: Sequence[Part],
+    parts: Sequence[ImagePart],
     out: Path,
     settings: PictureSettings,
     *,
@@ -328,83 +273,56 @@ def import_parts(
     reader: Reader | None = None,
     consent: Path | None = None,
     assign: Mapping[str, str] | None = None,
-    say: Callable[[str], None] = print,
-) -> Imported:
-    """Bring parts into a dataset, new or begun by this function with the same settings.
+    log: Callable[[str], None] = print,
+) -> ImportResult:
+    """Import parts into a dataset, new or started by this function with the same settings.
 
     Args:
         parts: each of one person.
-        out: the folder of the dataset.
-        settings: what decides its rows.
-        problems: what is wrong with parts that are not there at all.
-        reader: reads coefficients, of parts that have none.
-        consent: the list of who agreed to what; by default the one in ``out``. It is copied there.
-        assign: people to put into a split by name, whatever the hash says.
-        say: is told a line for each part.
+        out: folder of the dataset.
+        settings: which rows to write.
+        problems: with what could not become a part.
+        reader: predicts the coefficients of parts that have none.
+        consent: the consent list; by default the one in ``out``. It is copied there.
+        assign: people to put into a given split, whatever the hash says.
+        log: receives a line per part.
 
     Raises:
-        ConfigError: no consent list, or one that cannot be read; it shows one to be filled in.
-        DatasetError: ``out`` holds something else or was begun with other settings.
-        SemanticFaceError: the system refuses to write. What was there stays, and the same call goes on.
+        ConfigError: there is no consent list (the message contains a template), or it cannot be read.
+        DatasetError: ``out`` holds something else or was started with other settings.
+        SemanticFaceError: nothing can be written. Finished parts stay, and the same call resumes.
     """
     captures = CaptureSet(out, dataclasses.asdict(settings))
-    wrong = list(problems)
-    people = sorted({part.subject for part in parts})
-    permissions = take_consent(out, consent, people)
-    splits = splits_for(captures, set(people), settings.splits, assign or {})
-    (out / PAGE).unlink(missing_ok=True)  # written last: without it something is not finished
-    for gone in captures.forget_empty():
-        say(f"{gone.name}: {gone.subject} was forgotten; its page is deleted")
-    for why in ended(captures, permissions):
-        say(f"{why}. Delete their faces: semanticface forget SUBJECT {out}")
-    there = {record.key: record for record in captures.records()}
-    records: list[TakeRecord] = []
-    fresh: set[str] = set()
-    refused: set[str] = set()
-    for part in parts:
-        if why := refusal(part.name, part.subject, splits, permissions):
-            if part.subject not in refused:
-                wrong.append(why)
-            refused.add(part.subject)
-            continue
-        record = there.get(part.key)
-        if record is not None and (record.subject, record.split, record.film_bytes) == (
-            part.subject, splits[part.subject], part.mark,
-        ):  # fmt: skip
-            say(f"{part.name}: there already, {record.kept:,} faces of {record.subject} in {record.split}")
-        else:
-            try:
-                record = _import_part(captures, part, splits[part.subject], settings, reader)
-            except SemanticFaceError as error:
-                wrong.append(str(error))
-                continue
-            fresh.add(record.key)
-            left = ", ".join(f"{count:,} {fate}" for fate, count in record.counts.items() if fate != "kept")
-            kept = f"{record.kept:,} faces of {record.subject} kept in {record.split}"
-            say(f"{part.name}: {kept} (left: {left or 'nothing'})")
-        records.append(record)
-    rows = captures.write_index(list(settings.splits))
-    write_index_page(captures, wrong)
-    return Imported(records, fresh, wrong, rows)
+    return import_each(
+        captures,
+        parts,
+        lambda part, split: _import_part(captures, part, split, settings, reader),
+        settings.splits,
+        consent=consent,
+        assign=assign or {},
+        problems=problems,
+        log=log,
+    )
 
 
 def _import_part(
-    captures: CaptureSet, part: Part, split: str, settings: PictureSettings, reader: Reader | None
+    captures: CaptureSet, part: ImagePart, split: str, settings: PictureSettings, reader: Reader | None
 ) -> TakeRecord:
     with shard_writer(captures.folder / split / f"take-{part.key}.arrow") as writer:
-        outcome = part.write(writer, settings, reader)
-        if not outcome.fates["kept"]:
-            told = ", ".join(f"{count:,} {fate}" for fate, count in outcome.fates.most_common())
-            why = f": {told}; {outcome.remarks[-1]}" if outcome.remarks else ""
-            raise SemanticFaceError(f"{part.name}: nothing of it is left{why}")
-    remarks = outcome.remarks
-    if len(remarks) > _MOST_REMARKS:
-        remarks = [*remarks[:_MOST_REMARKS], f"{part.name}: {len(remarks) - _MOST_REMARKS} more remarks of this kind."]
-    counts = {fate: count for fate, count in sorted(outcome.fates.items()) if count}
+        result = part.write(writer, settings, reader)
+        if not result.counts["kept"]:
+            counts = ", ".join(f"{count:,} {status}" for status, count in result.counts.most_common())
+            why = f": {counts}; {result.remarks[-1]}" if result.remarks else ""
+            raise SemanticFaceError(f"{part.name}: no face left to import{why}")
     record = TakeRecord(
-        part.key, part.name, part.subject, split, part.mark, counts, outcome.told, remarks, outcome.broken
+        part.key,
+        part.name,
+        part.subject,
+        split,
+        part.state,
+        result.counts,
+        result.paired,
+        result.remarks,
+        result.broken,
     )
-    pictures = {fate: outcome.shown.get(fate, []) for fate in SHOWN}
-    write_take_page(captures.page(part.key), record, pictures, settings.labels)
-    captures.put(record)
-    return record
+    return finish_take(captures, record, result.thumbnails, location=part.name, labels=settings.labels)

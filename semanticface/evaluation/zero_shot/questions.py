@@ -20,7 +20,7 @@ from typing import Any, Literal, Protocol
 import numpy as np
 from PIL import Image
 
-from semanticface.data.rendered import RenderSettings, draw_row, renderer_hash
+from semanticface.data.rendered import RenderSettings, render_row, renderer_hash
 from semanticface.errors import AnswerError, PictureError
 from semanticface.prompts import Prompt, load_prompt
 from semanticface.semantics.analysis import Analysis
@@ -232,7 +232,7 @@ def _example(style: str, number: int, seed: int, words: bool, emotion: bool) -> 
     settings = RenderSettings(looks={style: 1.0}, size=512, emotion=emotion)
     coefficients = sample_coefficients(np.random.default_rng([EXAMPLE_SUBJECT, seed, number]))
     subject = EXAMPLE_SUBJECT + number
-    row = draw_row(settings, coefficients, style=style, subject=subject, shot=subject, seed=seed)
+    row = render_row(settings, coefficients, style=style, subject=subject, shot=subject, seed=seed)
     answer = row["answer"] if words else format_answer(np.round(coefficients, 2), None)
     return Example(load_picture(row["picture"]), Box(*map(float, row["box"])), answer)
 
