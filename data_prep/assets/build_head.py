@@ -25,7 +25,7 @@ from PIL import Image
 
 from semanticface import arkit, assets
 from semanticface.cli.scripts import ScriptParser
-from semanticface.rendering.shading.raster import orthonormal_axes, shadow_map
+from semanticface.rendering.raster import orthonormal_axes, shadow_map
 from semanticface.rendering.types import POINTS
 from semanticface.utils.files import atomic_open
 from semanticface.utils.progress import tqdm

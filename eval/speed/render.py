@@ -40,13 +40,12 @@ import numba as nb
 import numpy as np
 
 from semanticface.cli.scripts import ScriptParser
-from semanticface.rendering import HELD_OUT_STYLE, STYLES, render
+from semanticface.rendering import HELD_OUT_STYLE, STYLES, raster, render
 from semanticface.rendering.camera import Camera, place_camera
 from semanticface.rendering.head import channel as ch
 from semanticface.rendering.head.appearance import appearance_of
 from semanticface.rendering.head.mesh import NORMAL, POSITION, build_mesh
 from semanticface.rendering.head.rig import rig
-from semanticface.rendering.shading import raster
 from semanticface.semantics.expression_sampler import sample_coefficients
 from semanticface.utils.files import write_json
 

@@ -23,8 +23,8 @@ from semanticface.rendering.head.appearance import Appearance, appearance_of
 from semanticface.rendering.head.mesh import CLOTH, HAIR, NORMAL, POSITION, Mesh, build_mesh
 from semanticface.rendering.head.rig import EYE_LEFT, EYE_RIGHT, LASHES, LOWER_TEETH, SKIN, TONGUE, UPPER_TEETH, rig
 from semanticface.rendering.kernels import NOISE_TABLE, noise, smoothstep
+from semanticface.rendering.raster import visibility
 from semanticface.rendering.shading import textures
-from semanticface.rendering.shading.raster import visibility
 
 _METRES = np.float32(0.1)  # the rig's units are decimetres
 _LEAST_MOVE = 2e-5  # metres: vertices that move less are left out of a morph target

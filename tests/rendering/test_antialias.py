@@ -14,10 +14,10 @@ from semanticface.rendering import render
 from semanticface.rendering.head.mesh import CLOTH, HAIR, MASK, build_mesh
 from semanticface.rendering.head.rig import LASHES, SKIN, rig
 from semanticface.rendering.kernels import MAX_KEPT_BYTES, NOISE_TABLE, NOISE_VOLUME, falloff, noise, scratch_buffer
+from semanticface.rendering.raster import EMPTY, sample_shadow, shadow_bounds, visibility
 from semanticface.rendering.sensor import simulate_sensor
 from semanticface.rendering.shading import antialias
 from semanticface.rendering.shading.antialias import TOLERANCE, find_edge_samples, find_smooth_pixels, resolve
-from semanticface.rendering.shading.raster import EMPTY, sample_shadow, shadow_bounds, visibility
 from semanticface.semantics.expression_sampler import sample_coefficients
 
 FOCAL = np.float32(400)

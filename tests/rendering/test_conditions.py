@@ -17,9 +17,9 @@ from semanticface.rendering.head.occluders import hand, held_object, loose_hair
 from semanticface.rendering.head.outfit import EMPTY_OUTFIT, Outfit, outfit
 from semanticface.rendering.head.props import Prop
 from semanticface.rendering.head.rig import rig
+from semanticface.rendering.lighting import sample_lights
 from semanticface.rendering.sensor import degrade_drawing, simulate_sensor
 from semanticface.rendering.shading.background import background
-from semanticface.rendering.shading.lighting import sample_lights
 
 
 def test_conditions_do_not_change_a_plain_portrait() -> None:

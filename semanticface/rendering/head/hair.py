@@ -14,7 +14,7 @@ import numpy as np
 
 from semanticface.rendering.head.rig import SKIN, Identity, rig
 from semanticface.rendering.kernels import NOISE_VOLUME
-from semanticface.rendering.shading.raster import visibility
+from semanticface.rendering.raster import visibility
 
 HAIR_STYLES = ("bald", "crop", "short", "fringe", "bob", "long", "afro", "tied")
 COLUMNS, ROWS = 72, 22

@@ -16,7 +16,7 @@ from semanticface.rendering.head import channel as ch
 from semanticface.rendering.head.appearance import Appearance, linear
 from semanticface.rendering.head.cartoon_warp import CartoonWarp, cartoon_warp
 from semanticface.rendering.head.rig import Identity, rig
-from semanticface.rendering.shading.lighting import Lights, sample_lights
+from semanticface.rendering.lighting import Lights, sample_lights
 
 # Skin, spots, lips, and horns and brows of the three palettes, sRGB.
 _PALETTES = np.array(

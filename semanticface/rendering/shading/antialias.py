@@ -10,7 +10,7 @@ from __future__ import annotations
 import numpy as np
 
 from semanticface.rendering.kernels import kernel
-from semanticface.rendering.shading.raster import EMPTY
+from semanticface.rendering.raster import EMPTY
 
 LASH_ONLY = -2
 """In a visibility buffer: no triangle, but a lash blended over the background."""

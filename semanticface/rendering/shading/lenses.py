@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 
+from semanticface.rendering import raster
 from semanticface.rendering.conditions import Conditions
 from semanticface.rendering.head.accessories import Lenses
 from semanticface.rendering.kernels import kernel, smoothstep
-from semanticface.rendering.shading import raster
-from semanticface.rendering.shading.lighting import Lights
+from semanticface.rendering.lighting import Lights
 from semanticface.rendering.shading.projection import View
 
 

@@ -6,6 +6,7 @@ import math
 
 import numpy as np
 
+from semanticface.rendering import lighting, raster
 from semanticface.rendering.camera import Camera
 from semanticface.rendering.conditions import Conditions
 from semanticface.rendering.head import channel as ch
@@ -14,11 +15,11 @@ from semanticface.rendering.head.appearance import Appearance
 from semanticface.rendering.head.mesh import CLOTH, HAIR, N_ATTRIBUTES, PROP, Mesh
 from semanticface.rendering.head.rig import EYE_LEFT, EYE_RIGHT, LOWER_TEETH, SKIN, TONGUE, UPPER_TEETH, rig
 from semanticface.rendering.kernels import NOISE_TABLE, kernel, noise, scratch_buffer, smoothstep
+from semanticface.rendering.lighting import Lights, illuminate, sample_lights, tone_map
 from semanticface.rendering.sensor import simulate_sensor
-from semanticface.rendering.shading import antialias, lighting, raster, textures
+from semanticface.rendering.shading import antialias, textures
 from semanticface.rendering.shading.background import background
 from semanticface.rendering.shading.lenses import composite_lenses
-from semanticface.rendering.shading.lighting import Lights, illuminate, sample_lights, tone_map
 from semanticface.rendering.shading.projection import View, cast_shadow, rasterise
 from semanticface.rendering.shading.wrinkles import HEIGHT, STEP, WIDTH, X0, Y0, height_map
 

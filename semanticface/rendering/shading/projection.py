@@ -6,13 +6,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from semanticface.rendering import raster
 from semanticface.rendering.camera import Camera
 from semanticface.rendering.head.mesh import BASE, POSITION, Mesh
 from semanticface.rendering.head.rig import rig
 from semanticface.rendering.kernels import kernel
-from semanticface.rendering.shading import raster
+from semanticface.rendering.lighting import SHADOW_EXTENT
 
-SHADOW_EXTENT = 3.2
 _LASH_BIAS = np.float32(0.995)
 """A lash is drawn where its 1 / depth is at least this fraction of the skin's, as it may lie on a lid."""
 

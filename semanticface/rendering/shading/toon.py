@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from semanticface.rendering import raster
 from semanticface.rendering.camera import Camera
 from semanticface.rendering.conditions import Conditions
 from semanticface.rendering.head import channel as ch
@@ -15,12 +16,12 @@ from semanticface.rendering.head.cartoon_warp import CartoonWarp, cartoon_warp
 from semanticface.rendering.head.mesh import CLOTH, HAIR, N_ATTRIBUTES, PROP, Mesh
 from semanticface.rendering.head.rig import EYE_LEFT, EYE_RIGHT, LOWER_TEETH, SKIN, TONGUE, UPPER_TEETH, Identity, rig
 from semanticface.rendering.kernels import NOISE_TABLE, kernel, noise, scratch_buffer, smoothstep
+from semanticface.rendering.lighting import SHADOW_EXTENT, sample_lights
 from semanticface.rendering.sensor import blur, degrade_drawing
-from semanticface.rendering.shading import antialias, raster, textures
+from semanticface.rendering.shading import antialias, textures
 from semanticface.rendering.shading.background import background
-from semanticface.rendering.shading.lighting import sample_lights
 from semanticface.rendering.shading.photo import wrinkle_at
-from semanticface.rendering.shading.projection import SHADOW_EXTENT, cast_shadow, rasterise
+from semanticface.rendering.shading.projection import cast_shadow, rasterise
 from semanticface.rendering.shading.wrinkles import height_map
 
 # Fantasy skins; greens, teals and purples are reserved for the imp.

@@ -12,10 +12,11 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image
 
+from semanticface.rendering import raster
 from semanticface.rendering.conditions import Conditions, ConditionSettings, condition_settings
 from semanticface.rendering.kernels import kernel, smoothstep
-from semanticface.rendering.shading import raster
-from semanticface.rendering.shading.projection import SHADOW_EXTENT
+
+SHADOW_EXTENT = 3.2
 
 _PATTERN_SIZE = 160
 
