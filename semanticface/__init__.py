@@ -1,4 +1,4 @@
-"""A face picture in, 52 ARKit blendshape coefficients and a readable account of which muscles moved out."""
+"""Predict 52 ARKit blendshape coefficients and a readable analysis of muscle movements from a picture of a face."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ import logging
 import os
 from typing import Any
 
-# Before any Hugging Face library or Gradio reads them: nothing about a face or a run is sent anywhere.
+# Disable telemetry before any Hugging Face library or Gradio reads these variables.
 os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
 os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
-# At import bitsandbytes, which peft imports, asks for a package that would fetch code from the hub.
+# bitsandbytes, imported by peft, recommends at import a package that fetches code from the hub.
 logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)
 
 __version__ = "0.1.0"
 
-# What most programs want, imported when it is first asked for: `import semanticface` itself loads nothing heavy.
+# The main API, imported on first access: `import semanticface` itself loads nothing heavy.
 # Type checkers read __init__.pyi.
 _EXPORTS = {
     "Prediction": "inference.predictor",

@@ -1,7 +1,7 @@
-"""The 52 ARKit face actions: names, order, region, side, mirror partner, FACS units, and other vocabularies.
+"""The 52 ARKit face actions: names, order, region, side, mirror partner, FACS units and other vocabularies.
 
-The project's order is the order of the columns of a Live Link Face CSV. Code indexes actions by name through
-``INDEX``; every other order or spelling in use lives in one table here.
+The project's order is the column order of a Live Link Face CSV. Code indexes actions by name through ``INDEX``; every
+other order or spelling in use has one table here.
 
 Left and right are the subject's own: ``mouthLeft`` moves towards the right border of an unmirrored picture.
 
@@ -21,7 +21,7 @@ Side = Literal["left", "right", "both"]
 
 REGIONS = ("brows", "eyes", "gaze", "cheeks", "nose", "mouth", "jaw", "tongue")
 
-# name -> (region, FACS units); the order is the project's order. An empty tuple: no FACS unit names this movement.
+# name -> (region, FACS units), in the project's order. Empty tuple: no FACS unit describes the movement.
 _TABLE: dict[str, tuple[str, tuple[str, ...]]] = {
     "eyeBlinkLeft": ("eyes", ("AU45",)),
     "eyeLookDownLeft": ("gaze", ("AU64",)),
@@ -87,8 +87,8 @@ class Action:
         index: position in the project's order, 0 to 51.
         region: one of ``REGIONS``.
         side: which half of the face moves; ``both`` for actions on or across the midline.
-        mirror: the action that takes this one's coefficient when a picture is flipped left to right.
-        facs: FACS action units or descriptors that describe the movement; empty where none does.
+        mirror: the action that gets this coefficient when a picture is flipped left to right.
+        facs: FACS action units or descriptors of the movement; may be empty.
     """
 
     name: str
@@ -123,7 +123,7 @@ REGION_INDEX: dict[str, np.ndarray] = {
 }
 MIRROR_INDEX: np.ndarray = np.array([INDEX[a.mirror] for a in ACTIONS])
 
-# Other vocabularies, each a table from our name (or position) to theirs.
+# Other vocabularies, each a table from our name (or index) to theirs.
 PASCAL_CASE: dict[str, str] = {name: name[0].upper() + name[1:] for name in NAMES}
 """Live Link Face and VRM perfect sync."""
 
@@ -137,7 +137,7 @@ SUFFIXED: dict[str, str] = {
     else name
     for name in NAMES
 }
-"""FaceCap and ICT: ``eyeBlink_L``; jaw and mouth to the left and right keep their names."""
+"""FaceCap and ICT: ``eyeBlink_L``; ``jawLeft/Right`` and ``mouthLeft/Right`` keep their names."""
 
 MEDIAPIPE: tuple[str, ...] = (
     "_neutral", "browDownLeft", "browDownRight", "browInnerUp", "browOuterUpLeft", "browOuterUpRight", "cheekPuff",
@@ -150,7 +150,7 @@ MEDIAPIPE: tuple[str, ...] = (
     "mouthSmileRight", "mouthStretchLeft", "mouthStretchRight", "mouthUpperUpLeft", "mouthUpperUpRight",
     "noseSneerLeft", "noseSneerRight",
 )  # fmt: skip
-"""MediaPipe Face Landmarker's output order: ``_neutral`` and 51 actions; it has no ``tongueOut``."""
+"""Output order of MediaPipe Face Landmarker: ``_neutral`` and 51 actions; no ``tongueOut``."""
 
 
 def _udp_order() -> tuple[str, ...]:
@@ -162,13 +162,13 @@ def _udp_order() -> tuple[str, ...]:
 
 
 UDP_ORDER: tuple[str, ...] = _udp_order()
-"""Live Link Face's UDP stream: as the CSV, but ``jawLeft`` before ``jawRight``, ``mouthLeft`` before ``mouthRight``."""
+"""Order of Live Link Face's UDP stream: like the CSV, but ``jawLeft`` and ``mouthLeft`` before the right ones."""
 
 POSE_NAMES: tuple[str, ...] = (
     "HeadYaw", "HeadPitch", "HeadRoll", "LeftEyeYaw", "LeftEyePitch", "LeftEyeRoll", "RightEyeYaw", "RightEyePitch",
     "RightEyeRoll",
 )  # fmt: skip
-"""The nine columns that follow the 52 in a Live Link Face CSV; their units are not documented (likely radians)."""
+"""The nine columns after the 52 in a Live Link Face CSV; their units are undocumented (likely radians)."""
 
 LIVE_LINK_COLUMNS: tuple[str, ...] = (
     "Timecode", "BlendShapeCount", *(PASCAL_CASE[name] for name in NAMES), *POSE_NAMES,
@@ -178,11 +178,11 @@ LIVE_LINK_COLUMNS: tuple[str, ...] = (
 NAME_OF: dict[str, str] = {
     spelling.lower(): name for name in NAMES for spelling in (name, PASCAL_CASE[name], SUFFIXED[name])
 }
-"""Any known spelling, lower-cased, to our name."""
+"""Every known spelling, lower case, to our name."""
 
 
 def mirror(coefficients: np.ndarray) -> np.ndarray:
-    """Return the coefficients of the face seen in a mirror; shape ``[..., 52]`` in and out."""
+    """Return the coefficients of the mirrored face; shape ``[..., 52]`` in and out."""
     coefficients = np.asarray(coefficients)
     if coefficients.shape[-1:] != (N_ACTIONS,):
         raise ValueError(f"expected [..., {N_ACTIONS}] coefficients, got shape {coefficients.shape}")
@@ -190,11 +190,7 @@ def mirror(coefficients: np.ndarray) -> np.ndarray:
 
 
 def vector(values: Mapping[str, float]) -> np.ndarray:
-    """Return a float32[52] from values by action name; actions not named are 0.
-
-    Raises:
-        KeyError: a name that is not one of the 52 camelCase names.
-    """
+    """Return a float32[52] from values by action name (KeyError if unknown); other actions are 0."""
     out = np.zeros(N_ACTIONS, dtype=np.float32)
     for name, value in values.items():
         out[INDEX[name]] = value
@@ -202,15 +198,15 @@ def vector(values: Mapping[str, float]) -> np.ndarray:
 
 
 def by_name(coefficients: np.ndarray) -> dict[str, float]:
-    """Return ``{action name: float}`` in the project's order from a vector of 52."""
+    """Return ``{action name: float}``, in the project's order, from a [52] vector."""
     return {name: float(value) for name, value in zip(NAMES, coefficients, strict=True)}
 
 
 def to_hundredths(coefficients: np.ndarray) -> np.ndarray:
-    """Return coefficients in whole hundredths, int64, same shape; the one rounding used in words and in answers.
+    """Return coefficients in whole hundredths, int64, same shape; used for both analyses and answers.
 
     Raises:
-        ValueError: the last dimension is not 52, or a value is not a number in [0, 1].
+        ValueError: the last dimension is not 52, or a value is outside [0, 1].
     """
     values = np.asarray(coefficients, dtype=np.float64)
     if values.shape[-1:] != (N_ACTIONS,):

@@ -1,6 +1,6 @@
 """Settings as frozen dataclasses, read strictly from YAML with ``key.subkey=value`` overrides.
 
-A key that is not known is refused: a misspelt one must not train with a default.
+Unknown keys are errors, so a misspelt key cannot silently fall back to a default.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ def read_settings(path: str | Path, settings: type[T], overrides: Sequence[str] 
     """Read a YAML file into a settings dataclass.
 
     Args:
-        path: the YAML file; a mapping whose keys are the fields of ``settings``, nested where a field is a dataclass.
+        path: YAML mapping with the fields of ``settings`` as keys, nested for dataclass fields.
         settings: a frozen dataclass; fields without a default must be in the file or in ``overrides``.
-        overrides: ``key=value`` or ``key.subkey=value``, the value in YAML; they win over the file.
+        overrides: ``key=value`` or ``key.subkey=value``, the value in YAML; they take precedence over the file.
 
     Raises:
-        ConfigError: the file is missing or no YAML mapping, a key is unknown or missing, a value has the wrong type
-            or is out of range.
+        ConfigError: the file is missing or not a YAML mapping, a key is unknown or missing, or a value has the wrong
+            type or is out of range.
     """
     path = Path(path)
     try:
@@ -41,14 +41,14 @@ def read_settings(path: str | Path, settings: type[T], overrides: Sequence[str] 
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path} is not valid YAML: {error}") from error
     if not isinstance(values, dict):
-        raise ConfigError(f"{path} must hold `key: value` lines, found {type(values).__name__}")
+        raise ConfigError(f"{path} must contain `key: value` lines, found {type(values).__name__}")
     for override in overrides:
         _override(values, override)
     return _build(values, settings, str(path), "")
 
 
 def _override(values: dict[str, Any], override: str) -> None:
-    """Put one ``key.subkey=value`` into a nested mapping, in place."""
+    """Set one ``key.subkey=value`` in a nested mapping, in place."""
     key, equals, text = override.partition("=")
     if not equals or not key:
         raise ConfigError(f"--set {override!r}: write it as key=value, for example --set train.max_steps=100")
@@ -60,7 +60,7 @@ def _override(values: dict[str, Any], override: str) -> None:
     for parent in parents:
         inner = values.setdefault(parent, {})
         if not isinstance(inner, dict):
-            raise ConfigError(f"--set {override!r}: {parent} is a single value, it has no key {last}")
+            raise ConfigError(f"--set {override!r}: {parent} is a single value and has no key {last}")
         values = inner
     values[last] = value
 
@@ -85,7 +85,7 @@ def _build(values: Mapping[str, Any], settings: type[T], source: str, prefix: st
 
 
 def _convert(value: Any, hint: Any, source: str, key: str) -> Any:
-    """Return ``value`` as the type ``hint``, or raise a ConfigError that names the key."""
+    """Return ``value`` as type ``hint``, or raise a ConfigError that names the key."""
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
     if dataclasses.is_dataclass(hint):
         if isinstance(value, Mapping):
@@ -105,7 +105,7 @@ def _convert(value: Any, hint: Any, source: str, key: str) -> Any:
             return tuple(_convert(item, arguments[0], source, key) for item in value)
         wanted = "a list"
     elif hint is float:
-        # YAML 1.1 reads 1e-4 as text, because it lacks the point.
+        # YAML 1.1 parses 1e-4 as text, because it has no decimal point.
         number = _number(value)
         if number is not None:
             return number

@@ -1,10 +1,10 @@
-"""The errors a user can meet. Each message names the thing at fault and, after a colon or full stop, the fix."""
+"""Exceptions for users. Each message names what is at fault and, after a colon or full stop, the fix."""
 
 from __future__ import annotations
 
 
 class SemanticFaceError(Exception):
-    """Base of every error the command line reports without a traceback."""
+    """Base of all errors that the command line reports without a traceback."""
 
 
 class AnswerError(SemanticFaceError):
@@ -32,11 +32,11 @@ class PictureError(SemanticFaceError):
 
 
 class TableError(SemanticFaceError):
-    """A CSV or JSONL file that does not have the expected form."""
+    """A CSV or JSONL file in an unexpected format."""
 
 
 class ConfigError(SemanticFaceError):
-    """A configuration with an unknown key, a missing value or a value out of range."""
+    """A configuration with an unknown key, a missing value or an invalid value."""
 
 
 class ModelError(SemanticFaceError):
@@ -44,7 +44,7 @@ class ModelError(SemanticFaceError):
 
 
 class DatasetError(SemanticFaceError):
-    """A dataset folder that is missing, incomplete or of another form."""
+    """A dataset folder that is missing, incomplete or in another format."""
 
 
 class VideoError(SemanticFaceError):
@@ -52,4 +52,4 @@ class VideoError(SemanticFaceError):
 
 
 class ServerError(SemanticFaceError):
-    """A server that answers no request at all: it is not there, refuses the key, or does not know the model."""
+    """A server that fails every request: unreachable, rejects the key, or does not serve the model."""

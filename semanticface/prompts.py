@@ -1,8 +1,8 @@
-"""The prompts a model is trained and asked with, and the chat messages made from them.
+"""Prompts for training and inference, and the chat messages built from them.
 
-A prompt is one text file in the repository's ``prompts/`` folder, installed as the package
-``semanticface.prompt_texts``. Its first line gives its version; the lines ``=== system ===`` and ``=== user ===`` head
-its two parts. Text in ``{emotion:…}`` is kept only while emotion is on, without the marks.
+A prompt is a text file in the repository's ``prompts/`` folder, installed as the package
+``semanticface.prompt_texts``. The first line is its version; ``=== system ===`` and ``=== user ===`` start its two
+parts. Text in ``{emotion:…}`` is kept, without the markers, only when emotion is on.
 """
 
 from __future__ import annotations
@@ -16,20 +16,20 @@ from typing import Any
 
 from semanticface.errors import ConfigError
 
-_FORM = re.compile(r"version: (\d+)\n=== system ===\n(.+)\n=== user ===\n(.+)", re.DOTALL)
+_FORMAT = re.compile(r"version: (\d+)\n=== system ===\n(.+)\n=== user ===\n(.+)", re.DOTALL)
 _EMOTION = re.compile(r"\{emotion:(.*?)\}", re.DOTALL)
 
 
 @dataclass(frozen=True, slots=True)
 class Prompt:
-    """A prompt as a model sees it.
+    """A loaded prompt.
 
     Attributes:
-        name: the file's name without ``.txt``.
-        version: the number in its first line, raised with every change of its words.
+        name: file name without ``.txt``.
+        version: number in the first line, incremented with every change of the text.
         system: the system message.
-        user: the user message, which follows the picture.
-        sha256: of the file's text as loaded, so that emotion on and off have different ones.
+        user: the user message, which follows the image.
+        sha256: of the text as loaded, so it differs with emotion on and off.
     """
 
     name: str
@@ -51,37 +51,37 @@ def load_prompt(name: str, *, emotion: bool = True) -> Prompt:
 
     Args:
         name: one of ``prompt_names()``.
-        emotion: False leaves out every request for an emotion.
+        emotion: False omits everything about emotions.
 
     Raises:
-        ConfigError: no prompt of this name, or a file that does not have the expected form.
+        ConfigError: unknown name, or a malformed file.
     """
     if name not in prompt_names():
         raise ConfigError(f"there is no prompt {name!r}: choose one of {', '.join(prompt_names())}")
     text = resources.files("semanticface.prompt_texts").joinpath(f"{name}.txt").read_text(encoding="utf-8")
-    text = text.replace("\r\n", "\n")  # a checkout may have changed line ends; the words are the same
-    form = _FORM.fullmatch(text)
-    if form is None:
+    text = text.replace("\r\n", "\n")  # git may convert line ends; the hash must not change
+    parsed = _FORMAT.fullmatch(text)
+    if parsed is None:
         raise ConfigError(f"prompts/{name}.txt: expected `version: N`, `=== system ===` and `=== user ===` lines")
     text = _EMOTION.sub(lambda mark: mark[1] if emotion else "", text)
-    form = _FORM.fullmatch(text)
-    assert form is not None  # taking words out of the parts leaves their heads in place
-    version, system, user = form.groups()
+    parsed = _FORMAT.fullmatch(text)
+    assert parsed is not None  # the substitution keeps the headings
+    version, system, user = parsed.groups()
     return Prompt(name, int(version), system.strip(), user.strip(), hashlib.sha256(text.encode()).hexdigest())
 
 
 def messages(prompt: Prompt, answer: str | None = None, n_images: int = 1) -> list[dict[str, Any]]:
-    """Return chat messages in the form of Hugging Face chat templates.
+    """Return messages for a Hugging Face chat template.
 
     Args:
         prompt: from ``load_prompt``.
         answer: the assistant's answer to train on; None leaves the assistant's turn open.
-        n_images: pictures that come before the user's words.
+        n_images: images before the user's text.
     """
-    pictures = [{"type": "image"} for _ in range(n_images)]
+    images = [{"type": "image"} for _ in range(n_images)]
     chat: list[dict[str, Any]] = [
         {"role": "system", "content": [{"type": "text", "text": prompt.system}]},
-        {"role": "user", "content": [*pictures, {"type": "text", "text": prompt.user}]},
+        {"role": "user", "content": [*images, {"type": "text", "text": prompt.user}]},
     ]
     if answer is not None:
         chat.append({"role": "assistant", "content": [{"type": "text", "text": answer}]})

@@ -1,4 +1,4 @@
-"""How a model was made: ``semanticface.json`` beside every model, with settings, versions, prompt and figures."""
+"""Provenance of a model: ``semanticface.json`` in every model folder, with settings, versions, prompt and metrics."""
 
 from __future__ import annotations
 
@@ -18,25 +18,16 @@ from semanticface.utils.files import write_json
 
 RECIPE_NAME = "semanticface.json"
 _RECIPE_KEYS = (
-    "kind",
-    "base",
-    "prompt",
-    "emotion",
-    "readout",
-    "image_size",
-    "settings",
-    "versions",
-    "commit",
-    "metrics",
-)
+    "kind", "base", "prompt", "emotion", "readout", "image_size", "settings", "versions", "commit", "metrics",
+)  # fmt: skip
 _LAYOUTS = ("sequential", "parallel")
 _MODES = ("full", "numbers")
 _PACKAGES = ("torch", "transformers", "peft", "accelerate", "datasets", "bitsandbytes", "numpy")
-_HASHED_AT_ONCE = 1 << 20
+_BLOCK_BYTES = 1 << 20
 
 
 def versions() -> dict[str, str]:
-    """Return the versions of this package and of those that decide what a training gives."""
+    """Return the versions of this package and of the packages that affect training."""
     found = {"semanticface": semanticface.__version__}
     for package in _PACKAGES:
         try:
@@ -48,42 +39,36 @@ def versions() -> dict[str, str]:
 
 @functools.cache
 def git_commit() -> str | None:
-    """Return the commit of the checkout that this package runs from, with ``+changes`` where files differ from it.
+    """Return the checkout's commit, with ``+changes`` if tracked files are modified.
 
-    None where the package is installed rather than checked out, or git is missing.
+    None if the package is not run from a checkout, or git is missing.
     """
     root = Path(__file__).resolve().parents[1]
     if not (root / ".git").exists():
         return None
     try:
-        commit = subprocess.run(
-            ["git", "rev-parse", "HEAD"], cwd=root, capture_output=True, text=True, check=True
-        ).stdout.strip()
-        changes = subprocess.run(
-            ["git", "status", "--porcelain", "--untracked-files=no"],
-            cwd=root,
-            capture_output=True,
-            text=True,
-            check=True,
-        ).stdout.strip()
+        commit, changes = (
+            subprocess.run(["git", *command], cwd=root, capture_output=True, text=True, check=True).stdout.strip()
+            for command in (("rev-parse", "HEAD"), ("status", "--porcelain", "--untracked-files=no"))
+        )
     except (OSError, subprocess.CalledProcessError):
         return None
     return commit + ("+changes" if changes else "")
 
 
 def files_sha256(paths: Sequence[Path]) -> str:
-    """Return one sha256 over the names and bytes of files, in the order of their names."""
+    """Return one sha256 over the names and contents of files, in the order of their names."""
     digest = hashlib.sha256()
     for path in sorted(paths, key=lambda each: each.name):
         digest.update(path.name.encode() + b"\0")
         with path.open("rb") as file:
-            while block := file.read(_HASHED_AT_ONCE):
+            while block := file.read(_BLOCK_BYTES):
                 digest.update(block)
     return digest.hexdigest()
 
 
 def prompt_record(prompt: Prompt) -> dict[str, str]:
-    """Return what a recipe says of the prompt a model was trained with: name, version and sha256."""
+    """Return a recipe's entry for the training prompt: name, version and sha256."""
     return {"name": prompt.name, "version": str(prompt.version), "sha256": prompt.sha256}
 
 
@@ -100,19 +85,19 @@ def make_recipe(
     numbers: str = "sequential",
     trained_on: Sequence[Mapping[str, Any]] | None = None,
 ) -> dict[str, Any]:
-    """Return what ``semanticface.json`` says of a model.
+    """Return the content of ``semanticface.json`` for a model.
 
     Args:
-        kind: ``base`` for whole weights, ``adapter`` for a LoRA adapter.
-        base: for an adapter, how to load and recognise the weights under it (``model.base_record``); None for a base.
-        prompt: name, version and sha256 of the prompt that the model was trained with.
-        emotion: whether its answers carry ``emotional_implication``.
-        readout: how numbers are read from it unless the caller says otherwise, ``greedy``, ``mean`` or ``median``.
-        image_size: side in pixels of the square crop it takes.
-        settings: everything a person chose.
-        metrics: figures measured on held-out rows.
-        numbers: the layout of the 52 numbers it was trained with (``layout.Numbers``).
-        trained_on: datasets that it learnt from (``provenance.told``); left out where None.
+        kind: ``base`` for full weights, ``adapter`` for a LoRA adapter.
+        base: for an adapter, how to load and identify its base weights (``model.base_record``); None for a base.
+        prompt: name, version and sha256 of the training prompt.
+        emotion: whether answers have ``emotional_implication``.
+        readout: default readout of numbers: ``greedy``, ``mean`` or ``median``.
+        image_size: side of the square input crop in pixels.
+        settings: all user-chosen settings.
+        metrics: measured on held-out rows.
+        numbers: ``sequential`` or ``parallel`` decoding of the 52 numbers.
+        trained_on: training datasets (``data.provenance``); omitted if None.
     """
     return {
         "kind": kind,
@@ -135,25 +120,25 @@ def write_recipe(folder: str | Path, recipe: Mapping[str, Any]) -> None:
 
 
 def read_recipe(folder: str | Path) -> dict[str, Any]:
-    """Read ``semanticface.json`` of a model folder; one that does not say how numbers are laid out has them in a row.
+    """Read ``semanticface.json`` of a model folder; ``numbers`` defaults to ``sequential``.
 
     Raises:
-        ModelError: the file is missing, no JSON object, lacks a key of ``make_recipe``, or names an unknown layout; or
-            what ``semanticface calibrate`` wrote into it is damaged.
+        ModelError: the file is missing, not a JSON object, lacks a key of ``make_recipe``, has an unknown value of
+            ``numbers``, or an invalid calibration.
     """
     path = Path(folder) / RECIPE_NAME
     try:
         recipe = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise ModelError(
-            f"{path} is missing: the folder was not made by SemanticFace, or its training did not finish. "
+            f"{path} is missing: the folder was not written by SemanticFace, or its training did not finish. "
             "Copy the whole folder, or train again with train/distill.py."
         ) from error
     except (OSError, ValueError) as error:
-        raise ModelError(f"{path} cannot be read: {error}. Copy the folder again from where it was made.") from error
+        raise ModelError(f"{path} cannot be read: {error}. Copy the folder again from its source.") from error
     missing = [key for key in _RECIPE_KEYS if not isinstance(recipe, dict) or key not in recipe]
     if missing:
-        raise ModelError(f"{path} lacks {', '.join(missing)}: it is from another version. Train the model again.")
+        raise ModelError(f"{path} lacks {', '.join(missing)}: it is from another version. Retrain the model.")
     if recipe.setdefault("numbers", "sequential") not in _LAYOUTS:
         raise ModelError(f"{path}: numbers is {recipe['numbers']!r}, not {' or '.join(_LAYOUTS)}: update SemanticFace.")
     _check_calibration(recipe.get("calibration"), path)
@@ -161,16 +146,13 @@ def read_recipe(folder: str | Path) -> dict[str, Any]:
 
 
 def calibrated_level(recipe: Mapping[str, Any], mode: str) -> float | None:
-    """Return the level that makes a model's intervals hold what they say (``semanticface.inference.intervals``).
-
-    None where the model was not calibrated, or not in this mode.
-    """
+    """Return the calibrated level of intervals (``inference.intervals``); None if not calibrated in this mode."""
     level: float | None = ((recipe.get("calibration") or {}).get("levels") or {}).get(mode)
     return level
 
 
 def _check_calibration(calibration: Any, path: Path) -> None:
-    """Raise a ModelError unless there is none, or it has levels from 0.5 to 1 by mode."""
+    """Raise a ModelError unless it is None or has levels from 0.5 to 1 by mode."""
     if calibration is None:
         return
     levels = calibration.get("levels") if isinstance(calibration, dict) else None
@@ -180,6 +162,6 @@ def _check_calibration(calibration: Any, path: Path) -> None:
         or not all(type(level) is float and 0.5 <= level <= 1 for level in levels.values())
     ):
         raise ModelError(
-            f"{path}: calibration must have levels from 0.5 to 1 for {' or '.join(_MODES)}. Make it again: "
+            f"{path}: calibration must have levels from 0.5 to 1 for {' or '.join(_MODES)}. Repeat it: "
             "semanticface calibrate MODEL DATASET"
         )

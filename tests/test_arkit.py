@@ -1,4 +1,4 @@
-"""The 52 names, their orders and spellings: one wrong side here would be wrong everywhere."""
+"""The 52 names, their orders, spellings and sides."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def test_mirror_swaps_twenty_pairs_and_keeps_twelve():
     assert flipped[1, arkit.INDEX["mouthSmileLeft"]] == values[1, arkit.INDEX["mouthSmileRight"]]
 
 
-def test_mirror_refuses_other_lengths():
+def test_mirror_rejects_other_lengths():
     with pytest.raises(ValueError, match="52"):
         arkit.mirror(np.zeros(51))
 

@@ -1,4 +1,4 @@
-"""What each part of the library loads: light tools never wait for torch, reading a face never for the renderer."""
+"""Which modules load what: light tools do not import torch, and prediction does not import the renderer."""
 
 from __future__ import annotations
 

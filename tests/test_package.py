@@ -1,4 +1,4 @@
-"""The wheel: built once, installed once outside the checkout, and used from there."""
+"""The wheel: built once, installed in a new environment, and used outside the checkout."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ ROOT = Path(__file__).resolve().parents[1]
 
 
 def run(*command: str | Path, cwd: Path) -> str:
-    """Run a command away from the checkout and return what it printed; its errors are shown when it fails."""
+    """Run a command outside the checkout and return its output; show errors if it fails."""
     environment = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "VIRTUAL_ENV")}
     done = subprocess.run([str(part) for part in command], cwd=cwd, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
@@ -28,7 +28,7 @@ def run(*command: str | Path, cwd: Path) -> str:
 
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory) -> Path:
-    """A wheel from a copy of what the build reads, so that the checkout gets no build folder."""
+    """Build a wheel from a copy of the sources, so that the checkout gets no build folder."""
     folder = tmp_path_factory.mktemp("wheel")
     source = folder / "source"
     source.mkdir()
@@ -43,11 +43,11 @@ def wheel(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def installed(wheel, tmp_path_factory) -> Path:
-    """A new environment's bin folder: the wheel is in it, everything else is borrowed from this environment."""
+    """Return the bin folder of a new environment with the wheel and this environment's other packages."""
     folder = tmp_path_factory.mktemp("installed")
     venv.create(folder, with_pip=False, symlinks=True)
     libraries = next(folder.glob("lib/python*/site-packages"))
-    # A .pth file borrows libraries; the editable install's own .pth lies among them but is not processed from there.
+    # A .pth file adds libraries; the editable install's own .pth is among them but is not processed from there.
     (libraries / "borrowed.pth").write_text("\n".join(site.getsitepackages()) + "\n")
     run(sys.executable, "-m", "pip", "--python", folder / "bin" / "python", "install", "--quiet", "--no-deps",
         "--no-index", "--ignore-installed", wheel, cwd=folder)  # fmt: skip
@@ -64,12 +64,12 @@ def test_the_wheel_holds_the_library_and_nothing_else(wheel):
     assert not [name for name in names if "__pycache__" in name or name.endswith(".pyc")]
 
 
-def test_the_installed_library_is_the_one_imported(installed, tmp_path):
+def test_the_installed_library_is_imported(installed, tmp_path):
     where = run(installed / "python", "-c", "import semanticface; print(semanticface.__file__)", cwd=tmp_path)
     assert Path(where.strip()).is_relative_to(installed.parent)
 
 
-def test_prompts_and_assets_are_found_from_there(installed, tmp_path):
+def test_prompts_and_assets_are_found(installed, tmp_path):
     code = (
         "import numpy as np; from semanticface.prompts import load_prompt; "
         "from semanticface.rendering.head.rig import rig; "
@@ -78,5 +78,5 @@ def test_prompts_and_assets_are_found_from_there(installed, tmp_path):
     assert run(installed / "python", "-c", code, cwd=tmp_path).split() == ["distill", "3"]
 
 
-def test_the_command_is_there(installed, tmp_path):
+def test_the_command_is_installed(installed, tmp_path):
     assert "predict" in run(installed / "semanticface", "--help", cwd=tmp_path)

@@ -1,4 +1,4 @@
-"""The prompts: found, versioned, and true about the form of an answer."""
+"""The prompts: installed, versioned, and consistent with the answer format."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def test_distill_is_short():
 
 
 @pytest.mark.parametrize("emotion", [True, False])
-def test_zero_shot_explains_every_action_region_and_grade_and_shows_a_true_example(emotion):
+def test_zero_shot_explains_every_action_region_and_grade_with_a_correct_example(emotion):
     prompt = load_prompt("zero_shot", emotion=emotion)
     words = f"{prompt.system}\n{prompt.user}"
     explained = prompt.system.partition("The 52 actions")[2]
@@ -63,12 +63,12 @@ def test_zero_shot_explains_every_action_region_and_grade_and_shows_a_true_examp
     assert agreement(answer.analysis, answer.coefficients).score == 1
 
 
-def test_an_unknown_prompt_names_the_known_ones():
+def test_an_unknown_prompt_lists_the_known_ones():
     with pytest.raises(ConfigError, match="describe, distill, published, zero_shot"):
         load_prompt("nothing")
 
 
-def test_messages_put_pictures_before_words_and_the_answer_last():
+def test_messages_have_images_before_text_and_the_answer_last():
     prompt = load_prompt("distill")
     system, user = messages(prompt, n_images=2)
     assert system == {"role": "system", "content": [{"type": "text", "text": prompt.system}]}

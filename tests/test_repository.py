@@ -1,4 +1,4 @@
-"""Rules about the files themselves, which no tool checks for us."""
+"""Rules about the repository's files."""
 
 from __future__ import annotations
 
@@ -30,13 +30,13 @@ def test_no_file_is_too_large_to_clone_comfortably(tracked):
     assert not {str(file.relative_to(ROOT)): file.stat().st_size for file in tracked if file.stat().st_size > LARGEST}
 
 
-def test_no_file_names_a_place_on_one_machine(tracked):
+def test_no_file_contains_a_machine_path(tracked):
     found = {str(file.relative_to(ROOT)): MACHINE_PATH.findall(file.read_bytes()) for file in tracked}
     assert not {name: places for name, places in found.items() if places}
 
 
 def test_the_root_of_the_library_stays_small(tracked):
-    """A module belongs in a package; only the foundation lies beside them."""
+    """Modules belong in packages, except the foundation."""
     root = [file for file in tracked if file.suffix == ".py" and file.parent == ROOT / "semanticface"]
     assert 0 < len(root) <= 10
 
@@ -53,9 +53,9 @@ def test_every_dependency_is_pinned():
     assert not {plain(requirement) for requirement in wanted} - pinned - {project["name"]}
 
 
-def test_links_between_documents_lead_somewhere(tracked):
+def test_links_between_documents_resolve(tracked):
     def marks(page):
-        """Return what GitHub calls the headings of a page in links."""
+        """Return GitHub's anchors of a page's headings."""
         headings = re.findall(r"^#+ (.*)$", page.read_text(encoding="utf-8"), re.MULTILINE)
         return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
 

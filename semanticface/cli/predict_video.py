@@ -168,7 +168,7 @@ def _clock(take: Take, options: argparse.Namespace) -> Clock:
             start = parse_timecode(take.timecode, start_rate)
         except SemanticFaceError as error:
             _tell(f"{take.path}: its own timecode is not used: {error}")
-    if start.dropping:
+    if start.drop_frame:
         _tell(f"{take.path}: drop-frame timecode; counted on from its first frame without dropping")
     if rate not in _UNREAL and Path(options.out).suffix.lower() == ".csv":
         _tell(f"timecodes count {format_rate(rate)} frames a second; Unreal Engine needs 30 or 60: --fps 60")

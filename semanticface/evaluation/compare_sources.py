@@ -59,13 +59,13 @@ def read_rows(file: Path) -> list[ShownRow]:
 
 
 def _row(moment: RecordedFrame) -> ShownRow:
-    frame = moment.more.get("frame")
+    frame = moment.extra.get("frame")
     return ShownRow(
         moment.image,
         moment.coefficients,
         moment.reason,
         _words(moment),
-        _box(moment.more.get("box")),
+        _box(moment.extra.get("box")),
         frame if isinstance(frame, int) and not isinstance(frame, bool) and frame > 0 else None,
         moment.time,
         moment.timecode,

@@ -1,4 +1,4 @@
-"""Recordings from one form into another: Live Link Face CSV, our JSONL, our CSV, an animated head as glTF."""
+"""Convert recordings to Live Link Face CSV, our JSONL, our CSV, or an animated glTF head."""
 
 from __future__ import annotations
 
@@ -20,26 +20,22 @@ from semanticface.utils.progress import tqdm
 from semanticface.vision.timecode import parse
 
 FORMATS = {"livelink": (".csv",), "jsonl": (".jsonl",), "csv": (".csv",), "glb": (".glb", ".vrm")}
-"""What can be written, and how its files may be called."""
+"""Output formats and their file suffixes."""
 
 
 @dataclass(slots=True)
 class Counts:
-    """How many rows were read, and how many of them could not be written out."""
+    """Number of rows read, and of rows that could not be written."""
 
     rows: int = 0
     failed: int = 0
 
 
 def check_output_name(out: Path, form: str) -> None:
-    """See that a file's name fits what goes into it.
-
-    Raises:
-        SemanticFaceError: another suffix than the form's, or the name of a folder.
-    """
+    """Check that an output file has a suffix of the format and is not a folder."""
     suffixes = FORMATS[form]
     if out.suffix.lower() not in suffixes:
-        raise SemanticFaceError(f"{out}: a file of the form {form} ends in {' or '.join(suffixes)}. Rename it.")
+        raise SemanticFaceError(f"{out}: files of the format {form} end in {' or '.join(suffixes)}. Rename it.")
     if out.is_dir():
         raise SemanticFaceError(f"{out}: is a folder. Choose another name for the output.")
 
@@ -49,26 +45,24 @@ def convert(
     out: Path,
     form: str,
     fps: Fraction | None,
-    complain: Callable[[str], None],
+    warn: Callable[[str], None],
     avatar: Path | None = None,
 ) -> Counts:
-    """Write a recording in one of ``FORMATS``; the file appears only when it is complete.
+    """Convert a recording to one of ``FORMATS`` atomically.
 
-    A bad row keeps its place in JSONL and CSV, and has no row in a Live Link CSV, where its timecode is missing; an
-    animation goes from the row before it to the one after.
+    Invalid rows are kept in JSONL and CSV and omitted from a Live Link CSV; an animation interpolates over them.
 
     Args:
-        source: what ``recording.read`` reads.
-        out: see ``FORMATS``.
-        form: which of them.
-        fps: rows a second of a recording without timecodes (30), or, for an animation, frames a second in which its
-            timecodes count; *optional*, see ``recording.track``.
-        complain: is told of each bad row, and of actions that an avatar lacks, in a sentence.
-        avatar: .glb or .vrm to animate in place of the plain head; *optional*.
+        source: a file for ``recording.read``.
+        out: output file.
+        form: output format.
+        fps: rows per second without timecodes (30), or the timecode rate for an animation; see ``recording.track``.
+        warn: called with a message for each invalid row, and for actions missing in an avatar.
+        avatar: .glb or .vrm to animate instead of the project's head.
 
     Raises:
-        TableError: the source is no recording, or no row of it can be used.
-        SemanticFaceError: an avatar that cannot be used, or no room to write.
+        TableError: the source is not a recording, or has no usable row.
+        SemanticFaceError: an unusable avatar, or a failed write.
     """
     counts = Counts()
     if form == "glb":
@@ -77,7 +71,7 @@ def convert(
 
         def count(text: str) -> None:
             counts.failed += 1
-            complain(text)
+            warn(text)
 
         track = read_track(source, fps, count)
         counts.rows = len(track.times) + counts.failed
@@ -85,49 +79,49 @@ def convert(
             write_head(out, track, source.stem)
         elif missing := write_avatar(out, avatar, track, source.stem):
             number = f"{len(missing)} of {arkit.N_ACTIONS} actions"
-            complain(f"{avatar}: no morph target for {', '.join(missing)} ({number}). They do not show.")
+            warn(f"{avatar}: no morph target for {', '.join(missing)} ({number}). They do not show.")
         return counts
-    moments = _watched(source, counts, complain)
-    first = next(moments, None)
+    frames = _count_rows(source, counts, warn)
+    first = next(frames, None)
     if first is None:
         raise TableError(f"{source}: no rows below the header. Give a file with coefficients.")
-    moments = chain([first], moments)
+    frames = chain([first], frames)
     if form == "livelink":
-        live_link.write(out, _take(moments, source, fps, counts, complain))
+        live_link.write(out, _live_link_rows(frames, source, fps, counts, warn))
     else:
-        tables.write(out, moments)
+        tables.write(out, frames)
     return counts
 
 
-def _watched(source: Path, counts: Counts, complain: Callable[[str], None]) -> Iterator[RecordedFrame]:
-    for moment in tqdm(read(source), unit="row", delay=PROGRESS_DELAY, leave=False):
+def _count_rows(source: Path, counts: Counts, warn: Callable[[str], None]) -> Iterator[RecordedFrame]:
+    for frame in tqdm(read(source), unit="row", delay=PROGRESS_DELAY, leave=False):
         counts.rows += 1
-        if moment.status != "ok":
+        if frame.status != "ok":
             counts.failed += 1
-            complain(moment.reason)
-        yield moment
+            warn(frame.reason)
+        yield frame
 
 
-def _take(
-    moments: Iterator[RecordedFrame],
+def _live_link_rows(
+    frames: Iterator[RecordedFrame],
     source: Path,
     fps: Fraction | None,
     counts: Counts,
-    complain: Callable[[str], None],
+    warn: Callable[[str], None],
 ) -> Iterator[LiveLinkRow]:
     labels = TimecodeLabels(fps)
-    still = np.zeros(len(arkit.POSE_NAMES))
-    for moment in moments:
-        if moment.values is None:
+    no_pose = np.zeros(len(arkit.POSE_NAMES))
+    for frame in frames:
+        if frame.values is None:
             continue
         try:
-            timecode = labels.label(moment, counts.rows - 1)
+            timecode = labels.label(frame, counts.rows - 1)
             if parse(timecode) is None:
-                raise TableError(f"line {moment.line}: {timecode!r} is not a timecode. Write HH:MM:SS:FF.fff.")
+                raise TableError(f"line {frame.line}: {timecode!r} is not a timecode. Write HH:MM:SS:FF.fff.")
         except TableError as error:
             counts.failed += 1
-            complain(f"{source}, {error}")
+            warn(f"{source}, {error}")
             continue
-        yield LiveLinkRow(timecode, moment.values, still if moment.pose is None else moment.pose)
+        yield LiveLinkRow(timecode, frame.values, no_pose if frame.pose is None else frame.pose)
     if counts.failed == counts.rows:
-        raise TableError(f"{source}: no row with coefficients. Give a file that has some.")
+        raise TableError(f"{source}: no row with coefficients. Give another file.")

@@ -1,7 +1,7 @@
-"""Binary glTF 2.0 (.glb, .vrm): a file taken apart and put together, accessor by accessor.
+"""Read and write binary glTF 2.0 (.glb, .vrm).
 
-Written after the Khronos glTF 2.0 specification: little-endian, chunks and buffer views on 4-byte borders, index
-types as small as the vertices allow, ``min`` and ``max`` where they are required.
+Follows the Khronos glTF 2.0 specification: little-endian, chunks and buffer views aligned to 4 bytes, the smallest
+index type that fits, ``min`` and ``max`` where required.
 """
 
 from __future__ import annotations
@@ -21,21 +21,21 @@ from semanticface.utils.files import atomic_open
 MAGIC, JSON_CHUNK, BIN_CHUNK = 0x46546C67, 0x4E4F534A, 0x004E4942
 ARRAY_BUFFER, ELEMENT_ARRAY_BUFFER = 34962, 34963
 MAX_BYTES = 2**30
-"""A larger avatar is refused unread."""
+"""Larger avatars are rejected."""
 
 _COMPONENTS = {np.dtype("u1"): 5121, np.dtype("<u2"): 5123, np.dtype("<u4"): 5125, np.dtype("<f4"): 5126}
 _SHAPES = {1: "SCALAR", 2: "VEC2", 3: "VEC3", 4: "VEC4"}
 
 
 class Glb:
-    """A glTF document with its one binary buffer.
+    """A glTF document with its binary buffer.
 
     Args:
-        document: the JSON of an existing file; *optional*, a new one by default.
+        document: JSON of an existing file; by default a new one.
         binary: its buffer.
 
     Attributes:
-        document: the JSON, to be added to freely.
+        document: the JSON, freely editable.
     """
 
     def __init__(self, document: dict[str, Any] | None = None, binary: bytes = b"") -> None:
@@ -43,17 +43,17 @@ class Glb:
         self._binary = bytearray(binary)
 
     def add(self, kind: str, item: dict[str, Any]) -> int:
-        """Append to one of the document's lists, such as ``meshes``, and return the place."""
-        things = self.document.setdefault(kind, [])
-        things.append(item)
-        return len(things) - 1
+        """Append to one of the document's lists, such as ``meshes``, and return the index."""
+        items = self.document.setdefault(kind, [])
+        items.append(item)
+        return len(items) - 1
 
     def view(self, data: bytes, target: int | None = None) -> int:
         """Append bytes to the buffer as a buffer view.
 
         Args:
-            data: what it holds.
-            target: ``ARRAY_BUFFER`` for vertices, ``ELEMENT_ARRAY_BUFFER`` for triangles, else None.
+            data: its content.
+            target: ``ARRAY_BUFFER`` for vertices, ``ELEMENT_ARRAY_BUFFER`` for indices, else None.
         """
         self._binary += bytes(-len(self._binary) % 4)
         item: dict[str, Any] = {"buffer": 0, "byteOffset": len(self._binary), "byteLength": len(data)}
@@ -68,7 +68,7 @@ class Glb:
         Args:
             values: [N] or [N, 2 to 4], float32, uint8, uint16 or uint32; rows of 4-byte multiples in vertices.
             target: see ``view``.
-            bounds: write ``min`` and ``max``, as positions and the times of an animation need.
+            bounds: write ``min`` and ``max``, required for positions and animation times.
         """
         rows = values.reshape(len(values), -1)
         rows = np.ascontiguousarray(rows, rows.dtype.newbyteorder("<"))
@@ -81,15 +81,15 @@ class Glb:
             item |= {"min": rows.min(0).tolist(), "max": rows.max(0).tolist()}
         return self.add("accessors", item)
 
-    def sparse(self, values: np.ndarray, least: float, *, bounds: bool = False) -> int:
-        """Append float32[N, 3] that is mostly zero as an accessor that holds only the other rows.
+    def sparse(self, values: np.ndarray, threshold: float, *, bounds: bool = False) -> int:
+        """Append a sparse accessor of float32[N, 3] values, mostly zero.
 
         Args:
-            values: one row a vertex.
-            least: rows without a component of at least this size are left out.
+            values: one row per vertex.
+            threshold: rows whose components are all smaller in magnitude are omitted.
             bounds: see ``accessor``.
         """
-        rows = np.flatnonzero(np.abs(values).max(1) >= least)
+        rows = np.flatnonzero(np.abs(values).max(1) >= threshold)
         item: dict[str, Any] = {"componentType": 5126, "count": len(values), "type": "VEC3"}
         kept = np.zeros((1, 3), np.float32)
         if len(rows):
@@ -101,25 +101,25 @@ class Glb:
                 "values": {"bufferView": self.view(kept.tobytes())},
             }
         if bounds:
-            # The rows left out are zeros, and they count.
+            # Bounds include the omitted rows, which are zero.
             all_ = kept if len(rows) == len(values) else np.concatenate([kept, np.zeros((1, 3), np.float32)])
             item |= {"min": all_.min(0).tolist(), "max": all_.max(0).tolist()}
         return self.add("accessors", item)
 
     def image(self, data: bytes, kind: str) -> int:
-        """Append a picture; ``kind`` is ``image/png`` or ``image/jpeg``."""
+        """Append an image; ``kind`` is ``image/png`` or ``image/jpeg``."""
         return self.add("images", {"bufferView": self.view(data), "mimeType": kind})
 
     def animate(self, name: str, times: np.ndarray, weights: Mapping[int, np.ndarray]) -> None:
-        """Append an animation of morph target weights, linear between its frames.
+        """Append a linearly interpolated animation of morph target weights.
 
         Args:
             name: of the animation.
-            times: float64[T], seconds, rising.
+            times: float64[T], seconds, increasing.
             weights: by node, float32[T, targets of its mesh].
         """
         seconds = times.astype(np.float32)
-        # Hours into a take float32 cannot tell frames a thousandth of a second apart, and times must rise.
+        # Times must increase, but after hours float32 cannot resolve a millisecond.
         kept = np.concatenate([[True], np.diff(seconds) > 0])
         clock = self.accessor(seconds[kept], bounds=True)
         channels: list[dict[str, Any]] = []
@@ -131,11 +131,7 @@ class Glb:
         self.add("animations", {"name": name, "channels": channels, "samplers": samplers})
 
     def write(self, path: str | os.PathLike[str]) -> None:
-        """Write the file; it appears only when it is complete.
-
-        Raises:
-            SemanticFaceError: the system refuses to write.
-        """
+        """Write the file atomically."""
         document = self.document
         self._binary += bytes(-len(self._binary) % 4)
         if self._binary:
@@ -151,15 +147,15 @@ class Glb:
             file.writelines(chunks)
 
 
-def _no_number(name: str) -> None:
-    raise ValueError(f"{name} is no number of JSON")
+def _reject_constant(name: str) -> None:
+    raise ValueError(f"{name} is not valid JSON")
 
 
 def read(path: str | os.PathLike[str]) -> Glb:
     """Read a binary glTF file.
 
     Raises:
-        SemanticFaceError: no such file, not binary glTF 2.0, damaged, or larger than ``MAX_BYTES``.
+        SemanticFaceError: missing, not binary glTF 2.0, damaged, or larger than ``MAX_BYTES``.
     """
     path = Path(path)
     try:
@@ -174,14 +170,14 @@ def read(path: str | os.PathLike[str]) -> Glb:
     chunks: dict[int, bytes] = {}
     try:
         _, version, length = struct.unpack_from("<III", data)
-        place = 12
-        while place < length:
-            count, kind = struct.unpack_from("<II", data, place)
-            if place + 8 + count > len(data):
-                raise ValueError("it ends too early")
-            chunks.setdefault(kind, data[place + 8 : place + 8 + count])
-            place += 8 + count
-        document = json.loads(chunks[JSON_CHUNK], parse_constant=_no_number)
+        offset = 12
+        while offset < length:
+            count, kind = struct.unpack_from("<II", data, offset)
+            if offset + 8 + count > len(data):
+                raise ValueError("truncated")
+            chunks.setdefault(kind, data[offset + 8 : offset + 8 + count])
+            offset += 8 + count
+        document = json.loads(chunks[JSON_CHUNK], parse_constant=_reject_constant)
         if version != 2 or not isinstance(document, dict):
             raise ValueError(f"version {version}")
     except (struct.error, KeyError, ValueError, RecursionError) as error:

@@ -1,8 +1,8 @@
-"""The project's plain head as glTF: 52 morph targets with their ARKit names, and a recording as its animation.
+"""Export the project's head as glTF with 52 ARKit morph targets and a recording as its animation.
 
-Metres; y up, z out of the face, x to the subject's left. The surface is painted by the photo look's own painters, baked
-into textures for skin, eyes and lashes. Morph targets add up linearly, as in every avatar; the head's own renderer also
-keeps lids off the eyeballs and turns the eyes on a circle, so that mixed expressions differ from it a little.
+Metres; y up, z out of the face, x to the subject's left. Skin, eyes and lashes are baked to textures by the shaders of
+the photo style. Morph targets add linearly, as in any avatar; our renderer also keeps lids off the eyeballs and rotates
+the eyes, so combined expressions differ slightly.
 """
 
 from __future__ import annotations
@@ -27,31 +27,31 @@ from semanticface.rendering.raster import visibility
 from semanticface.rendering.shading import textures
 
 _METRES = np.float32(0.1)  # the rig's units are decimetres
-_LEAST_MOVE = 2e-5  # metres: vertices that move less are left out of a morph target
-_LEAST_TURN = 0.01  # the same of a unit normal
+_MIN_SHIFT = 2e-5  # metres: smaller shifts are omitted from morph targets
+_MIN_NORMAL_CHANGE = 0.01  # the same for unit normals
 _SKIN_TEXTURE, _EYE_TEXTURE, _LASH_TEXTURE = 1024, 256, (128, 512)
-_SEAM = 0.05  # a triangle wider than this on the texture runs across one of its seams
-_SPREAD = 6  # texels that colour runs beyond its border, so that no background shows through when it is blurred
-_IRIS_REACH = 0.75  # radii of the eyeball that its texture reaches from the pupil; beyond, the eye is white
-_LASH_TURN, _LASH_NEAR, _LASH_FAR = 1.7, 0.145, 0.235  # radians and decimetres around the eyeball's middle
-_COLLAR = -1.22  # height on the base mesh below which the body is clothed
+_SEAM = 0.05  # triangles wider than this in texture space cross a seam
+_BLEED = 6  # texels of colour bleed beyond borders, so that filtering shows no background
+_IRIS_EXTENT = 0.75  # extent of the eye texture from the pupil in eyeball radii; the rest is white
+_LASH_TURN, _LASH_NEAR, _LASH_FAR = 1.7, 0.145, 0.235  # radians and decimetres around the eyeball's centre
+_COLLAR = -1.22  # height on the base mesh below which cloth starts
 _CLAMPED = {"magFilter": 9729, "minFilter": 9987, "wrapS": 33071, "wrapT": 33071}
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Part:
-    """What is drawn with one material.
+    """Geometry with one material.
 
     Attributes:
         name: of the material.
-        rows: int64[N], vertices of the mesh.
-        triangles: int64[T, 3], of vertices of the mesh.
-        roughness: of the surface, 0 to 1.
-        colour: linear RGB that texture or vertex colours are multiplied with.
+        rows: int64[N], mesh vertex indices.
+        triangles: int64[T, 3], mesh vertex indices.
+        roughness: 0 to 1.
+        colour: linear RGB factor of texture or vertex colours.
         uv: float32[N, 2], v down; None without a texture.
-        picture: the texture, uint8[H, W, 3 or 4] in sRGB; None without one.
-        colours: float32[N, 3] of the vertices, linear; None where all have ``colour``.
-        two_sided: whether the back is drawn.
+        picture: texture, uint8[H, W, 3 or 4] in sRGB, or None.
+        colours: linear vertex colours, float32[N, 3], or None.
+        two_sided: whether back faces are drawn.
     """
 
     name: str
@@ -66,23 +66,14 @@ class _Part:
 
 
 def write_head(path: Path, track: CoefficientTrack, name: str) -> None:
-    """Write a recording as the animation of the head.
-
-    Args:
-        path: of the .glb.
-        track: what the head does.
-        name: of the animation.
-
-    Raises:
-        SemanticFaceError: the system refuses to write.
-    """
+    """Write the head to a .glb with a recording as its animation ``name``."""
     glb, face = build_head()
     glb.animate(name, track.times, {face: track.values})
     glb.write(path)
 
 
 def build_head() -> tuple[Glb, int]:
-    """Return the head without an animation, and the node whose weights an animation moves."""
+    """Return the head without an animation, and the node to animate."""
     glb = Glb()
     glb.document["asset"] |= {"generator": f"SemanticFace {__version__}", "copyright": "Head: MakeHuman data, CC0"}
     paints = appearance_of(None, rig().average)
@@ -95,11 +86,12 @@ def build_head() -> tuple[Glb, int]:
     glb.add("samplers", _CLAMPED)
     face = {
         "name": "Face",
-        "primitives": [_primitive(glb, part, built[0], built[1:]) for part in _moving(built[0], paints)],
+        "primitives": [_primitive(glb, part, built[0], built[1:]) for part in _morphed_parts(built[0], paints)],
         "weights": [0.0] * arkit.N_ACTIONS,
         "extras": {"targetNames": list(arkit.NAMES)},
     }
-    rest = {"name": "Hair and clothes", "primitives": [_primitive(glb, p, built[0]) for p in _still(built[0], paints)]}
+    static = [_primitive(glb, part, built[0]) for part in _static_parts(built[0], paints)]
+    rest = {"name": "Hair and clothes", "primitives": static}
     face_node = glb.add("nodes", {"name": "Face", "mesh": glb.add("meshes", face)})
     rest_node = glb.add("nodes", {"name": "Hair and clothes", "mesh": glb.add("meshes", rest)})
     head = glb.add("nodes", {"name": "Head", "children": [face_node, rest_node]})
@@ -108,7 +100,7 @@ def build_head() -> tuple[Glb, int]:
 
 
 def _primitive(glb: Glb, part: _Part, mesh: Mesh, moved: list[Mesh] | None = None) -> dict[str, Any]:
-    """Add a part's vertices, triangles and material; ``moved`` has the mesh at each morph target's full weight."""
+    """Add a part's vertices, triangles and material; ``moved``: the mesh at each morph target's full weight."""
     place, normal = (mesh.attributes[part.rows, at] for at in (POSITION, NORMAL))
     attributes = {
         "POSITION": glb.accessor(place * _METRES, ARRAY_BUFFER, bounds=True),
@@ -122,7 +114,7 @@ def _primitive(glb: Glb, part: _Part, mesh: Mesh, moved: list[Mesh] | None = Non
     material: dict[str, Any] = {"name": part.name, "pbrMetallicRoughness": surface}
     if part.uv is not None and part.picture is not None:
         attributes["TEXCOORD_0"] = glb.accessor(part.uv.astype(np.float32), ARRAY_BUFFER)
-        texture = glb.add("textures", {"sampler": 0, "source": glb.image(*_encoded(part.picture))})
+        texture = glb.add("textures", {"sampler": 0, "source": glb.image(*_encode(part.picture))})
         surface["baseColorTexture"] = {"index": texture}
         if part.picture.shape[2] == 4:
             material["alphaMode"] = "BLEND"
@@ -146,21 +138,21 @@ def _primitive(glb: Glb, part: _Part, mesh: Mesh, moved: list[Mesh] | None = Non
             shift, turn = shift.astype(np.float32), turn.astype(np.float32)
             out["targets"].append(
                 {
-                    "POSITION": glb.sparse(shift, _LEAST_MOVE, bounds=True),
-                    "NORMAL": glb.sparse(turn, _LEAST_TURN),
+                    "POSITION": glb.sparse(shift, _MIN_SHIFT, bounds=True),
+                    "NORMAL": glb.sparse(turn, _MIN_NORMAL_CHANGE),
                 }
             )
     return out
 
 
 def _unit(normal: np.ndarray) -> np.ndarray:
-    # A vertex without a triangle has no normal; glTF wants one of length 1 all the same.
+    # Vertices without triangles have no normal, but glTF requires unit length.
     length = np.linalg.norm(normal, axis=1, keepdims=True)
     return np.where(length > 0, normal / np.maximum(length, 1e-12), (0, 0, 1)).astype(np.float32)
 
 
-def _encoded(picture: np.ndarray) -> tuple[bytes, str]:
-    """A texture as PNG where it has transparency, else as JPEG; with its kind."""
+def _encode(picture: np.ndarray) -> tuple[bytes, str]:
+    """Return a texture encoded as PNG if it has alpha, else as JPEG, and its MIME type."""
     data = io.BytesIO()
     if picture.shape[2] == 4:
         Image.fromarray(picture).save(data, "PNG", optimize=True)
@@ -169,10 +161,10 @@ def _encoded(picture: np.ndarray) -> tuple[bytes, str]:
     return data.getvalue(), "image/jpeg"
 
 
-# --- what there is ------------------------------------------------------------------------------------------------
+# --- parts --------------------------------------------------------------------------------------------------------
 
 
-def _moving(mesh: Mesh, paints: Appearance) -> list[_Part]:
+def _morphed_parts(mesh: Mesh, paints: Appearance) -> list[_Part]:
     head = rig()
     kind = mesh.part
     skin = mesh.triangles[kind == SKIN]
@@ -183,13 +175,13 @@ def _moving(mesh: Mesh, paints: Appearance) -> list[_Part]:
     corner_colours = _skin_colours(head.base[seam], head.masks[seam], paints)
     teeth = mesh.triangles[(kind == UPPER_TEETH) | (kind == LOWER_TEETH)]
     bare = paints.params.copy()
-    bare[channel.TEETH_GAPS] = 0  # finer than the vertices
+    bare[channel.TEETH_GAPS] = 0  # finer than the mesh
     row, muscle = np.unique(teeth), np.unique(tongue := mesh.triangles[kind == TONGUE])
     tooth = [
         textures.tooth(NOISE_TABLE, paints.colours, bare, *map(float, head.base[v]), head.part[v] == UPPER_TEETH)
         for v in row
     ]
-    # Less and less light reaches what lies deeper in the mouth.
+    # Darker towards the back of the mouth.
     tooth = np.array(tooth) * [[1 - 0.75 * smoothstep(0.98, 0.72, z)] for z in head.base[row, 2].tolist()]
     pink = paints.colours[channel.TONGUE] * [
         [1 - 0.6 * smoothstep(0.9, 0.45, z)] for z in head.base[muscle, 2].tolist()
@@ -204,7 +196,7 @@ def _moving(mesh: Mesh, paints: Appearance) -> list[_Part]:
     ]
 
 
-def _still(mesh: Mesh, paints: Appearance) -> list[_Part]:
+def _static_parts(mesh: Mesh, paints: Appearance) -> list[_Part]:
     hair, cloth = mesh.triangles[mesh.part == HAIR], mesh.triangles[mesh.part == CLOTH]
     row = np.unique(hair)
     turn, way = mesh.attributes[row, 0].astype(float), mesh.attributes[row, 1].astype(float)
@@ -218,7 +210,7 @@ def _still(mesh: Mesh, paints: Appearance) -> list[_Part]:
 
 
 def _skin_texture(triangles: np.ndarray, paints: Appearance) -> tuple[np.ndarray, np.ndarray]:
-    """Texture coordinates of all the head's vertices, float32[V, 2], and the skin as a picture, uint8[S, S, 3]."""
+    """Return texture coordinates of all vertices, float32[V, 2], and the baked skin, uint8[S, S, 3]."""
     head, size = rig(), _SKIN_TEXTURE
     low, high = head.uv[triangles].min((0, 1)), head.uv[triangles].max((0, 1))
     uv = (head.uv - low) / (high - low)
@@ -236,7 +228,7 @@ def _skin_texture(triangles: np.ndarray, paints: Appearance) -> tuple[np.ndarray
 
     colours = np.zeros((size, size, 3))
     colours[drawn] = _skin_colours(mix(head.base), mix(head.masks), paints)
-    for _ in range(_SPREAD):
+    for _ in range(_BLEED):
         for axis, step in ((0, 1), (0, -1), (1, 1), (1, -1)):
             fresh = ~drawn & np.roll(drawn, step, axis)
             colours[fresh] = np.roll(colours, step, axis)[fresh]
@@ -246,7 +238,7 @@ def _skin_texture(triangles: np.ndarray, paints: Appearance) -> tuple[np.ndarray
 
 
 def _skin_colours(places: np.ndarray, masks: np.ndarray, paints: Appearance) -> np.ndarray:
-    """Linear RGB of points of the skin, float64[N, 3], from base-mesh coordinates [N, 3] and masks [N, 4]."""
+    """Return linear RGB of skin points, float64[N, 3], from base-mesh coordinates [N, 3] and masks [N, 4]."""
     colours, amounts = paints.colours, paints.params
     out = np.empty((len(places), 3))
     for n, ((x, y, z), (lips, inside, lid, ear)) in enumerate(
@@ -273,18 +265,18 @@ def _eyes(mesh: Mesh, paints: Appearance) -> _Part:
     across = out[:, :2].copy()
     behind = out[:, 2] < 0
     across[behind] /= np.maximum(np.linalg.norm(across[behind], axis=1, keepdims=True), 1e-6)
-    uv = 0.5 + across * (0.5, -0.5) / _IRIS_REACH
+    uv = 0.5 + across * (0.5, -0.5) / _IRIS_EXTENT
     at = (np.arange(size) + 0.5) / size * 2 - 1
     colours = np.empty((size, size, 3))
-    for row, y in enumerate((-at * _IRIS_REACH).tolist()):
-        for column, x in enumerate((at * _IRIS_REACH).tolist()):
+    for row, y in enumerate((-at * _IRIS_EXTENT).tolist()):
+        for column, x in enumerate((at * _IRIS_EXTENT).tolist()):
             z = max(1 - x * x - y * y, 1e-6) ** 0.5
             colours[row, column] = textures.eye(NOISE_TABLE, paints.colours, paints.params, x, y, z, 3.0)[:3]
     return _Part("Eyes", rows, triangles, 0.1, uv=uv, picture=_srgb(colours))
 
 
 def _lashes(mesh: Mesh, paints: Appearance) -> _Part:
-    """Strands as the photo look draws them, upper ones in the texture's upper half."""
+    """Return lashes as in the photo style, the upper ones in the texture's upper half."""
     head = rig()
     triangles = mesh.triangles[mesh.part == LASHES]
     place = np.stack([np.abs(head.base[:, 0]), head.base[:, 1], head.base[:, 2]], 1) - head.lash_centre
@@ -310,6 +302,6 @@ def _lashes(mesh: Mesh, paints: Appearance) -> _Part:
 
 
 def _srgb(light: np.ndarray) -> np.ndarray:
-    """Linear light 0 to 1 as uint8 sRGB."""
+    """Convert linear light 0 to 1 to uint8 sRGB."""
     x = np.clip(light, 0, 1)
     return np.rint(255 * np.where(x <= 0.0031308, 12.92 * x, 1.055 * x ** (1 / 2.4) - 0.055)).astype(np.uint8)

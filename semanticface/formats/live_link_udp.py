@@ -1,9 +1,9 @@
-"""Live Link Face over UDP, as the app sends it to Unreal Engine: one packet a frame, version 6, big-endian.
+"""Live Link Face's UDP protocol for Unreal Engine: one packet per frame, version 6, big-endian.
 
 ``u8 6 | i32 36 | uuid, 36 bytes | i32 length | subject's name | i32 frame | f32 subframe | i32 rate | i32 denominator |
-u8 61 | 61 x f32``. The frame is counted from midnight at rate / denominator, as in the timecode; the 61 are the actions
-in an order of their own (``arkit.UDP_ORDER``), then three rotations of the head and of each eye. A frame without a face
-ends before the 61.
+u8 61 | 61 x f32``. The frame counts from midnight at rate / denominator, like the timecode; the 61 values are the
+actions in ``arkit.UDP_ORDER``, then three rotations of the head and of each eye. A packet without a face ends before
+``u8 61``.
 """
 
 from __future__ import annotations
@@ -41,29 +41,26 @@ def packet(
     values: np.ndarray | None,
     pose: np.ndarray | None = None,
 ) -> bytes:
-    """Return one frame as the app sends it.
+    """Encode one frame.
 
     Args:
-        name: of the subject, as Unreal lists it.
-        device: a UUID in its form of 36 characters.
+        name: of the subject, as listed in Unreal.
+        device: a UUID of 36 characters.
         frame: since midnight.
         subframe: from 0 to 1.
-        rate: frames a second.
-        values: [52] in the project's order; None where there is no face.
+        rate: fps.
+        values: [52], project order; None without a face.
         pose: [9], ``arkit.POSE_NAMES``; None sends zeros.
-
-    Raises:
-        ValueError: a device that is no UUID.
     """
-    called, known = name.encode(errors="replace"), device.encode()
-    if len(known) != 36:
+    name_bytes, device_bytes = name.encode(errors="replace"), device.encode()
+    if len(device_bytes) != 36:
         raise ValueError(f"{device!r} is not a UUID of 36 characters")
     head = b"".join(
         [
-            struct.pack(">Bi", VERSION, len(known)),
-            known,
-            struct.pack(">i", len(called)),
-            called,
+            struct.pack(">Bi", VERSION, len(device_bytes)),
+            device_bytes,
+            struct.pack(">i", len(name_bytes)),
+            name_bytes,
             struct.pack(">ifii", frame, subframe, rate.numerator, rate.denominator),
         ]
     )
@@ -76,12 +73,12 @@ def packet(
 
 @dataclass(frozen=True, slots=True)
 class Subject:
-    """Whose face is sent, and how its frames are counted.
+    """A Live Link subject and its frame counting.
 
     Attributes:
-        name: as Unreal lists it.
-        rate: frames a second.
-        start: the first frame's place, in frames since midnight.
+        name: as listed in Unreal.
+        rate: fps.
+        start: the first frame, in frames since midnight.
     """
 
     name: str
@@ -89,22 +86,22 @@ class Subject:
     start: Fraction = Fraction(0)
 
     def packet(self, seconds: float | Fraction, values: np.ndarray | None, pose: np.ndarray | None = None) -> bytes:
-        """Return the packet of the frame so many seconds after the first; ``values`` and ``pose`` as in ``packet``."""
+        """Return the packet of the frame ``seconds`` after the first; ``values`` and ``pose`` as in ``packet``."""
         day = _DAY * round(self.rate) * _SUBFRAMES
         ticks = round((self.start + Fraction(seconds) * self.rate) * _SUBFRAMES) % day
         frame, rest = divmod(ticks, _SUBFRAMES)
-        # The same name is the same device to Unreal, whenever it is sent.
+        # A constant device id per name, so that Unreal recognises the subject.
         device = str(uuid.uuid5(uuid.NAMESPACE_OID, f"semanticface:{self.name}")).upper()
         return packet(self.name, device, frame, rest / _SUBFRAMES, self.rate, values, pose)
 
 
 def packets(track: CoefficientTrack, name: str, *, loop: bool = False) -> Generator[tuple[float, bytes], None, None]:
-    """Yield each frame's packet with the second, from the first frame's, at which it is due.
+    """Yield (seconds after the first frame, packet) of each frame.
 
     Args:
         track: the recording.
         name: of the subject.
-        loop: begin again after the last frame, for ever; frames are counted on.
+        loop: repeat forever; frame numbers continue.
     """
     subject = Subject(name, track.rate, track.start)
     step = float(np.median(np.diff(track.times))) if len(track.times) > 1 else float(1 / track.rate)
@@ -123,22 +120,22 @@ def send(
     now: Callable[[], float] = time.monotonic,
     wait: Callable[[float], None] = time.sleep,
 ) -> Iterator[int]:
-    """Send packets when they are due and yield how many have been sent, after each of them.
+    """Send packets on time and yield the number sent after each.
 
-    The clock starts with the first packet. Late packets follow at once; the pace does not drift.
+    The clock starts with the first packet. Late packets are sent at once; timing does not drift.
 
     Args:
-        due: seconds from the first one's moment, and the packet: from ``packets``, for example.
+        due: (seconds after the first, packet), for example from ``packets``.
         host: name or address.
-        port: of it.
-        now: the clock, in seconds.
-        wait: what waits for some seconds.
+        port: UDP port.
+        now: clock, in seconds.
+        wait: sleep function, in seconds.
 
     Raises:
-        SemanticFaceError: an unknown host, or the system refuses to send.
+        SemanticFaceError: an unknown host, or sending fails.
     """
     try:
-        # Of a name with addresses of both kinds, IPv4: Unreal listens there, and only there.
+        # Prefer IPv4, the only one that Unreal listens on.
         found = sorted(
             socket.getaddrinfo(host, port, type=socket.SOCK_DGRAM), key=lambda each: each[0] != socket.AF_INET
         )
@@ -151,6 +148,6 @@ def send(
                     wait(left)
                 out.sendto(data, address)
                 yield sent
-    except (OSError, UnicodeError) as error:  # the latter for a name too long to look up
+    except (OSError, UnicodeError) as error:  # UnicodeError: a name too long to resolve
         why = getattr(error, "strerror", None) or error
         raise SemanticFaceError(f"{host}:{port}: {why}. Check the address and the network.") from error

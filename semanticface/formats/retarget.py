@@ -1,12 +1,12 @@
-"""A recording onto somebody's own avatar, glTF or VRM: morph targets found by their ARKit names, however spelt.
+"""Apply a recording to a custom glTF or VRM avatar, matching morph targets by their ARKit names in any spelling.
 
-A VRM tells how its expressions are mixed from morph targets (VRM 0 ``blendShapeGroups``, VRM 1 ``expressions``; 52 of
-them under ARKit names are what apps call perfect sync): where there is one for an action it is followed. Otherwise the
-morph targets of that name are moved, in all meshes that have one.
+VRM expressions are mixtures of morph targets (VRM 0 ``blendShapeGroups``, VRM 1 ``expressions``; 52 of them with ARKit
+names are called perfect sync). If an expression matches an action, it is used; otherwise the morph targets of that name
+in all meshes.
 
-Names: ``eyeBlinkLeft``, ``EyeBlinkLeft``, ``eye_blink_left``, ``eyeBlink_L``, ``EyeBlink.L``; with something before
-them that ends in a separator (``blendShape1.``, ``Fcl_``, ``rig_head:``); with Blender's ``.001`` after them; and
-``browInnerUp`` and ``cheekPuff`` in two halves.
+Accepted names: ``eyeBlinkLeft``, ``EyeBlinkLeft``, ``eye_blink_left``, ``eyeBlink_L``, ``EyeBlink.L``; with a prefix
+that ends in a separator (``blendShape1.``, ``Fcl_``, ``rig_head:``); with Blender's suffix ``.001``; and
+``browInnerUp`` and ``cheekPuff`` as two halves.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from semanticface.formats.recording import CoefficientTrack
 
 _SEPARATORS = re.compile(r"[^A-Za-z0-9]+")
 _COPY = re.compile(r"\.\d{3}$")
-_NAMED = 8  # morph targets named in a message
+_MAX_LISTED = 8  # morph targets listed in an error message
 
 
 def _spellings() -> dict[str, str]:
@@ -40,7 +40,7 @@ def _spellings() -> dict[str, str]:
 
 
 _ACTION_OF = _spellings()
-"""Letters of a name, in lower case and without separators, to the action."""
+"""Lower-case name without separators to action."""
 _HALF_OF = {
     f"{name}{side}".lower(): name for name in ("browInnerUp", "cheekPuff") for side in ("Left", "Right", "L", "R")
 }
@@ -48,25 +48,25 @@ _HALF_OF = {
 
 @dataclass(frozen=True, slots=True)
 class MorphBinding:
-    """One morph target that follows an action.
+    """One morph target driven by an action.
 
     Attributes:
-        node: of the glTF document.
-        target: its place among the morph targets of the node's mesh.
-        action: index of the action.
-        share: what the coefficient is multiplied with.
+        node: glTF node index.
+        target: index among the morph targets of the node's mesh.
+        action: action index.
+        weight: factor of the coefficient.
     """
 
     node: int
     target: int
     action: int
-    share: float = 1.0
+    weight: float = 1.0
 
 
 def match_action(name: str) -> tuple[str, int] | None:
-    """Return the action that a morph target's name stands for, and how well it fits: 0 is best; None for no action.
+    """Return the action of a morph target's name and a rank, or None if there is none.
 
-    1 is a name with something before it, 2 one half of an action, 3 both.
+    Ranks: 0 exact, 1 with a prefix, 2 half of an action, 3 a half with a prefix.
     """
     parts = [part for part in _SEPARATORS.split(_COPY.sub("", name)) if part]
     for first in range(len(parts)):
@@ -74,7 +74,7 @@ def match_action(name: str) -> tuple[str, int] | None:
         found = _ACTION_OF.get(key) or _HALF_OF.get(key)
         if found is None:
             continue
-        # A corrective such as jawOpen_mouthClose is no action of its own.
+        # A corrective such as jawOpen_mouthClose is not an action.
         before = {"".join(parts[i:j]).lower() for i in range(first) for j in range(i + 1, first + 1)}
         if before & _ACTION_OF.keys():
             return None
@@ -83,39 +83,35 @@ def match_action(name: str) -> tuple[str, int] | None:
 
 
 def find_bindings(document: Mapping[str, Any]) -> list[MorphBinding]:
-    """Return what in a glTF document follows the actions.
-
-    Raises:
-        KeyError, TypeError, IndexError, AttributeError, ValueError: the document is not as glTF and VRM have it.
-    """
+    """Return all bindings of a glTF document; a malformed one raises errors of various types."""
     nodes = document.get("nodes", [])
     meshes = document.get("meshes", [])
     counts = [len(mesh["primitives"][0].get("targets", [])) for mesh in meshes]
-    where: dict[int, list[int]] = {}
-    for place, node in enumerate(nodes):
+    nodes_of: dict[int, list[int]] = {}
+    for node_index, node in enumerate(nodes):
         if "mesh" in node and counts[node["mesh"]]:
-            where.setdefault(node["mesh"], []).append(place)
+            nodes_of.setdefault(node["mesh"], []).append(node_index)
     out = [
-        drive
-        for drive in _expressions(document, where)
-        if "mesh" in nodes[drive.node] and 0 <= drive.target < counts[nodes[drive.node]["mesh"]]
+        binding
+        for binding in _expressions(document, nodes_of)
+        if "mesh" in nodes[binding.node] and 0 <= binding.target < counts[nodes[binding.node]["mesh"]]
     ]
-    told = {drive.action for drive in out}
-    for mesh, places in where.items():
+    from_expressions = {binding.action for binding in out}
+    for mesh, node_indices in nodes_of.items():
         best: dict[int, tuple[int, list[int]]] = {}
         for target, name in enumerate(_target_names(meshes[mesh])[: counts[mesh]]):
             found = match_action(name)
-            if found is None or arkit.INDEX[found[0]] in told:
+            if found is None or arkit.INDEX[found[0]] in from_expressions:
                 continue
             action, rank = arkit.INDEX[found[0]], found[1]
             known = best.get(action)
             if known is None or rank < known[0]:
                 best[action] = rank, [target]
-            elif rank == known[0] and rank >= 2:  # the other half
+            elif rank == known[0] and rank >= 2:  # the other half of the action
                 known[1].append(target)
         out += [
-            MorphBinding(place, target, action)
-            for place in places
+            MorphBinding(node_index, target, action)
+            for node_index in node_indices
             for action, (_, targets) in best.items()
             for target in targets
         ]
@@ -123,53 +119,52 @@ def find_bindings(document: Mapping[str, Any]) -> list[MorphBinding]:
 
 
 def write_avatar(path: Path, avatar: Path, track: CoefficientTrack, name: str) -> list[str]:
-    """Write an avatar with a recording as one more animation; all else in it stays as it is.
+    """Write a copy of an avatar with a recording as an additional animation.
 
     Args:
-        path: of the new file.
+        path: output file.
         avatar: .glb or .vrm.
-        track: what it does.
+        track: the recording.
         name: of the animation.
 
     Returns:
-        The actions for which the avatar has no morph target; they do not show.
+        The actions without a morph target in the avatar.
 
     Raises:
-        SemanticFaceError: no binary glTF, none of the actions found in it, its data in other files, or no room to
-            write.
+        SemanticFaceError: not binary glTF, no matching morph target, data in external files, or a failed write.
     """
     glb = gltf.read(avatar)
     document = glb.document
     try:
         found = find_bindings(document)
         if not found:
-            raise SemanticFaceError(f"{avatar}: {_nothing(document)}")
+            raise SemanticFaceError(f"{avatar}: {_no_match_message(document)}")
         buffers, images = document.get("buffers", []), document.get("images", [])
-        elsewhere = [part for part in (*buffers, *images) if not str(part.get("uri", "data:")).startswith("data:")]
-        if elsewhere or (buffers and "uri" in buffers[0]):
-            raise SemanticFaceError(f"{avatar}: part of it lies in other files. Export it as one .glb.")
+        external = [part for part in (*buffers, *images) if not str(part.get("uri", "data:")).startswith("data:")]
+        if external or (buffers and "uri" in buffers[0]):
+            raise SemanticFaceError(f"{avatar}: it refers to external files. Export it as one .glb.")
         weights = _weights(document, found, track.values)
     except (KeyError, TypeError, IndexError, AttributeError, ValueError) as error:
         raise SemanticFaceError(f"{avatar}: its glTF is damaged ({error!r}). Export it again.") from error
     glb.animate(name, track.times, weights)
     glb.write(path)
-    moved = {drive.action for drive in found}
+    moved = {binding.action for binding in found}
     return [action for index, action in enumerate(arkit.NAMES) if index not in moved]
 
 
 def _weights(document: Mapping[str, Any], found: Sequence[MorphBinding], values: np.ndarray) -> dict[int, np.ndarray]:
-    """Weights of every morph target of each node that is driven; those of no action keep their resting weight."""
+    """Return float32 weights [T, targets] of each driven node; targets without an action keep their rest weight."""
     out: dict[int, np.ndarray] = {}
-    for drive in found:
-        if drive.node not in out:
-            node = document["nodes"][drive.node]
+    for binding in found:
+        if binding.node not in out:
+            node = document["nodes"][binding.node]
             mesh = document["meshes"][node["mesh"]]
             count = len(mesh["primitives"][0]["targets"])
             rest = np.zeros(count, np.float32)
             rest[:] = node.get("weights", mesh.get("weights", rest))
-            rest[[other.target for other in found if other.node == drive.node]] = 0
-            out[drive.node] = np.tile(rest, (len(values), 1))
-        out[drive.node][:, drive.target] += np.float32(drive.share) * values[:, drive.action]
+            rest[[other.target for other in found if other.node == binding.node]] = 0
+            out[binding.node] = np.tile(rest, (len(values), 1))
+        out[binding.node][:, binding.target] += np.float32(binding.weight) * values[:, binding.action]
     for node, weights in out.items():
         driven = sorted({other.target for other in found if other.node == node})
         weights[:, driven] = np.clip(weights[:, driven], 0, 1)
@@ -177,7 +172,7 @@ def _weights(document: Mapping[str, Any], found: Sequence[MorphBinding], values:
 
 
 def _target_names(mesh: Mapping[str, Any]) -> list[str]:
-    """Names of a mesh's morph targets; they stand in one of three places, by the age of the exporter."""
+    """Return the names of a mesh's morph targets, which exporters store in one of three locations."""
     first = mesh["primitives"][0]
     for holder in (mesh, first):
         names = (holder.get("extras") or {}).get("targetNames")
@@ -187,13 +182,13 @@ def _target_names(mesh: Mapping[str, Any]) -> list[str]:
     return [str(extra.get("name") or extra.get("targetName") or "") for extra in extras]
 
 
-def _expressions(document: Mapping[str, Any], where: Mapping[int, list[int]]) -> Iterator[MorphBinding]:
-    """Yield what the expressions of a VRM under ARKit names move."""
+def _expressions(document: Mapping[str, Any], nodes_of: Mapping[int, list[int]]) -> Iterator[MorphBinding]:
+    """Yield the bindings of a VRM's expressions with ARKit names."""
     extensions = document.get("extensions", {})
     for group in extensions.get("VRM", {}).get("blendShapeMaster", {}).get("blendShapeGroups", []):
         if found := match_action(group.get("name", "")):
             for bind in group.get("binds") or []:
-                for node in where.get(bind["mesh"], []):
+                for node in nodes_of.get(bind["mesh"], []):
                     yield MorphBinding(node, bind["index"], arkit.INDEX[found[0]], bind["weight"] / 100)
     expressions = extensions.get("VRMC_vrm", {}).get("expressions", {})
     for name, expression in (expressions.get("custom") or {}).items():
@@ -202,12 +197,12 @@ def _expressions(document: Mapping[str, Any], where: Mapping[int, list[int]]) ->
                 yield MorphBinding(bind["node"], bind["index"], arkit.INDEX[found[0]], bind["weight"])
 
 
-def _nothing(document: Mapping[str, Any]) -> str:
+def _no_match_message(document: Mapping[str, Any]) -> str:
     names = [name for mesh in document.get("meshes", []) for name in _target_names(mesh) if name]
     if not names:
-        return "no morph target with a name. Export shape keys together with their names."
-    more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
+        return "no named morph target. Export shape keys with their names."
+    more = f" and {len(names) - _MAX_LISTED} more" if len(names) > _MAX_LISTED else ""
     return (
-        f"none of the 52 ARKit names among its morph targets ({', '.join(names[:_NAMED])}{more}). "
+        f"no morph target with an ARKit name (found {', '.join(names[:_MAX_LISTED])}{more}). "
         "Rename them after the actions, such as jawOpen."
     )

@@ -1,13 +1,13 @@
-"""Tables of coefficients on disk: CSV and JSONL, read strictly and written whole.
+"""Coefficient tables: CSV and JSONL, read strictly and written atomically.
 
-Three forms are read, told apart by the header or the suffix:
+Three formats are read, distinguished by header or suffix:
 
 * Live Link Face CSV: 63 columns, ``arkit.LIVE_LINK_COLUMNS`` (``BlendshapeCount`` is accepted for the second).
 * Our CSV: ``image``, then the 52 camelCase action names in the project's order.
-* Our JSONL: one object a line with ``image``, ``status``, ``coefficients``, ``analysis``, as ``predict`` writes it.
+* Our JSONL: one object per line with ``image``, ``status``, ``coefficients``, ``analysis``, as written by ``predict``.
 
-A file that is not such a table raises ``TableError``. A bad row does not: it comes back in its place with ``error``
-set, so that the rows after it keep their numbers.
+Other files raise ``TableError``. An invalid row is returned in order with ``error`` set instead, so that later rows
+keep their numbers.
 """
 
 from __future__ import annotations
@@ -36,11 +36,11 @@ COLUMNS: tuple[str, ...] = ("image", *arkit.NAMES)
 """The header of our own CSV."""
 SUFFIXES = (".csv", ".jsonl")
 MAX_ROWS = 1_000_000
-"""More than four hours of capture at 60 rows a second."""
+"""More than four hours of capture at 60 rows per second."""
 MAX_CSV_LINE = 2**16
 MAX_JSON_LINE = 2**20
 OVERSHOOT = 0.02
-"""How far outside [0, 1] a coefficient may stray: capture apps write 1.0033 now and then. It is set to the border."""
+"""Tolerance outside [0, 1], clipped: capture apps occasionally write 1.0033."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,13 +48,13 @@ class TableRow:
     """One row of a table.
 
     Attributes:
-        line: line number in the file, from 1, the header counted.
-        label: the ``image`` cell, or the Live Link timecode; empty where the row does not tell.
-        coefficients: float32[52] in [0, 1]; None where ``error`` says why.
-        analysis: the explanation that came with the row, in JSONL; otherwise None.
-        box: where the model looked, x0, y0, x1, y1 in pixels, in JSONL written by predict; otherwise None.
-        live_link: the row of a Live Link CSV as it stands there, unclipped and with rotations; otherwise None.
-        error: what is wrong with the row and how to repair it, file and line included; empty in a good row.
+        line: line number in the file, from 1, header included.
+        label: the ``image`` cell or Live Link timecode; may be empty.
+        coefficients: float32[52] in [0, 1]; None with an ``error``.
+        analysis: from JSONL, or None.
+        box: crop box x0, y0, x1, y1 in pixels, from JSONL written by predict, or None.
+        live_link: the unclipped row of a Live Link CSV, with rotations, or None.
+        error: message with file, line and fix; empty in a valid row.
     """
 
     line: int
@@ -67,7 +67,7 @@ class TableRow:
 
 
 class Outcome(Protocol):
-    """What can be written: a ``predict.Prediction`` or an ``RowResult``."""
+    """A row to write: a ``Prediction`` or a ``RowResult``."""
 
     @property
     def image(self) -> str: ...
@@ -84,14 +84,14 @@ class Outcome(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class RowResult:
-    """Coefficients and explanation of one named row, or the reason why there are none.
+    """Coefficients and analysis of one named row, or the error.
 
     Attributes:
         image: the row's name.
-        status: ``ok``, or a short code.
-        reason: what the code means for this row; empty where ``ok``.
+        status: ``ok``, or an error code.
+        reason: error message; empty if ``ok``.
         coefficients: float32[52], or None.
-        analysis: the explanation, or None.
+        analysis: the analysis, or None.
     """
 
     image: str
@@ -101,33 +101,33 @@ class RowResult:
     analysis: Analysis | None = None
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the JSON form: image, status, reason (if any), coefficients by action name, analysis."""
+        """Return a JSON object with image, status, reason (if any), coefficients by action name, analysis."""
         out: dict[str, Any] = {"image": self.image, "status": self.status}
         if self.reason:
             out["reason"] = self.reason
         values = self.coefficients
-        out["coefficients"] = None if values is None else dict(zip(arkit.NAMES, _printed(values), strict=True))
+        out["coefficients"] = None if values is None else dict(zip(arkit.NAMES, _rounded(values), strict=True))
         out["analysis"] = None if self.analysis is None else self.analysis.to_dict()
         return out
 
 
 def read_coefficients(path: str | os.PathLike[str]) -> Iterator[TableRow]:
-    """Yield the rows of a Live Link CSV, our CSV or our JSONL, bad ones in their place.
+    """Yield the rows of a Live Link CSV, our CSV or our JSONL, including invalid ones.
 
     Raises:
-        TableError: no such file, not a table of coefficients, empty, or more than ``MAX_ROWS`` rows.
+        TableError: the file is missing, empty, not a coefficient table, or has more than ``MAX_ROWS`` rows.
     """
     path = Path(path)
     return _read_jsonl_rows(path) if path.suffix.lower() == ".jsonl" else _read_csv_rows(path)
 
 
 def read_objects(path: str | os.PathLike[str]) -> Iterator[tuple[int, dict[str, Any] | None, str]]:
-    """Yield ``(line, object, error)`` for each line of a JSONL file; the object is None where ``error`` says why.
+    """Yield ``(line, object or None, error)`` for each line of a JSONL file.
 
-    Strict: no NaN, no Infinity, no key twice. A blank line is a row with an error, unless only blanks follow it.
+    Strict: no NaN, no Infinity, no duplicate keys. Blank lines are errors, except at the end.
 
     Raises:
-        TableError: no such file, empty, or more than ``MAX_ROWS`` lines.
+        TableError: the file is missing, empty, or has more than ``MAX_ROWS`` lines.
     """
     path = Path(path)
     for line, text, problem in csv_lines.read_lines(path, max_line_bytes=MAX_JSON_LINE, max_lines=MAX_ROWS):
@@ -136,31 +136,27 @@ def read_objects(path: str | os.PathLike[str]) -> Iterator[tuple[int, dict[str, 
             yield line, None, problem
             continue
         try:
-            value = json.loads(text, parse_constant=_no_constant, object_pairs_hook=_no_duplicates)
+            value = json.loads(text, parse_constant=_reject_constant, object_pairs_hook=_reject_duplicate_keys)
         except (ValueError, RecursionError) as error:
             what = "an empty line" if not text.strip() else f"not valid JSON ({_one_line(error)})"
-            yield line, None, f"{at}: {what}. Each line must hold one JSON object."
+            yield line, None, f"{at}: {what}. Each line must contain one JSON object."
             continue
         if isinstance(value, dict):
             yield line, value, ""
         else:
-            yield (
-                line,
-                None,
-                f"{at}: a JSON {type(value).__name__}, not an object. Each line must hold one JSON object.",
-            )
+            yield line, None, f"{at}: a JSON {type(value).__name__}. Each line must contain one JSON object."
 
 
 def write(path: str | os.PathLike[str], outcomes: Iterable[Outcome]) -> None:
-    """Write outcomes as JSONL or CSV by the suffix of ``path``; the file appears only when it is complete.
+    """Write outcomes atomically as JSONL or CSV, by the suffix of ``path``.
 
-    The CSV has the columns ``COLUMNS``; a failed picture keeps its row, with its 52 cells empty.
+    The CSV has the columns ``COLUMNS``; a failed picture keeps its row, with 52 empty cells.
 
     Raises:
-        SemanticFaceError: another suffix, a folder of that name, or the system refuses to write.
+        SemanticFaceError: another suffix, a folder of that name, or a failed write.
     """
     suffix = check_output(path)
-    # backslashreplace: file names that are not Unicode must not stop the table.
+    # backslashreplace: file names may not be valid Unicode.
     with atomic_open(path, newline="", errors="backslashreplace") as file:
         if suffix == ".jsonl":
             for outcome in outcomes:
@@ -169,26 +165,22 @@ def write(path: str | os.PathLike[str], outcomes: Iterable[Outcome]) -> None:
         table = csv.writer(file, lineterminator="\n")
         table.writerow(COLUMNS)
         for outcome in outcomes:
-            values = [""] * arkit.N_ACTIONS if outcome.coefficients is None else list(_printed(outcome.coefficients))
+            values = [""] * arkit.N_ACTIONS if outcome.coefficients is None else list(_rounded(outcome.coefficients))
             table.writerow([re.sub(r"[\r\n]+", " ", outcome.image), *values])
 
 
 def check_output(path: str | os.PathLike[str]) -> str:
-    """Return the suffix of a table to be written, ``.csv`` or ``.jsonl``.
-
-    Raises:
-        SemanticFaceError: any other suffix, or the name of a folder.
-    """
+    """Return the suffix of an output table, ``.csv`` or ``.jsonl``; an error for others and for folders."""
     suffix = Path(path).suffix.lower()
     if suffix not in SUFFIXES:
-        raise SemanticFaceError(f"{path}: cannot tell the form of the output. End its name in .jsonl or .csv.")
+        raise SemanticFaceError(f"{path}: unknown output format. Use the suffix .jsonl or .csv.")
     if Path(path).is_dir():
         raise SemanticFaceError(f"{path}: is a folder. Choose another name for the output.")
     return suffix
 
 
-def _printed(coefficients: np.ndarray) -> Iterator[float]:
-    # Six decimals hold all that float32 says near 1 and print 0.37 as 0.37; adding 0 turns -0.0 into 0.0.
+def _rounded(coefficients: np.ndarray) -> Iterator[float]:
+    # Six decimals are the precision of float32 near 1 and print 0.37 as 0.37; adding 0 turns -0.0 into 0.0.
     return (round(float(value), 6) + 0.0 for value in coefficients)
 
 
@@ -202,8 +194,8 @@ def _read_csv_rows(path: Path) -> Iterator[TableRow]:
     if problem:
         raise TableError(problem)
     header = csv_lines.parse_cells(text, f"{path}, line {number}")
-    is_take = header[0].lower() == "timecode"
-    _check_header(path, header, is_take)
+    is_live_link = header[0].lower() == "timecode"
+    _check_header(path, header, is_live_link)
     for number, text, problem in text_lines:
         if problem:
             yield TableRow(number, "", error=problem)
@@ -212,24 +204,24 @@ def _read_csv_rows(path: Path) -> Iterator[TableRow]:
         try:
             cells = csv_lines.parse_cells(text, f"{path}, line {number}")
             label = cells[0]
-            yield _csv_row(cells, header, is_take, number, f"{path}, line {number}")
+            yield _csv_row(cells, header, is_live_link, number, f"{path}, line {number}")
         except TableError as error:
             yield TableRow(number, label, error=str(error))
 
 
-def _check_header(path: Path, header: Sequence[str], is_take: bool) -> None:
-    expected = arkit.LIVE_LINK_COLUMNS if is_take else COLUMNS
-    kind = "a Live Link Face export" if is_take else "a table of image and 52 actions"
+def _check_header(path: Path, header: Sequence[str], is_live_link: bool) -> None:
+    expected = arkit.LIVE_LINK_COLUMNS if is_live_link else COLUMNS
+    kind = "a Live Link Face export" if is_live_link else "a table of image and 52 actions"
     found = list(header)
-    if is_take and len(found) > 1 and found[1] == "BlendshapeCount":
+    if is_live_link and len(found) > 1 and found[1] == "BlendshapeCount":
         found[1] = "BlendShapeCount"
     if tuple(found) == tuple(expected):
         return
-    if not is_take and found[0] != "image":
+    if not is_live_link and found[0] != "image":
         hint = " Its cells seem to be separated by ';': save it with commas." if ";" in found[0] else ""
         raise TableError(
-            f"{path}, line 1: the header starts with {quote(found[0])}, which is no table of coefficients.{hint} "
-            "Give a Live Link Face CSV (63 columns from Timecode) or a CSV of image and the 52 camelCase action names."
+            f"{path}, line 1: the header starts with {quote(found[0])}, which is not a coefficient table.{hint} "
+            "Give a Live Link Face CSV (63 columns) or a CSV of image and the 52 camelCase action names."
         )
     for column, (name, wanted) in enumerate(zip(found, expected, strict=False), start=1):
         if name != wanted:
@@ -240,26 +232,23 @@ def _check_header(path: Path, header: Sequence[str], is_take: bool) -> None:
     raise TableError(f"{path}, line 1: {len(found)} columns, {kind} has {len(expected)}. Restore the exact header.")
 
 
-def _csv_row(cells: Sequence[str], header: Sequence[str], is_take: bool, number: int, at: str) -> TableRow:
+def _csv_row(cells: Sequence[str], header: Sequence[str], is_live_link: bool, number: int, at: str) -> TableRow:
     if cells == [""]:
         raise TableError(f"{at}: an empty line. Remove it.")
     if len(cells) != len(header):
         what = "a short row" if len(cells) < len(header) else "a long row"
         raise TableError(f"{at}: {what}, {len(cells)} cells where the header has {len(header)}. Export the file again.")
-    if not is_take and not any(cell.strip() for cell in cells[1:]):
-        raise TableError(f"{at}: no coefficients: this picture had failed. Predict it again or remove the row.")
-    recorded = None
-    if is_take:
-        recorded = live_link.parse_row(cells, at, header)
+    if not is_live_link and not any(cell.strip() for cell in cells[1:]):
+        raise TableError(f"{at}: no coefficients: the prediction of this picture failed. Repeat it or remove the row.")
+    recorded = live_link.parse_row(cells, at, header) if is_live_link else None
+    if recorded is not None:
         first, values = 3, recorded.coefficients.tolist()
     else:
-        first, values = (
-            2,
-            [
-                csv_lines.parse_number(cell, f"{at}, column {column} ({header[column - 1]})")
-                for column, cell in enumerate(cells[1:], start=2)
-            ],
-        )
+        first = 2
+        values = [
+            csv_lines.parse_number(cell, f"{at}, column {column} ({header[column - 1]})")
+            for column, cell in enumerate(cells[1:], start=2)
+        ]
     for column, value in enumerate(values, start=first):
         _check_range(value, f"{at}, column {column} ({header[column - 1]})")
     return TableRow(number, cells[0], _vector(values), live_link=recorded)
@@ -274,14 +263,14 @@ def _vector(values: Sequence[float]) -> np.ndarray:
     return np.clip(np.array(values, dtype=np.float32), 0.0, 1.0) + np.float32(0.0)
 
 
-def _no_constant(name: str) -> float:
+def _reject_constant(name: str) -> float:
     raise ValueError(f"{name} is not a number")
 
 
-def _no_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def _reject_duplicate_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     out = dict(pairs)
     if len(out) != len(pairs):
-        raise ValueError("a key occurs twice")
+        raise ValueError("duplicate key")
     return out
 
 
@@ -291,13 +280,7 @@ def _read_jsonl_rows(path: Path) -> Iterator[TableRow]:
 
 
 def parse_row(row: dict[str, Any], path: Path, line: int) -> TableRow:
-    """Return what an object of our JSONL says; a bad one comes with ``error`` set.
-
-    Args:
-        row: one object of ``read_objects``.
-        path: the file, for errors.
-        line: of the file, from 1.
-    """
+    """Parse an object of our JSONL, from ``read_objects``; an invalid one has ``error`` set."""
     label = row.get("image")
     label = label if isinstance(label, str) else ""
     try:
@@ -308,15 +291,15 @@ def parse_row(row: dict[str, Any], path: Path, line: int) -> TableRow:
 
 def _json_row(row: dict[str, Any], label: str, line: int, at: str) -> TableRow:
     if row.get("status", "ok") != "ok":
-        why = row["reason"] if isinstance(row.get("reason"), str) else "Predict it again or remove the row."
-        raise TableError(f"{at}: this row had failed ({row['status']}). {why}")
+        why = row["reason"] if isinstance(row.get("reason"), str) else "Repeat the prediction or remove the row."
+        raise TableError(f"{at}: this row failed ({row['status']}). {why}")
     values = row.get("coefficients")
     if not isinstance(values, dict):
-        raise TableError(f'{at}: no "coefficients" object. Give a JSONL file written by predict, parse or describe.')
+        raise TableError(f'{at}: no "coefficients" object. Give a JSONL file from predict, parse or describe.')
     if values.keys() != set(arkit.NAMES):
         odd = min(values.keys() ^ set(arkit.NAMES))
         what = "missing from" if odd in arkit.INDEX else "unknown in"
-        raise TableError(f'{at}: {quote(odd)} is {what} "coefficients". It must hold exactly the 52 action names.')
+        raise TableError(f'{at}: {quote(odd)} is {what} "coefficients". It must have exactly the 52 action names.')
     for name, value in values.items():
         _check_range(_json_number(value, f"{at}, {name}"), f"{at}, {name}")
     try:

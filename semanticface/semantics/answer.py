@@ -1,10 +1,10 @@
-"""The answer a model writes, `{"analysis": …, "arkit": {…52…}}`: its schema, its one canonical text, and the way back.
+"""The answer a model generates, `{"analysis": …, "arkit": {…52…}}`: schema, canonical text and parser.
 
-``format_answer`` writes the canonical text: no spaces, every coefficient with two decimals, keys in a fixed order.
-``parse_answer`` reads it back, and reads what models really write: prose or code fences around the JSON, free spacing
-and key order, PascalCase and ``_L``/``_R`` spellings, the nine head and eye pose values of Live Link beside the 52, and
-a bare object of coefficients without ``analysis`` (the published SemanticFace outputs are numbered prose followed by
-one). An answer is 52 numbers in [0, 1] or an ``AnswerError``; nothing is filled in, clipped or guessed.
+``format_answer`` writes the canonical text: no spaces, two decimals per coefficient, fixed key order. ``parse_answer``
+also reads what models write in practice: prose or code fences around the JSON, free spacing and key order, PascalCase
+and ``_L``/``_R`` spellings, Live Link's nine head and eye pose values in addition to the 52, and a bare object of
+coefficients without ``analysis`` (the published SemanticFace outputs are numbered prose followed by one). The result
+is 52 numbers in [0, 1] or an ``AnswerError``; nothing is filled in, clipped or guessed.
 """
 
 from __future__ import annotations
@@ -54,70 +54,70 @@ SCHEMA: dict[str, Any] = {
     "required": ["analysis", "arkit"],
     "additionalProperties": False,
 }
-"""JSON Schema (draft 2020-12) of an answer; ``emotional_implication`` is absent where emotion is switched off."""
+"""JSON Schema (draft 2020-12) of an answer; ``emotional_implication`` is absent when emotion is off."""
 
 MAX_CHARACTERS = 1_000_000
-"""A longer text is refused unread; a real answer has about 1,500 characters."""
+"""Longer texts are rejected unparsed; a real answer has about 1,500 characters."""
 
 MAX_LENGTH = {"gaze": 256, "mouth": 720}
-"""Longest free text of the analysis fields that can be long, in characters; all of Stage I's texts fit."""
+"""Maximum characters of the analysis fields that can be long; every Stage I text fits."""
 
 MAX_DEFAULT_LENGTH = 192
-"""Longest free text of every other analysis field."""
+"""Maximum characters of every other analysis field."""
 
 NUMBER_TEXTS = tuple(f"{number / 100:.2f}" for number in range(101))
-"""The numbers of a canonical answer, as written."""
+"""Every number a canonical answer can contain."""
 
 ARKIT_START = '"arkit":{'
-"""What precedes the numbers of a canonical answer; free text holds no quotes, so nothing else looks like it."""
+"""Text before the numbers of a canonical answer; unambiguous, because free text contains no quotes."""
 
 ANALYSIS_END = '"},'
-"""What stands between the last word of the analysis and ``ARKIT_START``."""
+"""Text between the last character of the analysis and ``ARKIT_START``."""
 
 FIRST_KEY = f'{ANALYSIS_END}{ARKIT_START}"{NAMES[0]}":'
-"""What follows the last word of the analysis: its end and the first key."""
+"""Text between the last character of the analysis and the first number."""
 
 _KEYS = tuple(f'"{name}":' for name in NAMES)
+_ACTION_NAMES = frozenset(NAMES)
 _POSE_OF = {name.lower(): name for name in POSE_NAMES}
 _OBJECT_START = re.compile(r'\{\s*["}]|\{\s*\Z')
-_CUT_TOKEN = re.compile(r"[\\\w.+-]{0,10}\s*")  # the rest of a text that ends within a number, a word or an escape
-_INSIDE = re.compile(r'"\s*:\s*\Z')  # before an object that is a value of a larger, broken one
+_CUT_TOKEN = re.compile(r"[\\\w.+-]{0,10}\s*")  # the rest of a text cut inside a number, word or escape
+_INSIDE = re.compile(r'"\s*:\s*\Z')  # before an object that is the value of a larger, malformed one
 _CLOSES = re.compile(r"\s*\}")
-_MORE_KEY_PLACES = 8  # keys named in a message before it says how many more
+_MAX_LISTED = 8  # keys listed in an error message
 
 
 def answer_schema(mode: Literal["full", "numbers"], *, emotion: bool) -> dict[str, Any]:
-    """Return ``SCHEMA`` for the answers of one mode, as servers of structured output take it.
+    """Return ``SCHEMA`` for one mode, in the form that structured-output servers accept.
 
-    Every key is required, and texts have no lengths: some servers refuse a schema otherwise.
+    Every key is required and texts have no lengths, because some servers reject other schemas.
 
     Args:
-        mode: ``numbers`` answers have no analysis.
-        emotion: False leaves ``emotional_implication`` out.
+        mode: ``numbers`` omits the analysis.
+        emotion: False omits ``emotional_implication``.
     """
     whole = SCHEMA["properties"]
     properties = {"arkit": whole["arkit"]}
     if mode == "full":
         text = {"type": "string"}
         keys = [key for key in whole["analysis"]["properties"] if emotion or key != "emotional_implication"]
-        keys = [key for key in whole["analysis"]["properties"] if emotion or key != "emotional_implication"]
-        words: dict[str, Any] = dict.fromkeys(keys, text)
+        fields: dict[str, Any] = dict.fromkeys(keys, text)
         movements = whole["analysis"]["properties"]["muscle_movements"]
-        words["muscle_movements"] = {**movements, "properties": dict.fromkeys(REGIONS, text)}
-        analysis = {**whole["analysis"], "properties": words, "required": keys}
+        fields["muscle_movements"] = {**movements, "properties": dict.fromkeys(REGIONS, text)}
+        analysis = {**whole["analysis"], "properties": fields, "required": keys}
         properties = {"analysis": analysis, **properties}
-    named = {"title": SCHEMA["title"], "type": "object", "properties": properties}
-    return {**named, "required": list(properties), "additionalProperties": False}
+    schema = {"title": SCHEMA["title"], "type": "object", "properties": properties}
+    return {**schema, "required": list(properties), "additionalProperties": False}
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Answer:
-    """What a text answered.
+    """A parsed answer.
 
     Attributes:
         coefficients: float32[52] in [0, 1], project order, finite.
-        analysis: the explanation, or None where the text has none in the answer's form.
-        pose: head and eye pose by ``arkit.POSE_NAMES``, as far as given, in the text's own units; or None.
+        analysis: the analysis, or None if the text has none in the expected form.
+        pose: the head and eye pose values present, by ``arkit.POSE_NAMES``, in the text's own units; or None.
     """
 
     coefficients: np.ndarray
@@ -137,11 +137,11 @@ def format_answer(coefficients: np.ndarray, analysis: Analysis | None) -> str:
     """Return the canonical text of an answer: compact JSON, two decimals, fixed key order.
 
     Args:
-        coefficients: [52] in [0, 1], project order; rounded to to_hundredths.
-        analysis: the explanation, without ``emotional_implication`` where that is None; None writes numbers alone.
+        coefficients: [52] in [0, 1], project order; rounded to hundredths.
+        analysis: its ``emotional_implication`` is omitted if None; None writes numbers only.
 
     Raises:
-        ValueError: a wrong shape, or a value that is not a number in [0, 1].
+        ValueError: a wrong shape, or a value outside [0, 1].
     """
     values = to_hundredths(coefficients)
     if values.shape != (N_ACTIONS,):
@@ -149,28 +149,28 @@ def format_answer(coefficients: np.ndarray, analysis: Analysis | None) -> str:
     numbers = ",".join([key + NUMBER_TEXTS[value] for key, value in zip(_KEYS, values.tolist(), strict=True)])
     if analysis is None:
         return f"{{{ARKIT_START}{numbers}}}}}"
-    words = json.dumps(analysis.to_dict(), ensure_ascii=False, separators=(",", ":"))
-    return f'{{"analysis":{words},{ARKIT_START}{numbers}}}}}'
+    text = json.dumps(analysis.to_dict(), ensure_ascii=False, separators=(",", ":"))
+    return f'{{"analysis":{text},{ARKIT_START}{numbers}}}}}'
 
 
 def parse_answer(text: str) -> Answer:
-    """Read an answer out of generated text.
+    """Parse the answer in generated text.
 
     Raises:
         AnswerError: with one of these codes.
-            ``no_json``: no JSON object with an answer in the text.
-            ``truncated``: the JSON breaks off at the end of the text.
-            ``bad_json``: the JSON is malformed elsewhere, or nested too deeply.
+            ``no_json``: the text has no JSON object with an answer.
+            ``truncated``: the JSON is cut off at the end of the text.
+            ``bad_json``: the JSON is otherwise malformed, or nested too deeply.
             ``missing_keys``, ``unknown_keys``, ``duplicate_keys``: the keys are not the 52, each once.
-            ``not_a_number``: null, a boolean, text or another value in place of a number.
+            ``not_a_number``: null, a boolean, text or another value instead of a number.
             ``not_finite``: NaN or an infinity.
             ``out_of_range``: a coefficient outside [0, 1].
-            ``ambiguous``: several answers that differ.
+            ``ambiguous``: several different answers.
             ``too_long``: more than ``MAX_CHARACTERS`` characters.
     """
     if len(text) > MAX_CHARACTERS:
         raise AnswerError("too_long", f"the text has {len(text):,} characters, an answer at most {MAX_CHARACTERS:,}")
-    found = [_read(value) for value in _objects(text)]
+    found = [_parse_object(value) for value in _objects(text)]
     if not found:
         raise AnswerError("no_json", "the text has no JSON object with coefficients: ask the model for JSON alone")
     first = found[0]
@@ -181,10 +181,10 @@ def parse_answer(text: str) -> Answer:
     return first
 
 
-# --- finding the JSON ---------------------------------------------------------------------------------------------
+# --- locating the JSON ----------------------------------------------------------------------------------------------
 
 
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def _reject_duplicate_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     out = dict(pairs)
     if len(out) != len(pairs):
         seen: set[str] = set()
@@ -195,15 +195,15 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return out
 
 
-def _constant(name: str) -> NoReturn:
+def _reject_constant(name: str) -> NoReturn:
     raise _NotFiniteError(name)
 
 
-_DECODER = json.JSONDecoder(object_pairs_hook=_unique, parse_constant=_constant)
+_DECODER = json.JSONDecoder(object_pairs_hook=_reject_duplicate_keys, parse_constant=_reject_constant)
 
 
 def _objects(text: str) -> list[dict[str, Any]]:
-    """Return the answers among the JSON objects of a text; braces in prose are passed over, broken JSON is an error."""
+    """Return the answers among the JSON objects of a text; ignores braces in prose, rejects malformed JSON."""
     out = []
     position = 0
     while match := _OBJECT_START.search(text, position):
@@ -216,10 +216,10 @@ def _objects(text: str) -> list[dict[str, Any]]:
             raise AnswerError("not_finite", f"{error.args[0]} is not a coefficient") from None
         except json.JSONDecodeError as error:
             if error.msg.startswith("Unterminated") or _CUT_TOKEN.fullmatch(text, error.pos):
-                raise AnswerError("truncated", "the JSON breaks off: allow the model more tokens") from None
+                raise AnswerError("truncated", "the JSON is cut off: allow the model more tokens") from None
             raise AnswerError("bad_json", f"malformed JSON at character {error.pos}: {error.msg}") from None
         except (RecursionError, ValueError):
-            raise AnswerError("bad_json", "the JSON is nested too deeply or holds a number of absurd length") from None
+            raise AnswerError("bad_json", "the JSON is nested too deeply or contains an absurdly long number") from None
         if _is_answer(value):
             if _INSIDE.search(text, max(0, start - 40), start) or _CLOSES.match(text, position):
                 raise AnswerError("bad_json", f"the JSON around character {start} has unbalanced braces")
@@ -228,18 +228,18 @@ def _objects(text: str) -> list[dict[str, Any]]:
 
 
 def _is_answer(value: dict[str, Any]) -> bool:
-    return "arkit" in value or "analysis" in value or any(_name_of(key) or _pose_of(key) for key in value)
+    return "arkit" in value or "analysis" in value or any(_action_name(key) or _pose_name(key) for key in value)
 
 
-# --- reading one object -------------------------------------------------------------------------------------------
+# --- parsing one object -------------------------------------------------------------------------------------------
 
 
-def _name_of(key: str) -> str | None:
-    # lower() maps a few letters beyond ASCII onto ASCII ones (the Kelvin sign onto k): those are not our keys.
+def _action_name(key: str) -> str | None:
+    # lower() maps a few non-ASCII letters to ASCII (the Kelvin sign to k): those are not our keys.
     return NAME_OF.get(key.lower()) if key.isascii() else None
 
 
-def _pose_of(key: str) -> str | None:
+def _pose_name(key: str) -> str | None:
     return _POSE_OF.get(key.lower()) if key.isascii() else None
 
 
@@ -248,18 +248,18 @@ def _short(value: object) -> str:
     return text if len(text) <= 40 else f"{text[:37]}..."
 
 
-def _some(names: list[str]) -> str:
-    rest = len(names) - _MORE_KEY_PLACES
-    return ", ".join(names[:_MORE_KEY_PLACES]) + (f" and {rest} more" if rest > 0 else "")
+def _list(names: list[str]) -> str:
+    rest = len(names) - _MAX_LISTED
+    return ", ".join(names[:_MAX_LISTED]) + (f" and {rest} more" if rest > 0 else "")
 
 
-def _read(value: dict[str, Any]) -> Answer:
+def _parse_object(value: dict[str, Any]) -> Answer:
     if "arkit" in value or "analysis" in value:
         unknown = [key for key in value if key not in ("analysis", "arkit")]
         if unknown:
-            raise AnswerError("unknown_keys", f"beside analysis and arkit: {_some([_short(key) for key in unknown])}")
+            raise AnswerError("unknown_keys", f"next to analysis and arkit: {_list([_short(key) for key in unknown])}")
         if "arkit" not in value:
-            raise AnswerError("missing_keys", "the answer has an analysis but no arkit")
+            raise AnswerError("missing_keys", "the answer has an analysis but no arkit object")
         if not isinstance(value["arkit"], dict):
             raise AnswerError("not_a_number", "arkit must be an object of 52 numbers")
         coefficients, pose = _numbers(value["arkit"])
@@ -273,26 +273,23 @@ def _numbers(values: dict[str, Any]) -> tuple[np.ndarray, dict[str, float] | Non
     pose: dict[str, float] = {}
     unknown = []
     for key, value in values.items():
-        name = key if key in _KNOWN else _name_of(key)
-        place = found
+        name = key if key in _ACTION_NAMES else _action_name(key)
+        target = found
         if name is None:
-            name = _pose_of(key)
-            place = pose
+            name = _pose_name(key)
+            target = pose
             if name is None:
                 unknown.append(_short(key))
                 continue
-        if name in place:
+        if name in target:
             raise AnswerError("duplicate_keys", f"{name} is given twice, in different spellings")
-        place[name] = _number(name, value, place is found)
+        target[name] = _number(name, value, target is found)
     if unknown:
-        raise AnswerError("unknown_keys", f"not among the 52 actions: {_some(unknown)}")
+        raise AnswerError("unknown_keys", f"not among the 52 actions: {_list(unknown)}")
     if len(found) != N_ACTIONS:
         missing = [name for name in NAMES if name not in found]
-        raise AnswerError("missing_keys", f"{len(missing)} of the 52 actions are missing: {_some(missing)}")
+        raise AnswerError("missing_keys", f"{len(missing)} of the 52 actions are missing: {_list(missing)}")
     return np.array([found[name] for name in NAMES], dtype=np.float32), pose or None
-
-
-_KNOWN = frozenset(NAMES)
 
 
 def _number(name: str, value: object, bounded: bool) -> float:
@@ -314,7 +311,7 @@ def _analysis(value: object) -> Analysis | None:
         return None
     try:
         analysis = Analysis.from_dict(value)
-        json.dumps(value, ensure_ascii=False).encode()  # a lone surrogate could be parsed, but never be written again
+        json.dumps(value, ensure_ascii=False).encode()  # a lone surrogate parses but cannot be encoded
     except ValueError:
         return None
     return analysis

@@ -1,14 +1,14 @@
-"""The expression a whole face shows: interpretable rules from coefficients to a category and an emotion cue.
+"""Classify the expression of a whole face: interpretable rules from coefficients to a category and an emotion cue.
 
-A *signal* is something one sees (raised brows, a smile, an open mouth): the mean of a few coefficients. A category is
-one signal or several that belong together. Its score lies halfway between its strongest signal and the mean of all,
-with a bonus of 0.15 for each signal beyond the first, and counts only if every signal reaches ``PRESENT``; the highest
-score names the face. So a combination of two wins over its parts unless one is 0.6 stronger than the other.
+A *signal* is a visible feature (raised brows, a smile, an open mouth): the mean of a few coefficients. A category is
+one signal or a combination. Its score is halfway between its strongest signal and the mean of all its signals, plus
+0.15 for each signal beyond the first, and counts only if every signal reaches ``PRESENT``; the highest score wins. So
+a combination of two beats its parts unless one signal is 0.6 stronger than the other.
 
-The combinations that carry an emotion cue follow the prototypes of EMFACS (Ekman and Friesen; Friesen and Ekman 1983)
-as far as ARKit can express them: joy 6+12, surprise 1+2+5+26, sadness 1+4+15, fear 1+2+4+5+20, anger 4+5+7+23/24,
-disgust 9 or 10+17, contempt 12 or 14 on one side. Everything else suggests nothing and says so. A category's name says
-what is seen and never a feeling, so that it can stay when emotion is switched off.
+Combinations with an emotion cue follow the prototypes of EMFACS (Ekman and Friesen; Friesen and Ekman 1983) as far as
+ARKit can express them: joy 6+12, surprise 1+2+5+26, sadness 1+4+15, fear 1+2+4+5+20, anger 4+5+7+23/24, disgust 9 or
+10+17, contempt 12 or 14 on one side. Other categories have no cue. Category names describe what is visible and never
+an emotion, so they stay valid when emotion is off.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ import numpy as np
 from semanticface.arkit import INDEX
 
 PRESENT = 0.2
-"""A signal from here on takes part in a combination."""
+"""Signals from here on count in a combination."""
 NEUTRAL_BELOW = 0.15
-"""Faces whose best score stays below this are neutral."""
+"""Faces whose best score is below this are neutral."""
 MIXED_FROM = 4
-"""From this many clearly visible signals beside the best category's own, the face is a mix."""
+"""With this many clearly visible signals outside the best category, the expression is mixed."""
 
-# (category, its signals, the emotion it suggests or None), most specific first: the first of equal scores wins.
+# (category, signals, suggested emotion or None), most specific first: ties go to the first.
 CATEGORIES: tuple[tuple[str, tuple[str, ...], str | None], ...] = (
     ("open smile with raised cheeks", ("smile", "cheeks", "open"), "joy"),
     ("smile with raised cheeks", ("smile", "cheeks"), "joy"),
@@ -77,11 +77,10 @@ CATEGORIES: tuple[tuple[str, tuple[str, ...], str | None], ...] = (
 )
 NEUTRAL_CATEGORY = "neutral"
 UNCLEAR = "not clearly observable"
-"""The emotion cue of a face whose category suggests none."""
+"""The emotion cue of categories without one."""
 MIXED_CATEGORY = "mixed expression"
 
 EMOTIONS: tuple[str, ...] = tuple(dict.fromkeys(cue for _, _, cue in CATEGORIES if cue))
-
 
 _STEMS = {name.removesuffix("Left"): i for i, name in enumerate(name for name in INDEX if name.endswith("Left"))}
 _LEFT = np.array([INDEX[f"{stem}Left"] for stem in _STEMS])
@@ -108,11 +107,11 @@ def signals(values: np.ndarray) -> dict[str, np.ndarray]:
         (of("eyeLookOutLeft") + of("eyeLookInRight")) / 2, (of("eyeLookInLeft") + of("eyeLookOutRight")) / 2
     )
 
-    def one_sided(stem: str, least: float) -> np.ndarray:
-        """The difference of the sides where only one of them moves, and by at least ``least``."""
+    def one_sided(stem: str, minimum: float) -> np.ndarray:
+        """The difference of the sides where only one of them moves, and by at minimum ``minimum``."""
         left, right = of(f"{stem}Left"), of(f"{stem}Right")
         apart = np.abs(left - right)
-        return np.where((np.minimum(left, right) < PRESENT) & (apart >= least), apart, 0)
+        return np.where((np.minimum(left, right) < PRESENT) & (apart >= minimum), apart, 0)
 
     return {
         "smile": smile,
@@ -147,82 +146,82 @@ def signals(values: np.ndarray) -> dict[str, np.ndarray]:
         "jaw shift": np.abs(of("jawLeft") - of("jawRight")),
         "mouth shift": np.abs(of("mouthLeft") - of("mouthRight")),
         "close": np.minimum(of("mouthClose"), of("jawOpen")),
-        "gaze": np.maximum(gaze, aside) / 2,  # where one looks is not an expression unless nothing else is
+        "gaze": np.maximum(gaze, aside) / 2,  # halved: gaze only counts when nothing else does
     }
 
 
-# Signals that repeat others, so that they do not count towards a mix.
+# Signals derived from others: they do not count towards a mixed expression.
 _DERIVED = {"smirk", "shut", "tuck", "inner only", "teeth", "round", "close", "gaze", "wink"}
 _SIGNALS = tuple(signals(np.zeros((1, len(INDEX)), dtype=np.float32)))
 _COUNTED = np.array([name not in _DERIVED for name in _SIGNALS])
 _OWN = np.array([[name in parts for name in _SIGNALS] for _, parts, _ in CATEGORIES])
 _N_PARTS = _OWN.sum(axis=1).astype(np.float32)
-# Positions of each category's signals; where there are fewer than three the first is repeated, which changes neither
-# the smallest nor the largest, and the weights leave it out of the mean.
+# Signal indices of each category, [categories, 3]. Fewer than three are padded with the first, which leaves minimum and
+# maximum unchanged and has weight 0 in the mean.
 _PARTS = np.array([[_SIGNALS.index((parts + parts[:1] * 2)[i]) for i in range(3)] for _, parts, _ in CATEGORIES])
 _WEIGHTS = (np.arange(3) < _N_PARTS[:, None]) / _N_PARTS[:, None]
 _BONUS = 0.15 * (_N_PARTS - 1)
 
 
 def scores(values: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Judge every category on coefficients in hundredths [N, 52].
+    """Score every category from coefficients in hundredths [N, 52].
 
     Returns:
-        The strength of every signal [N, signals], the score of every category [N, categories] (0 where a signal of a
-        combination is missing), and the mean of its signals [N, categories]; float32.
+        float32 arrays: signal strengths [N, signals], category scores [N, categories] (0 if a signal of a combination
+        is missing), and the mean of each category's signals [N, categories].
     """
     found = signals(values)
     strength = np.stack([found[name] for name in _SIGNALS], axis=1).astype(np.float32)
-    parts = strength[:, _PARTS]
+    parts = strength[:, _PARTS]  # [N, categories, 3]
     mean = (parts * _WEIGHTS.astype(np.float32)).sum(axis=2)
     together = (parts.max(axis=2) + mean) / 2 + _BONUS
     present = (_N_PARTS == 1) | (parts.min(axis=2) >= PRESENT)
     return strength, np.where(present, together, 0).astype(np.float32), mean
 
 
-def _verdicts(strength: np.ndarray, score: np.ndarray) -> list[int | str]:
-    """Return each face's category as a position in ``CATEGORIES``, or ``NEUTRAL_CATEGORY`` or ``MIXED_CATEGORY``."""
+def _classify(strength: np.ndarray, score: np.ndarray) -> list[int | str]:
+    """Return each face's index in ``CATEGORIES``, or ``NEUTRAL_CATEGORY`` or ``MIXED_CATEGORY``."""
     best = score.argmax(axis=1)
     others = ((strength >= 2 * PRESENT) & _COUNTED & ~_OWN[best]).sum(axis=1)
     return [
-        NEUTRAL_CATEGORY if highest < NEUTRAL_BELOW else MIXED_CATEGORY if rest >= MIXED_FROM else index
-        for index, highest, rest in zip(best.tolist(), score.max(axis=1).tolist(), others.tolist(), strict=True)
+        NEUTRAL_CATEGORY if best_score < NEUTRAL_BELOW else MIXED_CATEGORY if rest >= MIXED_FROM else index
+        for index, best_score, rest in zip(best.tolist(), score.max(axis=1).tolist(), others.tolist(), strict=True)
     ]
 
 
 def cue(emotion: str, strength: float) -> str:
-    """Return the words for an emotion whose category has this mean signal strength in [0, 1]."""
+    """Return the cue for an emotion at a mean signal strength in [0, 1]."""
     return f"a hint of {emotion}" if strength < 0.35 else emotion if strength < 0.7 else f"strong {emotion}"
 
 
 def categories(values: np.ndarray) -> list[tuple[str, str | None]]:
-    """Return (category, emotion cue or None) of each face from coefficients in hundredths [N, 52]."""
+    """Return each face's (category, emotion cue or None), from coefficients in hundredths [N, 52]."""
     strength, score, mean = scores(values)
     out: list[tuple[str, str | None]] = []
-    for row, verdict in enumerate(_verdicts(strength, score)):
-        if isinstance(verdict, str):
-            out.append((verdict, None))
+    for row, index in enumerate(_classify(strength, score)):
+        if isinstance(index, str):
+            out.append((index, None))
         else:
-            name, _, emotion = CATEGORIES[verdict]
-            out.append((name, cue(emotion, float(mean[row, verdict])) if emotion else None))
+            name, _, emotion = CATEGORIES[index]
+            out.append((name, cue(emotion, float(mean[row, index])) if emotion else None))
     return out
 
 
 def measures(values: np.ndarray) -> dict[str, int]:
-    """Return what can be said of one face's expression, in hundredths, from coefficients in hundredths [52].
+    """Return measures of one face's expression, in hundredths, from coefficients in hundredths [52].
 
-    Keys: each of ``EMOTIONS`` (the largest mean signal among the categories that suggest it and are all there),
-    ``own emotion`` (that of the cue the face is given, 0 without one) and ``expression`` (the best score, at most 100).
+    Keys: each of ``EMOTIONS`` (the largest mean signal of the present categories that suggest it), ``own emotion``
+    (the same for the face's own cue, 0 without one) and ``expression`` (the best score, at most 100).
     """
     strength, score, mean = scores(values[None])
     out = dict.fromkeys(EMOTIONS, 0)
-    power = np.rint(np.where(score[0] > 0, mean[0], 0) * 100).astype(int).tolist()
-    for own, (_, _, emotion) in zip(power, CATEGORIES, strict=True):
+    percent = np.rint(np.where(score[0] > 0, mean[0], 0) * 100).astype(int).tolist()
+    for own, (_, _, emotion) in zip(percent, CATEGORIES, strict=True):
         if emotion:
             out[emotion] = max(out[emotion], own)
-    out["joy"] = max(out["joy"], out["pleasure"])  # pleasure is not told from joy by words
-    (verdict,) = _verdicts(strength, score)
-    suggests = not isinstance(verdict, str) and CATEGORIES[verdict][2]
-    out["own emotion"] = power[verdict] if suggests else 0
+    out["joy"] = max(out["joy"], out["pleasure"])  # analyses do not distinguish pleasure from joy
+    (index,) = _classify(strength, score)
+    suggests = not isinstance(index, str) and CATEGORIES[index][2]
+    out["own emotion"] = percent[index] if suggests else 0
     out["expression"] = int(min(score.max(), 1) * 100)
     return out

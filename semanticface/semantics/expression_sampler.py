@@ -1,8 +1,8 @@
-"""Random expressions that look human and yet exercise every action evenly.
+"""Sample random expressions that look human and still exercise every action evenly.
 
-A sample mixes layers: prototype expressions and speech shapes (coherent, as people make them), gaze and lids (the two
-eyes move together), and actions drawn one by one (so that no action can be guessed from another). Rules of the face
-come last: some actions need each other, some exclude each other.
+A sample combines prototype expressions and visemes (coherent, as people make them), gaze and eyelids (both eyes move
+together), and independently sampled actions (so that no action can be predicted from another). Finally constraints
+are enforced: some actions require each other, some exclude each other.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ import numpy as np
 from semanticface import arkit
 from semanticface.arkit import INDEX
 
-# A family is what one muscle group on both sides, or one midline movement, does. Weights even out how often each is
-# active once prototypes, which favour some, and exclusions, which thin out others, have had their say.
+# A family is one muscle group on both sides, or one midline movement. Sampling weights compensate for prototypes, which
+# favour some families, and exclusions, which suppress others, so that all are active about equally often.
 FAMILIES: MappingProxyType[str, float] = MappingProxyType(
     {
         "eyeSquint": 0.6, "eyeWide": 1.2, "jawForward": 0.6, "jawSide": 1.7, "jawOpen": 0.6, "mouthClose": 0.9,
@@ -29,8 +29,8 @@ FAMILIES: MappingProxyType[str, float] = MappingProxyType(
 _FAMILY_NAMES = tuple(FAMILIES)
 _FAMILY_WEIGHTS = np.array(list(FAMILIES.values())) / sum(FAMILIES.values())
 
-# Prototype expressions at full strength. A family name sets both sides. After FACS descriptions of the basic emotions
-# (EMFACS action unit sets) and of common conversational signals, translated into ARKit actions.
+# Prototype expressions at full strength; a family sets both sides. From FACS descriptions of the basic emotions (EMFACS
+# action unit sets) and of common conversational signals, translated to ARKit actions.
 EXPRESSIONS: MappingProxyType[str, dict[str, float]] = MappingProxyType(
     {
         "smile": {"mouthSmile": 0.8, "cheekSquint": 0.5, "mouthDimple": 0.2, "eyeSquint": 0.3},
@@ -77,7 +77,7 @@ EXPRESSIONS: MappingProxyType[str, dict[str, float]] = MappingProxyType(
     }
 )  # fmt: skip
 
-# Mouth shapes of speech (viseme groups), by a sound that makes them.
+# Visemes, by a sound that produces them.
 VISEMES: MappingProxyType[str, dict[str, float]] = MappingProxyType(
     {
         "aa": {"jawOpen": 0.7, "mouthLowerDown": 0.4, "mouthUpperUp": 0.2},
@@ -99,8 +99,8 @@ VISEMES: MappingProxyType[str, dict[str, float]] = MappingProxyType(
 _EXPRESSIONS = tuple(EXPRESSIONS.values())
 _VISEMES = tuple(VISEMES.values())
 
-# Pairs people hardly ever make together: the weaker of the two all but vanishes in most samples.
-_SELDOM_TOGETHER: tuple[tuple[str, str], ...] = (
+# Pairs that rarely occur together: most samples suppress the weaker one.
+_RARELY_TOGETHER: tuple[tuple[str, str], ...] = (
     ("mouthSmile", "mouthFrown"),
     ("mouthSmile", "mouthPucker"),
     ("mouthSmile", "mouthFunnel"),
@@ -142,7 +142,7 @@ _EITHER_LEFT_OR_RIGHT = ("jawSide", "mouthSide")
 
 
 def _side_gains(rng: np.random.Generator) -> tuple[float, float]:
-    """How strongly the left and the right side take part: mostly alike, at times lopsided, at times one alone."""
+    """Return gains of the left and right side: mostly equal, sometimes uneven, sometimes one side only."""
     kind = rng.random()
     if kind < 0.6:
         weaker = max(0.0, 1.0 - abs(rng.normal(0.0, 0.1)))
@@ -153,8 +153,8 @@ def _side_gains(rng: np.random.Generator) -> tuple[float, float]:
     return (1.0, weaker) if rng.random() < 0.5 else (weaker, 1.0)
 
 
-def _put(values: np.ndarray, family: str, level: float, gains: tuple[float, float]) -> None:
-    """Raise a family to ``level``; both sides by their gains, or the one side of a sideways movement."""
+def _raise_family(values: np.ndarray, family: str, level: float, gains: tuple[float, float]) -> None:
+    """Raise a family to ``level``: both sides by their gains, or one side of a sideways movement."""
     members = _MEMBERS[family]
     if len(members) == 1:
         values[members[0]] = max(values[members[0]], level)
@@ -166,45 +166,45 @@ def _put(values: np.ndarray, family: str, level: float, gains: tuple[float, floa
             values[index] = max(values[index], level * gain)
 
 
-def _prototype(values: np.ndarray, prototype: dict[str, float], rng: np.random.Generator) -> None:
-    """Add one expression or speech shape: at some strength, each part varied, some parts left out."""
+def _add_prototype(values: np.ndarray, prototype: dict[str, float], rng: np.random.Generator) -> None:
+    """Add a prototype at random strength, with each component varied and some dropped."""
     strength = rng.uniform(0.35, 1.15)
     gains = _side_gains(rng)
     for family, level in prototype.items():
         if rng.random() < 0.8:
-            _put(values, family, min(level * strength * rng.uniform(0.6, 1.4), 1.0), gains)
+            _raise_family(values, family, min(level * strength * rng.uniform(0.6, 1.4), 1.0), gains)
 
 
-def _independent(values: np.ndarray, count: int, rng: np.random.Generator) -> None:
+def _add_independent(values: np.ndarray, count: int, rng: np.random.Generator) -> None:
     for choice in rng.choice(len(_FAMILY_NAMES), size=count, replace=False, p=_FAMILY_WEIGHTS):
-        _put(values, _FAMILY_NAMES[choice], rng.uniform(0.05, 1.0), _side_gains(rng))
+        _raise_family(values, _FAMILY_NAMES[choice], rng.uniform(0.05, 1.0), _side_gains(rng))
 
 
-def _lids(values: np.ndarray, rng: np.random.Generator) -> None:
-    """Now and then close the eyes: a blink caught half way or whole, or a wink."""
+def _add_lids(values: np.ndarray, rng: np.random.Generator) -> None:
+    """Sometimes close the eyes: a partial or full blink, or a wink."""
     kind = rng.random()
     if kind < 0.68:
         return
     level = rng.uniform(0.1, 1.0) if kind < 0.88 else rng.uniform(0.85, 1.0)
     other = rng.uniform(0.0, 0.3) if rng.random() < 0.35 else max(0.0, 1.0 - abs(rng.normal(0.0, 0.05)))
-    _put(values, "eyeBlink", level, (1.0, other) if rng.random() < 0.5 else (other, 1.0))
+    _raise_family(values, "eyeBlink", level, (1.0, other) if rng.random() < 0.5 else (other, 1.0))
 
 
-def _gaze(values: np.ndarray, reach: float, rng: np.random.Generator) -> None:
-    """Turn both eyes to one point: the same direction, converging when it is near.
+def _add_gaze(values: np.ndarray, reach: float, rng: np.random.Generator) -> None:
+    """Turn both eyes to one point, converging if it is near.
 
-    Closed lids hide where the eyes look, so gaze fades as both close; a label nobody could see would only be noise.
+    Gaze fades as both eyes close, because closed lids hide it and an invisible label would be noise.
     """
     if rng.random() < 0.25:
         return
     across, up = reach * rng.uniform(-1.0, 1.0, 2)
     across, up = (0.0 if rng.random() < 0.12 else axis for axis in (across, up))
     nearness = rng.uniform(0.1, 0.5) if rng.random() < 0.2 else 0.0
-    shown = 1.0 - min(values[_I["eyeBlinkLeft"]], values[_I["eyeBlinkRight"]])
-    shown = min(1.0, 2.0 * shown)
+    visibility = 1.0 - min(values[_I["eyeBlinkLeft"]], values[_I["eyeBlinkRight"]])
+    visibility = min(1.0, 2.0 * visibility)
     for side, outward in (("Left", 1.0), ("Right", -1.0)):
-        out = shown * (outward * across - nearness + rng.normal(0.0, 0.02) * (across != 0.0))
-        lift = shown * (up + rng.normal(0.0, 0.02) * (up != 0.0))
+        out = visibility * (outward * across - nearness + rng.normal(0.0, 0.02) * (across != 0.0))
+        lift = visibility * (up + rng.normal(0.0, 0.02) * (up != 0.0))
         values[_I[f"eyeLookOut{side}"]], values[_I[f"eyeLookIn{side}"]] = max(out, 0.0), max(-out, 0.0)
         values[_I[f"eyeLookUp{side}"]], values[_I[f"eyeLookDown{side}"]] = max(lift, 0.0), max(-lift, 0.0)
 
@@ -215,9 +215,9 @@ def _keep_larger(values: np.ndarray, first: int, second: int, rest: float) -> No
     values[smaller] *= rest
 
 
-def _obey_rules(values: np.ndarray, rng: np.random.Generator) -> None:
-    """Make the vector one that a face can show: what excludes what, and what needs what."""
-    for first, second in _SELDOM_TOGETHER:
+def _apply_constraints(values: np.ndarray, rng: np.random.Generator) -> None:
+    """Enforce the exclusions and requirements between actions."""
+    for first, second in _RARELY_TOGETHER:
         rest = 1.0 if rng.random() < 0.12 else 0.0
         a, b = _MEMBERS[first], _MEMBERS[second]
         if len(a) == len(b):
@@ -238,49 +238,48 @@ def _obey_rules(values: np.ndarray, rng: np.random.Generator) -> None:
         values[jaw] = max(values[jaw], 0.1 + 0.25 * values[tongue])
         values[close] = 0.0
     if values[close] > 0.0:
-        # Lips that meet over a lowered jaw: the jaw must be at least as far down as the lips make up for.
+        # Lips closed over a lowered jaw: the jaw must be open at least as far as the lips compensate.
         slack = rng.uniform(0.0, 0.7) if rng.random() < 0.5 else 0.0
         values[jaw] = max(values[jaw], values[close] + slack * (1.0 - values[close]))
     if values[jaw] - values[close] > 0.35 and rng.random() < 0.85:
-        # Air and pressure need sealed lips.
+        # Puffing and pressing need sealed lips.
         values[[_I["cheekPuff"], _I["mouthPressLeft"], _I["mouthPressRight"]]] = 0.0
 
 
 def sample_coefficients(rng: np.random.Generator) -> np.ndarray:
-    """Draw one random expression.
+    """Sample one expression.
 
-    About one in twenty is almost neutral, a fifth shows one to three actions alone, two fifths grow from an
-    expression, a speech shape or both, and the rest is drawn action by action. Left and right are drawn alike, so a
-    mirrored sample is as likely as the sample.
+    5 % are almost neutral, 20 % have one to three families, 40 % are based on an expression, a viseme or both, and 35 %
+    consist of independent families. Left and right are symmetric in distribution.
 
     Args:
-        rng: the only source of chance; the same state gives the same vector.
+        rng: the only source of randomness; the same state gives the same vector.
 
     Returns:
-        float32[52] in [0, 1], in the project's order. ``mouthClose <= jawOpen``; ``tongueOut`` comes with an open jaw;
-        at most one of each eye's wide/blink, up/down and in/out and of jaw and mouth left/right is above 0; both eyes
-        look the same way up or down and, but for convergence, sideways.
+        float32[52] in [0, 1], project order. ``mouthClose <= jawOpen``; ``tongueOut`` implies an open jaw; at most one
+        of each eye's wide/blink, up/down and in/out and of jaw and mouth left/right is above 0; both eyes look in the
+        same vertical direction and, except for convergence, the same horizontal direction.
     """
     values = np.zeros(arkit.N_ACTIONS)
     kind = rng.random()
     reach = 1.0
     if kind < 0.05:
-        _independent(values, int(rng.integers(0, 4)), rng)
+        _add_independent(values, int(rng.integers(0, 4)), rng)
         values *= 0.12
         reach = 0.15
     else:
         if kind < 0.25:
-            _independent(values, int(rng.integers(1, 4)), rng)
+            _add_independent(values, int(rng.integers(1, 4)), rng)
         elif kind < 0.65:
             mix = rng.random()
             if mix < 0.7:
-                _prototype(values, _EXPRESSIONS[rng.integers(len(_EXPRESSIONS))], rng)
+                _add_prototype(values, _EXPRESSIONS[rng.integers(len(_EXPRESSIONS))], rng)
             if mix > 0.45:
-                _prototype(values, _VISEMES[rng.integers(len(_VISEMES))], rng)
-            _independent(values, int(rng.integers(1, 7)), rng)
+                _add_prototype(values, _VISEMES[rng.integers(len(_VISEMES))], rng)
+            _add_independent(values, int(rng.integers(1, 7)), rng)
         else:
-            _independent(values, int(rng.integers(6, 19)), rng)
-        _lids(values, rng)
-    _obey_rules(values, rng)
-    _gaze(values, reach, rng)
+            _add_independent(values, int(rng.integers(6, 19)), rng)
+        _add_lids(values, rng)
+    _apply_constraints(values, rng)
+    _add_gaze(values, reach, rng)
     return np.clip(values, 0.0, 1.0).astype(np.float32) + np.float32(0.0)  # the sum turns -0.0 into 0.0

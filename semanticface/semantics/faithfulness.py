@@ -1,12 +1,12 @@
-"""Whether an analysis is true: its words read back into claims about coefficients, and checked one by one.
+"""Check an analysis against coefficients: parse its text into claims and test each one.
 
-The reader understands the project's own phrases exactly and free English tolerantly (``lexicon``): synonyms of
-movements and intensities, sides, "not", "relaxed", comparisons of the two sides. Words it does not know claim nothing.
+The parser understands the project's own phrases exactly and free English tolerantly (``lexicon``): synonyms of
+movements and intensities, sides, "not", "relaxed", comparisons of both sides. Unknown words make no claim.
 
-A claim bounds a number that coefficients give: an action (each of several, or both sides taken together where the words
-name none), the difference of two sides, or one of a few measures of the whole face (``_MEASURES``). The bounds are
-the range of the intensity that was said, widened by ``TOLERANCE`` on both sides, because neighbouring intensities meet
-at a point and FACS coders, too, agree only within a step.
+A claim bounds a number computed from coefficients: an action (each of several, or both sides combined if the text
+names no side), the difference of two sides, or a measure of the whole face (``_measures``). The bounds are the range
+of the stated intensity, widened by ``TOLERANCE`` on both sides, because adjacent intensities share a boundary and FACS
+coders also agree only within one level.
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ if TYPE_CHECKING:
     from semanticface.semantics.analysis import Analysis
 
 TOLERANCE = 5
-"""Hundredths by which a coefficient may lie outside the range that was claimed for it."""
+"""Hundredths by which a coefficient may lie outside the claimed range."""
 _VISIBLE = round(VISIBLE * 100)
-_SLACK = 20  # to_hundredths, about one grade, by which one side may differ from what is said of both
+_SLACK = 20  # hundredths, about one grade, by which one side may differ from a claim about both
 _SIDE = re.compile("(?:Left|Right|Lower|Upper)$")
 _PUNCTUATION = re.compile(r"[,;.:()/]")
-_SHUT = 40  # to_hundredths of a blink that one calls closed, where nothing says how far
+_SHUT = 40  # hundredths of a blink that count as closed without a stated intensity
 
 Test = Literal["each", "any", "mean", "difference", "measure"]
 
@@ -44,12 +44,12 @@ class Claim:
     """One checkable statement of an analysis.
 
     Attributes:
-        source: the part of the analysis it stands in: a region, or one of its other keys.
-        text: the words it was read from.
-        test: what must lie within the bounds: ``each`` action, ``any`` of them (both sides of one taken together),
-            their ``mean``, the ``difference`` of the first and the second, or a ``measure`` of the whole face.
-        actions: names of the actions it speaks about; for a measure its name and then the actions it mentions.
-        low, high: bounds in to_hundredths, both included, the tolerance already added.
+        source: the part of the analysis: a region, or one of the other keys.
+        text: the words it was parsed from.
+        test: what must be within the bounds: ``each`` action, ``any`` of them (both sides of one combined), their
+            ``mean``, the ``difference`` of the first and the second, or a ``measure`` of the whole face.
+        actions: the actions it is about; for a measure its name, then the actions it mentions.
+        low, high: inclusive bounds in hundredths, tolerance included.
     """
 
     source: str
@@ -62,14 +62,14 @@ class Claim:
 
 @dataclass(frozen=True, slots=True)
 class Agreement:
-    """What holds of an analysis.
+    """Result of checking an analysis.
 
     Attributes:
-        holds: claims that are true of the coefficients.
-        contradicts: claims that are not.
-        omits: names of visible actions that neither a region nor the symmetry mentions, in the project's order.
-        score: in [0, 1]: true claims / (true claims + false claims + omissions), an omission counting as much as the
-            action is visible, fully from a coefficient of 0.4; 0 where nothing could be read.
+        holds: true claims.
+        contradicts: false claims.
+        omits: visible actions that neither a region nor the symmetry mentions, project order.
+        score: in [0, 1]: true claims / (true claims + false claims + omissions). An omission is weighted by how visible
+            the action is, fully from a coefficient of 0.4. 0 if there are no claims.
     """
 
     holds: tuple[Claim, ...]
@@ -82,7 +82,7 @@ def agreement(analysis: Analysis, coefficients: np.ndarray) -> Agreement:
     """Check an analysis against the [52] coefficients of a face.
 
     Raises:
-        ValueError: a wrong shape, or a value that is not a number in [0, 1].
+        ValueError: a wrong shape, or a value outside [0, 1].
     """
     values = to_hundredths(coefficients)
     if values.ndim != 1:
@@ -92,23 +92,23 @@ def agreement(analysis: Analysis, coefficients: np.ndarray) -> Agreement:
     mentioned: set[str] = set()
     measures = _measures(values)
     for claim in claims(analysis):
-        (holds if _true(claim, values, measures) else contradicts).append(claim)
+        (holds if _holds(claim, values, measures) else contradicts).append(claim)
         if claim.source != "expression_category" and (claim.high > _VISIBLE + TOLERANCE or claim.test == "difference"):
             mentioned.update(claim.actions)
-    seen = (name for name, value in zip(NAMES, values, strict=True) if value >= _VISIBLE)
-    omits = tuple(name for name in seen if name not in mentioned)
+    visible = (name for name, value in zip(NAMES, values, strict=True) if value >= _VISIBLE)
+    omits = tuple(name for name in visible if name not in mentioned)
     weight = len(holds) + len(contradicts) + sum(min(1.0, values[INDEX[name]] / 40) for name in omits)
     return Agreement(tuple(holds), tuple(contradicts), omits, float(len(holds) / weight) if holds else 0.0)
 
 
 def claims(analysis: Analysis) -> tuple[Claim, ...]:
-    """Return every claim that could be read from an analysis."""
-    out = [*_read("expression_category", analysis.expression_category)]
+    """Return every claim parsed from an analysis."""
+    out = [*_parse("expression_category", analysis.expression_category)]
     for region in REGIONS:
-        out += _read(region, analysis.muscle_movements[region])
+        out += _parse(region, analysis.muscle_movements[region])
     if analysis.emotional_implication is not None:
-        out += _read_emotion("emotional_implication", analysis.emotional_implication)
-    out += _read("symmetry", analysis.symmetry)
+        out += _parse_emotion("emotional_implication", analysis.emotional_implication)
+    out += _parse("symmetry", analysis.symmetry)
     return tuple(out)
 
 
@@ -116,7 +116,7 @@ def claims(analysis: Analysis) -> tuple[Claim, ...]:
 
 
 def _measures(values: np.ndarray) -> dict[str, int]:
-    """Return measures of the whole face in to_hundredths."""
+    """Return measures of the whole face, in hundredths."""
 
     def of(name: str) -> int:
         return int(values[INDEX[name]])
@@ -132,7 +132,7 @@ def _measures(values: np.ndarray) -> dict[str, int]:
     }
 
 
-def _true(claim: Claim, values: np.ndarray, measures: dict[str, int]) -> bool:
+def _holds(claim: Claim, values: np.ndarray, measures: dict[str, int]) -> bool:
     if claim.test == "measure":
         return claim.low <= measures[claim.actions[0]] <= claim.high
     own = [int(values[INDEX[name]]) for name in claim.actions]
@@ -143,23 +143,23 @@ def _true(claim: Claim, values: np.ndarray, measures: dict[str, int]) -> bool:
     sides: dict[str, list[int]] = {}
     for name, value in zip(claim.actions, own, strict=True):
         sides.setdefault("" if claim.test == "mean" else _SIDE.sub("", name), []).append(value)
-    return any(_together(values, claim) for values in sides.values())
+    return any(_combined_holds(values, claim) for values in sides.values())
 
 
-def _together(values: list[int], claim: Claim) -> bool:
-    """Whether the sides of one action are, taken together, as claimed, and none of them far from it."""
+def _combined_holds(values: list[int], claim: Claim) -> bool:
+    """Return whether both sides of an action combined match the claim, and neither is far from it."""
     mean = sum(values) / len(values)
     found = (mean,) if claim.test == "mean" else (mean, max(values))
     near = all(claim.low - _SLACK <= value <= claim.high + _SLACK for value in values)
     return near and any(claim.low <= value <= claim.high for value in found)
 
 
-# --- reading ------------------------------------------------------------------------------------------------------
+# --- parsing ------------------------------------------------------------------------------------------------------
 
 
 @dataclass(slots=True)
 class _Chunk:
-    """The words between two conjunctions: what moves, on which side, how, how strongly."""
+    """The tokens between two conjunctions: what moves, on which side, how, how strongly."""
 
     text: str
     nouns: list[str] = field(default_factory=list)
@@ -179,13 +179,13 @@ class _Chunk:
 
 
 @lru_cache(maxsize=1 << 14)
-def _read(source: str, text: str) -> tuple[Claim, ...]:
-    """Read the claims of one text; ``source`` is a region, ``expression_category`` or ``symmetry``."""
+def _parse(source: str, text: str) -> tuple[Claim, ...]:
+    """Parse the claims of one text; ``source`` is a region, ``expression_category`` or ``symmetry``."""
     found: list[Claim] = []
     if source == "symmetry":
-        found += _read_symmetry(text)
+        found += _parse_symmetry(text)
     if source == "expression_category":
-        found += _read_emotion(source, text) if text != UNCLEAR else ()
+        found += _parse_emotion(source, text) if text != UNCLEAR else ()
         if NEUTRAL_CATEGORY in text.lower().split():
             return (
                 *found,
@@ -193,10 +193,10 @@ def _read(source: str, text: str) -> tuple[Claim, ...]:
             )
     before: _Chunk | None = None
     for clause in _clauses(text, source):
-        _carry(clause[0], before)
-        _share(clause, before)
+        _continue_subject(clause[0], before)
+        _fill_from_neighbours(clause, before)
         for chunk in clause:
-            found += _claims_of(chunk, source)
+            found += _chunk_claims(chunk, source)
         moving = [chunk for chunk in clause if chunk.moves]
         before = moving[-1] if moving else before
     return tuple(found)
@@ -245,15 +245,15 @@ def _chunk(part: Sequence[Token], text: str, source: str) -> _Chunk:
     return chunk
 
 
-def _share(clause: list[_Chunk], before: _Chunk | None) -> None:
-    """Give each chunk of a clause what it leaves unsaid because a neighbour says it."""
+def _fill_from_neighbours(clause: list[_Chunk], before: _Chunk | None) -> None:
+    """Fill in what each chunk of a clause leaves out because a neighbour states it."""
     for i, chunk in enumerate(clause):
         if chunk.moves or chunk.rest:
             continue
         later = _next_moving(clause[i + 1 :])
         earlier = next((other for other in reversed(clause[:i]) if other.moves), before if chunk.sides else None)
-        # "left brow slightly and right brow strongly lowered" leans on what comes, but
-        # "pressed slightly on the left and strongly on the right" on what came before
+        # "left brow slightly and right brow strongly lowered" refers to the next chunk, but
+        # "pressed slightly on the left and strongly on the right" to the previous one
         source = (later or earlier) if chunk.nouns else (earlier or later)
         if source is not None and (chunk.nouns or chunk.sides or chunk.grade):
             chunk.verbs, chunk.directions = list(source.verbs), list(source.directions)
@@ -269,8 +269,8 @@ def _share(clause: list[_Chunk], before: _Chunk | None) -> None:
             chunk.negated = chunk.negated or previous.negated
 
 
-def _carry(chunk: _Chunk, before: _Chunk | None) -> None:
-    """Let the start of a clause go on about what the one before was about ("corners pulled up, slightly stretched")."""
+def _continue_subject(chunk: _Chunk, before: _Chunk | None) -> None:
+    """Let a clause continue the subject of the previous one ("corners pulled up, slightly stretched")."""
     if before is not None and chunk.moves and not chunk.nouns and not any(verb in IMPLIED_NOUN for verb in chunk.verbs):
         chunk.nouns = list(before.nouns)
         chunk.sides = chunk.sides or list(before.sides)
@@ -278,7 +278,7 @@ def _carry(chunk: _Chunk, before: _Chunk | None) -> None:
 
 
 def _next_moving(chunks: list[_Chunk]) -> _Chunk | None:
-    """Return the first chunk with a movement, joined with the bare movements after it ("pulled down and stretched")."""
+    """Return the first chunk with a movement, merged with bare movements after it ("pulled down and stretched")."""
     for i, first in enumerate(chunks):
         if first.moves:
             joined = replace(first, verbs=list(first.verbs), directions=list(first.directions))
@@ -291,16 +291,16 @@ def _next_moving(chunks: list[_Chunk]) -> _Chunk | None:
     return None
 
 
-def _claims_of(chunk: _Chunk, source: str) -> Iterator[Claim]:
+def _chunk_claims(chunk: _Chunk, source: str) -> Iterator[Claim]:
     if chunk.skip and not chunk.moves:
         return
     if chunk.rest:
-        yield from _rest(chunk, source)
+        yield from _rest_claim(chunk, source)
         return
     low, high = _bounds(chunk)
-    side = _one(chunk.sides)
+    side = _single_side(chunk.sides)
     relative = chunk.more or source == "symmetry"
-    for noun, verb in _meant(chunk, source):
+    for noun, verb in _noun_verbs(chunk, source):
         measure = _measure_claim(noun, verb, chunk, source)
         if measure is not None:
             yield measure
@@ -309,7 +309,7 @@ def _claims_of(chunk: _Chunk, source: str) -> Iterator[Claim]:
         if actions is None:
             continue
         if relative:
-            yield from _relation(chunk, source, noun, verb, side)
+            yield from _comparison_claims(chunk, source, noun, verb, side)
             continue
         if noun == "gaze":
             eye = [name for name in actions if side in (None, "both") or name.endswith(side.capitalize())]
@@ -324,7 +324,7 @@ def _claims_of(chunk: _Chunk, source: str) -> Iterator[Claim]:
         yield Claim(source, chunk.text, "each" if side == "both" or chunk.negated else "any", actions, low, high)
 
 
-def _one(sides: list[str]) -> str | None:
+def _single_side(sides: list[str]) -> str | None:
     return "both" if len(set(sides)) > 1 else sides[0] if sides else None
 
 
@@ -338,7 +338,7 @@ def _bounds(chunk: _Chunk) -> tuple[int, int]:
     return max(low - TOLERANCE, 0), min(high + TOLERANCE, 100)
 
 
-def _meant(chunk: _Chunk, source: str) -> Iterator[tuple[str, str]]:
+def _noun_verbs(chunk: _Chunk, source: str) -> Iterator[tuple[str, str]]:
     """Yield the (noun, verb) pairs of a chunk."""
     if chunk.looks:
         verbs = [*chunk.directions, *(verb for verb in chunk.verbs if verb in MEANINGS["gaze"])]
@@ -353,10 +353,10 @@ def _meant(chunk: _Chunk, source: str) -> Iterator[tuple[str, str]]:
 
 
 def _measure_claim(noun: str, verb: str, chunk: _Chunk, source: str) -> Claim | None:
-    """What "open", "closed" and "wink" say of eyes and mouth, which no single action holds."""
+    """Return the claim of "open", "closed" or "wink" about eyes or mouth, which no single action covers."""
     low, high = _bounds(chunk)
-    if noun in ("eye", "lid") and verb == "open":  # open eyes may blink a little; eyes that are not open are closed
-        blinks = _sided(("eyeBlinkLeft", "eyeBlinkRight"), _one(chunk.sides))
+    if noun in ("eye", "lid") and verb == "open":  # open eyes may be partly closed; eyes that are not open are closed
+        blinks = _on_side(("eyeBlinkLeft", "eyeBlinkRight"), _single_side(chunk.sides))
         return Claim(source, chunk.text, "each", blinks, *((40, 100) if chunk.negated else (0, 60)))
     if verb == "wink" and not chunk.sides:
         return Claim(source, chunk.text, "measure", ("wink", "eyeBlinkLeft", "eyeBlinkRight"), _SHUT - TOLERANCE, 100)
@@ -371,11 +371,11 @@ def _measure_claim(noun: str, verb: str, chunk: _Chunk, source: str) -> Claim | 
     return None
 
 
-def _sided(actions: tuple[str, ...], side: str | None) -> tuple[str, ...]:
+def _on_side(actions: tuple[str, ...], side: str | None) -> tuple[str, ...]:
     return tuple(name for name in actions if side in (None, "both") or name.endswith(side.capitalize()))
 
 
-def _rest(chunk: _Chunk, source: str) -> Iterator[Claim]:
+def _rest_claim(chunk: _Chunk, source: str) -> Iterator[Claim]:
     if chunk.skip or chunk.negated or source not in REGIONS:
         return
     if chunk.nouns and REGION_NOUN[source] not in chunk.nouns:
@@ -383,12 +383,12 @@ def _rest(chunk: _Chunk, source: str) -> Iterator[Claim]:
     else:
         names = {NAMES[i] for i in REGION_INDEX[source]}
     if names:
-        ordered = _sided(tuple(name for name in NAMES if name in names), _one(chunk.sides))
+        ordered = _on_side(tuple(name for name in NAMES if name in names), _single_side(chunk.sides))
         yield Claim(source, chunk.text, "each", ordered, 0, _VISIBLE + TOLERANCE - 1)
 
 
-def _relation(chunk: _Chunk, source: str, noun: str, verb: str, side: str | None) -> Iterator[Claim]:
-    """A comparison: one side does it more than the other."""
+def _comparison_claims(chunk: _Chunk, source: str, noun: str, verb: str, side: str | None) -> Iterator[Claim]:
+    """Claim that one side is stronger than the other."""
     actions = MEANINGS[noun][verb]
     if verb.startswith("shifted "):
         other = "shifted right" if verb == "shifted left" else "shifted left"
@@ -401,11 +401,11 @@ def _relation(chunk: _Chunk, source: str, noun: str, verb: str, side: str | None
             yield Claim(source, chunk.text, "difference", pair, TOLERANCE, 100)
 
 
-def _read_symmetry(text: str) -> Iterator[Claim]:
+def _parse_symmetry(text: str) -> Iterator[Claim]:
     words = text.lower().replace("-", " ")
-    denied = any(word in words for word in ("asymm", "not symm", "uneven", "lopsided", "one sided"))
+    asymmetric = any(word in words for word in ("asymm", "not symm", "uneven", "lopsided", "one sided"))
     mild = re.search(r"\b(?:mostly|nearly|largely|roughly|almost|slight(?:ly)?|fairly|mild(?:ly)?)\b", words)
-    if denied:
+    if asymmetric:
         low, high = (DIFFERS, ASYMMETRIC + 15) if mild else (ASYMMETRIC, 100)
     elif any(word in words for word in ("symmetr", "even", "balanced")):
         low, high = (0, ASYMMETRIC if mild else DIFFERS)
@@ -414,7 +414,7 @@ def _read_symmetry(text: str) -> Iterator[Claim]:
     yield Claim("symmetry", text, "measure", ("asymmetry",), max(low - TOLERANCE, 0), min(high + TOLERANCE, 100))
 
 
-def _read_emotion(source: str, text: str) -> Iterator[Claim]:
+def _parse_emotion(source: str, text: str) -> Iterator[Claim]:
     words = text.lower()
     if UNCLEAR in words or "neutral" in words or "no clear emotion" in words:
         if source == "emotional_implication":

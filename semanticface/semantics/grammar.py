@@ -1,7 +1,7 @@
-"""The words of an answer as a grammar: the text of ``answer.format_answer`` up to its first number, and nothing else.
+"""Grammar of an answer's analysis: the text of ``answer.format_answer`` up to its first number.
 
-Fixed keys in fixed order, no free whitespace, free text of bounded length. llguidance turns it into masks over the
-tokens of any fast tokenizer. What follows the first key is so regular (``layout.NumberTokens``) that it needs none.
+Fixed keys in fixed order, no free whitespace, free text of bounded length. llguidance turns it into token masks for
+any fast tokenizer. The numbers need no grammar, because their tokens are known (``models.answer_tokens``).
 """
 
 from __future__ import annotations
@@ -20,17 +20,16 @@ from semanticface.semantics.answer import (
     NUMBER_TEXTS,
 )
 
-# Printable ASCII without quote and backslash; a text does not begin with a space.
+# Printable ASCII without quote and backslash; a text does not start with a space.
 _LETTER = r"[ !#-\[\]-~]"
 _FIRST_LETTER = r"[!#-\[\]-~]"
 
 SLICES = (f"{_LETTER}{{1,16}}", f"{_LETTER}{{1,64}}")
-"""Which tokens are made of letters alone llguidance finds out once, not at each place in a text: 6 times as fast for a
-vocabulary of 56,000."""
+"""Lexer slices: llguidance precomputes which tokens match them, 6 times as fast for a vocabulary of 56,000."""
 
 
 def _fields(emotion: bool) -> list[tuple[str, str]]:
-    """Return the analysis' fields in order, each with the fixed string before its text."""
+    """Return the analysis fields in order, each with the fixed text before it."""
     before = {"expression_category": '{"analysis":{"expression_category":"'}
     before |= {region: f'","{region}":"' for region in REGIONS}
     before[REGIONS[0]] = f'","muscle_movements":{{"{REGIONS[0]}":"'
@@ -42,9 +41,9 @@ def _fields(emotion: bool) -> list[tuple[str, str]]:
 
 
 def analysis_grammar(*, emotion: bool = True, after_numbers: bool = False) -> str:
-    """Return the llguidance grammar (Lark) of an answer from its first brace to the key of its first number.
+    """Return the llguidance grammar (Lark) of an answer from its first brace to its first number's key.
 
-    With ``after_numbers``, of an answer whose words are its second half: from its first word to its end.
+    With ``after_numbers``, for answers with the analysis last: from the first character of its text to the end.
     """
     body = []
     for field, before in _fields(emotion):
@@ -58,7 +57,7 @@ def analysis_grammar(*, emotion: bool = True, after_numbers: bool = False) -> st
 
 
 def max_answer_bytes(*, emotion: bool = True) -> int:
-    """Return the length of the longest answer, in bytes."""
+    """Return the length of the longest possible answer in bytes."""
     texts = sum(len(before) + MAX_LENGTH.get(name, MAX_DEFAULT_LENGTH) for name, before in _fields(emotion))
     numbers = sum(len(f'"{name}":,') + len(NUMBER_TEXTS[0]) for name in NAMES)
     return texts + len(ANALYSIS_END + ARKIT_START) + numbers + len("}")

@@ -1,7 +1,7 @@
-"""The words for faces that ``agreement`` understands: body parts, movements, intensities, sides, and what they mean.
+"""Vocabulary that ``faithfulness`` understands: parts of the face, movements, intensities, sides, and their actions.
 
-Phrases become tokens of one kind and one value (``NOUN brow``, ``VERB up``); a noun and a verb together mean actions.
-The vocabulary covers the project's own phrases and the ways people and language models say the same.
+Phrases become tokens with a kind and a value (``NOUN brow``, ``VERB up``); a noun and a verb together map to actions.
+The vocabulary covers the project's own phrases and synonyms used by people and language models.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ NOUN, VERB, GRADE, SIDE, NOT, MORE, LOOK, AND, BREAK, REST, SKIP = (
 
 
 class Token(NamedTuple):
-    """A word or phrase that was understood: its kind, its value, and where it stands in the text."""
+    """A recognised word or phrase: kind, value and character span."""
 
     kind: str
     value: str
@@ -27,9 +27,9 @@ class Token(NamedTuple):
 
 
 GRADE_RANGES: dict[str, tuple[int, int]] = {adverb: (low, high) for adverb, low, high in GRADES} | {"half": (30, 70)}
-"""The range in hundredths that each understood intensity stands for."""
+"""Coefficient range of each intensity, in hundredths."""
 
-# kind -> value -> phrases, as regular expressions. A longer match wins over a shorter one at the same place.
+# kind -> value -> regular expressions. At one position the longest match wins.
 _PHRASES: dict[str, dict[str, str]] = {
     NOUN: {
         "inner brow": r"inner (?:(?:ends?|parts?|corners?) of (?:the |both )?)?(?:eye)?brows?",
@@ -116,7 +116,7 @@ _PHRASES: dict[str, dict[str, str]] = {
 }
 
 
-_EACH = [
+_PATTERNS = [
     (kind, value, re.compile(rf"(?:{phrases})(?![\w'])"))
     for kind, values in _PHRASES.items()
     for value, phrases in values.items()
@@ -126,16 +126,16 @@ _WORD = re.compile(r"[\w']+")
 
 @lru_cache(maxsize=1 << 14)
 def tokens(text: str) -> tuple[Token, ...]:
-    """Return what is understood of an English phrase, in its order; other words are passed over.
+    """Return the recognised tokens of an English phrase, in order; other words are skipped.
 
-    At each word the longest phrase that starts there is taken.
+    At each word the longest phrase that starts there wins.
     """
     text = text.lower().replace("’", "'").replace("-", " ")
     out: list[Token] = []
     position = 0
     while word := _WORD.search(text, position):
         best: Token | None = None
-        for kind, value, pattern in _EACH:
+        for kind, value, pattern in _PATTERNS:
             match = pattern.match(text, word.start())
             if match and (best is None or match.end() > best.stop):
                 best = Token(kind, value, match.start(), match.end())
@@ -145,7 +145,7 @@ def tokens(text: str) -> tuple[Token, ...]:
     return tuple(out)
 
 
-# (noun, verb) -> actions; a stem ending in * stands for its Left and its Right action.
+# (noun, verb) -> actions; * stands for Left and Right.
 _MEANINGS: dict[str, dict[str, str]] = {
     "brow": {"up": "browInnerUp browOuterUp*", "down": "browDown*", "together": "browDown*", "narrow": "browDown*"},
     "inner brow": {"up": "browInnerUp", "down": "browDown*", "together": "browDown*"},
@@ -201,16 +201,16 @@ def _expand(stems: str) -> tuple[str, ...]:
 MEANINGS: dict[str, dict[str, tuple[str, ...]]] = {
     noun: {verb: _expand(stems) for verb, stems in verbs.items()} for noun, verbs in _MEANINGS.items()
 }
-"""noun -> verb -> the actions that the two together mean; gaze directions are verbs of the noun ``gaze``."""
+"""noun -> verb -> actions; gaze directions are verbs of the noun ``gaze``."""
 
 REGION_NOUN: dict[str, str] = {
     "brows": "brow", "eyes": "eye", "gaze": "gaze", "cheeks": "cheek", "nose": "nose", "mouth": "mouth", "jaw": "jaw",
     "tongue": "tongue",
 }  # fmt: skip
-"""What a phrase of a region is about where it names nothing."""
+"""The subject of a region's phrase that names none."""
 
 IMPLIED_NOUN: dict[str, str] = {"blink": "eye", "wink": "eye", "squint": "eye", "sneer": "nose", "puffed": "cheek"}
-"""Movements that name their part of the face themselves."""
+"""Verbs that imply their noun."""
 
 _EMOTION_WORDS: dict[str, str] = {
     "joy": r"joy|joyful|joyous|happy|happiness|delight|delighted|amused|amusement|cheerful|cheerfulness|pleased"
@@ -223,4 +223,4 @@ _EMOTION_WORDS: dict[str, str] = {
     "contempt": r"contempt|contemptuous|disdain|disdainful|scorn|scornful|smug|smugness",
 }
 EMOTION_WORDS = {emotion: re.compile(rf"\b(?:{words})\b") for emotion, words in _EMOTION_WORDS.items()}
-"""The words for each emotion family that ``expression`` knows; pleasure counts as joy."""
+"""Words of each emotion of ``expression``; pleasure counts as joy."""

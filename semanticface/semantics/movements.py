@@ -1,8 +1,7 @@
-"""The words for muscle movements and symmetry: graded intensities, eight regions, two halves of a face.
+"""Describe muscle movements of eight regions, with graded intensities, and the symmetry of a face.
 
-Intensities are graded (``clauses.GRADES``). Everything is decided on coefficients rounded to hundredths, the precision
-of a written answer, so that a vector and the vector read back from its answer are always described alike. A coefficient
-below ``VISIBLE`` is not mentioned; each one at or above it is.
+Everything is computed from coefficients rounded to hundredths, the precision of an answer, so a vector and the vector
+parsed from its answer get the same description. Exactly the coefficients of at least ``VISIBLE`` are mentioned.
 """
 
 from __future__ import annotations
@@ -16,10 +15,10 @@ from semanticface.arkit import INDEX, N_ACTIONS, NAMES, REGIONS, to_hundredths
 from semanticface.semantics.phrasing import ADVERBS, GRADES, Noun, fragments, phrase
 
 VISIBLE = GRADES[0][1] / 100
-"""Coefficients from here on (after rounding to hundredths) are visible and always mentioned."""
+"""Coefficients from here on (rounded to hundredths) are visible and always mentioned."""
 
 RELAXED = dict.fromkeys(REGIONS, "relaxed") | {"gaze": "straight ahead", "tongue": "not visible"}
-"""What a region without visible action is said to be."""
+"""Phrase of a region without visible actions."""
 
 _LEVEL = np.zeros(101, dtype=np.int8)  # hundredth -> 0 (not visible), 1 to 5 (FACS A to E)
 for _number, (_, _low, _high) in enumerate(GRADES, start=1):
@@ -27,8 +26,8 @@ for _number, (_, _low, _high) in enumerate(GRADES, start=1):
 
 
 # --- muscle movements ---------------------------------------------------------------------------------------------
-# What each region's levels say, as items in the order they are said (``clauses``). The levels are whole numbers for one
-# face and int8[N] for many: the same lines serve both, so conditions are written as factors of 0 and 1.
+# Each region's items (see ``phrasing``) from its levels, in output order. Levels are ints for one face and int8[N] for
+# many; the same code handles both, so conditions are written as factors of 0 and 1.
 
 _Level = Any
 _BROW, _INNER, _OUTER = Noun("brow", "brows"), Noun("inner brows"), Noun("outer brow", "outer brows")
@@ -66,8 +65,8 @@ def _eyes(
     ]
 
 
-# The four directions of gaze: (what is said, the left eye's action, the right eye's action). Both eyes turn to the
-# subject's left when the left one looks out and the right one looks in.
+# Gaze directions: (phrase, left eye's action, right eye's action). Both eyes turn to the subject's left when the left
+# eye looks out and the right eye looks in.
 GAZE: tuple[tuple[str, str, str], ...] = (
     ("to the subject's left", "eyeLookOutLeft", "eyeLookInRight"),
     ("to the subject's right", "eyeLookInLeft", "eyeLookOutRight"),
@@ -77,7 +76,7 @@ GAZE: tuple[tuple[str, str, str], ...] = (
 
 
 def _gaze(*levels: _Level) -> tuple[list[_Level], list[Any]]:
-    """Return where both eyes look, a level for each direction, and the items of eyes that turn on their own.
+    """Return the level of both eyes' gaze in each direction, and items of eyes that turn independently.
 
     ``levels``: for each direction left eye, right eye, mean of both.
     """
@@ -95,8 +94,8 @@ def _gaze(*levels: _Level) -> tuple[list[_Level], list[Any]]:
     ]
 
 
-def _looking(level: int, direction: int, goes_on: bool) -> str:
-    return f"{' and' if goes_on else 'looking'} {ADVERBS[level]} {GAZE[direction][0]}" if level else ""
+def _gaze_phrase(level: int, direction: int, continues: bool) -> str:
+    return f"{' and' if continues else 'looking'} {ADVERBS[level]} {GAZE[direction][0]}" if level else ""
 
 
 def _cheeks(puff: _Level, squint_left: _Level, squint_right: _Level) -> list[Any]:
@@ -158,7 +157,7 @@ def _columns(*names: str) -> list[int]:
     return [INDEX[name] for name in names]
 
 
-# Where each region finds its levels: columns of [52 levels | 4 mean gaze levels], in the order its function takes them.
+# Each region's function and the columns of its arguments in [52 levels | 4 mean gaze levels].
 _REGIONS: dict[str, tuple[Callable[..., Any], list[int]]] = {
     "brows": (_brows, _columns("browDownLeft", "browDownRight", "browInnerUp", "browOuterUpLeft", "browOuterUpRight")),
     "eyes": (
@@ -177,13 +176,13 @@ _GAZE_RIGHT = np.array([INDEX[right] for _, _, right in GAZE])
 
 
 def _levels(values: np.ndarray) -> np.ndarray:
-    """Return the level of each action and of both eyes' gaze in each direction, int8[56, N]."""
+    """Return the level of each action and of both eyes' mean gaze per direction, int8[56, N]."""
     together = (values[:, _GAZE_LEFT] + values[:, _GAZE_RIGHT]) // 2
     return np.ascontiguousarray(np.concatenate([_LEVEL[values], _LEVEL[together]], axis=1).T)
 
 
 def muscle_movements(values: np.ndarray) -> dict[str, str]:
-    """Return one face's phrases by region from coefficients in hundredths [52]."""
+    """Return one face's phrase per region, from coefficients in hundredths [52]."""
     levels = _levels(values[None])[:, 0].tolist()
     out = {}
     for region, (items_of, columns) in _REGIONS.items():
@@ -191,48 +190,48 @@ def muscle_movements(values: np.ndarray) -> dict[str, str]:
         if region == "gaze":
             together, items = items
             for direction, level in enumerate(together):
-                start += _looking(level, direction, goes_on=start != "")
+                start += _gaze_phrase(level, direction, continues=start != "")
         out[region] = phrase(items, start) or RELAXED[region]
     return out
 
 
 def muscle_movements_many(values: np.ndarray) -> list[dict[str, str]]:
-    """Return what ``muscle_movements`` says of each face of [N, 52], much faster a face."""
+    """Return ``muscle_movements`` of each face of [N, 52], much faster per face."""
     levels = _levels(values)
     phrases = []
     for region, (items_of, columns) in _REGIONS.items():
         items = items_of(*levels[columns])
         if region == "gaze":
             together, items = items
-            started, looking = _looking_many(together)
-            said = np.concatenate([looking, fragments(items, started)])
+            started, looking = _gaze_phrases(together)
+            text = np.concatenate([looking, fragments(items, started)])
         else:
-            said = fragments(items)
+            text = fragments(items)
         relaxed = RELAXED[region]
-        phrases.append(["".join(parts) or relaxed for parts in zip(*said.tolist(), strict=True)])
+        phrases.append(["".join(parts) or relaxed for parts in zip(*text.tolist(), strict=True)])
     return [dict(zip(REGIONS, face, strict=True)) for face in zip(*phrases, strict=True)]
 
 
-def _looking_many(together: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
-    """Return which faces look somewhere with both eyes, bool[N], and the words for it, object [4, N] to be joined."""
+def _gaze_phrases(together: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+    """Return which faces turn both eyes, bool[N], and the text fragments for it, object [4, N]."""
     started = np.zeros(len(together[0]), dtype=bool)
     out = []
     for direction, level in enumerate(together):
-        out.append(_LOOKING[direction, level, started.astype(np.intp)])
+        out.append(_GAZE_PHRASES[direction, level, started.astype(np.intp)])
         started |= level > 0
     return started, np.stack(out)
 
 
-_LOOKING = np.array(
-    [[[_looking(level, way, goes_on) for goes_on in (False, True)] for level in range(6)] for way in range(4)],
+_GAZE_PHRASES = np.array(
+    [[[_gaze_phrase(level, way, continues) for continues in (False, True)] for level in range(6)] for way in range(4)],
     dtype=object,
 )
 
 
 # --- symmetry -----------------------------------------------------------------------------------------------------
 
-# Action pairs compared for symmetry, and what the stronger side does. Gaze is left out: both eyes looking to one side
-# is not an asymmetric face.
+# Action pairs compared for symmetry, with the phrase for the stronger side. Gaze is excluded: both eyes looking to one
+# side does not make a face asymmetric.
 PAIRS: tuple[tuple[str, str], ...] = (
     ("eyeBlink", "eyelid lowered"),
     ("eyeSquint", "eye narrowed"),
@@ -254,9 +253,9 @@ PAIRS: tuple[tuple[str, str], ...] = (
 PAIR_LEFT = np.array([INDEX[f"{stem}Left"] for stem, _ in PAIRS])
 PAIR_RIGHT = np.array([INDEX[f"{stem}Right"] for stem, _ in PAIRS])
 DIFFERS = 10
-"""Hundredths between left and right from which a face is no longer called symmetric."""
+"""Difference of left and right, in hundredths, from which a face is not symmetric."""
 ASYMMETRIC = 25
-"""Hundredths between left and right from which a face is called asymmetric."""
+"""Difference of left and right, in hundredths, from which a face is asymmetric."""
 
 
 def _more(pair: int, side: str) -> str:
@@ -265,10 +264,10 @@ def _more(pair: int, side: str) -> str:
 
 
 def _symmetry_phrases() -> np.ndarray:
-    """Every phrase: object array [4 kinds, 2 * pairs, 2 * pairs], of the largest and the second largest difference.
+    """Return all phrases, object [4 kinds, 2 * pairs, 2 * pairs], by largest and second largest difference.
 
-    The kinds: symmetric; mostly; asymmetric; asymmetric in two places. A difference is 2 * its place in ``PAIRS``,
-    plus 1 where there is more on the right.
+    Kinds: symmetric; mostly symmetric; asymmetric; asymmetric in two pairs. A difference has the index 2 * pair, plus
+    1 if the right side is stronger.
     """
     more = [_more(pair, side) for pair in range(len(PAIRS)) for side in ("left", "right")]
     out = np.full((4, len(more), len(more)), "symmetric", dtype=object)
@@ -283,7 +282,7 @@ _SYMMETRY = _symmetry_phrases()
 
 
 def symmetry(values: np.ndarray) -> list[str]:
-    """Return each face's symmetry in words from coefficients in hundredths [N, 52]."""
+    """Return each face's symmetry phrase, from coefficients in hundredths [N, 52]."""
     difference = (values[:, PAIR_LEFT] - values[:, PAIR_RIGHT]).astype(np.int8)
     size = np.abs(difference)
     rows = np.arange(len(values))
@@ -300,5 +299,5 @@ def symmetry(values: np.ndarray) -> list[str]:
 
 
 def visible(coefficients: np.ndarray) -> tuple[str, ...]:
-    """Return the names of the actions a [52] vector visibly shows."""
+    """Return the names of the visible actions of a [52] vector."""
     return tuple(NAMES[i] for i in np.flatnonzero(to_hundredths(coefficients) >= round(VISIBLE * 100)))

@@ -1,13 +1,12 @@
-"""Clauses: what moves, how strongly, how, on which side; for one face in plain steps, for many at once with tables.
+"""Build phrases from graded movements: ``phrase`` for one face, ``fragments`` for many faces with lookup tables.
 
-An *item* is a noun, its left and right level (0: not visible, 1 to 5: FACS A to E; an action on the midline has one
-level for both) and a verb. Levels are graded like the five letters of FACS (A trace, B slight, C marked or pronounced,
-D severe or extreme, E maximum; FACS manual, Ekman, Friesen, Hager 2002), each with one adverb and one fixed range of
-the coefficient in hundredths (``GRADES``).
+An *item* is a noun, its left and right level (0: not visible, 1 to 5: FACS A to E; midline actions have the same level
+on both sides) and a verb. Levels follow the five FACS intensities (A trace, B slight, C marked or pronounced, D severe
+or extreme, E maximum; FACS manual, Ekman, Friesen, Hager 2002), each with one adverb and one fixed coefficient range
+in hundredths (``GRADES``).
 
-Items of the same noun and the same levels share a clause ("both corners slightly pulled
-down and stretched"), clauses of one noun stand together, and a clause whose subject was just named does not name it
-again. ``phrase`` says one face's items, ``fragments`` those of many faces, in the same words.
+Items with the same noun and levels share a clause ("both corners slightly pulled down and stretched"), clauses of one
+noun are adjacent, and a clause does not repeat the subject of the clause before it.
 """
 
 from __future__ import annotations
@@ -29,18 +28,18 @@ GRADES: tuple[tuple[str, int, int], ...] = (
 """(adverb, lowest, highest hundredth), FACS A to E; below the first range an action is not visible."""
 
 ADVERBS = ("", *(adverb for adverb, _, _ in GRADES))
-"""The word for each level."""
+"""The adverb of each level."""
 _LEVELS = len(ADVERBS)
-_STARTS, _NAMES, _GOES_ON = range(3)  # a clause begins the phrase, names its subject, or goes on about the last one
+_STARTS, _NAMES, _CONTINUES = range(3)  # a clause starts the phrase, names its subject, or continues the last one
 
 
 class Noun(NamedTuple):
     """What moves.
 
     Attributes:
-        one: its name, empty where the region says it already.
-        both: the name of two of its kind, for nouns that come in two: these say left and right before the noun.
-        lead: the words between a clause that names it and the clause before.
+        one: singular; empty if the region already names it.
+        both: plural, for paired nouns: their side precedes the noun.
+        lead: text between a clause that names it and the clause before.
     """
 
     one: str
@@ -51,11 +50,11 @@ class Noun(NamedTuple):
 Item = tuple[Noun, int, int, str]
 """Noun, left level, right level, verb."""
 Items = tuple[Noun, np.ndarray, np.ndarray, str]
-"""An item of many faces: noun, uint8[N] left levels, uint8[N] right levels, verb."""
+"""One item for N faces: noun, uint8[N] left levels, uint8[N] right levels, verb."""
 
 
 def _subject(noun: Noun, left: int, right: int) -> tuple[str, str, bool]:
-    """Return what moves, how strongly, and whether a clause with the same subject may follow without naming it."""
+    """Return subject, adverb, and whether a following clause may omit the same subject."""
     a, b = ADVERBS[left], ADVERBS[right]
     if noun.both:
         if left == right:
@@ -70,7 +69,7 @@ def _subject(noun: Noun, left: int, right: int) -> tuple[str, str, bool]:
 
 
 def _side_after(noun: Noun, left: int, right: int) -> str:
-    """Return the words after the movements, for nouns whose sides are said there."""
+    """Return the side after the verbs, for nouns without a plural."""
     if noun.both or left == right:
         return ""
     if left and right:
@@ -78,16 +77,16 @@ def _side_after(noun: Noun, left: int, right: int) -> str:
     return " on the left" if left else " on the right"
 
 
-def _clause(noun: Noun, left: int, right: int, verbs: Sequence[str], goes_on: bool) -> str:
-    subject, adverb, alone = _subject(noun, left, right)
+def _clause(noun: Noun, left: int, right: int, verbs: Sequence[str], continues: bool) -> str:
+    subject, adverb, single = _subject(noun, left, right)
     listed = " and ".join(verbs)
-    if alone and len(verbs) > 2:
+    if single and len(verbs) > 2:
         listed = f"{', '.join(verbs[:-1])} and {verbs[-1]}"
-    return f"{'' if goes_on else subject}{adverb}{listed}{_side_after(noun, left, right)}"
+    return f"{'' if continues else subject}{adverb}{listed}{_side_after(noun, left, right)}"
 
 
 def phrase(items: Sequence[Item], start: str = "") -> str:
-    """Return what one face's items say after ``start``; ``start`` alone where nothing is visible."""
+    """Return ``start`` followed by the phrase of one face's visible items."""
     nouns: dict[Noun, dict[tuple[int, int], list[str]]] = {}
     for noun, left, right, verb in items:
         if left or right:
@@ -96,89 +95,89 @@ def phrase(items: Sequence[Item], start: str = "") -> str:
     for noun, groups in nouns.items():
         last = ""
         for (left, right), verbs in groups.items():
-            subject, _, alone = _subject(noun, left, right)
-            goes_on = alone and subject == last
-            lead = (", " if goes_on else noun.lead) if out else ""
-            out += lead + _clause(noun, left, right, verbs, goes_on)
-            last = subject if alone else ""
+            subject, _, single = _subject(noun, left, right)
+            continues = single and subject == last
+            lead = (", " if continues else noun.lead) if out else ""
+            out += lead + _clause(noun, left, right, verbs, continues)
+            last = subject if single else ""
     return out
 
 
 # --- many faces ---------------------------------------------------------------------------------------------------
-# Every item becomes a fragment: its clause where it is the first of the items that share one, else nothing. Which
-# fragment follows from the pair of levels, which later items share it, and how the clause begins; so a face's phrase
-# is its items' fragments, looked up and put one after another.
+# Each item becomes a fragment: its clause if it is the first item of that clause, else "". The fragment depends on the
+# pair of levels, on which later items share the clause, and on how the clause starts, so fragments are looked up in
+# tables and a face's phrase is their concatenation.
 
 
 @lru_cache(maxsize=64)
 def _table(noun: Noun, verbs: tuple[str, ...]) -> np.ndarray:
-    """Every fragment of the item whose verb comes first and that later items (``verbs[1:]``) may join.
+    """Return every fragment of the item ``verbs[0]``, whose clause later items (``verbs[1:]``) may join.
 
-    Object array, flat, of [pair of levels, bits of the later items that join, beginning].
+    Flattened object array [pair of levels, bits of the later items that join, how the clause starts].
     """
     later = verbs[1:]
     table = np.full((_LEVELS * _LEVELS, 1 << len(later), 3), "", dtype=object)
     for (left, right), joined in itertools.product(np.ndindex(_LEVELS, _LEVELS), range(1 << len(later))):
         if left or right:
-            said = [verbs[0], *(verb for bit, verb in enumerate(later) if joined >> bit & 1)]
-            named = _clause(noun, left, right, said, goes_on=False)
-            follows = ", " + _clause(noun, left, right, said, goes_on=True)
+            joint = [verbs[0], *(verb for bit, verb in enumerate(later) if joined >> bit & 1)]
+            named = _clause(noun, left, right, joint, continues=False)
+            follows = ", " + _clause(noun, left, right, joint, continues=True)
             table[left * _LEVELS + right, joined] = named, noun.lead + named, follows
     return table.ravel()
 
 
 @lru_cache(maxsize=64)
 def _subjects(noun: Noun) -> np.ndarray:
-    """A number for the subject of each pair of levels, uint8[36]; 0 where no clause may go on about it."""
+    """Return an id of the subject for each pair of levels, uint8[36]; 0 if it may not be omitted."""
     numbers: dict[str, int] = {}
     out = np.zeros(_LEVELS * _LEVELS, dtype=np.uint8)
     for number, (left, right) in enumerate(np.ndindex(_LEVELS, _LEVELS)):
-        subject, _, alone = _subject(noun, left, right)
-        out[number] = numbers.setdefault(subject, len(numbers) + 1) if alone else 0
+        subject, _, single = _subject(noun, left, right)
+        out[number] = numbers.setdefault(subject, len(numbers) + 1) if single else 0
     return out
 
 
 def fragments(items: Sequence[Items], started: np.ndarray | None = None) -> np.ndarray:
-    """Return text to be joined for each face: ``"".join(fragments(items)[:, face]) == phrase(items of that face)``.
+    """Return text fragments per face: ``"".join(fragments(items)[:, face]) == phrase(items of that face)``.
 
     Args:
         items: the same items for all N faces.
-        started: bool[N], faces whose phrase has begun already; none by default.
+        started: bool[N], faces whose phrase already has text; none by default.
 
     Returns:
         Object array [len(items), N] of str.
     """
     pairs = [left * np.uint8(_LEVELS) + right for _, left, right, _ in items]
-    places: dict[Noun, list[int]] = {}
-    for place, (noun, _, _, _) in enumerate(items):
-        places.setdefault(noun, []).append(place)
-    firsts = np.stack([_first(pairs, own, len(items)) for own in places.values()])
+    positions: dict[Noun, list[int]] = {}
+    for position, (noun, _, _, _) in enumerate(items):
+        positions.setdefault(noun, []).append(position)
+    firsts = np.stack([_first(pairs, own, len(items)) for own in positions.values()])
     opening = firsts.min(axis=0)
     if started is not None:
         opening[started] = len(items)
     columns: list[np.ndarray] = []
-    for noun, own in places.items():
-        columns += _fragments(noun, [items[place][3] for place in own], [pairs[p] for p in own], own, opening)
-    return _in_spoken_order(np.stack(columns), list(places.values()), firsts)
+    for noun, own in positions.items():
+        columns += _fragments(noun, [items[position][3] for position in own], [pairs[p] for p in own], own, opening)
+    return _sort_nouns(np.stack(columns), list(positions.values()), firsts)
 
 
-def _first(pairs: list[np.ndarray], places: list[int], none: int) -> np.ndarray:
-    """The place of the first visible item among some, uint8[N]."""
+def _first(pairs: list[np.ndarray], positions: list[int], none: int) -> np.ndarray:
+    """Return the position of the first visible item among ``positions``, uint8[N]."""
     first = np.full(len(pairs[0]), none, dtype=np.uint8)
-    for place in reversed(places):
-        first[pairs[place] != 0] = place
+    for position in reversed(positions):
+        first[pairs[position] != 0] = position
     return first
 
 
 def _fragments(
-    noun: Noun, verbs: list[str], pairs: list[np.ndarray], places: list[int], opening: np.ndarray
+    noun: Noun, verbs: list[str], pairs: list[np.ndarray], positions: list[int], opening: np.ndarray
 ) -> list[np.ndarray]:
-    """The fragments of one noun's items, an object array [N] each; ``opening``: the place that begins the phrase."""
+    """Return an object array [N] for each item of a noun; ``opening``: position that starts the phrase."""
     subjects = _subjects(noun)
     taken = [np.zeros(len(opening), dtype=bool) for _ in pairs]
     last = np.zeros(len(opening), dtype=np.uint8)
     out = []
-    for number, (pair, place) in enumerate(zip(pairs, places, strict=True)):
+    for number, (pair, position) in enumerate(zip(pairs, positions, strict=True)):
         joined = np.zeros(len(pair), dtype=np.intp)
         for bit, other in enumerate(range(number + 1, len(pairs))):
             shares = pair == pairs[other]
@@ -186,32 +185,32 @@ def _fragments(
             joined += shares * (1 << bit)
         own = np.where(taken[number], 0, pair)
         subject = subjects[own]
-        begins = np.where((subject == last) & (subject != 0), _GOES_ON, _NAMES)
-        begins[opening == place] = _STARTS
+        begins = np.where((subject == last) & (subject != 0), _CONTINUES, _NAMES)
+        begins[opening == position] = _STARTS
         last = np.where(own != 0, subject, last)
         later = len(pairs) - 1 - number
         out.append(_table(noun, tuple(verbs[number:])).take(((own.astype(np.intp) << later) + joined) * 3 + begins))
     return out
 
 
-def _in_spoken_order(columns: np.ndarray, places: list[list[int]], firsts: np.ndarray) -> np.ndarray:
-    """Move each face's nouns into the order of their first visible items.
+def _sort_nouns(columns: np.ndarray, positions: list[list[int]], firsts: np.ndarray) -> np.ndarray:
+    """Sort each face's nouns by their first visible item.
 
     Args:
-        columns: object [items, N], the nouns one after another.
-        places: each noun's places among the items.
-        firsts: [nouns, N], the place of the first visible item; beyond all places where there is none.
+        columns: object [items, N], grouped by noun.
+        positions: item positions of each noun.
+        firsts: [nouns, N], position of the first visible item; ``len(columns)`` if none.
     """
-    # An invisible noun may stand anywhere; where it would by default, few faces need to change.
-    default = np.array([own[0] for own in places], dtype=firsts.dtype)[:, None]
+    # Invisible nouns may be anywhere; their default position keeps the number of reordered faces small.
+    default = np.array([own[0] for own in positions], dtype=firsts.dtype)[:, None]
     firsts = np.where(firsts < len(columns), firsts, default)
     swapped = np.zeros(columns.shape[1], dtype=np.intp)
     bit = 1
-    for one, other in itertools.combinations(range(len(places)), 2):
-        if places[one][-1] > places[other][0]:  # else they cannot change places
+    for one, other in itertools.combinations(range(len(positions)), 2):
+        if positions[one][-1] > positions[other][0]:  # else their order is fixed
             swapped |= (firsts[one] > firsts[other]) * bit
             bit *= 2
-    columns_of = np.split(np.arange(len(columns)), np.cumsum([len(own) for own in places])[:-1])
+    columns_of = np.split(np.arange(len(columns)), np.cumsum([len(own) for own in positions])[:-1])
     for pattern in np.unique(swapped[swapped != 0]):
         faces = np.flatnonzero(swapped == pattern)
         nouns = np.argsort(firsts[:, faces[0]])

@@ -1,1 +1,1 @@
-"""Files, tables of lines, prefetching, HTML, a smoothing filter: nothing about faces."""
+"""General helpers: atomic files, CSV lines, prefetching, HTML and the One-Euro filter."""

@@ -1,4 +1,4 @@
-"""Text files line by line, and CSV lines cell by cell: strict, bounded, each problem named with its place."""
+"""Strict, bounded reading of text files by line and CSV lines by cell; every error has file, line and column."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
 
 
 def read_lines(path: Path, *, max_line_bytes: int, max_lines: int) -> Iterator[tuple[int, str, str]]:
-    """Yield ``(line number, text without its end, problem)``; blank lines at the end of the file are left out.
+    """Yield ``(line number, text without line end, problem)``; trailing blank lines are dropped.
 
     Args:
         path: UTF-8 text, with or without a byte order mark.
-        max_line_bytes: bytes a line may have; a longer one comes as a problem.
-        max_lines: lines the file may have.
+        max_line_bytes: longer lines are yielded with a problem.
+        max_lines: more lines are an error.
 
     Raises:
-        TableError: no such file, empty, or more than ``max_lines`` lines.
+        TableError: the file is missing, empty, or has more than ``max_lines`` lines.
     """
     blank: list[int] = []
     number = 0
@@ -40,14 +40,14 @@ def read_lines(path: Path, *, max_line_bytes: int, max_lines: int) -> Iterator[t
                     continue
                 yield from ((line, "", "") for line in blank)
                 blank.clear()
-                yield number, *_decoded(raw, f"{path}, line {number}", max_line_bytes, too_long, first=number == 1)
+                yield number, *_decode(raw, f"{path}, line {number}", max_line_bytes, too_long, first=number == 1)
     except OSError as error:
         raise TableError(f"{path}: {error.strerror}. Check the path.") from error
     if number == len(blank):
         raise TableError(f"{path}: the file is empty. Copy or export it again.")
 
 
-def _decoded(raw: bytes, at: str, limit: int, too_long: bool, *, first: bool) -> tuple[str, str]:
+def _decode(raw: bytes, at: str, limit: int, too_long: bool, *, first: bool) -> tuple[str, str]:
     if too_long:
         return "", f"{at}: longer than {limit // 1024} KiB. Is this the right file?"
     try:
@@ -57,8 +57,8 @@ def _decoded(raw: bytes, at: str, limit: int, too_long: bool, *, first: bool) ->
 
 
 def parse_cells(text: str, at: str) -> list[str]:
-    """The cells of one CSV line; raises a TableError that starts with ``at`` where quotation marks do not match."""
-    # One line is one row: an unclosed quote may spoil its own row but must not swallow those after it.
+    """Return the cells of one CSV line; a TableError that starts with ``at`` if quotation marks do not match."""
+    # One line is one row: an unclosed quote must not swallow the rows after it.
     try:
         (row,) = csv.reader([text], strict=True) if text.strip() else ([""],)
     except csv.Error as error:
@@ -67,13 +67,13 @@ def parse_cells(text: str, at: str) -> list[str]:
 
 
 def parse_number(cell: str, at: str) -> float:
-    """A finite number from a cell; raises a TableError that starts with ``at``."""
-    # float() alone would also take "nan", "inf" and "1_0".
+    """Return a finite number from a cell, or raise a TableError that starts with ``at``."""
+    # float() alone would also accept "nan", "inf" and "1_0".
     if not _NUMBER.fullmatch(cell.strip()) or not math.isfinite(value := float(cell)):
         raise TableError(f"{at}: {quote(cell)} is not a number. Correct the cell or remove the row.")
     return value
 
 
 def quote(text: str) -> str:
-    """The text in quotation marks, cut to what fits a message."""
+    """Return the text in quotation marks, truncated for messages."""
     return repr(text if len(text) <= 40 else text[:37] + "...")

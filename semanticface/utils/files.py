@@ -1,4 +1,4 @@
-"""Files that are either whole or absent: write to a temporary name beside the target, then rename."""
+"""Atomic writes: to a temporary path next to the target, then rename."""
 
 from __future__ import annotations
 
@@ -16,22 +16,18 @@ from typing import IO, Any
 
 from semanticface.errors import SemanticFaceError
 
-# What a system answers when it will not store the bytes; other errors inside a block are the block's own.
-_REFUSED = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM}
-
-
-_SCRATCH = re.compile(r"\.(.+)\.[a-z0-9_]{8}")  # as mkdtemp makes them of the prefix below
+# Errors of a system that cannot store the bytes; other errors inside a block are the caller's.
+_WRITE_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM}
+_SCRATCH = re.compile(r"\.(.+)\.[a-z0-9_]{8}")  # names that mkdtemp creates from the prefix below
 _REPLACED = "replaced"
 
 
 @contextlib.contextmanager
 def atomic_path(target: str | os.PathLike[str]) -> Iterator[Path]:
-    """Yield a temporary path (file or folder, not yet made) that becomes ``target`` if the block succeeds.
+    """Yield a temporary path (of a file or folder to create) that becomes ``target`` if the block succeeds.
 
-    On an error the temporary path is removed and ``target`` stays as it was.
-
-    Raises:
-        SemanticFaceError: the operating system refused to write (full disk, no permission, no such folder).
+    On an error the temporary path is removed and ``target`` is unchanged. A full disk or missing permission raises a
+    ``SemanticFaceError``.
     """
     target = Path(target)
     scratch = None
@@ -44,10 +40,10 @@ def atomic_path(target: str | os.PathLike[str]) -> Iterator[Path]:
             target.rename(scratch / _REPLACED)
         temporary.replace(target)
     except OSError as error:
-        if scratch is not None and error.errno not in _REFUSED:
+        if scratch is not None and error.errno not in _WRITE_ERRORS:
             raise
         raise SemanticFaceError(
-            f"cannot write {target}: {error.strerror or error}. Free some space or choose another place."
+            f"cannot write {target}: {error.strerror or error}. Free some space or choose another location."
         ) from error
     finally:
         if scratch is not None:
@@ -55,20 +51,16 @@ def atomic_path(target: str | os.PathLike[str]) -> Iterator[Path]:
 
 
 def check_not_an_input(target: str | os.PathLike[str], *inputs: str | os.PathLike[str] | None) -> None:
-    """Refuse a target that is one of the files it is made from.
-
-    Raises:
-        SemanticFaceError: it is.
-    """
-    here = Path(target).resolve()
-    for each in inputs:
-        if each is not None and Path(each).resolve() == here:
-            raise SemanticFaceError(f"{target}: is what it would be made from. Choose another name for the output.")
+    """Raise a ``SemanticFaceError`` if the output ``target`` is one of the inputs."""
+    resolved = Path(target).resolve()
+    for path in inputs:
+        if path is not None and Path(path).resolve() == resolved:
+            raise SemanticFaceError(f"{target}: is an input of this command. Choose another name for the output.")
 
 
 @contextlib.contextmanager
 def atomic_open(target: str | os.PathLike[str], mode: str = "w", **options: Any) -> Iterator[IO[Any]]:
-    """Open a file for writing under a temporary name that becomes ``target`` if the block succeeds."""
+    """Open a temporary file for writing that becomes ``target`` if the block succeeds."""
     if "b" not in mode:
         options.setdefault("encoding", "utf-8")
     with atomic_path(target) as temporary, temporary.open(mode, **options) as file:
@@ -78,7 +70,7 @@ def atomic_open(target: str | os.PathLike[str], mode: str = "w", **options: Any)
 
 
 def nonfinite_to_none(value: Any) -> Any:
-    """Return values for JSON, mappings and lists of them too, with None for numbers that are undefined or infinite."""
+    """Return a JSON value, recursively, with NaN and infinities replaced by None."""
     if isinstance(value, Mapping):
         return {name: nonfinite_to_none(inner) for name, inner in value.items()}
     if isinstance(value, list | tuple):
@@ -87,12 +79,9 @@ def nonfinite_to_none(value: Any) -> Any:
 
 
 def write_json(target: str | os.PathLike[str], value: Any, *, compact: bool = False) -> None:
-    """Write a value as JSON, whole or not at all; numbers that are undefined or infinite become null.
+    """Write a value as JSON atomically; NaN and infinities become null.
 
-    Args:
-        target: the file.
-        value: what ``json.dump`` takes.
-        compact: on one line without spaces, for files that people do not read.
+    ``compact`` writes one line without spaces, for files that people do not read.
     """
     layout: dict[str, Any] = {"separators": (",", ":")} if compact else {"indent": 2}
     with atomic_open(target) as file:
@@ -100,11 +89,11 @@ def write_json(target: str | os.PathLike[str], value: Any, *, compact: bool = Fa
         file.write("\n")
 
 
-def abandoned_writes(place: str | os.PathLike[str]) -> Iterator[Path]:
-    """Yield the folders at any depth below a place in which a killed process was writing what ``atomic_path`` makes."""
-    for name, below, _ in os.walk(place):
-        for each in sorted(below):
-            found = _SCRATCH.fullmatch(each)
-            if found and {inside.name for inside in Path(name, each).iterdir()} <= {found[1], _REPLACED}:
-                below.remove(each)
-                yield Path(name, each)
+def abandoned_writes(root: str | os.PathLike[str]) -> Iterator[Path]:
+    """Yield the temporary folders of ``atomic_path`` that killed processes left anywhere below ``root``."""
+    for parent, folders, _ in os.walk(root):
+        for name in sorted(folders):
+            found = _SCRATCH.fullmatch(name)
+            if found and {path.name for path in Path(parent, name).iterdir()} <= {found[1], _REPLACED}:
+                folders.remove(name)
+                yield Path(parent, name)

@@ -1,7 +1,7 @@
-"""Tables as Markdown and HTML, and a self-contained page of sections.
+"""Tables as Markdown and HTML, and self-contained HTML pages.
 
-A page is one file without scripts that loads nothing from elsewhere (its content security policy forbids it), so that
-it can be mailed, archived and opened offline. Everything that comes from outside is escaped.
+A page is one file without scripts that loads nothing external (its content security policy forbids it), so it can be
+mailed, archived and opened offline. All inserted text is escaped.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ from semanticface.utils.files import atomic_open
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """A table with a heading row; the first column names the rows.
+    """A table with a header row; the first column names the rows.
 
     Attributes:
-        head: texts of the heading row.
-        rows: texts, as many in each row as in ``head``.
-        caption: a sentence on what it shows.
-        folded: on a page, shown only when the caption is clicked.
+        head: cells of the header row.
+        rows: cells of each row, as many as in ``head``.
+        caption: one sentence.
+        folded: on a page, collapsed until the caption is clicked.
     """
 
     head: Sequence[str]
@@ -35,16 +35,16 @@ class Table:
     def __post_init__(self) -> None:
         for row in self.rows:
             if len(row) != len(self.head):
-                raise ValueError(f"a row of {len(row)} cells under a head of {len(self.head)}: {list(row)}")
+                raise ValueError(f"a row of {len(row)} cells under a header of {len(self.head)}: {list(row)}")
 
     def markdown(self) -> str:
-        """Return the table in Markdown, under its caption."""
+        """Return the table as Markdown, below its caption."""
         lines = [self.head, [":--", *["--:"] * (len(self.head) - 1)], *self.rows]
         table = "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)
         return f"{self.caption}\n\n{table}" if self.caption else table
 
     def html(self) -> Iterator[str]:
-        """Yield the table as HTML in the classes of the report's style sheet; every text is escaped."""
+        """Yield the table as HTML with the classes of ``report.css``."""
         head = "".join(f'<th scope="col">{escape(cell)}</th>' for cell in self.head)
         table = f'<div class="scroll"><table><thead><tr>{head}</tr></thead><tbody>\n'
         if self.folded:
@@ -62,7 +62,7 @@ class Table:
 
 @dataclass(frozen=True, slots=True)
 class TableSection:
-    """A section of a report: tables in one card under a heading, with an optional sentence of introduction."""
+    """A page section of tables in one card, with an optional introductory sentence."""
 
     title: str
     tables: Sequence[Table]
@@ -77,18 +77,13 @@ class TableSection:
 
 
 class Section(Protocol):
-    """What a page shows under one heading."""
+    """A page section: heading, optional introductory sentence, content."""
 
     @property
-    def title(self) -> str:
-        """Return the heading."""
-
+    def title(self) -> str: ...
     @property
-    def intro(self) -> str:
-        """Return a sentence under the heading, or nothing."""
-
-    def html(self) -> Iterator[str]:
-        """Yield what stands below."""
+    def intro(self) -> str: ...
+    def html(self) -> Iterator[str]: ...
 
 
 def write_page(
@@ -99,17 +94,14 @@ def write_page(
     subtitle: str = "",
     recipe: Mapping[str, str] | None = None,
 ) -> None:
-    """Write the page; it appears only when it is complete.
+    """Write a page atomically.
 
     Args:
         path: the HTML file.
         title: heading and window title.
-        sections: shown in order.
+        sections: in order.
         subtitle: a sentence under the heading.
-        recipe: facts by name at the head of the page, such as model, data set and command.
-
-    Raises:
-        SemanticFaceError: the system refuses to write.
+        recipe: facts by name at the top of the page, such as model, dataset and command.
     """
     facts = "".join(f"<div><dt>{escape(k)}</dt><dd>{escape(v)}</dd></div>" for k, v in (recipe or {}).items())
     policy = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"

@@ -1,8 +1,8 @@
-"""The One-Euro filter (Casiez, Roussel and Vogel, CHI 2012) for coefficients over time, with settings for each region.
+"""The One-Euro filter (Casiez, Roussel and Vogel, CHI 2012) for coefficients over time, with settings per region.
 
-A low-pass filter whose cutoff rises with speed: a face at rest stops trembling, a quick movement is hardly delayed.
-Equations as in the paper's algorithm 1: the speed is taken against the last filtered value and smoothed at 1 Hz, the
-cutoff is ``min_cutoff + beta * speed``, and each step's weight follows from the true time since the last value.
+A low-pass filter whose cutoff rises with speed: it removes jitter from a face at rest and hardly delays fast movements.
+Equations from the paper's algorithm 1: speed is relative to the last filtered value and smoothed at 1 Hz, the cutoff is
+``min_cutoff + beta * speed``, and each step's weight depends on the actual time since the last value.
 """
 
 from __future__ import annotations
@@ -16,18 +16,18 @@ import numpy as np
 from semanticface import arkit
 
 SPEED_CUTOFF = 1.0
-"""Hz, of the filter on the speed itself; the paper's value."""
+"""Cutoff in Hz of the filter on speed; the paper's value."""
 MAX_GAP = 0.5
-"""Seconds without a value after which the filter starts anew: what was before says nothing of what comes."""
+"""Seconds without a value after which the filter restarts."""
 
 
 @dataclass(frozen=True, slots=True)
 class OneEuroSettings:
-    """How a region is filtered.
+    """Filter settings of a region.
 
     Attributes:
-        min_cutoff: Hz, above 0; lower removes more trembling from a face at rest.
-        beta: Hz for each unit a second, 0 or more; higher follows quick movements more closely.
+        min_cutoff: Hz, above 0; lower removes more jitter from a face at rest.
+        beta: Hz per unit per second, 0 or more; higher follows fast movements more closely.
     """
 
     min_cutoff: float
@@ -53,23 +53,21 @@ DEFAULTS: Settings = {
     "jaw": OneEuroSettings(1.0, 3.0),
     "tongue": OneEuroSettings(1.0, 3.0),
 }
-"""By region of ``arkit.REGIONS``; None leaves a region as it is. A blink lasts a tenth of a second: eyes stay crisp.
+"""By region of ``arkit.REGIONS``; None disables filtering. Eyes are unfiltered because a blink lasts 0.1 s.
 
-Chosen on a real range-of-motion take with white noise of 0.03 and 0.06 added to it, as a middle between the settings
-that came closest to the clean take with one and with the other. About two thirds of the noise's RMS error are left,
-and a third of the trembling from frame to frame.
+Chosen on a real range-of-motion take with added white noise of 0.03 and 0.06, as a compromise between the settings
+closest to the clean take at either level. About two thirds of the noise's RMS error remain, and a third of the jitter
+between frames.
 """
 
 
 class OneEuroFilter:
-    """One-Euro filters over the components of a vector, all fed at the same times.
-
-    Feeding values one by one or in any portions gives the same; ``state`` continues in another ``OneEuroFilter``.
+    """One-Euro filter over the components of a vector.
 
     Args:
-        min_cutoff: Hz [N]; infinity leaves a component as it is.
-        beta: Hz for each unit a second [N].
-        state: what ``state`` of an earlier filter was.
+        min_cutoff: Hz [N]; infinity disables filtering of a component.
+        beta: Hz per unit per second [N].
+        state: ``state`` of another filter, to continue from it.
     """
 
     def __init__(self, min_cutoff: np.ndarray, beta: np.ndarray, state: list[list[float]] | None = None) -> None:
@@ -82,43 +80,40 @@ class OneEuroFilter:
 
     @property
     def state(self) -> list[list[float]] | None:
-        """Time, values and speeds after the last step, for JSON; None before the first."""
+        """Time, values and speeds after the last step, JSON-serialisable; None before the first."""
         if self._last is None:
             return None
         time, values, speed = self._last
         return [[time], values.tolist(), speed.tolist()]
 
     def step(self, values: np.ndarray, time: float) -> np.ndarray:
-        """Return the filtered values [N] at a time in seconds, each between the last filtered value and the new one.
+        """Return the filtered values [N] at ``time`` in seconds.
 
-        Starts anew after ``MAX_GAP``, and where time does not move on.
+        Each lies between the last filtered and the new value. Restarts after ``MAX_GAP`` and if time does not advance.
         """
         values = np.asarray(values, dtype=np.float64)
-        passed = 0.0 if self._last is None else time - self._last[0]
-        if self._last is None or not 0 < passed <= MAX_GAP:
+        elapsed = 0.0 if self._last is None else time - self._last[0]
+        if self._last is None or not 0 < elapsed <= MAX_GAP:
             self._last = time, values, np.zeros_like(values)
             return values
         _, before, speed = self._last
-        speed = speed + _weight(SPEED_CUTOFF, passed) * ((values - before) / passed - speed)
-        weight = _weight(self._min_cutoff + self._beta * np.abs(speed), passed)
+        speed = speed + _weight(SPEED_CUTOFF, elapsed) * ((values - before) / elapsed - speed)
+        weight = _weight(self._min_cutoff + self._beta * np.abs(speed), elapsed)
         filtered = before + weight * (values - before)
         self._last = time, filtered, speed
         return filtered
 
 
-def _weight(cutoff: float | np.ndarray, passed: float) -> np.ndarray:
-    """The share of the new value that a first-order low-pass with this cutoff (Hz) takes after so many seconds."""
-    return 1.0 / (1.0 + 1.0 / (2 * math.pi * np.asarray(cutoff) * passed))
+def _weight(cutoff: float | np.ndarray, elapsed: float) -> np.ndarray:
+    """Return the weight of a new value in a first-order low-pass with this cutoff (Hz) after ``elapsed`` seconds."""
+    return 1.0 / (1.0 + 1.0 / (2 * math.pi * np.asarray(cutoff) * elapsed))
 
 
 def coefficient_filter(settings: Settings = DEFAULTS) -> OneEuroFilter:
-    """Return a filter over the 52 coefficients; what it returns for values in [0, 1] stays there.
+    """Return a filter over the 52 coefficients; values in [0, 1] stay in [0, 1].
 
     Args:
-        settings: by region; a region not named is left as it is.
-
-    Raises:
-        KeyError: a region that is not one of ``arkit.REGIONS``.
+        settings: by region of ``arkit.REGIONS`` (others are a KeyError); omitted regions are not filtered.
     """
     min_cutoff, beta = np.full(arkit.N_ACTIONS, np.inf), np.zeros(arkit.N_ACTIONS)
     for region, setting in settings.items():

@@ -1,4 +1,4 @@
-"""An iterator worked ahead of its consumer on a thread of its own, so that neither waits for the other."""
+"""Compute an iterator ahead of its consumer, on a separate thread."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from typing import TypeVar
 
 T = TypeVar("T")
 
-_POLL = 0.1  # seconds after which a full queue is tried again, so that an abandoned thread ends
+_POLL = 0.1  # seconds between retries on a full queue, so that an abandoned thread ends
 
 
 def prefetch(items: Iterable[T], depth: int) -> Generator[T, None, None]:
-    """Yield the items in order, computed on a thread that runs up to ``depth`` items ahead.
+    """Yield ``items`` in order, computed on a thread up to ``depth`` items ahead.
 
-    An error of ``items`` is raised here, in its place. Closing this iterator ends the thread.
+    Errors of ``items`` are raised here, in order. Closing this iterator ends the thread.
     """
     waiting: queue.Queue[tuple[str, T | BaseException | None]] = queue.Queue(depth)
     stopped = threading.Event()
@@ -38,7 +38,7 @@ def prefetch(items: Iterable[T], depth: int) -> Generator[T, None, None]:
         except BaseException as error:
             put("error", error)
 
-    thread = threading.Thread(target=work, name="ahead", daemon=True)
+    thread = threading.Thread(target=work, name="prefetch", daemon=True)
     thread.start()
     try:
         while True:

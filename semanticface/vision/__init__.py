@@ -1,1 +1,1 @@
-"""Pixels in: image files, video, webcam, face detection, tracking and crops."""
+"""Image files, video, webcam, face detection, tracking and crops."""

@@ -1,7 +1,7 @@
-"""CenterFace (Xu, Yan, Yang, Roy and Chan 2019, MIT licence): finds photographed faces, and those alone, very well.
+"""CenterFace (Xu, Yan, Yang, Roy and Chan 2019, MIT licence): a strong detector of photographed faces, and only those.
 
-The published network, a MobileNetV2 with a small feature pyramid, rebuilt here so that it needs nothing but torch.
-``data_prep/assets/build_centerface.py`` brings its published weights over.
+The published network, a MobileNetV2 with a small feature pyramid, reimplemented in plain torch.
+``data_prep/assets/build_centerface.py`` converts its published weights.
 """
 
 from __future__ import annotations
@@ -13,16 +13,16 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 STRIDE = 4
-# MobileNetV2's stages: widening inside a block, channels, blocks, stride of the first (Sandler et al. 2018, table 2).
+# MobileNetV2's stages: expansion, channels, blocks, stride of the first (Sandler et al. 2018, table 2).
 _STAGES = ((1, 16, 1, 1), (6, 24, 2, 2), (6, 32, 3, 2), (6, 64, 4, 2), (6, 96, 3, 1), (6, 160, 3, 2), (6, 320, 1, 1))
-# The stages the pyramid taps, finest first, and its width.
+# The stages used by the pyramid, finest first, and its width.
 _TAPS = (1, 2, 4, 6)
 _WIDTH = 24
 FEATURES = tuple(_STAGES[tap][1] for tap in _TAPS)
 
 
 class Pointwise(nn.Conv2d):
-    """A 1 x 1 convolution as what it is, a matrix product: on a CPU much faster, for pixels stored channels last."""
+    """A 1 x 1 convolution as a matrix product: much faster on a CPU with channels-last memory."""
 
     def __init__(self, inner: int, outer: int) -> None:
         super().__init__(inner, outer, 1)
@@ -32,17 +32,17 @@ class Pointwise(nn.Conv2d):
 
 
 class CenterFaceNet(nn.Module):
-    """1.8 M parameters; batch normalisation is folded into the convolutions, so it can only be used, not trained."""
+    """1.8 M parameters; batch norm is folded into the convolutions, so it is for inference only."""
 
     def __init__(self) -> None:
         super().__init__()
         self.stem = nn.Sequential(nn.Conv2d(3, 32, 3, 2, 1), nn.ReLU(inplace=True))
         stages, inner = [], 32
-        for widen, outer, count, stride in _STAGES:
+        for expansion, outer, count, stride in _STAGES:
             widths = [inner, *[outer] * count]
             strides = [stride, *[1] * (count - 1)]
             pairs = zip(itertools.pairwise(widths), strides, strict=True)
-            stages.append(nn.Sequential(*(_Block(a, b, widen, step) for (a, b), step in pairs)))
+            stages.append(nn.Sequential(*(_Block(a, b, expansion, step) for (a, b), step in pairs)))
             inner = outer
         self.stages = nn.ModuleList(stages)
         self.lateral = nn.ModuleList(Pointwise(_STAGES[tap][1], _WIDTH) for tap in _TAPS)
@@ -51,9 +51,9 @@ class CenterFaceNet(nn.Module):
         self.answer = Pointwise(_WIDTH, 5)
 
     def features(self, pixels: Tensor) -> list[Tensor]:
-        """RGB pixels [B, 3, H, W] in 0..255, H and W multiples of 32, to 24, 32, 96 and 320 channels at 1/4 to 1/32.
+        """Map RGB pixels [B, 3, H, W] in 0..255, H and W multiples of 32, to features of the weights' dtype.
 
-        They have the type of the weights.
+        They have 24, 32, 96 and 320 channels at 1/4, 1/8, 1/16 and 1/32 of the size.
         """
         taps, values = [], self.stem(pixels.to(self.answer.weight.dtype))
         for number, stage in enumerate(self.stages):
@@ -63,10 +63,10 @@ class CenterFaceNet(nn.Module):
         return taps
 
     def predict_maps(self, features: list[Tensor]) -> Tensor:
-        """``features`` to float32 maps [B, 5, H/4, W/4].
+        """Map ``features`` to float32 [B, 5, H/4, W/4].
 
-        The channels: logit that a face's centre lies in the cell; natural logarithms of its height and width in cells;
-        the centre's offset from the middle of the cell in cells, y and x.
+        Channels: logit that a face's centre lies in the cell; natural logarithms of its height and width in cells; the
+        centre's offset from the cell's centre in cells, y and x.
         """
         taps = [lateral(tap).relu_() for lateral, tap in zip(self.lateral, features, strict=True)]
         values = taps.pop()
@@ -77,10 +77,10 @@ class CenterFaceNet(nn.Module):
 
 
 class _Block(nn.Module):
-    def __init__(self, inner: int, outer: int, widen: int, stride: int) -> None:
+    def __init__(self, inner: int, outer: int, expansion: int, stride: int) -> None:
         super().__init__()
-        wide = inner * widen
-        first = [Pointwise(inner, wide), nn.ReLU(inplace=True)] if widen > 1 else []
+        wide = inner * expansion
+        first = [Pointwise(inner, wide), nn.ReLU(inplace=True)] if expansion > 1 else []
         depthwise = nn.Conv2d(wide, wide, 3, stride, 1, groups=wide)
         self.steps = nn.Sequential(*first, depthwise, nn.ReLU(inplace=True), Pointwise(wide, outer))
         self.adds = stride == 1 and inner == outer
@@ -91,7 +91,7 @@ class _Block(nn.Module):
 
 
 def decode_boxes(maps: Tensor) -> Tensor:
-    """The face each cell speaks of: maps [B, 5, h, w] to (score, centre x, centre y, width, height), in pixels."""
+    """Decode maps [B, 5, h, w] to each cell's (score, centre x, centre y, width, height), in pixels."""
     rows, columns = maps.shape[-2:]
     height, width = (maps[:, 1:3].clamp(-8.0, 8.0).exp() * STRIDE).unbind(1)
     y = (torch.arange(rows, device=maps.device)[:, None] + maps[:, 3] + 0.5) * STRIDE

@@ -1,11 +1,11 @@
-"""The model takes the face, not the room: boxes around faces, and the square crop a box stands for.
+"""Face boxes and the square crops that models see.
 
-Coordinates are continuous pixels of the picture: x to the right, y down, (0, 0) the outer corner of the top-left pixel,
-so the centre of that pixel is (0.5, 0.5) and the whole picture is the box (0, 0, width, height).
+Coordinates are continuous pixels: x to the right, y down, (0, 0) the outer corner of the top-left pixel, so that
+pixel's centre is (0.5, 0.5) and the whole picture is the box (0, 0, width, height).
 
-The box of a face, the same everywhere in the project: the axis-aligned bounds of the face as it would be with a neutral
-expression, from brow tops to chin and from cheek to cheek, made square by its longer side about its centre, then
-enlarged by 1.25. It follows the head, not the expression: an open jaw does not move it.
+The project's definition of a face box: the axis-aligned bounds of the face with a neutral expression, from brow tops to
+chin and from cheek to cheek, expanded to a square about its centre, then enlarged by 1.25. It follows the head, not the
+expression: an open jaw does not move it.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from PIL import Image
 
 from semanticface.errors import PictureError
 
-# A window this much larger than the picture holds almost nothing but repeated border pixels.
-_LARGEST_WINDOW = 8.0
+# Windows this much larger than the picture contain almost only repeated border pixels.
+_MAX_WINDOW = 8.0
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ class Box:
 
     Attributes:
         x0, y0, x1, y1: left, top, right and bottom.
-        score: how sure a finder is that this is a face, in [0, 1]; None for a box somebody gave. Not part of equality.
+        score: detection confidence in [0, 1]; None for boxes not from a detector. Ignored in comparisons.
     """
 
     x0: float
@@ -50,40 +50,40 @@ class Box:
         return (self.x0 + self.x1) / 2, (self.y0 + self.y1) / 2
 
     def square(self, scale: float = 1.0) -> Box:
-        """The square about the same centre whose side is ``scale`` times the longer side."""
+        """Return the square with the same centre and ``scale`` times the longer side."""
         (x, y), half = self.centre, max(self.width, self.height) * scale / 2
         return replace(self, x0=x - half, y0=y - half, x1=x + half, y1=y + half)
 
     def overlap(self, other: Box) -> float:
-        """Intersection over union with another box, in [0, 1]."""
+        """Return the intersection over union with another box, in [0, 1]."""
         width = min(self.x1, other.x1) - max(self.x0, other.x0)
         height = min(self.y1, other.y1) - max(self.y0, other.y0)
         if width <= 0 or height <= 0:
             return 0.0
-        shared = width * height
-        return shared / (self.width * self.height + other.width * other.height - shared)
+        intersection = width * height
+        return intersection / (self.width * self.height + other.width * other.height - intersection)
 
 
 def crop_face(image: Image.Image, box: Box, size: int, *, oversampling: int = 4) -> Image.Image:
-    """Cut the square window of a box out of a picture and resample it to ``size`` x ``size`` pixels.
+    """Crop the square window of a box and resample it to ``size`` x ``size`` pixels.
 
-    The window is exact to fractions of a pixel and antialiased (bicubic, widened where the picture shrinks); beyond the
-    border the outermost pixels repeat. A box that is not square is widened to one by its longer side.
+    The window is exact to fractions of a pixel and antialiased (bicubic, widened when shrinking); border pixels repeat
+    outside the picture. A box that is not square is expanded to one.
 
     Args:
         image: an upright RGB picture.
         box: the window, in pixels of ``image``.
-        size: side of the result in pixels.
+        size: output side in pixels.
         oversampling: when the picture shrinks a lot, input pixels the filter sees for each output pixel, along one side
             (means of blocks); fewer are faster and slightly less exact.
 
     Raises:
-        PictureError: code ``bad_box`` when the box is empty, below a pixel, off the picture or absurdly large.
+        PictureError: code ``bad_box`` if the box is empty, smaller than a pixel, outside the picture or absurdly large.
     """
-    window = _checked(image, box).square()
-    # Whole blocks are averaged first where the picture shrinks a lot: as sharp in the result, and never much memory.
+    window = _check_box(image, box).square()
+    # When shrinking a lot, average whole blocks first: equally sharp, and little memory.
     block = max(1, int(window.width / (oversampling * size)))
-    # How far the filter reaches beyond the window, in blocks: real pixels where there are some, else repeated ones.
+    # Reach of the filter beyond the window, in blocks: real pixels if there are any, else repeated ones.
     reach = math.ceil(2 * max(1.0, window.width / block / size)) + 1
     left = max(0, math.floor(window.x0) - reach * block)
     top = max(0, math.floor(window.y0) - reach * block)
@@ -103,34 +103,36 @@ def crop_face(image: Image.Image, box: Box, size: int, *, oversampling: int = 4)
 
 
 def to_crop(points: np.ndarray, box: Box, size: int) -> np.ndarray:
-    """Picture coordinates [..., 2] to the coordinates they have in ``crop_face(image, box, size)``."""
+    """Map picture coordinates [..., 2] to coordinates in ``crop_face(image, box, size)``."""
     window = box.square()
     return (np.asarray(points) - (window.x0, window.y0)) * (size / window.width)
 
 
 def from_crop(points: np.ndarray, box: Box, size: int) -> np.ndarray:
-    """Coordinates [..., 2] in ``crop_face(image, box, size)`` to picture coordinates; undoes ``to_crop``."""
+    """Map coordinates [..., 2] in ``crop_face(image, box, size)`` to picture coordinates; inverse of ``to_crop``."""
     window = box.square()
     return np.asarray(points) * (window.width / size) + (window.x0, window.y0)
 
 
-def _checked(image: Image.Image, box: Box) -> Box:
+def _check_box(image: Image.Image, box: Box) -> Box:
     corners = (box.x0, box.y0, box.x1, box.y1)
     shown = ", ".join(f"{corner:g}" for corner in corners)
     if not all(map(math.isfinite, corners)) or box.width <= 0 or box.height <= 0:
         raise PictureError("bad_box", f"the box ({shown}) is empty: give left, top, right, bottom in pixels.")
     if max(box.width, box.height) < 1:
-        raise PictureError("bad_box", f"the box ({shown}) is smaller than a pixel: give it in pixels, not in shares.")
+        raise PictureError(
+            "bad_box", f"the box ({shown}) is smaller than a pixel: give it in pixels, not in fractions."
+        )
     if box.x1 <= 0 or box.y1 <= 0 or box.x0 >= image.width or box.y0 >= image.height:
         raise PictureError(
             "bad_box",
             f"the box ({shown}) lies outside the picture of {image.width} x {image.height} pixels: "
             "give left, top, right, bottom in pixels of the upright picture.",
         )
-    if max(box.width, box.height) > _LARGEST_WINDOW * max(image.size):
+    if max(box.width, box.height) > _MAX_WINDOW * max(image.size):
         raise PictureError(
             "bad_box",
-            f"the box ({shown}) is more than {_LARGEST_WINDOW:g} times as large as the picture of "
+            f"the box ({shown}) is more than {_MAX_WINDOW:g} times as large as the picture of "
             f"{image.width} x {image.height} pixels: give a box around the face.",
         )
     return box

@@ -1,4 +1,4 @@
-"""Pictures from anywhere, read safely: an allow-list of formats, caps on size, upright, 8-bit RGB, no metadata."""
+"""Safe image loading: an allow-list of formats, size limits; output is upright 8-bit RGB without metadata."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from semanticface.errors import PictureError
 
 FORMATS = ("PNG", "JPEG", "WEBP")
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
-"""Names by which a folder's pictures are found; a named file is read by its content, whatever its suffix."""
+"""Suffixes of pictures in folders; a file given by name is recognised by its content instead."""
 MAX_BYTES = 64 * 2**20
 MAX_PIXELS = 64_000_000
 MIN_SIDE = 16
 JPEG_QUALITY = 95
 BACKGROUND = (255, 255, 255)
-"""What shows through transparent parts."""
+"""Colour behind transparent parts."""
 
 _EXIF_ORIENTATION = 0x0112
 _UPRIGHT = {
@@ -35,8 +35,8 @@ _UPRIGHT = {
     8: Image.Transpose.ROTATE_90,
 }
 
-# First bytes of what people hand over by mistake, so that the error can say what a file is without opening it with
-# a decoder that is not on the allow-list. (offset, bytes, what it is)
+# Signatures of files that people give by mistake, so that the error can name them without running a decoder that is
+# not on the allow-list: (offset, bytes, name).
 _SIGNATURES = (
     (0, b"GIF8", "a GIF"),
     (0, b"BM", "a BMP picture"),
@@ -64,22 +64,22 @@ _SIGNATURES = (
 
 
 def load_picture(source: str | os.PathLike[str] | bytes | Image.Image, *, name: str | None = None) -> Image.Image:
-    """Return a picture as a fresh upright 8-bit RGB image that carries no metadata.
+    """Load a picture as a new upright 8-bit RGB image without metadata.
 
-    Rotation from EXIF is applied; transparency is laid over white; greyscale, palette, CMYK and 16-bit pictures are
-    converted, 16-bit ones by scaling. A JPEG with further pictures behind the first (as phones store depth maps)
-    gives the first. Colour profiles are ignored.
+    EXIF rotation is applied; transparency is composited over white; greyscale, palette, CMYK and 16-bit pictures are
+    converted (16-bit by scaling). Of a JPEG with several pictures (phones store depth maps this way) the first is
+    returned. Colour profiles are ignored.
 
     Args:
-        source: a file, a file's bytes, or an image already opened with Pillow.
-        name: how errors call the picture; by default the path, or "the picture".
+        source: a path, a file's bytes, or a Pillow image.
+        name: name of the picture in errors; by default the path, or "the picture".
 
     Raises:
         PictureError: with ``code`` one of ``missing``, ``directory``, ``unreadable``, ``not_a_file``, ``empty``,
             ``file_too_large``, ``unsupported_format``, ``not_a_picture``, ``too_many_pixels``, ``too_small``,
             ``animated``, ``unsupported_mode``, ``damaged``.
     """
-    # Pillow only warns of a picture beyond its own cap; and what it says of odd metadata is of no use to a reader.
+    # Pillow only warns about pictures above its own limit; its warnings about odd metadata do not help users.
     with warnings.catch_warnings(action="ignore"):
         warnings.simplefilter("error", Image.DecompressionBombWarning)
         if isinstance(source, Image.Image):
@@ -95,12 +95,12 @@ def load_picture(source: str | os.PathLike[str] | bytes | Image.Image, *, name: 
 
 
 def expand(paths: Iterable[str | os.PathLike[str]]) -> list[Path]:
-    """Return the given files in order, each folder replaced by the pictures directly in it, sorted by name.
+    """Return the paths in order, each folder replaced by the pictures directly in it, sorted by name.
 
-    A path that does not exist is kept, so that its error appears in its place when it is loaded.
+    Missing paths are kept, so that their errors appear in order on loading.
 
     Raises:
-        PictureError: a folder without any picture (``no_pictures``) or that may not be read (``unreadable``).
+        PictureError: a folder without pictures (``no_pictures``) or an unreadable one (``unreadable``).
     """
     out: list[Path] = []
     for path in map(Path, paths):
@@ -112,21 +112,17 @@ def expand(paths: Iterable[str | os.PathLike[str]]) -> list[Path]:
         except OSError as error:
             raise PictureError("unreadable", f"{path}: {error.strerror}. Check the folder's permissions.") from error
         if not inside:
-            raise PictureError("no_pictures", f"{path}: no picture in this folder. It needs {_names(SUFFIXES)} files.")
+            raise PictureError(
+                "no_pictures", f"{path}: no picture in this folder. It must contain {_names(SUFFIXES)} files."
+            )
         out += inside
     return out
 
 
 def contact_sheet(pictures: Sequence[np.ndarray], captions: Sequence[str], *, columns: int) -> Image.Image:
-    """Return square pictures of one size, uint8[size, size, 3] each, as a grid with a caption under each.
-
-    Raises:
-        ValueError: no pictures, or not one caption for each.
-    """
+    """Return a grid of square pictures of one size, uint8[size, size, 3], with a caption below each."""
     if not pictures or len(pictures) != len(captions):
-        raise ValueError(
-            f"{len(pictures)} pictures and {len(captions)} captions: give at least one, and as many of each"
-        )
+        raise ValueError(f"{len(pictures)} pictures and {len(captions)} captions: give at least one, and equally many")
     size, margin, text = len(pictures[0]), 8, 18
     columns = min(columns, len(pictures))
     lines = -(-len(pictures) // columns)
@@ -183,7 +179,7 @@ def _open(data: bytes, name: str) -> Image.Image:
         return Image.open(BytesIO(data), formats=FORMATS)
     except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
         raise PictureError("too_many_pixels", _too_many_pixels(name)) from error
-    except Exception as error:  # decoders answer hostile bytes with errors of any type
+    except Exception as error:  # decoders raise errors of any type on malicious bytes
         allowed = _names(FORMATS)
         if (kind := _allowed_kind(data)) is not None:
             raise PictureError("damaged", _damaged(name, kind)) from error
@@ -230,7 +226,7 @@ def _clean(image: Image.Image, name: str) -> Image.Image:
         )
     kind = image.format
     try:
-        # MPO is a JPEG with further pictures behind the first, not an animation.
+        # MPO is a JPEG with several pictures, not an animation.
         frames = 1 if kind == "MPO" else getattr(image, "n_frames", 1)
         if frames > 1:
             raise PictureError(
@@ -243,7 +239,7 @@ def _clean(image: Image.Image, name: str) -> Image.Image:
         turn = _UPRIGHT.get(_orientation(image))
     except PictureError:
         raise
-    except Exception as error:  # decoders answer hostile bytes with errors of any type
+    except Exception as error:  # decoders raise errors of any type on malicious bytes
         raise PictureError("damaged", _damaged(name, kind)) from error
     if turn is not None:
         pixels = pixels.transpose(turn)
@@ -253,10 +249,10 @@ def _clean(image: Image.Image, name: str) -> Image.Image:
 
 
 def _orientation(image: Image.Image) -> int:
-    """Return the EXIF orientation, 1 (upright) where there is none or the EXIF block cannot be read."""
+    """Return the EXIF orientation, 1 (upright) if missing or unreadable."""
     try:
         return int(image.getexif().get(_EXIF_ORIENTATION, 1))
-    except Exception:  # a broken EXIF block must not cost a readable picture
+    except Exception:  # malformed EXIF must not make a readable picture fail
         return 1
 
 
@@ -279,7 +275,7 @@ def _rgb(image: Image.Image, name: str) -> Image.Image:
 
 
 def encode_jpeg(picture: Image.Image, quality: int = JPEG_QUALITY) -> bytes:
-    """Encode anew, without metadata and without chroma subsampling, which would smear lips and irises."""
+    """Encode without metadata and without chroma subsampling, which would blur lips and irises."""
     buffer = BytesIO()
     picture.save(buffer, "JPEG", quality=quality, subsampling=0)
     return buffer.getvalue()

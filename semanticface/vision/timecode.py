@@ -1,12 +1,11 @@
-"""Timecodes as Live Link Face writes them: ``HH:MM:SS:FF.fff``, FF a frame number with a fraction, not milliseconds.
+"""Timecodes as written by Live Link Face: ``HH:MM:SS:FF.fff``, FF a frame number with a fraction, not milliseconds.
 
-FF counts frames at one of the ``RATES``. The 1000/1001 rates are counted without dropping: at 29.97 frames a second the
-count is that of 30, so one hour of timecode lasts 3.6 seconds longer than an hour.
+FF counts frames at one of the ``RATES``. The 1000/1001 rates are non-drop-frame: 29.97 fps counts like 30, so one hour
+of timecode lasts 3.6 seconds longer than an hour.
 
-How many frames a second the timecode track of a MOV counts, which need not be how many the video has.
-
-Live Link Face may count 60 to a second beside a video of 30. FFmpeg reads the track but does not say in what it counts,
-so the one number is taken from the file here: the sample description ``tmcd`` of Apple's QuickTime File Format.
+The timecode track of a MOV may count at another rate than the video: Live Link Face may count 60 for a video of 30 fps.
+FFmpeg does not report that rate, so ``timecode_base`` reads it from the sample description ``tmcd`` (Apple's QuickTime
+File Format).
 """
 
 from __future__ import annotations
@@ -31,27 +30,27 @@ RATES = (
     Fraction(60000, 1001),
     Fraction(60),
 )
-"""Frames a second that a timecode can count: 23.976, 24, 25, 29.97, 30, 50, 59.94, 60."""
+"""Frame rates of timecodes: 23.976, 24, 25, 29.97, 30, 50, 59.94, 60."""
 
-_NEAR = Fraction(2, 1000)  # container rates are means over a file and miss the rate meant by a little
+_TOLERANCE = Fraction(2, 1000)  # container rates are means over a file and slightly off
 _FRACTIONS = 1000  # FF has three decimals
 _TIMECODE = re.compile(r"(\d\d?):([0-5]\d):([0-5]\d)[:;](\d\d\d?(?:\.\d+)?)")
 _DOTTED = re.compile(r"\.(\d\d\d?)$")
 
 
 def standard_rate(rate: Fraction) -> Fraction | None:
-    """The one of ``RATES`` that a measured rate stands for, within 0.2 %; None where it stands for none."""
-    nearest = min(RATES, key=lambda named: abs(named - rate))
-    return nearest if abs(nearest - rate) <= _NEAR * nearest else None
+    """Return the nearest of ``RATES`` within 0.2 % of a measured rate, or None."""
+    nearest = min(RATES, key=lambda standard: abs(standard - rate))
+    return nearest if abs(nearest - rate) <= _TOLERANCE * nearest else None
 
 
 def timecode_rate(rate: Fraction) -> Fraction:
-    """The rate in which to count frames that come ``rate`` a second: its name, else 30, or 60 where 30 is too slow."""
+    """Return the timecode rate for ``rate`` fps: its standard rate, else 30, or 60 above 30."""
     return standard_rate(rate) or Fraction(30 if rate <= 30 else 60)
 
 
 def parse_rate(text: str) -> Fraction:
-    """Frames a second from ``30``, ``12.5``, ``29.97``, ``23.976`` or ``30000/1001``; the broadcast ones come exact.
+    """Parse ``30``, ``12.5``, ``29.97``, ``23.976`` or ``30000/1001`` to fps; broadcast rates become exact.
 
     Raises:
         ValueError: not a number from 1 to 1000.
@@ -61,35 +60,35 @@ def parse_rate(text: str) -> Fraction:
     except (ValueError, ZeroDivisionError):
         rate = Fraction(0)
     if not 1 <= rate <= 1000:
-        raise ValueError(f"{text!r} is not a number of frames a second from 1 to 1000")
-    broadcast = [named for named in RATES if named.denominator > 1 and abs(named - rate) < Fraction(1, 100)]
+        raise ValueError(f"{text!r} is not a frame rate from 1 to 1000")
+    broadcast = [standard for standard in RATES if standard.denominator > 1 and abs(standard - rate) < Fraction(1, 100)]
     return broadcast[0] if broadcast else rate
 
 
 def format_rate(rate: Fraction) -> str:
-    """A rate as people write it: ``29.97``, ``30``."""
+    """Return a rate as people write it: ``29.97``, ``30``."""
     return f"{float(rate):.3f}".rstrip("0").rstrip(".")
 
 
 @dataclass(frozen=True, slots=True)
 class Start:
-    """The label of a take's first frame.
+    """The timecode of a take's first frame.
 
     Attributes:
         seconds: whole seconds since midnight.
-        frame: FF, in frames of the rate it was read at.
-        dropping: written with a ``;``: the camera leaves numbers out to keep up with the clock.
+        frame: FF, at the rate it was parsed with.
+        drop_frame: drop-frame timecode, written with a ``;``.
     """
 
     seconds: int = 0
     frame: int = 0
-    dropping: bool = False
+    drop_frame: bool = False
 
 
 def parse(text: str) -> tuple[int, Fraction] | None:
-    """Return whole seconds since midnight and FF of ``HH:MM:SS:FF.fff``; None where it is no timecode.
+    """Return whole seconds since midnight and FF of ``HH:MM:SS:FF.fff``; None if it is not a timecode.
 
-    A ``;`` before FF, which says that numbers are dropped, reads like a ``:``. FF is not held against any rate.
+    A ``;`` before FF (drop-frame) is accepted. FF is not checked against a rate.
     """
     found = _TIMECODE.fullmatch(text.strip())
     if found is None or int(found[1]) > 23:
@@ -99,10 +98,10 @@ def parse(text: str) -> tuple[int, Fraction] | None:
 
 
 def parse_timecode(text: str, rate: Fraction) -> Start:
-    """Read ``HH:MM:SS:FF`` (or ``HH:MM:SS;FF``, or ``HH:MM:SS.FF`` as some recorders tag videos) counted at ``rate``.
+    """Parse ``HH:MM:SS:FF``, ``HH:MM:SS;FF``, or ``HH:MM:SS.FF`` as some recorders tag videos, at ``rate``.
 
     Raises:
-        SemanticFaceError: another form, or a part that does not exist at this rate.
+        SemanticFaceError: another format, or a part out of range at this rate.
     """
     found = parse(_DOTTED.sub(r":\1", text.strip()))
     if found is None or found[1].denominator > 1 or found[1] >= round(rate):
@@ -115,14 +114,14 @@ def parse_timecode(text: str, rate: Fraction) -> Start:
 
 
 class Clock:
-    """Labels the frames of one take, first to last; each label is later than the one before.
+    """Timecodes for the frames of one take, in order and strictly increasing.
 
-    Frames that come at the same time, or less than a thousandth of a frame apart, are labelled a thousandth apart.
+    Frames less than a thousandth of a frame apart get timecodes a thousandth apart.
 
     Args:
-        rate: one of ``RATES``, in which FF counts.
-        start: the label of time 0.
-        start_rate: the rate at which ``start`` was read; FF is converted where it differs.
+        rate: one of ``RATES``.
+        start: timecode of time 0.
+        start_rate: the rate of ``start``, if different; FF is converted.
     """
 
     def __init__(self, rate: Fraction, start: Start | None = None, start_rate: Fraction | None = None) -> None:
@@ -134,7 +133,7 @@ class Clock:
         self._last: int | None = None
 
     def label(self, time: Fraction) -> str:
-        """The timecode of the next frame; ``time`` is in seconds from the first. After 23:59:59 comes 00:00:00."""
+        """Return the timecode of the next frame, ``time`` seconds after the first; wraps at midnight."""
         ticks = self._zero + round(time * self.rate * _FRACTIONS)
         if self._last is not None:
             ticks = max(ticks, self._last + 1)
@@ -145,19 +144,15 @@ class Clock:
         return f"{minutes // 60 % 24:02d}:{minutes % 60:02d}:{seconds:02d}:{frame:02d}.{fraction:03d}"
 
 
-_MOST = 2**26  # bytes of an index that are looked at; hours of video need a tenth
-# One in the other. The first is split for the spelling check, which takes it for a slip.
-_INSIDE = (b"tra" + b"k", b"mdia", b"minf", b"stbl")
-_HEADER = 8
-_FRAMES_AT = 8 + 16 + 8  # in a description: size and format; reserved, reference, reserved, flags; scale and duration
+_MAX_INDEX_BYTES = 2**26  # bytes of the index to read; hours of video need a tenth
+# Nested box types. The first is split because the spelling check takes it for a typo.
+_NESTING = (b"tra" + b"k", b"mdia", b"minf", b"stbl")
+_HEADER_BYTES = 8
+_FRAMES_OFFSET = 8 + 16 + 8  # size and format; reserved, reference, reserved, flags; scale and duration
 
 
 def timecode_base(path: Path) -> int | None:
-    """Return how many frames a second of timecode has, as the file says; None where there is no such track.
-
-    Args:
-        path: any video; only MOV and MP4 have such tracks.
-    """
+    """Return the frames per second of a video's timecode track; None without one (only MOV and MP4 have them)."""
     try:
         with path.open("rb") as file:
             return next(filter(None, map(_frames, _descriptions(memoryview(_index(file))))), None)
@@ -166,15 +161,15 @@ def timecode_base(path: Path) -> int | None:
 
 
 def _index(file: BinaryIO) -> bytes:
-    """Return what is in the box ``moov``; nothing where there is none of a sensible size."""
-    while len(header := file.read(_HEADER)) == _HEADER:
+    """Return the content of the box ``moov``; empty if missing or malformed."""
+    while len(header := file.read(_HEADER_BYTES)) == _HEADER_BYTES:
         size, kind = struct.unpack(">I4s", header)
-        head = _HEADER
+        head = _HEADER_BYTES
         if size == 1:
             (size,) = struct.unpack(">Q", file.read(8))
             head += 8
         if kind == b"moov":
-            return file.read(min(size - head, _MOST)) if size > head else b""
+            return file.read(min(size - head, _MAX_INDEX_BYTES)) if size > head else b""
         if size < head:
             return b""
         file.seek(size - head, 1)
@@ -182,20 +177,20 @@ def _index(file: BinaryIO) -> bytes:
 
 
 def _descriptions(data: memoryview, depth: int = 0) -> Iterator[memoryview]:
-    """Yield the first sample description of every track in the boxes of an index."""
-    while len(data) >= _HEADER:
+    """Yield the first sample description of every track in an index."""
+    while len(data) >= _HEADER_BYTES:
         size, kind = struct.unpack_from(">I4s", data)
-        if not _HEADER <= size <= len(data):
+        if not _HEADER_BYTES <= size <= len(data):
             return
-        if depth < len(_INSIDE) and kind == _INSIDE[depth]:
-            yield from _descriptions(data[_HEADER:size], depth + 1)
-        elif depth == len(_INSIDE) and kind == b"stsd":
-            yield data[_HEADER + 8 : size]  # behind version, flags and the number of descriptions
+        if depth < len(_NESTING) and kind == _NESTING[depth]:
+            yield from _descriptions(data[_HEADER_BYTES:size], depth + 1)
+        elif depth == len(_NESTING) and kind == b"stsd":
+            yield data[_HEADER_BYTES + 8 : size]  # after version, flags and number of descriptions
         data = data[size:]
 
 
 def _frames(description: memoryview) -> int | None:
-    """Return the number of frames in a description of timecodes; None for any other."""
-    if description[4:8] != b"tmcd" or len(description) <= _FRAMES_AT:
+    """Return the frames per second of a timecode description; None for others."""
+    if description[4:8] != b"tmcd" or len(description) <= _FRAMES_OFFSET:
         return None
-    return description[_FRAMES_AT] or None
+    return description[_FRAMES_OFFSET] or None

@@ -1,9 +1,8 @@
-"""The frames of a take, one after the other with their true times: from a video file, or from a folder of pictures.
+"""Frames of a take with their exact times, from a video file or a folder of pictures.
 
-A video is opened by an allow-list of containers and codecs, and nothing but its picture stream is decoded. Every frame
-that the container announces comes out in its place: one that cannot be decoded comes without a picture and with the
-reason, and never shifts those after it. Frames coded as changes to a lost one come as the decoder makes them, smeared
-at worst, up to the next key frame.
+Videos are limited to an allow-list of containers and codecs, and only the video stream is decoded. Every frame that the
+container declares is yielded at its position: an undecodable one has no picture but a reason, and never shifts later
+frames. Frames predicted from a lost one are yielded as decoded, possibly smeared, up to the next key frame.
 """
 
 from __future__ import annotations
@@ -33,16 +32,16 @@ CODECS = (
     "h264", "hevc", "av1", "vp8", "vp9", "mpeg4", "mpeg2video", "mpeg1video", "mjpeg", "prores", "dnxhd", "ffv1",
     "huffyuv", "utvideo", "rawvideo", "png", "qtrle", "h263", "dvvideo", "msmpeg4v3",
 )  # fmt: skip
-"""Codecs of cameras, phones and editors; what else FFmpeg can decode is rarely used and rarely checked."""
+"""Codecs of cameras, phones and editors; FFmpeg's other decoders are rarely used and rarely audited."""
 MAX_FRAMES = 999_999
-"""More than four hours at 60 frames a second; as many rows as a table may have below its header."""
+"""More than four hours at 60 fps; the maximum number of table rows below the header."""
 
 _CONTAINERS = "mov,matroska,avi"
 _CONVERT = "Convert it: ffmpeg -i INPUT -c:v libx264 -pix_fmt yuv420p OUTPUT.mp4"
-_STEADY = Fraction(1, 20)  # of a frame: Matroska rounds times to thousandths of a second
-_MISSING = Fraction(1, 2)  # seconds at the end of a video that containers may announce without holding them
-_ENDS = 2**20  # bytes at either end of a file by which it is known again
-_SHOWN = 0x10  # bit of a VP8 frame's first byte: it is to be shown, not only to be predicted from
+_SNAP_WITHIN = Fraction(1, 20)  # of a frame: Matroska rounds times to milliseconds
+_MISSING = Fraction(1, 2)  # seconds that containers may declare beyond the last frame
+_HASHED_BYTES = 2**20  # at either end of a file
+_VISIBLE_FLAG = 0x10  # bit of a VP8 frame's first byte: displayed, not only a reference
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,11 +49,11 @@ class Frame:
     """One frame of a take.
 
     Attributes:
-        number: from 1, in the order shown.
-        time: seconds since the first frame, exact.
-        picture: upright RGB; None where ``reason`` says why, and in frames that were skipped.
-        code: why there is no picture in a word, as in ``PictureError``; mostly empty.
-        reason: the same in a sentence.
+        number: from 1, in display order.
+        time: exact seconds since the first frame.
+        picture: upright RGB; None if undecodable (see ``reason``) or skipped.
+        code: error code, as in ``PictureError``; empty without an error.
+        reason: error message; empty without an error.
     """
 
     number: int
@@ -65,15 +64,15 @@ class Frame:
 
 
 class Take(ABC):
-    """What a video and a folder of frames have in common.
+    """A video or a folder of frames.
 
     Attributes:
-        path: where it is.
-        rate: frames a second, exact where it is one of ``timecode.RATES``; else as the container says.
-        count: how many frames are expected; None where nothing says so.
-        timecode: the first frame's as the camera recorded it; None where it did not.
-        identity: what tells this take from another one, for JSON.
-        shortfall: after the frames were read: what was announced and is not there, in a sentence; mostly empty.
+        path: of the video or folder.
+        rate: fps, exact if one of ``timecode.RATES``, else as declared by the container.
+        count: expected number of frames; None if unknown.
+        timecode: of the first frame, as recorded by the camera; None if not recorded.
+        identity: JSON-serialisable values that identify the content.
+        shortfall: after all frames were read, a message about declared frames that are missing; else empty.
     """
 
     def __init__(self, path: Path, rate: Fraction, count: int | None, identity: dict[str, Any]) -> None:
@@ -86,25 +85,16 @@ class Take(ABC):
 
     @property
     def timecode_rate(self) -> Fraction:
-        """The rate in which timecodes count these frames, one of ``timecode.RATES``."""
+        """The rate of these frames' timecodes, one of ``timecode.RATES``."""
         return timecode_rate(self.rate)
 
     @abstractmethod
     def frames(self, skip: int = 0) -> Iterator[Frame]:
-        """Yield the frames from the first; the first ``skip`` are not made into pictures.
-
-        Raises:
-            VideoError: more than ``MAX_FRAMES``.
-        """
+        """Yield all frames, the first ``skip`` without pictures; a VideoError after ``MAX_FRAMES``."""
 
 
 class PictureFolder(Take):
-    """The pictures in a folder, ``2.png`` before ``10.png``, ``rate`` a second.
-
-    Raises:
-        PictureError: a folder without pictures, or one that may not be read.
-        VideoError: too many.
-    """
+    """The pictures in a folder at ``rate`` fps, in natural order: ``2.png`` before ``10.png``."""
 
     def __init__(self, folder: Path, rate: Fraction) -> None:
         self._paths = sorted(expand([folder]), key=_natural)
@@ -114,9 +104,9 @@ class PictureFolder(Take):
         for path in self._paths:
             status = path.stat()
             digest.update(f"{path.name}/{status.st_size}/{status.st_mtime_ns}\n".encode(errors="surrogateescape"))
-        named = standard_rate(rate) or rate
-        identity = {"pictures": len(self._paths), "files": digest.hexdigest(), "rate": str(named)}
-        super().__init__(folder, named, len(self._paths), identity)
+        standard = standard_rate(rate) or rate
+        identity = {"pictures": len(self._paths), "files": digest.hexdigest(), "rate": str(standard)}
+        super().__init__(folder, standard, len(self._paths), identity)
 
     def frames(self, skip: int = 0) -> Iterator[Frame]:
         for number, path in enumerate(self._paths, start=1):
@@ -133,36 +123,32 @@ class PictureFolder(Take):
 class VideoFile(Take):
     """A video in MP4, MOV, Matroska, WebM or AVI.
 
-    Rotation and mirroring that the file asks for are applied, and pixels that are not square made square.
-
-    Raises:
-        VideoError: no such file, not a video, no picture in it, encrypted, damaged from the start, a codec that is not
-            in ``CODECS``, or pictures too large or too small.
+    The file's rotation and mirroring are applied, and non-square pixels are resampled to square ones.
     """
 
     def __init__(self, path: Path) -> None:
         identity = _identity(path)
-        with _Opened(path) as (container, stream):
-            measured = stream.average_rate or stream.guessed_rate
-            if measured is None or not 0 < measured <= 1000:
-                raise VideoError(f"{path}: does not say how fast its frames follow each other. {_CONVERT}")
-            rate = standard_rate(Fraction(measured)) or Fraction(measured)
-            exact, self._seconds = _announced(container, stream, rate)
+        with _OpenStream(path) as (container, stream):
+            declared = stream.average_rate or stream.guessed_rate
+            if declared is None or not 0 < declared <= 1000:
+                raise VideoError(f"{path}: the frame rate is not declared. {_CONVERT}")
+            rate = standard_rate(Fraction(declared)) or Fraction(declared)
+            exact, self._seconds = _declared_length(container, stream, rate)
             estimate = None if self._seconds is None else round(self._seconds * rate)
             super().__init__(path, rate, exact or estimate, identity)
             self._exact = exact
             tagged = [stream.metadata, container.metadata, *(other.metadata for other in container.streams)]
-            named = ({key.lower(): value for key, value in tags.items()} for tags in tagged)
-            self.timecode = next((tags["timecode"] for tags in named if "timecode" in tags), None)
+            lowercase = ({key.lower(): value for key, value in tags.items()} for tags in tagged)
+            self.timecode = next((tags["timecode"] for tags in lowercase if "timecode" in tags), None)
 
     def frames(self, skip: int = 0) -> Iterator[Frame]:
         self.shortfall = ""
-        steady = standard_rate(self.rate)
+        constant_rate = standard_rate(self.rate)
         first = last = None
         number = 0
-        with _Opened(self.path) as (_, stream):
+        with _OpenStream(self.path) as (_, stream):
             aspect = stream.sample_aspect_ratio
-            for stamp, decoded in _in_place(stream):
+            for stamp, decoded in _decode_in_order(stream):
                 number += 1
                 if number > MAX_FRAMES:
                     raise VideoError(f"{self.path}: more than {MAX_FRAMES:,} frames. Split the video.")
@@ -170,44 +156,44 @@ class VideoFile(Take):
                     stamp = Fraction(0) if last is None else last + 1 / self.rate
                 first = stamp if first is None else first
                 last = stamp
-                time = _steadied(stamp - first, steady)
+                time = _snap(stamp - first, constant_rate)
                 if decoded is None or decoded.is_corrupt:
-                    reason = f"{self.path}, frame {number}: damaged in the file. Copy or export the video again."
+                    reason = f"{self.path}, frame {number}: the frame is damaged. Copy or export the video again."
                     yield Frame(number, time, None, "damaged", reason)
                 else:
                     yield Frame(number, time, None if number <= skip else _upright(decoded, aspect))
-        self.shortfall = self._missing(number, Fraction(0) if last is None or first is None else last - first)
+        self.shortfall = self._shortfall(number, Fraction(0) if last is None or first is None else last - first)
 
-    def _missing(self, frames: int, seconds: Fraction) -> str:
-        """Say what was announced and did not come, given the number of frames and the time of the last."""
+    def _shortfall(self, frames: int, seconds: Fraction) -> str:
+        """Return a message about missing frames, given the number of frames and the time of the last."""
         if self._exact:
-            there = f"{frames} of {self._exact} frames" if frames < self._exact else ""
+            found = f"{frames} of {self._exact} frames" if frames < self._exact else ""
         else:
-            # Frames may follow each other unevenly, so their number proves nothing here.
-            announced = self._seconds or Fraction(0)
-            gone = seconds + 1 / self.rate < announced - min(_MISSING, announced / 4)
-            there = f"{float(seconds):.1f} of {float(announced):.1f} seconds" if gone else ""
-        return there and (
-            f"{self.path}: the video breaks off: {there} are there. Copy or export it again if the rest is wanted."
-        )
+            # Frame spacing may vary, so the number of frames proves nothing here.
+            declared = self._seconds or Fraction(0)
+            cut = seconds + 1 / self.rate < declared - min(_MISSING, declared / 4)
+            found = f"{float(seconds):.1f} of {float(declared):.1f} seconds" if cut else ""
+        return found and f"{self.path}: the video is truncated: {found} found. Copy or export it again to get the rest."
 
 
 def open_take(path: str | os.PathLike[str], rate: Fraction | None = None) -> Take:
-    """Open a video, or a folder of pictures with the rate at which they follow each other.
+    """Open a video, or a folder of pictures at ``rate`` fps.
 
     Raises:
-        VideoError, PictureError: see ``VideoFile`` and ``PictureFolder``; or a folder without a rate.
+        VideoError: the file is missing, not a video, without a video stream, encrypted, damaged from the start, of a
+            codec not in ``CODECS``, or too large or too small; or a folder without a rate or with too many pictures.
+        PictureError: the folder has no pictures or is unreadable.
     """
     path = Path(path)
     if not path.is_dir():
         return VideoFile(path)
     if rate is None:
-        raise VideoError(f"{path}: a folder does not say how fast its frames follow each other. Say it: --fps 30")
+        raise VideoError(f"{path}: a folder of frames needs a frame rate, for example --fps 30.")
     return PictureFolder(path, rate)
 
 
 def is_video(path: str | os.PathLike[str]) -> bool:
-    """Whether a path is a video, by its name or, where that says nothing, by its first bytes."""
+    """Return whether a path is a video, by its suffix or else by its first bytes."""
     path = Path(path)
     if path.suffix.lower() in SUFFIXES:
         return not path.is_dir()
@@ -224,14 +210,14 @@ def is_video(path: str | os.PathLike[str]) -> bool:
     return head.startswith(b"\x1a\x45\xdf\xa3") or (head.startswith(b"RIFF") and brand == b"AVI ")
 
 
-class _Opened:
-    """A container and its picture stream, checked and ready to be decoded; closes the file at the end of the block."""
+class _OpenStream:
+    """Context manager of a container and its video stream, validated and ready to decode."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
 
     def __enter__(self) -> tuple[Any, Any]:
-        # A file of our own, so that no name is ever taken for an address or another of FFmpeg's protocols.
+        # A file object, so that FFmpeg never interprets the name as a URL or another protocol.
         try:
             self._file = self._path.open("rb")
         except (OSError, ValueError) as error:
@@ -241,8 +227,8 @@ class _Opened:
         except (av.FFmpegError, ValueError) as error:
             self._file.close()
             raise VideoError(
-                f"{self._path}: not a video that can be read: it is damaged, cut short (a recording that was never "
-                "finished, a download that broke off), or not MP4, MOV, MKV, WebM or AVI. Copy it again or convert it."
+                f"{self._path}: not a readable video: it is damaged, truncated (an unfinished recording or download), "
+                "or not MP4, MOV, MKV, WebM or AVI. Copy it again or convert it."
             ) from error
         try:
             return self._container, self._stream()
@@ -255,17 +241,15 @@ class _Opened:
         self._file.close()
 
     def _stream(self) -> Any:
-        path, shown = self._path, [s for s in self._container.streams.video if not _is_cover(s)]
-        if not shown:
-            raise VideoError(f"{path}: there is no picture in this file, only sound. Give the video itself.")
-        stream = shown[0]
+        path, streams = self._path, [s for s in self._container.streams.video if not _is_cover(s)]
+        if not streams:
+            raise VideoError(f"{path}: the file has no video stream. Give the video itself.")
+        stream = streams[0]
         codec = stream.codec_context
         if codec is None or codec.codec_tag == "encv":
-            raise VideoError(
-                f"{path}: encrypted, or of a codec that nothing here knows. Give a copy without protection."
-            )
+            raise VideoError(f"{path}: encrypted, or an unknown codec. Give a copy without protection.")
         if codec.name not in CODECS and codec.codec.canonical_name not in CODECS:
-            raise VideoError(f"{path}: the codec is {codec.name}, which is not read. {_CONVERT}")
+            raise VideoError(f"{path}: the codec {codec.name} is not supported. {_CONVERT}")
         if codec.width * codec.height > MAX_PIXELS:
             raise VideoError(
                 f"{path}: {codec.width} x {codec.height} pixels, the limit is {MAX_PIXELS // 10**6} million. "
@@ -276,7 +260,7 @@ class _Opened:
                 f"{path}: {codec.width} x {codec.height} pixels. Give a video of at least {MIN_SIDE} pixels a side."
             )
         stream.thread_type = "AUTO"
-        # A stream may change its size on the way; the decoder keeps to the limit too.
+        # A stream may change its size midway; the decoder enforces the limit too.
         codec.options = {"max_pixels": str(MAX_PIXELS)}
         return stream
 
@@ -285,14 +269,14 @@ def _is_cover(stream: Any) -> bool:
     return bool(stream.disposition & av.stream.Disposition.attached_pic)
 
 
-def _announced(container: Any, stream: Any, rate: Fraction) -> tuple[int | None, Fraction | None]:
-    """How many frames the container says there are, or how many seconds of them; None for what it does not say."""
+def _declared_length(container: Any, stream: Any, rate: Fraction) -> tuple[int | None, Fraction | None]:
+    """Return the declared number of frames, or the declared seconds; None for what is not declared."""
     if "mp4" in container.format.name and len(stream.index_entries):
-        # What an edit list cuts away is still in the index, as it may be needed to decode the rest.
+        # The index includes frames that an edit list removes, as others may depend on them.
         return sum(not entry.is_discard for entry in stream.index_entries), None
     if "DURATION" in stream.metadata and (found := re.fullmatch(r"(\d+):(\d+):([\d.]+)", stream.metadata["DURATION"])):
         return None, (int(found[1]) * 60 + int(found[2])) * 60 + Fraction(found[3])
-    if stream.frames:  # AVI, where pauses are counted as frames too
+    if stream.frames:  # AVI, which counts pauses as frames too
         return None, stream.frames / rate
     if stream.duration is not None:
         return None, stream.duration * stream.time_base
@@ -301,28 +285,28 @@ def _announced(container: Any, stream: Any, rate: Fraction) -> tuple[int | None,
     return None, None
 
 
-def _in_place(stream: Any) -> Iterator[tuple[Fraction | None, av.VideoFrame | None]]:
-    """Yield the time stamp and picture of each frame in the order shown; None for the picture where decoding failed.
+def _decode_in_order(stream: Any) -> Iterator[tuple[Fraction | None, av.VideoFrame | None]]:
+    """Yield the time stamp and picture of each frame in display order; None for undecodable pictures.
 
-    A decoder may delay frames, reorder them, or lose one without a word. The packets say which frames there must be:
-    a frame that has not come out when a later one does is lost.
+    A decoder may delay, reorder or silently drop frames. Packets declare which frames exist: a frame that has not been
+    decoded when a later one arrives is lost.
     """
-    awaited: list[int] = []
-    newest: int | None = None
+    pending: list[int] = []
+    last_pts: int | None = None
     base = stream.time_base
 
-    def arrived(frame: av.VideoFrame) -> Iterator[tuple[Fraction | None, av.VideoFrame | None]]:
-        nonlocal newest
+    def emit(frame: av.VideoFrame) -> Iterator[tuple[Fraction | None, av.VideoFrame | None]]:
+        nonlocal last_pts
         if frame.pts is None:
             yield None, frame
             return
-        while awaited and awaited[0] < frame.pts:
-            yield heapq.heappop(awaited) * base, None
-        if awaited and awaited[0] == frame.pts:
-            heapq.heappop(awaited)
-        elif newest is not None and frame.pts <= newest:
-            return  # too late: its place has been taken by a report of its loss
-        newest = frame.pts
+        while pending and pending[0] < frame.pts:
+            yield heapq.heappop(pending) * base, None
+        if pending and pending[0] == frame.pts:
+            heapq.heappop(pending)
+        elif last_pts is not None and frame.pts <= last_pts:
+            return  # too late: already reported as lost
+        last_pts = frame.pts
         yield frame.pts * base, frame
 
     packets = stream.container.demux(stream)
@@ -330,11 +314,11 @@ def _in_place(stream: Any) -> Iterator[tuple[Fraction | None, av.VideoFrame | No
         try:
             packet = next(packets)
         except (StopIteration, av.FFmpegError):
-            # A file that breaks off in the middle ends here; the caller counts what is missing.
+            # A truncated file ends here; the caller reports what is missing.
             break
         counted = packet.size > 0 and not packet.is_discard and not _is_hidden(packet, stream)
         if counted and packet.pts is not None:
-            heapq.heappush(awaited, packet.pts)
+            heapq.heappush(pending, packet.pts)
         try:
             frames = packet.decode()
         except av.FFmpegError:
@@ -342,39 +326,39 @@ def _in_place(stream: Any) -> Iterator[tuple[Fraction | None, av.VideoFrame | No
                 yield None, None
             continue
         for frame in frames:
-            yield from arrived(frame)
+            yield from emit(frame)
     try:
         for frame in stream.decode(None):
-            yield from arrived(frame)
+            yield from emit(frame)
     except (EOFError, av.FFmpegError):
         pass
-    while awaited:
-        yield heapq.heappop(awaited) * base, None
+    while pending:
+        yield heapq.heappop(pending) * base, None
 
 
 def _is_hidden(packet: Any, stream: Any) -> bool:
-    """Whether a packet holds a frame that is never shown, which only VP8 keeps in packets of their own."""
-    return stream.codec_context.name == "vp8" and not bytes(packet)[0] & _SHOWN
+    """Return whether a packet holds an undisplayed frame; only VP8 has separate packets for them."""
+    return stream.codec_context.name == "vp8" and not bytes(packet)[0] & _VISIBLE_FLAG
 
 
-def _steadied(time: Fraction, rate: Fraction | None) -> Fraction:
-    """The time on the grid of a steady rate where a container's rounding is all that keeps it off."""
+def _snap(time: Fraction, rate: Fraction | None) -> Fraction:
+    """Return the time snapped to the grid of a constant rate if it is off by container rounding only."""
     if rate is None:
         return time
-    place = round(time * rate)
-    return place / rate if abs(time * rate - place) <= _STEADY else time
+    tick = round(time * rate)
+    return tick / rate if abs(time * rate - tick) <= _SNAP_WITHIN else time
 
 
 def _upright(frame: av.VideoFrame, aspect: Fraction | None) -> Image.Image:
-    """A decoded frame as an RGB picture with square pixels, turned and mirrored as its display matrix says.
+    """Return a decoded frame as RGB with square pixels, rotated and mirrored by its display matrix.
 
-    ``aspect`` is a pixel's width by its height; what no camera has (beyond 1 to 4 either way) is taken for a mistake.
+    ``aspect`` is a pixel's width by its height; values beyond 1:4 either way are considered wrong and ignored.
     """
     stretch = aspect if aspect and Fraction(1, 4) <= aspect <= 4 else 1
     pixels = frame.to_ndarray(format="rgb24", width=round(frame.width * stretch), height=frame.height)
     matrix: Any = frame.side_data.get("DISPLAYMATRIX")
     if matrix is not None:
-        # x' = a x + c y, y' = b x + d y: a turn by a quarter, or none, then a mirror image along either axis.
+        # x' = a x + c y, y' = b x + d y: a quarter turn or none, then mirroring along either axis.
         a, b, _, c, d = np.frombuffer(bytes(matrix), np.int32)[:5].tolist()
         if abs(b) > abs(a):
             pixels, a, d = pixels.transpose(1, 0, 2), c, b
@@ -383,22 +367,22 @@ def _upright(frame: av.VideoFrame, aspect: Fraction | None) -> Image.Image:
 
 
 def _natural(path: Path) -> list[tuple[int, int, str]]:
-    """Sort key by which ``face2.png`` comes before ``face10.png``."""
+    """Return a sort key that puts ``face2.png`` before ``face10.png``."""
     parts = re.split(r"(\d+)", path.name)
     return [(1, int(part), part) if part.isdecimal() else (0, 0, part.lower()) for part in parts]
 
 
 def _identity(path: Path) -> dict[str, Any]:
-    """Size and both ends of a file: enough to know it again, whatever its size and name."""
+    """Return the size and a hash of both ends of a file: identifies it quickly, whatever its size."""
     try:
         if not stat.S_ISREG(path.stat().st_mode):
             raise VideoError(f"{path}: not a regular file. Save the video to a file first.")
         with path.open("rb") as file:
             size = file.seek(0, os.SEEK_END)
             file.seek(0)
-            digest = hashlib.sha256(file.read(_ENDS))
-            file.seek(max(0, size - _ENDS))
-            digest.update(file.read(_ENDS))
+            digest = hashlib.sha256(file.read(_HASHED_BYTES))
+            file.seek(max(0, size - _HASHED_BYTES))
+            digest.update(file.read(_HASHED_BYTES))
     except (OSError, ValueError) as error:
         raise VideoError(f"{path}: {getattr(error, 'strerror', None) or error}. Check the path.") from error
     if size == 0:

@@ -186,7 +186,7 @@ def test_render_what_predict_or_parse_wrote_in_another_look(capsys, texts, tmp_p
     run(capsys, "parse", texts, "--out", tmp_path / "faces.jsonl")
     code, _, errors = run(capsys, "render", tmp_path / "faces.jsonl", "--out", tmp_path / "f", "--style", "drawn")
     assert code == 1
-    assert "had failed (truncated)" in errors
+    assert "this row failed (truncated)" in errors
     assert sorted(path.name for path in (tmp_path / "f").glob("*.png")) == ["000001.png", "000004.png"]
     assert Image.open(tmp_path / "f" / "000001.png").size == (256, 256)
 

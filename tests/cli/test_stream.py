@@ -144,7 +144,7 @@ def test_a_video_that_breaks_off_is_told(clip, listener, model, capsys):
     write_clip(cut, bars(60), codec="mjpeg")
     cut.write_bytes(cut.read_bytes()[: cut.stat().st_size // 3])
     assert stream(cut, listener) == 1
-    assert "the video breaks off" in capsys.readouterr().err
+    assert "the video is truncated" in capsys.readouterr().err
 
 
 def test_a_camera_arrives(clip, listener, model, monkeypatch, capsys):

@@ -130,7 +130,7 @@ def test_a_tree_of_pictures_that_moved(tmp_path, monkeypatch):
 def test_nothing_that_is_shown_is_replaced(pictures, capsys):
     before = Path("1.png").read_bytes()
     assert main(["show", "faces.jsonl", "--out", "1.png"]) == 2
-    assert "is what it would be made from" in capsys.readouterr().err and Path("1.png").read_bytes() == before
+    assert "is an input of this command" in capsys.readouterr().err and Path("1.png").read_bytes() == before
 
 
 def test_pictures_of_odd_shapes_fit(tmp_path, monkeypatch):
@@ -225,7 +225,7 @@ def test_a_damaged_frame_is_a_note_and_shifts_nothing(tmp_path):
     said = []
     assert Show(out, said.append).film(tmp_path / "shown.mp4", size=SIZE).lacking == 1
     _, sides = films(tmp_path / "shown.mp4")
-    assert is_note(sides[4][0]) and "frame 5: damaged" in said[0]
+    assert is_note(sides[4][0]) and "frame 5: the frame is damaged" in said[0]
     assert [number_of(left) for number, (left, _) in enumerate(sides) if number != 4] == [0, 1, 2, 3, *range(5, 12)]
 
 

@@ -1,4 +1,4 @@
-"""Conversion: a take through JSONL and back is the same file; what has no place in a form is said."""
+"""Conversion: takes round-trip through JSONL, and rows that a format cannot represent are reported."""
 
 import json
 import os
@@ -15,7 +15,7 @@ from tests.helpers.glb_reader import load
 
 @pytest.fixture
 def take(tmp_path):
-    """A take as Live Link Face records it: 60-base timecodes, about 30 rows a second, ten decimals, rotations."""
+    """A take like those of Live Link Face: 60 fps timecodes, 30 rows per second, ten decimals, rotations."""
     rng = np.random.default_rng(7)
     rows = []
     for frame in range(40):
@@ -30,7 +30,7 @@ def run(*words):
     return main(["convert", *map(str, words)])
 
 
-def test_a_take_through_jsonl_and_back_is_the_same_file(take, tmp_path):
+def test_a_take_round_trips_through_jsonl(take, tmp_path):
     assert run(take, "--to", "jsonl", "--out", tmp_path / "a.jsonl") == 0
     assert run(tmp_path / "a.jsonl", "--to", "livelink", "--out", tmp_path / "S_1_Ann.csv") == 0
     assert (tmp_path / "S_1_Ann.csv").read_bytes() == take.read_bytes()
@@ -38,7 +38,7 @@ def test_a_take_through_jsonl_and_back_is_the_same_file(take, tmp_path):
     assert first["timecode"] == "13:13:04:31.652" and first["pose"].keys() == set(arkit.POSE_NAMES)
 
 
-def test_through_our_csv_timecodes_and_six_decimals_stay(take, tmp_path):
+def test_our_csv_keeps_timecodes_and_six_decimals(take, tmp_path):
     assert run(take, "--to", "csv", "--out", tmp_path / "a.csv") == 0
     assert run(tmp_path / "a.csv", "--to", "livelink", "--out", tmp_path / "b.csv") == 0
     before, after = (list(tables.read_coefficients(path)) for path in (take, tmp_path / "b.csv"))
@@ -47,7 +47,7 @@ def test_through_our_csv_timecodes_and_six_decimals_stay(take, tmp_path):
     assert not any(row.live_link.pose.any() for row in after)
 
 
-def test_pictures_become_frames_and_failures_gaps(tmp_path, capsys):
+def test_pictures_become_frames_and_failures_become_gaps(tmp_path, capsys):
     rows = [tables.RowResult(f"{n}.png", coefficients=arkit.vector({"jawOpen": n / 10})) for n in range(4)]
     rows[2] = tables.RowResult("2.png", "no_face", "2.png: no face found.")
     tables.write(tmp_path / "a.jsonl", rows)
@@ -59,7 +59,7 @@ def test_pictures_become_frames_and_failures_gaps(tmp_path, capsys):
     assert [row.coefficients is None for row in tables.read_coefficients(tmp_path / "c.csv")] == [0, 0, 1, 0]
 
 
-def test_words_survive_from_the_published_form(tmp_path):
+def test_analyses_of_the_published_format_are_kept(tmp_path):
     from semanticface.semantics.analysis import describe
     from semanticface.semantics.answer import format_answer
 
@@ -72,7 +72,7 @@ def test_words_survive_from_the_published_form(tmp_path):
     assert read.label == "a.jpg" and read.analysis == describe(values) and np.array_equal(read.coefficients, values)
 
 
-def test_rows_of_which_some_have_no_timecode(take, tmp_path, capsys):
+def test_rows_with_partial_timecodes(take, tmp_path, capsys):
     run(take, "--to", "jsonl", "--out", tmp_path / "a.jsonl")
     lines = [json.loads(line) for line in (tmp_path / "a.jsonl").read_text().splitlines()]
     lines[1] |= {"timecode": "", "image": "x"}
@@ -80,41 +80,41 @@ def test_rows_of_which_some_have_no_timecode(take, tmp_path, capsys):
     (tmp_path / "a.jsonl").write_text("\n".join(map(json.dumps, lines)))
     assert run(tmp_path / "a.jsonl", "--to", "livelink", "--out", tmp_path / "b.csv") == 1
     said = capsys.readouterr().err
-    assert "a.jsonl, line 2: others have a timecode" in said and "line 3: 'noon' is not a timecode" in said
+    assert "a.jsonl, line 2: other rows have a timecode" in said and "line 3: 'noon' is not a timecode" in said
     assert len(list(tables.read_coefficients(tmp_path / "b.csv"))) == 38
 
 
-def test_refusals_write_nothing(take, tmp_path, capsys):
+def test_errors_write_nothing(take, tmp_path, capsys):
     out = tmp_path / "new" / "a.jsonl"
     assert run(take, "--to", "csv", "--out", out) == 2
     assert run(tmp_path / "none.csv", "--to", "jsonl", "--out", out) == 2
     (tmp_path / "bad.jsonl").write_text('{"image": "x"}\n')
     assert run(tmp_path / "bad.jsonl", "--to", "livelink", "--out", out.with_suffix(".csv")) == 2
     said = capsys.readouterr().err
-    assert "ends in .csv. Rename it" in said and "Check the path" in said and "no row with coefficients" in said
+    assert "end in .csv. Rename it" in said and "Check the path" in said and "no row with coefficients" in said
     assert not list(tmp_path.glob("new/*"))
 
 
-def test_a_recording_is_not_replaced_by_what_is_made_of_it(take, tmp_path, capsys):
+def test_the_output_must_not_replace_the_input(take, tmp_path, capsys):
     before = take.read_bytes()
     assert run(take, "--to", "csv", "--out", tmp_path / "." / "take.csv") == 2
-    assert "is what it would be made from" in capsys.readouterr().err and take.read_bytes() == before
+    assert "is an input of this command" in capsys.readouterr().err and take.read_bytes() == before
 
 
 @pytest.mark.parametrize("form", ["jsonl", "csv", "livelink", "glb"])
-def test_no_rows_are_no_recording(tmp_path, capsys, form):
+def test_empty_recordings_are_rejected(tmp_path, capsys, form):
     (tmp_path / "empty.csv").write_text(",".join(tables.COLUMNS) + "\n")
     out = tmp_path / f"out.{form.replace('livelink', 'csv')}"
     assert run(tmp_path / "empty.csv", "--to", form, "--out", out) == 2
     assert "empty.csv" in capsys.readouterr().err and not out.exists()
 
 
-def test_the_plain_head_is_no_vrm(take, tmp_path, capsys):
+def test_the_head_cannot_be_written_as_vrm(take, tmp_path, capsys):
     assert run(take, "--to", "glb", "--out", tmp_path / "a.vrm") == 2
     assert "Give an --avatar" in capsys.readouterr().err
 
 
-def test_a_name_that_is_no_unicode(take, tmp_path):
+def test_a_name_that_is_not_unicode(take, tmp_path):
     odd = take.with_name(os.fsdecode(b"Scene1_1_\xff.csv"))
     try:
         take.rename(odd)

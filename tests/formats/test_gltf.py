@@ -1,4 +1,4 @@
-"""Binary glTF: what is written can be read, and what is no glTF is refused with a reason."""
+"""Binary glTF: files round-trip, and other files are rejected with a reason."""
 
 import json
 import struct
@@ -21,7 +21,7 @@ def raw(document, binary=b"", *, version=2):
 
 
 @given(lengths=st.lists(st.integers(1, 9), min_size=1, max_size=6))
-def test_views_lie_on_borders_and_hold_their_bytes(lengths, tmp_path_factory):
+def test_views_are_aligned_and_keep_their_bytes(lengths, tmp_path_factory):
     path = tmp_path_factory.mktemp("g") / "a.glb"
     glb = Glb()
     for number, length in enumerate(lengths):
@@ -37,7 +37,7 @@ def test_views_lie_on_borders_and_hold_their_bytes(lengths, tmp_path_factory):
         assert start % 4 == 0 and binary[start : start + view["byteLength"]] == bytes([number]) * lengths[number]
 
 
-def test_a_file_read_and_written_keeps_its_bytes_and_grows(tmp_path):
+def test_a_rewritten_file_keeps_its_bytes_and_grows(tmp_path):
     document = {"asset": {"version": "2.0"}, "buffers": [{"byteLength": 5}], "extensions": {"VRM": {"meta": "ü"}}}
     (tmp_path / "a.vrm").write_bytes(raw(document, b"abcde\0\0\0"))
     glb = gltf.read(tmp_path / "a.vrm")
@@ -64,7 +64,7 @@ def test_sparse_rows_and_their_bounds():
     assert glb.document["accessors"][2]["min"] == [0.5, 1, 2]
 
 
-def test_times_that_float32_cannot_tell_apart_are_one_frame():
+def test_times_equal_in_float32_are_merged():
     glb = Glb()
     glb.animate("take", np.array([0, 40000, 40000.0001]), {3: np.zeros((3, 2), np.float32)})
     assert [item["count"] for item in glb.document["accessors"]] == [2, 4]
@@ -81,14 +81,14 @@ def test_times_that_float32_cannot_tell_apart_are_one_frame():
         (b"glTF", "damaged"),
     ],
 )
-def test_other_files_are_refused(tmp_path, data, word):
+def test_other_files_are_rejected(tmp_path, data, word):
     (tmp_path / "a.glb").write_bytes(data)
     with pytest.raises(SemanticFaceError, match=word) as caught:
         gltf.read(tmp_path / "a.glb")
     assert "a.glb" in str(caught.value)
 
 
-def test_a_missing_file_and_an_enormous_one(tmp_path, monkeypatch):
+def test_missing_and_oversized_files(tmp_path, monkeypatch):
     with pytest.raises(SemanticFaceError, match="Check the path"):
         gltf.read(tmp_path / "a.glb")
     monkeypatch.setattr(gltf, "MAX_BYTES", 3)

@@ -1,4 +1,4 @@
-"""The animated head: valid glTF, the rig's own shapes under the 52 names, the take's own times."""
+"""The animated head: valid glTF, the rig's shapes under the 52 names, the take's times."""
 
 import io
 
@@ -30,7 +30,7 @@ def face(document):
     return node, document["meshes"][document["nodes"][node]["mesh"]]
 
 
-def test_the_take_is_its_animation(head):
+def test_the_animation_is_the_take(head):
     document, arrays, _, values, path = head
     node, mesh = face(document)
     assert mesh["extras"]["targetNames"] == list(arkit.NAMES)
@@ -39,7 +39,7 @@ def test_the_take_is_its_animation(head):
     assert path.stat().st_size < 3_000_000
 
 
-def test_every_action_moves_the_head_as_the_rig_does(head):
+def test_every_morph_target_equals_the_rig(head):
     document, arrays, *_ = head
     _, mesh = face(document)
     still, moved = rig().vertices(np.zeros(52)), rig().vertices(np.eye(52))
@@ -63,7 +63,7 @@ def test_left_is_the_subjects_left(head):
     assert (base[:, 0] * shift).sum() / shift.sum() > 0.01
 
 
-def test_surfaces(head):
+def test_materials_and_textures(head):
     document, arrays, binary, *_ = head
     names = {material["name"] for material in document["materials"]}
     assert {"Skin", "Eyes", "Teeth", "Tongue", "Lashes", "Hair", "Cloth"} <= names
@@ -86,7 +86,7 @@ def test_surfaces(head):
         assert (outward > 0).mean() > 0.8  # counter-clockwise from outside, as glTF wants it
 
 
-def test_a_recording_of_nothing(tmp_path, capsys):
+def test_a_recording_without_coefficients(tmp_path, capsys):
     (tmp_path / "a.jsonl").write_text('{"image": "x", "status": "no_face", "reason": "x: none"}\n')
     assert main(["convert", str(tmp_path / "a.jsonl"), "--to", "glb", "--out", str(tmp_path / "a.glb")]) == 2
     assert "no row with coefficients" in capsys.readouterr().err and not (tmp_path / "a.glb").exists()

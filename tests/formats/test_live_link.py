@@ -1,4 +1,4 @@
-"""Live Link rows: digits come out as they went in, and what we write is what Live Link Face writes."""
+"""Live Link rows: digits round-trip, and files equal those of Live Link Face."""
 
 import csv
 
@@ -16,12 +16,12 @@ digits = st.integers(-(10**10), 10**10 + 10**8).map(lambda n: f"{n / 10**10:.10f
 
 
 @given(values=st.lists(digits, min_size=61, max_size=61))
-def test_a_recorded_row_survives_digit_by_digit(values):
+def test_a_recorded_row_round_trips_exactly(values):
     cells = ["13:13:04:31.652", "61", *values]
     assert format_row(parse_row(cells, "t")) == ",".join(cells)
 
 
-def test_a_whole_file_as_the_app_writes_it(tmp_path):
+def test_a_file_in_the_apps_format(tmp_path):
     rng = np.random.default_rng(4)
     rows = [
         LiveLinkRow(f"13:13:04:{frame:02d}.651", rng.uniform(0, 1.003, 52), rng.uniform(-0.6, 0.6, 9))
@@ -50,7 +50,7 @@ def test_left_and_right_keep_their_columns():
 
 
 @pytest.mark.parametrize(("column", "cell", "word"), [(1, "52", "expected 61"), (7, "x", "column 8 .EyeSquintLeft.")])
-def test_bad_cells_are_named(column, cell, word):
+def test_invalid_cells_are_named(column, cell, word):
     cells = ["13:13:04:31.652", "61", *["0"] * 61]
     cells[column] = cell
     with pytest.raises(TableError, match=word):

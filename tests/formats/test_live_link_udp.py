@@ -1,4 +1,4 @@
-"""Live Link over UDP: packets as the app sends them, read by a decoder written from their description, on time."""
+"""Live Link over UDP: packets of the app's protocol, checked by an independent decoder, and timing."""
 
 import socket
 import struct
@@ -16,72 +16,21 @@ from semanticface.formats.recording import track
 
 # The 52 of a packet, in the order in which Unreal Engine's ARKit face support lists its blend shapes.
 ORDER = [
-    "EyeBlinkLeft",
-    "EyeLookDownLeft",
-    "EyeLookInLeft",
-    "EyeLookOutLeft",
-    "EyeLookUpLeft",
-    "EyeSquintLeft",
-    "EyeWideLeft",
-    "EyeBlinkRight",
-    "EyeLookDownRight",
-    "EyeLookInRight",
-    "EyeLookOutRight",
-    "EyeLookUpRight",
-    "EyeSquintRight",
-    "EyeWideRight",
-    "JawForward",
-    "JawLeft",
-    "JawRight",
-    "JawOpen",
-    "MouthClose",
-    "MouthFunnel",
-    "MouthPucker",
-    "MouthLeft",
-    "MouthRight",
-    "MouthSmileLeft",
-    "MouthSmileRight",
-    "MouthFrownLeft",
-    "MouthFrownRight",
-    "MouthDimpleLeft",
-    "MouthDimpleRight",
-    "MouthStretchLeft",
-    "MouthStretchRight",
-    "MouthRollLower",
-    "MouthRollUpper",
-    "MouthShrugLower",
-    "MouthShrugUpper",
-    "MouthPressLeft",
-    "MouthPressRight",
-    "MouthLowerDownLeft",
-    "MouthLowerDownRight",
-    "MouthUpperUpLeft",
-    "MouthUpperUpRight",
-    "BrowDownLeft",
-    "BrowDownRight",
-    "BrowInnerUp",
-    "BrowOuterUpLeft",
-    "BrowOuterUpRight",
-    "CheekPuff",
-    "CheekSquintLeft",
-    "CheekSquintRight",
-    "NoseSneerLeft",
-    "NoseSneerRight",
-    "TongueOut",
-    "HeadYaw",
-    "HeadPitch",
-    "HeadRoll",
-    "LeftEyeYaw",
-    "LeftEyePitch",
-    "LeftEyeRoll",
-    "RightEyeYaw",
-    "RightEyePitch",
-    "RightEyeRoll",
-]
+    "EyeBlinkLeft", "EyeLookDownLeft", "EyeLookInLeft", "EyeLookOutLeft", "EyeLookUpLeft", "EyeSquintLeft",
+    "EyeWideLeft", "EyeBlinkRight", "EyeLookDownRight", "EyeLookInRight", "EyeLookOutRight", "EyeLookUpRight",
+    "EyeSquintRight", "EyeWideRight", "JawForward", "JawLeft", "JawRight", "JawOpen", "MouthClose", "MouthFunnel",
+    "MouthPucker", "MouthLeft", "MouthRight", "MouthSmileLeft", "MouthSmileRight", "MouthFrownLeft",
+    "MouthFrownRight", "MouthDimpleLeft", "MouthDimpleRight", "MouthStretchLeft", "MouthStretchRight",
+    "MouthRollLower", "MouthRollUpper", "MouthShrugLower", "MouthShrugUpper", "MouthPressLeft", "MouthPressRight",
+    "MouthLowerDownLeft", "MouthLowerDownRight", "MouthUpperUpLeft", "MouthUpperUpRight", "BrowDownLeft",
+    "BrowDownRight", "BrowInnerUp", "BrowOuterUpLeft", "BrowOuterUpRight", "CheekPuff", "CheekSquintLeft",
+    "CheekSquintRight", "NoseSneerLeft", "NoseSneerRight", "TongueOut", "HeadYaw", "HeadPitch", "HeadRoll",
+    "LeftEyeYaw", "LeftEyePitch", "LeftEyeRoll", "RightEyeYaw", "RightEyePitch", "RightEyeRoll",
+]  # fmt: skip
 
 
 def decode(data):
-    """Take a packet apart byte by byte; one without a face ends early."""
+    """Decode a packet; one without a face ends early."""
     version, length = struct.unpack_from(">Bi", data)
     assert (version, length) == (6, 36)
     device = data[5:41].decode("ascii")
@@ -106,7 +55,7 @@ def take(tmp_path):
     return track(tmp_path / "a.csv", None, pytest.fail), rows
 
 
-def test_every_value_has_its_place():
+def test_every_value_is_at_its_position():
     values, pose = np.arange(52) / 52, np.arange(9) / -10
     device = "12345678-ABCD-ABCD-ABCD-123456789ABC"
     found = decode(packet("Änn", device, 47584 * 60 + 31, 0.5, Fraction(60), values, pose))
@@ -126,7 +75,7 @@ def test_without_a_face_a_packet_ends_before_the_numbers():
     assert found == {"device": "0" * 36, "name": "Ann", "frame": 31, "subframe": 0.25, "rate": (60, 1), "values": None}
 
 
-def test_rotations_that_are_not_known_are_zero():
+def test_unknown_rotations_are_zero():
     found = decode(packet("Ann", "0" * 36, 31, 0.25, Fraction(60), np.full(52, 0.5)))
     assert {found["values"][name] for name in arkit.POSE_NAMES} == {0.0}
 
@@ -136,7 +85,7 @@ def test_a_broadcast_rate_is_a_fraction():
     assert found["rate"] == (30000, 1001)
 
 
-def test_frames_are_those_of_the_timecodes_also_past_midnight(take):
+def test_frames_follow_the_timecodes_past_midnight(take):
     found, rows = take
     sent = [(at, decode(data)) for at, data in packets(found, "Ann")]
     day = 24 * 60 * 60 * 60
@@ -148,7 +97,7 @@ def test_frames_are_those_of_the_timecodes_also_past_midnight(take):
         assert one["values"]["HeadRoll"] == pytest.approx(row.pose[2])
 
 
-def test_a_loop_counts_on(take):
+def test_a_loop_continues_frame_numbers(take):
     found, _ = take
     endless = packets(found, "Ann", loop=True)
     sent = [(at, decode(data)) for at, data in (next(endless) for _ in range(7))]
@@ -159,7 +108,7 @@ def test_a_loop_counts_on(take):
 
 
 class Clock:
-    """A clock that only waiting moves; work takes a hundredth of a second."""
+    """A clock that advances by waiting, and by 0.01 s per call."""
 
     def __init__(self):
         self.time = 100.0
@@ -175,7 +124,7 @@ class Clock:
         self.time += seconds
 
 
-def test_packets_arrive_and_are_paced_without_drift():
+def test_packets_arrive_on_time_without_drift():
     clock = Clock()
     due = [(0.0, b"a"), (0.5, b"b"), (0.505, b"c"), (1.0, b"d")]
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as there:
@@ -188,7 +137,7 @@ def test_packets_arrive_and_are_paced_without_drift():
     assert np.allclose(times, [0.01, 0.5, 0.51, 1.0]) and len(clock.waited) == 2
 
 
-def test_an_address_that_is_none(monkeypatch):
+def test_invalid_addresses(monkeypatch):
     with pytest.raises(SemanticFaceError, match="Check the address"):
         list(send(iter([(0.0, b"a")]), "a" * 300, 11111))
 

@@ -1,4 +1,4 @@
-"""What we send is what a program of somebody else's reads: PyLiveLinkFace, from the Unreal world."""
+"""An external program, PyLiveLinkFace from the Unreal community, decodes our packets."""
 
 from fractions import Fraction
 
@@ -12,7 +12,7 @@ from semanticface.formats.live_link_udp import Subject
 ANN = Subject("Änn", Fraction(60), Fraction(47584 * 60 + 31) + Fraction(652, 1000))
 
 
-def test_every_value_is_read_under_its_name():
+def test_every_value_is_decoded_under_its_name():
     values, pose = np.arange(52) / 52, np.arange(9) / -10
     seen, face = PyLiveLinkFace.decode(ANN.packet(0, values, pose))
     assert seen and face.name == "Änn" and face.fps == 60
@@ -23,6 +23,6 @@ def test_every_value_is_read_under_its_name():
         assert face.get_blendshape(FaceBlendShape[name]) == pytest.approx(value, abs=1e-6), name
 
 
-def test_no_face_is_no_face():
+def test_a_packet_without_a_face():
     seen, _ = PyLiveLinkFace.decode(ANN.packet(0, None))
     assert not seen

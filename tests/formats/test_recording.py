@@ -1,4 +1,4 @@
-"""Recordings: every form comes in as it stands in its file, and each row gets its time."""
+"""Recordings: every format keeps its numbers, and rows get their times."""
 
 import json
 from fractions import Fraction
@@ -39,16 +39,16 @@ def published(text, picture="faces/1.jpg"):
 def test_a_take_keeps_what_the_app_wrote(tmp_path):
     recorded = LiveLinkRow("13:13:04:31.652", face(jawOpen=1.0) * 1.0033, np.linspace(-0.6, 0.6, 9))
     live_link.write(tmp_path / "a.csv", [recorded])
-    (moment,) = read(tmp_path / "a.csv")
-    assert (moment.timecode, moment.image, moment.status) == ("13:13:04:31.652", "13:13:04:31.652", "ok")
-    assert moment.values[arkit.INDEX["jawOpen"]] == 1.0033
-    assert np.allclose(moment.pose, np.linspace(-0.6, 0.6, 9), atol=1e-10)
-    assert moment.coefficients.max() == 1 and moment.coefficients.dtype == np.float32
+    (frame,) = read(tmp_path / "a.csv")
+    assert (frame.timecode, frame.image, frame.status) == ("13:13:04:31.652", "13:13:04:31.652", "ok")
+    assert frame.values[arkit.INDEX["jawOpen"]] == 1.0033
+    assert np.allclose(frame.pose, np.linspace(-0.6, 0.6, 9), atol=1e-10)
+    assert frame.coefficients.max() == 1 and frame.coefficients.dtype == np.float32
 
 
-def test_rotations_that_were_not_recorded_are_not_said_to_be_zero(tmp_path):
-    (moment,) = read(write_take(tmp_path / "a.csv", ["00:00:00:00.000"]))
-    assert moment.pose is None and "pose" not in moment.to_dict()
+def test_rotations_that_were_not_recorded_are_none(tmp_path):
+    (frame,) = read(write_take(tmp_path / "a.csv", ["00:00:00:00.000"]))
+    assert frame.pose is None and "pose" not in frame.to_dict()
 
 
 def test_our_own_tables(tmp_path):
@@ -69,15 +69,15 @@ def test_our_own_tables(tmp_path):
     assert again.image == "a.png" and again.values.tolist() == values.tolist() and failed.status == "bad_row"
 
 
-def test_what_jsonl_says_beyond_is_kept(tmp_path):
+def test_extra_jsonl_keys_are_kept(tmp_path):
     row = {"image": "t, frame 2", "frame": 2, "timecode": "00:00:00:01.000", "time": 0.033333, "status": "ok",
            "box": [1.0, 2.0, 3.0, 4.0], "coefficients": dict.fromkeys(arkit.NAMES, 0.25), "analysis": None}  # fmt: skip
-    (moment,) = read(write_lines(tmp_path / "a.jsonl", row))
-    assert moment.time == Fraction("0.033333") and moment.to_dict() == row
+    (frame,) = read(write_lines(tmp_path / "a.jsonl", row))
+    assert frame.time == Fraction("0.033333") and frame.to_dict() == row
 
 
 @pytest.mark.parametrize("spelling", ["ours", "pascal"])
-def test_the_published_form(tmp_path, spelling):
+def test_the_published_format(tmp_path, spelling):
     values = face(eyeBlinkLeft=0.4, jawOpen=0.6)
     analysis = describe(values.astype(np.float32))
     if spelling == "ours":
@@ -89,12 +89,12 @@ def test_the_published_form(tmp_path, spelling):
     response = {"response": text, "images": [{"bytes": None, "path": "faces/2.jpg"}]}
     first, second = read(write_lines(tmp_path / "a.jsonl", published(text), response))
     assert (first.image, second.image) == ("faces/1.jpg", "faces/2.jpg")
-    for moment in (first, second):
-        assert moment.values.tolist() == values.tolist() and moment.analysis == analysis
-        assert moment.pose is None if spelling == "ours" else moment.pose.tolist() == [-0.1] * 9
+    for frame in (first, second):
+        assert frame.values.tolist() == values.tolist() and frame.analysis == analysis
+        assert frame.pose is None if spelling == "ours" else frame.pose.tolist() == [-0.1] * 9
 
 
-def test_bad_rows_keep_their_place(tmp_path):
+def test_invalid_rows_keep_their_positions(tmp_path):
     good = {"image": "x", "coefficients": dict.fromkeys(arkit.NAMES, 0.5)}
     path = write_lines(
         tmp_path / "a.jsonl",
@@ -108,12 +108,12 @@ def test_bad_rows_keep_their_place(tmp_path):
         good,
     )
     path.write_text(path.read_text() + "not json\n")
-    moments = list(read(path))
-    assert [moment.status for moment in moments] == [
+    frames = list(read(path))
+    assert [frame.status for frame in frames] == [
         "ok", "no_text", "missing_keys", "bad_row", "bad_row", "bad_row", "bad_row", "ok", "bad_row",
     ]  # fmt: skip
-    for moment in moments:
-        assert moment.status == "ok" or f"a.jsonl, line {moment.line}" in moment.reason
+    for frame in frames:
+        assert frame.status == "ok" or f"a.jsonl, line {frame.line}" in frame.reason
 
 
 @pytest.mark.parametrize(
@@ -126,7 +126,7 @@ def test_bad_rows_keep_their_place(tmp_path):
         (["23:59:59:29.000", "00:00:00:00.000", "00:00:01:00.000"], None, 30, [0, 1 / 30, 31 / 30]),
     ],
 )
-def test_time_of_timecodes(tmp_path, codes, fps, rate, times):
+def test_times_of_timecodes(tmp_path, codes, fps, rate, times):
     found = track(write_take(tmp_path / "a.csv", codes), fps, pytest.fail)
     assert found.rate == rate and np.allclose(found.times, times, atol=1e-12)
     assert np.allclose(found.values[:, arkit.INDEX["jawOpen"]], np.arange(len(codes)) / 100)
@@ -134,39 +134,39 @@ def test_time_of_timecodes(tmp_path, codes, fps, rate, times):
     assert found.start == seconds * round(rate) + frame
 
 
-def test_a_row_out_of_order_is_left_out_and_named(tmp_path):
-    said = []
+def test_rows_out_of_order_are_skipped_and_reported(tmp_path):
+    warnings = []
     codes = ["00:00:00:05.000", "00:00:00:05.000", "00:00:00:04.000", "00:00:00:06.000"]
-    found = track(write_take(tmp_path / "a.csv", codes), None, said.append)
+    found = track(write_take(tmp_path / "a.csv", codes), None, warnings.append)
     assert np.allclose(found.times, [0, 1 / 30]) and found.values[1, arkit.INDEX["jawOpen"]] == np.float32(0.03)
-    assert ["row 2" in said[0], "row 3" in said[1], len(said)] == [True, True, 2]
+    assert ["row 2" in warnings[0], "row 3" in warnings[1], len(warnings)] == [True, True, 2]
 
 
-def test_rows_without_time_follow_evenly_and_bad_ones_leave_a_gap(tmp_path):
+def test_rows_without_times_are_even_and_invalid_ones_leave_gaps(tmp_path):
     good = {"image": "x", "coefficients": dict.fromkeys(arkit.NAMES, 0.5)}
     path = write_lines(tmp_path / "a.jsonl", good, {"image": "y", "status": "no_face", "reason": "y: none"}, good)
-    said = []
-    found = track(path, Fraction(10), said.append)
-    assert np.allclose(found.times, [0, 0.2]) and found.start == 0 and said == ["y: none"]
+    warnings = []
+    found = track(path, Fraction(10), warnings.append)
+    assert np.allclose(found.times, [0, 0.2]) and found.start == 0 and warnings == ["y: none"]
     timed = write_lines(tmp_path / "b.jsonl", good | {"time": 0.5}, good | {"time": 0.75})
-    assert track(timed, None, said.append).times.tolist() == [0, 0.25]
+    assert track(timed, None, warnings.append).times.tolist() == [0, 0.25]
 
 
-def test_tracks_that_cannot_be(tmp_path):
+def test_invalid_tracks(tmp_path):
     good = {"image": "x", "coefficients": dict.fromkeys(arkit.NAMES, 0.5)}
     mixed = write_lines(tmp_path / "a.jsonl", good | {"timecode": "00:00:00:00.000"}, good)
-    with pytest.raises(TableError, match="some have none"):
+    with pytest.raises(TableError, match="others do not"):
         track(mixed, None, pytest.fail)
-    with pytest.raises(TableError, match="counts frame 40, there are 30"):
+    with pytest.raises(TableError, match="has frame 40, but there are only 30"):
         track(write_take(tmp_path / "a.csv", ["00:00:00:40.000"]), Fraction(30), pytest.fail)
     with pytest.raises(TableError, match="no row with coefficients"):
         track(write_lines(tmp_path / "b.jsonl", {"image": "x"}), None, lambda text: None)
 
 
-def test_labels_are_the_recordings_own_or_those_unreal_can_count():
+def test_timecodes_are_the_recordings_own_or_valid_in_unreal():
     own = TimecodeLabels(None)
     assert own.label(RecordedFrame(2, "x", timecode="13:13:04:31.652"), 0) == "13:13:04:31.652"
-    with pytest.raises(TableError, match="line 3: others have a timecode"):
+    with pytest.raises(TableError, match="line 3: other rows have a timecode"):
         own.label(RecordedFrame(3, "x"), 1)
     for fps, codes in ((None, ["00.000", "02.000"]), (Fraction(50), ["00.000", "02.400"])):
         labels = TimecodeLabels(fps)

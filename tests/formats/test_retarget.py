@@ -1,4 +1,4 @@
-"""Retargeting: names however spelt, expressions of VRM, what is missing; and all else in the avatar stays."""
+"""Retargeting: name spellings, VRM expressions, missing actions; everything else in the avatar is unchanged."""
 
 import json
 import struct
@@ -36,23 +36,23 @@ SPELLINGS = {
 
 
 @pytest.mark.parametrize("spelling", SPELLINGS)
-def test_every_action_is_found_in_every_spelling(spelling):
+def test_every_action_matches_in_every_spelling(spelling):
     assert [match_action(SPELLINGS[spelling](name))[0] for name in arkit.NAMES] == list(arkit.NAMES)
 
 
 @pytest.mark.parametrize("name", ["Basis", "", "Fcl_MTH_A", "jawOpen_mouthClose", "blink_l", "vrc.v_aa", "smileLeft"])
-def test_other_names_are_no_action(name):
+def test_other_names_do_not_match(name):
     assert match_action(name) is None
 
 
 @given(st.text(max_size=30))
-def test_any_name_can_be_asked(name):
+def test_any_name_can_be_matched(name):
     found = match_action(name)
     assert found is None or found[0] in arkit.INDEX
 
 
 def write_avatar(path, names, *, place="mesh", extensions=None, nodes=1):
-    """A triangle with morph targets, in a file as other programs write them."""
+    """Write a triangle with morph targets, like other programs do."""
     triangle = np.array([[0, 0, 0], [1, 0, 0], [0, 1, 0]], "<f4")
     shifts = [np.full((3, 3), n + 1, "<f4") for n in range(len(names))]
     normal = np.tile(np.array([0, 0, 1], "<f4"), (3, 1))
@@ -103,7 +103,7 @@ def convert(take, tmp_path, avatar="avatar.glb", out="out.glb"):
                      str(tmp_path / out)])  # fmt: skip
 
 
-def test_an_avatar_with_all_52_in_an_order_of_its_own(take, tmp_path, capsys):
+def test_an_avatar_with_all_52_in_another_order(take, tmp_path, capsys):
     path, rows = take
     order = np.random.default_rng(1).permutation(52)
     names = [f"Fcl_{arkit.PASCAL_CASE[arkit.NAMES[k]]}" for k in order]
@@ -118,7 +118,7 @@ def test_an_avatar_with_all_52_in_an_order_of_its_own(take, tmp_path, capsys):
     assert document["accessors"][: len(before["accessors"])] == before["accessors"]
 
 
-def test_what_no_action_moves_keeps_its_weight(take, tmp_path):
+def test_targets_without_an_action_keep_their_weight(take, tmp_path):
     def rest(document):
         document["meshes"][0]["weights"] = [0.0] * 52 + [1.5]
 
@@ -129,30 +129,30 @@ def test_what_no_action_moves_keeps_its_weight(take, tmp_path):
     assert (animated(document, arrays, 0)[1][:, 52] == 1.5).all()
 
 
-def test_an_avatar_whose_pictures_lie_elsewhere(take, tmp_path, capsys):
+def test_an_avatar_with_external_images(take, tmp_path, capsys):
     def paint(document):
         document["images"] = [{"uri": "skin.png"}]
 
     write_avatar(tmp_path / "avatar.glb", list(arkit.NAMES))
     rewrite(tmp_path / "avatar.glb", paint)
     assert convert(take[0], tmp_path) == 2
-    assert "part of it lies in other files" in capsys.readouterr().err
+    assert "it refers to external files" in capsys.readouterr().err
 
 
 def rewrite(path, change):
-    """Change what an avatar's JSON says."""
+    """Change an avatar's JSON."""
     glb = gltf.read(path)
     change(glb.document)
     glb.write(path)
 
 
-def test_what_is_missing_is_named(take, tmp_path, capsys):
+def test_missing_actions_are_reported(take, tmp_path, capsys):
     write_avatar(tmp_path / "avatar.glb", [name for name in arkit.NAMES if name not in ("tongueOut", "cheekPuff")])
     assert convert(take[0], tmp_path) == 0
     assert "avatar.glb: no morph target for cheekPuff, tongueOut (2 of 52 actions)" in capsys.readouterr().err
 
 
-def test_the_better_name_and_both_halves(take, tmp_path):
+def test_the_best_name_and_both_halves(take, tmp_path):
     path, rows = take
     names = ["old_jawOpen", "jawOpen", "browInnerUp_L", "browInnerUp_R", "cheekPuff", "cheekPuff_L"]
     write_avatar(tmp_path / "avatar.glb", names, nodes=2)
@@ -165,7 +165,7 @@ def test_the_better_name_and_both_halves(take, tmp_path):
 
 
 @pytest.mark.parametrize("version", [0, 1])
-def test_expressions_of_a_vrm_are_followed(take, tmp_path, version):
+def test_vrm_expressions_are_used(take, tmp_path, version):
     path, rows = take
     if version == 0:
         binds = [{"mesh": 0, "index": 0, "weight": 50}, {"mesh": 0, "index": 2, "weight": 100}]
@@ -185,18 +185,18 @@ def test_expressions_of_a_vrm_are_followed(take, tmp_path, version):
 
 
 @pytest.mark.parametrize("place", ["mesh", "primitive", "target"])
-def test_names_where_exporters_put_them(tmp_path, place):
+def test_names_in_every_exporter_location(tmp_path, place):
     document = write_avatar(tmp_path / "avatar.glb", ["jawOpen", "noseSneer_L"], place=place)
     assert [drive.action for drive in find_bindings(document)] == [arkit.INDEX["jawOpen"], arkit.INDEX["noseSneerLeft"]]
 
 
-def test_avatars_that_cannot_be_driven(take, tmp_path, capsys):
+def test_unusable_avatars(take, tmp_path, capsys):
     write_avatar(tmp_path / "avatar.glb", ["Fcl_MTH_A", "Fcl_MTH_I"])
     assert convert(take[0], tmp_path) == 2
-    assert "(Fcl_MTH_A, Fcl_MTH_I)" in capsys.readouterr().err
+    assert "(found Fcl_MTH_A, Fcl_MTH_I)" in capsys.readouterr().err
     write_avatar(tmp_path / "avatar.glb", [])
     assert convert(take[0], tmp_path) == 2
-    assert "no morph target with a name" in capsys.readouterr().err
+    assert "no named morph target" in capsys.readouterr().err
     data = {"VRM": {"blendShapeMaster": {"blendShapeGroups": [{"name": "jawOpen", "binds": [{}]}]}}}
     write_avatar(tmp_path / "avatar.glb", ["jawOpen"], extensions=data)
     assert convert(take[0], tmp_path) == 2

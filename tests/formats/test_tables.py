@@ -1,4 +1,4 @@
-"""Tables of coefficients: what is read, what is refused and how, and that bad rows keep their places."""
+"""Coefficient tables: formats, rejections, and that invalid rows keep their positions."""
 
 import csv
 import json
@@ -59,13 +59,13 @@ def test_ours_with_quoted_names(tmp_path):
     assert row.coefficients[51] == np.float32(0.51)
 
 
-def test_rounding_at_the_borders_and_minus_zero(tmp_path):
+def test_values_at_the_bounds_and_minus_zero(tmp_path):
     (row,) = read(tmp_path, ours(["a", "-0.0", "1.0000001", "-0.0000001", "1e-3", *VALUES[4:]]))
     assert row.coefficients[:3].tolist() == [0, 1, 0]
     assert not np.signbit(row.coefficients).any()
 
 
-def test_the_small_overshoot_of_a_capture_is_set_to_the_border(tmp_path):
+def test_small_overshoots_are_clipped(tmp_path):
     (row,) = read(tmp_path, live_link(take_row("a", changed(3, "1.0033446550"))))
     assert row.coefficients[3] == 1
 
@@ -84,7 +84,7 @@ def test_the_small_overshoot_of_a_capture_is_set_to_the_border(tmp_path):
         (8, "z" * 500, "'zzz"),
     ],
 )
-def test_a_bad_cell_is_named_and_does_not_shift_the_others(tmp_path, index, cell, word):
+def test_an_invalid_cell_is_named_and_does_not_shift_others(tmp_path, index, cell, word):
     rows = read(tmp_path, live_link(take_row("a"), take_row("b", changed(index, cell)), take_row("c")))
     assert [row.label for row in rows] == ["a", "b", "c"]
     assert [row.coefficients is None for row in rows] == [False, True, False]
@@ -105,7 +105,7 @@ def test_a_bad_cell_is_named_and_does_not_shift_the_others(tmp_path, index, cell
         (["x" * tables.MAX_CSV_LINE], "longer than 64 KiB"),
     ],
 )
-def test_a_bad_row_does_not_stop_the_others(tmp_path, row, word):
+def test_an_invalid_row_does_not_affect_others(tmp_path, row, word):
     rows = read(tmp_path, live_link(take_row("a"), row, take_row("c")))
     assert len(rows) == 3
     assert word in rows[1].error and "line 3" in rows[1].error
@@ -118,11 +118,11 @@ def test_a_row_that_is_not_utf8(tmp_path):
     assert "not UTF-8" in rows[1].error
 
 
-def test_blank_lines_at_the_end_are_no_rows(tmp_path):
+def test_trailing_blank_lines_are_ignored(tmp_path):
     assert len(read(tmp_path, ours(["a", *VALUES]) + "\n  \n\n")) == 1
 
 
-def test_last_line_without_an_end(tmp_path):
+def test_last_line_without_line_end(tmp_path):
     assert read(tmp_path, ours(["a", *VALUES]).rstrip("\n"))[0].coefficients is not None
 
 
@@ -137,7 +137,7 @@ def test_last_line_without_an_end(tmp_path):
         (["image", *arkit.UDP_ORDER], "column 17 is 'jawLeft'"),
         (["name", *arkit.NAMES], "starts with 'name'"),
         ([";".join(tables.COLUMNS)], "separated by ';'"),
-        (["\x00\x01\x02"], "no table of coefficients"),
+        (["\x00\x01\x02"], "not a coefficient table"),
     ],
 )
 def test_a_wrong_header_is_an_error(tmp_path, header, word):
@@ -148,7 +148,7 @@ def test_a_wrong_header_is_an_error(tmp_path, header, word):
 
 
 @pytest.mark.parametrize("name", ["t.csv", "t.jsonl"])
-def test_files_that_are_no_table(tmp_path, name, monkeypatch):
+def test_other_files_are_rejected(tmp_path, name, monkeypatch):
     with pytest.raises(TableError, match="No such file"):
         list(read_coefficients(tmp_path / "gone" / name))
     with pytest.raises(TableError, match="Is a directory"):
@@ -171,13 +171,13 @@ GOOD = dict(zip(arkit.NAMES, np.arange(52) / 100, strict=True))
     ("row", "word"),
     [
         ("{not json", "not valid JSON"),
-        ("[1]", "a JSON list, not an object"),
+        ("[1]", "a JSON list. Each line"),
         ("", "an empty line"),
         ('{"coefficients": NaN}', "NaN is not a number"),
-        ('{"image": "a", "image": "b"}', "a key occurs twice"),
+        ('{"image": "a", "image": "b"}', "duplicate key"),
         ("[" * 100_000, "not valid JSON"),
         ({"image": "b"}, 'no "coefficients" object'),
-        ({"status": "no_face"}, "had failed (no_face)"),
+        ({"status": "no_face"}, "this row failed (no_face)"),
         ({"coefficients": {**GOOD, "smile": 1}}, "'smile' is unknown in"),
         ({"coefficients": {k: v for k, v in GOOD.items() if k != "jawOpen"}}, "'jawOpen' is missing from"),
         ({"coefficients": {**GOOD, "jawOpen": True}}, "jawOpen: 'True' is not a number"),
@@ -188,7 +188,7 @@ GOOD = dict(zip(arkit.NAMES, np.arange(52) / 100, strict=True))
         ({"coefficients": GOOD, "box": [1, 2, 3, "4"]}, "box: '4' is not a number"),
     ],
 )
-def test_bad_jsonl_rows_keep_their_places(tmp_path, row, word):
+def test_invalid_jsonl_rows_keep_their_positions(tmp_path, row, word):
     good = json.dumps({"image": "a", "coefficients": GOOD})
     text = row if isinstance(row, str) else json.dumps(row)
     rows = read(tmp_path, f"{good}\n{text}\n{good}\n", "t.jsonl")
@@ -202,7 +202,7 @@ def outcome(name="a", seed=0):
     return RowResult(name, coefficients=values, analysis=describe(values))
 
 
-def test_jsonl_there_and_back(tmp_path):
+def test_jsonl_round_trip(tmp_path):
     path = tmp_path / "out.jsonl"
     written = [outcome("é\n.png"), RowResult("b", "no_face", "b: no face found"), outcome("c", 2)]
     tables.write(path, written)
@@ -217,10 +217,10 @@ def test_jsonl_there_and_back(tmp_path):
     assert [row.label for row in rows] == ["é\n.png", "b", "c"]
     assert np.array_equal(rows[0].coefficients, written[0].coefficients)
     assert rows[0].analysis == written[0].analysis
-    assert "had failed (no_face)" in rows[1].error
+    assert "this row failed (no_face)" in rows[1].error
 
 
-def test_csv_there_and_back(tmp_path):
+def test_csv_round_trip(tmp_path):
     path = tmp_path / "out.csv"
     written = [outcome('a, "b".png'), RowResult("b", "no_face", "none"), outcome("two\nlines", 2)]
     tables.write(path, written)
@@ -232,12 +232,12 @@ def test_csv_there_and_back(tmp_path):
     assert last[0] == "two lines"
     rows = list(read_coefficients(path))
     assert np.array_equal(rows[2].coefficients, written[2].coefficients)
-    assert "this picture had failed" in rows[1].error
+    assert "the prediction of this picture failed" in rows[1].error
 
 
 @settings(max_examples=30, deadline=None)
 @given(values=st.lists(st.floats(0, 1, width=32), min_size=52, max_size=52), suffix=st.sampled_from(tables.SUFFIXES))
-def test_numbers_survive_to_six_decimals(tmp_path_factory, values, suffix):
+def test_numbers_keep_six_decimals(tmp_path_factory, values, suffix):
     path = tmp_path_factory.mktemp("t") / f"x{suffix}"
     tables.write(path, [RowResult("a", coefficients=np.array(values, np.float32))])
     (row,) = read_coefficients(path)
@@ -246,7 +246,7 @@ def test_numbers_survive_to_six_decimals(tmp_path_factory, values, suffix):
 
 @settings(max_examples=200, deadline=None)
 @given(data=st.binary(max_size=300), suffix=st.sampled_from(tables.SUFFIXES), headed=st.booleans())
-def test_any_bytes_are_rows_with_errors_or_a_table_error(tmp_path_factory, data, suffix, headed):
+def test_any_bytes_give_row_errors_or_a_table_error(tmp_path_factory, data, suffix, headed):
     path = tmp_path_factory.mktemp("t") / f"x{suffix}"
     path.write_bytes(ours().encode() + data if headed else data)
     try:
@@ -256,14 +256,14 @@ def test_any_bytes_are_rows_with_errors_or_a_table_error(tmp_path_factory, data,
         assert path.name in str(error)
 
 
-def test_names_that_are_not_unicode_are_still_written(tmp_path):
+def test_names_that_are_not_unicode_are_written(tmp_path):
     name = b"m\xe4rz.png".decode(errors="surrogateescape")
     for suffix in tables.SUFFIXES:
         tables.write(tmp_path / f"x{suffix}", [outcome(name)])
         assert next(iter(read_coefficients(tmp_path / f"x{suffix}"))).coefficients is not None
 
 
-def test_nothing_is_left_of_a_write_that_fails(tmp_path):
+def test_a_failed_write_leaves_nothing(tmp_path):
     def half():
         yield outcome()
         raise RuntimeError("stop")
@@ -274,5 +274,5 @@ def test_nothing_is_left_of_a_write_that_fails(tmp_path):
             tables.write(tmp_path / f"x{suffix}", half())
     assert [p.name for p in tmp_path.iterdir()] == ["x.csv"]
     assert (tmp_path / "x.csv").read_text() == "before"
-    with pytest.raises(SemanticFaceError, match=r"x\.txt: .*\.jsonl or \.csv"):
+    with pytest.raises(SemanticFaceError, match=r"x\.txt: .*Use the suffix \.jsonl or \.csv"):
         tables.write(tmp_path / "x.txt", [])

@@ -1,4 +1,4 @@
-"""Small real videos for the tests, written with PyAV, and a model that reads them at once. Not a test file."""
+"""Helpers: small real videos written with PyAV, and a fake predictor."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from semanticface.inference.predictor import Prediction
 from semanticface.semantics.analysis import describe
 
 TICKS = 12000
-"""Time base of the clips: every rate in use divides it, but for the broadcast ones."""
+"""Time base of the clips: a multiple of every rate in use except the broadcast ones."""
 
 
 def bars(count: int, width: int = 64, height: int = 48) -> list[np.ndarray]:
-    """Return frames of which each can be told from the others: its number in black and white squares, six bits."""
+    """Return frames with their number encoded in six black or white squares."""
     frames = []
     for number in range(count):
         pixels = np.zeros((height, width, 3), np.uint8)
@@ -34,7 +34,7 @@ def bars(count: int, width: int = 64, height: int = 48) -> list[np.ndarray]:
 
 
 def number_of(pixels: np.ndarray) -> int:
-    """Return which of the frames made by ``bars`` this is, 0 for the first; undoes it after compression."""
+    """Return the number of a frame from ``bars``, also after compression."""
     height, width = pixels.shape[:2]
     values = [pixels[height * 3 // 4, (2 * bit + 1) * width // 12].mean() > 128 for bit in range(6)]
     return sum(value << bit for bit, value in enumerate(values))
@@ -57,9 +57,9 @@ def write_clip(
     Args:
         path: its suffix chooses the container.
         frames: uint8[h, w, 3] each, of one even size.
-        rate: frames a second.
+        rate: fps.
         codec: an encoder of the PyAV wheel.
-        times: seconds of each frame, where they do not follow evenly.
+        times: seconds of each frame, if not evenly spaced.
         turn: display matrix: degrees counter-clockwise, and whether mirrored.
         timecode: of the first frame.
         aspect: a pixel's width by its height.
@@ -87,7 +87,7 @@ def write_clip(
 
 
 def write_sound(path: Path) -> Path:
-    """Write a tenth of a second of silence, without pictures."""
+    """Write a tenth of a second of silence, without video."""
     with av.open(str(path), "w") as container:
         stream = container.add_stream("aac", rate=8000)
         frame = av.AudioFrame.from_ndarray(np.zeros((1, 1024), np.float32), format="fltp", layout="mono")
@@ -99,7 +99,7 @@ def write_sound(path: Path) -> Path:
 
 
 def damage(path: Path, number: int) -> Path:
-    """Overwrite the coded form of one frame, counted from 0 in the order stored, with zeros."""
+    """Overwrite the data of one frame, counted from 0 in stored order, with zeros."""
     with av.open(str(path)) as container:
         packets = [(packet.pos, packet.size) for packet in container.demux(video=0) if packet.size]
     start, size = packets[number]
@@ -110,11 +110,11 @@ def damage(path: Path, number: int) -> Path:
 
 
 class PixelPredictor:
-    """Stands in for a ``Predictor`` and answers at once with what the crop looks like.
+    """A fake ``Predictor`` whose answers are row means of the crop.
 
     Args:
-        kill_after: this many batches are answered, the next one kills the process, as a power cut would.
-        fails_on: places, counted from 0 over all crops, that get no answer.
+        kill_after: kill the process after this many batches, like a power cut.
+        fails_on: indices over all crops, from 0, that fail.
     """
 
     bundle = SimpleNamespace(image_size=32, recipe={"kind": "test"})

@@ -1,4 +1,4 @@
-"""The tables of docs/formats.md, for tests that hold what is written against them. Not a test file."""
+"""Helper: the tables of docs/formats.md, for tests that compare files with them."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ PAGE = (Path(__file__).resolve().parents[2] / "docs" / "formats.md").read_text(e
 
 
 def listed(heading: str, first: str = "field") -> list[str]:
-    """Return the names in the table, of the section so headed, whose first column is called ``first``."""
+    """Return the names in a section's table whose first column is called ``first``."""
     (section,) = re.findall(rf"^##+ {re.escape(heading)}\n(.*?)(?=^##|\Z)", PAGE, re.DOTALL | re.MULTILINE)
     (table,) = re.findall(rf"^\| {re.escape(first)} \| what \|\n\|---\|---\|\n((?:\|.*\n)+)", section, re.MULTILINE)
     names = []

@@ -1,7 +1,7 @@
-"""A small reader of binary glTF that shares nothing with the library: it checks what the specification asks. No test.
+"""A binary glTF reader that shares nothing with the library and checks the specification.
 
-``load(path)`` walks through a file and fails on the first thing that the glTF 2.0 specification forbids in what this
-project writes: chunk lengths, alignment, bounds, index ranges, ``min`` and ``max``, morph targets, animations.
+``load(path)`` fails on the first violation of the glTF 2.0 specification in files like ours: chunk lengths, alignment,
+bounds, index ranges, ``min`` and ``max``, morph targets, animations.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Live Link Face takes as the app saves them, made in code. Not a test file."""
+"""Helpers: Live Link Face takes like those of the app, generated in code."""
 
 from __future__ import annotations
 
@@ -17,23 +17,23 @@ from semanticface.vision.face_tracker import TrackedFace
 from tests.helpers.clips import bars, number_of, write_clip
 
 CLOCK = ((13 * 60 + 13) * 60 + 4) * 1000
-"""Milliseconds since midnight at which takes begin, by default."""
+"""Default start of takes, milliseconds since midnight."""
 
 
 def timecode(tick: int, base: int) -> str:
-    """Write thousandths of a frame since midnight as the app does."""
+    """Format thousandths of a frame since midnight like the app."""
     seconds, tick = divmod(tick, base * 1000)
     return f"{seconds // 3600:02d}:{seconds // 60 % 60:02d}:{seconds % 60:02d}:{tick // 1000:02d}.{tick % 1000:03d}"
 
 
 def ticks(count: int, *, base: int = 60, rate: Fraction | int = 30, phase: int = 652, clock: int = CLOCK) -> list[int]:
-    """Return when frames come, in thousandths of a frame of timecode since midnight; 29.97 is counted as 30."""
+    """Return frame times in thousandths of a timecode frame since midnight; 29.97 counts as 30."""
     step = Fraction(base * 1000) / round(rate)
     return [clock * base + phase + round(number * step) for number in range(count)]
 
 
 def face(number: int) -> np.ndarray:
-    """Return coefficients by which a row can be told from the others; float64[52]."""
+    """Return coefficients that identify a row; float64[52]."""
     values = np.full(arkit.N_ACTIONS, 0.05)
     values[arkit.INDEX["jawOpen"]] = number / 100
     return values
@@ -61,17 +61,17 @@ def write_take(
     """Write a take whose row n belongs to the picture n of ``clips.bars``.
 
     Args:
-        folder: made if need be.
+        folder: created if needed.
         name: of the files.
-        count: pictures that the camera took.
+        count: number of camera frames.
         rate: of the camera.
         base: of the timecodes.
-        rows: those of which there are rows; by default all.
-        frames: those that are in the video; by default all.
-        says: what says when the video's frames were: ``video``, ``log`` or nothing.
+        rows: frames with CSV rows; by default all.
+        frames: frames in the video; by default all.
+        says: source of the video's frame times: ``video``, ``log`` or none.
         pictures: instead of bars.
-        subject: for ``take.json``, which otherwise is not there.
-        clock: when the take begins, milliseconds since midnight.
+        subject: for ``take.json``, written only if given.
+        clock: start of the take, milliseconds since midnight.
     """
     folder.mkdir(parents=True, exist_ok=True)
     when = ticks(count, base=base, rate=rate, clock=clock)
@@ -96,23 +96,19 @@ def write_take(
     return folder
 
 
-def count_sixty(film: Path) -> None:
-    """Make the track of a video of 30 frames a second, that starts with 13:13:04:15, count 60, as the app may do."""
-    data = bytearray(film.read_bytes())
+def count_sixty(video: Path) -> None:
+    """Let the timecode track of a 30 fps video that starts at 13:13:04:15 count 60, as the app may do."""
+    data = bytearray(video.read_bytes())
     seconds = CLOCK // 1000
     first = data.index((seconds * 30 + 15).to_bytes(4, "big"))
     data[first : first + 4] = (seconds * 60 + 30).to_bytes(4, "big")
     entry = data.index(b"tmcd" + bytes(7) + b"\x01")
     data[entry + 20 : entry + 29] = (60).to_bytes(4, "big") + (1).to_bytes(4, "big") + bytes([60])
-    film.write_bytes(data)
+    video.write_bytes(data)
 
 
 class WholePicture:
-    """Stands in for a ``FaceTracker`` and takes the whole picture for the face's surroundings.
-
-    Attributes:
-        faceless: numbers of the pictures of ``clips.bars`` in which it sees no face.
-    """
+    """A fake ``FaceTracker`` that takes the whole picture; ``faceless``: frame numbers without a face."""
 
     faceless: tuple[int, ...] = ()
 

@@ -174,7 +174,7 @@ def test_a_file_that_cannot_be_read_for_a_while_ends_nothing(store, begin, monke
     plain, done = store.answered_by_others, []
 
     def refusing(*args):
-        if threading.current_thread().name == "ahead":
+        if threading.current_thread().name == "prefetch":
             raise SemanticFaceError("the disk is full")
         return plain(*args)
 

@@ -208,7 +208,7 @@ def test_broken_input_is_named_and_the_rest_is_imported(tmp_path, monkeypatch):
     assert record.counts["no face"] == 1 and record.counts["bad row"] == 1 and record.counts["damaged frame"] >= 1
     remarks = "\n".join(record.remarks)
     assert "Scene_1_ann.csv, line 6, column 3" in remarks and "frame 10: no face found" in remarks
-    assert "frame 3: damaged" in remarks and done.left_out
+    assert "frame 3: the frame is damaged" in remarks and done.left_out
     problems = "\n".join(done.problems)
     assert "Scene_2_ann.csv: its video is missing" in problems and "Scene_3_ann.mov: " in problems
     assert "Scene_4_ann.csv, line 1" in problems and "5.zip: not a ZIP" in problems

@@ -1,4 +1,4 @@
-"""Faces in words: every visible action said, nothing false said, and words read back as they were meant."""
+"""Analyses mention every visible action, make no false claims, and are parsed as intended."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ vectors = st.one_of(
 
 
 def faces(count: int, seed: int = 0) -> np.ndarray:
-    """Random faces of every density, extremes among them."""
+    """Return random faces of every density, with extremes."""
     rng = np.random.default_rng(seed)
     values = rng.random((count, 52))
     values[::4] *= rng.random(values[::4].shape) < 0.2
@@ -40,14 +40,14 @@ def faces(count: int, seed: int = 0) -> np.ndarray:
     return values
 
 
-def written(
+def manual(
     category: str = NEUTRAL_CATEGORY, emotion: str | None = None, symmetry: str = "symmetric", **movements: str
 ) -> Analysis:
-    """An analysis written by hand; regions not named are relaxed."""
+    """Return an analysis; other regions are relaxed."""
     return Analysis(category, {**RELAXED, **movements}, emotion, symmetry)
 
 
-def said(values: dict[str, float], region: str) -> str:
+def phrase_of(values: dict[str, float], region: str) -> str:
     return describe(vector(values)).muscle_movements[region]
 
 
@@ -56,7 +56,7 @@ def said(values: dict[str, float], region: str) -> str:
 
 def test_the_neutral_face():
     analysis = describe(np.zeros(52))
-    assert analysis == written(NEUTRAL_CATEGORY, UNCLEAR)
+    assert analysis == manual(NEUTRAL_CATEGORY, UNCLEAR)
     assert list(analysis.muscle_movements) == list(REGIONS)
 
 
@@ -65,9 +65,9 @@ def test_grades_cover_the_visible_range_without_gaps():
     assert all(low == before + 1 for (_, _, before), (_, low, _) in pairwise(GRADES))
     for adverb, low, high in GRADES:
         for hundredth in (low, high):
-            assert said({"jawOpen": hundredth / 100}, "jaw") == f"{adverb} open"
-    assert said({"jawOpen": 0.0949}, "jaw") == "relaxed"
-    assert said({"jawOpen": 0.0951}, "jaw") == "barely open"
+            assert phrase_of({"jawOpen": hundredth / 100}, "jaw") == f"{adverb} open"
+    assert phrase_of({"jawOpen": 0.0949}, "jaw") == "relaxed"
+    assert phrase_of({"jawOpen": 0.0951}, "jaw") == "barely open"
 
 
 @pytest.mark.parametrize(
@@ -124,7 +124,7 @@ def test_grades_cover_the_visible_range_without_gaps():
     ],
 )
 def test_phrases(values, region, phrase):
-    assert said(values, region) == phrase
+    assert phrase_of(values, region) == phrase
 
 
 @pytest.mark.parametrize(
@@ -178,7 +178,7 @@ def test_symmetry(values, symmetry):
 
 
 @given(vectors)
-def test_every_vector_is_described_truly_and_completely(coefficients):
+def test_every_description_is_true_and_complete(coefficients):
     analysis = describe(coefficients)
     result = agreement(analysis, coefficients)
     assert result.contradicts == () and result.omits == () and result.score == 1
@@ -186,19 +186,19 @@ def test_every_vector_is_described_truly_and_completely(coefficients):
     assert agreement(without, coefficients).score == 1
     assert describe(coefficients) == analysis
     rounded = np.round(coefficients.astype(np.float64), 2)
-    assert describe(rounded) == analysis, "the vector read back from an answer is described alike"
+    assert describe(rounded) == analysis, "the vector parsed from an answer has the same description"
 
 
-def test_a_thousand_faces_are_described_truly_and_completely():
+def test_descriptions_of_a_thousand_faces_are_true_and_complete():
     values = faces(1200, seed=1)
     for row, analysis in zip(values, describe_many(values), strict=True):
         result = agreement(analysis, row)
         assert not result.contradicts and not result.omits, result
 
 
-def test_many_are_described_as_one_by_one():
-    values = faces(4500)  # more than are described at once
-    values[1000:2000] = np.random.default_rng(2).choice([0.0, 0.15, 0.5, 0.9], (1000, 52))  # alike levels share clauses
+def test_describe_many_equals_describe():
+    values = faces(4500)  # more than one batch
+    values[1000:2000] = np.random.default_rng(2).choice([0.0, 0.15, 0.5, 0.9], (1000, 52))  # equal levels share clauses
     values[2000:3000] = np.random.default_rng(3).choice(EDGES, (1000, 52))
     many = describe_many(values, emotion=False)
     assert many == [describe(row, emotion=False) for row in values]
@@ -207,7 +207,7 @@ def test_many_are_described_as_one_by_one():
     assert describe_many(np.zeros((0, 52))) == []
 
 
-def test_a_mirrored_face_swaps_sides_in_words():
+def test_a_mirrored_face_swaps_sides():
     def swapped(text: str) -> list[str]:
         text = re.sub("left|right", lambda side: {"left": "right", "right": "left"}[side[0]], text)
         return sorted(re.split(r"\b", text))
@@ -220,7 +220,7 @@ def test_a_mirrored_face_swaps_sides_in_words():
 
 
 @given(vectors)
-def test_emotion_off_leaves_emotion_out_everywhere(coefficients):
+def test_emotion_off_omits_emotions_everywhere(coefficients):
     analysis = describe(coefficients, emotion=False)
     assert analysis.emotional_implication is None
     assert "emotional_implication" not in analysis.to_dict()
@@ -228,7 +228,7 @@ def test_emotion_off_leaves_emotion_out_everywhere(coefficients):
     assert not any(pattern.search(text) for pattern in EMOTION_WORDS.values())
 
 
-def test_no_category_names_a_feeling_and_every_emotion_has_words():
+def test_no_category_names_an_emotion_and_every_emotion_has_words():
     for name, _, emotion in CATEGORIES:
         assert not any(pattern.search(name) for pattern in EMOTION_WORDS.values())
         assert emotion is None or any(pattern.search(emotion) for pattern in EMOTION_WORDS.values())
@@ -249,7 +249,7 @@ def test_the_vocabulary_is_small_and_texts_are_short():
     assert np.mean(lengths) < 110
 
 
-def test_visible_names_what_reaches_the_first_grade():
+def test_visible_lists_actions_of_the_first_grade_or_higher():
     assert visible(vector({"jawOpen": 0.1, "tongueOut": 0.094, "eyeBlinkLeft": 1})) == ("eyeBlinkLeft", "jawOpen")
 
 
@@ -264,12 +264,12 @@ def test_visible_names_what_reaches_the_first_grade():
         np.zeros((2, 2, 52)),
     ],
 )
-def test_what_is_no_face_is_refused(bad):
+def test_invalid_coefficients_are_rejected(bad):
     for function in (describe, describe_many):
         with pytest.raises(ValueError, match="coefficients"):
             function(bad)
     with pytest.raises(ValueError, match="coefficients"):
-        agreement(written(), bad)
+        agreement(manual(), bad)
 
 
 @given(unit)
@@ -277,7 +277,7 @@ def test_hundredths_round_as_text_does(value):
     assert to_hundredths(np.full(52, value))[0] == round(float(f"{value:.2f}") * 100)
 
 
-def test_json_form_round_trips_and_refuses_others():
+def test_json_form_round_trips_and_rejects_others():
     for emotion in (True, False):
         analysis = describe(faces(4)[2], emotion=emotion)
         assert Analysis.from_dict(json.loads(json.dumps(analysis.to_dict()))) == analysis
@@ -299,7 +299,7 @@ def test_json_form_round_trips_and_refuses_others():
 # --- agreement ----------------------------------------------------------------------------------------------------
 
 
-def test_another_faces_words_do_not_agree():
+def test_another_faces_analysis_does_not_agree():
     values = faces(200)
     own = [agreement(a, row).score for a, row in zip(describe_many(values), values, strict=True)]
     other = [agreement(a, row).score for a, row in zip(describe_many(np.roll(values, 4, axis=0)), values, strict=True)]
@@ -307,7 +307,7 @@ def test_another_faces_words_do_not_agree():
     assert np.mean(other) < 0.4
 
 
-def test_one_wrong_coefficient_is_noticed():
+def test_one_wrong_coefficient_is_detected():
     values = faces(24, seed=5)
     missed = 0
     for row, analysis in zip(values, describe_many(values), strict=True):
@@ -337,7 +337,7 @@ WINKING = {
     [
         (
             STARTLED,
-            written(
+            manual(
                 "surprise",
                 "startled surprise",
                 "mostly symmetric, the left mouth corner stretched a little more",
@@ -350,7 +350,7 @@ WINKING = {
         ),
         (
             SMILE,
-            written(
+            manual(
                 "A broad, genuine smile",
                 "The person seems happy.",
                 "The face is symmetrical.",
@@ -365,7 +365,7 @@ WINKING = {
         ),
         (
             WINKING,
-            written(
+            manual(
                 "wink",
                 "playful",
                 "asymmetric, left eye closed",
@@ -376,7 +376,7 @@ WINKING = {
         ),
     ],
 )
-def test_free_prose_that_is_true_agrees(values, analysis):
+def test_true_free_text_agrees(values, analysis):
     result = agreement(analysis, vector(values))
     assert result.contradicts == () and result.omits == ()
     assert result.score == 1
@@ -413,9 +413,9 @@ def test_free_prose_that_is_true_agrees(values, analysis):
         ("tongue", "the tongue is not visible", {}, {"tongueOut": 0.5}),
     ],
 )
-def test_free_prose_is_true_of_one_face_and_false_of_another(region, text, true, false):
+def test_free_text_is_true_of_one_face_and_false_of_another(region, text, true, false):
     def about(values: dict[str, float]) -> list[bool]:
-        result = agreement(written(**{region: text}), vector(values))
+        result = agreement(manual(**{region: text}), vector(values))
         return [True for c in result.holds if c.source == region] + [
             False for c in result.contradicts if c.source == region
         ]
@@ -424,8 +424,8 @@ def test_free_prose_is_true_of_one_face_and_false_of_another(region, text, true,
     assert not all(about(false))
 
 
-def test_false_words_lower_the_score_and_are_named():
-    sad = written("sadness", "sad", "symmetric", mouth="corners turned down", brows="inner ends of the brows raised")
+def test_false_claims_lower_the_score_and_are_listed():
+    sad = manual("sadness", "sad", "symmetric", mouth="corners turned down", brows="inner ends of the brows raised")
     result = agreement(sad, vector(SMILE))
     assert {claim.source for claim in result.contradicts} == {
         "expression_category", "emotional_implication", "mouth", "brows", "cheeks", "eyes", "jaw",
@@ -434,7 +434,7 @@ def test_false_words_lower_the_score_and_are_named():
     assert result.score < 0.3
 
 
-def test_omitted_actions_weigh_as_much_as_they_are_visible():
+def test_omissions_are_weighted_by_visibility():
     words = describe(vector({"jawOpen": 0.5}))
     faint = agreement(words, vector({"jawOpen": 0.5, "browInnerUp": 0.12}))
     plain = agreement(words, vector({"jawOpen": 0.5, "browInnerUp": 0.9}))
@@ -442,14 +442,14 @@ def test_omitted_actions_weigh_as_much_as_they_are_visible():
     assert plain.score < faint.score < 1
 
 
-def test_words_that_say_nothing_score_nothing():
+def test_text_without_claims_scores_zero():
     nothing = Analysis("…", dict.fromkeys(REGIONS, "n/a"), None, "?")
     assert agreement(nothing, vector({"jawOpen": 0.5})).score == 0
     assert agreement(nothing, np.zeros(52)).score == 0
 
 
 @given(st.text(), st.text(), vectors)
-def test_any_words_can_be_checked(one, other, coefficients):
+def test_any_text_can_be_checked(one, other, coefficients):
     result = agreement(Analysis(one, dict.fromkeys(REGIONS, other), other, one), coefficients)
     assert 0 <= result.score <= 1
 
@@ -464,6 +464,6 @@ WORDS = re.findall(
 
 
 @given(st.lists(st.sampled_from(WORDS), max_size=14).map(" ".join), vectors)
-def test_any_order_of_known_words_can_be_checked(text, coefficients):
+def test_any_sequence_of_known_words_can_be_checked(text, coefficients):
     result = agreement(Analysis(text, dict.fromkeys(REGIONS, text), text, text), coefficients)
     assert 0 <= result.score <= 1

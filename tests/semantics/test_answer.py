@@ -1,4 +1,4 @@
-"""Answers: the canonical text, what is read tolerantly, what is refused and why, and a fuzz with its own oracle."""
+"""Answers: canonical text, tolerant parsing, rejections with codes, and a fuzz test with an independent oracle."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def bare(coefficients=FACE, spelling=PASCAL_CASE, pose=False) -> dict[str, float
     return values | ({name: -0.1 * i for i, name in enumerate(POSE_NAMES)} if pose else {})
 
 
-def refused(text: str) -> str:
+def rejection(text: str) -> str:
     with pytest.raises(AnswerError) as caught:
         parse_answer(text)
     assert str(caught.value)
@@ -43,11 +43,11 @@ def refused(text: str) -> str:
 # --- the canonical text -------------------------------------------------------------------------------------------
 
 
-def test_the_schema_is_a_schema():
+def test_the_schema_is_valid():
     jsonschema.Draft202012Validator.check_schema(SCHEMA)
 
 
-def test_canonical_text_is_compact_ordered_and_fits_the_schema():
+def test_canonical_text_is_compact_ordered_and_matches_the_schema():
     text = canonical()
     assert text.startswith('{"analysis":{"expression_category":"') and text.endswith('"tongueOut":0.00}}')
     value = json.loads(text)
@@ -61,7 +61,7 @@ def test_canonical_text_is_compact_ordered_and_fits_the_schema():
 
 
 @given(vectors, st.booleans())
-def test_reading_back_gives_the_rounded_vector_and_the_same_words(coefficients, emotion):
+def test_parsing_returns_the_rounded_vector_and_the_same_analysis(coefficients, emotion):
     analysis = describe(coefficients, emotion=emotion)
     text = format_answer(coefficients, analysis)
     answer = parse_answer(text)
@@ -73,19 +73,19 @@ def test_reading_back_gives_the_rounded_vector_and_the_same_words(coefficients, 
 
 
 @given(st.text(min_size=1).filter(lambda text: text.strip() and text.isprintable()))
-def test_any_words_survive(words):
+def test_any_text_round_trips(words):
     analysis = describe(FACE)
     analysis = Analysis(words, analysis.muscle_movements, words, words)
     assert parse_answer(format_answer(FACE, analysis)).analysis == analysis
 
 
 @pytest.mark.parametrize("bad", [np.zeros(51), np.zeros((1, 52)), np.full(52, np.nan), np.full(52, 1.01)])
-def test_format_refuses_what_is_no_answer(bad):
+def test_format_rejects_invalid_coefficients(bad):
     with pytest.raises(ValueError, match="coefficients"):
         format_answer(bad, describe(FACE))
 
 
-# --- read tolerantly ----------------------------------------------------------------------------------------------
+# --- tolerant parsing ---------------------------------------------------------------------------------------------
 
 PUBLISHED = (
     "1. **Expression category**: a smile {mild}.\n2. **Muscle movements**: corners up.\n"
@@ -116,20 +116,20 @@ PUBLISHED = (
         canonical().replace("0.00", "0e5"),
     ],
 )
-def test_what_models_write_is_read(text):
+def test_real_model_outputs_are_parsed(text):
     answer = parse_answer(text)
     assert np.array_equal(answer.coefficients, FACE)
     assert not np.signbit(answer.coefficients).any()
 
 
-def test_pose_is_kept_and_never_invented():
+def test_pose_is_kept_and_never_made_up():
     assert parse_answer(json.dumps(bare())).pose is None
     pose = parse_answer(json.dumps(bare(pose=True))).pose
     assert pose == {name: -0.1 * i for i, name in enumerate(POSE_NAMES)}
     assert parse_answer(json.dumps({"arkit": bare() | {"headYaw": 2}})).pose == {"HeadYaw": 2.0}
 
 
-def test_an_analysis_of_another_form_is_none_and_the_numbers_stand():
+def test_a_malformed_analysis_is_none_and_the_numbers_are_kept():
     for analysis in ("a smile", {"expression": "smile"}, None, ["x"], {**describe(FACE).to_dict(), "symmetry": 3}):
         answer = parse_answer(json.dumps({"analysis": analysis, "arkit": bare()}))
         assert answer.analysis is None and np.array_equal(answer.coefficients, FACE)
@@ -139,7 +139,7 @@ def test_an_analysis_of_another_form_is_none_and_the_numbers_stand():
     assert parse_answer(json.dumps({"analysis": shuffled, "arkit": bare()})).analysis == describe(FACE)
 
 
-# --- refused, with a reason ---------------------------------------------------------------------------------------
+# --- rejections --------------------------------------------------------------------------------------------------
 
 
 def changed(**values: object) -> str:
@@ -207,18 +207,18 @@ def changed(**values: object) -> str:
         ("x" * (MAX_CHARACTERS + 1), "too_long"),
     ],
 )
-def test_refused_with_its_reason(text, code):
-    assert refused(text) == code
+def test_rejected_with_its_code(text, code):
+    assert rejection(text) == code
 
 
 @given(st.text())
 def test_no_text_crashes(text):
-    assert refused(text) in {"no_json", "truncated", "bad_json"}
+    assert rejection(text) in {"no_json", "truncated", "bad_json"}
 
 
 @given(st.text(alphabet='{}[]":,.0123456789eE+-NaIinftyulr\\ \n\ud800\u212a\x00', max_size=60))
 def test_no_text_of_json_pieces_crashes(text):
-    assert refused(text) in {"no_json", "truncated", "bad_json", "duplicate_keys", "not_finite"}
+    assert rejection(text) in {"no_json", "truncated", "bad_json", "duplicate_keys", "not_finite"}
 
 
 # --- fuzz ---------------------------------------------------------------------------------------------------------
@@ -234,7 +234,7 @@ PAIR = re.compile(r'"\w+":\s*-?[\d.]+,?')
 
 
 def seeds(rng: random.Random) -> list[str]:
-    """Valid answers in every form."""
+    """Return valid answers in every format."""
     numbers = np.random.default_rng(rng.randrange(2**32))
     out = []
     for _ in range(12):
@@ -282,7 +282,7 @@ def mutated(text: str, pool: list[str], rng: random.Random) -> str:
 
 
 def oracle(text: str) -> list[np.ndarray]:
-    """Every answer's 52 coefficients in a text, found without the parser: brace by brace, pair by pair."""
+    """Return the coefficients of every answer in a text, independently of the parser."""
 
     def reject(_: str) -> None:
         raise ValueError
@@ -316,7 +316,7 @@ def oracle(text: str) -> list[np.ndarray]:
     return found
 
 
-def test_fuzz_no_crash_and_no_wrong_acceptance():
+def test_fuzz_no_crash_and_no_false_acceptance():
     rng = random.Random(20261121)
     codes: Counter[str] = Counter()
     rounds = 100
@@ -339,7 +339,7 @@ def test_fuzz_no_crash_and_no_wrong_acceptance():
             assert truth, text
             assert all(np.array_equal(values, one.astype(np.float32)) for one in truth), text
     assert sum(codes.values()) == rounds * 1000
-    # The fuzz reaches every reason, and leaves a fair share of texts valid for the oracle to check.
+    # The fuzz reaches every code, and leaves enough valid texts for the oracle to check.
     assert codes["accepted"] > 5000
     assert set(codes) - {"accepted"} >= {
         "no_json", "truncated", "bad_json", "missing_keys", "unknown_keys", "duplicate_keys", "not_a_number",

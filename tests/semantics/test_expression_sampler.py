@@ -1,4 +1,4 @@
-"""Random expressions: what a face can show, every action exercised, left and right alike."""
+"""Random expressions are possible, cover every action, and are symmetric in distribution."""
 
 import numpy as np
 import pytest
@@ -23,7 +23,7 @@ def column(values: np.ndarray, name: str) -> np.ndarray:
 
 @settings(max_examples=400, deadline=None)
 @given(st.integers(0, 2**63 - 1))
-def test_every_sample_obeys_the_rules_of_the_face(seed):
+def test_every_sample_satisfies_the_constraints(seed):
     x = sample_coefficients(np.random.default_rng(seed))
     assert x.shape == (52,)
     assert x.dtype == np.float32
@@ -55,7 +55,7 @@ def test_both_eyes_look_at_one_point(seed):
     assert -1.1 <= towards_left[0] - towards_left[1] <= 0.2
 
 
-def test_every_action_is_exercised_over_its_range(many):
+def test_every_action_covers_its_range(many):
     share = (many > 0.1).mean(axis=0)
     assert share.min() > 0.14, arkit.NAMES[share.argmin()]
     # The jaw opens for three reasons: on its own, for the tongue, and below lips that stay closed.
@@ -68,7 +68,7 @@ def test_every_action_is_exercised_over_its_range(many):
     assert (many == 0).mean() > 0.5, "faces at rest in most actions"
 
 
-def test_an_action_cannot_be_guessed_from_an_unrelated_one(many):
+def test_unrelated_actions_are_uncorrelated(many):
     correlation = np.corrcoef(many.T)
     related = np.eye(52, dtype=bool)
     related[np.arange(52), arkit.MIRROR_INDEX] = True
@@ -80,7 +80,7 @@ def test_an_action_cannot_be_guessed_from_an_unrelated_one(many):
     assert np.abs(correlation[~related]).mean() < 0.06
 
 
-def test_left_and_right_are_drawn_alike(many):
+def test_left_and_right_have_equal_distributions(many):
     flipped = arkit.mirror(many)
     assert np.abs(many.mean(axis=0) - flipped.mean(axis=0)).max() < 0.02
     for name in ("mouthSmile", "browDown", "noseSneer", "mouthLowerDown"):
@@ -91,7 +91,7 @@ def test_left_and_right_are_drawn_alike(many):
         assert abs((left > right)[shown & (left != right)].mean() - 0.5) < 0.06, name
 
 
-def test_opposites_are_seldom_and_near_neutral_faces_occur(many):
+def test_opposites_are_rare_and_near_neutral_faces_occur(many):
     for a, b in (("mouthSmile", "mouthFrown"), ("mouthStretch", "mouthPress")):
         for side in SIDES:
             both = (column(many, a + side) > 0.15) & (column(many, b + side) > 0.15)
@@ -107,13 +107,13 @@ def test_gaze_fades_behind_closed_lids(many):
     assert many[shut][:, arkit.REGION_INDEX["gaze"]].max() < 0.12
 
 
-def test_same_generator_state_same_sample():
+def test_samples_are_reproducible():
     first, again, other = (sample_coefficients(np.random.default_rng([3, k])) for k in (1, 1, 2))
     assert first.tobytes() == again.tobytes()
     assert first.tobytes() != other.tobytes()
 
 
-def test_prototypes_name_families_or_actions_that_exist():
+def test_prototypes_use_known_families():
     for prototype in (*EXPRESSIONS.values(), *VISEMES.values()):
         for family, level in prototype.items():
             assert family in FAMILIES or family == "eyeBlink"

@@ -1,4 +1,4 @@
-"""Many faces are put into words as one is: the tables say what the plain reading says."""
+"""Phrases for many faces equal phrases for one."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from semanticface.semantics.phrasing import ADVERBS, GRADES, Noun, fragments, ph
 
 NOUNS = (Noun("ear", "ears"), Noun("tail"), Noun(""), Noun("ear", "ears", lead=", yet "))
 EAR, TAIL, ITSELF, YET = NOUNS
-spoken = st.lists(st.tuples(st.sampled_from(NOUNS), st.booleans()), min_size=1, max_size=7)
+item_lists = st.lists(st.tuples(st.sampled_from(NOUNS), st.booleans()), min_size=1, max_size=7)
 
 
 def test_every_level_has_its_adverb():
@@ -19,7 +19,7 @@ def test_every_level_has_its_adverb():
 
 
 @pytest.mark.parametrize(
-    ("items", "said"),
+    ("items", "text"),
     [
         ([], ""),
         ([(EAR, 0, 0, "up")], ""),
@@ -36,18 +36,18 @@ def test_every_level_has_its_adverb():
         ([(EAR, 0, 0, "up"), (YET, 2, 0, "down")], "left ear slightly down"),
     ],
 )  # fmt: skip
-def test_clauses(items, said):
-    assert phrase(items) == said
+def test_clauses(items, text):
+    assert phrase(items) == text
 
 
-def test_a_phrase_goes_on_from_its_start():
+def test_a_phrase_continues_its_start():
     assert phrase([], "so") == "so"
     assert phrase([(TAIL, 5, 5, "out")], "so") == "so, tail fully out"
     assert phrase([(YET, 5, 5, "up")], "so") == "so, yet both ears fully up"
 
 
-@given(spoken, st.integers(0, 2**32 - 1), st.integers(1, 6))
-def test_many_faces_are_put_into_words_as_one_by_one(items, seed, highest):
+@given(item_lists, st.integers(0, 2**32 - 1), st.integers(1, 6))
+def test_fragments_of_many_faces_equal_single_phrases(items, seed, highest):
     rng = np.random.default_rng(seed)
     faces = 40
     levels = rng.integers(0, highest, (len(items), 2, faces)).astype(np.int8)
@@ -58,12 +58,12 @@ def test_many_faces_are_put_into_words_as_one_by_one(items, seed, highest):
     started = rng.random(faces) < 0.5
     nouns = [noun for noun, _ in items]
     many = list(zip(nouns, levels[:, 0], levels[:, 1], verbs, strict=True))
-    for begun in (None, started):
-        said = fragments(many, begun)
+    for prefixed in (None, started):
+        parts = fragments(many, prefixed)
         for face in range(faces):
             own = [
                 (n, int(left), int(right), v)
                 for n, (left, right), v in zip(nouns, levels[:, :, face], verbs, strict=True)
             ]
-            start = "so" if begun is not None and begun[face] else ""
-            assert start + "".join(said[:, face]) == phrase(own, start)
+            start = "so" if prefixed is not None and prefixed[face] else ""
+            assert start + "".join(parts[:, face]) == phrase(own, start)

@@ -167,10 +167,10 @@ def _bad(tmp_path):
         "empty.jpg": (b"", "empty"),
         "empty.mp4": (b"", "empty"),
         "cut.png": (whole[: len(whole) // 2], "damaged or truncated"),
-        "cut.mp4": (faceless[: len(faceless) // 3], "cut short"),
+        "cut.mp4": (faceless[: len(faceless) // 3], "truncated"),
         "huge.png": (huge.getvalue(), "the limit is 64 million"),
         "moving.gif": (gif.getvalue(), "a GIF"),
-        "sound.m4a": (write_sound(tmp_path / "s.m4a").read_bytes(), "only sound"),
+        "sound.m4a": (write_sound(tmp_path / "s.m4a").read_bytes(), "no video stream"),
         "nobody.png": (png(np.full((96, 96, 3), 120, np.uint8)), "no face found"),
         "nobody.mp4": (faceless, "no face"),
     }

@@ -1,4 +1,4 @@
-"""A file is whole or absent, whatever happens while it is written."""
+"""Files are written atomically."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from semanticface.errors import SemanticFaceError
 from semanticface.utils.files import atomic_open, atomic_path
 
 
-def test_a_new_file_appears_with_its_folders(tmp_path):
+def test_a_new_file_is_created_with_its_folders(tmp_path):
     target = tmp_path / "a" / "b.txt"
     with atomic_open(target) as file:
         file.write("grüße")
@@ -40,19 +40,19 @@ def test_a_folder_replaces_a_folder(tmp_path):
     assert list(tmp_path.iterdir()) == [target]
 
 
-def test_a_full_disk_is_one_clear_error_and_leaves_nothing(tmp_path):
+def test_a_full_disk_is_a_clear_error_and_leaves_nothing(tmp_path):
     target = tmp_path / "x.txt"
     with pytest.raises(SemanticFaceError, match=r"x\.txt.*No space left.*Free some space"), atomic_open(target):
         raise OSError(errno.ENOSPC, "No space left on device")
     assert list(tmp_path.iterdir()) == []
 
 
-def test_an_error_of_the_blocks_own_stays_itself(tmp_path):
+def test_other_errors_in_the_block_are_unchanged(tmp_path):
     with pytest.raises(FileNotFoundError), atomic_open(tmp_path / "x.txt"):
         (tmp_path / "missing").read_text()
 
 
-def test_a_file_in_place_of_the_folder_is_refused(tmp_path):
+def test_a_file_in_place_of_the_folder_is_an_error(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(SemanticFaceError, match="cannot write"), atomic_open(tmp_path / "file" / "x.txt"):
         pass

@@ -1,11 +1,11 @@
-"""Tables for readers, as Markdown and as HTML."""
+"""Tables as Markdown and HTML."""
 
 import pytest
 
 from semanticface.utils.html import Table, TableSection
 
 
-def test_the_same_cells_both_ways():
+def test_markdown_and_html_have_the_same_cells():
     table = Table(["name", "a|b"], [["one", "1 < 2"], ["two", "–"]], "What it is.")
     assert table.markdown() == "What it is.\n\n| name | a\\|b |\n| :-- | --: |\n| one | 1 < 2 |\n| two | – |"
     page = "".join(TableSection("Title", [table]).html())
@@ -17,6 +17,6 @@ def test_the_same_cells_both_ways():
     assert Table(["name"], []).markdown() == "| name |\n| :-- |"
 
 
-def test_rows_fit_the_head():
-    with pytest.raises(ValueError, match="3 cells under a head of 2"):
+def test_rows_match_the_header():
+    with pytest.raises(ValueError, match="3 cells under a header of 2"):
         Table(["a", "b"], [["1", "2", "3"]])

@@ -1,4 +1,4 @@
-"""The One-Euro filter: what it keeps, what it calms, and that nothing but values and times matters."""
+"""The One-Euro filter: jitter, lag, bounds, and dependence on values and times only."""
 
 import json
 
@@ -29,20 +29,20 @@ def walk(count, seed=0):
 
 
 @given(value=unit, gaps=st.lists(st.floats(0.001, 0.4), min_size=1, max_size=20), cutoff=st.floats(0.1, 20))
-def test_what_rests_is_left_as_it_is_at_any_rate(value, gaps, cutoff):
+def test_constant_values_are_unchanged_at_any_rate(value, gaps, cutoff):
     values = np.full((len(gaps), arkit.N_ACTIONS), value)
     assert np.allclose(filtered(values, np.cumsum(gaps), everywhere(cutoff, 1.0)), value, atol=1e-12)
 
 
 @given(values=st.lists(unit, min_size=2, max_size=40), cutoff=st.floats(0.01, 50), beta=st.floats(0, 100))
-def test_coefficients_stay_within_what_was_seen(values, cutoff, beta):
+def test_outputs_stay_within_the_range_of_inputs(values, cutoff, beta):
     column = np.array(values)
     out = filtered(np.repeat(column[:, None], 52, axis=1), np.arange(len(values)) / 30, everywhere(cutoff, beta))
     assert out.min() >= column.min() - 1e-12 and out.max() <= column.max() + 1e-12
     assert out.min() >= 0 and out.max() <= 1
 
 
-def test_trembling_is_calmed_and_a_movement_is_not_delayed():
+def test_jitter_is_reduced_and_movement_is_not_delayed():
     rng = np.random.default_rng(1)
     times = np.arange(120) / 30
     still = 0.4 + rng.normal(0, 0.03, (120, arkit.N_ACTIONS))
@@ -62,7 +62,7 @@ def test_no_lag_where_beta_is_high():
     assert np.abs(slow - values).max() > 0.1
 
 
-def test_eyes_stay_crisp_and_only_they():
+def test_only_eyes_are_unfiltered():
     values, times = walk(60), np.arange(60) / 30
     changed = np.abs(filtered(values, times) - values).max(axis=0) > 1e-6
     assert not changed[arkit.REGION_INDEX["eyes"]].any()
@@ -78,7 +78,7 @@ def test_a_region_can_be_set_alone():
 
 
 @given(cut=st.integers(1, 59))
-def test_it_goes_on_from_its_state_through_json(cut):
+def test_state_round_trips_through_json(cut):
     values, times = walk(60, seed=5), np.arange(60) / 24
     min_cutoff, beta = np.full(52, 1.5), np.full(52, 2.0)
     first = OneEuroFilter(min_cutoff, beta)
@@ -92,7 +92,7 @@ def test_it_goes_on_from_its_state_through_json(cut):
 
 
 @pytest.mark.parametrize(("gap", "anew"), [(MAX_GAP + 0.1, True), (MAX_GAP - 0.1, False), (0.0, True), (-1, True)])
-def test_it_starts_anew_after_a_gap_or_where_time_stands(gap, anew):
+def test_it_restarts_after_a_gap_or_if_time_does_not_advance(gap, anew):
     one = OneEuroFilter(np.array([1.0]), np.array([0.0]))
     assert one.step(np.array([0.0]), 10.0) == 0
     assert (one.step(np.array([1.0]), 10.0 + gap) == 1.0) == anew
@@ -111,11 +111,11 @@ def test_the_first_steps_by_hand():
 
 
 @pytest.mark.parametrize(("cutoff", "beta"), [(0, 1), (-1, 1), (float("nan"), 1), (float("inf"), 1), (1, -1)])
-def test_settings_out_of_range_are_refused(cutoff, beta):
+def test_settings_out_of_range_are_rejected(cutoff, beta):
     with pytest.raises(ValueError, match="give a cutoff above 0"):
         OneEuroSettings(cutoff, beta)
 
 
-def test_unknown_regions_are_refused():
+def test_unknown_regions_are_rejected():
     with pytest.raises(KeyError):
         one_euro.coefficient_filter({"ears": None})

@@ -13,13 +13,13 @@ from semanticface.vision.crop import Box, crop_face, from_crop, to_crop
 
 
 def ramp(width: int, height: int) -> Image.Image:
-    """Red is twice x and green twice y at each pixel's centre, so that a crop tells where it is from."""
+    """Return a picture with red = 2 x and green = 2 y at pixel centres, which encodes positions."""
     x, y = np.meshgrid(np.arange(width) + 0.5, np.arange(height) + 0.5)
     return Image.fromarray(np.stack([2 * x, 2 * y, np.full_like(x, 40)], axis=-1).astype(np.uint8))
 
 
 def places(crop: Image.Image) -> tuple[np.ndarray, np.ndarray]:
-    """The x and y of ``ramp`` that each pixel of a crop shows."""
+    """Return the x and y of ``ramp`` at each pixel of a crop."""
     values = np.asarray(crop).astype(float)
     return values[..., 0] / 2, values[..., 1] / 2
 
@@ -34,14 +34,14 @@ def places(crop: Image.Image) -> tuple[np.ndarray, np.ndarray]:
         (Box(14.7, 13.1, 107.9, 106.3), 11),  # shrunk by more than a block
     ],
 )
-def test_every_pixel_comes_from_its_place(box, size):
+def test_every_pixel_is_sampled_at_its_position(box, size):
     x, y = places(crop_face(ramp(122, 120), box, size))
     steps = (np.arange(size) + 0.5) / size
     assert np.abs(x - (box.x0 + box.width * steps)[None, :]).max() <= 0.3
     assert np.abs(y - (box.y0 + box.height * steps)[:, None]).max() <= 0.3
 
 
-def test_fewer_pixels_kept_are_still_in_their_places():
+def test_lower_oversampling_keeps_positions():
     box, size = Box(14.7, 13.1, 97.9, 96.3), 11
     x, y = places(crop_face(ramp(122, 120), box, size, oversampling=2))
     steps = (np.arange(size) + 0.5) / size
@@ -56,14 +56,14 @@ def test_a_box_on_whole_pixels_copies_them():
     assert np.array_equal(np.asarray(crop), pixels[5:29, 7:31])
 
 
-def test_beyond_the_border_the_outermost_pixels_repeat():
+def test_border_pixels_repeat_outside():
     rng = np.random.default_rng(1)
     pixels = rng.integers(0, 256, (20, 30, 3), dtype=np.uint8)
     crop = np.asarray(crop_face(Image.fromarray(pixels), Box(-8, -3, 32, 37), 40))
     assert np.array_equal(crop, np.pad(pixels, ((3, 17), (8, 2), (0, 0)), mode="edge"))
 
 
-def test_shrinking_averages_instead_of_skipping():
+def test_shrinking_is_antialiased():
     """Stripes finer than the crop's pixels become their mean grey, at every factor, and no moire."""
     stripes = np.zeros((600, 600, 3), np.uint8)
     stripes[:, ::2] = 255
@@ -72,13 +72,13 @@ def test_shrinking_averages_instead_of_skipping():
         assert np.abs(crop - 127).max() <= 3
 
 
-def test_a_box_that_is_not_square_is_widened_about_its_centre():
+def test_a_box_that_is_not_square_is_expanded_about_its_centre():
     picture = ramp(100, 100)
     assert crop_face(picture, Box(40, 20, 60, 80), 30) == crop_face(picture, Box(20, 20, 80, 80), 30)
     assert Box(40, 20, 60, 80).square(1.25) == Box(12.5, 12.5, 87.5, 87.5)
 
 
-def test_a_window_far_beyond_a_long_picture_costs_little():
+def test_a_window_far_beyond_a_long_picture_is_cheap():
     crop = crop_face(Image.new("RGB", (20_000, 40), (10, 200, 30)), Box(-50_000, -60_000, 70_000, 60_000), 64)
     assert np.all(np.asarray(crop) == (10, 200, 30))
 
@@ -87,7 +87,7 @@ def test_a_window_far_beyond_a_long_picture_costs_little():
     st.floats(-50, 50), st.floats(-50, 50), st.floats(1, 200), st.floats(1, 200), st.integers(8, 512),
     st.lists(st.tuples(st.floats(-300, 300), st.floats(-300, 300)), min_size=1, max_size=5),
 )  # fmt: skip
-def test_points_go_to_the_crop_and_back(x, y, width, height, size, points):
+def test_points_round_trip_through_the_crop(x, y, width, height, size, points):
     box = Box(x, y, x + width, y + height)
     there = to_crop(np.array(points), box, size)
     assert np.allclose(from_crop(there, box, size), points, atol=1e-6)
@@ -96,7 +96,7 @@ def test_points_go_to_the_crop_and_back(x, y, width, height, size, points):
                        [[0, 0], [size, size]], atol=1e-6)  # fmt: skip
 
 
-def test_points_and_pixels_agree():
+def test_points_match_pixels():
     """A white dot lands where ``to_crop`` says."""
     pixels = np.zeros((200, 200, 3), np.uint8)
     pixels[120:124, 80:84] = 255
@@ -120,7 +120,7 @@ def test_points_and_pixels_agree():
         Box(-1e6, -1e6, 1e6, 1e6),
     ],
 )
-def test_a_box_that_makes_no_sense_is_refused_with_the_reason(box):
+def test_invalid_boxes_are_rejected(box):
     with pytest.raises(PictureError, match="the box") as caught:
         crop_face(Image.new("RGB", (60, 40)), box, 32)
     assert caught.value.code == "bad_box"

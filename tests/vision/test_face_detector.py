@@ -1,4 +1,4 @@
-"""The packaged finder finds faces of every look, and the decoding of its maps is exact."""
+"""The packaged detector finds faces of every style, and its maps are decoded exactly."""
 
 from __future__ import annotations
 
@@ -14,8 +14,7 @@ from semanticface import assets
 from semanticface.errors import ModelError
 from semanticface.rendering import HELD_OUT_STYLE, STYLES, render
 from semanticface.semantics.expression_sampler import sample_coefficients
-from semanticface.vision import centerface
-from semanticface.vision import face_detector as finder
+from semanticface.vision import centerface, face_detector
 from semanticface.vision.crop import Box
 from semanticface.vision.face_detector import (
     STRIDE,
@@ -33,14 +32,14 @@ ASTRONAUT = Path(__file__).resolve().parents[2] / "examples" / "astronaut.jpg"
 
 
 def face(style: str, seed: int, size: int = 192) -> tuple[Image.Image, Box]:
-    """A rendered portrait of a subject of no training set, and the true box."""
+    """Return a rendered portrait of a subject outside all training sets, and the true box."""
     drawn = render(sample_coefficients(np.random.default_rng(seed)), style=style, subject=9_000_000 + seed, shot=None,
                    size=size)  # fmt: skip
     return Image.fromarray(drawn.image), Box(*drawn.box.tolist())
 
 
 @pytest.mark.parametrize("style", [*STYLES, HELD_OUT_STYLE])
-def test_finds_a_rendered_face_of_each_look(style):
+def test_detects_a_rendered_face_of_each_style(style):
     picture, box = face(style, 3)
     found = detect_faces(picture)
     assert len(found) == 1
@@ -49,7 +48,7 @@ def test_finds_a_rendered_face_of_each_look(style):
     assert found[0].width == pytest.approx(found[0].height)
 
 
-def test_finds_a_photographed_face_and_frames_it():
+def test_detects_a_photographed_face():
     picture = Image.open(ASTRONAUT).convert("RGB")
     found = detect_faces(picture)
     # Measured by hand in the picture of 512 x 512 pixels: brow tops at 90, chin at 175, cheeks at 183 and 271.
@@ -68,7 +67,7 @@ def room_with_two() -> tuple[Image.Image, list[Box]]:
     return room, boxes
 
 
-def test_finds_two_faces_and_says_so():
+def test_detects_two_faces():
     room, boxes = room_with_two()
     found = detect_faces(room)
     assert len(found) == 2
@@ -76,8 +75,8 @@ def test_finds_two_faces_and_says_so():
     assert found[0].score >= found[1].score
 
 
-def test_what_is_not_looked_at_twice_could_not_be_a_face():
-    """A threshold of 0 has every candidate mirrored; what reaches the real one is the same."""
+def test_skipped_candidates_could_not_reach_the_threshold():
+    """A threshold of 0 mirrors every candidate; detections above the real threshold are the same."""
     own = default_face_detector()
     astronaut = Image.open(ASTRONAUT).convert("RGB")
     room, _ = room_with_two()
@@ -92,7 +91,7 @@ def test_what_is_not_looked_at_twice_could_not_be_a_face():
 
 @pytest.mark.parametrize("fast", [False, True])
 def test_faces_are_the_same_in_either_precision(monkeypatch, fast):
-    monkeypatch.setattr(finder, "_cpu_multiplies_bfloat16", lambda: fast)
+    monkeypatch.setattr(face_detector, "_has_native_bfloat16", lambda: fast)
     loaded = load_face_detector(WEIGHTS)
     assert loaded.net.answer.weight.dtype == (torch.bfloat16 if fast else torch.float32)
     picture, box = face("toon", 4)
@@ -103,7 +102,7 @@ def test_faces_are_the_same_in_either_precision(monkeypatch, fast):
             assert max(box.overlap(other) for other in found) > 0.6
 
 
-def test_a_point_convolution_is_a_convolution():
+def test_pointwise_equals_convolution():
     torch.manual_seed(0)
     layer = centerface.Pointwise(5, 7)
     pixels = torch.randn(2, 5, 3, 4)
@@ -112,7 +111,7 @@ def test_a_point_convolution_is_a_convolution():
         assert torch.allclose(layer(stored), plain, atol=1e-6)
 
 
-def test_finds_none_where_there_is_none():
+def test_no_false_detections():
     noise = np.random.default_rng(0).integers(0, 256, (240, 320, 3), dtype=np.uint8)
     stripes = np.zeros((200, 200, 3), np.uint8)
     stripes[::8] = 200
@@ -120,13 +119,13 @@ def test_finds_none_where_there_is_none():
         assert detect_faces(Image.fromarray(picture)) == []
 
 
-def test_a_face_that_fills_the_frame_or_is_cut_off_is_still_found():
+def test_a_tightly_cropped_face_is_detected():
     picture, box = face("photo", 5, 256)
     tight = picture.crop(tuple(round(edge) for edge in (box.x0, box.y0, box.x1, box.y1)))
     assert len(detect_faces(tight)) == 1
 
 
-def test_maps_are_read_as_they_are_defined():
+def test_maps_are_decoded_as_defined():
     maps = torch.zeros(1, 4, 6, 8)
     maps[0, :, 2, 5] = torch.tensor([0.0, 0.25, -0.5, np.log(2.0)])
     score, x, y, side = decode_boxes(maps)[0, :, 2, 5].tolist()
@@ -140,19 +139,19 @@ def test_maps_are_read_as_they_are_defined():
     assert (width, height) == (pytest.approx(32), pytest.approx(40))
 
 
-def test_the_better_of_two_boxes_around_one_face_stays():
+def test_non_max_suppression_keeps_the_better_box():
     boxes = [Box(0, 0, 10, 10, 0.5), Box(1, 1, 11, 11, 0.9), Box(30, 0, 40, 10, 0.7)]
     assert [box.score for box in non_max_suppression(boxes)] == [0.9, 0.7]
 
 
-def test_the_recipe_travels_with_the_weights():
-    finder = default_face_detector()
-    assert finder.recipe["kind"] == "finder"
-    assert 0 < finder.threshold < 1
+def test_the_recipe_is_stored_with_the_weights():
+    detector = default_face_detector()
+    assert detector.recipe["kind"] == "finder"
+    assert 0 < detector.threshold < 1
 
 
 @pytest.mark.parametrize("content", [None, b"", b"not weights"])
-def test_a_file_that_is_no_finder_is_refused_by_name(tmp_path, content):
+def test_invalid_files_are_rejected_by_name(tmp_path, content):
     path = tmp_path / "broken.safetensors"
     if content is not None:
         path.write_bytes(content)
@@ -160,7 +159,7 @@ def test_a_file_that_is_no_finder_is_refused_by_name(tmp_path, content):
         load_face_detector(path)
 
 
-def test_weights_of_another_network_are_refused(tmp_path):
+def test_weights_of_another_network_are_rejected(tmp_path):
     path = tmp_path / "other.safetensors"
     save_file({"weight": torch.zeros(3)}, path, {"semanticface": "{}"})
     with pytest.raises(ModelError, match=r"other\.safetensors"):

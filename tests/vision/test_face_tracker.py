@@ -1,4 +1,4 @@
-"""The face is followed: tight, steady, the same one, and the same after a stop."""
+"""Face tracking: tight, smooth, the same face, and resumable."""
 
 import json
 from functools import lru_cache
@@ -14,13 +14,13 @@ from semanticface.vision.face_tracker import DETECT_EVERY, MAX_LAG, FaceTracker
 
 @lru_cache(maxsize=4)
 def head(subject=11, side=160):
-    """A rendered head and the true box of its face."""
+    """Return a rendered head and the true box of its face."""
     drawn = render(np.zeros(52, np.float32), style="photo", subject=subject, size=side)
     return drawn.image, Box(*drawn.box)
 
 
 def scene(*places, width=420, height=200):
-    """A picture of heads at (x, y, subject), with the true box of each."""
+    """Return a picture with heads at (x, y, subject), and their true boxes."""
     canvas = np.full((height, width, 3), 90, np.uint8)
     boxes = []
     for x, y, subject in places:
@@ -31,12 +31,12 @@ def scene(*places, width=420, height=200):
 
 
 def offset(found, true):
-    """The distance of the centres, in sides of the face."""
+    """Return the offset of the centres in sides of the face."""
     return np.subtract(found.centre, true.centre) / true.width
 
 
-class Scripted:
-    """A finder that sees what it is told to in each frame, and counts what it is asked; frames are their numbers."""
+class FakeDetector:
+    """A fake detector with given faces per frame that counts calls; frames are their numbers."""
 
     def __init__(self, seen):
         self.seen = seen
@@ -52,9 +52,9 @@ class Scripted:
 
 
 def see(seen, rate=30):
-    finder = Scripted(seen)
-    tracker = FaceTracker(finder)
-    return finder, [tracker.update(n, n / rate) for n in range(len(seen))]
+    detector = FakeDetector(seen)
+    tracker = FaceTracker(detector)
+    return detector, [tracker.update(n, n / rate) for n in range(len(seen))]
 
 
 def test_a_moving_face_stays_in_its_crop():
@@ -70,7 +70,7 @@ def test_a_moving_face_stays_in_its_crop():
     assert min(sizes) > 0.85 and max(sizes) < 1.15 and np.std(sizes) < 0.02
 
 
-def test_what_it_does_survives_a_stop_exactly():
+def test_resuming_from_state_is_exact():
     pictures = [scene((10 + number * 6, 20, 11))[0] for number in range(12)]
     whole = FaceTracker()
     expected = [whole.update(picture, n / 30) for n, picture in enumerate(pictures)]
@@ -84,7 +84,7 @@ def test_what_it_does_survives_a_stop_exactly():
     assert second.state == whole.state
 
 
-def test_trembling_boxes_are_steadied():
+def test_jittering_boxes_are_smoothed():
     rng = np.random.default_rng(0)
     shaken = [[Box(*(np.array([100, 100, 200, 200]) + rng.normal(0, 1, 4)))] for _ in range(60)]
     shaken = [[faces[0].square()] for faces in shaken]
@@ -96,25 +96,25 @@ def test_trembling_boxes_are_steadied():
     assert moves[1] < 0.4 * moves[0]
 
 
-def test_never_far_behind():
+def test_the_lag_is_bounded():
     boxes = [[Box(10 * n, 0, 10 * n + 100, 100)] for n in range(20)]  # three sides a second, at once
     _, seen = see(boxes)
     for (true,), found in zip(boxes, seen, strict=True):
         assert np.abs(offset(found.box, true)).max() <= MAX_LAG + 1e-9
 
 
-def test_the_whole_frame_is_searched_seldom():
+def test_full_frame_detection_is_rare():
     here = [Box(0, 0, 100, 100)]
-    finder, seen = see([here] * (DETECT_EVERY - 1))
-    assert (finder.searched, finder.followed) == (1, DETECT_EVERY - 2)
+    detector, seen = see([here] * (DETECT_EVERY - 1))
+    assert (detector.searched, detector.followed) == (1, DETECT_EVERY - 2)
     assert {s.box for s in seen} == {here[0]}
 
 
-def test_the_same_one_of_several_is_followed():
+def test_the_same_face_is_followed():
     left, right = Box(0, 0, 100, 100), Box(300, 0, 400, 100)
     # When the whole frame is searched again, the other face is the more prominent one.
-    finder, seen = see([[left, right], *[[right, left]] * (DETECT_EVERY + 3)])
-    assert finder.searched == 2
+    detector, seen = see([[left, right], *[[right, left]] * (DETECT_EVERY + 3)])
+    assert detector.searched == 2
     assert seen[0].note == "2 faces found; following the most prominent one"
     assert {s.box for s in seen} == {left} and not any(s.note for s in seen[1:])
 
@@ -129,20 +129,20 @@ def test_two_rendered_faces():
         assert max(boxes, key=tracker.update(picture, number / 30).box.overlap) == chosen
 
 
-def test_a_lost_face_is_no_face_until_it_is_found_again():
+def test_a_lost_face_is_none_until_redetected():
     here, there = [Box(0, 0, 100, 100)], [Box(500, 300, 600, 400)]
     _, seen = see([here, here, [], [], there, there])
     assert [s.box for s in seen] == [here[0], here[0], None, None, there[0], there[0]]
     assert [bool(s.note) for s in seen] == [False, False, False, False, True, False] and "lost" in seen[4].note
 
 
-def test_no_face_at_all():
+def test_no_face():
     picture = Image.fromarray(np.full((120, 160, 3), 128, np.uint8))
     assert FaceTracker().update(picture, 0.0).box is None
 
 
 @pytest.mark.parametrize("time", [0.0, -1.0])
-def test_time_that_stands_still_does_no_harm(time):
-    tracker = FaceTracker(Scripted([[Box(0, 0, 100, 100)]]))
+def test_time_that_does_not_advance_is_harmless(time):
+    tracker = FaceTracker(FakeDetector([[Box(0, 0, 100, 100)]]))
     tracker.update(0, 0.0)
     assert tracker.update(0, time).box == Box(0, 0, 100, 100)

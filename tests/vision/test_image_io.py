@@ -1,4 +1,4 @@
-"""Pictures of every kind people hand over, drawn here in code."""
+"""Image loading, with pictures of every kind generated in code."""
 
 import io
 import os
@@ -15,7 +15,7 @@ from semanticface.vision.image_io import expand, load_picture
 
 
 def drawn(width=64, height=48):
-    """A picture whose corners differ: red top left, green top right, blue bottom left, white bottom right."""
+    """Return a picture with distinct corners: red top left, green top right, blue bottom left, white bottom right."""
     image = Image.new("RGB", (width, height), "white")
     pen = ImageDraw.Draw(image)
     pen.rectangle((0, 0, width // 2 - 1, height // 2 - 1), fill=(255, 0, 0))
@@ -52,7 +52,7 @@ def test_plain(tmp_path, format):
         assert difference(image, drawn()) < 6
 
 
-def test_wrongly_named_is_read_by_its_content(tmp_path):
+def test_a_wrong_suffix_is_ignored(tmp_path):
     path = tmp_path / "face.jpg"
     path.write_bytes(encoded(drawn(), "PNG"))
     assert difference(load_picture(path), drawn()) == 0
@@ -72,12 +72,12 @@ def test_exif_rotation_is_applied(orientation, format):
     assert difference(image, drawn()) < 6
 
 
-def test_broken_exif_does_not_cost_the_picture():
+def test_malformed_exif_is_ignored():
     data = encoded(drawn(), "JPEG", exif=b"Exif\x00\x00MM\x00*\xff\xff\xff\xff garbage")
     assert load_picture(data).size == (64, 48)
 
 
-def test_nothing_but_pixels_is_left():
+def test_metadata_is_removed():
     exif = Image.Exif()
     exif[0x010F] = "Maker of cameras"
     exif.get_ifd(0x8825)[1] = "N"
@@ -126,7 +126,7 @@ def test_16_bit_colour_png_is_scaled():
 
 
 @pytest.mark.parametrize("mode", ["F", "I"])
-def test_grey_of_unknown_range_is_refused(mode):
+def test_grey_of_unknown_range_is_rejected(mode):
     fails(Image.new(mode, (32, 32), -5), "unsupported_mode", "8-", name="scan")
 
 
@@ -146,7 +146,7 @@ def test_palette_with_transparency():
 
 
 def png(size, raw, depth=8, colour=2):
-    """A PNG written by hand, for what Pillow does not write."""
+    """Return a PNG of kinds that Pillow does not write."""
 
     def chunk(kind, data):
         return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
@@ -156,7 +156,7 @@ def png(size, raw, depth=8, colour=2):
 
 
 @pytest.mark.parametrize("format", image_io.FORMATS)
-def test_every_truncation_is_an_error_or_a_whole_picture(tmp_path, format):
+def test_every_truncation_is_an_error(tmp_path, format):
     noise = Image.fromarray(np.random.default_rng(0).integers(0, 255, (40, 40, 3), dtype=np.uint8))
     whole = encoded(noise, format)
     for length in (1, 4, 12, 30, len(whole) // 4, len(whole) // 2, len(whole) - 40):
@@ -169,7 +169,7 @@ def test_every_truncation_is_an_error_or_a_whole_picture(tmp_path, format):
 
 
 @pytest.mark.parametrize("format", image_io.FORMATS)
-def test_flipped_bytes_never_escape_as_another_error(format):
+def test_corrupted_bytes_raise_only_picture_errors(format):
     whole = bytearray(encoded(drawn(), format))
     random = np.random.default_rng(7)
     for _ in range(150):
@@ -189,7 +189,7 @@ def test_zero_bytes(tmp_path):
     fails(b"", "empty", "the picture")
 
 
-def test_too_many_pixels_is_refused_before_decoding(monkeypatch):
+def test_too_many_pixels_are_rejected_before_decoding(monkeypatch):
     # A 20,000 x 20,000 picture in a few bytes: 1.2 GB if it were decoded.
     bomb = png((20000, 20000), b"")
     fails(bomb, "too_many_pixels", "64 million", name="bomb.png")
@@ -213,14 +213,14 @@ def test_too_small():
 
 
 @pytest.mark.parametrize("format", ["PNG", "WEBP"])
-def test_animations_say_how_many_frames(format):
+def test_animations_are_rejected_with_their_frame_count(format):
     data = encoded(
         drawn(), format, save_all=True, append_images=[Image.new("RGB", (64, 48), c) for c in ("red", "blue")]
     )
     fails(data, "animated", "clip", "3 frames", "ffmpeg", name="clip")
 
 
-def test_jpeg_with_a_second_picture_behind_gives_the_first():
+def test_the_first_picture_of_an_mpo_is_used():
     data = encoded(drawn(), "MPO", save_all=True, append_images=[Image.new("RGB", (64, 48))], quality=95)
     assert difference(load_picture(data), drawn()) < 6
 
@@ -245,7 +245,7 @@ def test_other_content_is_named(tmp_path, content, code, word):
     fails(path, code, "face.png", word, "PNG, JPEG or WEBP")
 
 
-def test_paths_that_are_no_file(tmp_path):
+def test_paths_that_are_not_files(tmp_path):
     fails(tmp_path / "gone.png", "missing", "gone.png", "Check the path")
     fails(tmp_path, "directory", str(tmp_path))
     fails("a\x00b.png", "unreadable")

@@ -1,4 +1,4 @@
-"""Timecodes: the numbers Live Link Face would write, at every rate, always rising."""
+"""Timecodes: equal to Live Link Face's at every rate, and strictly increasing."""
 
 import itertools
 from fractions import Fraction
@@ -32,18 +32,18 @@ def ticks(label: str, base: int) -> int:
 
 
 @pytest.mark.parametrize("rate", RATES)
-def test_frames_at_their_own_rate_are_whole_numbers_one_after_the_other(rate):
+def test_frames_at_their_own_rate_are_consecutive_integers(rate):
     clock, base = Clock(rate), round(rate)
     labels = [clock.label(n / rate) for n in range(3 * base)]
     assert [ticks(label, base) for label in labels] == [n * 1000 for n in range(3 * base)]
     assert labels[base - 1 : base + 1] == [f"00:00:00:{base - 1:02d}.000", "00:00:01:00.000"]
 
 
-def test_broadcast_rates_count_without_dropping():
+def test_broadcast_rates_are_non_drop_frame():
     assert Clock(NTSC).label(Fraction(1800) / NTSC) == "00:01:00:00.000"  # drop-frame would say 00:01:00;02
 
 
-def test_one_rate_counted_in_another_keeps_true_times():
+def test_another_rate_keeps_exact_times():
     clock = Clock(Fraction(60))
     assert [clock.label(Fraction(n, 24)) for n in (0, 1, 2, 24)] == [
         "00:00:00:00.000", "00:00:00:02.500", "00:00:00:05.000", "00:00:01:00.000",
@@ -64,7 +64,7 @@ def test_midnight():
     rate=st.sampled_from(RATES),
     seconds=st.integers(0, 70_000),
 )
-def test_labels_rise_and_are_right_to_a_thousandth(times, rate, seconds):
+def test_timecodes_increase_and_are_accurate_to_a_thousandth(times, rate, seconds):
     clock, base = Clock(rate, Start(seconds, 3)), round(rate)
     found = [ticks(clock.label(time), base) for time in sorted(times)]
     assert all(later > earlier for earlier, later in itertools.pairwise(found))
@@ -94,11 +94,11 @@ def test_timecodes(text, means):
     ("text", "rate", "start"),
     [
         ("01:02:03:04", 30, Start(3723, 4)),
-        ("01:02:03;04", NTSC, Start(3723, 4, dropping=True)),
+        ("01:02:03;04", NTSC, Start(3723, 4, drop_frame=True)),
         ("23:59:59:59", 60, Start(86399, 59)),
     ],
 )
-def test_timecodes_are_read(text, rate, start):
+def test_start_timecodes_are_parsed(text, rate, start):
     assert parse_timecode(text, Fraction(rate)) == start
     assert parse_timecode(f"{text[:8]}.{text[9:]}", Fraction(rate)) == Start(start.seconds, start.frame)
     assert Clock(Fraction(rate), start).label(Fraction(0)) == text.replace(";", ":") + ".000"
@@ -107,12 +107,12 @@ def test_timecodes_are_read(text, rate, start):
 @pytest.mark.parametrize(
     "text", ["", "1:2:3:4", "24:00:00:00", "00:60:00:00", "00:00:60:00", "00:00:00:30", "00:00:00:12.5", "soon"]
 )
-def test_what_is_no_timecode_is_refused(text):
+def test_invalid_timecodes_are_rejected(text):
     with pytest.raises(SemanticFaceError, match="HH:MM:SS:FF, with FF from 00 to 29"):
         parse_timecode(text, Fraction(30))
 
 
-def test_a_start_read_at_another_rate_is_converted():
+def test_a_start_at_another_rate_is_converted():
     start = parse_timecode("10:00:00:12", Fraction(24))
     assert Clock(Fraction(60), start, Fraction(24)).label(Fraction(0)) == "10:00:00:30.000"
 
@@ -131,7 +131,7 @@ def test_a_start_read_at_another_rate_is_converted():
         (Fraction(120), None, 60),
     ],
 )
-def test_the_rate_to_count_in(measured, named, counted):
+def test_timecode_rates(measured, named, counted):
     assert standard_rate(measured) == named
     assert timecode_rate(measured) == counted
 
@@ -140,15 +140,15 @@ def test_the_rate_to_count_in(measured, named, counted):
     ("text", "rate"),
     [("30", 30), ("29.97", NTSC), ("23.98", RATES[0]), ("23.976", RATES[0]), ("30000/1001", NTSC), ("12.5", 12.5)],
 )
-def test_rates_are_read_as_people_write_them(text, rate):
+def test_rates_are_parsed(text, rate):
     assert parse_rate(text) == rate
 
 
 @pytest.mark.parametrize("text", ["0", "-5", "nan", "inf", "1/0", "fast", "1e9", ""])
-def test_what_is_no_rate_is_refused(text):
+def test_invalid_rates_are_rejected(text):
     with pytest.raises(ValueError, match="from 1 to 1000"):
         parse_rate(text)
 
 
-def test_rates_are_shown_as_people_write_them():
+def test_rates_are_formatted():
     assert [format_rate(rate) for rate in RATES] == ["23.976", "24", "25", "29.97", "30", "50", "59.94", "60"]

@@ -1,4 +1,4 @@
-"""Frames of takes: every one in its place with its true time, whatever the container; and files that are no video."""
+"""Frames of takes: all at their position with exact times, in every container; other files are rejected."""
 
 from fractions import Fraction
 
@@ -32,12 +32,12 @@ def read(path, rate=None, skip=0):
 
 
 def numbers(frames):
-    """The numbers painted on frames; None for one without a picture."""
+    """Return the numbers painted on frames; None without a picture."""
     return [None if frame.picture is None else number_of(np.asarray(frame.picture)) for frame in frames]
 
 
 @pytest.mark.parametrize(("name", "codec"), KINDS)
-def test_every_frame_in_its_place(tmp_path, name, codec):
+def test_every_frame_at_its_position(tmp_path, name, codec):
     path = write_clip(tmp_path / name, bars(40), codec=codec)
     take, frames = read(path)
     assert (take.rate, take.count, take.shortfall) == (30, 40, "")
@@ -50,7 +50,7 @@ def test_every_frame_in_its_place(tmp_path, name, codec):
 
 
 @pytest.mark.parametrize("rate", RATES)
-def test_rates_are_named_and_times_exact(tmp_path, rate):
+def test_rates_and_times_are_exact(tmp_path, rate):
     # Matroska stores times in thousandths of a second; the frames still fall on the grid of their rate.
     for name in ("a.mkv", "a.mp4"):
         take, frames = read(write_clip(tmp_path / name, bars(30), rate=rate))
@@ -58,7 +58,7 @@ def test_rates_are_named_and_times_exact(tmp_path, rate):
         assert [frame.time for frame in frames] == [n / rate for n in range(30)]
 
 
-def test_frames_at_their_own_times(tmp_path):
+def test_variable_frame_rate(tmp_path):
     times = [0.0, 0.031, 0.1, 0.35, 0.36, 1.25]
     for name in ("a.mp4", "a.mkv"):
         take, frames = read(write_clip(tmp_path / name, bars(6), times=times))
@@ -67,7 +67,7 @@ def test_frames_at_their_own_times(tmp_path):
         assert take.shortfall == ""
 
 
-def test_a_dropped_frame_leaves_its_gap(tmp_path):
+def test_a_dropped_frame_leaves_a_gap(tmp_path):
     kept = [n for n in range(30) if n not in (10, 11)]
     frames = bars(30)
     path = write_clip(tmp_path / "a.mp4", [frames[n] for n in kept], times=[n / 30 for n in kept])
@@ -78,7 +78,7 @@ def test_a_dropped_frame_leaves_its_gap(tmp_path):
 
 @pytest.mark.parametrize("mirrored", [False, True])
 @pytest.mark.parametrize("degrees", [0, 90, 180, -90])
-def test_turned_and_mirrored_as_the_file_asks(tmp_path, degrees, mirrored):
+def test_rotation_and_mirroring_are_applied(tmp_path, degrees, mirrored):
     pixels = bars(1)[0]
     path = write_clip(tmp_path / "a.mp4", [pixels] * 2, turn=(degrees, mirrored))
     expected = np.rot90(pixels, degrees // 90)
@@ -90,31 +90,31 @@ def test_turned_and_mirrored_as_the_file_asks(tmp_path, degrees, mirrored):
         assert np.abs(shown - expected).mean() < 6
 
 
-def test_pixels_that_are_not_square_are_made_so(tmp_path):
+def test_non_square_pixels_are_resampled(tmp_path):
     path = write_clip(tmp_path / "a.mkv", bars(2), aspect=Fraction(4, 3))
     _, frames = read(path)
     assert frames[0].picture.size == (85, 48)
 
 
 @pytest.mark.parametrize(("name", "codec"), [("a.mp4", "libx264"), ("a.mp4", "libx265"), ("a.avi", "mpeg4")])
-def test_a_damaged_frame_keeps_its_place(tmp_path, name, codec):
+def test_a_damaged_frame_keeps_its_position(tmp_path, name, codec):
     path = damage(write_clip(tmp_path / name, bars(40), codec=codec, options={"g": "10"}), 25)
     take, frames = read(path)
     assert [frame.number for frame in frames] == list(range(1, 41))
     assert [frame.time for frame in frames] == [Fraction(n, 30) for n in range(40)]
     bad = [frame for frame in frames if frame.code]
     assert 1 <= len(bad) <= 5 and all(20 <= frame.number <= 31 for frame in bad)
-    assert bad[0].code == "damaged" and f"{path}, frame {bad[0].number}: damaged" in bad[0].reason
+    assert bad[0].code == "damaged" and f"{path}, frame {bad[0].number}: the frame is damaged" in bad[0].reason
     sure = [n for n in range(40) if not 20 <= n < 30]
     assert [numbers(frames)[n] for n in sure] == sure
     assert take.shortfall == ""
 
 
 @pytest.mark.parametrize("name", ["a.mp4", "a.mkv", "a.avi"])
-def test_a_video_that_breaks_off_says_what_is_missing(tmp_path, name):
+def test_a_truncated_video_reports_what_is_missing(tmp_path, name):
     codec, options = ("mpeg4", {}) if name == "a.avi" else ("libx264", {"g": "10"})
     path = write_clip(tmp_path / name, bars(60), codec=codec, options=options)
-    if name == "a.mp4":  # with its index in front, as a download has it
+    if name == "a.mp4":  # index first, as in downloads
         path = faststart(path)
     path.write_bytes(path.read_bytes()[: path.stat().st_size * 6 // 10])
     take, frames = read(path)
@@ -125,8 +125,8 @@ def test_a_video_that_breaks_off_says_what_is_missing(tmp_path, name):
     assert expected in take.shortfall and str(path) in take.shortfall
 
 
-def test_a_video_cut_by_an_edit_list_is_whole(tmp_path):
-    """As phones trim: the frames before the cut are still in the file, and needed to decode those after it."""
+def test_a_video_trimmed_by_an_edit_list_is_complete(tmp_path):
+    """Like phones trim: frames before the cut stay in the file, because later ones depend on them."""
     path, out = write_clip(tmp_path / "a.mp4", bars(40), options={"g": "20"}), tmp_path / "cut.mp4"
     with av.open(str(path)) as source, av.open(str(out), "w", options={"avoid_negative_ts": "disabled"}) as target:
         copied = target.add_stream_from_template(source.streams.video[0])
@@ -142,7 +142,7 @@ def test_a_video_cut_by_an_edit_list_is_whole(tmp_path):
 
 
 def faststart(path):
-    """The same video with the index before the data."""
+    """Return the same video with its index before the data."""
     out = path.with_name("fast.mp4")
     with av.open(str(path)) as source, av.open(str(out), "w", options={"movflags": "faststart"}) as target:
         copied = target.add_stream_from_template(source.streams.video[0])
@@ -153,7 +153,7 @@ def faststart(path):
     return out
 
 
-def test_skipped_frames_are_counted_but_not_made(tmp_path):
+def test_skipped_frames_are_counted_without_pictures(tmp_path):
     path = write_clip(tmp_path / "a.mp4", bars(20))
     _, frames = read(path, skip=12)
     assert numbers(frames) == [None] * 12 + list(range(12, 20))
@@ -184,7 +184,7 @@ def test_a_folder_of_frames(tmp_path):
         open_take(tmp_path / "empty", Fraction(30))
 
 
-def test_a_take_is_known_again_and_another_one_is_not(tmp_path):
+def test_identity_distinguishes_takes(tmp_path):
     frames = bars(4)
     path = write_clip(tmp_path / "a.mp4", frames)
     other = write_clip(tmp_path / "b.mp4", frames[::-1])
@@ -204,15 +204,15 @@ def test_a_take_is_known_again_and_another_one_is_not(tmp_path):
     ("name", "content", "word"),
     [
         ("a.mp4", b"", "empty"),
-        ("a.mp4", b"just words " * 500, "not a video that can be read"),
-        ("a.mov", b"\x00\x00\x00\x20ftypqt  " + bytes(300), "never finished"),
-        ("a.mkv", b"\x1a\x45\xdf\xa3" + bytes(300), "not a video that can be read"),
-        # A playlist would let a file name other files and addresses.
-        ("a.mp4", b"#EXTM3U\n#EXTINF:1,\n/etc/hostname\n", "not a video that can be read"),
-        ("a.avi", b"ffconcat version 1.0\nfile other.mp4\n", "not a video that can be read"),
+        ("a.mp4", b"just words " * 500, "not a readable video"),
+        ("a.mov", b"\x00\x00\x00\x20ftypqt  " + bytes(300), "an unfinished recording"),
+        ("a.mkv", b"\x1a\x45\xdf\xa3" + bytes(300), "not a readable video"),
+        # A playlist could refer to other files and URLs.
+        ("a.mp4", b"#EXTM3U\n#EXTINF:1,\n/etc/hostname\n", "not a readable video"),
+        ("a.avi", b"ffconcat version 1.0\nfile other.mp4\n", "not a readable video"),
     ],
 )
-def test_what_is_no_video_is_named(tmp_path, name, content, word):
+def test_other_files_are_rejected_by_name(tmp_path, name, content, word):
     path = tmp_path / name
     path.write_bytes(content)
     with pytest.raises(VideoError, match=word) as caught:
@@ -220,27 +220,27 @@ def test_what_is_no_video_is_named(tmp_path, name, content, word):
     assert str(path) in str(caught.value)
 
 
-def test_a_recording_that_was_never_finished(tmp_path):
+def test_an_unfinished_recording(tmp_path):
     path = write_clip(tmp_path / "a.mp4", bars(30))
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])  # the index is at the end
-    with pytest.raises(VideoError, match="cut short"):
+    with pytest.raises(VideoError, match="truncated"):
         open_take(path)
 
 
-def test_other_files_that_cannot_be_used(tmp_path, monkeypatch):
-    with pytest.raises(VideoError, match="only sound"):
+def test_unusable_videos(tmp_path, monkeypatch):
+    with pytest.raises(VideoError, match="no video stream"):
         open_take(write_sound(tmp_path / "sound.mp4"))
     with pytest.raises(VideoError, match="No such file"):
         open_take(tmp_path / "gone.mp4")
     with pytest.raises(VideoError, match="not a regular file"):
         open_take("/dev/zero")
     path = write_clip(tmp_path / "a.mp4", bars(4))
-    for tag, word in ((b"encv", "encrypted"), (b"zzzz", "codec that nothing here knows")):
+    for tag, word in ((b"encv", "encrypted"), (b"zzzz", "an unknown codec")):
         odd = tmp_path / "odd.mp4"
         odd.write_bytes(path.read_bytes().replace(b"avc1" + bytes(6), tag + bytes(6)))
         with pytest.raises(VideoError, match=word):
             open_take(odd)
-    with pytest.raises(VideoError, match=r"codec is flv.*ffmpeg -i"):
+    with pytest.raises(VideoError, match=r"codec flv is not supported.*ffmpeg -i"):
         open_take(write_clip(tmp_path / "old.avi", bars(4), codec="flv"))
     with pytest.raises(VideoError, match="at least 16"):
         open_take(write_clip(tmp_path / "tiny.mp4", [np.zeros((8, 32, 3), np.uint8)] * 2))
@@ -253,7 +253,7 @@ def test_other_files_that_cannot_be_used(tmp_path, monkeypatch):
         list(open_take(path).frames())
 
 
-def test_flipped_bytes_never_escape_as_another_error(tmp_path):
+def test_corrupted_bytes_raise_only_video_errors(tmp_path):
     whole = write_clip(tmp_path / "a.mp4", bars(12)).read_bytes()
     random = np.random.default_rng(3)
     path = tmp_path / "b.mp4"
@@ -272,7 +272,7 @@ def test_flipped_bytes_never_escape_as_another_error(tmp_path):
         assert len(frames) == 12 or take.shortfall or take.count != 12
 
 
-def test_which_paths_are_videos(tmp_path):
+def test_is_video(tmp_path):
     clip = write_clip(tmp_path / "a.mkv", bars(2))
     (tmp_path / "named").write_bytes(clip.read_bytes())
     Image.new("RGB", (20, 20)).save(tmp_path / "face.png")

@@ -1,4 +1,4 @@
-"""Videos written by the project: every frame at its time, nothing else in the file, whole or not at all."""
+"""Written videos: exact times, one stream without metadata, atomic."""
 
 from fractions import Fraction
 
@@ -15,9 +15,9 @@ NTSC = Fraction(30000, 1001)
 
 
 def write(path, rate, times):
-    with write_video(path, rate) as film:
+    with write_video(path, rate) as writer:
         for time, pixels in zip(times, bars(len(times)), strict=True):
-            film.add(time, pixels)
+            writer.add(time, pixels)
     return path
 
 
@@ -38,20 +38,20 @@ def test_frames_keep_their_times(tmp_path, rate, times):
     assert [number_of(np.asarray(frame.picture)) for frame in frames] == list(range(len(times)))
 
 
-def test_times_off_every_grid_are_kept_to_a_tenth_of_a_millisecond(tmp_path):
+def test_times_off_any_grid_are_accurate_to_a_tenth_of_a_millisecond(tmp_path):
     times = [Fraction(0), Fraction("0.0417"), Fraction("0.0831"), Fraction("0.2001"), Fraction("0.2001")]
     frames = list(open_take(write(tmp_path / "a.mp4", Fraction(1_000_003, 50_000), times)).frames())
     assert np.allclose([float(frame.time) for frame in frames], [float(time) for time in times], atol=1.1e-4)
 
 
-def test_there_is_one_stream_and_it_tells_nothing(tmp_path):
+def test_there_is_one_stream_without_metadata(tmp_path):
     with av.open(str(write(tmp_path / "a.mp4", Fraction(30), [Fraction(0)]))) as container:
         (stream,) = container.streams
         assert (stream.codec_context.name, stream.codec_context.pix_fmt) == ("h264", "yuv420p")
         assert not {"timecode", "creation_time", "comment", "title"} & {key.lower() for key in container.metadata}
 
 
-def test_without_an_encoder_for_h264_it_is_mpeg4(tmp_path, monkeypatch):
+def test_mpeg4_without_an_h264_encoder(tmp_path, monkeypatch):
     assert encoder() == "libx264"
     monkeypatch.setattr(av, "codecs_available", {"mpeg4", "png"})
     assert encoder() == "mpeg4"
@@ -61,14 +61,14 @@ def test_without_an_encoder_for_h264_it_is_mpeg4(tmp_path, monkeypatch):
         assert [number_of(frame.to_ndarray(format="rgb24")) for frame in container.decode(video=0)] == list(range(5))
 
 
-def test_half_a_video_is_never_left(tmp_path):
-    with pytest.raises(RuntimeError, match="stopped"), write_video(tmp_path / "a.mp4", Fraction(30)) as film:
-        film.add(Fraction(0), bars(1)[0])
+def test_a_partial_video_is_removed(tmp_path):
+    with pytest.raises(RuntimeError, match="stopped"), write_video(tmp_path / "a.mp4", Fraction(30)) as writer:
+        writer.add(Fraction(0), bars(1)[0])
         raise RuntimeError("stopped")
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_place_that_cannot_be_written(tmp_path):
+def test_an_unwritable_location(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(SemanticFaceError, match="cannot write"):
         write(tmp_path / "file" / "a.mp4", Fraction(30), [Fraction(0)])

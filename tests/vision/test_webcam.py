@@ -1,4 +1,4 @@
-"""Cameras: what words stand for on each system, frames as they come. Pictures of FFmpeg stand in for a device."""
+"""Cameras: names on each system, and frames. FFmpeg's test pictures replace a device."""
 
 from fractions import Fraction
 from types import SimpleNamespace
@@ -22,7 +22,7 @@ def pattern(seconds="0.5", rate="10"):
         ("./camera", False), ("camera:", False),
     ],
 )  # fmt: skip
-def test_words(word, means):
+def test_is_camera(word, means):
     assert is_camera(word) is means
 
 
@@ -53,7 +53,7 @@ def test_devices(word, platform, format, file, monkeypatch):
         ("camera:Front", "linux", "Write camera:0"),
         ("/dev/video0", "darwin", "no such camera on this system"),
         ("camera", "sunos5", "no such camera on this system"),
-        ("camera:3", "win32", "0 cameras are there"),
+        ("camera:3", "win32", "0 cameras found"),
     ],
 )
 def test_no_such_camera(word, platform, why, monkeypatch):
@@ -62,24 +62,24 @@ def test_no_such_camera(word, platform, why, monkeypatch):
         find_camera(word, None, platform)
 
 
-def test_frames_come_one_after_the_other():
+def test_frames_are_in_order():
     camera = Camera(pattern(rate="50"))
     assert camera.rate == 50
     frames = list(camera.frames())
     assert len(frames) == 25 and frames[0].to_ndarray(format="rgb24").shape == (48, 64, 3)
 
 
-def test_what_cannot_be_opened():
-    with pytest.raises(VideoError, match=r"camera:9: No such file or directory\. Is it there"):
+def test_devices_that_cannot_be_opened():
+    with pytest.raises(VideoError, match=r"camera:9: No such file or directory\. Is it connected"):
         Camera(Device("camera:9", "/dev/video999", "v4l2"))
-    with pytest.raises(VideoError, match="gives no pictures"):
+    with pytest.raises(VideoError, match="has no video"):
         Camera(Device("camera", "sine=duration=0.1", "lavfi"))
     with pytest.raises(VideoError, match="no container format"):
         Camera(Device("camera", "x", "no such way"))
 
 
-class Shaky:
-    """Stands in for a container: hands on what it is told to, frames or errors, then breaks off."""
+class FakeContainer:
+    """A fake container that yields the given frames or errors."""
 
     def __init__(self, *events):
         self.events, self.closed = list(events), False
@@ -96,12 +96,14 @@ class Shaky:
         self.closed = True
 
 
-def test_a_camera_that_has_nothing_yet_is_asked_again_and_a_damaged_frame_costs_only_itself(monkeypatch):
+def test_an_idle_camera_is_polled_and_a_damaged_frame_is_skipped(monkeypatch):
     def damaged():
         raise av.error.InvalidDataError(1, "damaged")
 
     nothing_yet = av.error.BlockingIOError(11, "Resource temporarily unavailable")
-    container = Shaky(lambda: ["a"], nothing_yet, damaged, lambda: ["b"], av.error.OSError(19, "No such device"))
+    container = FakeContainer(
+        lambda: ["a"], nothing_yet, damaged, lambda: ["b"], av.error.OSError(19, "No such device")
+    )
     monkeypatch.setattr(av, "open", lambda *_, **__: container)
     waits, got = [], []
     camera = Camera(Device("camera", "x", "v4l2"), wait=waits.append)
