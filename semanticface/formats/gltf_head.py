@@ -101,9 +101,9 @@ def build_head() -> tuple[Glb, int]:
 
 def _primitive(glb: Glb, part: _Part, mesh: Mesh, moved: list[Mesh] | None = None) -> dict[str, Any]:
     """Add a part's vertices, triangles and material; ``moved``: the mesh at each morph target's full weight."""
-    place, normal = (mesh.attributes[part.rows, at] for at in (POSITION, NORMAL))
+    position, normal = (mesh.attributes[part.rows, at] for at in (POSITION, NORMAL))
     attributes = {
-        "POSITION": glb.accessor(place * _METRES, ARRAY_BUFFER, bounds=True),
+        "POSITION": glb.accessor(position * _METRES, ARRAY_BUFFER, bounds=True),
         "NORMAL": glb.accessor(_unit(normal), ARRAY_BUFFER),
     }
     surface: dict[str, Any] = {
@@ -122,9 +122,9 @@ def _primitive(glb: Glb, part: _Part, mesh: Mesh, moved: list[Mesh] | None = Non
         attributes["COLOR_0"] = glb.accessor(part.colours.astype(np.float32), ARRAY_BUFFER)
     if part.two_sided:
         material["doubleSided"] = True
-    places = np.full(len(mesh.attributes), -1)
-    places[part.rows] = np.arange(len(part.rows))
-    corners = places[part.triangles].ravel().astype(np.uint16)
+    new_rows = np.full(len(mesh.attributes), -1)
+    new_rows[part.rows] = np.arange(len(part.rows))
+    corners = new_rows[part.triangles].ravel().astype(np.uint16)
     out: dict[str, Any] = {
         "attributes": attributes,
         "indices": glb.accessor(corners, ELEMENT_ARRAY_BUFFER),
@@ -133,7 +133,7 @@ def _primitive(glb: Glb, part: _Part, mesh: Mesh, moved: list[Mesh] | None = Non
     if moved is not None:
         out["targets"] = []
         for other in moved:
-            shift = (other.attributes[part.rows, POSITION] - place) * _METRES
+            shift = (other.attributes[part.rows, POSITION] - position) * _METRES
             turn = _unit(other.attributes[part.rows, NORMAL]) - _unit(normal)
             shift, turn = shift.astype(np.float32), turn.astype(np.float32)
             out["targets"].append(
@@ -237,12 +237,12 @@ def _skin_texture(triangles: np.ndarray, paints: Appearance) -> tuple[np.ndarray
     return uv.astype(np.float32), _srgb(colours)
 
 
-def _skin_colours(places: np.ndarray, masks: np.ndarray, paints: Appearance) -> np.ndarray:
+def _skin_colours(points: np.ndarray, masks: np.ndarray, paints: Appearance) -> np.ndarray:
     """Return linear RGB of skin points, float64[N, 3], from base-mesh coordinates [N, 3] and masks [N, 4]."""
     colours, amounts = paints.colours, paints.params
-    out = np.empty((len(places), 3))
+    out = np.empty((len(points), 3))
     for n, ((x, y, z), (lips, inside, lid, ear)) in enumerate(
-        zip(places.astype(float).tolist(), masks.astype(float).tolist(), strict=True)
+        zip(points.astype(float).tolist(), masks.astype(float).tolist(), strict=True)
     ):
         if inside > 0.5:
             deep = smoothstep(0.98, 0.55, z)
@@ -279,12 +279,12 @@ def _lashes(mesh: Mesh, paints: Appearance) -> _Part:
     """Return lashes as in the photo style, the upper ones in the texture's upper half."""
     head = rig()
     triangles = mesh.triangles[mesh.part == LASHES]
-    place = np.stack([np.abs(head.base[:, 0]), head.base[:, 1], head.base[:, 2]], 1) - head.lash_centre
-    upper = place[:, 1] > 0
+    position = np.stack([np.abs(head.base[:, 0]), head.base[:, 1], head.base[:, 2]], 1) - head.lash_centre
+    upper = position[:, 1] > 0
     triangles = triangles[np.isin(upper[triangles].sum(1), (0, 3))]
     rows = np.unique(triangles)
-    turn = np.arctan2(place[rows, 0], place[rows, 2]) / _LASH_TURN
-    way = np.clip((np.linalg.norm(place[rows], axis=1) - _LASH_NEAR) / (_LASH_FAR - _LASH_NEAR), 0.02, 0.98)
+    turn = np.arctan2(position[rows, 0], position[rows, 2]) / _LASH_TURN
+    way = np.clip((np.linalg.norm(position[rows], axis=1) - _LASH_NEAR) / (_LASH_FAR - _LASH_NEAR), 0.02, 0.98)
     uv = np.stack([0.5 + 0.5 * turn, np.where(upper[rows], 0.0, 0.5) + 0.5 * way], 1)
     high, wide = _LASH_TEXTURE
     half = high // 2

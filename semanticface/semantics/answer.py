@@ -172,7 +172,7 @@ def parse_answer(text: str) -> Answer:
         raise AnswerError("too_long", f"the text has {len(text):,} characters, an answer at most {MAX_CHARACTERS:,}")
     found = [_parse_object(value) for value in _objects(text)]
     if not found:
-        raise AnswerError("no_json", "the text has no JSON object with coefficients: ask the model for JSON alone")
+        raise AnswerError("no_json", "the text has no JSON object with coefficients: ask the model for JSON only")
     first = found[0]
     for other in found[1:]:
         same = np.array_equal(first.coefficients, other.coefficients) and first.pose == other.pose

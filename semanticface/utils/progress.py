@@ -1,4 +1,4 @@
-"""Progress of long work: tqdm's bar on a terminal, a line now and then in a log."""
+"""Progress reporting: tqdm's bar on a terminal, occasional lines in a log."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from typing import Any
 import tqdm as library
 
 LOG_INTERVAL = 10.0
-"""Seconds between lines where the output is not a terminal; shorter work leaves no line."""
+"""Seconds between lines if the output is not a terminal; shorter work prints none."""
 
 
-class tqdm(library.tqdm):  # the name that every reader knows
-    """As ``tqdm.tqdm``, but fit for logs, and silent before ``delay`` whatever is written meanwhile."""
+class tqdm(library.tqdm):
+    """``tqdm.tqdm`` that prints lines in logs, and nothing before ``delay`` even with messages."""
 
     def __init__(self, *args: Any, **options: Any) -> None:
         self._in_log = not (options.get("file") or sys.stderr).isatty()
@@ -24,7 +24,7 @@ class tqdm(library.tqdm):  # the name that every reader knows
         super().__init__(*args, **options)
 
     def display(self, msg: str | None = None, pos: int | None = None) -> Any:
-        """Show the bar, or ``msg`` in its place; in a log a line, when one is due."""
+        """Show the bar or ``msg``; in a log, print a line if one is due."""
         if time.time() < self._silent_until:
             return False
         if not self._in_log:
@@ -38,12 +38,12 @@ class tqdm(library.tqdm):  # the name that every reader knows
         self.fp.flush()
 
     def clear(self, *args: Any, **options: Any) -> None:
-        """Take the bar off a terminal; lines of a log stay."""
+        """Clear the bar on a terminal."""
         if not self._in_log:
             super().clear(*args, **options)
 
     def close(self) -> None:
-        """End the bar; a log gets a last line if it got any before."""
+        """Close the bar; in a log, print a last line if there were any."""
         if self._in_log and not self.disable:
             shown, self._silent_until = self.last_print_t > self.start_t, float("inf")
             leave, self.leave = self.leave, False

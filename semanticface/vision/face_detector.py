@@ -162,7 +162,7 @@ class FaceDetector:
         unsure = [n for n in range(1, len(crops)) if max(cells[0] for cells in straight[n]) + 1 >= 2 * threshold]
         if unsure:
             heads = self._predict([_mirrored(crops[number]) for number in unsure])
-            mirrored |= {n: [_centre_face(cells[place]) for cells in heads] for place, n in enumerate(unsure)}
+            mirrored |= {n: [_centre_face(cells[i]) for cells in heads] for i, n in enumerate(unsure)}
         found = []
         for number, other in mirrored.items():
             ours, photographed = (_merge_mirrored(*both) for both in zip(straight[number], other, strict=True))

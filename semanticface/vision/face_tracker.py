@@ -1,4 +1,4 @@
-"""Track one face through a take, so that all frames are cropped alike: tight, smoothed, and of the same person.
+"""Track one face through a take, so that all frames are cropped alike: tight, steady, and of the same person.
 
 The whole frame is searched at the start, every ``DETECT_EVERY`` frames, and when the face is lost. In between, looking
 near the previous box is enough and ten times cheaper. A One-Euro filter (``utils.one_euro``) smooths the box: it is

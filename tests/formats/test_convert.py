@@ -79,8 +79,8 @@ def test_rows_with_partial_timecodes(take, tmp_path, capsys):
     lines[2] |= {"timecode": "noon"}
     (tmp_path / "a.jsonl").write_text("\n".join(map(json.dumps, lines)))
     assert run(tmp_path / "a.jsonl", "--to", "livelink", "--out", tmp_path / "b.csv") == 1
-    said = capsys.readouterr().err
-    assert "a.jsonl, line 2: other rows have a timecode" in said and "line 3: 'noon' is not a timecode" in said
+    errors = capsys.readouterr().err
+    assert "a.jsonl, line 2: other rows have a timecode" in errors and "line 3: 'noon' is not a timecode" in errors
     assert len(list(tables.read_coefficients(tmp_path / "b.csv"))) == 38
 
 
@@ -90,8 +90,8 @@ def test_errors_write_nothing(take, tmp_path, capsys):
     assert run(tmp_path / "none.csv", "--to", "jsonl", "--out", out) == 2
     (tmp_path / "bad.jsonl").write_text('{"image": "x"}\n')
     assert run(tmp_path / "bad.jsonl", "--to", "livelink", "--out", out.with_suffix(".csv")) == 2
-    said = capsys.readouterr().err
-    assert "end in .csv. Rename it" in said and "Check the path" in said and "no row with coefficients" in said
+    errors = capsys.readouterr().err
+    assert "end in .csv. Rename it" in errors and "Check the path" in errors and "no row with coefficients" in errors
     assert not list(tmp_path.glob("new/*"))
 
 

@@ -38,12 +38,12 @@ def decode(data):
     name = data[45 : 45 + size].decode()
     frame, subframe, rate, denominator = struct.unpack_from(">ifii", data, 45 + size)
     assert 0 <= subframe < 1
-    said = {"device": device, "name": name, "frame": frame, "subframe": subframe, "rate": (rate, denominator)}
+    header = {"device": device, "name": name, "frame": frame, "subframe": subframe, "rate": (rate, denominator)}
     if len(data) == 45 + size + 16:
-        return said | {"values": None}
+        return header | {"values": None}
     assert data[45 + size + 16] == 61 and len(data) == 45 + size + 17 + 61 * 4
     values = struct.unpack_from(">61f", data, 45 + size + 17)
-    return said | {"values": dict(zip(ORDER, values, strict=True))}
+    return header | {"values": dict(zip(ORDER, values, strict=True))}
 
 
 @pytest.fixture
@@ -127,13 +127,13 @@ class Clock:
 def test_packets_arrive_on_time_without_drift():
     clock = Clock()
     due = [(0.0, b"a"), (0.5, b"b"), (0.505, b"c"), (1.0, b"d")]
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as there:
-        there.bind(("127.0.0.1", 0))
-        there.settimeout(5)
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as receiver:
+        receiver.bind(("127.0.0.1", 0))
+        receiver.settimeout(5)
         times = []
-        for _ in send(iter(due), "127.0.0.1", there.getsockname()[1], now=clock.now, wait=clock.wait):
+        for _ in send(iter(due), "127.0.0.1", receiver.getsockname()[1], now=clock.now, wait=clock.wait):
             times.append(clock.time - 100.01)
-        assert [there.recv(99) for _ in due] == [b"a", b"b", b"c", b"d"]
+        assert [receiver.recv(99) for _ in due] == [b"a", b"b", b"c", b"d"]
     assert np.allclose(times, [0.01, 0.5, 0.51, 1.0]) and len(clock.waited) == 2
 
 

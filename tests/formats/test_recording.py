@@ -32,8 +32,8 @@ def write_lines(path, *objects):
 
 
 def published(text, picture="faces/1.jpg"):
-    asked = {"role": "user", "content": "<image>Read the face."}
-    return {"messages": [asked, {"role": "assistant", "content": text}], "images": [picture]}
+    question = {"role": "user", "content": "<image>Read the face."}
+    return {"messages": [question, {"role": "assistant", "content": text}], "images": [picture]}
 
 
 def test_a_take_keeps_what_the_app_wrote(tmp_path):

@@ -51,7 +51,7 @@ def test_any_name_can_be_matched(name):
     assert found is None or found[0] in arkit.INDEX
 
 
-def write_avatar(path, names, *, place="mesh", extensions=None, nodes=1):
+def write_avatar(path, names, *, location="mesh", extensions=None, nodes=1):
     """Write a triangle with morph targets, like other programs do."""
     triangle = np.array([[0, 0, 0], [1, 0, 0], [0, 1, 0]], "<f4")
     shifts = [np.full((3, 3), n + 1, "<f4") for n in range(len(names))]
@@ -71,11 +71,11 @@ def write_avatar(path, names, *, place="mesh", extensions=None, nodes=1):
     part = {"attributes": {"POSITION": 0, "NORMAL": len(arrays) - 1}, "indices": len(arrays), "material": 0,
             "targets": targets}  # fmt: skip
     mesh = {"primitives": [part], "weights": [0.0] * len(names)}
-    if place == "target":
+    if location == "target":
         for target, name in zip(targets, names, strict=True):
             target["extra"] = {"name": name}
     else:
-        (mesh if place == "mesh" else part)["extras"] = {"targetNames": names}
+        (mesh if location == "mesh" else part)["extras"] = {"targetNames": names}
     document = {
         "asset": {"version": "2.0"}, "scene": 0, "scenes": [{"nodes": list(range(nodes))}],
         "nodes": [{"mesh": 0} for _ in range(nodes)], "meshes": [mesh], "materials": [{"name": "robot"}],
@@ -184,9 +184,9 @@ def test_vrm_expressions_are_used(take, tmp_path, version):
     assert document["extensions"] == extensions
 
 
-@pytest.mark.parametrize("place", ["mesh", "primitive", "target"])
-def test_names_in_every_exporter_location(tmp_path, place):
-    document = write_avatar(tmp_path / "avatar.glb", ["jawOpen", "noseSneer_L"], place=place)
+@pytest.mark.parametrize("location", ["mesh", "primitive", "target"])
+def test_names_in_every_exporter_location(tmp_path, location):
+    document = write_avatar(tmp_path / "avatar.glb", ["jawOpen", "noseSneer_L"], location=location)
     assert [drive.action for drive in find_bindings(document)] == [arkit.INDEX["jawOpen"], arkit.INDEX["noseSneerLeft"]]
 
 

@@ -131,9 +131,9 @@ class PixelPredictor:
             os.kill(os.getpid(), signal.SIGKILL)
         before = sum(self.batches)
         self.batches.append(len(pictures))
-        for place, picture in enumerate(pictures):
-            name = f"picture {place + 1}"
-            if before + place in self._fails_on:
+        for index, picture in enumerate(pictures):
+            name = f"picture {index + 1}"
+            if before + index in self._fails_on:
                 yield Prediction(name, "model_failed", f"{name}: the model failed: no reason")
                 continue
             rows = np.asarray(picture, np.float32).mean(axis=(1, 2)) / 255

@@ -74,15 +74,15 @@ def _check_mesh(document, mesh, arrays):
     for part in mesh["primitives"]:
         used = part["attributes"]
         amount = len(arrays[used["POSITION"]])
-        assert {len(arrays[place]) for place in used.values()} == {amount}
+        assert {len(arrays[accessor]) for accessor in used.values()} == {amount}
         assert np.allclose(np.linalg.norm(arrays[used["NORMAL"]], axis=1), 1, atol=1e-4)
         corners = arrays[part["indices"]].ravel()
         assert len(corners) % 3 == 0 and corners.max() < amount
         assert 0 <= part["material"] < len(document["materials"])
         for target in part.get("targets", []):
-            assert all(len(arrays[place]) == amount for place in target.values())
-        for place in (used["POSITION"], *(target["POSITION"] for target in part.get("targets", []))):
-            assert {"min", "max"} <= document["accessors"][place].keys()
+            assert all(len(arrays[accessor]) == amount for accessor in target.values())
+        for accessor in (used["POSITION"], *(target["POSITION"] for target in part.get("targets", []))):
+            assert {"min", "max"} <= document["accessors"][accessor].keys()
 
 
 def _check_animation(document, animation, arrays):

@@ -76,20 +76,20 @@ def write_take(
     folder.mkdir(parents=True, exist_ok=True)
     when = ticks(count, base=base, rate=rate, clock=clock)
     live_link.write(folder / f"{name}.csv", [row(n, timecode(when[n], base)) for n in rows or range(count)])
-    there = list(frames or range(count))
+    present = list(frames or range(count))
     pictures = pictures or bars(count, 64, 64)
     write_clip(
         folder / f"{name}.mov",
-        [pictures[n] for n in there],
+        [pictures[n] for n in present],
         rate=rate,
-        times=None if frames is None else [float((n - there[0]) / Fraction(rate)) for n in there],
-        timecode=timecode(when[there[0]] * round(rate) // base, round(rate)).partition(".")[0]
+        times=None if frames is None else [float((n - present[0]) / Fraction(rate)) for n in present],
+        timecode=timecode(when[present[0]] * round(rate) // base, round(rate)).partition(".")[0]
         if says == "video"
         else "",
         options={"crf": "5", "bf": "0"},
     )
     if says == "log":
-        lines = [f"V,{place},{n * 20},600,{timecode(when[n], base)},0" for place, n in enumerate(there)]
+        lines = [f"V,{place},{n * 20},600,{timecode(when[n], base)},0" for place, n in enumerate(present)]
         (folder / "frame_log.csv").write_text("A,0,0,44100,13:13:04:30.1\n" + "\n".join(lines) + "\n")
     if subject is not None:
         (folder / "take.json").write_text(json.dumps({"slate": "Scene", "take": 1, "subject": subject}))
