@@ -54,7 +54,7 @@ from semanticface.preference.dpo import AlignSettings
 from semanticface.preference.judges import SimulatedJudge
 from semanticface.preference.learned_judge import truth_of
 from semanticface.preference.round import RoundRunner, RoundSettings
-from semanticface.preference.rounds import Judges, claim, run_rounds
+from semanticface.preference.rounds import Judges, claim_output_dir, run_rounds
 from semanticface.preference.sampling import CandidateSettings
 from semanticface.recipe import files_sha256, git_commit, versions, write_recipe
 from semanticface.training.nano_pretraining import PretrainData, PretrainSettings, new_model, pretrain_language_model
@@ -130,7 +130,7 @@ def run(model: str, budget: Budget, seeds: int, out: Path) -> dict[str, Any]:
     """Run every seed, write and return the results."""
     folder, _ = resolve_model(model)
     weights = files_sha256(list(folder.glob("*.safetensors")))[:16]
-    claim(out, {"budget": dataclasses.asdict(budget), "weights": weights})
+    claim_output_dir(out, {"budget": dataclasses.asdict(budget), "weights": weights})
     runs = [Experiment(model, budget, seed, out / f"seed-{seed}").run() for seed in range(seeds)]
     results = {
         "headline": headline(runs),
@@ -179,7 +179,7 @@ class Experiment:
         told: dict[str, Any] = {"seed": self.seed}
         for way in WAYS:
             print(f"seed {self.seed}, pairs by {way}", flush=True)
-            alignment = RoundRunner(
+            runner = RoundRunner(
                 start=start,
                 dataset=pseudo,
                 output=self.out / way,
@@ -189,14 +189,14 @@ class Experiment:
                 truth=exact,
                 labels=labels["train"],
             )
-            made = run_rounds(alignment, Judges(labelling, auditing))
-            measured = alignment.measured
-            written = coefficients_of(measured.faces(pseudo))
-            answers = [alignment.predicted(number) for number in range(made.made + 1)]
-            found = [figures(measured, each, answers[0], written, comparing, seed=self.seed) for each in answers]
+            made = run_rounds(runner, Judges(labelling, auditing))
+            held_out = runner.held_out_set
+            written = coefficients_of(held_out.faces(pseudo))
+            answers = [runner.predict_held_out(number) for number in range(made.made + 1)]
+            found = [figures(held_out, each, answers[0], written, comparing, seed=self.seed) for each in answers]
             for figure, metrics in zip(found[1:], made.metrics[1:], strict=True):
                 figure["blank_ratio"] = metrics["margins"]["blank_ratio"]
-            told["labels"] = measured.errors(written)
+            told["labels"] = held_out.errors(written)
             told[way] = {"best": made.best, "stopped": made.stopped, "rounds": found}
         return told
 

@@ -1,13 +1,13 @@
-"""How well a learned judge foretells choices about people it has not met, by the number of choices it learned from.
+"""How well a learned judge predicts choices about new people, by the number of choices it was trained on.
 
     python eval/speed/judge.py                     # a minute of one core, when nothing else runs
     python eval/speed/judge.py --quick             # a quarter of that
 
-Nobody is asked: a simulated person chooses between nano's samples for rendered faces of people nano has not seen, with
-the usual noise. A judge learns from some choices, starting from nano's readings of the pictures, or from readings that
-err as capture software does (``capture_errors``). Figures are shares of right winners on the choices about a quarter of
-the people, who are never learned from, where the simulated person names one. Beside them: how often that person is
-right (the limit), the readings alone, and each judge against the faces that are really nearer.
+A simulated person, with the usual noise, chooses between nano's samples for rendered faces of people nano was not
+trained on. A judge is trained on some choices, starting from nano's readings of the pictures, or from readings with the
+errors of capture software (``noisy_captures``). Accuracy is the proportion of right winners among the choices that name
+one, about a held-out quarter of the people. Also printed: the simulated person's own accuracy (the limit), that of the
+readings alone, and each judge's accuracy against the faces that are really nearer.
 
 The last line is one JSON object: `accuracy_250`, `accuracy_1000`, `accuracy_4000` (as many as fit), `accuracy_reading`,
 `accuracy_teacher`, and `accuracy_captured_…` for the captured readings.
@@ -28,8 +28,8 @@ from semanticface.errors import SemanticFaceError
 from semanticface.experiments.noisy_captures import CaptureErrors
 from semanticface.inference.predictor import Predictor
 from semanticface.preference.judge_network import JudgeSettings
-from semanticface.preference.judges import SimulatedJudge, decide, shown
-from semanticface.preference.learned_judge import LearnedJudge, learn, look
+from semanticface.preference.judges import SimulatedJudge, judge_choices, question_faces
+from semanticface.preference.learned_judge import LearnedJudge, image_features, train_judge
 from semanticface.preference.regions import HALVES, distance
 from semanticface.preference.types import Candidate, CandidateSet, Choice, Question
 from semanticface.recipe import versions
@@ -38,37 +38,35 @@ from semanticface.semantics.expression_sampler import sample_coefficients
 from semanticface.utils.files import write_json
 from semanticface.utils.progress import tqdm
 
-FIRST_STRANGER = 1_000_000
-"""Seeds of people from here on are in no dataset that nano learned from."""
+FIRST_SUBJECT = 1_000_000
+"""Subjects from here on are in no dataset that nano was trained on."""
 CANDIDATES = 4
 SIZES = (250, 1000, 4000)
 
 
 def accuracy(
-    judge: LearnedJudge, choices: list[Choice], slates: dict[str, CandidateSet], nearer: np.ndarray
+    judge: LearnedJudge, choices: list[Choice], candidate_sets: dict[str, CandidateSet], nearer: np.ndarray
 ) -> list[float]:
-    """Share of right winners: of the choices that name one, and of the faces that are nearer (bool[n]: the left)."""
-    shares = judge.probabilities([each.question for each in choices], slates)
-    left = shares[:, 0] > shares[:, 1]
+    """Return the accuracy on choices that name a winner, and on the nearer faces (bool[n]: is it the left one)."""
+    probs = judge.probabilities([each.question for each in choices], candidate_sets)
+    left = probs[:, 0] > probs[:, 1]
     named = np.array([each.verdict in ("a", "b") for each in choices])
-    said = np.array([each.verdict == "a" for each in choices])
-    return [float((left == said)[named].mean()), float((left == nearer).mean())]
+    chose_left = np.array([each.verdict == "a" for each in choices])
+    return [float((left == chose_left)[named].mean()), float((left == nearer).mean())]
 
 
 def main() -> int:
     parser = ScriptParser(__doc__)
     parser.add_argument("--pictures", type=int, default=900, help="rendered faces (default %(default)s)")
-    parser.add_argument("--seed", type=int, default=0, help="of everything (default %(default)s)")
-    parser.add_argument("--quick", action="store_true", help="90 pictures, 250 choices at most")
-    parser.add_argument(
-        "--out", type=Path, default=Path("outputs/speed/judge.json"), help="where to write (%(default)s)"
-    )
+    parser.add_argument("--seed", type=int, default=0, help="of all random numbers (default %(default)s)")
+    parser.add_argument("--quick", action="store_true", help="90 pictures, at most 250 choices")
+    parser.add_argument("--out", type=Path, default=Path("outputs/speed/judge.json"), help="output file (%(default)s)")
     options = parser.parse_args()
     count = 90 if options.quick else options.pictures
     if count < 60:
         parser.error("--pictures must be at least 60")
     try:
-        rows = measured(count, options.seed)
+        rows = measure(count, options.seed)
         write_json(options.out, {"rows": rows, "pictures": count, "seed": options.seed, "versions": versions()})
     except SemanticFaceError as error:
         print(f"error: {error}", file=sys.stderr)
@@ -81,59 +79,62 @@ def main() -> int:
     return 0
 
 
-def measured(count: int, seed: int) -> dict[str, list[float]]:
-    """Return for each judge the share of right winners, that of nearer faces, log loss and calibration error."""
+def measure(count: int, seed: int) -> dict[str, list[float]]:
+    """Return for each judge its accuracy on choices and on nearer faces, log loss and calibration error."""
     rng = np.random.default_rng([seed, 22])
     faces = np.array([sample_coefficients(rng) for _ in range(count)])
     names = [f"picture {n}" for n in range(count)]
     crops = {}
     for n, name in enumerate(tqdm(names, desc="rendering", unit="face")):
-        drawn = render(faces[n], look=STYLES[n % 3], subject=FIRST_STRANGER + n, shot=n, size=128, framing="crop")
+        drawn = render(faces[n], style=STYLES[n % 3], subject=FIRST_SUBJECT + n, shot=n, size=128, framing="crop")
         crops[name] = Image.fromarray(drawn.image)
     predictor = Predictor.from_pretrained("nano", mode="numbers")
-    sights = look(predictor, crops)
+    features = image_features(predictor, crops)
     stream = predictor.stream(crops.values(), crop="none", temperature=1.0, answers=CANDIDATES, seed=seed)
     sampled = iter(list(tqdm(stream, desc="sampling", total=count * CANDIDATES, unit="answer")))
-    slates = {}
+    candidate_sets = {}
     for n, name in enumerate(names):
         found = [each.coefficients for each in (next(sampled) for _ in range(CANDIDATES)) if each.status == "ok"]
         candidates = [Candidate(f"model-{k}", "model", face) for k, face in enumerate(found) if face is not None]
-        slates[name] = CandidateSet(name, n, f"person {n}", tuple(candidates))
+        candidate_sets[name] = CandidateSet(name, n, f"person {n}", tuple(candidates))
     questions = [
-        Question(f"{name} {area} {a.id} {b.id}", name, area, a.id, b.id)
+        Question(f"{name} {region} {a.id} {b.id}", name, region, a.id, b.id)
         for name in names
-        for area in HALVES
-        for place, a in enumerate(slates[name].candidates)
-        for b in slates[name].candidates[:place]
+        for region in HALVES
+        for nth, a in enumerate(candidate_sets[name].candidates)
+        for b in candidate_sets[name].candidates[:nth]
     ]
     teacher = SimulatedJudge(dict(zip(names, faces, strict=True)), seed=seed)
-    choices = decide(teacher, [questions[k] for k in rng.permutation(len(questions))], slates, model="nano", round=1)
-    met = set(names[count // 4 :])
-    pool = [each for each in choices if each.question.picture in met]
-    held_out = [each for each in choices if each.question.picture not in met]
+    asked = [questions[k] for k in rng.permutation(len(questions))]
+    choices = judge_choices(teacher, asked, candidate_sets, model="nano", round=1)
+    training = set(names[count // 4 :])
+    pool = [each for each in choices if each.question.picture in training]
+    held_out = [each for each in choices if each.question.picture not in training]
     nearer = np.zeros(len(held_out), bool)
-    left, right = shown([each.question for each in held_out], slates)
-    true = np.array([faces[slates[each.question.picture].row] for each in held_out])
-    for area in HALVES:
-        here = np.array([each.question.area == area for each in held_out])
-        nearer[here] = distance(left[here], true[here], area) < distance(right[here], true[here], area)
+    left, right = question_faces([each.question for each in held_out], candidate_sets)
+    true = np.array([faces[candidate_sets[each.question.picture].row] for each in held_out])
+    for region in HALVES:
+        here = np.array([each.question.region == region for each in held_out])
+        nearer[here] = distance(left[here], true[here], region) < distance(right[here], true[here], region)
     named = np.array([each.verdict in ("a", "b") for each in held_out])
-    said = np.array([each.verdict == "a" for each in held_out])
-    rows = {"teacher": [float((nearer == said)[named].mean()), 1.0]}
+    chose_left = np.array([each.verdict == "a" for each in held_out])
+    rows = {"teacher": [float((nearer == chose_left)[named].mean()), 1.0]}
     capture = CaptureErrors.draw(seed)
     captured = {
-        name: dataclasses.replace(sight, reading=capture.corrupt(sight.reading[None])[0])
-        for name, sight in sights.items()
+        name: dataclasses.replace(each, reading=capture.corrupt(each.reading[None])[0])
+        for name, each in features.items()
     }
-    for told, seen in (("", sights), ("captured_", captured)):
-        # A step this small leaves the readings as they are.
-        untaught = learn(pool[: SIZES[0]], slates, seen, JudgeSettings(epochs=1, learning_rate=1e-6), name="untaught")
-        rows[f"{told}reading"] = accuracy(untaught, held_out, slates, nearer)
+    for prefix, pictures in (("", features), ("captured_", captured)):
+        # The learning rate is so small that the readings stay as they are.
+        settings = JudgeSettings(epochs=1, learning_rate=1e-6)
+        untrained = train_judge(pool[: SIZES[0]], candidate_sets, pictures, settings, name="untrained")
+        rows[f"{prefix}reading"] = accuracy(untrained, held_out, candidate_sets, nearer)
         for size in (each for each in SIZES if each <= len(pool)):
-            judge = learn(pool[:size], slates, seen, JudgeSettings(seed=seed), name=f"of {size}")
-            assert judge.figures is not None
-            figures = judge.figures
-            rows[f"{told}{size}"] = [*accuracy(judge, held_out, slates, nearer), figures.log_loss, figures.ece]
+            judge = train_judge(pool[:size], candidate_sets, pictures, JudgeSettings(seed=seed), name=f"of {size}")
+            metrics = judge.metrics
+            assert metrics is not None
+            row = accuracy(judge, held_out, candidate_sets, nearer)
+            rows[f"{prefix}{size}"] = [*row, metrics.log_loss, metrics.ece]
     return rows
 
 

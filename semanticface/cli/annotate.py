@@ -1,4 +1,4 @@
-"""What ``semanticface annotate`` and ``choices`` do: their options, their checks, what they tell."""
+"""The commands ``semanticface annotate`` and ``semanticface choices``."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from semanticface.errors import SemanticFaceError
 
 if TYPE_CHECKING:
     from semanticface.preference.files import Candidates
-    from semanticface.preference.regions import Area
+    from semanticface.preference.regions import Region
     from semanticface.preference.session import Session
     from semanticface.preference.types import CandidateSet
 
 _DATABASE = "choices.sqlite"
-_NAMED = 10  # problems named one by one
+_MAX_PRINTED = 10  # errors printed one by one
 
 
 def add_commands(commands: Subparsers) -> None:
-    """Add the subcommands; ``command`` makes one with its name, purpose, explanation and examples."""
+    """Add the two subcommands."""
     _add_annotate(commands)
     _add_choices(commands)
 
@@ -35,18 +35,18 @@ def _add_annotate(commands: Subparsers) -> None:
         commands,
         "annotate",
         "choose which of two rendered faces is nearer to a picture",
-        "Serves a page to your browser, on this machine alone: a picture, and beside it two renders of one plain head\n"
-        "that differ in expression. Choose with the arrow keys; ? shows all keys. CANDIDATES is the candidates.jsonl\n"
+        "Serves a page to your browser, on this machine only: a picture and two renders of one neutral head that\n"
+        "differ in expression. Choose with the arrow keys; ? shows all keys. CANDIDATES is the candidates.jsonl\n"
         "that train/prefer.py wrote, --dataset the folder of faces that it was sampled for.\n\n"
-        "Every choice is stored the moment it is made. Stop with Ctrl-C whenever you like; the same command goes on\n"
-        "where you were. Several annotators can work on one database, each under a pseudonym, at the same time. Some\n"
-        "questions are put to all of them (--overlap) and some come twice (--repeats, --mirrored), so that\n"
-        "`semanticface choices` can say how far the choices can be relied on.\n\n"
+        "Every choice is stored as you make it. Stop with Ctrl-C at any time; the same command resumes. Several\n"
+        "annotators can share one database, each under a pseudonym, at the same time. Some questions go to all of\n"
+        "them (--overlap) and some come twice (--repeats, --mirrored), so that `semanticface choices` can report\n"
+        "how reliable the choices are.\n\n"
         "Faces that this project rendered can always be shown. A real person is only shown if DATASET/consent.yaml\n"
-        "says so:\n\n"
+        "allows it:\n\n"
         "  subjects:\n    ann: true\n    ben: {until: 2027-12-31}",
         "semanticface annotate outputs/run/round-1/candidates.jsonl --dataset outputs/faces --annotator robin",
-        "semanticface annotate candidates.jsonl --dataset faces --annotator kim --areas lower --database all.sqlite",
+        "semanticface annotate candidates.jsonl --dataset faces --annotator kim --regions lower --database all.sqlite",
         "semanticface choices outputs/run/round-1/choices.sqlite --export choices.jsonl",
     )
     parser.add_argument("candidates", type=Path, metavar="CANDIDATES", help="candidates.jsonl")
@@ -56,31 +56,35 @@ def _add_annotate(commands: Subparsers) -> None:
         "--database", type=Path, metavar="X.sqlite", help=f"where choices go (default: {_DATABASE} beside CANDIDATES)"
     )
     parser.add_argument(
-        "--areas",
-        type=_areas,
+        "--regions",
+        type=_regions,
         default=("upper", "lower"),
         metavar="A,B",
-        help="what is judged: upper, lower, whole (default: upper,lower)",
+        help="judged regions: upper, lower, whole (default: upper,lower)",
     )
     parser.add_argument(
         "--per-picture",
         type=arguments.positive,
         default=4,
         metavar="N",
-        help="questions about a picture at most (default: %(default)s)",
+        help="most questions about a picture (default: %(default)s)",
     )
     parser.add_argument(
-        "--overlap", type=_share, default=0.2, metavar="X", help="share put to every annotator (default: %(default)s)"
+        "--overlap",
+        type=_proportion,
+        default=0.2,
+        metavar="X",
+        help="proportion for every annotator (default: %(default)s)",
     )
     parser.add_argument(
-        "--repeats", type=_share, default=0.05, metavar="X", help="share asked again (default: %(default)s)"
+        "--repeats", type=_proportion, default=0.05, metavar="X", help="proportion asked again (default: %(default)s)"
     )
     parser.add_argument(
         "--mirrored",
-        type=_share,
+        type=_proportion,
         default=0.05,
         metavar="X",
-        help="share asked again with sides swapped (default: %(default)s)",
+        help="proportion asked again with sides swapped (default: %(default)s)",
     )
     parser.add_argument(
         "--size", type=arguments.size, default=640, help="side of the pictures in pixels (default: %(default)s)"
@@ -90,7 +94,7 @@ def _add_annotate(commands: Subparsers) -> None:
         "--seed",
         type=arguments.seed,
         default=0,
-        help="draws pairs, sides and order; the same for all annotators (default: %(default)s)",
+        help="of pairs, sides and order; the same for all annotators (default: %(default)s)",
     )
     parser.set_defaults(run=_annotate)
 
@@ -100,12 +104,12 @@ def _add_choices(commands: Subparsers) -> None:
         commands,
         "choices",
         "report, export or import what annotators chose",
-        "Without options it reports, for each annotator and area: how many choices name a side, how often the answer\n"
-        "is the same when a question comes again or mirrored, whether one side of the screen is favoured; and for\n"
-        "each two annotators how far they agree where both answered.\n\n"
-        "JSONL holds one choice a line: the question, the verdict (a, b, same, neither, skip), annotator, model,\n"
-        "round and time. Choices that were taken back are not exported. Importing the same file twice changes\n"
-        "nothing; a choice that contradicts one in the database is named and left out.",
+        "Without options it reports, for each annotator and region: how many choices name a side, how often\n"
+        "the answer is the same when a question is repeated or mirrored, and position bias; and for each two\n"
+        "annotators how far they agree.\n\n"
+        "JSONL holds one choice per line: the question, the verdict (a, b, same, neither, skip), annotator, model,\n"
+        "round and time. Undone choices are not exported. Importing a file twice changes nothing; a choice that\n"
+        "contradicts one in the database is reported and left out.",
         "semanticface choices choices.sqlite",
         "semanticface choices choices.sqlite --export choices.jsonl",
         "semanticface choices all.sqlite --import robin.jsonl",
@@ -113,7 +117,7 @@ def _add_choices(commands: Subparsers) -> None:
     parser.add_argument("database", type=Path, metavar="DATABASE", help="the file that annotate wrote")
     what = parser.add_mutually_exclusive_group()
     what.add_argument("--export", type=Path, metavar="X.jsonl", help="write all standing choices")
-    what.add_argument("--import", type=Path, metavar="X.jsonl", dest="brought", help="add choices; makes DATABASE")
+    what.add_argument("--import", type=Path, metavar="X.jsonl", dest="source", help="add choices; creates DATABASE")
     parser.set_defaults(run=_choices)
 
 
@@ -125,7 +129,7 @@ def _annotate(options: argparse.Namespace) -> int:
     check_installed()
     check_pseudonym(options.annotator)
     if options.repeats + options.mirrored > 0.5:
-        raise SemanticFaceError("--repeats and --mirrored are more than half of the questions together. Lower them.")
+        raise SemanticFaceError("--repeats and --mirrored together are more than half of the questions. Lower them.")
     database = options.database or options.candidates.parent / _DATABASE
     with Store(database) as store:
         session = _session(options, store)
@@ -139,7 +143,7 @@ def _annotate(options: argparse.Namespace) -> int:
                 signal.signal(which, handler)
             session.close()
         progress = session.progress()
-    print(f"\n{progress.done} questions answered by {options.annotator}, {progress.left} left. Everything is stored.")
+    print(f"\n{progress.done} questions answered by {options.annotator}, {progress.left} left. All choices are stored.")
     return 0
 
 
@@ -148,11 +152,11 @@ def _ready(url: str) -> None:
 
 
 def _session(options: argparse.Namespace, store: object) -> Session:
-    """Put a session together, and say what cannot be shown and why."""
+    """Return a session, and print what cannot be shown and why."""
     from semanticface.data.faces import load_faces
     from semanticface.preference.files import check_header, read_candidates
     from semanticface.preference.question_images import QuestionRenderer
-    from semanticface.preference.questions import ask
+    from semanticface.preference.questions import make_questions
     from semanticface.preference.session import Session
     from semanticface.preference.store import Store
 
@@ -160,11 +164,11 @@ def _session(options: argparse.Namespace, store: object) -> Session:
     candidates = read_candidates(options.candidates)
     faces = load_faces(options.dataset, candidates.header.split)
     check_header(candidates.header, options.candidates, dataset=faces._fingerprint)
-    _tell(candidates.problems)
-    slates = _permitted(options.dataset, candidates)
-    questions = ask(
-        slates,
-        options.areas,
+    _print_errors(candidates.problems)
+    candidate_sets = _permitted(options.dataset, candidates)
+    questions = make_questions(
+        candidate_sets,
+        options.regions,
         per_picture=options.per_picture,
         repeats=options.repeats,
         mirrored=options.mirrored,
@@ -172,92 +176,92 @@ def _session(options: argparse.Namespace, store: object) -> Session:
     )
     if not questions:
         raise SemanticFaceError(
-            f"{options.candidates}: no two candidates of a picture can be told apart in {' or '.join(options.areas)}. "
-            "Sample with a higher temperature, or judge another area."
+            f"{options.candidates}: no two candidates of a picture can be told apart in "
+            f"{' or '.join(options.regions)}. Sample with a higher temperature, or judge another region."
         )
     return Session(
         store,
         questions,
-        QuestionRenderer(faces, {slate.picture: slate for slate in slates}, options.size),
+        QuestionRenderer(faces, {each.picture: each for each in candidate_sets}, options.size),
         annotator=options.annotator,
         model=candidates.header.model,
         round=candidates.header.round,
         overlap=options.overlap,
-        complain=lambda problem: print(f"semanticface: {problem} Not asked about.", file=sys.stderr, flush=True),
+        on_error=lambda error: print(f"semanticface: {error} Skipped.", file=sys.stderr, flush=True),
     )
 
 
 def _permitted(dataset: Path, candidates: Candidates) -> list[CandidateSet]:
-    """Return the slates whose subjects may be shown; the others are counted."""
+    """Return the candidate sets that consent allows; print the number of others."""
     from semanticface.data.consent import NAME, read_consent
     from semanticface.preference.files import split_by_consent
 
-    shown, hidden = split_by_consent(read_consent(dataset), candidates.slates)
-    total = len(candidates.slates)
-    if not shown:
+    allowed, hidden = split_by_consent(read_consent(dataset), candidates.candidate_sets)
+    total = len(candidates.candidate_sets)
+    if not allowed:
         raise SemanticFaceError(
-            f"{dataset}: none of {total} pictures may be shown. Write who agreed into {dataset / NAME}; "
-            "semanticface annotate --help says how."
+            f"{dataset}: none of {total} pictures may be shown. List who agreed in {dataset / NAME}; "
+            "see semanticface annotate --help."
         )
     if hidden:
         people = f"{len(hidden)} subject{'' if len(hidden) == 1 else 's'}"
         print(
-            f"{total - len(shown)} of {total} pictures are not shown: {people} without consent in {dataset / NAME}.",
+            f"{total - len(allowed)} of {total} pictures are not shown: {people} without consent in {dataset / NAME}.",
             file=sys.stderr,
         )
-    return shown
+    return allowed
 
 
 def _choices(options: argparse.Namespace) -> int:
-    from semanticface.preference.annotator_agreement import report, table
+    from semanticface.preference.annotator_agreement import format_report, report
     from semanticface.preference.files import read_choices, write_choices
     from semanticface.preference.store import Store
 
     if options.export is not None and options.export.suffix.lower() != ".jsonl":
-        raise SemanticFaceError(f"{options.export}: choices are written as JSONL. End its name in .jsonl.")
-    if options.brought is not None:
-        good, bad = read_choices(options.brought)
-        _tell(bad)
+        raise SemanticFaceError(f"{options.export}: choices are written as JSONL. Use a name that ends in .jsonl.")
+    if options.source is not None:
+        good, bad = read_choices(options.source)
+        _print_errors(bad)
         with Store(options.database) as store:
-            done = store.add_many(choice for _, choice in good)
+            result = store.add_many(choice for _, choice in good)
         differing = [
-            f"{options.brought}, line {good[place][0]}: {good[place][1].annotator} answered this question otherwise in "
-            f"{options.database}. That answer stays."
-            for place in done.differing
+            f"{options.source}, line {good[index][0]}: {good[index][1].annotator} answered this question differently "
+            f"in {options.database}. That answer stays."
+            for index in result.differing
         ]
-        _tell(differing)
-        print(f"{options.database}: {done.added} choices added, {done.known} were there already")
+        _print_errors(differing)
+        print(f"{options.database}: {result.added} choices added, {result.known} known already")
         return 1 if bad or differing else 0
     with Store(options.database, create=False) as store:
         choices = store.choices()
         if options.export is None:
-            print(table(report(choices)))
-            print(f"\n{len(choices)} choices stand, {store.withdrawn()} were taken back.")
+            print(format_report(report(choices)))
+            print(f"\n{len(choices)} choices, and {store.withdrawn()} undone.")
         else:
             print(f"{options.export}: {write_choices(options.export, choices)} choices")
     return 0
 
 
-def _tell(problems: Sequence[str]) -> None:
-    for problem in problems[:_NAMED]:
+def _print_errors(problems: Sequence[str]) -> None:
+    for problem in problems[:_MAX_PRINTED]:
         print(f"semanticface: {problem}", file=sys.stderr)
-    if len(problems) > _NAMED:
-        print(f"semanticface: and {len(problems) - _NAMED} more", file=sys.stderr)
+    if len(problems) > _MAX_PRINTED:
+        print(f"semanticface: and {len(problems) - _MAX_PRINTED} more", file=sys.stderr)
 
 
-def _areas(text: str) -> tuple[Area, ...]:
-    """Read a list of areas."""
-    from semanticface.preference.regions import AREAS
+def _regions(text: str) -> tuple[Region, ...]:
+    """Parse a list of regions."""
+    from semanticface.preference.regions import REGIONS
 
     named = text.split(",")
-    found = tuple(area for area in AREAS if area in named)
+    found = tuple(region for region in REGIONS if region in named)
     if len(found) != len(named):
-        raise argparse.ArgumentTypeError(f"{text!r} is not a list, without spaces, of some of {', '.join(AREAS)}")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a comma-separated list of some of {', '.join(REGIONS)}")
     return found
 
 
-def _share(text: str) -> float:
-    """Read a share from 0 to 1."""
+def _proportion(text: str) -> float:
+    """Parse a number from 0 to 1."""
     try:
         value = float(text)
     except ValueError:
@@ -268,7 +272,7 @@ def _share(text: str) -> float:
 
 
 def _port(text: str) -> int:
-    """Read a port that needs no privileges."""
+    """Parse a port that needs no privileges."""
     if not text.isascii() or not text.isdigit() or not 1024 <= int(text) <= 65535:
         raise argparse.ArgumentTypeError(f"{text!r} is not a port from 1024 to 65535")
     return int(text)

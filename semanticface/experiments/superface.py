@@ -14,7 +14,7 @@ import numpy as np
 from semanticface.evaluation.metrics import Figure
 from semanticface.experiments.ablations import Spread
 from semanticface.preference.judges import Judge, win_rate
-from semanticface.preference.regions import AREAS, HALVES, Area
+from semanticface.preference.regions import HALVES, REGIONS, Region
 from semanticface.preference.round import HeldOutSet
 from semanticface.utils.files import nonfinite_to_none
 from semanticface.utils.html import Table
@@ -24,7 +24,7 @@ WAYS = ("region", "whole")
 
 FIGURES = (
     Figure("mae", "mean error (MAE)", "lower"),
-    *(Figure(f"vertex_error_{area}", f"vertex error, {area}", "lower", suffix=" %") for area in AREAS),
+    *(Figure(f"vertex_error_{region}", f"vertex error, {region}", "lower", suffix=" %") for region in REGIONS),
     Figure("reduction", "vertex error less than SFT's by", "higher", percent=True),
     Figure("wins_sft", "wins over SFT", "higher", percent=True),
     Figure("wins_labels", "wins over the pseudo labels", "higher", percent=True),
@@ -38,7 +38,7 @@ _FIGURE = {figure.key: figure for figure in FIGURES}
 
 
 def figures(
-    measured: HeldOutSet,
+    held_out: HeldOutSet,
     answers: np.ndarray,
     before: np.ndarray,
     labels: np.ndarray,
@@ -49,7 +49,7 @@ def figures(
     """Return the figures of one model.
 
     Args:
-        measured: the pictures and their truth.
+        held_out: the pictures and their truth.
         answers: float32[n, 52], what the model says of them.
         before: float32[n, 52], what the model trained on pseudo labels alone says.
         labels: float32[n, 52], the pseudo labels of the same pictures.
@@ -60,16 +60,16 @@ def figures(
         The keys of ``FIGURES`` but ``blank_ratio``; errors as ``HeldOutSet.errors``, the rest as shares. Wins are means
         over both halves, each shown alone, unless the key says ``whole``.
     """
-    found = measured.errors(answers)
-    base = measured.errors(before)
+    found = held_out.errors(answers)
+    base = held_out.errors(before)
     found["reduction"] = 1 - found["vertex_error_whole"] / base["vertex_error_whole"]
-    shown: dict[str, tuple[np.ndarray, Sequence[Area]]] = {
+    shown: dict[str, tuple[np.ndarray, Sequence[Region]]] = {
         "wins_sft": (before, HALVES),
         "wins_labels": (labels, HALVES),
         "wins_labels_whole": (labels, ("whole",)),
     }
-    for key, (other, areas) in shown.items():
-        found[key] = win_rate(judge, measured.compared(answers, other), areas=areas, seed=seed)["all"].value
+    for key, (other, regions) in shown.items():
+        found[key] = win_rate(judge, held_out.compare(answers, other), regions=regions, seed=seed)["all"].value
     return found
 
 

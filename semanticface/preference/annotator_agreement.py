@@ -1,8 +1,8 @@
-"""How far annotators can be relied on: with themselves, with each other, and with both sides of the screen.
+"""Annotator agreement: consistency with oneself, agreement between annotators, and position bias.
 
-Two answers to one question are the same if they name the same candidate, or are both "same" or both "neither"; skipped
-questions count for nothing. Between annotators, chance agreement is taken out by Krippendorff's alpha for nominal data
-(Content Analysis, chapter 11): 1 is full agreement, 0 what the frequency of the answers would give by itself.
+Two answers to a question agree if they name the same candidate, or are both "same" or both "neither"; skipped questions
+do not count. Agreement between annotators is corrected for chance by Krippendorff's alpha for nominal data (Content
+Analysis, chapter 11): 1 is full agreement, 0 is what the frequency of the answers would give by chance.
 """
 
 from __future__ import annotations
@@ -15,35 +15,30 @@ from typing import Literal
 
 import numpy as np
 
-from semanticface.preference.regions import AREAS, Area
+from semanticface.preference.regions import REGIONS, Region
 from semanticface.preference.types import Choice
 
 Answer = Literal["first", "second", "same", "neither"]
-"""A verdict, whatever side the candidates stood on: the first or the second by name, or one of the others."""
+"""A verdict independent of sides: the candidate whose id sorts first or second, or one of the others."""
 
-_Z = 1.959964  # of a 95 % interval
+_Z = 1.959964  # 95 % interval
 
 
 @dataclass(frozen=True, slots=True)
-class Share:
-    """How many of how many.
-
-    Attributes:
-        hits: at most ``of``.
-        of: in all.
-    """
+class Proportion:
+    """``hits`` of ``of``."""
 
     hits: int
     of: int
 
     @property
     def value(self) -> float:
-        """The share, NaN of nothing."""
+        """hits / of; NaN if ``of`` is 0."""
         return self.hits / self.of if self.of else float("nan")
 
     @property
     def interval(self) -> tuple[float, float]:
-        """Its 95 % interval (Wilson 1927); 0 to 1 of nothing."""
+        """The 95 % interval (Wilson 1927); 0 to 1 if ``of`` is 0."""
         if not self.of:
             return 0.0, 1.0
         p, n, z2 = self.value, self.of, _Z * _Z
@@ -52,65 +47,65 @@ class Share:
 
 
 @dataclass(frozen=True, slots=True)
-class Alone:
-    """One annotator in one area.
+class AnnotatorStats:
+    """One annotator in one region.
 
     Attributes:
         annotator: pseudonym.
-        area: what was judged; None for all together.
-        choices: made.
-        decided: of them, those that name one side.
-        skipped: of them, those without an opinion.
+        region: what was judged; None for all together.
+        choices: number of choices.
+        decided: choices that name a side.
+        skipped: choices without an opinion.
         repeats: same answer when asked again the same way round.
         mirrored: same answer when asked again with sides swapped.
-        left: the left side, of choices that name one; 0.5 is expected.
+        left: choices of the left side among those that name one; 0.5 without position bias.
     """
 
     annotator: str
-    area: Area | None
+    region: Region | None
     choices: int
-    decided: Share
-    skipped: Share
-    repeats: Share
-    mirrored: Share
-    left: Share
+    decided: Proportion
+    skipped: Proportion
+    repeats: Proportion
+    mirrored: Proportion
+    left: Proportion
 
 
 @dataclass(frozen=True, slots=True)
-class Together:
-    """Two annotators in one area, over the questions that both answered.
+class PairStats:
+    """Two annotators in one region, over the questions that both answered.
 
     Attributes:
         one, other: pseudonyms.
-        area: what was judged; None for all together.
+        region: what was judged; None for all together.
         same: same answer.
-        winner: same winner, of questions for which both named one.
+        winner: same winner, among questions for which both named one.
     """
 
     one: str
     other: str
-    area: Area | None
-    same: Share
-    winner: Share
+    region: Region | None
+    same: Proportion
+    winner: Proportion
 
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """What ``report`` found.
+    """Consistency and agreement of annotators.
 
     Attributes:
-        alone: for each annotator all areas together, then each in which there are choices.
-        together: likewise for each two annotators who answered a question in common.
-        alpha: Krippendorff's, over all annotators, by area, None for all together; NaN where it is undefined.
+        annotators: for each annotator all regions together, then each region with choices.
+        pairs: likewise for each two annotators with a question in common.
+        alpha: Krippendorff's alpha over all annotators, by region, None for all together; NaN where undefined.
     """
 
-    alone: tuple[Alone, ...]
-    together: tuple[Together, ...]
-    alpha: dict[Area | None, float]
+    annotators: tuple[AnnotatorStats, ...]
+    pairs: tuple[PairStats, ...]
+    alpha: dict[Region | None, float]
 
 
 def answer(choice: Choice) -> Answer | None:
-    """Return what was chosen, whatever the sides; None where it was skipped."""
+    """Return the answer independent of sides; None if skipped."""
     if choice.verdict == "skip":
         return None
     if choice.verdict in ("same", "neither"):
@@ -120,28 +115,27 @@ def answer(choice: Choice) -> Answer | None:
 
 
 def report(choices: Iterable[Choice]) -> Report:
-    """Return how consistent annotators are, and how far they agree.
-
-    Args:
-        choices: standing ones, of any annotators and rounds.
-    """
+    """Return consistency and agreement over choices of any annotators and rounds."""
     choices = list(choices)
-    areas: list[Area | None] = [None, *(area for area in AREAS if any(c.question.area == area for c in choices))]
+    judged = {choice.question.region for choice in choices}
+    regions: list[Region | None] = [None, *(region for region in REGIONS if region in judged)]
     names = sorted({choice.annotator for choice in choices})
-    firsts = {area: _first_answers(_in(choices, area)) for area in areas}
-    alone = [_alone(name, area, choices) for name in names for area in areas]
-    together = [
+    firsts = {region: _first_answers(_in(choices, region)) for region in regions}
+    annotators = [_annotator_stats(name, region, choices) for name in names for region in regions]
+    pairs = [
         found
         for one, other in combinations(names, 2)
-        for area in areas
-        if (found := _together(one, other, area, firsts[area])).same.of
+        for region in regions
+        if (found := _pair_stats(one, other, region, firsts[region])).same.of
     ]
-    alpha = {area: krippendorff([list(given.values()) for given in firsts[area].values()]) for area in areas}
-    return Report(tuple(each for each in alone if each.choices), tuple(together), alpha)
+    alpha = {
+        region: krippendorff_alpha([list(given.values()) for given in firsts[region].values()]) for region in regions
+    }
+    return Report(tuple(each for each in annotators if each.choices), tuple(pairs), alpha)
 
 
-def consistency(choices: Iterable[Choice]) -> tuple[Share, Share]:
-    """Return how often one annotator answered alike when asked again: the same way round, and mirrored."""
+def consistency(choices: Iterable[Choice]) -> tuple[Proportion, Proportion]:
+    """Return how often one annotator gave the same answer when asked again: the same way round, and mirrored."""
     given = {(c.model, c.round, c.question.id): c for c in choices}
     hits, total = Counter[str](), Counter[str]()
     for (model, round, _), again in given.items():
@@ -150,31 +144,27 @@ def consistency(choices: Iterable[Choice]) -> tuple[Share, Share]:
             continue
         total[again.question.kind] += 1
         hits[again.question.kind] += answer(first) == answer(again)
-    return Share(hits["repeat"], total["repeat"]), Share(hits["mirrored"], total["mirrored"])
+    return Proportion(hits["repeat"], total["repeat"]), Proportion(hits["mirrored"], total["mirrored"])
 
 
-def agreement(choices: Iterable[Choice]) -> tuple[Share, Share]:
-    """Return how often two annotators answered a question alike, and how often they named the same winner.
-
-    Args:
-        choices: as for ``report``; every two annotators count.
-    """
-    pairs = [pair for pair in report(choices).together if pair.area is None]
+def agreement(choices: Iterable[Choice]) -> tuple[Proportion, Proportion]:
+    """Return how often two annotators gave the same answer, and named the same winner; over all pairs of annotators."""
+    pairs = [pair for pair in report(choices).pairs if pair.region is None]
     return _sum([pair.same for pair in pairs]), _sum([pair.winner for pair in pairs])
 
 
-def _sum(shares: Sequence[Share]) -> Share:
-    return Share(sum(share.hits for share in shares), sum(share.of for share in shares))
+def _sum(proportions: Sequence[Proportion]) -> Proportion:
+    return Proportion(sum(each.hits for each in proportions), sum(each.of for each in proportions))
 
 
-def krippendorff(units: Iterable[Sequence[str]]) -> float:
+def krippendorff_alpha(units: Iterable[Sequence[str]]) -> float:
     """Return Krippendorff's alpha for nominal data.
 
     Args:
-        units: the answers that each question got; those with fewer than two say nothing.
+        units: the answers to each question; questions with fewer than two are ignored.
 
     Returns:
-        At most 1; NaN where no question has two answers, or all answers are alike.
+        At most 1; NaN where no question has two answers, or all answers are equal.
     """
     usable = [Counter(unit) for unit in units if len(unit) >= 2]
     totals = sum(usable, Counter[str]())
@@ -188,77 +178,80 @@ def krippendorff(units: Iterable[Sequence[str]]) -> float:
     return 1 - (n - 1) * observed / expected
 
 
-def _in(choices: Sequence[Choice], area: Area | None) -> list[Choice]:
-    return [choice for choice in choices if area in (None, choice.question.area)]
+def _in(choices: Sequence[Choice], region: Region | None) -> list[Choice]:
+    return [choice for choice in choices if region in (None, choice.question.region)]
 
 
-def _alone(name: str, area: Area | None, choices: Sequence[Choice]) -> Alone:
-    mine = [choice for choice in _in(choices, area) if choice.annotator == name]
+def _annotator_stats(name: str, region: Region | None, choices: Sequence[Choice]) -> AnnotatorStats:
+    mine = [choice for choice in _in(choices, region) if choice.annotator == name]
     verdicts = Counter(choice.verdict for choice in mine)
     sided = verdicts["a"] + verdicts["b"]
     repeats, mirrored = consistency(mine)
-    return Alone(
+    return AnnotatorStats(
         name,
-        area,
+        region,
         len(mine),
-        decided=Share(sided, len(mine)),
-        skipped=Share(verdicts["skip"], len(mine)),
+        decided=Proportion(sided, len(mine)),
+        skipped=Proportion(verdicts["skip"], len(mine)),
         repeats=repeats,
         mirrored=mirrored,
-        left=Share(verdicts["a"], sided),
+        left=Proportion(verdicts["a"], sided),
     )
 
 
-_Place = tuple[str, int, str, Area, frozenset[str]]
+_Key = tuple[str, int, str, Region, frozenset[str]]
 
 
-def _place(choice: Choice) -> _Place:
-    """Return what makes two questions of two annotators the same one, whichever way round they were shown."""
+def _key(choice: Choice) -> _Key:
+    """Return a key that is equal for the same question to two annotators, whichever way round."""
     question = choice.question
-    return choice.model, choice.round, question.picture, question.area, frozenset((question.a, question.b))
+    return choice.model, choice.round, question.picture, question.region, frozenset((question.a, question.b))
 
 
-def _first_answers(choices: Iterable[Choice]) -> dict[_Place, dict[str, Answer]]:
-    """Return by question and annotator what was answered when it was asked first."""
-    out: dict[_Place, dict[str, Answer]] = defaultdict(dict)
+def _first_answers(choices: Iterable[Choice]) -> dict[_Key, dict[str, Answer]]:
+    """Return the answers to first questions, by question and annotator."""
+    out: dict[_Key, dict[str, Answer]] = defaultdict(dict)
     for choice in choices:
         given = answer(choice)
         if choice.question.kind == "first" and given is not None:
-            out[_place(choice)].setdefault(choice.annotator, given)
+            out[_key(choice)].setdefault(choice.annotator, given)
     return out
 
 
-def _together(one: str, other: str, area: Area | None, firsts: dict[_Place, dict[str, Answer]]) -> Together:
+def _pair_stats(one: str, other: str, region: Region | None, firsts: dict[_Key, dict[str, Answer]]) -> PairStats:
     both = [(given[one], given[other]) for given in firsts.values() if one in given and other in given]
     sided = [pair for pair in both if set(pair) <= {"first", "second"}]
-    same, winner = (Share(sum(a == b for a, b in pairs), len(pairs)) for pairs in (both, sided))
-    return Together(one, other, area, same, winner)
+    same, winner = (Proportion(sum(a == b for a, b in pairs), len(pairs)) for pairs in (both, sided))
+    return PairStats(one, other, region, same, winner)
 
 
-def table(found: Report) -> str:
-    """Return a report as text for a terminal."""
-    if not found.alone:
+def format_report(found: Report) -> str:
+    """Return a report as a table for a terminal."""
+    if not found.annotators:
         return "No choices yet."
     lines: list[tuple[str, ...]] = [
-        ("annotator", "area", "choices", "decided", "skipped", "again alike", "mirrored alike", "left side")
+        ("annotator", "region", "choices", "decided", "skipped", "same on repeat", "same mirrored", "left side")
     ]
-    for each in found.alone:
-        who = each.annotator if each.area is None else ""
-        shares = _percent(each.decided), _percent(each.skipped), counted(each.repeats), counted(each.mirrored)
-        lines.append((who, each.area or "all", str(each.choices), *shares, _leaning(each.left)))
+    for each in found.annotators:
+        who = each.annotator if each.region is None else ""
+        again = format_proportion(each.repeats), format_proportion(each.mirrored)
+        left = _percent(each.left) + ("*" if _biased(each.left) else "")
+        figures = str(each.choices), _percent(each.decided), _percent(each.skipped), *again, left
+        lines.append((who, each.region or "all", *figures))
     out = [*_columns(lines), ""]
-    if found.together:
-        lines = [("together", "area", "in common", "same answer", "same winner")]
-        for pair in found.together:
-            who = f"{pair.one}, {pair.other}" if pair.area is None else ""
-            lines.append((who, pair.area or "all", str(pair.same.of), _percent(pair.same), counted(pair.winner)))
+    if found.pairs:
+        lines = [("annotators", "region", "in common", "same answer", "same winner")]
+        for pair in found.pairs:
+            who = f"{pair.one}, {pair.other}" if pair.region is None else ""
+            agree = str(pair.same.of), _percent(pair.same), format_proportion(pair.winner)
+            lines.append((who, pair.region or "all", *agree))
+        alphas = [f"{region or 'all'} {value:.2f}" for region, value in found.alpha.items() if not np.isnan(value)]
         out += [*_columns(lines), ""]
-        told = [f"{area or 'all'} {value:.2f}" for area, value in found.alpha.items() if not np.isnan(value)]
-        out.append(f"Krippendorff's alpha: {', '.join(told) or 'undefined, all answers are alike'}")
+        out.append(f"Krippendorff's alpha: {', '.join(alphas) or 'undefined, all answers are equal'}")
     else:
-        out.append("No question was answered by two annotators: their agreement is not known. See --overlap.")
-    if any(_leans(each.left) for each in found.alone):
-        out.append("* leans to one side more than chance explains (95 %).")
+        out.append("No question was answered by two annotators: their agreement is unknown. See --overlap.")
+    if any(_biased(each.left) for each in found.annotators):
+        out.append("* position bias: favours one side more than chance explains (95 %).")
     return "\n".join(out)
 
 
@@ -270,19 +263,15 @@ def _columns(lines: Sequence[Sequence[str]]) -> Iterator[str]:
         yield "  ".join([*named, *figures]).rstrip()
 
 
-def _percent(share: Share) -> str:
-    return f"{100 * share.value:.0f} %" if share.of else "-"
+def _percent(proportion: Proportion) -> str:
+    return f"{100 * proportion.value:.0f} %" if proportion.of else "-"
 
 
-def counted(share: Share) -> str:
-    """Return a share as percent and counts; a dash for nothing."""
-    return f"{_percent(share)} ({share.hits} of {share.of})" if share.of else "-"
+def format_proportion(proportion: Proportion) -> str:
+    """Return percent and counts; a dash if there is nothing to count."""
+    return f"{_percent(proportion)} ({proportion.hits} of {proportion.of})" if proportion.of else "-"
 
 
-def _leans(left: Share) -> bool:
+def _biased(left: Proportion) -> bool:
     low, high = left.interval
     return not low <= 0.5 <= high
-
-
-def _leaning(left: Share) -> str:
-    return _percent(left) + ("*" if _leans(left) else "")

@@ -1,12 +1,12 @@
-"""Teach a model pairs of faces: DPO (Rafailov et al. 2023) with TRL's ``DPOTrainer`` on its LoRA adapter.
+"""DPO (Rafailov et al. 2023) on pairs of faces, with TRL's ``DPOTrainer`` on the model's LoRA adapter.
 
-The reference is the adapter as it was before the first step: its log-probabilities of all pairs are computed once,
-which TRL itself refuses for pictures. The loss is -log sigmoid(beta * (gain of the chosen - gain of the rejected)), a
-gain being how much likelier than for the reference, plus ``sft`` times the mean negative log-likelihood of the chosen,
-without which both may become unlikelier. What of an answer is scored, ``sides`` says.
+The reference model is the adapter before the first step. Its log-probabilities of all pairs are computed once, which
+TRL itself refuses for pictures. The loss is -log sigmoid(beta * (reward of the chosen - reward of the rejected)), where
+a reward is the log-probability relative to the reference, plus ``sft_weight`` times the mean negative log-likelihood of
+the chosen face, without which both faces may become less likely. ``pair_collator`` says which tokens are scored.
 
-A model may come to prefer without looking. So margins are measured with a blank picture too: what was learnt must
-mostly be gone without the picture.
+A model may learn to prefer without looking. So reward margins are measured with a blank picture too: most of the gain
+must vanish without the picture.
 """
 
 from __future__ import annotations
@@ -38,35 +38,35 @@ from semanticface.training.trainer import SanityCheckCallback, has_bfloat16, las
 from semanticface.training.vision_cache import CachedVisionEncoder, encode_images
 from semanticface.utils.progress import tqdm
 
-_KEPT = 2**30
-"""Bytes of what the tower saw that are kept in memory; where it would be more, the tower looks every time."""
-_AT_ONCE = 16
+_CACHE_BYTES = 2**30
+"""Most memory for cached vision features; beyond it the vision encoder runs for every batch."""
+_BATCH = 16  # pictures encoded together
 
 
 @dataclass(frozen=True, slots=True)
 class AlignSettings:
-    """How a model learns pairs.
+    """How DPO trains; names as in TRL's ``DPOConfig`` where it has them.
 
     Attributes:
-        beta: how dearly straying from the reference is paid; higher strays less.
-        sft_weight: weight of the likelihood of chosen numbers beside the preference.
-        words: pairs have words too, what Stage I says of each face; false for models whose words are guesses.
-        mirror: also learn every pair's mirror image.
-        num_train_epochs: how often each pair (and mirror image) is learnt.
-        per_device_train_batch_size: pairs that go through the model together; lower it when memory is short.
-        gradient_accumulation_steps: batches added up to one step.
-        learning_rate: highest rate; it falls to zero along a cosine.
-        warmup_ratio: share of the steps over which the rate rises from zero.
-        max_grad_norm: longest gradient; longer ones are scaled down.
+        beta: strength of the pull towards the reference model; higher deviates less.
+        sft_weight: weight of the chosen face's negative log-likelihood beside the DPO loss.
+        analysis: pairs have an analysis too, Stage I's of each face; false for models whose analyses are unreliable.
+        mirror: also train on every pair's mirror image.
+        num_train_epochs: epochs over the pairs and mirror images.
+        per_device_train_batch_size: pairs per forward pass; lower it when memory is short.
+        gradient_accumulation_steps: batches per optimizer step.
+        learning_rate: peak; falls to zero along a cosine.
+        warmup_ratio: proportion of the steps over which the rate rises from zero.
+        max_grad_norm: longer gradients are clipped.
         precision: as in ``training.TrainSettings``.
-        gradient_checkpointing: compute activations twice instead of keeping them: slower, far less memory.
-        save_steps: steps between checkpoints; a killed training goes on from the last.
+        gradient_checkpointing: recompute activations instead of keeping them: slower, far less memory.
+        save_steps: steps between checkpoints; a killed training resumes from the last.
         seed: of the order of pairs.
     """
 
     beta: float = 0.3
     sft_weight: float = 0.2
-    words: bool = False
+    analysis: bool = False
     mirror: bool = False
     num_train_epochs: int = 2
     per_device_train_batch_size: int = 48
@@ -92,15 +92,15 @@ class AlignSettings:
 
 @dataclass(frozen=True, slots=True)
 class Margins:
-    """What a model makes of pairs: means over pairs, in nats.
+    """Margins between chosen and rejected faces: means over pairs, in nats.
 
     Attributes:
         pairs: how many.
-        before: log p(chosen) - log p(rejected) for the reference.
-        after: the same for the trained model.
+        before: log p(chosen) - log p(rejected) of the reference model.
+        after: the same of the policy.
         blank_before: ``before`` with a grey picture.
         blank_after: ``after`` with a grey picture.
-        accuracy: share of pairs whose margin grew, those that stayed as they were counting half.
+        accuracy: proportion of pairs whose margin grew; unchanged ones count half.
     """
 
     pairs: int
@@ -112,69 +112,69 @@ class Margins:
 
     @property
     def blank_ratio(self) -> float:
-        """How much of what was learnt remains without the picture: near 1 the model learnt to prefer unseeing."""
-        learnt = self.after - self.before
-        return (self.blank_after - self.blank_before) / learnt if learnt else float("nan")
+        """Proportion of the gain that remains without the picture; near 1 the model learned to ignore the picture."""
+        gain = self.after - self.before
+        return (self.blank_after - self.blank_before) / gain if gain else float("nan")
 
 
-class Scorer:
-    """The log-probabilities of a batch of ``PairCollator``: ``forward`` of a PeftModel's base while it is trained.
+class PairScorer:
+    """Log-probabilities of a batch of ``PairCollator``; replaces ``forward`` of a PeftModel's base in training.
 
     Args:
         base: the transformers model inside.
         head: from ``packing.padding_free``.
-        tower: what is given the features of batches that carry them.
+        encoder: receives the features of batches that carry them.
     """
 
-    def __init__(self, base: Any, head: torch.nn.Linear | None, tower: CachedVisionEncoder | None) -> None:
+    def __init__(self, base: Any, head: torch.nn.Linear | None, encoder: CachedVisionEncoder | None) -> None:
         self.base = base
         self.head = head
-        self.tower = tower
+        self.encoder = encoder
 
-    def forward(self, *, shown: dict[str, Any], labels: torch.Tensor, **_: Any) -> FusedCausalLMOutput:
-        """Return what TRL wants to know of each token that is scored.
+    def forward(self, *, model_inputs: dict[str, Any], labels: torch.Tensor, **_: Any) -> FusedCausalLMOutput:
+        """Return what TRL needs for each scored token.
 
         Args:
-            shown: as in the batch.
-            labels: int64[2B, 1 + K], the tokens that are scored, behind one without meaning.
-            _: what TRL also passes: the tokens again, and how its own forward would have to work.
+            model_inputs: as in the batch.
+            labels: int64[2B, 1 + K], the scored tokens behind a pad token.
+            _: other arguments of TRL: the tokens again, and options of its own forward.
 
         Returns:
-            ``log_probs``, ``entropy``, ``mean_logits`` and ``is_top1``, each [2B, K], 0 where no token is.
+            ``log_probs``, ``entropy``, ``mean_logits`` and ``is_top1``, each [2B, K], 0 where there is no token.
         """
-        shown = dict(shown)
-        of, to = shown.pop("of"), shown.pop("to")
-        if self.tower is not None:
-            self.tower.set_features(shown.pop("features"))
-        scored = shown["labels"] != IGNORED
-        plain = type(self.base).forward
+        model_inputs = dict(model_inputs)
+        positions, slots = model_inputs.pop("score_positions"), model_inputs.pop("token_slots")
+        if self.encoder is not None:
+            self.encoder.set_features(model_inputs.pop("features"))
+        scored = model_inputs["labels"] != IGNORED  # [R, L]
+        forward = type(self.base).forward
         if self.head is None:
-            inputs, targets = split_targets(shown)
-            logits = plain(self.base, **to_model_inputs(self.base, inputs), use_cache=False).logits
-            scores = logits[scored[:, -targets["labels"].shape[1] :]].float()
+            inputs, targets = split_targets(model_inputs)
+            logits = forward(self.base, **to_model_inputs(self.base, inputs), use_cache=False).logits
+            logits = logits[scored[:, -targets["labels"].shape[1] :]].float()  # [scored positions, V]
         else:
-            inputs, _targets = pack(self.base, shown)
-            hidden = plain(self.base, **inputs, use_cache=False).logits[0]
+            inputs, _targets = pack(self.base, model_inputs)
+            hidden = forward(self.base, **inputs, use_cache=False).logits[0]
             with torch.autocast(hidden.device.type, enabled=False):
                 bias = None if self.head.bias is None else self.head.bias.float()
-                scores = torch.nn.functional.linear(hidden.float(), self.head.weight.float(), bias)
-        # Each token that is scored: where among the scores, and which token.
-        at = (scored.flatten().cumsum(0) - 1)[of]
+                logits = torch.nn.functional.linear(hidden.float(), self.head.weight.float(), bias)
+        # For each scored token [T]: its row in the logits, and the token itself.
+        rows = (scored.flatten().cumsum(0) - 1)[positions]
         tokens = labels[:, 1:].flatten()
-        wanted = tokens[to]
-        logs = scores.log_softmax(-1)
+        scored_ids = tokens[slots]
+        log_probs = logits.log_softmax(-1)
         with torch.no_grad():
-            entropy = -(logs.exp() * logs).sum(-1)
-            found = {"entropy": entropy[at], "mean_logits": scores.mean(-1)[at]}
-            found["is_top1"] = (scores.argmax(-1)[at] == wanted).float()
-        found["log_probs"] = logs[at, wanted]
-        nothing = torch.zeros(len(tokens), dtype=torch.float32, device=tokens.device)
-        laid = {name: nothing.index_add(0, to, values).view(len(labels), -1) for name, values in found.items()}
-        return FusedCausalLMOutput(**laid | {"is_top1": laid["is_top1"].bool()})
+            entropy = -(log_probs.exp() * log_probs).sum(-1)
+            found = {"entropy": entropy[rows], "mean_logits": logits.mean(-1)[rows]}
+            found["is_top1"] = (logits.argmax(-1)[rows] == scored_ids).float()
+        found["log_probs"] = log_probs[rows, scored_ids]
+        zeros = torch.zeros(len(tokens), dtype=torch.float32, device=tokens.device)
+        output = {name: zeros.index_add(0, slots, values).view(len(labels), -1) for name, values in found.items()}
+        return FusedCausalLMOutput(**output | {"is_top1": output["is_top1"].bool()})
 
 
 class FaceDPOTrainer(DPOTrainer):
-    """``DPOTrainer`` whose pairs come ready, with what the reference says of them; it tells nobody that it runs."""
+    """``DPOTrainer`` for collated pairs with the reference model's log-probabilities; sends no telemetry."""
 
     def _prepare_dataset(self, dataset: Any, *_: Any) -> Any:
         return dataset
@@ -191,90 +191,92 @@ class FaceDPOTrainer(DPOTrainer):
 
 
 @dataclass(slots=True)
-class _Ready:
-    """A model prepared to be given pairs."""
+class _PreparedModel:
+    """A model whose forward takes batches of pairs."""
 
     bundle: Bundle
     collator: PairCollator
-    scorer: Scorer
-    seen: CachedVisionEncoder | None
-    products: torch.dtype | None
-    batch: int
+    scorer: PairScorer
+    encoder: CachedVisionEncoder | None
+    autocast: torch.dtype | None
+    batch_size: int
 
-    def log_probs(self, rows: PairDataset | Sequence[PairExample], told: str) -> np.ndarray:
+    def log_probs(self, rows: PairDataset | Sequence[PairExample], desc: str) -> np.ndarray:
         """Return the log-probability of each side's scored tokens; float64[n, 2]."""
         found = []
         model, device = self.bundle.model, self.bundle.device
         training = model.training
         model.eval()
-        for start in tqdm(range(0, len(rows), self.batch), desc=told, unit=f"{self.batch} pairs", leave=False):
-            batch = self.collator.of([rows[place] for place in range(start, min(start + self.batch, len(rows)))])
-            batch = _moved(batch, device)
-            products = torch.autocast(device.type, self.products or torch.bfloat16, enabled=self.products is not None)
-            with torch.no_grad(), products:
-                scores = model(shown=batch["shown"], labels=batch["input_ids"]).log_probs
+        for start in tqdm(
+            range(0, len(rows), self.batch_size), desc=desc, unit=f"{self.batch_size} pairs", leave=False
+        ):
+            batch = self.collator([rows[i] for i in range(start, min(start + self.batch_size, len(rows)))])
+            batch = _to_device(batch, device)
+            autocast = torch.autocast(device.type, self.autocast or torch.bfloat16, enabled=self.autocast is not None)
+            with torch.no_grad(), autocast:
+                scores = model(model_inputs=batch["model_inputs"], labels=batch["input_ids"]).log_probs
             found.append(scores.double().sum(1).view(2, -1).T.cpu().numpy())
         model.train(training)
         return np.concatenate(found)
 
-    def look(self, rows: PairDataset) -> str:
-        """Let the tower see each picture once, if all it says may be kept in memory; say whether."""
-        if self.seen is None:
-            return "looks every time: LoRA trains layers inside it, or the model has none of its own"
+    def cache_features(self, rows: PairDataset) -> str:
+        """Cache the vision features of all pictures if they fit in memory; return what was done, and why."""
+        if self.encoder is None:
+            return "runs for every batch: LoRA trains layers inside it, or the model has none of its own"
         base = self.scorer.base
-        kept: list[dict[str, torch.Tensor]] = []
-        for start in tqdm(range(0, rows.views, _AT_ONCE), desc="looking", unit=f"{_AT_ONCE} pictures", leave=False):
-            crops = [rows.view(number) for number in range(start, min(start + _AT_ONCE, rows.views))]
-            found = encode_images(self.bundle, base, self.seen, self.collator, crops, self.products)
+        cached: list[dict[str, torch.Tensor]] = []
+        for start in tqdm(range(0, rows.n_views, _BATCH), desc="encoding", unit=f"{_BATCH} pictures", leave=False):
+            crops = [rows.view(number) for number in range(start, min(start + _BATCH, rows.n_views))]
+            found = encode_images(self.bundle, base, self.encoder, self.collator, crops, self.autocast)
             if found is None:
-                return "looks every time: it says more than tensors of pictures"
-            kept += [{name: value[k : k + 1].clone() for name, value in found.items()} for k in range(len(crops))]
-            size = sum(value.nbytes for value in kept[0].values()) * rows.views
-            if size > _KEPT:
-                return f"looks every time: {size / 1e9:.1f} GB would have to be kept"
-        rows.features = kept
-        self.scorer.tower = self.seen
+                return "runs for every batch: it returns more than tensors of pictures"
+            cached += [{name: value[k : k + 1].clone() for name, value in found.items()} for k in range(len(crops))]
+            size = sum(value.nbytes for value in cached[0].values()) * rows.n_views
+            if size > _CACHE_BYTES:
+                return f"runs for every batch: its features would take {size / 1e9:.1f} GB"
+        rows.features = cached
+        self.scorer.encoder = self.encoder
         self.collator.template = self.collator.encode_prompts([rows.view(0)])
-        return f"saw {rows.views:,} pictures once, for {len(rows):,} pairs"
+        return f"cached features of {rows.n_views:,} pictures, for {len(rows):,} pairs"
 
     @contextlib.contextmanager
-    def looking(self) -> Iterator[None]:
-        """Look at pictures themselves until the block ends."""
-        tower, self.scorer.tower = self.scorer.tower, None
+    def uncached(self) -> Iterator[None]:
+        """Run the vision encoder on the pictures themselves until the block ends."""
+        encoder, self.scorer.encoder = self.scorer.encoder, None
         try:
             yield
         finally:
-            self.scorer.tower = tower
+            self.scorer.encoder = encoder
 
 
-def _moved(value: Any, device: torch.device) -> Any:
+def _to_device(value: Any, device: torch.device) -> Any:
     if isinstance(value, torch.Tensor):
         return value.to(device)
-    return {name: _moved(inner, device) for name, inner in value.items()} if isinstance(value, dict) else value
+    return {name: _to_device(inner, device) for name, inner in value.items()} if isinstance(value, dict) else value
 
 
 @contextlib.contextmanager
-def _ready(bundle: Bundle, collator: PairCollator, settings: AlignSettings) -> Iterator[_Ready]:
-    """Make a PeftModel take batches of pairs, until the block ends."""
+def _prepared(bundle: Bundle, collator: PairCollator, settings: AlignSettings) -> Iterator[_PreparedModel]:
+    """Make a PeftModel's forward take batches of pairs until the block ends."""
     model = bundle.model
     base = model.get_base_model()
     fast = model.dtype == torch.bfloat16 or (settings.precision == "fast" and has_bfloat16(bundle.device))
-    products = torch.bfloat16 if fast else None
+    autocast = torch.bfloat16 if fast else None
     tower = base.get_encoder(modality="image")
-    own = tower is not None and tower is not base and not any(each.requires_grad for each in tower.parameters())
-    seen = CachedVisionEncoder(tower) if own else None
-    if seen is not None:
-        tower.forward = seen.forward
+    frozen = tower is not None and tower is not base and not any(each.requires_grad for each in tower.parameters())
+    encoder = CachedVisionEncoder(tower) if frozen else None
+    if encoder is not None:
+        tower.forward = encoder.forward
     try:
-        with padding_free(model, bundle.tokenizer) as head, fused_lora(model, products), fused_rms_norm(model):
-            scorer = Scorer(base, head, None)
+        with padding_free(model, bundle.tokenizer) as head, fused_lora(model, autocast), fused_rms_norm(model):
+            scorer = PairScorer(base, head, None)
             base.forward = scorer.forward
-            yield _Ready(bundle, collator, scorer, seen, products, settings.per_device_train_batch_size)
+            yield _PreparedModel(bundle, collator, scorer, encoder, autocast, settings.per_device_train_batch_size)
     finally:
         base.__dict__.pop("forward", None)
         collator.template = None
-        if seen is not None:
-            tower.forward = seen.original_forward
+        if encoder is not None:
+            tower.forward = encoder.original_forward
 
 
 def align(
@@ -286,55 +288,55 @@ def align(
     folder: Path,
     *,
     callbacks: Sequence[TrainerCallback] = (),
-    say: Callable[[str], object] = print,
+    log: Callable[[str], object] = print,
 ) -> Margins:
-    """Train the bundle's adapter in place, from the last whole checkpoint in ``folder`` if there is one.
+    """Train the bundle's adapter in place, resuming from the last whole checkpoint in ``folder``.
 
     Args:
-        bundle: from ``model.load_trained(…, trainable=True)``; as it is now, its adapter is the reference.
+        bundle: from ``model.load_trained(…, trainable=True)``; its adapter at the start is the reference model.
         settings: how.
         collator: makes batches.
-        rows: the pairs to learn.
+        rows: pairs to train on.
         held_out: pairs of other pictures, without mirror images, to measure margins on.
         folder: checkpoints go to ``checkpoints`` inside.
-        callbacks: also told of each step.
-        say: is told what was chosen.
+        callbacks: of the trainer.
+        log: receives what was decided about vision features.
 
     Returns:
-        What the model makes of the pairs held out.
+        Margins on the held-out pairs.
 
     Raises:
-        DatasetError: no pairs to learn, or none held out.
-        SemanticFaceError: a parameter without a finite gradient, or a loss that is no number.
+        DatasetError: no pairs to train on, or none held out.
+        SemanticFaceError: a parameter without a finite gradient, or a loss that is not finite.
     """
     if not len(rows) or not len(held_out):
         raise DatasetError(
-            f"{len(rows)} pairs to learn and {len(held_out)} held out: both are needed, of different people, or of "
+            f"{len(rows)} pairs to train on and {len(held_out)} held out: both are needed, of different people, or of "
             "different pictures where all show one. Make more choices."
         )
-    order = np.concatenate([rows.shuffled([settings.seed, nth]) for nth in range(settings.num_train_epochs)])
+    order = np.concatenate([rows.shuffled([settings.seed, epoch]) for epoch in range(settings.num_train_epochs)])
     per_step = settings.per_device_train_batch_size * settings.gradient_accumulation_steps
     steps = math.ceil(len(order) / per_step)
-    with _ready(bundle, collator, settings) as ready:
-        with ready.looking():
-            blanks = [blank(held_out[place]) for place in range(len(held_out))]
-            blind_before = _margin(ready.log_probs(blanks, "before, blank"))
-            before = _margin(ready.log_probs(held_out, "before"))
-        say(f"tower     {ready.look(rows)}")
-        reference = ready.log_probs(rows, "reference")
-        trainer = _trainer(ready, settings, rows, reference, order, steps, folder, callbacks)
-        resumed = last_checkpoint(folder / "checkpoints")
-        trainer.train(resume_from_checkpoint=str(resumed) if resumed else None)
-        with ready.looking():
-            blind_after = _margin(ready.log_probs(blanks, "after, blank"))
-            after = _margin(ready.log_probs(held_out, "after"))
+    with _prepared(bundle, collator, settings) as model:
+        with model.uncached():
+            blanks = [blank(held_out[index]) for index in range(len(held_out))]
+            blank_before = _margin(model.log_probs(blanks, "before, blank"))
+            before = _margin(model.log_probs(held_out, "before"))
+        log(f"encoder   {model.cache_features(rows)}")
+        reference = model.log_probs(rows, "reference")
+        trainer = _make_trainer(model, settings, rows, reference, order, steps, folder, callbacks)
+        checkpoint = last_checkpoint(folder / "checkpoints")
+        trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+        with model.uncached():
+            blank_after = _margin(model.log_probs(blanks, "after, blank"))
+            after = _margin(model.log_probs(held_out, "after"))
     gain = after - before
     return Margins(
         pairs=len(held_out),
         before=float(before.mean()),
         after=float(after.mean()),
-        blank_before=float(blind_before.mean()),
-        blank_after=float(blind_after.mean()),
+        blank_before=float(blank_before.mean()),
+        blank_after=float(blank_after.mean()),
         accuracy=float((gain > 0).mean() + (gain == 0).mean() / 2),
     )
 
@@ -343,8 +345,8 @@ def _margin(log_probs: np.ndarray) -> np.ndarray:
     return log_probs[:, CHOSEN] - log_probs[:, REJECTED]
 
 
-def _trainer(
-    ready: _Ready,
+def _make_trainer(
+    model: _PreparedModel,
     settings: AlignSettings,
     rows: PairDataset,
     reference: np.ndarray,
@@ -353,40 +355,40 @@ def _trainer(
     folder: Path,
     callbacks: Sequence[TrainerCallback],
 ) -> FaceDPOTrainer:
-    """Return TRL's trainer, which adds an adapter for the reference and a forward of its own: both are undone."""
-    model, forward = ready.bundle.model, ready.scorer.forward
+    """Return TRL's trainer, without the reference adapter and the forward that its constructor adds."""
     columns = {
-        "place": order,
+        "index": order,
         "ref_chosen_logps": reference[order, CHOSEN],
         "ref_rejected_logps": reference[order, REJECTED],
     }
     data = datasets.Dataset.from_dict(columns)
 
     def collate(items: Sequence[dict[str, Any]]) -> dict[str, Any]:
-        told = {
+        logps = {
             name: torch.tensor([item[name] for item in items], dtype=torch.float32)
             for name in ("ref_chosen_logps", "ref_rejected_logps")
         }
-        return ready.collator.of([rows[item["place"]] for item in items]) | told
+        return model.collator([rows[item["index"]] for item in items]) | logps
 
     with warnings.catch_warnings():
         # transformers 6 calls it activation checkpointing; TRL does not yet.
         warnings.simplefilter("ignore", FutureWarning)
-        arguments = _arguments(ready, settings, steps, folder)
+        arguments = _dpo_config(model, settings, steps, folder)
+    forward = model.scorer.forward
     trainer = FaceDPOTrainer(
-        model=model,
+        model=model.bundle.model,
         args=arguments,
         data_collator=collate,
         train_dataset=data,
-        processing_class=ready.bundle.processor,
+        processing_class=model.bundle.processor,
         callbacks=[SanityCheckCallback(), *callbacks],
     )
-    model.delete_adapter("ref")
-    ready.scorer.base.forward = forward
+    model.bundle.model.delete_adapter("ref")
+    model.scorer.base.forward = forward
     return trainer
 
 
-def _arguments(ready: _Ready, settings: AlignSettings, steps: int, folder: Path) -> DPOConfig:
+def _dpo_config(model: _PreparedModel, settings: AlignSettings, steps: int, folder: Path) -> DPOConfig:
     return DPOConfig(
         output_dir=str(folder / "checkpoints"),
         max_steps=steps,
@@ -403,8 +405,8 @@ def _arguments(ready: _Ready, settings: AlignSettings, steps: int, folder: Path)
         precompute_ref_log_probs=True,
         gradient_checkpointing=settings.gradient_checkpointing,
         gradient_checkpointing_kwargs={"use_reentrant": False},
-        bf16=ready.products is not None,
-        use_cpu=ready.bundle.device.type == "cpu",
+        bf16=model.autocast is not None,
+        use_cpu=model.bundle.device.type == "cpu",
         save_strategy="steps",
         save_steps=settings.save_steps,
         save_total_limit=2,
@@ -413,8 +415,7 @@ def _arguments(ready: _Ready, settings: AlignSettings, steps: int, folder: Path)
         logging_nan_inf_filter=False,
         report_to="none",
         remove_unused_columns=False,
-        # The order is that of the rows, which are shuffled already.
-        train_sampling_strategy="sequential",
+        train_sampling_strategy="sequential",  # ``order`` is shuffled already
         ddp_find_unused_parameters=False,
         seed=settings.seed,
     )

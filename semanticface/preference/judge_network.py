@@ -1,8 +1,8 @@
-"""The network of the learned judge: what it makes of a picture and two faces, and how it is trained.
+"""The network of the learned judge: its inputs, its probabilities and its training.
 
-It believes in a face for the picture: what a model reads from it, changed by what it learned. The nearer a face to
-that one, on the vertices of the plain head, the better; between two faces its answer is that of Rao and Kupper's model
-(``judges``), with a learned noise and a learned threshold for "same".
+The network predicts the true face: a model's reading of the picture plus a learned correction. The nearer a face to
+that prediction, on the vertices of the neutral head, the better; between two faces it answers by the model of Rao and
+Kupper (``judges``), with a learned noise and a learned threshold for "same".
 """
 
 from __future__ import annotations
@@ -20,41 +20,42 @@ from torch.nn.functional import logsigmoid, softplus
 from semanticface.arkit import N_ACTIONS
 from semanticface.config import check_range
 from semanticface.evaluation.vertex_error import moving_vertices
-from semanticface.preference.regions import ACTIONS, AREAS, Area, mask_outside
+from semanticface.preference.regions import ACTIONS, REGIONS, Region, mask_outside
 from semanticface.preference.types import Verdict
 from semanticface.rendering.head.rig import rig
 from semanticface.semantics.expression_sampler import sample_coefficients
 from semanticface.utils.progress import tqdm
 
 ANSWERS: tuple[Verdict, ...] = ("a", "b", "same")
-"""What the judge can say of faces it sees, in the order of its probabilities."""
+"""The judge's classes, in the order of its probabilities."""
 
-_AXES = 24
-_EXAMPLES = 384
-_AT_ONCE = 64
-_FEATURES = 64
+_AXES = 24  # principal axes of vertex positions
+_EXAMPLES = 384  # random expressions that the axes are fitted to
+_BATCH = 64
+_FEATURES = 64  # principal axes of image features
 _DROPOUT = 0.3
-_FASTER = (100, 15, 1)
-"""How much faster than the weights of features noise and threshold learn, and gains, biases and weights of axes. Every
-choice tells how sure to be and most tell of gains; were all as fast, many weights would fit the few choices first."""
+_LR_FACTORS = (100, 15, 1)
+"""Learning rates relative to that of the feature weights: noise and threshold, then gains, biases and axis weights,
+then feature weights. Every choice informs the noise and most inform gains; at equal rates the many feature weights
+would fit the few choices first."""
 _TEMPERATURES = np.geomspace(0.2, 5, 81)
-_TINY = 1e-4
+_EPSILON = 1e-4
 
 
 @dataclass(frozen=True, slots=True)
 class JudgeSettings:
-    """How a judge learns.
+    """How a judge is trained.
 
     Attributes:
-        epochs: times every choice is seen, at most.
-        patience: epochs without a smaller loss on the tuning choices after which it stops.
-        batch_size: choices a step.
-        learning_rate: of AdamW, for what features tell; 15 times that for gains and biases, 100 times for noise and
+        epochs: passes over the choices, at most.
+        patience: epochs without a lower loss on the tuning choices before early stopping.
+        batch_size: choices per step.
+        learning_rate: of AdamW, for the feature weights; 15 times that for gains and biases, 100 times for noise and
             threshold.
-        weight_decay: likewise; pulls towards the reading and the plain distance.
-        tuning: share of choices, about people of their own, that tell when to stop and how sure to be.
-        test: share of choices, about people of their own, that figures are measured on.
-        seed: of everything drawn; the people are parted by a hash of their names, with this seed.
+        weight_decay: of AdamW; pulls towards the reading and the plain distance.
+        tuning: proportion of choices, about people of their own, for early stopping and the temperature.
+        test: proportion of choices, about people of their own, for the metrics.
+        seed: of all random numbers; people are split by a hash of their names and this seed.
     """
 
     epochs: int = 80
@@ -78,11 +79,11 @@ class JudgeSettings:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ImageFeatures:
-    """What the judge sees in a picture.
+    """The judge's view of a picture.
 
     Attributes:
-        features: float32[D], the flattened feature map of nano's tower.
-        reading: float32[52] in [0, 1], what a model reads from it.
+        features: float32[D], the flattened feature map of nano's vision encoder.
+        reading: float32[52] in [0, 1], a model's coefficients for it.
     """
 
     features: np.ndarray
@@ -91,42 +92,42 @@ class ImageFeatures:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class JudgeInputs:
-    """Questions of one area as the network sees them.
+    """n questions of one region as tensors.
 
     Attributes:
-        features: [n, F], what the tower saw, along its main axes.
-        reading: [n, 52], what a model reads.
-        believed: [n, 24], where that puts the vertices (``places``).
-        left: [n, 24], where the face on the left puts them.
-        right: [n, 24], likewise.
-        answer: [n], those given, as places in ``ANSWERS``; empty where none are known.
+        features: [n, F], image features along their principal axes.
+        reading: [n, 52], a model's coefficients.
+        predicted: [n, 24], vertex positions of the reading (``project_vertices``).
+        left: [n, 24], vertex positions of the left face.
+        right: [n, 24], vertex positions of the right face.
+        answer: [n], classes as indices into ``ANSWERS``; empty where unknown.
     """
 
     features: torch.Tensor
     reading: torch.Tensor
-    believed: torch.Tensor
+    predicted: torch.Tensor
     left: torch.Tensor
     right: torch.Tensor
     answer: torch.Tensor
 
-    def part(self, places: torch.Tensor) -> JudgeInputs:
+    def select(self, indices: torch.Tensor) -> JudgeInputs:
         """Return some of the questions."""
-        return JudgeInputs(*(getattr(self, name)[places] for name in JudgeInputs.__slots__))
+        return JudgeInputs(*(getattr(self, name)[indices] for name in JudgeInputs.__slots__))
 
 
-class _Eye(nn.Module):
-    """How one area is judged; it begins where the reading is believed and distance is plain.
+class _RegionHead(nn.Module):
+    """The judge of one region; initially it trusts the reading and measures the plain distance.
 
-    What is believed differs from the reading by a gain and a bias of each action, and by what features tell; that moves
-    vertices as actions do near rest.
+    The prediction differs from the reading by a gain and a bias per action and by a linear function of the features;
+    the difference moves vertices as actions do near rest. Attribute names are keys of saved weights.
     """
 
     moves: torch.Tensor
 
-    def __init__(self, area: Area, features: int) -> None:
+    def __init__(self, region: Region, features: int) -> None:
         super().__init__()
-        ends = places(np.concatenate([np.eye(N_ACTIONS), np.zeros((1, N_ACTIONS))]), area)
-        self.register_buffer("moves", torch.from_numpy(ends[:-1] - ends[-1:]), persistent=False)
+        ends = project_vertices(np.concatenate([np.eye(N_ACTIONS), np.zeros((1, N_ACTIONS))]), region)
+        self.register_buffer("moves", torch.from_numpy(ends[:-1] - ends[-1:]), persistent=False)  # [52, 24]
         self.gain, self.bias = nn.Parameter(torch.zeros(N_ACTIONS)), nn.Parameter(torch.zeros(N_ACTIONS))
         self.tell = nn.Linear(features, N_ACTIONS, bias=False)
         nn.init.zeros_(self.tell.weight)
@@ -134,18 +135,19 @@ class _Eye(nn.Module):
         self.steepness, self.threshold = nn.Parameter(torch.tensor(-1.0)), nn.Parameter(torch.tensor(-1.0))
         self.drop = nn.Dropout(_DROPOUT)
 
-    def forward(self, seen: JudgeInputs) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return how much nearer the left face is, [B], and the least difference noticed, in units of the noise."""
-        amiss = seen.reading * self.gain + self.bias + self.tell(self.drop(seen.features))
-        believed = seen.believed + amiss @ self.moves
-        away = [
-            ((believed - face) * self.weigh.exp()).square().sum(1).add(_TINY).sqrt() for face in (seen.left, seen.right)
-        ]
-        return (away[1] - away[0]) * self.steepness.exp(), softplus(self.threshold)
+    def forward(self, inputs: JudgeInputs) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return how much nearer the left face is, [B], and the threshold for "same", both in units of the noise."""
+        correction = inputs.reading * self.gain + self.bias + self.tell(self.drop(inputs.features))  # [B, 52]
+        predicted = inputs.predicted + correction @ self.moves  # [B, 24]
+        left, right = (
+            ((predicted - face) * self.weigh.exp()).square().sum(1).add(_EPSILON).sqrt()
+            for face in (inputs.left, inputs.right)
+        )
+        return (right - left) * self.steepness.exp(), softplus(self.threshold)
 
 
-class Network(nn.Module):
-    """An eye for each area, and how features are brought to few dimensions."""
+class JudgeNetwork(nn.Module):
+    """A head for each region, and the projection of image features [D, F]."""
 
     mean: torch.Tensor
     basis: torch.Tensor
@@ -155,155 +157,162 @@ class Network(nn.Module):
         self.register_buffer("mean", mean)
         self.register_buffer("basis", basis)
         self.register_buffer("temperature", torch.ones(()))
-        self.eyes = nn.ModuleDict({area: _Eye(area, basis.shape[1]) for area in AREAS})
+        self.eyes = nn.ModuleDict({region: _RegionHead(region, basis.shape[1]) for region in REGIONS})
 
 
-def main_features(sights: Sequence[ImageFeatures]) -> tuple[torch.Tensor, torch.Tensor]:
-    """Mean [D] of feature maps, and their main axes [D, F], scaled to a mean square of a quarter."""
-    features = np.array([each.features for each in sights], np.float32)
+def fit_projection(pictures: Sequence[ImageFeatures]) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return the mean [D] of image features and their principal axes [D, F], scaled to a mean square of a quarter."""
+    features = np.array([each.features for each in pictures], np.float32)
     mean = features.mean(axis=0)
-    basis = _main_axes(features - mean, _FEATURES)
+    basis = _principal_axes(features - mean, _FEATURES)
     spread = np.sqrt(np.mean(((features - mean) @ basis) ** 2)) if basis.size else 1.0
     return torch.from_numpy(mean), torch.from_numpy(basis / (2 * spread)).float()
 
 
-def encode(
-    network: Network,
-    area: Area,
-    sights: Sequence[ImageFeatures],
+def make_inputs(
+    network: JudgeNetwork,
+    region: Region,
+    pictures: Sequence[ImageFeatures],
     left: np.ndarray,
     right: np.ndarray,
     answer: Sequence[int] = (),
 ) -> JudgeInputs:
-    """Return questions of one area as the network sees them.
+    """Return n questions of one region as tensors.
 
     Args:
-        network: by whose axes features are told.
-        area: of all questions.
-        sights: of their pictures, n of them.
+        network: projects the features.
+        region: of all questions.
+        pictures: of the questions, n of them.
         left: float32[n, 52], the faces on the left.
-        right: float32[n, 52], likewise.
-        answer: those given, as places in ``ANSWERS``.
+        right: float32[n, 52], the faces on the right.
+        answer: classes as indices into ``ANSWERS``, if known.
     """
-    features = torch.from_numpy(np.array([each.features for each in sights], np.float32))
-    readings = np.array([each.reading for each in sights], np.float32)
-    # A candidate is shown in several questions, and a reading goes with all questions about its picture.
-    faces, of = np.unique(np.concatenate([readings, left, right]), axis=0, return_inverse=True)
-    believed, one, other = torch.from_numpy(places(faces, area)[of]).chunk(3)
-    told = (features - network.mean) @ network.basis
-    return JudgeInputs(told, torch.from_numpy(readings), believed, one, other, torch.tensor(answer))
+    features = torch.from_numpy(np.array([each.features for each in pictures], np.float32))
+    readings = np.array([each.reading for each in pictures], np.float32)
+    # Faces repeat: a candidate appears in several questions, a reading in all questions about its picture.
+    faces, inverse = np.unique(np.concatenate([readings, left, right]), axis=0, return_inverse=True)
+    predicted, one, other = torch.from_numpy(project_vertices(faces, region)[inverse]).chunk(3)
+    projected = (features - network.mean) @ network.basis
+    return JudgeInputs(projected, torch.from_numpy(readings), predicted, one, other, torch.tensor(answer))
 
 
-def log_shares(network: Network, area: Area, seen: JudgeInputs) -> torch.Tensor:
-    """Log probabilities of ``ANSWERS``, [B, 3]."""
-    gain, least = network.eyes[area](seen)
-    heat = network.get_buffer("temperature")
-    a, b = logsigmoid((gain - least) / heat), logsigmoid((-gain - least) / heat)
-    same = torch.log((1 - a.exp() - b.exp()).clamp_min(_TINY))
+def log_probs(network: JudgeNetwork, region: Region, inputs: JudgeInputs) -> torch.Tensor:
+    """Return log probabilities of ``ANSWERS``, [B, 3]."""
+    gain, threshold = network.eyes[region](inputs)
+    temperature = network.get_buffer("temperature")
+    a, b = logsigmoid((gain - threshold) / temperature), logsigmoid((-gain - threshold) / temperature)
+    same = torch.log((1 - a.exp() - b.exp()).clamp_min(_EPSILON))
     return torch.stack([a, b, same], dim=1)
 
 
-def train(
-    network: Network, taught: Mapping[Area, JudgeInputs], tuned: Mapping[Area, JudgeInputs], settings: JudgeSettings
+def train_network(
+    network: JudgeNetwork,
+    training: Mapping[Region, JudgeInputs],
+    tuning: Mapping[Region, JudgeInputs],
+    settings: JudgeSettings,
 ) -> None:
-    """Learn until the loss of the tuning choices falls no more; the network ends as it was when that was least."""
-    steps = [
+    """Train until the tuning loss stops falling; the network ends with the weights of the lowest tuning loss."""
+    groups = [
         {
             "params": [parameter for parameter in network.parameters() if parameter.ndim == dimensions],
-            "lr": faster * settings.learning_rate,
+            "lr": factor * settings.learning_rate,
             "weight_decay": settings.weight_decay if dimensions else 0.0,
         }
-        for dimensions, faster in enumerate(_FASTER)
+        for dimensions, factor in enumerate(_LR_FACTORS)
     ]
-    optimizer = torch.optim.AdamW(steps)
-    places_of = [(area, place) for area, seen in taught.items() for place in range(len(seen.answer))]
+    optimizer = torch.optim.AdamW(groups)
+    examples = [(region, index) for region, inputs in training.items() for index in range(len(inputs.answer))]
     rng = np.random.default_rng([settings.seed, 21])
-    best, least, worse = copy.deepcopy(network.state_dict()), float(_evaluated(network, tuned)), 0
+    best, lowest, stale = copy.deepcopy(network.state_dict()), float(_evaluate(network, tuning)), 0
     for _ in tqdm(range(settings.epochs), desc="learning", unit="epoch", leave=False):
         network.train()
-        order = rng.permutation(len(places_of))
+        order = rng.permutation(len(examples))
         for batch in np.array_split(order, -(-len(order) // settings.batch_size)):
-            drawn = [places_of[place] for place in batch]
+            drawn = [examples[index] for index in batch]
             parts = {}
-            for area, seen in taught.items():
-                here = [place for name, place in drawn if name == area]
+            for region, inputs in training.items():
+                here = [index for name, index in drawn if name == region]
                 if here:
-                    parts[area] = seen.part(torch.tensor(here))
+                    parts[region] = inputs.select(torch.tensor(here))
             optimizer.zero_grad()
             (_loss(network, parts) / len(batch)).backward()
             optimizer.step()
-        loss, worse = _evaluated(network, tuned), worse + 1
-        if loss < least:
-            best, least, worse = copy.deepcopy(network.state_dict()), loss, 0
-        if worse == settings.patience:
+        loss, stale = _evaluate(network, tuning), stale + 1
+        if loss < lowest:
+            best, lowest, stale = copy.deepcopy(network.state_dict()), loss, 0
+        if stale == settings.patience:
             break
     network.load_state_dict(best)
     network.eval()
 
 
-def _evaluated(network: Network, parts: Mapping[Area, JudgeInputs]) -> float:
+def _evaluate(network: JudgeNetwork, parts: Mapping[Region, JudgeInputs]) -> float:
     network.eval()
     with torch.inference_mode():
         return float(_loss(network, parts))
 
 
-def answers(network: Network, parts: Mapping[Area, JudgeInputs]) -> np.ndarray:
-    """Probabilities of ``ANSWERS``, float64[n, 3]."""
+def predict_probs(network: JudgeNetwork, parts: Mapping[Region, JudgeInputs]) -> np.ndarray:
+    """Return probabilities of ``ANSWERS``, float64[n, 3]."""
     with torch.inference_mode():
-        return np.concatenate([log_shares(network, area, seen).exp().double().numpy() for area, seen in parts.items()])
+        return np.concatenate(
+            [log_probs(network, region, inputs).exp().double().numpy() for region, inputs in parts.items()]
+        )
 
 
-def best_temperature(network: Network, tuned: Mapping[Area, JudgeInputs]) -> float:
-    """Return the temperature that makes the tuning choices most probable (Guo et al. 2017)."""
-    heat, losses = network.get_buffer("temperature"), []
-    for temperature in _TEMPERATURES:
-        heat.fill_(float(temperature))
-        losses.append(_evaluated(network, tuned))
+def best_temperature(network: JudgeNetwork, tuning: Mapping[Region, JudgeInputs]) -> float:
+    """Return the temperature with the lowest loss on the tuning choices (Guo et al. 2017)."""
+    temperature, losses = network.get_buffer("temperature"), []
+    for value in _TEMPERATURES:
+        temperature.fill_(float(value))
+        losses.append(_evaluate(network, tuning))
     return float(_TEMPERATURES[int(np.argmin(losses))])
 
 
-def _loss(network: Network, parts: Mapping[Area, JudgeInputs]) -> torch.Tensor:
-    """Sum of negative log probabilities of the answers."""
-    losses = [-log_shares(network, area, seen).gather(1, seen.answer[:, None]).sum() for area, seen in parts.items()]
+def _loss(network: JudgeNetwork, parts: Mapping[Region, JudgeInputs]) -> torch.Tensor:
+    """Return the sum of negative log probabilities of the answers."""
+    losses = [
+        -log_probs(network, region, inputs).gather(1, inputs.answer[:, None]).sum() for region, inputs in parts.items()
+    ]
     return torch.stack(losses).sum()
 
 
-def places(faces: np.ndarray, area: Area) -> np.ndarray:
-    """Return where faces put what an area's actions move, the rest at rest, along the axes it moves along most.
+def project_vertices(faces: np.ndarray, region: Region) -> np.ndarray:
+    """Return the vertex positions of faces, others than the region's actions at rest, along their principal axes.
 
     Args:
         faces: float[n, 52] in [0, 1].
-        area: which part.
+        region: whose actions move the vertices.
 
     Returns:
         float32[n, 24]; distances are root mean squares over vertices, in percent of the inter-pupil distance.
     """
-    mean, axes = _axes(area)
-    return np.asarray((_vertices(faces, area) - mean) @ axes, np.float32)
+    mean, axes = _axes(region)
+    return np.asarray((_vertices(faces, region) - mean) @ axes, np.float32)
 
 
 @functools.cache
-def _axes(area: Area) -> tuple[np.ndarray, np.ndarray]:
-    """Mean float32[3V] and main axes float32[3V, 24] of random expressions."""
+def _axes(region: Region) -> tuple[np.ndarray, np.ndarray]:
+    """Return mean float32[3V] and principal axes float32[3V, 24] of random expressions."""
     rng = np.random.default_rng(20)
-    examples = _vertices(np.array([sample_coefficients(rng) for _ in range(_EXAMPLES)]), area)
+    examples = _vertices(np.array([sample_coefficients(rng) for _ in range(_EXAMPLES)]), region)
     mean = examples.mean(axis=0)
-    return mean, _main_axes(examples - mean, _AXES)
+    return mean, _principal_axes(examples - mean, _AXES)
 
 
-def _vertices(faces: np.ndarray, area: Area) -> np.ndarray:
-    """Places of the area's vertices, float32[n, 3V], scaled as ``places`` says."""
-    moving, head = moving_vertices(ACTIONS[area]), rig()
-    shaped = mask_outside(np.asarray(faces, np.float32), area)
+def _vertices(faces: np.ndarray, region: Region) -> np.ndarray:
+    """Return the region's vertex positions, float32[n, 3V], in the scale of ``project_vertices``."""
+    moving, head = moving_vertices(ACTIONS[region]), rig()
+    masked = mask_outside(np.asarray(faces, np.float32), region)
     parts = [
-        head.vertices(shaped[start : start + _AT_ONCE])[:, moving].reshape(-1, 3 * len(moving))
-        for start in range(0, len(shaped), _AT_ONCE)
+        head.vertices(masked[start : start + _BATCH])[:, moving].reshape(-1, 3 * len(moving))
+        for start in range(0, len(masked), _BATCH)
     ]
     return np.concatenate(parts) * np.float32(100 / head.inter_pupil / np.sqrt(len(moving)))
 
 
-def _main_axes(centred: np.ndarray, count: int) -> np.ndarray:
-    """Orthonormal axes float32[D, count or fewer] along which rows [n, D] spread most, by way of the n x n products."""
-    sizes, mixes = np.linalg.eigh(centred @ centred.T)
-    kept = [k for k in range(len(sizes) - 1, -1, -1) if sizes[k] > 1e-6 * sizes[-1]][:count]
-    return np.asarray(centred.T @ (mixes[:, kept] / np.sqrt(sizes[kept])), np.float32)
+def _principal_axes(centred: np.ndarray, count: int) -> np.ndarray:
+    """Return at most ``count`` orthonormal principal axes float32[D, k] of rows [n, D], by their [n, n] Gram matrix."""
+    values, vectors = np.linalg.eigh(centred @ centred.T)  # ascending
+    kept = [k for k in range(len(values) - 1, -1, -1) if values[k] > 1e-6 * values[-1]][:count]
+    return np.asarray(centred.T @ (vectors[:, kept] / np.sqrt(values[kept])), np.float32)

@@ -1,14 +1,9 @@
-"""A judge that learns from choices: a small network that sees the picture of a person and what a render shows.
+"""Judges for the rounds: simulated people where the ground truth is known, or networks that learned from choices.
 
-Of the picture it sees the feature map of nano's frozen tower, and where a model's reading of the picture would put the
-vertices of the plain head: its starting point. Of a render it sees where the vertices are. Head, camera and light of
-renders never change, so that says all that their pixels do, exactly and without drawing. What people choose teaches it
-in which way readings are wrong, what in the picture tells so, and which differences count.
-
-The nearer a face to where the network believes the person's face to be, the better; between two faces its answer is
-that of Rao and Kupper's model (``judges``), with a learned noise and a learned threshold for "same".
-
-The two judges that rounds need: simulated people where the truth is known, or networks that learned from people.
+A learned judge is a small network (``judge_network``). Of the picture it sees the feature map of nano's frozen vision
+encoder and the vertex positions of a model's reading, its starting point. Of a render it sees the vertex positions,
+which determine the pixels, since head, camera and light never change. From choices it learns where readings are wrong,
+which image features tell so, and which differences count.
 """
 
 from __future__ import annotations
@@ -32,22 +27,22 @@ from semanticface.inference.predictor import Predictor
 from semanticface.models import nano
 from semanticface.models.files import NANO
 from semanticface.models.loading import load_trained
-from semanticface.preference.annotator_agreement import Share, agreement, counted
+from semanticface.preference.annotator_agreement import Proportion, agreement, format_proportion
 from semanticface.preference.judge_network import (
     ANSWERS,
     ImageFeatures,
     JudgeInputs,
+    JudgeNetwork,
     JudgeSettings,
-    Network,
-    answers,
     best_temperature,
-    encode,
-    log_shares,
-    main_features,
-    train,
+    fit_projection,
+    log_probs,
+    make_inputs,
+    predict_probs,
+    train_network,
 )
-from semanticface.preference.judges import JND, NOISE, SimulatedJudge, shown
-from semanticface.preference.regions import AREAS, HALVES, Area
+from semanticface.preference.judges import JND, NOISE, SimulatedJudge, question_faces
+from semanticface.preference.regions import HALVES, REGIONS, Region
 from semanticface.preference.round import HeldOutSet, picture_names
 from semanticface.preference.rounds import Judges
 from semanticface.preference.types import CandidateSet, Choice, Question, Verdict
@@ -60,152 +55,144 @@ from semanticface.utils.progress import tqdm
 _KIND = "judge"
 _WEIGHTS, _RECIPE = "judge.safetensors", "judge.json"
 _BINS = 10
-_TINY = 1e-4
+_EPSILON = 1e-4
 
 
-def look(predictor: Predictor, crops: Mapping[str, Image.Image]) -> dict[str, ImageFeatures]:
-    """Look at pictures, for a judge to learn from or to answer about.
+def image_features(predictor: Predictor, crops: Mapping[str, Image.Image]) -> dict[str, ImageFeatures]:
+    """Return the inputs of a judge for pictures, to train on or to answer about.
 
     Args:
-        predictor: reads them, in mode ``numbers``; a judge must always be given the readings of the same model.
+        predictor: reads them, in mode ``numbers``; a judge always needs the readings of the same model.
         crops: square RGB crops of faces by picture.
 
     Returns:
-        What is seen, by picture; those that the model cannot read are left out.
+        Features by picture, without those that the model cannot read.
     """
     pixels = [np.asarray(each.resize((nano.PIXELS, nano.PIXELS), Image.Resampling.BICUBIC)) for each in crops.values()]
-    tower = load_trained("nano").model.get_encoder(modality="image")
-    maps = (each.flatten(1).numpy() for each in feature_maps(tower, np.array(pixels, np.uint8)))
+    encoder = load_trained("nano").model.get_encoder(modality="image")
+    maps = (each.flatten(1).numpy() for each in feature_maps(encoder, np.array(pixels, np.uint8)))
     features = (row for part in maps for row in part)
     readings = predictor.stream(crops.values(), crop="none")
-    told = tqdm(zip(crops, features, readings, strict=True), desc="looking", total=len(crops), unit="picture")
-    return {name: ImageFeatures(seen, read.mean) for name, seen, read in told if read.mean is not None}
+    bar = tqdm(zip(crops, features, readings, strict=True), desc="encoding", total=len(crops), unit="picture")
+    return {name: ImageFeatures(row, reading.mean) for name, row, reading in bar if reading.mean is not None}
 
 
 @dataclass(frozen=True, slots=True)
-class JudgeFigures:
-    """What is known of a judge: figures on held-out choices, about people it has not learned from.
+class JudgeMetrics:
+    """Metrics of a judge on held-out choices, about people it has not learned from. Names are keys of judge.json.
 
     Attributes:
-        learned, tuned, tested: choices for each purpose.
-        left_out: choices that say nothing about which face is nearer (neither, skip), or about pictures not seen.
-        correct: test choices that it would have made itself: a, b or same.
-        winner: same winner, of those that name one.
+        learned, tuned, tested: number of choices in each part.
+        left_out: choices that do not rank the faces (neither, skip) or are about unread pictures.
+        correct: test choices that it predicts: a, b or same.
+        winner: same winner, among test choices that name one.
         log_loss, log_loss_before: mean negative log probability of the test choices, with its temperature and without.
-        ece, ece_before: expected calibration error (Guo et al. 2017, 10 bins of equal width), likewise.
-        temperature: what differences are divided by.
-        agreement: same answer, of questions that two annotators answered.
-        agreement_winner: same winner, of questions for which both named one.
+        ece, ece_before: expected calibration error (Guo et al. 2017, 10 bins of equal width), with and without.
+        temperature: divides the differences.
+        agreement: same answer, among questions that two annotators answered.
+        agreement_winner: same winner, among questions for which both named one.
     """
 
     learned: int
     tuned: int
     tested: int
     left_out: int
-    correct: Share
-    winner: Share
+    correct: Proportion
+    winner: Proportion
     log_loss: float
     log_loss_before: float
     ece: float
     ece_before: float
     temperature: float
-    agreement: Share
-    agreement_winner: Share
+    agreement: Proportion
+    agreement_winner: Proportion
 
-    def told(self) -> str:
-        """Return in a line how often it names the winner that people named, beside how often two people agree."""
+    def summary(self) -> str:
+        """Return in one line how often it names the annotators' winner, and how often two annotators agree."""
         return (
-            f"learned from {self.learned:,} choices; right winner in {counted(self.winner)} of those held out, two "
-            f"people agree in {counted(self.agreement_winner)}; calibration error {100 * self.ece:.1f} %"
+            f"learned from {self.learned:,} choices; right winner in {format_proportion(self.winner)} of those held "
+            f"out, two people agree in {format_proportion(self.agreement_winner)}; calibration error "
+            f"{100 * self.ece:.1f} %"
         )
 
 
 class LearnedJudge:
-    """Answers questions as the people whose choices it learned from would; see ``judges.Judge``.
+    """Predicts the choices of the people it learned from; a ``judges.Judge``.
 
     Attributes:
-        name: stands in place of an annotator's in choices.
-        areas: those it learned to judge.
-        figures: how good it is; None if it was not measured.
+        name: the annotator in its choices.
+        regions: those it learned to judge.
+        metrics: on held-out choices; None if not measured.
     """
 
     def __init__(
         self,
-        network: Network,
-        sights: Mapping[str, ImageFeatures],
+        network: JudgeNetwork,
+        pictures: Mapping[str, ImageFeatures],
         name: str,
-        areas: Sequence[Area],
-        figures: JudgeFigures | None = None,
+        regions: Sequence[Region],
+        metrics: JudgeMetrics | None = None,
     ) -> None:
         self.network = network.eval()
-        self.sights = sights
+        self.pictures = pictures
         self.name = name
-        self.areas = tuple(areas)
-        self.figures = figures
+        self.regions = tuple(regions)
+        self.metrics = metrics
 
-    def choose(self, questions: Sequence[Question], slates: Mapping[str, CandidateSet]) -> list[Verdict]:
-        """Return the most probable verdict for each question; skip for pictures it has not seen.
+    def choose(self, questions: Sequence[Question], candidate_sets: Mapping[str, CandidateSet]) -> list[Verdict]:
+        """Return the most probable verdict for each question; skip for pictures without features."""
+        probs = self.probabilities(questions, candidate_sets)
+        return ["skip" if np.isnan(row[0]) else ANSWERS[int(row.argmax())] for row in probs]
 
-        Raises:
-            DatasetError: a question about a picture or candidate that is not there, or an area it has not learned.
-        """
-        shares = self.probabilities(questions, slates)
-        return ["skip" if np.isnan(share[0]) else ANSWERS[int(share.argmax())] for share in shares]
-
-    def probabilities(self, questions: Sequence[Question], slates: Mapping[str, CandidateSet]) -> np.ndarray:
-        """Return the probability of each of ``ANSWERS``, float64[n, 3]; NaN for pictures it has not seen.
+    def probabilities(self, questions: Sequence[Question], candidate_sets: Mapping[str, CandidateSet]) -> np.ndarray:
+        """Return the probabilities of ``ANSWERS``, float64[n, 3]; NaN for pictures without features.
 
         Raises:
-            DatasetError: as ``choose``.
+            DatasetError: a question about an unknown picture or candidate, or a region it has not learned.
         """
-        unknown = {question.area for question in questions} - set(self.areas)
+        unknown = {question.region for question in questions} - set(self.regions)
         if unknown:
             raise DatasetError(
                 f"{self.name} has not learned to judge {', '.join(sorted(unknown))}: it learned from choices about "
-                f"{', '.join(self.areas)}. Ask about those, or teach it with choices about the others."
+                f"{', '.join(self.regions)}. Ask about those, or train it on choices about the others."
             )
         out = np.full((len(questions), len(ANSWERS)), np.nan)
-        left, right = shown(questions, slates)
-        for area in self.areas:
-            here = [i for i, q in enumerate(questions) if q.area == area and q.picture in self.sights]
+        left, right = question_faces(questions, candidate_sets)
+        for region in self.regions:
+            here = [i for i, q in enumerate(questions) if q.region == region and q.picture in self.pictures]
             if here:
-                seen = encode(
-                    self.network, area, [self.sights[questions[i].picture] for i in here], left[here], right[here]
-                )
+                pictures = [self.pictures[questions[i].picture] for i in here]
+                inputs = make_inputs(self.network, region, pictures, left[here], right[here])
                 with torch.inference_mode():
-                    out[here] = log_shares(self.network, area, seen).exp().double().numpy()
+                    out[here] = log_probs(self.network, region, inputs).exp().double().numpy()
         return out
 
     def save(self, folder: str | Path) -> None:
-        """Write the judge, without the pictures, into a folder, whole or not at all.
-
-        Raises:
-            SemanticFaceError: the system refuses to write.
-        """
+        """Write the judge, without the pictures, to a folder; all or nothing."""
         recipe = {
             "kind": _KIND,
             "name": self.name,
-            "areas": self.areas,
-            "tower": _tower_sha256(),
-            "figures": None if self.figures is None else asdict(self.figures),
+            "areas": self.regions,
+            "tower": _encoder_sha256(),
+            "figures": None if self.metrics is None else asdict(self.metrics),
             "versions": versions(),
             "commit": git_commit(),
         }
-        with atomic_path(folder) as scratch:
-            scratch.mkdir()
-            save_file(self.network.state_dict(), scratch / _WEIGHTS)
-            write_json(scratch / _RECIPE, recipe)
+        with atomic_path(folder) as temporary:
+            temporary.mkdir()
+            save_file(self.network.state_dict(), temporary / _WEIGHTS)
+            write_json(temporary / _RECIPE, recipe)
 
     @staticmethod
-    def load(folder: str | Path, sights: Mapping[str, ImageFeatures]) -> LearnedJudge:
-        """Read a judge.
+    def load(folder: str | Path, pictures: Mapping[str, ImageFeatures]) -> LearnedJudge:
+        """Load a judge.
 
         Args:
-            folder: that ``save`` wrote.
-            sights: of the pictures it is to judge, read by the model whose readings it learned with.
+            folder: written by ``save``.
+            pictures: features of the pictures to judge, with readings of the same model as in its training.
 
         Raises:
-            ModelError: the folder is missing, damaged or holds something else, or it learned with another nano.
+            ModelError: the folder is missing, damaged or no judge, or the judge was trained with another nano.
         """
         folder = Path(folder)
         try:
@@ -213,66 +200,70 @@ class LearnedJudge:
             weights = load_file(folder / _WEIGHTS)
             if recipe["kind"] != _KIND:
                 raise KeyError("kind")
-            network = Network(weights["mean"], weights["basis"])
+            network = JudgeNetwork(weights["mean"], weights["basis"])
             network.load_state_dict(weights)
-            told, shares = recipe["figures"], ("correct", "winner", "agreement", "agreement_winner")
-            known = told and JudgeFigures(**told | {name: Share(**told[name]) for name in shares})
-            judge = LearnedJudge(network, sights, recipe["name"], recipe["areas"], known)
+            figures, proportions = recipe["figures"], ("correct", "winner", "agreement", "agreement_winner")
+            metrics = figures and JudgeMetrics(**figures | {name: Proportion(**figures[name]) for name in proportions})
+            judge = LearnedJudge(network, pictures, recipe["name"], recipe["areas"], metrics)
         except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
-            raise ModelError(f"{folder} holds no judge that can be read ({error}): teach one again.") from error
-        if recipe["tower"] != _tower_sha256():
-            raise ModelError(f"{folder} learned with another nano than the one in this package: teach it again.")
+            raise ModelError(f"{folder} is not a readable judge ({error}): train it again.") from error
+        if recipe["tower"] != _encoder_sha256():
+            raise ModelError(f"{folder} was trained with another nano than the one in this package: train it again.")
         return judge
 
 
-def learn(
+def train_judge(
     choices: Sequence[Choice],
-    slates: Mapping[str, CandidateSet],
-    sights: Mapping[str, ImageFeatures],
+    candidate_sets: Mapping[str, CandidateSet],
+    pictures: Mapping[str, ImageFeatures],
     settings: JudgeSettings | None = None,
     *,
     name: str = "learned",
 ) -> LearnedJudge:
-    """Teach a judge by choices, and measure it on choices about other people.
+    """Train a judge on choices, and measure it on choices about other people.
 
     Args:
-        choices: standing ones, of any annotators.
-        slates: by picture.
-        sights: by picture, from ``look``; of test pictures too.
+        choices: of any annotators.
+        candidate_sets: by picture.
+        pictures: from ``image_features``, by picture; those of the test choices too.
         settings: how.
         name: of the judge.
 
     Raises:
-        DatasetError: too few choices, or not of enough people or pictures, to learn, tune and test with; a choice
-            about a picture or candidate that is not among the slates.
+        DatasetError: too few choices, people or pictures for training, tuning and test; or a choice about an unknown
+            picture or candidate.
     """
     settings = settings or JudgeSettings()
-    usable = [each for each in choices if each.verdict in ANSWERS and each.question.picture in sights]
-    groups = _parts([_who(each, slates) for each in usable], settings)
-    if min(map(len, groups), default=0) == 0:
+    usable = [each for each in choices if each.verdict in ANSWERS and each.question.picture in pictures]
+    splits = _split([_subject_and_picture(each, candidate_sets) for each in usable], settings)
+    if min(map(len, splits), default=0) == 0:
         raise DatasetError(
-            f"{len(usable)} choices are too few, or about too few pictures, to learn from some and be measured on "
+            f"{len(usable)} choices are too few, or about too few pictures, to train on some and be measured on "
             "others: make more choices."
         )
-    learning, tuning, testing = ([usable[place] for place in group] for group in groups)
+    training, tuning, testing = ([usable[index] for index in split] for split in splits)
     torch.manual_seed(settings.seed)
-    network = Network(*main_features([sights[p] for p in sorted({each.question.picture for each in learning})]))
-    taught, tuned, tested = (_by_area(network, part, slates, sights) for part in (learning, tuning, testing))
-    areas: list[Area] = [area for area in AREAS if area in taught]
-    train(network, taught, tuned, settings)
-    before = answers(network, tested)
-    network.get_buffer("temperature").fill_(best_temperature(network, tuned))
-    after, truth = answers(network, tested), np.concatenate([part.answer.numpy() for part in tested.values()])
+    names = sorted({each.question.picture for each in training})
+    network = JudgeNetwork(*fit_projection([pictures[each] for each in names]))
+    training_inputs, tuning_inputs, test_inputs = (
+        _inputs_by_region(network, part, candidate_sets, pictures) for part in (training, tuning, testing)
+    )
+    regions: list[Region] = [region for region in REGIONS if region in training_inputs]
+    train_network(network, training_inputs, tuning_inputs, settings)
+    before = predict_probs(network, test_inputs)
+    network.get_buffer("temperature").fill_(best_temperature(network, tuning_inputs))
+    after = predict_probs(network, test_inputs)
+    truth = np.concatenate([part.answer.numpy() for part in test_inputs.values()])
     named = truth < 2
-    said, winner = after.argmax(1) == truth, (after[:, 0] >= after[:, 1]) == (truth == 0)
+    correct, winner = after.argmax(1) == truth, (after[:, 0] >= after[:, 1]) == (truth == 0)
     same, same_winner = agreement(choices)
-    figures = JudgeFigures(
-        len(learning),
+    metrics = JudgeMetrics(
+        len(training),
         len(tuning),
         len(testing),
         len(choices) - len(usable),
-        Share(int(said.sum()), len(truth)),
-        Share(int(winner[named].sum()), int(named.sum())),
+        Proportion(int(correct.sum()), len(truth)),
+        Proportion(int(winner[named].sum()), int(named.sum())),
         _log_loss(after, truth),
         _log_loss(before, truth),
         _ece(after, truth),
@@ -281,74 +272,77 @@ def learn(
         same,
         same_winner,
     )
-    return LearnedJudge(network, sights, name, areas, figures)
+    return LearnedJudge(network, pictures, name, regions, metrics)
 
 
-def _tower_sha256() -> str:
+def _encoder_sha256() -> str:
     return files_sha256([NANO / "model.safetensors"])
 
 
-def _who(choice: Choice, slates: Mapping[str, CandidateSet]) -> tuple[str, str]:
-    """Subject and picture."""
+def _subject_and_picture(choice: Choice, candidate_sets: Mapping[str, CandidateSet]) -> tuple[str, str]:
     picture = choice.question.picture
-    if picture not in slates:
+    if picture not in candidate_sets:
         raise DatasetError(
             f"a choice is about picture {picture}, which has no candidates: give those it was made from."
         )
-    return slates[picture].subject, picture
+    return candidate_sets[picture].subject, picture
 
 
-def _parts(names: Sequence[tuple[str, str]], settings: JudgeSettings) -> list[list[int]]:
-    """Part choices, told by subject and picture, into learning, tuning and test, people kept together.
+def _split(names: Sequence[tuple[str, str]], settings: JudgeSettings) -> list[list[int]]:
+    """Split choices, given as (subject, picture), into training, tuning and test indices without splitting people.
 
-    People come in the order of a hash of their names; of fewer than three people, pictures.
+    People are ordered by a hash of their names. With fewer than three people, pictures take their place.
     """
     by_person = len({subject for subject, _ in names}) > 2
     groups = [subject if by_person else picture for subject, picture in names]
     order = sorted(set(groups), key=lambda group: hashlib.sha256(f"{settings.seed} {group}".encode()).digest())
-    rank = {group: place for place, group in enumerate(order)}
-    sorted_places = sorted(range(len(groups)), key=lambda place: rank[groups[place]])
+    rank = {group: index for index, group in enumerate(order)}
+    ordered = sorted(range(len(groups)), key=lambda index: rank[groups[index]])
     parts: list[list[int]] = [[], [], []]
-    wanted = (settings.test * len(groups), (settings.test + settings.tuning) * len(groups))
+    ends = (settings.test * len(groups), (settings.test + settings.tuning) * len(groups))
     part_of: dict[str, int] = {}
-    for count, place in enumerate(sorted_places):
-        part = 2 if count < wanted[0] else 1 if count < wanted[1] else 0
-        parts[part_of.setdefault(groups[place], part)].append(place)
+    for count, index in enumerate(ordered):
+        part = 2 if count < ends[0] else 1 if count < ends[1] else 0
+        parts[part_of.setdefault(groups[index], part)].append(index)
     return parts
 
 
-def _by_area(
-    network: Network, choices: Sequence[Choice], slates: Mapping[str, CandidateSet], sights: Mapping[str, ImageFeatures]
-) -> dict[Area, JudgeInputs]:
-    out: dict[Area, JudgeInputs] = {}
-    for area in AREAS:
-        here = [each for each in choices if each.question.area == area]
+def _inputs_by_region(
+    network: JudgeNetwork,
+    choices: Sequence[Choice],
+    candidate_sets: Mapping[str, CandidateSet],
+    pictures: Mapping[str, ImageFeatures],
+) -> dict[Region, JudgeInputs]:
+    out: dict[Region, JudgeInputs] = {}
+    for region in REGIONS:
+        here = [each for each in choices if each.question.region == region]
         if here:
-            left, right = shown([each.question for each in here], slates)
-            seen = [sights[each.question.picture] for each in here]
-            out[area] = encode(network, area, seen, left, right, [ANSWERS.index(each.verdict) for each in here])
+            left, right = question_faces([each.question for each in here], candidate_sets)
+            features = [pictures[each.question.picture] for each in here]
+            answers = [ANSWERS.index(each.verdict) for each in here]
+            out[region] = make_inputs(network, region, features, left, right, answers)
     return out
 
 
-def _log_loss(shares: np.ndarray, truth: np.ndarray) -> float:
-    return float(-np.log(np.maximum(shares[np.arange(len(truth)), truth], _TINY)).mean())
+def _log_loss(probs: np.ndarray, truth: np.ndarray) -> float:
+    return float(-np.log(np.maximum(probs[np.arange(len(truth)), truth], _EPSILON)).mean())
 
 
-def _ece(shares: np.ndarray, truth: np.ndarray) -> float:
-    sure, right = shares.max(axis=1), shares.argmax(axis=1) == truth
-    inside = np.minimum((sure * _BINS).astype(int), _BINS - 1)
-    gaps = [abs((sure - right)[inside == place].sum()) for place in range(_BINS)]
+def _ece(probs: np.ndarray, truth: np.ndarray) -> float:
+    confidence, correct = probs.max(axis=1), probs.argmax(axis=1) == truth
+    bins = np.minimum((confidence * _BINS).astype(int), _BINS - 1)
+    gaps = [abs((confidence - correct)[bins == index].sum()) for index in range(_BINS)]
     return float(sum(gaps) / len(truth))
 
 
 def simulated_judges(dataset: Path, truth: Path, *, noise: float = NOISE, jnd: float = JND, seed: int = 0) -> Judges:
-    """Return two simulated people, who know the truth of every picture and err each in their own way.
+    """Return two simulated people with independent errors.
 
     Args:
-        dataset: folder of faces; pictures of its splits ``train`` and ``validation`` are known to them.
+        dataset: folder of faces; they know the pictures of its splits ``train`` and ``validation``.
         truth: the same faces, row by row, with exact coefficients.
-        noise: as for ``SimulatedJudge``.
-        jnd: likewise.
+        noise: as in ``SimulatedJudge``.
+        jnd: as in ``SimulatedJudge``.
         seed: of the first; the second has the next.
 
     Raises:
@@ -360,7 +354,7 @@ def simulated_judges(dataset: Path, truth: Path, *, noise: float = NOISE, jnd: f
 
 
 def truth_of(dataset: Path, truth: Path) -> dict[str, np.ndarray]:
-    """Return the exact coefficients float32[52] of each picture, by its name, of the splits that rounds look at.
+    """Return the exact coefficients float32[52] of each picture of the splits ``train`` and ``validation``.
 
     Args:
         dataset: folder of faces.
@@ -371,12 +365,12 @@ def truth_of(dataset: Path, truth: Path) -> dict[str, np.ndarray]:
     """
     known: dict[str, np.ndarray] = {}
     for split in ("train", "validation"):
-        pictures, exact = load_faces(dataset, split), load_faces(truth, split)
-        names = picture_names(pictures)
+        faces, exact = load_faces(dataset, split), load_faces(truth, split)
+        names = picture_names(faces)
         if names != (names if truth == dataset else picture_names(exact)):
             raise DatasetError(
-                f"{truth} does not hold the pictures of {dataset}, {split}, in their order: its coefficients are of "
-                "other faces. Give the folder that was recorded with it."
+                f"{truth} does not hold the pictures of {dataset}, {split}, in the same order: its coefficients are "
+                "of other faces. Give the folder that was recorded with it."
             )
         known |= dict(zip(names, coefficients_of(exact), strict=True))
     return known
@@ -384,57 +378,57 @@ def truth_of(dataset: Path, truth: Path) -> dict[str, np.ndarray]:
 
 def learned_judges(
     choices: Sequence[Choice],
-    slates: Sequence[CandidateSet],
+    candidate_sets: Sequence[CandidateSet],
     reader: Path,
-    measured: HeldOutSet,
+    held_out: HeldOutSet,
     folder: Path,
     *,
-    areas: Collection[Area] = HALVES,
+    regions: Collection[Region] = HALVES,
     seed: int = 0,
-    say: Callable[[str], object] = print,
+    log: Callable[[str], object] = print,
 ) -> Judges:
-    """Teach two judges by what people chose: by half of the annotators each, or by all with two seeds where one chose.
+    """Train two judges: each on the choices of half of the annotators, or, with one annotator, on all with two seeds.
 
     Args:
         choices: of one round.
-        slates: the candidates that they are about, of the split ``train``.
-        reader: folder of the model whose readings of pictures they start from; always the same one.
-        measured: what they will have to judge later, beside the pictures of the slates.
-        folder: where each is saved, by name, with what is known of it.
-        areas: those they will have to judge.
+        candidate_sets: of those choices, of the split ``train``.
+        reader: folder of the model whose readings they start from; always the same one.
+        held_out: pictures that they will judge later, besides those of the candidate sets.
+        folder: each judge is saved here, under its name, with its metrics.
+        regions: those they will have to judge.
         seed: of the first; the second has the next.
-        say: told how good they are, beside how far people agree.
+        log: receives each judge's metrics and the annotator agreement.
 
     Raises:
-        DatasetError: too few choices to learn from, or none in one of the areas.
-        SemanticFaceError: the disk refuses.
+        DatasetError: too few choices to learn from, or none in one of the regions.
+        SemanticFaceError: a judge cannot be saved.
     """
     people = sorted({choice.annotator for choice in choices})
     groups = [people[::2], people[1::2] or people]
     parts = [[choice for choice in choices if choice.annotator in group] for group in groups]
     for part in parts:
-        missing = [area for area in areas if not any(choice.question.area == area for choice in part)]
+        missing = [region for region in regions if not any(choice.question.region == region for choice in part)]
         if missing:
             raise DatasetError(
-                f"{', '.join(sorted({each.annotator for each in part}))} chose nothing in the area "
-                f"{' or '.join(missing)}, which judges have to learn: annotate with --areas {','.join(areas)}."
+                f"{', '.join(sorted({each.annotator for each in part}))} made no choices in the region "
+                f"{' or '.join(missing)}, which judges have to learn: annotate with --regions {','.join(regions)}."
             )
     predictor = Predictor.from_pretrained(reader, mode="numbers")
-    side = predictor.bundle.image_size
-    train, others = load_faces(measured.dataset, "train"), measured.faces(measured.dataset)
-    rows, other_rows = EvalFaces(train, side), EvalFaces(others, side)
-    crops: dict[str, Image.Image | None] = {slate.picture: rows[slate.row].picture for slate in slates}
-    crops |= {name: other_rows[place].picture for place, name in enumerate(picture_names(others))}
-    sights = look(predictor, {name: crop for name, crop in crops.items() if crop is not None})
-    by_picture = {slate.picture: slate for slate in slates}
+    size = predictor.bundle.image_size
+    train, validation = load_faces(held_out.dataset, "train"), held_out.faces(held_out.dataset)
+    train_rows, validation_rows = EvalFaces(train, size), EvalFaces(validation, size)
+    crops: dict[str, Image.Image | None] = {each.picture: train_rows[each.row].picture for each in candidate_sets}
+    crops |= {name: validation_rows[row].picture for row, name in enumerate(picture_names(validation))}
+    pictures = image_features(predictor, {name: crop for name, crop in crops.items() if crop is not None})
+    by_picture = {each.picture: each for each in candidate_sets}
     same, same_winner = agreement(choices)
     judges = []
     for nth, part in enumerate(parts):
-        judge = learn(part, by_picture, sights, JudgeSettings(seed=seed + nth), name=f"learned-{nth + 1}")
-        assert judge.figures is not None
-        # People agree or not across the two groups, too.
-        judge.figures = dataclasses.replace(judge.figures, agreement=same, agreement_winner=same_winner)
+        judge = train_judge(part, by_picture, pictures, JudgeSettings(seed=seed + nth), name=f"learned-{nth + 1}")
+        assert judge.metrics is not None
+        # Agreement counts annotators of both groups.
+        judge.metrics = dataclasses.replace(judge.metrics, agreement=same, agreement_winner=same_winner)
         judge.save(folder / judge.name)
-        say(f"judge     {judge.name} {judge.figures.told()}")
+        log(f"judge     {judge.name} {judge.metrics.summary()}")
         judges.append(judge)
     return Judges(*judges)

@@ -1,14 +1,14 @@
-"""Rounds of alignment: sample, ask, choose, pair, train, measure. Each step leaves a file, so a stopped run goes on.
+"""Rounds of alignment: sample, ask, pair, train, measure. Each step leaves a file, so a stopped run resumes.
 
-``round-1`` and those after it hold ``candidates.jsonl``, ``choices.jsonl``, ``pairs.jsonl`` (learnt from),
-``held_out_pairs.jsonl`` (measured on), ``adapter``, ``predictions.jsonl`` (of the validation split) and
-``metrics.json``; ``round-0`` what the model said before. A step whose file is there is not taken again.
-``rounds.json`` says which round is the best and why no more were made; ``adapter`` is that round's.
+``round-1`` and later hold ``candidates.jsonl``, ``choices.jsonl``, ``pairs.jsonl`` (to train on),
+``held_out_pairs.jsonl`` (to measure on), ``adapter``, ``predictions.jsonl`` (of the validation split) and
+``metrics.json``; ``round-0`` has the predictions and metrics of the model at the start. A step whose file exists is
+skipped. ``rounds.json`` says which round is the best and why the rounds ended; ``adapter`` is that round's.
 
-Two judges keep each other honest. One answers the questions that the model learns from; the other, from which it never
-learns, compares what it says of held-out pictures before and after. A model that found out how to please the first
-judge does not win with the second: unless it beats the round before in more than half of these comparisons, by the
-interval, the alignment ends and the round before is the best, whatever the first judge says.
+Two judges guard against reward hacking. The labeler answers the questions that the model learns from. The auditor, from
+which it never learns, compares predictions for held-out pictures before and after. A model that exploits the labeler
+does not win with the auditor: unless it beats the previous round in significantly more than half of these comparisons,
+alignment ends and the previous round is the best, whatever the labeler says.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from semanticface.data.provenance import PEOPLE_NAME
 from semanticface.errors import ConfigError, ModelError
 from semanticface.evaluation.bootstrap import Estimate
 from semanticface.preference.judges import Judge, win_rate
-from semanticface.preference.regions import AREAS
+from semanticface.preference.regions import REGIONS
 from semanticface.preference.round import RoundRunner
 from semanticface.recipe import RECIPE_NAME
 from semanticface.utils.files import atomic_path, write_json
@@ -34,28 +34,28 @@ _RESULT = "rounds.json"
 
 @dataclass(frozen=True, slots=True)
 class Judges:
-    """Who judges in a round.
+    """The two judges of a round.
 
     Attributes:
-        labels: answers the questions that are learnt from.
-        audits: compares what was learnt with what was known before; must not have seen what the first one says.
+        labeler: answers the questions to learn from.
+        auditor: compares each round's model with the previous one; independent of the labeler.
     """
 
-    labels: Judge
-    audits: Judge
+    labeler: Judge
+    auditor: Judge
 
 
 @dataclass(frozen=True, slots=True)
 class Rounds:
-    """What an alignment came to.
+    """The result of an alignment.
 
     Attributes:
-        best: number of the best round; 0 for the model as it was.
-        made: rounds that were made.
-        stopped: why no more.
-        metrics: of each round, the model as it was first: ``Measured.errors``, and of rounds that were made ``audit``
-            and ``label`` (``win_rate`` over the round before, in the eyes of either judge), ``margins`` of the pairs
-            held out, and ``pairs`` (``PairCounts``).
+        best: number of the best round; 0 for the model at the start.
+        made: number of rounds made.
+        stopped: why they ended.
+        metrics: of each round, from round 0: ``HeldOutSet.errors``, and from round 1 on ``audit`` and ``label``
+            (``win_rate`` over the previous round by either judge), ``margins`` of the held-out pairs, and ``pairs``
+            (``PairCounts``).
     """
 
     best: int
@@ -64,74 +64,72 @@ class Rounds:
     metrics: tuple[dict[str, Any], ...]
 
 
-def run_rounds(alignment: RoundRunner, judges: Judges) -> Rounds:
-    """Make rounds until the auditor sees no more gain, or there are as many as wanted; or go on with what is there.
+def run_rounds(runner: RoundRunner, judges: Judges) -> Rounds:
+    """Make rounds until the auditor sees no gain or ``max_rounds`` is reached; resumes from existing files.
 
     Args:
-        alignment: what from and how.
-        judges: who choose.
+        runner: of the steps.
+        judges: labeler and auditor.
 
     Returns:
-        What it came to, as in ``rounds.json``.
+        The result, as in ``rounds.json``.
 
     Raises:
         DatasetError: no candidates, no choices or too few pairs.
-        ModelError: files of another model, or nothing to begin from.
-        SemanticFaceError: the disk refuses.
+        ModelError: files of another model, or no adapter to start from.
+        SemanticFaceError: a file cannot be written.
     """
-    if not (alignment.start / "adapter_config.json").exists():
-        raise ModelError(f"{alignment.start} is no adapter: make one with train/distill.py, and begin from that.")
-    say = alignment.say
-    answers = alignment.predicted(0)
-    metrics: list[dict[str, Any]] = [alignment.measured.errors(answers)]
-    write_json(alignment.folder(0) / "metrics.json", metrics[0])
-    say(f"round 0   {_told(metrics[0])}")
+    if not (runner.start / "adapter_config.json").exists():
+        raise ModelError(f"{runner.start} is not an adapter: train one with train/distill.py, and start from that.")
+    log = runner.log
+    answers = runner.predict_held_out(0)
+    metrics: list[dict[str, Any]] = [runner.held_out_set.errors(answers)]
+    write_json(runner.folder(0) / "metrics.json", metrics[0])
+    log(f"round 0   {_summary(metrics[0])}")
     best, stopped = 0, ""
-    for number in range(1, alignment.rounds.max_rounds + 1):
-        slates, model = alignment.slates(number)
-        choices = alignment.chosen(number, slates, model, judges.labels)
-        learnt, measured, counts = alignment.paired(number, slates, choices)
-        say(f"pairs     {len(learnt):,} to learn, {len(measured):,} held out, of {counts.choices:,} choices")
-        margins = alignment.trained(number, learnt, measured)
-        newer = alignment.predicted(number)
-        both = alignment.measured.compared(newer, answers)
-        audited, labelled = (
-            win_rate(judge, both, seed=alignment.rounds.seed) for judge in (judges.audits, judges.labels)
-        )
-        found = alignment.measured.errors(newer) | {
-            "audit": _estimates(audited),
-            "label": _estimates(labelled),
+    for number in range(1, runner.rounds.max_rounds + 1):
+        candidate_sets, model = runner.sample_candidates(number)
+        choices = runner.collect_choices(number, candidate_sets, model, judges.labeler)
+        training, held_out, counts = runner.build_pairs(number, candidate_sets, choices)
+        log(f"pairs     {len(training):,} to train on, {len(held_out):,} held out, of {counts.choices:,} choices")
+        margins = runner.train_adapter(number, training, held_out)
+        newer = runner.predict_held_out(number)
+        both = runner.held_out_set.compare(newer, answers)
+        audit, label = (win_rate(judge, both, seed=runner.rounds.seed) for judge in (judges.auditor, judges.labeler))
+        found = runner.held_out_set.errors(newer) | {
+            "audit": _estimates(audit),
+            "label": _estimates(label),
             "margins": margins,
             "pairs": dataclasses.asdict(counts),
         }
-        write_json(alignment.folder(number) / "metrics.json", found)
+        write_json(runner.folder(number) / "metrics.json", found)
         metrics.append(found)
-        share = audited["all"]
-        say(f"round {number}   {_told(found)}; auditor {share.value:.1%} ({share.low:.1%} to {share.high:.1%})")
+        wins = audit["all"]
+        log(f"round {number}   {_summary(found)}; auditor {wins.value:.1%} ({wins.low:.1%} to {wins.high:.1%})")
         ratio = margins["blank_ratio"]
-        left = "nothing was learnt" if ratio is None else f"{ratio:.0%} of what was learnt is left with a blank picture"
-        say(f"held out  {margins['accuracy']:.1%} of {margins['pairs']:,} pairs moved the right way; {left}")
-        if not stopped and not share.low > 0.5:
+        rest = "no gain" if ratio is None else f"{ratio:.0%} of the gain remains with a blank picture"
+        log(f"held out  {margins['accuracy']:.1%} of {margins['pairs']:,} pairs moved the right way; {rest}")
+        if not stopped and not wins.low > 0.5:
             stopped = (
-                f"round {number} wins {share.value:.1%} of the auditor's comparisons with round {best}, perhaps only "
-                f"{share.low:.1%}: no gain that is sure"
+                f"round {number} wins {wins.value:.1%} of the auditor's comparisons with round {best}, with a lower "
+                f"bound of {wins.low:.1%}: no significant gain"
             )
-        if stopped and alignment.rounds.early_stopping:
+        if stopped and runner.rounds.early_stopping:
             break
         best, answers = best if stopped else number, newer
-    stopped = stopped or f"{alignment.rounds.max_rounds} rounds were asked for"
-    _copy_adapter(alignment.model(best), alignment.output / "adapter")
+    stopped = stopped or f"reached rounds.max_rounds, {runner.rounds.max_rounds}"
+    _copy_adapter(runner.model(best), runner.output / "adapter")
     result = Rounds(best, len(metrics) - 1, stopped, tuple(metrics))
-    write_json(alignment.output / _RESULT, dataclasses.asdict(result))
+    write_json(runner.output / _RESULT, dataclasses.asdict(result))
     return result
 
 
 def _estimates(found: dict[str, Estimate]) -> dict[str, dict[str, float]]:
-    return {area: dataclasses.asdict(estimate) for area, estimate in found.items()}
+    return {region: dataclasses.asdict(estimate) for region, estimate in found.items()}
 
 
-def _told(metrics: dict[str, Any]) -> str:
-    return "vertex error " + ", ".join(f"{area} {metrics[f'vertex_error_{area}']:.2f} %" for area in AREAS)
+def _summary(metrics: dict[str, Any]) -> str:
+    return "vertex error " + ", ".join(f"{region} {metrics[f'vertex_error_{region}']:.2f} %" for region in REGIONS)
 
 
 def _copy_adapter(source: Path, target: Path) -> None:
@@ -142,24 +140,24 @@ def _copy_adapter(source: Path, target: Path) -> None:
                 shutil.copyfile(source / name, temporary / name)
 
 
-def claim(output: Path, settings: dict[str, Any]) -> None:
-    """Claim a folder, or check that what it holds was made with the same settings.
+def claim_output_dir(output: Path, settings: dict[str, Any]) -> None:
+    """Claim a folder for an alignment, or check that its rounds were made with the same settings.
 
     Raises:
-        ConfigError: it was begun with others; going on would mix two runs.
-        SemanticFaceError: the disk refuses.
+        ConfigError: they were made with other settings.
+        SemanticFaceError: the folder cannot be written.
     """
     path = output / "settings.json"
     settings = json.loads(json.dumps(settings))
     if any(each.is_dir() for each in output.glob("*")):
         try:
-            begun = json.loads(path.read_text(encoding="utf-8"))
+            previous = json.loads(path.read_text(encoding="utf-8"))
         except (OSError, ValueError) as error:
-            raise ConfigError(f"{path} cannot be read: {error}. Remove {output} to start anew.") from error
-        differing = sorted(key for key in begun | settings if begun.get(key) != settings.get(key))
+            raise ConfigError(f"{path} cannot be read: {error}. Remove {output} to start over.") from error
+        differing = sorted(key for key in previous | settings if previous.get(key) != settings.get(key))
         if differing:
             raise ConfigError(
-                f"{output} was begun with other settings: {', '.join(differing)}. Use the same, choose "
-                "another output, or remove the folder to start anew."
+                f"{output} has rounds with other settings: {', '.join(differing)}. Use the same, choose another "
+                "output, or remove the folder to start over."
             )
     write_json(path, settings)

@@ -1,8 +1,8 @@
-"""Where choices are kept: one SQLite file, written the moment each is made, by several annotators at once.
+"""The store of choices: one SQLite file, written as each choice is made, by several annotators at once.
 
 A choice is durable when ``Store.add`` returns: the file is in WAL mode with ``synchronous=FULL``, so neither a killed
-program nor a power cut takes it back. Nothing is overwritten: undoing marks a choice withdrawn. Only
-``delete_pictures`` deletes, and what it deletes is wiped from the file.
+program nor a power cut loses it. Nothing is overwritten: undoing marks a choice withdrawn. Only ``delete_pictures``
+deletes, and it wipes what it deletes from the file.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ from semanticface.preference.files import now
 from semanticface.preference.types import Choice, Question
 
 VERSION = 1
-"""Of the tables; kept in the file as ``user_version``."""
-_APPLICATION = 0x53464331  # "SFC1", kept in the file as application_id: whose file this is
-_WAIT = 20.0  # seconds that one annotator waits for another's write, which takes milliseconds
+"""Of the schema, the file's ``user_version``."""
+_APPLICATION = 0x53464331  # "SFC1", the file's application_id
+_WAIT = 20.0  # seconds to wait for another annotator's write, which takes milliseconds
 _COLUMNS = "question, picture, area, a, b, kind, of, verdict, annotator, model, round, time"
 
 _TABLES = f"""
@@ -43,13 +43,14 @@ PRAGMA user_version = {VERSION};
 
 
 @dataclass(frozen=True, slots=True)
-class Imported:
-    """What became of choices that were brought in.
+class ImportResult:
+    """The result of an import.
 
     Attributes:
-        added: new ones.
-        known: there already, standing or withdrawn.
-        differing: places in the import whose question the same annotator has answered otherwise here; those here stand.
+        added: new choices.
+        known: choices already in the store, standing or withdrawn.
+        differing: indices of imported choices whose question the same annotator answered otherwise here; those here
+            stay.
     """
 
     added: int
@@ -58,14 +59,14 @@ class Imported:
 
 
 class Store:
-    """The choices of any number of annotators, models and rounds; safe to use from several threads and processes.
+    """The choices of any annotators, models and rounds; safe for several threads and processes.
 
     Args:
-        path: of the SQLite file; made, with its folder, if it is not there and ``create`` is set.
-        create: whether a missing file is made.
+        path: of the SQLite file; created with its folder if missing, where ``create`` is set.
+        create: whether to create a missing file.
 
     Raises:
-        SemanticFaceError: the file is missing, damaged, another program's or a newer version's, or may not be written.
+        SemanticFaceError: the file is missing, damaged, another program's, a newer version's, or not writable.
     """
 
     def __init__(self, path: str | os.PathLike[str], *, create: bool = True) -> None:
@@ -75,7 +76,7 @@ class Store:
         self._lock = threading.Lock()
         if not create and not self.path.is_file():
             raise SemanticFaceError(f"{self.path}: no such database of choices. Give the one that annotate wrote.")
-        with self._named():
+        with self._explained():
             self.path.parent.mkdir(parents=True, exist_ok=True)
         self._open()
 
@@ -86,7 +87,7 @@ class Store:
         self.close()
 
     def close(self) -> None:
-        """Close every thread's connection; what is in the write-ahead log moves into the file."""
+        """Close every thread's connection; the write-ahead log is merged into the file."""
         with self._lock:
             for connection in self._connections:
                 connection.close()
@@ -94,19 +95,19 @@ class Store:
             self._local = threading.local()
 
     def add(self, choice: Choice) -> bool:
-        """Keep a choice; return False, and keep nothing, if its annotator has answered its question already.
+        """Store a choice; False, and no effect, if its annotator has answered its question already.
 
         Raises:
-            SemanticFaceError: it cannot be stored, on a full disk for example; all that was stored before stays.
+            SemanticFaceError: it cannot be stored, for example on a full disk; earlier choices are safe.
         """
         with self._writing() as connection:
             return self._insert(connection, choice)
 
-    def add_many(self, choices: Iterable[Choice]) -> Imported:
-        """Bring choices in, all or none; the same ones again change nothing.
+    def add_many(self, choices: Iterable[Choice]) -> ImportResult:
+        """Import choices, all or nothing; importing the same ones again has no effect.
 
-        A choice that was withdrawn here stays withdrawn. One that differs from what the same annotator answered to the
-        same question here is left out.
+        A choice that was withdrawn here stays withdrawn. One that differs from the same annotator's answer here is left
+        out.
 
         Raises:
             SemanticFaceError: they cannot be stored.
@@ -114,7 +115,7 @@ class Store:
         added = known = 0
         differing = []
         with self._writing() as connection:
-            for place, choice in enumerate(choices):
+            for index, choice in enumerate(choices):
                 same = connection.execute(
                     f"SELECT 1 FROM choices WHERE ({_COLUMNS}) = (?,?,?,?,?,?,?,?,?,?,?,?)", _row(choice)
                 ).fetchone()
@@ -123,15 +124,11 @@ class Store:
                 elif self._insert(connection, choice):
                     added += 1
                 else:
-                    differing.append(place)
-        return Imported(added, known, tuple(differing))
+                    differing.append(index)
+        return ImportResult(added, known, tuple(differing))
 
     def undo(self, annotator: str, model: str, round: int) -> Choice | None:
-        """Withdraw the last standing choice of an annotator in a round, and return it; None if there is none.
-
-        Raises:
-            SemanticFaceError: it cannot be stored.
-        """
+        """Withdraw an annotator's last standing choice in a round and return it; None if there is none."""
         with self._writing() as connection:
             last = connection.execute(
                 f"SELECT {_COLUMNS}, number FROM choices "
@@ -147,12 +144,12 @@ class Store:
     def choices(
         self, *, annotator: str | None = None, model: str | None = None, round: int | None = None
     ) -> list[Choice]:
-        """Return the standing choices in the order in which they were stored, all or those that match.
+        """Return the standing choices in the order they were stored, all or those that match.
 
         Raises:
             SemanticFaceError: the file cannot be read.
         """
-        with self._named():
+        with self._explained():
             rows = self._connection().execute(
                 f"SELECT {_COLUMNS} FROM choices WHERE withdrawn IS NULL AND (?1 IS NULL OR annotator = ?1) "
                 "AND (?2 IS NULL OR model = ?2) AND (?3 IS NULL OR round = ?3) ORDER BY number",
@@ -161,12 +158,8 @@ class Store:
             return [_choice(row) for row in rows]
 
     def answered_by_others(self, annotator: str, model: str, round: int) -> set[str]:
-        """Return the ids of the questions of a round for which a choice of anybody else stands.
-
-        Raises:
-            SemanticFaceError: the file cannot be read.
-        """
-        with self._named():
+        """Return the ids of a round's questions that anybody else has answered."""
+        with self._explained():
             found = self._connection().execute(
                 "SELECT DISTINCT question FROM choices "
                 "WHERE annotator != ? AND model = ? AND round = ? AND withdrawn IS NULL",
@@ -175,8 +168,8 @@ class Store:
             return {question for (question,) in found}
 
     def withdrawn(self) -> int:
-        """Return how many choices were taken back."""
-        with self._named():
+        """Return how many choices were withdrawn."""
+        with self._explained():
             found = self._connection().execute("SELECT count(*) FROM choices WHERE withdrawn IS NOT NULL").fetchone()
         return int(found[0])
 
@@ -184,51 +177,51 @@ class Store:
         """Delete every choice about some pictures, withdrawn ones too, wipe them from the file and return how many.
 
         Raises:
-            SemanticFaceError: they cannot be deleted, and all are still there; or they are, but another program keeps
-                them from being wiped.
+            SemanticFaceError: they cannot be deleted, and are all still there; or they are deleted, but another program
+                prevents wiping them.
         """
         with self._writing() as connection:
             count = sum(
                 connection.execute("DELETE FROM choices WHERE picture = ?", (picture,)).rowcount
                 for picture in sorted(pictures)
             )
-        with self._named():
-            # Deleted rows are overwritten (secure_delete); the log that still holds them is emptied too.
+        with self._explained():
+            # secure_delete overwrites deleted rows; the write-ahead log still holds them and is truncated.
             (busy, *_) = self._connection().execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
         if busy:
             raise SemanticFaceError(
-                f"{self.path}: {count} choices are deleted, but another program is reading the file, and what was "
-                "deleted can be found in it until that has closed. Stop annotate and do it again."
+                f"{self.path}: {count} choices are deleted, but another program is reading the file, so they are not "
+                "yet wiped from it. Stop annotate and try again."
             )
         return count
 
     def _insert(self, connection: sqlite3.Connection, choice: Choice) -> bool:
-        places = ", ".join("?" * len(_row(choice)))
-        # Only the index of standing choices is expected to object; anything else is an error.
-        done = connection.execute(
-            f"INSERT INTO choices ({_COLUMNS}) VALUES ({places}) "
+        values = ", ".join("?" * len(_row(choice)))
+        # Only the index of standing choices may conflict; anything else is an error.
+        inserted = connection.execute(
+            f"INSERT INTO choices ({_COLUMNS}) VALUES ({values}) "
             "ON CONFLICT (annotator, model, round, question) WHERE withdrawn IS NULL DO NOTHING",
             _row(choice),
         )
-        return done.rowcount == 1
+        return inserted.rowcount == 1
 
     def _open(self) -> None:
-        """Make the tables where there are none, and check what is there."""
+        """Create missing tables and check existing ones."""
         deadline = time.monotonic() + _WAIT
-        with self._named():
+        with self._explained():
             connection = self._connection()
             while True:
                 try:
                     self._prepare(connection)
                     return
                 except sqlite3.OperationalError as error:
-                    # Changing to WAL needs the file alone and does not wait for others by itself.
+                    # Changing to WAL needs exclusive access and does not wait by itself.
                     if error.sqlite_errorcode != sqlite3.SQLITE_BUSY or time.monotonic() > deadline:
                         raise
                     time.sleep(0.05)
 
     def _prepare(self, connection: sqlite3.Connection) -> None:
-        self._has_tables(connection)  # nothing of another program's file is changed
+        self._has_tables(connection)  # before anything of another program's file is changed
         connection.execute("PRAGMA journal_mode = WAL").fetchone()
         with self._transaction(connection):
             if not self._has_tables(connection):
@@ -239,13 +232,13 @@ class Store:
             raise self._damaged(problems[0])
 
     def _has_tables(self, connection: sqlite3.Connection) -> bool:
-        """Return whether the file is a store; False where it is empty; raise if it is anything else."""
+        """Return whether the file is a store, False if empty; raise if it is anything else."""
         if not connection.execute("SELECT 1 FROM sqlite_master LIMIT 1").fetchone():
             return False
         (application,) = connection.execute("PRAGMA application_id").fetchone()
         (version,) = connection.execute("PRAGMA user_version").fetchone()
         if application != _APPLICATION:
-            raise SemanticFaceError(f"{self.path}: a database of another program. Choose another --database.")
+            raise SemanticFaceError(f"{self.path}: another program's database. Choose another --database.")
         if version != VERSION:
             raise SemanticFaceError(
                 f"{self.path}: written by another version of SemanticFace (tables {version}, here {VERSION}). "
@@ -257,7 +250,7 @@ class Store:
         """Return this thread's connection."""
         connection: sqlite3.Connection | None = getattr(self._local, "connection", None)
         if connection is None:
-            # Only its own thread works with a connection; any may close it.
+            # Used by this thread only; any thread may close it.
             connection = sqlite3.connect(self.path, timeout=_WAIT, isolation_level=None, check_same_thread=False)
             with self._lock:
                 self._connections.append(connection)
@@ -268,8 +261,8 @@ class Store:
 
     @contextlib.contextmanager
     def _writing(self) -> Iterator[sqlite3.Connection]:
-        """A transaction that is kept as a whole if the block succeeds."""
-        with self._named():
+        """A transaction, committed if the block succeeds."""
+        with self._explained():
             connection = self._connection()
             with self._transaction(connection):
                 yield connection
@@ -287,51 +280,49 @@ class Store:
             raise
 
     @contextlib.contextmanager
-    def _named(self) -> Iterator[None]:
-        """Turn what SQLite and the system refuse into errors that name the file and the fix."""
+    def _explained(self) -> Iterator[None]:
+        """Turn errors of SQLite and the system into errors that name the file and the fix."""
         try:
             yield
         except sqlite3.Error as error:
-            raise self._explained(error) from error
+            raise self._explain(error) from error
         except OSError as error:
-            raise SemanticFaceError(
-                f"{self.path}: {error.strerror or error}. Choose another place for --database."
-            ) from error
+            raise SemanticFaceError(f"{self.path}: {error.strerror or error}. Choose another --database.") from error
 
-    def _explained(self, error: sqlite3.Error) -> SemanticFaceError:
+    def _explain(self, error: sqlite3.Error) -> SemanticFaceError:
         code = getattr(error, "sqlite_errorcode", 0) & 0xFF
         if code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
             return self._damaged(str(error))
-        kept = "What was stored before is safe; this was not stored."
+        safe = "Earlier choices are safe; this one was not stored."
         if code in (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR):
-            return SemanticFaceError(f"{self.path}: {error}. {kept} Free some space on this disk and do it again.")
+            return SemanticFaceError(f"{self.path}: {error}. {safe} Free some space on this disk and try again.")
         if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
             return SemanticFaceError(
-                f"{self.path}: another program has held it for {_WAIT:.0f} seconds. {kept} Close that program and do "
-                "it again."
+                f"{self.path}: locked by another program for {_WAIT:.0f} seconds. {safe} Close that program and "
+                "try again."
             )
         if code in (sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_PERM):
             return SemanticFaceError(
-                f"{self.path}: {error}. {kept} Choose another --database, or make the file and its folder writable."
+                f"{self.path}: {error}. {safe} Choose another --database, or make the file and its folder writable."
             )
-        return SemanticFaceError(f"{self.path}: {error}. {kept}")
+        return SemanticFaceError(f"{self.path}: {error}. {safe}")
 
     def _damaged(self, what: str) -> SemanticFaceError:
         return SemanticFaceError(
-            f"{self.path}: damaged, or not a database ({what}). Move it away, save what can be read with\n"
+            f"{self.path}: damaged, or not a database ({what}). Move it away, recover what can be read with\n"
             f"  sqlite3 {self.path} .recover | sqlite3 recovered.sqlite\n"
-            "and go on with recovered.sqlite, or begin a new one and import your last export into it."
+            "and use recovered.sqlite, or create a new one and import your last export into it."
         )
 
 
 def _row(choice: Choice) -> tuple[Any, ...]:
     q = choice.question
     return (
-        *(q.id, q.picture, q.area, q.a, q.b, q.kind, q.of),
+        *(q.id, q.picture, q.region, q.a, q.b, q.kind, q.of),
         *(choice.verdict, choice.annotator, choice.model, choice.round, choice.time),
     )
 
 
 def _choice(row: Iterable[Any]) -> Choice:
-    id, picture, area, a, b, kind, of, *rest = row
-    return Choice(Question(id, picture, area, a, b, kind, of), *rest)
+    id, picture, region, a, b, kind, of, *rest = row
+    return Choice(Question(id, picture, region, a, b, kind, of), *rest)

@@ -1,7 +1,7 @@
-"""What passes between the steps of preference training.
+"""The data that passes between the steps of preference training.
 
-A *slate* holds the candidates for one picture. A *question* shows two of them, side by side, in one area. A *choice* is
-somebody's answer to a question. A *pair* is what a model learns: one face to be preferred to another.
+A *candidate set* holds the candidates for one picture. A *question* shows two of them side by side, in one region of
+the face. A *choice* is an answer to a question. A *pair* is a DPO example: a chosen face and a rejected one.
 """
 
 from __future__ import annotations
@@ -11,26 +11,26 @@ from typing import Literal
 
 import numpy as np
 
-from semanticface.preference.regions import Area
+from semanticface.preference.regions import Region
 
 Source = Literal["model", "capture"]
-"""Where a candidate comes from: sampled from a model, or the label that the capture software wrote."""
+"""Origin of a candidate: sampled from a model, or the label written by the capture software."""
 
 Verdict = Literal["a", "b", "same", "neither", "skip"]
-"""Left is nearer, right is nearer, no difference to be seen, both are wrong, no opinion."""
+"""Left is nearer, right is nearer, no visible difference, both are wrong, no opinion."""
 
 VERDICTS: tuple[Verdict, ...] = ("a", "b", "same", "neither", "skip")
 
 Kind = Literal["first", "repeat", "mirrored"]
-"""Asked for the first time, again, or again with its sides swapped: to measure an annotator's consistency."""
+"""Asked for the first time, again, or again with sides swapped: the latter two measure an annotator's consistency."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Candidate:
-    """One face that may be the right one for a picture.
+    """One possible face for a picture.
 
     Attributes:
-        id: unique within its slate, such as ``model-2``.
+        id: unique within its set, such as ``model-2``.
         source: where it comes from.
         coefficients: float32[52] in [0, 1], hundredths.
     """
@@ -45,9 +45,9 @@ class CandidateSet:
     """The candidates for one picture.
 
     Attributes:
-        picture: what names the picture in every file and table: the sha256 of its bytes.
+        picture: sha256 of the picture's bytes, its name in every file and table.
         row: its row in the split of the dataset that the candidates were made for.
-        subject: who is seen.
+        subject: the person in the picture.
         candidates: at least two.
     """
 
@@ -64,16 +64,16 @@ class Question:
     Attributes:
         id: unique within a round.
         picture: as in ``CandidateSet``.
-        area: what is judged; the rest is shown at rest.
-        a: id of the candidate shown on the left.
-        b: id of the candidate shown on the right.
-        kind: whether it was asked before.
-        of: id of the question that it repeats; empty for a first one.
+        region: the judged region, ``area`` in files; the rest is rendered at rest.
+        a: id of the candidate on the left.
+        b: id of the candidate on the right.
+        kind: first, repeat or mirrored.
+        of: id of the repeated question; empty for a first one.
     """
 
     id: str
     picture: str
-    area: Area
+    region: Region
     a: str
     b: str
     kind: Kind = "first"
@@ -85,12 +85,12 @@ class Choice:
     """An answer to a question.
 
     Attributes:
-        question: which.
+        question: what was asked.
         verdict: what was chosen.
         annotator: a local pseudonym, or the name of a judge.
         model: fingerprint of the model that the candidates come from.
         round: of the alignment, from 1.
-        time: when, in UTC, ISO 8601.
+        time: UTC, ISO 8601.
     """
 
     question: Question
@@ -103,18 +103,18 @@ class Choice:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Pair:
-    """What a model learns from choices about one picture.
+    """A DPO example from choices about one picture.
 
     Attributes:
         picture: as in ``CandidateSet``.
         row: as in ``CandidateSet``.
-        chosen: float32[52], the face to be preferred.
-        rejected: float32[52], the face it is preferred to; equal to ``chosen`` in halves without a verdict.
-        areas: the areas in which somebody chose.
+        chosen: float32[52], the preferred face.
+        rejected: float32[52]; equal to ``chosen`` in halves without a verdict.
+        regions: the regions with a verdict, ``areas`` in files.
     """
 
     picture: str
     row: int
     chosen: np.ndarray
     rejected: np.ndarray
-    areas: tuple[Area, ...]
+    regions: tuple[Region, ...]

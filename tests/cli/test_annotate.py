@@ -1,4 +1,4 @@
-"""``semanticface annotate`` and ``choices``, and the page in a real browser: nothing lost, nothing doubled."""
+"""``semanticface annotate`` and ``choices``, and the page in a real browser: no choice is lost or duplicated."""
 
 from __future__ import annotations
 
@@ -31,19 +31,19 @@ from semanticface.preference.types import Choice, Question
 from semanticface.serving.pages import annotate, local_page
 from semanticface.serving.pages.annotate import Page
 from semanticface.serving.pages.local_page import HOST
-from tests.helpers.slates import save, slates_of
+from tests.helpers.candidate_sets import candidate_sets_of, save
 from tests.helpers.tiny_models import faces
 
 MODEL = "m" * 64
 KEYS = {"a": ("ArrowLeft", "a"), "b": ("ArrowRight", "B"), "same": ("s",), "neither": ("N",), "skip": (" ",)}
 
 
-def ask(count=3):
+def questions(count=3):
     return [Question(f"q{n}", f"p{n}", "upper", "model-1", "model-2") for n in range(count)]
 
 
 def choice(number, annotator="robin", verdict="a"):
-    return Choice(ask(number + 1)[number], verdict, annotator, MODEL, 1, "2026-11-22T09:30:00Z")
+    return Choice(questions(number + 1)[number], verdict, annotator, MODEL, 1, "2026-11-22T09:30:00Z")
 
 
 @pytest.fixture
@@ -51,26 +51,26 @@ def page(tmp_path):
     with Store(tmp_path / "choices.sqlite") as store:
         session = Session(
             store,
-            ask(),
+            questions(),
             lambda question: QuestionImages(question, b"reference", b"left", b"right"),
             annotator="robin",
             model=MODEL,
             round=1,
             overlap=1.0,
-            complain=pytest.fail,
+            on_error=pytest.fail,
         )
         yield Page(session)
         session.close()
 
 
-def test_each_reply_of_the_page_is_all_that_it_shows(page):
+def test_each_reply_has_the_whole_state(page):
     first = page.state()
     assert (first["done"], first["left"], first["can_undo"], first["error"]) == (0, 3, False, "")
     assert first["question"]["area"] == "upper"
     assert [first["question"][part][:23] for part in ("reference", "a", "b")] == ["data:image/jpeg;base64,"] * 3
     second = page.answer(first["question"]["id"], "b")
     assert second["done"] == 1 and second["question"]["id"] != first["question"]["id"]
-    assert page.answer(first["question"]["id"], "a") == second  # from another tab, or a key too many
+    assert page.answer(first["question"]["id"], "a") == second  # from another tab, or a second key press
     assert page.answer(second["question"]["id"], "maybe")["error"].startswith("'maybe' is not a valid answer")
     assert page.undo()["question"]["id"] == first["question"]["id"]
     for _ in range(3):
@@ -79,15 +79,15 @@ def test_each_reply_of_the_page_is_all_that_it_shows(page):
     json.dumps(last)
 
 
-def test_a_choice_that_cannot_be_stored_is_told_and_stays_the_question(page, monkeypatch):
+def test_a_question_stays_current_if_its_answer_cannot_be_stored(page, monkeypatch):
     def full(choice):
         raise SemanticFaceError("the disk is full. Free some space.")
 
     before = page.state()["question"]
     with monkeypatch.context() as patch:
         patch.setattr(page.session.store, "add", full)
-        told = page.answer(before["id"], "a")
-    assert told["error"] == "the disk is full. Free some space." and told["question"] == before
+        reply = page.answer(before["id"], "a")
+    assert reply["error"] == "the disk is full. Free some space." and reply["question"] == before
     assert page.answer(before["id"], "a")["error"] == ""
 
 
@@ -101,50 +101,50 @@ def test_export_import_and_report(tmp_path, capsys):
     assert [each for _, each in read_choices(out)[0]] == given
     for added, known in ((4, 0), (0, 4)):
         assert main(["choices", str(again), "--import", str(out)]) == 0
-        assert f"{added} choices added, {known} were there already" in capsys.readouterr().out
+        assert f"{added} choices added, {known} known already" in capsys.readouterr().out
     assert main(["choices", str(again)]) == 0
-    told = capsys.readouterr().out
-    assert "kim, robin" in told and "50 % (1 of 2)" in told and "4 choices stand, 0 were taken back" in told
+    report = capsys.readouterr().out
+    assert "kim, robin" in report and "50 % (1 of 2)" in report and "4 choices, and 0 undone" in report
     write_choices(out, [choice(0, verdict="same"), choice(2)])
     out.write_text(out.read_text() + "{}\n")
     assert main(["choices", str(again), "--import", str(out)]) == 1
-    told = capsys.readouterr()
-    assert "line 3: the choice lacks question" in told.err
-    assert "line 1: robin answered this question otherwise" in told.err and "1 choices added" in told.out
+    printed = capsys.readouterr()
+    assert "line 3: the choice lacks question" in printed.err
+    assert "line 1: robin answered this question differently" in printed.err and "1 choices added" in printed.out
     assert main(["choices", str(tmp_path / "gone.sqlite")]) == 2
     assert main(["choices", str(again), "--export", str(tmp_path / "out.csv")]) == 2
-    assert "End its name in .jsonl" in capsys.readouterr().err
+    assert "Use a name that ends in .jsonl" in capsys.readouterr().err
 
 
 @pytest.fixture(scope="module")
 def material(tmp_path_factory):
-    """Pictures of three real people, of whom b did not agree, and candidates for the first of them."""
+    """Pictures of three real people, b without consent, and candidates for the first of them."""
     folder = tmp_path_factory.mktemp("annotate")
     dataset = faces(folder / "faces", rows=20)
     (dataset / NAME).write_text("subjects:\n  a: true\n  b: false\n")
-    return dataset, save(folder / "candidates.jsonl", dataset, slates_of(dataset, count=5))
+    return dataset, save(folder / "candidates.jsonl", dataset, candidate_sets_of(dataset, count=5))
 
 
 @pytest.fixture
 def served(monkeypatch):
-    """In place of the page: what it would be given."""
+    """Replaces the page; collects its sessions."""
     sessions = []
     monkeypatch.setattr(annotate, "check_installed", lambda: None)
     monkeypatch.setattr(annotate, "serve", lambda session, **_: sessions.append(session))
     return sessions
 
 
-def test_the_command_puts_a_session_together(material, tmp_path, served, capsys):
+def test_the_command_starts_a_session(material, tmp_path, served, capsys):
     dataset, candidates = material
-    words = ["annotate", str(candidates), "--dataset", str(dataset), "--annotator", "robin", "--size", "64"]
+    arguments = ["annotate", str(candidates), "--dataset", str(dataset), "--annotator", "robin", "--size", "64"]
     database, before = tmp_path / "c.sqlite", signal.getsignal(signal.SIGINT)
-    assert main([*words, "--database", str(database), "--areas", "lower", "--per-picture", "2"]) == 0
+    assert main([*arguments, "--database", str(database), "--regions", "lower", "--per-picture", "2"]) == 0
     (session,) = served
     assert session.model == MODEL and session.round == 1 and session.annotator == "robin"
-    assert session.current.question.area == "lower" and session.progress().left == 44  # 40, and 4 once more
+    assert session.current.question.region == "lower" and session.progress().left == 44  # 40, and 4 repeated
     assert f"Choices go to {database}" in capsys.readouterr().out
     assert signal.getsignal(signal.SIGINT) == before
-    assert main([*words[:-1], "48"]) == 0
+    assert main([*arguments[:-1], "48"]) == 0
     assert (candidates.parent / "choices.sqlite").is_file()
 
 
@@ -153,59 +153,59 @@ def test_candidates_are_read_once(material, tmp_path, served, monkeypatch):
     read = []
     plain = candidates.read_objects
     monkeypatch.setattr(candidates, "read_objects", lambda path: read.append(path) or plain(path))
-    words = ["annotate", str(path), "--dataset", str(dataset), "--annotator", "robin", "--size", "48"]
-    assert main([*words, "--database", str(tmp_path / "c.sqlite")]) == 0
+    arguments = ["annotate", str(path), "--dataset", str(dataset), "--annotator", "robin", "--size", "48"]
+    assert main([*arguments, "--database", str(tmp_path / "c.sqlite")]) == 0
     assert read == [path]
 
 
-def test_people_who_did_not_agree_are_not_shown_and_counted(material, tmp_path, served, capsys):
+def test_people_without_consent_are_hidden_and_counted(material, tmp_path, served, capsys):
     dataset, _ = material
-    slates = [*slates_of(dataset, count=2)[:3], *slates_of(dataset, "validation", count=2)]
-    both = save(tmp_path / "candidates.jsonl", dataset, slates)
-    words = ["annotate", str(both), "--dataset", str(dataset), "--annotator", "robin", "--size", "48"]
-    assert main(words) == 0
-    assert {question.picture for question in served[0]._order} <= {slate.picture for slate in slates[:3]}
+    candidate_sets = [*candidate_sets_of(dataset, count=2)[:3], *candidate_sets_of(dataset, "validation", count=2)]
+    both = save(tmp_path / "candidates.jsonl", dataset, candidate_sets)
+    arguments = ["annotate", str(both), "--dataset", str(dataset), "--annotator", "robin", "--size", "48"]
+    assert main(arguments) == 0
+    assert {question.picture for question in served[0]._order} <= {each.picture for each in candidate_sets[:3]}
     assert "2 of 5 pictures are not shown: 1 subject without consent" in capsys.readouterr().err
-    only = save(tmp_path / "b.jsonl", dataset, slates_of(dataset, "validation"), "validation")
-    assert main(["annotate", str(only), *words[2:]]) == 2
+    only = save(tmp_path / "b.jsonl", dataset, candidate_sets_of(dataset, "validation"), "validation")
+    assert main(["annotate", str(only), *arguments[2:]]) == 2
     assert "none of 2 pictures may be shown" in capsys.readouterr().err
 
 
-def test_what_does_not_fit_is_told(material, tmp_path, served, capsys, monkeypatch):
+def test_errors_name_the_fix(material, tmp_path, served, capsys, monkeypatch):
     dataset, candidates = material
-    words = ["annotate", str(candidates), "--dataset", str(dataset), "--annotator", "robin"]
+    arguments = ["annotate", str(candidates), "--dataset", str(dataset), "--annotator", "robin"]
     other = tmp_path / "other.jsonl"
     text = candidates.read_text().split("\n")
     other.write_text("\n".join([text[0].replace('"dataset": "', '"dataset": "x'), *text[1:]]))
-    assert main(["annotate", str(other), *words[2:]]) == 2
+    assert main(["annotate", str(other), *arguments[2:]]) == 2
     assert "Give the dataset that they were sampled for" in capsys.readouterr().err
-    assert main([*words[:-1], "robin@example.org"]) == 2
+    assert main([*arguments[:-1], "robin@example.org"]) == 2
     assert "pseudonym" in capsys.readouterr().err
-    assert main([*words, "--repeats", "0.4", "--mirrored", "0.4"]) == 2
+    assert main([*arguments, "--repeats", "0.4", "--mirrored", "0.4"]) == 2
     assert "Lower them" in capsys.readouterr().err
     (tmp_path / "broken.sqlite").write_bytes(b"x" * 5000)
-    assert main([*words, "--database", str(tmp_path / "broken.sqlite")]) == 2
+    assert main([*arguments, "--database", str(tmp_path / "broken.sqlite")]) == 2
     assert "damaged, or not a database" in capsys.readouterr().err
-    for bad in (["--areas", "nose"], ["--areas", "upper,upper"], ["--port", "80"], ["--overlap", "2"]):
+    for bad in (["--regions", "nose"], ["--regions", "upper,upper"], ["--port", "80"], ["--overlap", "2"]):
         with pytest.raises(SystemExit):
-            main([*words, *bad])
+            main([*arguments, *bad])
     monkeypatch.undo()
     monkeypatch.setattr(local_page.importlib.util, "find_spec", lambda name: None)
-    assert main(words) == 2
+    assert main(arguments) == 2
     assert "pip install 'semanticface[annotate]'" in capsys.readouterr().err
-    assert not served and annotate_command._share("0.5") == 0.5
+    assert not served and annotate_command._proportion("0.5") == 0.5
 
 
 # --- in a browser -------------------------------------------------------------------------------------------------
 
 
 class Server:
-    """The command in a process of its own, to be killed."""
+    """The command in its own process, to be killed."""
 
-    def __init__(self, words):
+    def __init__(self, arguments):
         environment = os.environ | {"PYTHONUNBUFFERED": "1"}
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "semanticface", *words],
+            [sys.executable, "-m", "semanticface", *arguments],
             stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment,
         )  # fmt: skip
         lines = []
@@ -213,7 +213,7 @@ class Server:
             lines.append(line)
             if found := re.search(r"Open (http://\S+) in", line):
                 self.url = found[1]
-                # What it says later must not fill the pipe.
+                # Later output must not fill the pipe.
                 threading.Thread(target=self.process.stdout.read, daemon=True).start()
                 return
         pytest.fail("the server did not start:\n" + "".join(lines))
@@ -234,27 +234,27 @@ def _question(tab):
 
 
 def _after(tab, question, patience=120_000):
-    """Wait until the page has gone on, and is past the moment in which keys are taken for the question before."""
-    gone = """before => {
+    """Wait until the page shows another question and accepts keys for it."""
+    changed = """before => {
         const page = document.querySelector("#sf")?.dataset;
         return ["asking", "end"].includes(page?.state) && page.question !== before;
     }"""
-    tab.wait_for_function(gone, arg=question, timeout=patience)
+    tab.wait_for_function(changed, arg=question, timeout=patience)
     tab.wait_for_timeout(160)
 
 
 @pytest.mark.slow
-def test_an_hour_of_choices_by_keyboard(material, tmp_path, browser):
+def test_choices_by_keyboard(material, tmp_path, browser):
     dataset, candidates = material
     database, port = tmp_path / "choices.sqlite", _free_port()
-    words = ["annotate", candidates, "--dataset", dataset, "--annotator", "robin", "--database", database, "--size"]
-    words = [*map(str, words), "160", "--per-picture", "10", "--port", str(port)]
-    server = Server(words)
-    asked, told = [], []
+    arguments = ["annotate", candidates, "--dataset", dataset, "--annotator", "robin", "--database", database, "--size"]
+    arguments = [*map(str, arguments), "160", "--per-picture", "10", "--port", str(port)]
+    server = Server(arguments)
+    asked, errors = [], []
     tab = browser.new_page(viewport={"width": 1440, "height": 900})
     tab.set_default_timeout(120_000)
     tab.on("request", lambda request: asked.append(request.url))
-    tab.on("pageerror", lambda error: told.append(str(error)))
+    tab.on("pageerror", lambda error: errors.append(str(error)))
     tab.goto(server.url)
     tab.wait_for_selector("#sf[data-state=asking]")
     assert tab.locator(".sf-help").is_visible()  # the first time on this machine
@@ -281,9 +281,9 @@ def test_an_hour_of_choices_by_keyboard(material, tmp_path, browser):
                 _after(tab, question, patience=3000)
                 break
             except PageTimeout:
-                pass  # a page that is coming back, or still drawing, took no key: somebody would press it again
+                pass  # a page that is reconnecting or rendering ignores keys: press again
         else:
-            pytest.fail("the page does not go on")
+            pytest.fail("the page does not advance")
         pressed[question] = verdict
 
     for turn in range(80):
@@ -303,7 +303,7 @@ def test_an_hour_of_choices_by_keyboard(material, tmp_path, browser):
     pressed[question] = "a"
     assert tab.get_attribute("#sf", "data-done") == "81"
 
-    # Two steps back, the second one answered otherwise.
+    # Undo twice, then answer differently.
     for key in ("u", "Backspace"):
         question = _question(tab)
         tab.keyboard.press(key)
@@ -313,7 +313,7 @@ def test_an_hour_of_choices_by_keyboard(material, tmp_path, browser):
     for turn in range(81, 124):
         choose(turn)
 
-    # The server dies with a choice on its way: that one is stored or asked again, and all before it are there.
+    # The server is killed while a choice is sent: it is stored or asked again, and all earlier ones are stored.
     question = _question(tab)
     tab.keyboard.press("ArrowRight")
     assert server.end(signal.SIGKILL) == -signal.SIGKILL
@@ -326,7 +326,7 @@ def test_an_hour_of_choices_by_keyboard(material, tmp_path, browser):
     tab.wait_for_selector(".sf-alert:not([hidden])")
     assert "Every confirmed choice is stored" in tab.inner_text(".sf-alert")
     tab.screenshot(path=tmp_path / "gone.png")
-    server = Server(words)
+    server = Server(arguments)
     tab.wait_for_selector(f"#sf[data-state=asking][data-done='{len(pressed)}']")
     tab.wait_for_selector(".sf-alert", state="hidden")
     tab.wait_for_timeout(160)
@@ -335,7 +335,7 @@ def test_an_hour_of_choices_by_keyboard(material, tmp_path, browser):
     tab.keyboard.press("z")
     tab.screenshot(path=tmp_path / "closer.png")
     tab.keyboard.press("z")
-    # The page may still be coming back from the server's death: what it asks is waited for, the end is counted.
+    # The page may still be reconnecting: wait for each question.
     left = int(re.findall(r"\d+", tab.inner_text(".sf-done"))[1]) - len(pressed)
     for turn in range(201, 201 + left):
         tab.wait_for_selector("#sf[data-state=asking]")
@@ -351,7 +351,7 @@ def test_an_hour_of_choices_by_keyboard(material, tmp_path, browser):
     repeats, mirrored = consistency(stored)
     shown = tab.locator(".sf-figures dd").all_inner_texts()
     assert repeats.of and mirrored.of
-    assert shown == [f"{share.hits} of {share.of}" for share in (repeats, mirrored)]
+    assert shown == [f"{each.hits} of {each.of}" for each in (repeats, mirrored)]
     kinds = Counter(choice.question.kind for choice in stored)
     assert kinds["repeat"] == kinds["mirrored"] == round(0.05 * kinds["first"])
 
@@ -360,7 +360,7 @@ def test_an_hour_of_choices_by_keyboard(material, tmp_path, browser):
     tab.set_viewport_size({"width": 400, "height": 860})
     assert tab.evaluate("document.documentElement.scrollWidth") <= 400
     tab.screenshot(path=tmp_path / "phone.png")
-    assert told == []
+    assert errors == []
     assert {url.split("/")[2] for url in asked if url.startswith("http")} == {f"{HOST}:{port}"}
     _nothing_else_is_served(server.url, database)
     tab.close()

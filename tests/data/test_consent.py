@@ -34,9 +34,9 @@ def test_those_who_agreed(tmp_path):
     assert consent.allows("cem", DAY) and not consent.allows("cem", DAY + datetime.timedelta(days=1))
     assert not consent.allows("cem", datetime.date(2026, 11, 23)) and consent.allows("ann")
     assert not consent.allows("Ann", DAY)
-    slates = [CandidateSet(f"p{n}", n, name, ()) for n, name in enumerate(["ann", "ben", "ann", "eve", "ben"])]
-    shown, hidden = split_by_consent(consent, slates)
-    assert [slate.row for slate in shown] == [0, 2] and hidden == {"ben", "eve"}
+    candidate_sets = [CandidateSet(f"p{n}", n, name, ()) for n, name in enumerate(["ann", "ben", "ann", "eve", "ben"])]
+    allowed, hidden = split_by_consent(consent, candidate_sets)
+    assert [each.row for each in allowed] == [0, 2] and hidden == {"ben", "eve"}
 
 
 def test_rendered_people_need_no_entry_and_others_in_their_dataset_do(tmp_path):

@@ -166,8 +166,8 @@ def test_measurements():
 
 
 def test_alignment(tmp_path):
-    slate = CandidateSet("a" * 64, 0, "ann", tuple(Candidate(name, "model", VALUES) for name in ("m-0", "m-1")))
-    write_candidates(tmp_path / "c.jsonl", CandidateHeader("m", "d", "train", 1, {}), [slate])
+    candidate_set = CandidateSet("a" * 64, 0, "ann", tuple(Candidate(name, "model", VALUES) for name in ("m-0", "m-1")))
+    write_candidates(tmp_path / "c.jsonl", CandidateHeader("m", "d", "train", 1, {}), [candidate_set])
     header, line = keys_of_lines(tmp_path / "c.jsonl")
     assert listed("`candidates.jsonl`", "field of the header") == list(header)
     assert listed("`candidates.jsonl`", "field of a line") == list(line)

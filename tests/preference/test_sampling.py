@@ -1,4 +1,4 @@
-"""Candidates: distinct, the same whenever they are asked for, and read back strictly."""
+"""Candidates: distinct, reproducible, and read back strictly."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from semanticface.preference.files import (
     write_candidates,
 )
 from semanticface.preference.regions import HALVES, distance
-from semanticface.preference.sampling import CandidateSettings, sample_slates
+from semanticface.preference.sampling import CandidateSettings, sample_candidates
 from semanticface.preference.types import CandidateSet
 from tests.helpers import tiny_models
 from tests.helpers.lively import make_lively
@@ -51,66 +51,67 @@ def faces(tmp_path_factory):
 
 
 def sampled(predictor, faces, settings=FEW, **options) -> list[CandidateSet]:
-    return list(sample_slates(predictor, faces, settings, **({"rows": range(6)} | options)))
+    return list(sample_candidates(predictor, faces, settings, **({"rows": range(6)} | options)))
 
 
-def plain(slates) -> list[tuple]:
+def plain(candidate_sets) -> list[tuple]:
     return [
-        (s.picture, s.row, s.subject, [(c.id, c.source, c.coefficients.tolist()) for c in s.candidates]) for s in slates
+        (s.picture, s.row, s.subject, [(c.id, c.source, c.coefficients.tolist()) for c in s.candidates])
+        for s in candidate_sets
     ]
 
 
 @pytest.fixture(scope="module")
-def slates(predictor, faces):
+def candidate_sets(predictor, faces):
     return sampled(predictor, faces)
 
 
-def test_a_slate_names_its_picture_and_holds_faces_that_can_be_told_apart(slates, faces):
-    assert [slate.row for slate in slates] == list(range(6))
+def test_a_candidate_set_has_its_picture_and_distinct_faces(candidate_sets, faces):
+    assert [candidate_set.row for candidate_set in candidate_sets] == list(range(6))
     stored = faces.cast_column("picture", datasets.Image(decode=False))
-    for slate in slates:
-        assert slate.picture == hashlib.sha256(stored[slate.row]["picture"]["bytes"]).hexdigest()
-        assert slate.subject == "a"
-        assert [each.id for each in slate.candidates] == ["model-1", "model-2", "model-3"]
-        assert {each.source for each in slate.candidates} == {"model"}
-        for n, one in enumerate(slate.candidates):
+    for candidate_set in candidate_sets:
+        assert candidate_set.picture == hashlib.sha256(stored[candidate_set.row]["picture"]["bytes"]).hexdigest()
+        assert candidate_set.subject == "a"
+        assert [each.id for each in candidate_set.candidates] == ["model-1", "model-2", "model-3"]
+        assert {each.source for each in candidate_set.candidates} == {"model"}
+        for n, one in enumerate(candidate_set.candidates):
             face = one.coefficients
             assert face.dtype == np.float32
             assert face.shape == (N_ACTIONS,)
             assert np.array_equal(face, np.round(face.astype(np.float64) * 100).astype(np.float32) / 100)
-            for other in slate.candidates[:n]:
+            for other in candidate_set.candidates[:n]:
                 far = [distance(face[None], other.coefficients[None], half)[0] for half in HALVES]
                 assert max(far) >= FEW.min_distance
-    assert len({plain([slate])[0][3][0][2][0] for slate in slates}) > 1
+    assert len({plain([candidate_set])[0][3][0][2][0] for candidate_set in candidate_sets}) > 1
 
 
-def test_samples_depend_on_seed_and_row_alone(predictor, faces, slates):
+def test_samples_depend_only_on_seed_and_row(predictor, faces, candidate_sets):
     one_by_one = dataclasses.replace(FEW, batch_size=1)
-    assert plain(sampled(predictor, faces, one_by_one, rows=[4, 1])) == plain([slates[4], slates[1]])
+    assert plain(sampled(predictor, faces, one_by_one, rows=[4, 1])) == plain([candidate_sets[4], candidate_sets[1]])
     more = dataclasses.replace(FEW, count=4)
-    assert plain(sampled(predictor, faces, more, rows=[2]))[0][3][:3] == plain(slates)[2][3]
-    assert plain(sampled(predictor, faces, dataclasses.replace(FEW, seed=1))) != plain(slates)
+    assert plain(sampled(predictor, faces, more, rows=[2]))[0][3][:3] == plain(candidate_sets)[2][3]
+    assert plain(sampled(predictor, faces, dataclasses.replace(FEW, seed=1))) != plain(candidate_sets)
 
 
-def test_the_label_of_the_capture_software_is_one_more_candidate(predictor, faces, slates):
+def test_the_capture_label_is_another_candidate(predictor, faces, candidate_sets):
     labels = np.random.default_rng(0).uniform(0, 1, (6, N_ACTIONS)).astype(np.float32)
-    labels[3] = slates[3].candidates[1].coefficients
-    for slate in sampled(predictor, faces, labels=labels):
-        *others, captured = slate.candidates
+    labels[3] = candidate_sets[3].candidates[1].coefficients
+    for each in sampled(predictor, faces, labels=labels):
+        *others, captured = each.candidates
         assert (captured.id, captured.source) == ("capture", "capture")
-        assert np.array_equal(captured.coefficients, (np.round(labels[slate.row] * 100) / 100).astype(np.float32))
+        assert np.array_equal(captured.coefficients, (np.round(labels[each.row] * 100) / 100).astype(np.float32))
         assert len(others) == 3
-        if slate.row == 3:  # a sample that says what the label says is left out for another
-            assert not any(np.array_equal(each.coefficients, captured.coefficients) for each in others)
-            assert np.array_equal(others[1].coefficients, slates[3].candidates[2].coefficients)
+        if each.row == 3:  # a sample equal to the label is replaced by another
+            assert not any(np.array_equal(other.coefficients, captured.coefficients) for other in others)
+            assert np.array_equal(others[1].coefficients, candidate_sets[3].candidates[2].coefficients)
 
 
-def test_exploring_brings_back_what_the_model_believes_dead(predictor, faces):
+def test_exploring_brings_back_actions_the_model_never_predicts(predictor, faces):
     greedy = CandidateSettings(count=1, temperature=0.01, explore=0.0, tries=1)
     labels = np.ones((6, N_ACTIONS), dtype=np.float32)
     still = [s.candidates[0].coefficients for s in sampled(predictor, faces, greedy, labels=labels)]
-    share = dataclasses.replace(greedy, explore=0.2)
-    moved = [s.candidates[0].coefficients for s in sampled(predictor, faces, share, labels=labels)]
+    exploring = dataclasses.replace(greedy, explore=0.2)
+    moved = [s.candidates[0].coefficients for s in sampled(predictor, faces, exploring, labels=labels)]
     changed = np.stack(still) != np.stack(moved)
     assert 0.1 < changed.mean() < 0.3
     assert (np.stack(moved)[changed] > 0.5).any()
@@ -119,15 +120,15 @@ def test_exploring_brings_back_what_the_model_believes_dead(predictor, faces):
     assert prior.mean() == pytest.approx(0.5, abs=0.05)
 
 
-def test_pictures_without_two_candidates_are_counted_and_stop_nobody(predictor, faces):
-    # However sure random weights are: no two faces are that far apart.
+def test_pictures_without_two_candidates_are_counted_and_skipped(predictor, faces):
+    # No two faces are that far apart, whatever the random weights.
     sure = CandidateSettings(count=3, temperature=0.01, explore=0.0, min_distance=100.0, tries=2)
     counts: Counter[str] = Counter()
     assert sampled(predictor, faces, sure, counts=counts) == []
     assert counts == {"alike": 6}
 
 
-def test_rows_that_fail_are_counted_and_stop_nobody(predictor, faces, slates, monkeypatch, caplog):
+def test_failing_rows_are_counted_and_skipped(predictor, faces, candidate_sets, monkeypatch, caplog):
     stored = faces.cast_column("picture", datasets.Image(decode=False)).to_list()
     stored[0]["picture"]["bytes"] = b"no picture"
     stored[1]["picture"] = None
@@ -144,13 +145,13 @@ def test_rows_that_fail_are_counted_and_stop_nobody(predictor, faces, slates, mo
     monkeypatch.setattr(predictor.reader, "read", fails_at_three)
     counts: Counter[str] = Counter()
     found = sampled(predictor, spoilt, counts=counts)
-    assert plain(found) == plain([slates[2], slates[4]])
-    assert counts == {"slates": 2, "not_a_picture": 1, "missing": 1, "twice": 1, "model_failed": 1}
-    for told in ("row 0", "row 1", "row 3: the model failed: out of memory"):
-        assert told in caplog.text
+    assert plain(found) == plain([candidate_sets[2], candidate_sets[4]])
+    assert counts == {"sampled": 2, "not_a_picture": 1, "missing": 1, "twice": 1, "model_failed": 1}
+    for message in ("row 0", "row 1", "row 3: the model failed: out of memory"):
+        assert message in caplog.text
 
 
-def test_what_does_not_fit_is_refused(predictor, faces):
+def test_invalid_arguments_are_refused(predictor, faces):
     with pytest.raises(ValueError, match="rows 0 to 5"):
         sampled(predictor, faces, rows=[6])
     with pytest.raises(ValueError, match="one of 52 for each row"):
@@ -177,15 +178,15 @@ HEADER = CandidateHeader("m" * 64, "d" * 16, "train", 1, {"count": 3})
 
 
 @pytest.fixture
-def written(slates, tmp_path):
-    write_candidates(tmp_path / "candidates.jsonl", HEADER, slates)
+def written(candidate_sets, tmp_path):
+    write_candidates(tmp_path / "candidates.jsonl", HEADER, candidate_sets)
     return tmp_path / "candidates.jsonl"
 
 
-def test_candidates_survive_their_file(written, slates):
+def test_candidates_survive_their_file(written, candidate_sets):
     found = read_candidates(written, model=HEADER.model, dataset=HEADER.dataset)
     assert found.header == HEADER
-    assert plain(found.slates) == plain(slates)
+    assert plain(found.candidate_sets) == plain(candidate_sets)
     assert found.problems == ()
 
 
@@ -197,47 +198,47 @@ def test_candidates_of_another_model_or_dataset_are_refused(written):
 
 
 @pytest.mark.parametrize(
-    ("change", "told"),
+    ("change", "message"),
     [
         (lambda r: "{", "not valid JSON"),
         (lambda r: r | {"row": -1}, "row is -1"),
         (lambda r: r | {"row": "1"}, "row is not a JSON int"),
         (lambda r: r | {"candidates": r["candidates"][:1]}, "fewer than two candidates"),
-        (lambda r: r | {"candidates": r["candidates"] + r["candidates"][:1]}, "two of one name"),
+        (lambda r: r | {"candidates": r["candidates"] + r["candidates"][:1]}, "a repeated id"),
         (lambda r: r | {"candidates": [7, 8]}, "without a source"),
         (lambda r: r | {"candidates": [{"id": "x", "source": "dream"}]}, "without a source"),
         (lambda r: r | {"candidates": [{"id": "x", "source": "model", "coefficients": {}}]}, "exactly the 52"),
     ],
 )
-def test_a_bad_line_is_named_and_spoils_no_other(written, slates, change, told):
+def test_a_bad_line_is_reported_and_affects_no_other(written, candidate_sets, change, message):
     lines = written.read_text().splitlines()
     spoilt = change(json.loads(lines[2]))
     lines[2] = spoilt if isinstance(spoilt, str) else json.dumps(spoilt)
     written.write_text("\n".join(lines))
     found = read_candidates(written)
-    assert plain(found.slates) == plain([slates[0], *slates[2:]])
+    assert plain(found.candidate_sets) == plain([candidate_sets[0], *candidate_sets[2:]])
     (problem,) = found.problems
     assert f"{written}, line 3" in problem
-    assert told in problem
+    assert message in problem
 
 
-def test_a_picture_on_two_lines_keeps_its_first(written, slates):
+def test_a_picture_on_two_lines_keeps_its_first(written, candidate_sets):
     lines = written.read_text().splitlines()
     written.write_text("\n".join([*lines, lines[1]]))
     found = read_candidates(written)
-    assert len(found.slates) == len(slates)
+    assert len(found.candidate_sets) == len(candidate_sets)
     assert "line 8" in found.problems[0]
 
 
 @pytest.mark.parametrize("first", ["", '{"kind":"pairs"}', "nonsense", '{"kind":"candidates","model":3}'])
-def test_another_file_is_refused(written, first):
+def test_a_file_without_header_is_refused(written, first):
     lines = written.read_text().splitlines()
     written.write_text("\n".join([first, *lines[1:]]))
     with pytest.raises(TableError, match="line 1"):
         read_candidates(written)
 
 
-def test_a_fingerprint_is_of_weights_and_not_of_their_recipe(model, tmp_path):
+def test_a_fingerprint_covers_weights_but_not_the_recipe(model, tmp_path):
     copy = shutil.copytree(model, tmp_path / "copy")
     (copy / "semanticface.json").write_text('{"calibration": 1}')
     assert fingerprint(copy) == fingerprint(model)
@@ -253,7 +254,7 @@ def test_a_fingerprint_is_of_weights_and_not_of_their_recipe(model, tmp_path):
         fingerprint(copy)
 
 
-def test_actions_are_named_in_the_file(written, slates):
+def test_actions_are_named_in_the_file(written, candidate_sets):
     record = json.loads(written.read_text().splitlines()[1])["candidates"][0]["coefficients"]
-    assert record["jawOpen"] == pytest.approx(slates[0].candidates[0].coefficients[INDEX["jawOpen"]])
+    assert record["jawOpen"] == pytest.approx(candidate_sets[0].candidates[0].coefficients[INDEX["jawOpen"]])
     assert len(str(record["jawOpen"])) <= 4

@@ -1,4 +1,4 @@
-"""An annotator's questions: everybody's own order, shared ones for all, each other one for whoever comes first."""
+"""A session: each annotator has their own order; shared questions go to all, others to whoever comes first."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from semanticface.errors import PictureError, SemanticFaceError
 from semanticface.preference.annotator_agreement import consistency
 from semanticface.preference.question_images import QuestionImages
-from semanticface.preference.session import Session, plan, shared
+from semanticface.preference.session import Session, is_shared, question_order
 from semanticface.preference.store import Store
 from semanticface.preference.types import Question
 
@@ -25,7 +25,7 @@ def questions(count, again=()):
     return [question for group in out for question in group]
 
 
-def draw(question):
+def render(question):
     return QuestionImages(question, b"picture", b"left", b"right")
 
 
@@ -36,18 +36,18 @@ def store(tmp_path):
 
 
 @pytest.fixture
-def begin(store):
-    begun = []
+def start(store):
+    sessions = []
 
-    def _begin(asked, annotator="robin", *, overlap=1.0, draw=draw, complain=pytest.fail):
+    def _start(asked, annotator="robin", *, overlap=1.0, render=render, on_error=pytest.fail):
         session = Session(
-            store, asked, draw, annotator=annotator, model="m", round=1, overlap=overlap, complain=complain
+            store, asked, render, annotator=annotator, model="m", round=1, overlap=overlap, on_error=on_error
         )
-        begun.append(session)
+        sessions.append(session)
         return session
 
-    yield _begin
-    for session in begun:
+    yield _start
+    for session in sessions:
         session.close()
 
 
@@ -68,7 +68,7 @@ def test_everybody_gets_every_question_and_repetitions_keep_their_distance(count
         for first in data.draw(st.lists(firsts, unique=True))
     }
     asked = questions(count, again.values())
-    order = plan(asked, name)
+    order = question_order(asked, name)
     assert sorted(question.id for question in order) == sorted(question.id for question in asked)
     place = {question.id: n for n, question in enumerate(order)}
     for question in asked:
@@ -80,26 +80,26 @@ def test_everybody_gets_every_question_and_repetitions_keep_their_distance(count
             assert sum(not each.of for each in between) == wanted
 
 
-def test_annotators_have_orders_of_their_own():
+def test_annotators_have_their_own_orders():
     asked = questions(40)
-    assert len({plan(asked, name)[0].id for name in ("robin", "kim", "alex", "sam")}) > 2
+    assert len({question_order(asked, name)[0].id for name in ("robin", "kim", "alex", "sam")}) > 2
 
 
-def test_the_share_put_to_everybody():
+def test_the_proportion_of_shared_questions():
     asked = questions(2000, [(n, n, "repeat") for n in range(0, 2000, 10)])
-    overlapping = {question.id for question in asked if shared(question, 0.2)}
+    overlapping = {question.id for question in asked if is_shared(question, 0.2)}
     assert 0.17 < len(overlapping) / len(asked) < 0.23
     assert all((question.id in overlapping) == (question.of in overlapping) for question in asked if question.of)
-    assert not any(shared(question, 0.0) for question in asked) and all(shared(question, 1.0) for question in asked)
+    assert not any(is_shared(each, 0.0) for each in asked) and all(is_shared(each, 1.0) for each in asked)
 
 
-def test_a_session_stores_goes_on_and_ends(store, begin):
+def test_a_session_stores_resumes_and_ends(store, start):
     asked = questions(5, [(0, 3, "repeat"), (1, 4, "mirrored")])
-    session = begin(asked)
+    session = start(asked)
     assert session.progress().left == 7 and not session.progress().can_undo
     first = work(session, 3)
     assert not session.answer(first[-1], "b")  # a second key for the question before
-    again = begin(asked)  # as after a kill: the first one is simply not used any more
+    again = start(asked)  # as after a kill: the first session is abandoned
     rest = work(again)
     assert sorted(first + rest) == sorted(question.id for question in asked)
     assert again.current is None and again.progress().left == 0 and again.progress().done == 7
@@ -108,8 +108,8 @@ def test_a_session_stores_goes_on_and_ends(store, begin):
     assert (repeats.hits, repeats.of, mirrored.hits, mirrored.of) == (1, 1, 0, 1)
 
 
-def test_undo_asks_again_and_returns_to_where_one_was(store, begin):
-    session = begin(questions(6))
+def test_undo_asks_again_and_then_resumes(store, start):
+    session = start(questions(6))
     done = work(session, 3)
     waiting = session.current.question.id
     assert session.undo() and session.current.question.id == done[2]
@@ -124,26 +124,26 @@ def test_undo_asks_again_and_returns_to_where_one_was(store, begin):
     assert session.progress().done == 0 and store.choices() == []
 
 
-def test_nobody_takes_back_what_is_not_asked_here(store, begin):
-    work(begin(questions(2)))
-    other = begin([Question("other", "p0", "lower", "model-1", "model-2")])
+def test_undo_ignores_questions_of_other_sessions(store, start):
+    work(start(questions(2)))
+    other = start([Question("other", "p0", "lower", "model-1", "model-2")])
     assert not other.undo()
     assert len(store.choices()) == 2
 
 
-def test_two_annotators_share_the_work(store, begin):
+def test_two_annotators_share_the_work(store, start):
     asked = questions(60, [(n, 59, "repeat") for n in range(0, 60, 7)])
-    robin, kim = begin(asked, "robin", overlap=0.3), begin(asked, "kim", overlap=0.3)
+    robin, kim = start(asked, "robin", overlap=0.3), start(asked, "kim", overlap=0.3)
     while robin.current or kim.current:
         work(robin, 1)
         work(kim, 1)
     answers = store.choices()
-    both = [q for q in asked if not q.of and shared(q, 0.3)]
+    both = [q for q in asked if not q.of and is_shared(q, 0.3)]
     assert both
     by = {name: {choice.question.id for choice in answers if choice.annotator == name} for name in ("robin", "kim")}
     met = 0
     for question in asked:
-        if question.of:  # whoever answered it first is asked again, nobody else
+        if question.of:  # only whoever answered it first is asked again
             assert all((question.id in mine) == (question.of in mine) for mine in by.values())
         elif question in both:
             assert all(question.id in mine for mine in by.values())
@@ -151,26 +151,26 @@ def test_two_annotators_share_the_work(store, begin):
             times = sum(question.id in mine for mine in by.values())
             assert times
             met += times - 1
-    assert met <= 5  # what the one comes to while the other has it on the screen
+    assert met <= 5  # reached by one while the other has it on screen
     assert min(len(mine) for mine in by.values()) > 20
 
 
-def test_a_picture_that_cannot_be_shown_is_told_once_and_left_out(begin):
-    told = []
+def test_an_unreadable_picture_is_reported_once_and_skipped(start):
+    errors = []
 
     def breaking(question):
         if question.picture == "p1":
             raise PictureError("missing", "row 1: no picture.")
-        return draw(question)
+        return render(question)
 
-    session = begin(questions(4, [(1, 3, "repeat")]), draw=breaking, complain=told.append)
+    session = start(questions(4, [(1, 3, "repeat")]), render=breaking, on_error=errors.append)
     assert sorted(work(session)) == ["q0", "q2", "q3"]
-    assert told == ["row 1: no picture."] and session.progress().left == 0
+    assert errors == ["row 1: no picture."] and session.progress().left == 0
 
 
-def test_a_file_that_cannot_be_read_for_a_while_ends_nothing(store, begin, monkeypatch):
-    """Where drawing ahead fails, as on a full disk, nobody is told that there are no more questions."""
-    session = begin(questions(30))
+def test_a_temporary_read_error_does_not_end_the_session(store, start, monkeypatch):
+    """An error in rendering ahead, as on a full disk, must not look like the end of the questions."""
+    session = start(questions(30))
     plain, done = store.answered_by_others, []
 
     def refusing(*args):
@@ -190,8 +190,8 @@ def test_a_file_that_cannot_be_read_for_a_while_ends_nothing(store, begin, monke
     assert len(store.choices()) == 30 and session.progress().left == 0
 
 
-def test_what_cannot_be_stored_stays_the_question(store, begin, monkeypatch):
-    session = begin(questions(2))
+def test_a_question_stays_current_if_its_answer_cannot_be_stored(store, start, monkeypatch):
+    session = start(questions(2))
     current = session.current.question.id
 
     def full(choice):

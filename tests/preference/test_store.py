@@ -1,4 +1,4 @@
-"""The store of choices: durable at once, never doubled, shared by threads and processes, and clear when it cannot."""
+"""The store of choices: durable, without duplicates, shared by threads and processes, with clear errors."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import threading
 import pytest
 
 from semanticface.errors import SemanticFaceError
-from semanticface.preference import store as storing
+from semanticface.preference import store as store_module
 from semanticface.preference.store import Store
 from semanticface.preference.types import Choice, Question
 
@@ -30,7 +30,7 @@ def path(tmp_path):
     return tmp_path / "choices.sqlite"
 
 
-def test_a_choice_is_there_at_once_and_only_once(path):
+def test_a_choice_is_stored_at_once_and_only_once(path):
     with Store(path) as store:
         assert store.add(choice(0))
         with Store(path) as other:
@@ -44,7 +44,7 @@ def test_a_choice_is_there_at_once_and_only_once(path):
         assert store.answered_by_others("robin", "model", 2) == set()
 
 
-def test_undo_withdraws_the_last_of_ones_own_and_keeps_it(path):
+def test_undo_withdraws_the_annotators_last_choice(path):
     with Store(path) as store:
         for number in range(2):
             store.add(choice(number))
@@ -58,21 +58,21 @@ def test_undo_withdraws_the_last_of_ones_own_and_keeps_it(path):
 
 
 def test_importing_twice_changes_nothing(path):
-    brought = [choice(0), choice(1), choice(2)]
+    imported = [choice(0), choice(1), choice(2)]
     with Store(path) as store:
         store.add(choice(1, verdict="b"))
-        first = store.add_many(brought)
+        first = store.add_many(imported)
         assert (first.added, first.known, first.differing) == (2, 0, (1,))
         before = store.choices()
-        second = store.add_many(brought)
+        second = store.add_many(imported)
         assert (second.added, second.known, second.differing) == (0, 2, (1,))
         assert store.choices() == before
         assert store.undo("robin", "model", 1) == choice(2)
-        assert store.add_many(brought).added == 0  # what was taken back does not return
+        assert store.add_many(imported).added == 0  # withdrawn choices do not return
         assert choice(2) not in store.choices()
 
 
-def test_what_is_deleted_is_gone_from_the_file(path):
+def test_deleted_choices_are_wiped_from_the_file(path):
     with Store(path) as store:
         store.add(choice(0, picture="secret-picture"))
         store.undo("robin", "model", 1)
@@ -84,13 +84,13 @@ def test_what_is_deleted_is_gone_from_the_file(path):
         assert b"secret-picture" not in held and b"other-picture" in held
 
 
-def test_what_another_program_keeps_from_being_wiped_is_told(path, monkeypatch):
-    monkeypatch.setattr(storing, "_WAIT", 0.05)
+def test_a_reader_that_prevents_wiping_is_reported(path, monkeypatch):
+    monkeypatch.setattr(store_module, "_WAIT", 0.05)
     with Store(path) as store, contextlib.closing(sqlite3.connect(path, isolation_level=None)) as reader:
         store.add(choice(0, picture="secret-picture"))
         reader.execute("BEGIN")
         reader.execute("SELECT * FROM choices").fetchone()
-        with pytest.raises(SemanticFaceError, match="Stop annotate and do it again"):
+        with pytest.raises(SemanticFaceError, match="Stop annotate and try again"):
             store.delete_pictures({"secret-picture"})
         reader.execute("ROLLBACK")
         assert store.delete_pictures({"secret-picture"}) == 0
@@ -134,21 +134,21 @@ def _annotator(path, name):
     )
 
 
-def test_two_processes_begin_and_fill_one_database_and_a_kill_loses_nothing(path):
+def test_two_processes_create_and_fill_one_database_and_a_kill_loses_nothing(path):
     robin, kim = _annotator(path, "robin"), _annotator(path, "kim")
     for each in (robin, kim):
         assert each.stdout.readline() == "ready\n"
     for each in (robin, kim):
         each.stdin.write("go\n")
         each.stdin.flush()
-    told = [int(robin.stdout.readline()) for _ in range(20)]
+    printed = [int(robin.stdout.readline()) for _ in range(20)]
     os.kill(robin.pid, signal.SIGKILL)
-    told += [int(line) for line in robin.communicate()[0].split()]
+    printed += [int(line) for line in robin.communicate()[0].split()]
     kim.communicate()
     assert kim.returncode == 0
     with Store(path) as store:
         stored = [int(each.question.id[1:]) for each in store.choices(annotator="robin")]
-        assert stored[: len(told)] == told and len(stored) <= len(told) + 1
+        assert stored[: len(printed)] == printed and len(stored) <= len(printed) + 1
         assert len(store.choices(annotator="kim")) == 60
 
 
@@ -169,19 +169,19 @@ except SemanticFaceError as error:
 """
 
 
-def test_a_full_disk_is_told_and_what_was_stored_stays(path):
+def test_a_full_disk_is_reported_and_earlier_choices_stay(path):
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     done = subprocess.run([sys.executable, "-c", _FILL, str(path)], capture_output=True, text=True)
     assert resource.getrlimit(resource.RLIMIT_FSIZE) == (soft, hard)
     assert done.returncode == 0, done.stderr
-    stored, told = done.stdout.split(" ", 1)
-    assert "this was not stored. Free some space" in told and str(path) in told
+    stored, message = done.stdout.split(" ", 1)
+    assert "this one was not stored. Free some space" in message and str(path) in message
     with Store(path) as store:
         assert len(store.choices()) == int(stored) > 10
-        assert store.add(dataclasses.replace(choice(0), round=2))  # with space again it goes on
+        assert store.add(dataclasses.replace(choice(0), round=2))  # works again once there is space
 
 
-def test_no_page_more_is_the_same_as_a_full_disk(path):
+def test_a_full_database_is_reported_as_a_full_disk(path):
     with Store(path) as store:
         pages = store._connection().execute("PRAGMA page_count").fetchone()[0]
         store._connection().execute(f"PRAGMA max_page_count = {pages}").fetchone()
@@ -190,7 +190,7 @@ def test_no_page_more_is_the_same_as_a_full_disk(path):
         assert store.choices() == []
 
 
-def test_what_is_no_store_is_told_and_left_alone(path):
+def test_other_files_are_refused_and_left_unchanged(path):
     path.write_bytes(b"no database, but long enough to look like something " * 40)
     with pytest.raises(SemanticFaceError, match=r"damaged, or not a database.*\n.*\.recover"):
         Store(path)
@@ -199,7 +199,7 @@ def test_what_is_no_store_is_told_and_left_alone(path):
         other.execute("CREATE TABLE songs (name)")
     other.close()
     held = path.read_bytes()
-    with pytest.raises(SemanticFaceError, match="a database of another program"):
+    with pytest.raises(SemanticFaceError, match="another program's database"):
         Store(path)
     assert path.read_bytes() == held
     with pytest.raises(SemanticFaceError, match="no such database"):
@@ -208,7 +208,7 @@ def test_what_is_no_store_is_told_and_left_alone(path):
         Store(path.parent)
 
 
-def test_a_newer_version_is_told(path):
+def test_a_newer_version_is_refused(path):
     Store(path).close()
     with sqlite3.connect(path) as newer:
         newer.execute("PRAGMA user_version = 2")
@@ -217,7 +217,7 @@ def test_a_newer_version_is_told(path):
         Store(path)
 
 
-def test_damage_inside_is_told(path):
+def test_internal_damage_is_reported(path):
     with Store(path) as store:
         store.add_many(choice(number, picture="p" * 150) for number in range(300))
     data = bytearray(path.read_bytes())

@@ -34,8 +34,8 @@ from semanticface.recipe import make_recipe, read_recipe, write_recipe
 from semanticface.semantics.analysis import describe
 from semanticface.semantics.answer import format_answer
 from tests.data.test_ms_swift import agree, face, picture, row, run_import, write
+from tests.helpers.candidate_sets import candidate_sets_of, save
 from tests.helpers.scripts import ROOT
-from tests.helpers.slates import save, slates_of
 from tests.helpers.tiny_models import answers
 
 PEOPLE = ("ann", "ben", "ann", "cem", None, "ben", "cem")
@@ -59,15 +59,15 @@ def place(tmp_path):
     splits = {"train": _split(PEOPLE, rng), "test": _split(("dora", "ann"), rng)}
     datasets.DatasetDict(splits).save_to_disk(str(tmp_path / "faces"), num_shards={"train": 2, "test": 1})
     (tmp_path / "faces" / NAME).write_text("subjects:\n  ann: true\n  ben: true\n")
-    slates = [slate for slate in slates_of(tmp_path / "faces") if slate.subject]
+    candidate_sets = [each for each in candidate_sets_of(tmp_path / "faces") if each.subject]
     run = tmp_path / "run" / "round-1"
     run.mkdir(parents=True)
-    save(run / "candidates.jsonl", tmp_path / "faces", slates)
+    save(run / "candidates.jsonl", tmp_path / "faces", candidate_sets)
     when = "2026-11-22T09:30:00Z"
-    asked = [Question(f"q{slate.row}", slate.picture, "upper", "model-1", "model-2") for slate in slates]
+    asked = [Question(f"q{each.row}", each.picture, "upper", "model-1", "model-2") for each in candidate_sets]
     made = [Choice(question, "a", "robin", "m", 1, when) for question in asked]
     write_choices(run / "choices.jsonl", made)
-    faces = [(slate, *(each.coefficients for each in slate.candidates[:2])) for slate in slates]
+    faces = [(each, *(candidate.coefficients for candidate in each.candidates[:2])) for each in candidate_sets]
     write_pairs(run / "pairs.jsonl", [Pair(s.picture, s.row, one, other, ("upper",)) for s, one, other in faces])
     (run / "metrics.jsonl").write_text('{"loss": 1}\n')
     (run / "empty.jsonl").write_text("")
@@ -81,10 +81,10 @@ def check_consistent(place, left):
     faces = load_faces(place / "faces", "train")
     assert list(faces["subject"]) == left
     run = place / "run" / "round-1"
-    now = {slate.picture: slate.row for slate in slates_of(place / "faces")}
+    now = {each.picture: each.row for each in candidate_sets_of(place / "faces")}
     named = {picture: row for picture, row in now.items() if left[row] is not None}
     found = read_candidates(run / "candidates.jsonl", dataset=faces._fingerprint)
-    assert {slate.picture: slate.row for slate in found.slates} == named and not found.problems
+    assert {each.picture: each.row for each in found.candidate_sets} == named and not found.problems
     assert {pair.picture: pair.row for pair in read_pairs(run / "pairs.jsonl")[0]} == named
     assert [choice.question.picture for _, choice in read_choices(run / "choices.jsonl")[0]] == list(named)
     with Store(run / "choices.sqlite") as store:
@@ -102,7 +102,7 @@ def held(place):
 
 def test_deleting_a_person_leaves_the_others_consistent(place, capsys):
     check_consistent(place, list(PEOPLE))
-    pictures = [s.picture for s in slates_of(place / "faces") if s.subject == "ann"]
+    pictures = [s.picture for s in candidate_sets_of(place / "faces") if s.subject == "ann"]
     raw = load_faces(place / "faces", "train").cast_column("picture", datasets.Image(decode=False))
     theirs = [row["picture"]["bytes"] for row in raw if row["subject"] == "ann"]
     assert all(data in held(place) for data in theirs)
@@ -152,7 +152,7 @@ def test_deleting_everybody_one_by_one(place):
         forget(subject, place / "faces", [place / "run"])
     assert list(load_faces(place / "faces", "train")["subject"]) == [None]
     assert len(load_faces(place / "faces", "test")) == 0
-    assert read_candidates(place / "run" / "round-1" / "candidates.jsonl").slates == ()
+    assert read_candidates(place / "run" / "round-1" / "candidates.jsonl").candidate_sets == ()
 
 
 def test_invalid_lines_are_unchanged(place):
@@ -281,10 +281,11 @@ def test_candidates_about_one_of_two_copies_keep_their_dataset(place):
     assert load_faces(copy, "train")._fingerprint != load_faces(place / "faces", "train")._fingerprint
     run_forget("ann", place)
     check_consistent(place, ["ben", "cem", None, "ben", "cem"])
-    slates = [slate for slate in slates_of(copy) if slate.subject]
-    save(place / "run" / "copied.jsonl", copy, slates)
+    candidate_sets = [each for each in candidate_sets_of(copy) if each.subject]
+    save(place / "run" / "copied.jsonl", copy, candidate_sets)
     run_forget("ben", place)
-    assert read_candidates(place / "run" / "copied.jsonl", dataset=load_faces(copy, "train")._fingerprint).slates
+    fingerprint = load_faces(copy, "train")._fingerprint
+    assert read_candidates(place / "run" / "copied.jsonl", dataset=fingerprint).candidate_sets
     check_consistent(place, ["cem", None, "cem"])
 
 
@@ -357,7 +358,7 @@ def test_choices_and_pairs_go_before_the_dataset_rows(place, monkeypatch):
     with monkeypatch.context() as patch, pytest.raises(ZeroDivisionError):
         patch.setattr(forgetting, "_index", lambda *_: 1 / 0)
         run_forget("ann", place)
-    left = {slate.picture for slate in slates_of(place / "faces")}
+    left = {each.picture for each in candidate_sets_of(place / "faces")}
     for name in ("choices", "pairs"):
         found = lines(place / "run" / "round-1" / f"{name}.jsonl")
         assert {(line.get("question") or line)["picture"] for line in found} <= left and found

@@ -194,13 +194,14 @@ def test_an_aligned_model_inherits_the_sources_of_its_start(tmp_path, known):
         candidates=CandidateSettings(count=3, tries=1),
         align=AlignSettings(per_device_train_batch_size=8, num_train_epochs=1, mirror=False),
         truth=dataset,
-        say=lambda _: None,
+        log=lambda _: None,
     )
     train = load_faces(dataset, "train")
     judge = SimulatedJudge(dict(zip(picture_names(train), coefficients_of(train), strict=True)), seed=0)
-    slates, model = alignment.slates(1)
-    learnt, measured, _ = alignment.paired(1, slates, alignment.chosen(1, slates, model, judge))
-    alignment.trained(1, learnt, measured)
+    candidate_sets, model = alignment.sample_candidates(1)
+    choices = alignment.collect_choices(1, candidate_sets, model, judge)
+    training, held_out, _ = alignment.build_pairs(1, candidate_sets, choices)
+    alignment.train_adapter(1, training, held_out)
     second = source_of(train, dataset, "train")
     expected = [first, second] if known else None
     assert read_people(alignment.model(1)) == expected

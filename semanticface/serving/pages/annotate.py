@@ -45,7 +45,7 @@ class Page:
             "consistency": [],
         }
         if current is not None:
-            state["question"] = {"id": current.question.id, "area": current.question.area}
+            state["question"] = {"id": current.question.id, "area": current.question.region}
             state["question"] |= {part: _data_uri(getattr(current, part)) for part in ("reference", "a", "b")}
         else:
             choices = session.store.choices(annotator=session.annotator, model=session.model, round=session.round)
