@@ -159,8 +159,8 @@ def _listed(path: Path) -> tuple[list[Stored], list[str]]:
     if path.is_file():
         if path.suffix.lower() == ".zip":
             return _members(path), []
-        beside = sorted(p for p in path.parent.iterdir() if p.is_file() and not p.name.startswith("."))
-        mine = [p for p in beside if p.name in (FRAME_LOG, TAKE_JSON) or _stem(p.name) == _stem(path.name)]
+        siblings = sorted(p for p in path.parent.iterdir() if p.is_file() and not p.name.startswith("."))
+        mine = [p for p in siblings if p.name in (FRAME_LOG, TAKE_JSON) or _stem(p.name) == _stem(path.name)]
         return [Stored(p, "", p.stat().st_size) for p in mine if _wanted(p.name)], []
     out: list[Stored] = []
     problems: list[str] = []
