@@ -147,7 +147,7 @@ def benchmark(options: argparse.Namespace) -> tuple[dict[str, Any], Path]:
     predictor = Predictor.from_pretrained(
         options.model, device=options.device, mode=options.mode, readout=options.readout
     )
-    readout = predictor.reader.decoder.readout
+    readout = predictor.engine.decoder.readout
     mean, median = constant_answers(LABELS_FOR_CONSTANTS)
     name = Path(options.model).name
     out = options.out / "-".join([name, options.mode, readout, *(["quick"] if options.quick else [])])
@@ -233,7 +233,7 @@ def _score(
     readers = {MODEL: Contender(metrics.stacked(each.coefficients for each in predictions), analyses=analyses)}
     if peer is not None:
         readers[PEER] = Contender(peer, actions=ACTIONS)
-    readings = [each.reading for each in predictions]
+    readings = [each.summary for each in predictions]
     result = score_set(true, faces["subject"], readers, mean=mean, median=median, readings=readings, seed=SEED)
     return Scored(faces, predictions, peer, result)
 

@@ -160,8 +160,8 @@ def evaluate(options: argparse.Namespace) -> tuple[list[tuple[str, metrics.Resul
         for place, prediction in enumerate(tqdm(stream, total=len(indices), unit="picture")):
             if prediction.coefficients is not None:
                 answers[place] = prediction.coefficients
-            if prediction.reading is not None:
-                tallies[place] = intervals.tally(true[place], prediction.reading)
+            if prediction.summary is not None:
+                tallies[place] = intervals.readout_sums(true[place], prediction.summary)
             box = given(place) or prediction.box
             yield dataclasses.replace(prediction, image=f"{options.split}/{indices[place]}", box=box)
 

@@ -138,8 +138,10 @@ def train_tower(
 ) -> tuple[nn.Module, nn.Module]:
     """Bring the tower up on coefficients and landmarks; returns it with the heads that read them."""
     torch.manual_seed(settings.seed)
-    tower = AutoModel.from_config(nano.tower_config()).to(accelerator.device, memory_format=torch.channels_last)
-    heads = nano.TowerHeads(nano.WIDTHS[-1], (nano.PIXELS // nano.STRIDE) ** 2, len(POINTS)).to(accelerator.device)
+    tower = AutoModel.from_config(nano.vision_config()).to(accelerator.device, memory_format=torch.channels_last)
+    heads = nano.VisionHeads(nano.HIDDEN_SIZES[-1], (nano.IMAGE_SIZE // nano.STRIDE) ** 2, len(POINTS)).to(
+        accelerator.device
+    )
     if settings.tower_from:
         tower.load_state_dict(torch.load(settings.tower_from, weights_only=True)["tower"])
     filters = [weight for weight in tower.parameters() if weight.ndim == 4 and weight.shape[1] > 3]
@@ -283,7 +285,7 @@ def pretrain(settings: Settings) -> None:
             emotion=True,
             readout="mean",
             numbers=settings.numbers,
-            image_size=nano.PIXELS,
+            image_size=nano.IMAGE_SIZE,
             settings=dataclasses.asdict(settings),
             metrics={},
         )

@@ -150,7 +150,7 @@ def ours(bundle: Bundle, ways: Sequence[tuple[Mode, Numbers | None]]) -> dict[st
             bundle.tokenizer, emotion=bundle.recipe["emotion"], numbers=numbers or "sequential", mode=mode
         )
         if numbers:
-            out[name_of(mode, numbers)] = DecodingEngine(decoder, bundle.model).read
+            out[name_of(mode, numbers)] = DecodingEngine(decoder, bundle.model).generate_text
         else:
             out[name_of(mode, None)] = partial(token_by_token, decoder, bundle.model)
     return out
@@ -158,7 +158,7 @@ def ours(bundle: Bundle, ways: Sequence[tuple[Mode, Numbers | None]]) -> dict[st
 
 def token_by_token(decoder: AnswerDecoder, model: Any, inputs: Mapping[str, Any]) -> list[str]:
     """Return the texts that ``model.generate`` writes, one token a forward pass."""
-    return [answer.text for answer in decoder.write_token_by_token(model, inputs)]
+    return [answer.text for answer in decoder.generate_token_by_token(model, inputs)]
 
 
 def name_of(mode: Mode, numbers: Numbers | None) -> str:

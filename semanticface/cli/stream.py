@@ -119,12 +119,12 @@ def _video(options: argparse.Namespace) -> int:
     subject = Subject(name, *_count(take, options.fps))
     reader = _reader(options)
 
-    from semanticface.inference.live import Tally, video_packets
+    from semanticface.inference.live import StreamStats, video_packets
 
-    tally = Tally()
-    due = video_packets(take, reader.read, subject, tally, loop=options.loop)
+    stats = StreamStats()
+    due = video_packets(take, reader.read, subject, stats, loop=options.loop)
     _, stopped = _send(due, options, name, None if options.loop else take.count)
-    print(tally.told("late by"), file=sys.stderr)
+    print(stats.summary("late by"), file=sys.stderr)
     if take.shortfall:
         _tell(take.shortfall)
     if stopped and not options.loop:
@@ -141,13 +141,13 @@ def _camera(options: argparse.Namespace) -> int:
     name = options.name or "SemanticFace"
     reader = _reader(options)
 
-    from semanticface.inference.live import Tally, camera_packets
+    from semanticface.inference.live import StreamStats, camera_packets
 
-    tally = Tally()
+    stats = StreamStats()
     try:
-        _send(camera_packets(camera, reader.read, name, tally), options, name, None)
+        _send(camera_packets(camera, reader.read, name, stats), options, name, None)
     finally:  # also where the camera was unplugged
-        print(tally.told("from frame to packet"), file=sys.stderr)
+        print(stats.summary("from frame to packet"), file=sys.stderr)
     return 0
 
 

@@ -30,7 +30,7 @@ from semanticface.data.rendered import RenderSettings, render_set, renderer_hash
 from semanticface.evaluation import bootstrap, metrics
 from semanticface.evaluation.bootstrap import Estimate
 from semanticface.evaluation.metrics import BASELINES, vertex_errors
-from semanticface.inference.intervals import NumberSummary, tally
+from semanticface.inference.intervals import NumberSummary, readout_sums
 from semanticface.inference.intervals import figures as readout_figures
 from semanticface.semantics.analysis import Analysis, describe
 from semanticface.semantics.expression_sampler import sample_coefficients
@@ -167,7 +167,9 @@ def _scope(
 
 
 def _readout(true: np.ndarray, readings: Sequence[NumberSummary]) -> Result:
-    out = readout_figures(np.stack([tally(truth, reading) for truth, reading in zip(true, readings, strict=True)]))
+    out = readout_figures(
+        np.stack([readout_sums(truth, reading) for truth, reading in zip(true, readings, strict=True)])
+    )
     once = np.ones((1, len(true)))
     for name in ("greedy", "mean", "median"):
         answers = np.stack([getattr(reading, name) for reading in readings])

@@ -46,7 +46,7 @@ def _behind_true_words(tokens: AnswerEncoder, shown: PretrainExample) -> list[An
 
 
 def _behind_seen_words(tokens: AnswerEncoder, shown: PretrainExample) -> list[AnswerEncoding]:
-    words = tokens(format_answer(shown.values, shown.analysis), "words")
+    words = tokens(format_answer(shown.values, shown.analysis), "analysis")
     return [concat_branches([words, tokens(format_answer(shown.values, shown.glimpse), "numbers")])]
 
 

@@ -41,17 +41,17 @@ def encode_analysis_after(answers: AnswerEncoder, values: np.ndarray, analysis: 
         values: float[52] in [0, 1], the numbers before the words.
         analysis: the words.
     """
-    shown = _shown(answers.tokens, answers.tokenizer, values)
+    shown = _shown(answers.number_tokens, answers.tokenizer, values)
     words = json.dumps(analysis.to_dict(), ensure_ascii=False, separators=(",", ":")).removeprefix(_WORDS_OPEN)
-    told = [*answers.tokenizer(f"{words}}}", add_special_tokens=False)["input_ids"], answers.end]
+    told = [*answers.tokenizer(f"{words}}}", add_special_tokens=False)["input_ids"], answers.end_token_id]
     labels, ids = [*shown, *told], [*shown, *told[:-1]]
     return AnswerEncoding(
         ids=ids,
-        steps=list(range(1, len(ids) + 1)),
-        branches=[0] * len(ids),
+        position_offsets=list(range(1, len(ids) + 1)),
+        branch_ids=[0] * len(ids),
         labels=labels,
-        weights=[0.0] * len(shown) + [1.0] * len(told),
-        numbers=[-1] * len(labels),
+        loss_weights=[0.0] * len(shown) + [1.0] * len(told),
+        number_ids=[-1] * len(labels),
     )
 
 
@@ -110,9 +110,9 @@ class _Writer(LogitsProcessor):
         return cast(torch.FloatTensor, picked)
 
     def _next(self, row: AnswerState, logits: np.ndarray) -> int:
-        if self.decoder.words_done(row):
-            return self.decoder.end
-        token = row.forced[0] if row.forced else self.decoder.choose_word(row, logits, 0.0)
+        if self.decoder.analysis_done(row):
+            return self.decoder.eos_token_id
+        token = row.forced[0] if row.forced else self.decoder.choose_token(row, logits, 0.0)
         self.decoder.append(row, token)
         return token
 
@@ -122,5 +122,5 @@ def _shown(tokens: NumberTokens, tokenizer: Any, values: np.ndarray) -> list[int
     out: list[int] = []
     for number, value in enumerate(to_hundredths(values).tolist()):
         out += tokens.keys[number] if number else tokens.opening
-        out += tokens.spelled[value]
+        out += tokens.value_tokens[value]
     return out + list(tokenizer(_BETWEEN, add_special_tokens=False)["input_ids"])

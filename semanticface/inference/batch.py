@@ -1,9 +1,7 @@
-"""Forward passes of a batch of answers, each as far as it has come: what is shown, where it lies, who sees whom.
+"""Batched forward passes over a key-value cache whose rows advance independently.
 
-A key-value cache whose rows move on at their own pace.
-
-Slot s of a row holds the token at place s of that row, whatever the other rows have reached. A token written there
-again simply takes the place, so guesses that turned out wrong cost no tidying up, and no row is ever padded.
+Slot s of a cache row holds the token at index s of that row, however far the other rows are. Writing a slot again
+overwrites it, so rejected draft tokens need no cleanup.
 """
 
 from __future__ import annotations
@@ -17,9 +15,13 @@ import torch
 from transformers.cache_utils import Cache, CacheLayerMixin
 
 from semanticface.inference.decoder import AnswerDecoder, AnswerState
-from semanticface.models.answer_tokens import additive, branch_mask, rotary_positions
+from semanticface.models.answer_tokens import additive_mask, branch_mask, rotary_positions
 
-_BLOCK = 256
+HIDDEN = -2
+"""Branch id of tokens that no other token attends to."""
+
+_GROWTH = 256  # slots that a layer grows by
+_TOKEN_INPUTS = ("input_ids", "attention_mask", "mm_token_type_ids")
 
 
 class _Layer(CacheLayerMixin):
@@ -30,135 +32,128 @@ class _Layer(CacheLayerMixin):
     def __init__(self) -> None:
         super().__init__()
         self.slots: torch.Tensor | None = None
-        self.used = 0
+        self.n_slots = 0
         self.rows: torch.Tensor | None = None
 
     def lazy_initialization(self, key_states: torch.Tensor, value_states: torch.Tensor) -> None:
         self.dtype, self.device = key_states.dtype, key_states.device
         self.is_initialized = True
 
-    def _room(self, states: torch.Tensor, kept: torch.Tensor | None) -> torch.Tensor:
-        """Return ``kept`` with room for the slots in use."""
-        if kept is not None and kept.shape[2] >= self.used:
-            return kept
-        capacity = -(-self.used // _BLOCK) * _BLOCK
-        n_rows = len(states) if kept is None else len(kept)
+    def _grown(self, states: torch.Tensor, cached: torch.Tensor | None) -> torch.Tensor:
+        """Return ``cached`` with capacity for the slots in use."""
+        if cached is not None and cached.shape[2] >= self.n_slots:
+            return cached
+        capacity = -(-self.n_slots // _GROWTH) * _GROWTH
+        n_rows = len(states) if cached is None else len(cached)
         grown = states.new_zeros(n_rows, states.shape[1], capacity, states.shape[3])
-        if kept is not None:
-            grown[:, :, : kept.shape[2]] = kept
+        if cached is not None:
+            grown[:, :, : cached.shape[2]] = cached
         return grown
 
     def update(
         self, key_states: torch.Tensor, value_states: torch.Tensor, *args: Any, **kwargs: Any
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Write at the slots, and return everything up to the last one in use."""
+        """Write states at the slots, and return everything up to the last slot in use."""
         assert self.slots is not None
         if not self.is_initialized:
             self.lazy_initialization(key_states, value_states)
-        self.keys, self.values = self._room(key_states, self.keys), self._room(value_states, self.values)
+        self.keys, self.values = self._grown(key_states, self.keys), self._grown(value_states, self.values)
         if self.rows is None:
-            for kept, states in ((self.keys, key_states), (self.values, value_states)):
-                kept.scatter_(2, self.slots[:, None, :, None].expand_as(states), states)
-            return self.keys[:, :, : self.used], self.values[:, :, : self.used]
-        for kept, states in ((self.keys, key_states), (self.values, value_states)):
-            kept[self.rows[:, None], :, self.slots] = states.transpose(1, 2)
-        return self.keys[self.rows, :, : self.used], self.values[self.rows, :, : self.used]
+            for cached, states in ((self.keys, key_states), (self.values, value_states)):
+                cached.scatter_(2, self.slots[:, None, :, None].expand_as(states), states)
+            return self.keys[:, :, : self.n_slots], self.values[:, :, : self.n_slots]
+        for cached, states in ((self.keys, key_states), (self.values, value_states)):
+            cached[self.rows[:, None], :, self.slots] = states.transpose(1, 2)
+        return self.keys[self.rows, :, : self.n_slots], self.values[self.rows, :, : self.n_slots]
 
     def states(self) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return keys and values of a layer that holds some."""
+        """Return keys and values of a layer that has been written to."""
         assert self.keys is not None and self.values is not None
         return self.keys, self.values
 
     def get_seq_length(self) -> int:
-        return self.used
+        return self.n_slots
 
     def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
-        return self.used, 0
+        return self.n_slots, 0
 
     def get_max_length(self) -> int:
         return -1
 
 
 class RowCache(Cache):
-    """The cache of a batch."""
+    """The key-value cache of a batch; layers are created by the first forward pass."""
 
     def __init__(self) -> None:
-        self._rows: list[_Layer] = []
-        super().__init__(layers=cast(Any, self._rows))
+        self._layers: list[_Layer] = []
+        super().__init__(layers=cast(Any, self._layers))
 
     @classmethod
-    def of_prefix(cls, prefix: RowCache, n_rows: int) -> RowCache:
-        """Return a cache whose rows all begin with the one row of ``prefix``."""
+    def from_prefix(cls, prefix: RowCache, n_rows: int) -> RowCache:
+        """Return a cache of ``n_rows`` copies of the one row of ``prefix``."""
         cache = cls()
-        for layer in prefix._rows:
+        for layer in prefix._layers:
             copy = _Layer()
-            copy.keys, copy.values = (kept[:, :, : layer.used].repeat(n_rows, 1, 1, 1) for kept in layer.states())
+            copy.keys, copy.values = (each[:, :, : layer.n_slots].repeat(n_rows, 1, 1, 1) for each in layer.states())
             copy.lazy_initialization(copy.keys, copy.values)
-            cache._rows.append(copy)
+            cache._layers.append(copy)
         return cache
 
-    def write_at(self, slots: torch.Tensor, used: int, rows: torch.Tensor | None = None) -> None:
-        """Say where the next tokens go.
+    def set_slots(self, slots: torch.Tensor, n_slots: int, rows: torch.Tensor | None = None) -> None:
+        """Set where the next forward pass writes.
 
         Args:
             slots: int64[B, Q].
-            used: slots in use afterwards, at least the highest + 1.
-            rows: int64[B], the rows that the next tokens belong to; None for all.
+            n_slots: slots in use afterwards, at least the highest + 1.
+            rows: int64[B], the rows of the cache that are written; None for all.
         """
-        self._at = (slots, used, rows)
-        for layer in self._rows:
-            layer.slots, layer.used, layer.rows = self._at
+        self._target = (slots, n_slots, rows)
+        for layer in self._layers:
+            layer.slots, layer.n_slots, layer.rows = self._target
 
     def update(
         self, key_states: torch.Tensor, value_states: torch.Tensor, layer_idx: int, *args: Any, **kwargs: Any
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Write one layer's states; layers come into being at the first pass."""
-        while len(self._rows) <= layer_idx:
+        while len(self._layers) <= layer_idx:
             layer = _Layer()
-            layer.slots, layer.used, layer.rows = self._at
-            self._rows.append(layer)
-        return self._rows[layer_idx].update(key_states, value_states)
+            layer.slots, layer.n_slots, layer.rows = self._target
+            self._layers.append(layer)
+        return self._layers[layer_idx].update(key_states, value_states)
 
-    def move(self, rows: torch.Tensor, sources: torch.Tensor, targets: torch.Tensor) -> None:
-        """Copy tokens of some rows to other slots; int64[n] the rows, int64[n, Q] from and to which slots."""
+    def copy_slots(self, rows: torch.Tensor, sources: torch.Tensor, targets: torch.Tensor) -> None:
+        """Copy the tokens of some rows, int64[n], from slots int64[n, Q] to slots int64[n, Q]."""
         rows = rows[:, None]
-        for layer in self._rows:
-            for kept in layer.states():
-                kept[rows, :, targets] = kept[rows, :, sources]
+        for layer in self._layers:
+            for cached in layer.states():
+                cached[rows, :, targets] = cached[rows, :, sources]
 
-    def take(self, rows: torch.Tensor) -> None:
-        """Keep these rows, in this order, each as often as it is named; int64[n]."""
-        for layer in self._rows:
-            layer.keys, layer.values = (kept[rows] for kept in layer.states())
-
-
-HIDDEN = -2
-"""The branch of tokens that no other may see."""
-
-_OF_TOKENS = ("input_ids", "attention_mask", "mm_token_type_ids")
+    def select_rows(self, rows: torch.Tensor) -> None:
+        """Keep these rows, int64[n], in this order; a row may be repeated."""
+        for layer in self._layers:
+            layer.keys, layer.values = (cached[rows] for cached in layer.states())
 
 
 @dataclass
 class Branches:
-    """The branches of one row's tokens; see ``layout``.
+    """The branches of one row's tokens, as in ``semanticface.models.answer_tokens``.
 
     Attributes:
-        trunk: the place of the first token that is in a branch; those before it in a feed are in none.
-        of: the branch of every token from there on, ``HIDDEN`` for those that no token may see.
-        steps: how far each stands behind the trunk.
+        start: index of the first token that is in a branch.
+        ids: the branch of every token from there on, ``HIDDEN`` for those that no token attends to.
+        position_offsets: position of each relative to ``start``.
     """
 
-    trunk: int
-    of: list[int]
-    steps: list[int]
+    start: int
+    ids: list[int]
+    position_offsets: list[int]
 
 
 @dataclass(frozen=True)
 class PrefixCache:
-    """The beginning of a prompt, and what the model made of it.
+    """The part of the prompt before the image, cached.
 
     Attributes:
-        ids: its tokens, all those before the picture.
+        ids: its tokens.
         cache: of one row.
     """
 
@@ -166,15 +161,15 @@ class PrefixCache:
     cache: RowCache
 
     @classmethod
-    def of(cls, model: Any, ids: list[int]) -> PrefixCache:
-        """Show a model the beginning of a prompt."""
+    def compute(cls, model: Any, ids: list[int]) -> PrefixCache:
+        """Run the model on the prefix."""
         cache = RowCache()
         slots = torch.arange(len(ids), device=model.device)[None]
-        cache.write_at(slots, len(ids))
+        cache.set_slots(slots, len(ids))
         trunk = torch.zeros_like(slots)
         model(
             input_ids=torch.tensor([ids], device=model.device),
-            attention_mask=additive(branch_mask(trunk, trunk, slots), model.get_input_embeddings().weight.dtype),
+            attention_mask=additive_mask(branch_mask(trunk, trunk, slots), model.get_input_embeddings().weight.dtype),
             position_ids=slots,
             past_key_values=cache,
             use_cache=True,
@@ -186,21 +181,21 @@ class PrefixCache:
 class Batch:
     """The answers of one call, and how far each has come.
 
-    Tokens of a row are counted from the start of its prompt, and token k lies in slot k of the cache. The prompt goes
-    through with the first tokens of the answer.
+    Tokens of a row are indexed from the start of its prompt, and token k lies in slot k of the cache. The first forward
+    pass runs the prompt together with the first tokens of the answer.
 
     Args:
         decoder: the rules.
         model: a vision-language model.
-        prefix: how the prompts begin, where that is known.
-        inputs: what the model takes, prompts of one length; ``input_ids`` is int64[B, T].
-        rows: B x repeats answers with nothing written.
-        repeats: answers to each prompt, beside each other.
+        prefix: the cached start of the prompts, if any.
+        inputs: model inputs, prompts of one length; ``input_ids`` is int64[B, T].
+        rows: B x repeats empty answers.
+        repeats: answers to each prompt, in consecutive rows.
         temperature: above 0 samples.
 
     Attributes:
-        fed: int64[rows], the place of each row's next token to be shown.
-        inputs: None from the first pass on.
+        n_cached: int64[rows], tokens of each row in the cache; the prompt counts from the start.
+        inputs: None after the first forward pass.
     """
 
     def __init__(
@@ -221,153 +216,158 @@ class Batch:
         ids = inputs["input_ids"]
         self.device = ids.device
         self.dtype = self.model.get_input_embeddings().weight.dtype
-        self.n_vocabulary = self.model.get_output_embeddings().weight.shape[0]
+        self.vocab_size = self.model.get_output_embeddings().weight.shape[0]
         n_prompts, self.n_prompt = ids.shape
-        straight = torch.arange(self.n_prompt, device=self.device).expand(n_prompts, -1)
-        self.asked = rotary_positions(self.model, inputs, straight)
-        # How far the position of a token behind the picture is ahead of its place.
-        self.ahead = self.asked.amax(dim=(0, 2) if self.asked.ndim == 3 else 1) + 1 - self.n_prompt
+        in_order = torch.arange(self.n_prompt, device=self.device).expand(n_prompts, -1)
+        self.prompt_positions = rotary_positions(self.model, inputs, in_order)  # [B, T] or [3, B, T]
+        # Rotary position minus index of every token after the image.
+        positions = self.prompt_positions
+        self.position_delta = positions.amax(dim=(0, 2) if positions.ndim == 3 else 1) + 1 - self.n_prompt
         if prefix is not None and not bool(
             (ids[:, : len(prefix.ids)] == torch.tensor(prefix.ids, device=ids.device)).all()
         ):
             prefix = None
         self.n_prefix = 0 if prefix is None else len(prefix.ids)
-        self.cache = RowCache() if prefix is None else RowCache.of_prefix(prefix.cache, n_prompts)
-        self.fed = np.full(len(rows), self.n_prompt)
+        self.cache = RowCache() if prefix is None else RowCache.from_prefix(prefix.cache, n_prompts)
+        self.n_cached = np.full(len(rows), self.n_prompt)
 
-    def show(
+    def forward(
         self,
-        feeds: Sequence[Sequence[int]],
-        wanted: np.ndarray,
+        tokens: Sequence[Sequence[int]],
+        columns: np.ndarray,
         *,
         branches: Sequence[Branches] | None = None,
         parents: Sequence[Sequence[int]] | None = None,
-        live: np.ndarray | None = None,
+        active_rows: np.ndarray | None = None,
     ) -> torch.Tensor:
-        """Show each row its next tokens; the first pass shows the picture and the prompt before them.
+        """Run the model on the next tokens of each row; the first call also runs the image and the prompt.
 
         Args:
-            feeds: for each row its tokens from place ``fed`` on (behind the prompt, where that is not shown yet).
-            wanted: int64[K], rising; the columns of ``feeds`` whose logits are wanted.
-            branches: for each row, in which branches its tokens are; None where all are in one row.
-            parents: for each row, the index in its feed of the token before each, -1 where that is no longer fed, when
-                a feed is a tree; a token sees those on its own path alone.
-            live: int64[B], the rows that these are; None for all. The first pass shows all.
+            tokens: for each row its tokens from index ``n_cached`` on.
+            columns: int64[K], ascending; the columns of ``tokens`` to return logits of.
+            branches: for each row the branches of its tokens; None where there are none.
+            parents: for each row, where ``tokens`` is a tree, the column of the token before each, -1 where that is
+                cached already; a token attends to its own path alone.
+            active_rows: int64[B], the rows that ``tokens`` belong to; None for all, as in the first call.
 
         Returns:
             logits [B, K, V].
         """
-        live = None if live is None or len(live) == len(self.fed) else live
-        fed = self.fed if live is None else self.fed[live]
+        active_rows = None if active_rows is None or len(active_rows) == len(self.n_cached) else active_rows
+        n_cached = self.n_cached if active_rows is None else self.n_cached[active_rows]
         if self.inputs is not None:
-            # Answers to one picture begin alike.
-            fed, feeds = fed[:: self.repeats], feeds[:: self.repeats]
+            # Answers to one prompt begin with the same tokens: run them once.
+            n_cached, tokens = n_cached[:: self.repeats], tokens[:: self.repeats]
             branches, parents = branches and branches[:: self.repeats], parents and parents[:: self.repeats]
-        width = max(map(len, feeds))
-        used = int(fed.max()) + width
-        ids = np.array([[*feed, *[self.decoder.pad] * (width - len(feed))] for feed in feeds])
-        slots = fed[:, None] + np.arange(width)
-        steps = slots.copy()
+        width = max(map(len, tokens))
+        n_slots = int(n_cached.max()) + width
+        ids = np.array([[*each, *[self.decoder.pad_token_id] * (width - len(each))] for each in tokens])
+        slots = n_cached[:, None] + np.arange(width)  # [B, Q]
+        positions = slots.copy()
         if parents is None:
-            looking, seen = np.zeros_like(slots), np.zeros((len(feeds), used), dtype=np.int64)
+            queries, keys = np.zeros_like(slots), np.zeros((len(tokens), n_slots), dtype=np.int64)
             for b, branch in enumerate(branches or []):
-                n = len(feeds[b])
-                start = max(0, branch.trunk - fed[b])
-                seen[b, branch.trunk :] = HIDDEN
-                seen[b, branch.trunk : fed[b] + n] = branch.of
-                looking[b, start:] = HIDDEN
-                looking[b, start:n] = branch.of[start - n :]
-                steps[b, start:n] = branch.trunk + np.array(branch.steps[start - n :])
-            mask = branch_mask(*map(self._tensor, (looking, seen, slots)))
+                n = len(tokens[b])
+                start = max(0, branch.start - n_cached[b])
+                keys[b, branch.start :] = HIDDEN
+                keys[b, branch.start : n_cached[b] + n] = branch.ids
+                queries[b, start:] = HIDDEN
+                queries[b, start:n] = branch.ids[start - n :]
+                positions[b, start:n] = branch.start + np.array(branch.position_offsets[start - n :])
+            mask = branch_mask(*map(self._tensor, (queries, keys, slots)))  # [B, 1, Q, slots]
         else:
-            path = np.zeros((len(feeds), width, used), dtype=bool)
-            for b, before in enumerate(parents):
-                path[b, :, : fed[b]] = True
-                for index, parent in enumerate(before):
+            on_path = np.zeros((len(tokens), width, n_slots), dtype=bool)
+            for b, row_parents in enumerate(parents):
+                on_path[b, :, : n_cached[b]] = True
+                for column, parent in enumerate(row_parents):
                     if parent >= 0:
-                        path[b, index] = path[b, parent]
-                        steps[b, index] = steps[b, parent] + 1
-                    path[b, index, fed[b] + index] = True
-            mask = self._tensor(path)[:, None]
-        rows = None if live is None else self._tensor(live)
-        tokens, places, angles = map(self._tensor, (ids, slots, steps))
-        return self._forward(tokens, places, angles, mask, self._tensor(wanted), rows)
+                        on_path[b, column] = on_path[b, parent]
+                        positions[b, column] = positions[b, parent] + 1
+                    on_path[b, column, n_cached[b] + column] = True
+            mask = self._tensor(on_path)[:, None]
+        rows = None if active_rows is None else self._tensor(active_rows)
+        tensors = map(self._tensor, (ids, slots, positions, columns))
+        return self._run(*tensors, mask=mask, rows=rows)
 
     def _tensor(self, array: np.ndarray) -> torch.Tensor:
         return torch.from_numpy(array).to(self.device)
 
-    def _forward(
+    def _run(
         self,
         ids: torch.Tensor,
         slots: torch.Tensor,
-        steps: torch.Tensor,
+        positions: torch.Tensor,
+        columns: torch.Tensor,
+        *,
         mask: torch.Tensor,
-        wanted: torch.Tensor,
         rows: torch.Tensor | None,
     ) -> torch.Tensor:
-        """Run the model on tokens at ``slots``, rotated by ``steps``; the first time on the prompt too."""
-        positions = steps + (self.ahead if rows is None else self.ahead[rows])[:, None]
-        if self.asked.ndim == 3:
+        """Run the model on tokens [B, Q] at ``slots`` and text ``positions``; the first time, the prompt first."""
+        positions = positions + (self.position_delta if rows is None else self.position_delta[rows])[:, None]
+        if self.prompt_positions.ndim == 3:
             positions = positions.expand(3, -1, -1)
         extra: dict[str, Any] = {}
         first = self.inputs
-        used = mask.shape[-1]
+        n_slots = mask.shape[-1]
         if first is not None:
-            prompt = torch.arange(self.n_prefix, self.n_prompt, device=self.device).expand(len(ids), -1)
+            prompt_slots = torch.arange(self.n_prefix, self.n_prompt, device=self.device).expand(len(ids), -1)
             ids = torch.cat([first["input_ids"][:, self.n_prefix :], ids], dim=1)
-            slots = torch.cat([prompt, slots], dim=1)
-            positions = torch.cat([self.asked[..., self.n_prefix :], positions], dim=-1)
-            earlier = torch.arange(used, device=self.device) <= prompt[:, :, None]
-            mask = torch.cat([earlier[:, None], mask], dim=2)
-            wanted = wanted + prompt.shape[1]
-            extra = {name: value for name, value in first.items() if name not in _OF_TOKENS}
-        self.cache.write_at(slots, used, rows)
+            slots = torch.cat([prompt_slots, slots], dim=1)
+            positions = torch.cat([self.prompt_positions[..., self.n_prefix :], positions], dim=-1)
+            causal = torch.arange(n_slots, device=self.device) <= prompt_slots[:, :, None]
+            mask = torch.cat([causal[:, None], mask], dim=2)
+            columns = columns + prompt_slots.shape[1]
+            extra = {name: value for name, value in first.items() if name not in _TOKEN_INPUTS}
+        self.cache.set_slots(slots, n_slots, rows)
         logits: torch.Tensor = self.model(
             input_ids=ids,
-            attention_mask=additive(mask, self.dtype),
+            attention_mask=additive_mask(mask, self.dtype),
             position_ids=positions,
             past_key_values=self.cache,
             use_cache=True,
-            logits_to_keep=wanted,
+            logits_to_keep=columns,
             **extra,
         ).logits
         if first is not None:
             self.inputs = None
             if self.repeats > 1:
                 order = torch.arange(len(ids), device=self.device).repeat_interleave(self.repeats)
-                self.cache.take(order)
-                self.ahead, logits = self.ahead[order], logits[order]
+                self.cache.select_rows(order)
+                self.position_delta, logits = self.position_delta[order], logits[order]
         return logits
 
-    def advance(self, live: np.ndarray, kept: Sequence[Sequence[int]]) -> None:
-        """Keep of each row's last feed these tokens alone, one behind the other.
+    def accept(self, active_rows: np.ndarray, columns: Sequence[Sequence[int]]) -> None:
+        """Keep of each row's last tokens only these, moved next to each other in the cache.
 
         Args:
-            live: int64[B], the rows.
-            kept: for each the indices of its tokens, rising.
+            active_rows: int64[B].
+            columns: for each of those rows the columns of the accepted tokens, ascending.
         """
-        fed = self.fed[live]
-        width = max(map(len, kept))
-        # A row with fewer moves its last token onto itself.
-        sources = np.array([[*each, *[each[-1]] * (width - len(each))] for each in kept])
-        targets = np.array([[*range(len(each)), *[each[-1]] * (width - len(each))] for each in kept])
+        n_cached = self.n_cached[active_rows]
+        width = max(map(len, columns))
+        # A row with fewer tokens copies its last one onto itself.
+        sources = np.array([[*each, *[each[-1]] * (width - len(each))] for each in columns])
+        targets = np.array([[*range(len(each)), *[each[-1]] * (width - len(each))] for each in columns])
         if (sources != targets).any():
-            self.cache.move(self._tensor(live), *(self._tensor(fed[:, None] + each) for each in (sources, targets)))
-        self.fed[live] = fed + np.array(list(map(len, kept)))
+            slots = (self._tensor(n_cached[:, None] + each) for each in (sources, targets))
+            self.cache.copy_slots(self._tensor(active_rows), *slots)
+        self.n_cached[active_rows] = n_cached + np.array(list(map(len, columns)))
 
-    def gather(self, logits: torch.Tensor, rows: np.ndarray, columns: np.ndarray, nodes: np.ndarray) -> np.ndarray:
-        """Return the logits of the tokens that numbers at ``nodes`` can go on with; float[N, C]."""
-        ids = self._tensor(self.decoder.tree.ids[nodes])
+    def number_logits(
+        self, logits: torch.Tensor, rows: np.ndarray, columns: np.ndarray, nodes: np.ndarray
+    ) -> np.ndarray:
+        """Return the logits of the children of N trie nodes; float[N, C]."""
+        ids = self._tensor(self.decoder.trie.ids[nodes])
         b, k = (self._tensor(each)[:, None] for each in (rows, columns))
         return logits[b, k, ids].float().cpu().numpy()
 
-    def settle(self, row: AnswerState) -> None:
-        """Write the tokens that the grammar forces next."""
+    def append_forced(self, row: AnswerState) -> None:
+        """Append the tokens that the grammar forces next."""
         while row.forced:
             self.decoder.append(row, row.forced[0])
 
-    def keep(self, rows: np.ndarray) -> None:
-        """Go on with these rows of the cache alone; int64[n]."""
-        chosen = self._tensor(rows)
-        self.fed, self.ahead = self.fed[rows], self.ahead[chosen]
-        self.cache.take(chosen)
+    def keep_rows(self, rows: np.ndarray) -> None:
+        """Drop all other rows of the cache; int64[n]."""
+        kept = self._tensor(rows)
+        self.n_cached, self.position_delta = self.n_cached[rows], self.position_delta[kept]
+        self.cache.select_rows(kept)

@@ -1,7 +1,7 @@
-"""Fit a model's intervals to held-out faces, and say how often they hold the truth on other people.
+"""Fit a model's intervals to held-out faces, and measure their coverage on other people.
 
-One level for each mode (``intervals.fit_level``) goes into the model's ``semanticface.json``, under ``calibration``,
-with what it was found on. A model that is trained again gets a new file, and so starts uncalibrated.
+One level for each mode (``intervals.fit_level``) is stored in the model's ``semanticface.json``, under ``calibration``,
+with the data it was fitted on. Training writes a new file, and so an uncalibrated model.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from semanticface.data.consent import require_consent
 from semanticface.data.faces import coefficients_of, load_faces
 from semanticface.errors import DatasetError, ModelError
 from semanticface.inference.decoder import Mode
-from semanticface.inference.intervals import SHARE, figures, fit_level, summarize, tally
+from semanticface.inference.intervals import COVERAGE, figures, fit_level, readout_sums, summarize
 from semanticface.inference.predictor import Predictor
 from semanticface.models.files import resolve_model
 from semanticface.models.loading import load_trained
@@ -29,20 +29,20 @@ from semanticface.utils.progress import tqdm
 from semanticface.vision.crop import Box, crop_face
 from semanticface.vision.image_io import load_picture
 
-LEAST = 40
-"""Pictures with an answer, for fitting and checking together; with 52 numbers each even these give a steady level."""
+MIN_PICTURES = 40
+"""Pictures with an answer, for fitting and checking together; with 52 numbers each they give a stable level."""
 
 
 @dataclass(frozen=True, slots=True)
-class Calibrated:
-    """What a calibration found in one mode.
+class Calibration:
+    """The calibration of one mode.
 
     Attributes:
         mode: of the answers.
         level: probability of the model's distribution that its intervals hold from now on.
-        fitted: pictures it was found on.
-        checked: pictures of other people that ``before`` and ``after`` are about.
-        before: ``intervals.figures`` of the model's own intervals.
+        fitted: pictures the level was fitted on.
+        checked: pictures of other people that ``before`` and ``after`` are measured on.
+        before: ``intervals.figures`` of the uncalibrated intervals.
         after: the same with the level.
     """
 
@@ -64,31 +64,31 @@ def calibrate(
     batch_size: int = 16,
     device: str | None = None,
     seed: int = 0,
-) -> list[Calibrated]:
-    """Calibrate a model on faces that it was not trained on, and write the levels into its folder.
+) -> list[Calibration]:
+    """Calibrate a model on faces it was not trained on, and write the levels into its folder.
 
-    Half of the people (of a dataset of one person: half of the pictures) are fitted to, the others checked on.
+    Half of the people (with a single person, half of the pictures) are fitted on, the others checked.
 
     Args:
-        model: ``nano`` or the folder of a model or adapter, which ``semanticface.json`` says how it was made.
+        model: ``nano`` or the folder of a model or adapter with its ``semanticface.json``.
         dataset: folder of faces.
         split: of the dataset.
-        limit: pictures at most, drawn by the seed; each takes 21 kB of memory.
-        crop: ``auto`` finds the face, as users get it; ``box`` takes the dataset's own box.
+        limit: most pictures, sampled by the seed; each takes 21 kB of memory.
+        crop: ``auto`` finds the face, as for users; ``box`` takes the dataset's own box.
         batch_size: pictures at a time.
         device: as in ``Predictor.from_pretrained``.
-        seed: draws the pictures and the halves.
+        seed: samples the pictures and the halves.
 
     Returns:
-        What was found in each mode.
+        The calibration of each mode.
 
     Raises:
         ModelError: no folder, or one without a recipe, or a model that cannot be loaded.
-        DatasetError: no such split, no boxes where they are asked for, or too few pictures with an answer.
-        SemanticFaceError: the folder cannot be written to.
+        DatasetError: no such split, no boxes with ``box``, or too few pictures with an answer.
+        SemanticFaceError: the folder is not writable.
     """
     if str(model) != "nano" and not Path(model).is_dir():
-        raise ModelError(f"{model} is no folder: levels are kept in the model's own. Download the model first.")
+        raise ModelError(f"{model} is no folder: levels are stored in the model's own. Download the model first.")
     folder, _ = resolve_model(model)
     recipe = read_recipe(folder)
     faces = load_faces(dataset, split)
@@ -102,19 +102,21 @@ def calibrate(
     found = []
     for mode in get_args(Mode):
         predictor = Predictor(bundle, mode=mode)
-        shares, true, rows = _predicted(predictor, faces, crop, batch_size)
-        if len(rows) < LEAST or not 0 < to_fit[rows].sum() < len(rows):
+        probs, true, rows = _predicted(predictor, faces, crop, batch_size)
+        if len(rows) < MIN_PICTURES or not 0 < to_fit[rows].sum() < len(rows):
             raise DatasetError(
-                f"{dataset}: {len(rows)} of {len(faces)} pictures have an answer, {LEAST} are needed, not all of one "
-                "of its people. Give more, or --crop box where pictures are cropped already."
+                f"{dataset}: {len(rows)} of {len(faces)} pictures have an answer; {MIN_PICTURES} are needed, not all "
+                "of one person. Give more, or --crop box where pictures are cropped already."
             )
         fit, check = to_fit[rows], ~to_fit[rows]
-        level = fit_level(shares[fit], true[fit])
-        tree = predictor.reader.decoder.tree
-        before, after = (figures(tally(true[check], summarize(tree, shares[check], each))) for each in (None, level))
-        found.append(Calibrated(mode, level, int(fit.sum()), int(check.sum()), before, after))
+        level = fit_level(probs[fit], true[fit])
+        trie = predictor.engine.decoder.trie
+        before, after = (
+            figures(readout_sums(true[check], summarize(trie, probs[check], each))) for each in (None, level)
+        )
+        found.append(Calibration(mode, level, int(fit.sum()), int(check.sum()), before, after))
     recipe["calibration"] = {
-        "share": SHARE,
+        "share": COVERAGE,
         "levels": {each.mode: each.level for each in found},
         "coverage": {each.mode: each.after["interval_coverage"] for each in found},
         "coverage_all": {each.mode: each.after["interval_coverage_all"] for each in found},
@@ -128,12 +130,12 @@ def calibrate(
     return found
 
 
-def table(found: list[Calibrated], model: str | Path) -> str:
-    """Return what a calibration found in a few lines of Markdown."""
+def table(found: list[Calibration], model: str | Path) -> str:
+    """Return the result of a calibration in a few lines of Markdown."""
     head = [
         "80 % intervals",
         "level",
-        "hold the truth, before → after",
+        "hold the true value, before → after",
         "of numbers in doubt",
         "of all, before → after",
     ]
@@ -149,7 +151,7 @@ def table(found: list[Calibrated], model: str | Path) -> str:
         Table(head, rows).markdown(),
         "",
         f"Levels fitted on {first.fitted} pictures, coverage on {first.checked} of other people. In doubt are numbers "
-        "whose interval has more than one value; where the model is sure of one, that value is the interval.",
+        "whose interval has more than one value; where the model is sure of one value, that is the interval.",
         f"Written to {resolve_model(model)[0] / RECIPE_NAME}.",
     ]
     return "\n".join(lines)
@@ -160,18 +162,18 @@ def _percent(share: float | None) -> str:
 
 
 def _halves(subjects: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Choose half of the people, or half of the rows where all show one; bool[N]."""
-    people, of = np.unique(subjects, return_inverse=True)
+    """Choose half of the people, or half of the rows if all show one; bool[N]."""
+    people, person = np.unique(subjects, return_inverse=True)
     if len(people) == 1:
-        of = np.arange(len(subjects))
-    order = rng.permutation(of.max() + 1)
-    return np.isin(of, order[: (len(order) + 1) // 2])
+        person = np.arange(len(subjects))
+    order = rng.permutation(person.max() + 1)
+    return np.isin(person, order[: (len(order) + 1) // 2])
 
 
 def _predicted(
     predictor: Predictor, faces: datasets.Dataset, crop: str, batch_size: int
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return the distributions [n, 52, 101] and truths [n, 52] of the rows int64[n] that have an answer."""
+    """Return distributions [n, 52, 101], true values [n, 52] and rows int64[n] of the faces with an answer."""
     size = predictor.bundle.image_size
 
     def pictures() -> Iterator[Image.Image]:
@@ -179,10 +181,10 @@ def _predicted(
             picture = row["picture"]
             yield picture if crop == "auto" else crop_face(load_picture(picture), Box(*row["box"]), size)
 
-    how: Literal["auto", "none"] = "auto" if crop == "auto" else "none"
-    stream = predictor.stream(pictures(), batch_size=batch_size, crop=how, keep_shares=True)
-    bar = tqdm(stream, total=len(faces), unit="picture", desc=predictor.reader.decoder.mode)
-    kept = [(index, each.shares) for index, each in enumerate(bar) if each.shares is not None]
+    crop_mode: Literal["auto", "none"] = "auto" if crop == "auto" else "none"
+    stream = predictor.stream(pictures(), batch_size=batch_size, crop=crop_mode, keep_probs=True)
+    bar = tqdm(stream, total=len(faces), unit="picture", desc=predictor.engine.decoder.mode)
+    kept = [(index, each.probs) for index, each in enumerate(bar) if each.probs is not None]
     rows = np.array([index for index, _ in kept], dtype=np.int64)
     true = coefficients_of(faces)[rows]
-    return np.array([shares for _, shares in kept], dtype=np.float32), true, rows
+    return np.array([probs for _, probs in kept], dtype=np.float32), true, rows

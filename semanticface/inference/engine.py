@@ -1,16 +1,15 @@
-"""Answers in few forward passes, the same text as token by token.
+"""Decoding in few forward passes; the text is that of one token a pass, except where two tokens tie within rounding.
 
-What is known before the model speaks is never asked for one token at a time:
+* The prompt before the image is the same for every image: its keys and values are computed once (prefix cache).
+* Tokens that the grammar forces run together with the token before them.
+* The analysis is decoded speculatively: an n-gram draft proposes tokens, one forward pass verifies several, and the
+  first one that the model would not have chosen is replaced by the model's own.
+* Sequential numbers are drafted and verified all at once until every draft is right (``decode_sequential``).
+* Parallel numbers need no draft: they take one or two forward passes (``decode_parallel``); without an analysis
+  they even run together with the prompt.
 
-* The prompt up to the picture is the same for every picture: its keys and values are computed once and kept.
-* Tokens that the grammar forces go through together with the token before them.
-* Words are guessed (``drafts``) and checked: one pass reads several tokens, those the model would not have written are
-  dropped, and the first of its own takes their place. So the text is exactly the model's.
-* Numbers in a row are guessed and read all at once, until all guesses are right (``in_a_row``).
-* Numbers side by side need no guesses: they are read in one or two passes (``beside``). With no words before them they
-  even go through together with the prompt.
-
-Rows of a batch move on at their own pace (``row_cache``).
+Rows of a batch advance independently (``batch.RowCache``). Batch sizes and code paths round differently, so a tie may
+resolve differently than token by token.
 """
 
 from __future__ import annotations
@@ -28,37 +27,37 @@ from semanticface.inference.decoder import AnswerDecoder, AnswerState, DecodedAn
 from semanticface.inference.ngram_draft import NgramDraft, typical_expressions
 from semanticface.inference.number_decoding import decode_parallel, decode_sequential
 from semanticface.semantics.analysis import describe_many
-from semanticface.semantics.answer import ANALYSIS_END, ARKIT_START, format_answer
+from semanticface.semantics.answer import ARKIT_START, ANALYSIS_END, format_answer
 
-_GUESSED = {1: 40, 4: 12, 12: 6}
-"""Most tokens of words guessed ahead of a pass, by the rows of a batch from which on: many rows fill a machine."""
+_MAX_DRAFT = {1: 40, 4: 12, 12: 6}
+"""Drafted tokens per row and forward pass, by the least number of active rows: many rows keep a machine busy anyway."""
 
-_LIKELY = 0.02
-"""Guesses less likely than this cost more to show than they save."""
+_MIN_DRAFT_PROB = 0.02
+"""Drafts less likely than this cost more to verify than they save."""
 
-_OWN = 2
-"""How often a model's own words count, beside what Stage I would say."""
+_OWN_WEIGHT = 2
+"""Weight of the model's own analyses in the draft, relative to those of Stage I."""
 
 _KNOWN_INPUTS = {"input_ids", "attention_mask", "pixel_values", "pixel_attention_mask", "image_grid_thw",
                  "mm_token_type_ids", "image_sizes"}  # fmt: skip
 
 
 class DecodingEngine:
-    """Reads answers off one model; keep it for as long as the model's weights stay as they are.
+    """Decodes the answers of one model. Make a new one when the model's weights change.
 
     Args:
         decoder: the rules.
-        model: a transformers model, or a PeftModel, whose tokenizer is the decoder's.
+        model: a transformers model, or a PeftModel, with the decoder's tokenizer.
     """
 
     def __init__(self, decoder: AnswerDecoder, model: Any) -> None:
         self.decoder = decoder
         self.model = model
         self._prefix: PrefixCache | None = None
-        self._drafts: NgramDraft | None = None
+        self._draft: NgramDraft | None = None
         self._last_values = np.zeros(N_ACTIONS, dtype=np.int64)
 
-    def read(
+    def generate_text(
         self,
         inputs: Mapping[str, Any],
         *,
@@ -66,11 +65,11 @@ class DecodingEngine:
         seeds: Sequence[int | Sequence[int]] | None = None,
         repeats: int = 1,
     ) -> list[str]:
-        """Return the texts of ``write``."""
-        answers = self.write(inputs, temperature=temperature, seeds=seeds, repeats=repeats)
+        """Return the texts of ``generate``."""
+        answers = self.generate(inputs, temperature=temperature, seeds=seeds, repeats=repeats)
         return [answer.text for answer in answers]
 
-    def write(
+    def generate(
         self,
         inputs: Mapping[str, Any],
         *,
@@ -78,9 +77,9 @@ class DecodingEngine:
         seeds: Sequence[int | Sequence[int]] | None = None,
         repeats: int = 1,
     ) -> list[DecodedAnswer]:
-        """Write ``repeats`` answers for each row of ``inputs``, those of one row beside each other.
+        """Decode ``repeats`` answers for each row of ``inputs``; those of one row are consecutive.
 
-        A row asked several times goes through the model's picture tower, and its prompt through the model, once.
+        The image and the prompt of a row run through the model once, whatever ``repeats`` is.
 
         Args:
             inputs: what ``model.generate`` takes; ``input_ids`` is int64[B, T].
@@ -93,61 +92,61 @@ class DecodingEngine:
 
         Raises:
             ValueError: a negative temperature, or sampling without one seed for each answer.
-            ModelError: numbers are to be read side by side, and the model's attention does not allow it.
+            ModelError: the layout is parallel, and the model's attention does not support it.
         """
-        obstacle = self.obstacle(inputs)
-        if obstacle:
+        reason = self.unsupported(inputs)
+        if reason:
             if self.decoder.numbers == "parallel":
-                raise ModelError(f"numbers cannot be read side by side: {obstacle}. Train with numbers: sequential.")
+                raise ModelError(f"numbers cannot be decoded in parallel: {reason}. Train with numbers: sequential.")
             repeated = {name: value.repeat_interleave(repeats, 0) for name, value in inputs.items()}
-            return self.decoder.write_token_by_token(self.model, repeated, temperature=temperature, seeds=seeds)
+            return self.decoder.generate_token_by_token(self.model, repeated, temperature=temperature, seeds=seeds)
         rows = self.decoder.start(len(inputs["input_ids"]) * repeats, temperature, seeds)
         if rows:
             with torch.inference_mode():
-                self._fill(dict(inputs), rows, repeats, temperature)
-        return [self.decoder.written(row) for row in rows]
+                self._decode(dict(inputs), rows, repeats, temperature)
+        return [self.decoder.finish(row) for row in rows]
 
-    def _fill(self, inputs: dict[str, Any], rows: list[AnswerState], repeats: int, temperature: float) -> None:
+    def _decode(self, inputs: dict[str, Any], rows: list[AnswerState], repeats: int, temperature: float) -> None:
         prefix = self.prefix(inputs["input_ids"][0].tolist())
         batch = Batch(self.decoder, self.model, prefix, inputs, rows, repeats, temperature)
         if self.decoder.mode == "full":
-            _write_words(batch, self.drafts())
+            _decode_analysis(batch, self.draft())
         if self.decoder.numbers == "parallel":
             decode_parallel(batch)
         else:
             self._last_values = decode_sequential(batch, self._last_values)
 
-    def drafts(self) -> NgramDraft:
-        """Return what is known of the words so far; at first, what Stage I would say of some expressions."""
-        if self._drafts is None:
-            self._drafts = NgramDraft()
+    def draft(self) -> NgramDraft:
+        """Return the draft of analyses; it starts with what Stage I says of some typical expressions."""
+        if self._draft is None:
+            self._draft = NgramDraft()
             encode = self.decoder.tokenizer
-            first = list(self.decoder.number_tokens.keys[0])
+            first_key = list(self.decoder.number_tokens.keys[0])
             values = typical_expressions()
             for analysis in describe_many(values, emotion=self.decoder.emotion):
-                words = format_answer(np.zeros(N_ACTIONS), analysis).partition(ANALYSIS_END + ARKIT_START)[0]
-                self._drafts.learn([*encode(words, add_special_tokens=False)["input_ids"], *first])
-        return self._drafts
+                text = format_answer(np.zeros(N_ACTIONS), analysis).partition(ANALYSIS_END + ARKIT_START)[0]
+                self._draft.update([*encode(text, add_special_tokens=False)["input_ids"], *first_key])
+        return self._draft
 
     def prefix(self, ids: list[int]) -> PrefixCache | None:
-        """Return how a prompt begins, up to the picture; read when it is new."""
+        """Return the cached prompt before the image, computed anew when it changes."""
         config = self.model.config
-        picture = getattr(config, "image_token_id", getattr(config, "image_token_index", None))
-        shared = ids[: ids.index(picture)] if picture in ids else []
+        image_token = getattr(config, "image_token_id", getattr(config, "image_token_index", None))
+        shared = ids[: ids.index(image_token)] if image_token in ids else []
         if shared and (self._prefix is None or self._prefix.ids != shared):
-            self._prefix = PrefixCache.of(self.model, shared)
+            self._prefix = PrefixCache.compute(self.model, shared)
         return self._prefix if shared else None
 
-    def obstacle(self, inputs: Mapping[str, Any]) -> str:
-        """Return why the model cannot be read this way, empty if it can."""
+    def unsupported(self, inputs: Mapping[str, Any]) -> str:
+        """Return why the engine cannot run the model, empty if it can."""
         config = self.model.config
         text = config.get_text_config()
-        kinds = set(getattr(text, "layer_types", None) or ["full_attention"])
-        strange = set(inputs) - _KNOWN_INPUTS
-        if strange:
-            return f"the model takes {', '.join(sorted(strange))}"
-        if kinds != {"full_attention"} or config.is_encoder_decoder:
-            return f"the model's layers are of the kind {', '.join(sorted(kinds))}"
+        layer_types = set(getattr(text, "layer_types", None) or ["full_attention"])
+        unknown = set(inputs) - _KNOWN_INPUTS
+        if unknown:
+            return f"the model takes {', '.join(sorted(unknown))}"
+        if layer_types != {"full_attention"} or config.is_encoder_decoder:
+            return f"the model has layers of type {', '.join(sorted(layer_types))}"
         if text._attn_implementation not in ("sdpa", "eager"):
             return f"the attention {text._attn_implementation} takes no mask"
         if not bool(inputs["attention_mask"].all()):
@@ -155,51 +154,59 @@ class DecodingEngine:
         return ""
 
 
-def _write_words(batch: Batch, drafts: NgramDraft) -> None:
-    """Write the words of every row, and what follows them up to the first number."""
+def _decode_analysis(batch: Batch, draft: NgramDraft) -> None:
+    """Decode the analysis of every row, and what follows it up to the first number."""
     for row in batch.rows:
-        batch.settle(row)
-    while busy := [index for index, row in enumerate(batch.rows) if not batch.decoder.words_done(row)]:
-        most = [count for rows, count in _GUESSED.items() if rows <= len(busy)][-1]
-        feeds, parents, known = [], [], []
-        for index in busy:
+        batch.append_forced(row)
+    while active := [index for index, row in enumerate(batch.rows) if not batch.decoder.analysis_done(row)]:
+        max_draft = [count for rows, count in _MAX_DRAFT.items() if rows <= len(active)][-1]
+        tokens, parents, n_known = [], [], []
+        for index in active:
             row = batch.rows[index]
-            unfed = row.tokens[batch.fed[index] - batch.n_prompt :]
-            tokens, before = drafts.guess(row.tokens, most, _LIKELY)
-            feeds.append(unfed + tokens)
-            # A guess whose parent is -1 follows the last token known.
-            parents.append([*range(-1, len(unfed) - 1), *(len(unfed) + parent for parent in before)])
-            known.append(len(unfed))
-        first = min(known) - 1
-        live = np.array(busy)
-        wanted = np.arange(first, max(map(len, feeds)))
-        logits = batch.show(feeds, wanted, parents=parents, live=live).float().cpu().numpy()
-        kept = [
-            _check(batch, batch.rows[index], feed, before, n_known, seen, first)
-            for index, feed, before, n_known, seen in zip(busy, feeds, parents, known, logits, strict=True)
+            uncached = row.tokens[batch.n_cached[index] - batch.n_prompt :]
+            drafted, draft_parents = draft.propose(row.tokens, max_draft, _MIN_DRAFT_PROB)
+            tokens.append(uncached + drafted)
+            # A draft whose parent is -1 follows the last token known.
+            parents.append([*range(-1, len(uncached) - 1), *(len(uncached) + parent for parent in draft_parents)])
+            n_known.append(len(uncached))
+        first = min(n_known) - 1
+        rows = np.array(active)
+        columns = np.arange(first, max(map(len, tokens)))
+        logits = batch.forward(tokens, columns, parents=parents, active_rows=rows).float().cpu().numpy()
+        accepted = [
+            _verify(batch, batch.rows[index], row_tokens, row_parents, known, row_logits, first)
+            for index, row_tokens, row_parents, known, row_logits in zip(
+                active, tokens, parents, n_known, logits, strict=True
+            )
         ]
-        batch.advance(live, kept)
+        batch.accept(rows, accepted)
     for row in batch.rows:
-        drafts.learn(row.tokens, _OWN)
+        draft.update(row.tokens, _OWN_WEIGHT)
 
 
-def _check(
-    batch: Batch, row: AnswerState, feed: list[int], parents: list[int], known: int, logits: np.ndarray, first: int
+def _verify(
+    batch: Batch,
+    row: AnswerState,
+    tokens: list[int],
+    parents: list[int],
+    n_known: int,
+    logits: np.ndarray,
+    first: int,
 ) -> list[int]:
-    """Write what the model says to a feed whose tokens behind ``known`` are guesses.
+    """Append the model's choices for as long as the draft, ``tokens[n_known:]``, contains them, and one more.
 
     Returns:
-        Which tokens of the feed are part of the answer, in order.
+        The columns of ``tokens`` that are part of the answer, ascending.
     """
-    guesses = {(parents[index], feed[index]): index for index in range(known, len(feed))}
-    kept = list(range(known))
-    while row.forced or not batch.decoder.words_done(row):
-        seen = logits[kept[-1] - first]
-        token = row.forced[0] if row.forced else batch.decoder.choose_word(row, seen, batch.temperature)
+    drafted = {(parents[column], tokens[column]): column for column in range(n_known, len(tokens))}
+    accepted = list(range(n_known))
+    while row.forced or not batch.decoder.analysis_done(row):
+        token_logits = logits[accepted[-1] - first]
+        token = row.forced[0] if row.forced else batch.decoder.choose_token(row, token_logits, batch.temperature)
         batch.decoder.append(row, token)
-        guess = guesses.get((kept[-1], token))
-        if guess is None:
-            batch.settle(row)
+        column = drafted.get((accepted[-1], token))
+        if column is None:
+            batch.append_forced(row)
             break
-        kept.append(guess)
-    return kept
+        accepted.append(column)
+    return accepted

@@ -1,9 +1,8 @@
-"""Guesses at the words a model will write next, from what was written before.
+"""The draft of speculative decoding: n-gram counts of earlier analyses propose the next tokens.
 
-A guess costs nothing when it is wrong: the decoder checks every token of it against the model in one pass and keeps
-those that the model would have written anyway. Analyses are made of a few hundred phrases, so most guesses are right.
-Where several words are likely, several are guessed: guesses form a tree (SpecInfer, Miao et al. 2023,
-arXiv 2305.09781).
+A wrong proposal costs little: one forward pass verifies all proposed tokens, and keeps those the model would choose.
+Analyses consist of a few hundred phrases, so most proposals are right. Where several continuations are likely,
+several are proposed, as a tree (SpecInfer, Miao et al. 2023, arXiv 2305.09781).
 """
 
 from __future__ import annotations
@@ -16,82 +15,81 @@ import numpy as np
 from semanticface.semantics.expression_sampler import sample_coefficients
 
 _CONTEXTS = (12, 8, 5, 4, 3, 2, 1)
-_DOUBT = 8
-_MOST_CONTEXTS = 200_000
+_BACKOFF = 8
+_MAX_CONTEXTS = 200_000
 
 
 class NgramDraft:
-    """Counts which token followed which tokens; each context says as much as it is sure of, the longest first.
+    """Interpolated n-gram counts, longest context first.
 
-    After Witten and Bell (1991): a context seen n times, with k different tokens behind it, speaks for n / (n + 8 k) of
-    what longer ones left open (they have 1 in place of 8, which trusts what was seen once or twice too much here).
+    After Witten and Bell (1991): a context seen n times with k different next tokens takes n / (n + 8 k) of the
+    probability that longer ones left. (They use 1 for 8, which trusts what was seen once or twice too much here.)
     """
 
     def __init__(self) -> None:
-        self._following: dict[tuple[int, ...], dict[int, int]] = {}
+        self._counts: dict[tuple[int, ...], dict[int, int]] = {}
 
-    def learn(self, tokens: Sequence[int], weight: int = 1) -> None:
-        """Count one answer's tokens, ``weight`` times; past a bound of memory only in contexts already known."""
-        full = len(self._following) >= _MOST_CONTEXTS
+    def update(self, tokens: Sequence[int], weight: int = 1) -> None:
+        """Count one answer's tokens ``weight`` times; once memory is full, only in known contexts."""
+        full = len(self._counts) >= _MAX_CONTEXTS
         for length in _CONTEXTS:
             for end in range(length, len(tokens)):
                 context = tuple(tokens[end - length : end])
-                if full and context not in self._following:
+                if full and context not in self._counts:
                     continue
-                counts = self._following.setdefault(context, {})
+                counts = self._counts.setdefault(context, {})
                 counts[tokens[end]] = counts.get(tokens[end], 0) + weight
 
-    def guess(self, tokens: Sequence[int], most: int, least: float) -> tuple[list[int], list[int]]:
-        """Return a tree of what may follow: the ``most`` likeliest beginnings, a token each, parents before children.
+    def propose(self, tokens: Sequence[int], max_tokens: int, min_prob: float) -> tuple[list[int], list[int]]:
+        """Return the likeliest continuations as a tree, parents before children.
 
         Args:
-            tokens: what is written so far.
-            most: tokens in all.
-            least: a beginning less likely than this is not worth showing.
+            tokens: the answer so far.
+            max_tokens: size of the tree.
+            min_prob: continuations less likely than this are left out.
 
         Returns:
-            The tokens, and for each the index of the one before it, -1 for those that follow ``tokens``.
+            The tokens, and for each the index of its parent, -1 for those that follow ``tokens``.
         """
         out: list[int] = []
         parents: list[int] = []
-        # (minus the chance, order of discovery, what was known before, parent, token)
-        open_ends: list[tuple[float, int, tuple[int, ...], int, int]] = []
+        # (minus the probability, order of discovery, context, parent, token)
+        frontier: list[tuple[float, int, tuple[int, ...], int, int]] = []
         found = 0
 
-        def spread(known: tuple[int, ...], chance: float, parent: int) -> None:
+        def expand(context: tuple[int, ...], prob: float, parent: int) -> None:
             nonlocal found
-            for token, share in self._shares(known, least / chance).items():
-                if chance * share >= least:
+            for token, conditional in self._probs(context, min_prob / prob).items():
+                if prob * conditional >= min_prob:
                     found += 1
-                    heapq.heappush(open_ends, (-chance * share, found, known, parent, token))
+                    heapq.heappush(frontier, (-prob * conditional, found, context, parent, token))
 
-        spread(tuple(tokens[-_CONTEXTS[0] :]), 1.0, -1)
-        while open_ends and len(out) < most:
-            chance, _, known, parent, token = heapq.heappop(open_ends)
+        expand(tuple(tokens[-_CONTEXTS[0] :]), 1.0, -1)
+        while frontier and len(out) < max_tokens:
+            prob, _, context, parent, token = heapq.heappop(frontier)
             out.append(token)
             parents.append(parent)
-            spread((*known, token)[-_CONTEXTS[0] :], -chance, len(out) - 1)
+            expand((*context, token)[-_CONTEXTS[0] :], -prob, len(out) - 1)
         return out, parents
 
-    def _shares(self, known: tuple[int, ...], least: float) -> dict[int, float]:
-        """How likely each token is to follow; once less than ``least`` is left open, the rest is not asked for."""
-        shares: dict[int, float] = {}
+    def _probs(self, context: tuple[int, ...], min_prob: float) -> dict[int, float]:
+        """Return next-token probabilities; shorter contexts are skipped once less than ``min_prob`` is left."""
+        probs: dict[int, float] = {}
         left = 1.0
         for length in _CONTEXTS:
-            counts = self._following.get(known[-length:]) if len(known) >= length else None
+            counts = self._counts.get(context[-length:]) if len(context) >= length else None
             if counts:
                 total = sum(counts.values())
-                share = left * total / (total + _DOUBT * len(counts))
-                left -= share
+                weight = left * total / (total + _BACKOFF * len(counts))
+                left -= weight
                 for token, count in counts.items():
-                    shares[token] = shares.get(token, 0.0) + share * count / total
-                if left < least:
+                    probs[token] = probs.get(token, 0.0) + weight * count / total
+                if left < min_prob:
                     break
-        return shares
+        return probs
 
 
 def typical_expressions(count: int = 512) -> np.ndarray:
-    """Return random expressions (``sample_coefficients``), whose descriptions use the common phrases as often as those
-    of faces do; float32[count, 52]."""
+    """Return random expressions whose descriptions use phrases about as often as those of faces; float32[count, 52]."""
     rng = np.random.default_rng(0)
     return np.stack([sample_coefficients(rng) for _ in range(count)])

@@ -1,9 +1,10 @@
-"""Numbers in a row, each of which sees those before it, read many at a time.
+"""Decode the 52 numbers of every row of a batch, in either layout.
 
-All are guessed at once and shown at once (Jacobi decoding, Santilli et al. 2023, arXiv 2305.10427): those up to the
-first wrong guess are what the model would have written one by one, and its readings behind that are the next guesses.
+Sequential numbers, each of which attends to those before it, are drafted and verified all at once (Jacobi decoding,
+Santilli et al. 2023, arXiv 2305.10427): those up to the first wrong draft are what the model would have decoded one by
+one, and its readings after that are the next drafts.
 
-Numbers side by side, none of which sees another: read in one pass, or in two where a number is several tokens.
+Parallel numbers, none of which attends to another, take one forward pass, or two where a number is several tokens.
 """
 
 from __future__ import annotations
@@ -14,209 +15,224 @@ from semanticface.arkit import N_ACTIONS
 from semanticface.inference.batch import HIDDEN, Batch, Branches
 from semanticface.inference.number_readout import N_VALUES, NumberStates
 
-_AT_LEAST = 12
-"""Numbers guessed ahead of a pass where the last guesses went wrong early."""
+_MIN_DRAFT = 12
+"""Numbers drafted for a forward pass after one whose drafts went wrong early."""
 
-_LOGITS = 2**25
-"""Most logits of guessed numbers held at once."""
+_MAX_LOGITS = 2**25
+"""Logits of drafted numbers held at once."""
 
 
-def decode_sequential(batch: Batch, guess: np.ndarray) -> np.ndarray:
-    """Read the numbers of every row, each of which sees those before it.
+def decode_sequential(batch: Batch, draft: np.ndarray) -> np.ndarray:
+    """Decode numbers that each attend to those before it.
 
     Args:
-        batch: whose words are written.
-        guess: int64[52] in hundredths, what to guess first.
+        batch: with the analysis decoded, if any.
+        draft: int64[52] in hundredths, the first draft.
 
     Returns:
-        int64[52]: the numbers of one of the rows, a good first guess for the next batch.
+        int64[52]: the numbers of one of the rows, a good draft for the next batch.
     """
-    tree, tokens = batch.decoder.tree, batch.decoder.number_tokens
+    trie, tokens = batch.decoder.trie, batch.decoder.number_tokens
     for row in batch.rows:
-        batch.settle(row)
-    guesses = np.tile(guess, (len(batch.rows), 1))
-    done = np.zeros(len(batch.rows), dtype=np.int64)
-    busy = np.arange(len(batch.rows))
-    ahead = np.full(len(batch.rows), N_ACTIONS)
-    while len(busy):
-        most = max(4, _LOGITS // (batch.n_vocabulary * tree.depth * len(busy)))
-        ends = np.minimum(done + np.minimum(ahead, most), N_ACTIONS)
-        feeds: list[list[int]] = []
-        starts = np.zeros(len(busy), dtype=np.int64)
-        # Where each number's first token stands among the tokens of its answer.
-        places = np.zeros((len(busy), N_ACTIONS), dtype=np.int64)
-        for b, index in enumerate(busy.tolist()):
-            written = list(batch.rows[index].tokens)
-            for slot in range(int(ends[b])):
-                if slot:
-                    written += tokens.keys[slot]
-                places[b, slot] = len(written)
-                written += tokens.spelled[guesses[b, slot]]
-            starts[b] = min(batch.fed[b] - batch.n_prompt, places[b, done[b]] - 1)
-            feeds.append(written[starts[b] : -1])
-        batch.fed = starts + batch.n_prompt
-        found, shares, wrong = _read_guesses(batch, feeds, places - starts[:, None], done, ends, guesses, busy)
-        for b, index in enumerate(busy.tolist()):
-            slot = int(done[b])
-            while slot < ends[b] and wrong[b, slot] < 0:
-                slot += 1
-            batch.fed[b] = batch.n_prompt + starts[b] + len(feeds[b])
-            if slot < ends[b]:
-                batch.fed[b] = batch.n_prompt + places[b, slot] + wrong[b, slot]
-                # A number whose last token was the wrong one is whole now.
-                slot += int(wrong[b, slot] == len(tokens.spelled[found[b, slot]]) - 1)
-            guesses[b, done[b] : ends[b]] = found[b, done[b] : ends[b]]
-            # Where guesses go wrong early, few are worth showing.
-            ahead[b] = max(_AT_LEAST, 2 * (slot - int(done[b])))
-            batch.rows[index].values[:slot] = guesses[b, :slot]
-            batch.rows[index].shares[done[b] : slot] = shares[b, done[b] : slot]
-            done[b] = slot
-        kept = np.flatnonzero(done < N_ACTIONS)
-        if len(kept) < len(busy):
-            busy, done, ahead, guesses = (each[kept] for each in (busy, done, ahead, guesses))
-            batch.keep(kept)
+        batch.append_forced(row)
+    # Everything below is indexed by the rows that are not done; ``active`` holds their indices in the batch.
+    active = np.arange(len(batch.rows))
+    drafts = np.tile(draft, (len(active), 1))
+    n_done = np.zeros(len(active), dtype=np.int64)
+    n_ahead = np.full(len(active), N_ACTIONS)
+    while len(active):
+        max_ahead = max(4, _MAX_LOGITS // (batch.vocab_size * trie.depth * len(active)))
+        ends = np.minimum(n_done + np.minimum(n_ahead, max_ahead), N_ACTIONS)
+        inputs: list[list[int]] = []
+        starts = np.zeros(len(active), dtype=np.int64)  # index of the first input token in its answer
+        indices = np.zeros((len(active), N_ACTIONS), dtype=np.int64)  # of each number's first token in its answer
+        for b, index in enumerate(active.tolist()):
+            answer = list(batch.rows[index].tokens)
+            for number in range(int(ends[b])):
+                if number:
+                    answer += tokens.keys[number]
+                indices[b, number] = len(answer)
+                answer += tokens.value_tokens[drafts[b, number]]
+            starts[b] = min(batch.n_cached[b] - batch.n_prompt, indices[b, n_done[b]] - 1)
+            inputs.append(answer[starts[b] : -1])
+        batch.n_cached = starts + batch.n_prompt
+        values, probs, wrong = _verify(batch, inputs, indices - starts[:, None], n_done, ends, drafts, active)
+        for b, index in enumerate(active.tolist()):
+            number = int(n_done[b])
+            while number < ends[b] and wrong[b, number] < 0:
+                number += 1
+            batch.n_cached[b] = batch.n_prompt + starts[b] + len(inputs[b])
+            if number < ends[b]:
+                batch.n_cached[b] = batch.n_prompt + indices[b, number] + wrong[b, number]
+                # If only the last token of a number was wrong, the number is complete now.
+                number += int(wrong[b, number] == len(tokens.value_tokens[values[b, number]]) - 1)
+            drafts[b, n_done[b] : ends[b]] = values[b, n_done[b] : ends[b]]
+            # Where drafts go wrong early, few are worth verifying.
+            n_ahead[b] = max(_MIN_DRAFT, 2 * (number - int(n_done[b])))
+            batch.rows[index].values[:number] = drafts[b, :number]
+            batch.rows[index].probs[n_done[b] : number] = probs[b, n_done[b] : number]
+            n_done[b] = number
+        kept = np.flatnonzero(n_done < N_ACTIONS)
+        if len(kept) < len(active):
+            active, n_done, n_ahead, drafts = (each[kept] for each in (active, n_done, n_ahead, drafts))
+            batch.keep_rows(kept)
     return batch.rows[-1].values.copy()
 
 
-def _read_guesses(
+def _verify(
     batch: Batch,
-    feeds: list[list[int]],
+    inputs: list[list[int]],
     columns: np.ndarray,
-    done: np.ndarray,
+    n_done: np.ndarray,
     ends: np.ndarray,
-    guesses: np.ndarray,
-    busy: np.ndarray,
+    drafts: np.ndarray,
+    active: np.ndarray,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Show guesses and read what the model makes of each behind the ones before it.
+    """Run the model on the drafts, and read each number given the drafts before it.
 
     Returns:
-        int64[B, 52] the values read (as near to the guess as the tokens read allow, where not all could be),
-        float32[B, 52, 101] their distributions as far as they were read, and
-        int64[B, 52] which token of a guess was the first wrong one, -1 where none was.
+        int64[B, 52] the values read (where the first wrong token ends the reading, the nearest to the draft that can
+        still follow), float32[B, 52, 101] their distributions as far as they were read, and
+        int64[B, 52] which token of a draft was the first wrong one, -1 for none.
     """
-    tree = batch.decoder.tree
-    b, slot = np.nonzero((np.arange(N_ACTIONS) >= done[:, None]) & (np.arange(N_ACTIONS) < ends[:, None]))
-    guess, column = guesses[b, slot], columns[b, slot] - 1
-    levels = [np.flatnonzero((node >= 0) & (tree.n_children[node] > 1)) for node in tree.path[guess].T]
+    trie = batch.decoder.trie
+    # N drafted numbers of all rows, one after the other.
+    b, number = np.nonzero((np.arange(N_ACTIONS) >= n_done[:, None]) & (np.arange(N_ACTIONS) < ends[:, None]))
+    draft, column = drafts[b, number], columns[b, number] - 1
+    levels = [np.flatnonzero((node >= 0) & (trie.n_children[node] > 1)) for node in trie.path[draft].T]
     wanted = np.unique(np.concatenate([column[level] + t for t, level in enumerate(levels)]))
-    logits = batch.show(feeds, wanted)
-    draws = np.stack([batch.rows[index].draws for index in busy.tolist()])
-    found, wrong = guess.copy(), np.full(len(guess), -1)
-    state = NumberStates.start(len(guess))
+    logits = batch.forward(inputs, wanted)
+    uniforms = np.stack([batch.rows[index].uniforms for index in active.tolist()])
+    found, wrong = draft.copy(), np.full(len(draft), -1)
+    states = NumberStates.start(len(draft))
     for t, level in enumerate(levels):
         level = level[wrong[level] < 0]
-        node = tree.path[guess[level], t]
-        here = state.take(level)
+        node = trie.path[draft[level], t]
+        here = states.take(level)
         here.node = node
-        seen = batch.gather(logits, b[level], np.searchsorted(wanted, column[level] + t), node)
-        token = tree.choose(
-            here, seen, readout=batch.decoder.readout, temperature=batch.temperature, draws=draws[b, slot, t][level]
+        token = trie.step(
+            here,
+            batch.number_logits(logits, b[level], np.searchsorted(wanted, column[level] + t), node),
+            readout=batch.decoder.readout,
+            temperature=batch.temperature,
+            uniforms=uniforms[b, number, t][level],
         )
-        state.put(level, here)
-        missed = np.flatnonzero(token != [tree.spelled[value][t] for value in guess[level].tolist()])
+        states.put(level, here)
+        missed = np.flatnonzero(token != [trie.value_tokens[value][t] for value in draft[level].tolist()])
         wrong[level[missed]] = t
-        whole = here.node[missed] < 0
-        nearest = tree.nearest(here.node[missed], guess[level[missed]])
-        found[level[missed]] = np.where(whole, here.value[missed], nearest)
-    out, first = guesses.copy(), np.full(guesses.shape, -1)
-    shares = np.zeros((*guesses.shape, N_VALUES), dtype=np.float32)
-    out[b, slot], shares[b, slot], first[b, slot] = found, state.shares, wrong
-    return out, shares, first
+        complete = here.node[missed] < 0
+        nearest = trie.nearest_values(here.node[missed], draft[level[missed]])
+        found[level[missed]] = np.where(complete, here.value[missed], nearest)
+    values, first_wrong = drafts.copy(), np.full(drafts.shape, -1)
+    probs = np.zeros((*drafts.shape, N_VALUES), dtype=np.float32)
+    values[b, number], probs[b, number], first_wrong[b, number] = found, states.probs, wrong
+    return values, probs, first_wrong
 
 
 def decode_parallel(batch: Batch) -> None:
-    """Read numbers that see the words and their own key: all 52 at once, each token by token.
+    """Decode numbers that attend to the analysis and their own key: all 52 at once, each token by token.
 
-    The first pass shows the last words, where they are not shown yet, the key of each number, and what nearly every
-    number begins with (``0.`` of digits).
+    The first forward pass runs the tokens of the analysis that are not cached yet, the key of each number, and the
+    common prefix of numbers (``0.`` with digits).
     """
-    tree = batch.decoder.tree
-    trunk, nodes = tree.trunk()
-    trunks = [batch.n_prompt + batch.decoder.n_said(row) for row in batch.rows]
-    # Words may end before what was fed does: the token that ends them may hold the first of what follows, too.
-    batch.fed = np.minimum(batch.fed, trunks)
-    words = [
-        row.tokens[fed - batch.n_prompt : trunk - batch.n_prompt]
-        for row, fed, trunk in zip(batch.rows, batch.fed.tolist(), trunks, strict=True)
+    trie = batch.decoder.trie
+    prefix, nodes = trie.common_prefix()
+    branch_starts = [batch.n_prompt + batch.decoder.n_analysis_tokens(row) for row in batch.rows]
+    # The token that ends the analysis may also hold the start of what follows, and be cached: run it again.
+    batch.n_cached = np.minimum(batch.n_cached, branch_starts)
+    analyses = [
+        row.tokens[n_cached - batch.n_prompt : start - batch.n_prompt]
+        for row, n_cached, start in zip(batch.rows, batch.n_cached.tolist(), branch_starts, strict=True)
     ]
-    # Nobody sees what fills rows up, so that numbers stand in the same columns of all.
-    width = max(map(len, words))
-    fill = [width - len(each) for each in words]
+    # Padded with hidden tokens, so that the numbers of all rows are in the same columns.
+    width = max(map(len, analyses))
+    n_pad = [width - len(each) for each in analyses]
     ids: list[int] = []
-    of: list[int] = []
-    steps: list[int] = []
+    branch_ids: list[int] = []
+    position_offsets: list[int] = []
     n_keys = np.array([len(key) for key in batch.decoder.keys])
-    for slot, key in enumerate(batch.decoder.keys):
-        ids += [*key, *trunk]
-        of += [slot + 1] * (len(key) + len(trunk))
-        steps += range(len(key) + len(trunk))
-    ends = np.cumsum(n_keys + len(trunk)) - len(trunk) - 1  # where each key ends
-    branches = [Branches(trunk, [HIDDEN] * n + of, [0] * n + steps) for trunk, n in zip(trunks, fill, strict=True)]
-    wanted = width + np.unique(np.add.outer(ends, np.flatnonzero(tree.n_children[nodes] > 1)))
-    feeds = [[*each, *[batch.decoder.pad] * n, *ids] for each, n in zip(words, fill, strict=True)]
-    logits = batch.show(feeds, wanted, branches=branches)
-    batch.fed = batch.fed + width + len(ids)
+    for branch_id, key in enumerate(batch.decoder.keys, start=1):
+        ids += [*key, *prefix]
+        branch_ids += [branch_id] * (len(key) + len(prefix))
+        position_offsets += range(len(key) + len(prefix))
+    key_ends = np.cumsum(n_keys + len(prefix)) - len(prefix) - 1  # column of each key's last token
+    branches = [
+        Branches(start, [HIDDEN] * n + branch_ids, [0] * n + position_offsets)
+        for start, n in zip(branch_starts, n_pad, strict=True)
+    ]
+    wanted = width + np.unique(np.add.outer(key_ends, np.flatnonzero(trie.n_children[nodes] > 1)))
+    inputs = [[*each, *[batch.decoder.pad_token_id] * n, *ids] for each, n in zip(analyses, n_pad, strict=True)]
+    logits = batch.forward(inputs, wanted, branches=branches)
+    batch.n_cached = batch.n_cached + width + len(ids)
 
-    # All numbers of all rows, one behind the other.
+    # All numbers of all rows, one after the other.
     row = np.arange(len(batch.rows)).repeat(N_ACTIONS)
     number = np.tile(np.arange(N_ACTIONS), len(batch.rows))
-    places = NumberStates.start(len(row))
-    written: list[list[int]] = [[] for _ in row]
-    shown = np.zeros(len(row), dtype=np.int64)  # tokens of each number that its branch sees
+    states = NumberStates.start(len(row))
+    tokens: list[list[int]] = [[] for _ in row]
+    n_run = np.zeros(len(row), dtype=np.int64)  # tokens of each number that its branch holds
 
-    def write(chosen: np.ndarray, seen: np.ndarray) -> np.ndarray:
-        here = places.take(chosen)
-        draws = np.array([batch.rows[row[n]].draws[number[n], len(written[n])] for n in chosen.tolist()])
-        tokens = tree.choose(here, seen, readout=batch.decoder.readout, temperature=batch.temperature, draws=draws)
-        places.put(chosen, here)
-        for n, token in zip(chosen.tolist(), tokens.tolist(), strict=True):
-            written[n].append(token)
-        return tokens
+    def step(chosen: np.ndarray, number_logits: np.ndarray) -> np.ndarray:
+        here = states.take(chosen)
+        uniforms = np.array([batch.rows[row[n]].uniforms[number[n], len(tokens[n])] for n in chosen.tolist()])
+        chosen_tokens = trie.step(
+            here,
+            number_logits,
+            readout=batch.decoder.readout,
+            temperature=batch.temperature,
+            uniforms=uniforms,
+        )
+        states.put(chosen, here)
+        for n, token in zip(chosen.tolist(), chosen_tokens.tolist(), strict=True):
+            tokens[n].append(token)
+        return chosen_tokens
 
-    def blind(chosen: np.ndarray) -> np.ndarray:
-        return np.zeros((len(chosen), tree.ids.shape[1]))
+    def no_logits(chosen: np.ndarray) -> np.ndarray:
+        """Return logits for nodes with a single child."""
+        return np.zeros((len(chosen), trie.ids.shape[1]))
 
-    along = np.arange(len(row))
+    on_prefix = np.arange(len(row))
     for level, node in enumerate(nodes):
-        seen = blind(along)
-        if tree.n_children[node] > 1:
-            columns = np.searchsorted(wanted, width + ends[number[along]] + level)
-            seen = batch.gather(logits, row[along], columns, places.node[along])
-        tokens = write(along, seen)
-        if level < len(trunk):
-            along = along[tokens == trunk[level]]
-            shown[along] += 1
-    for n in np.flatnonzero(shown < len(trunk)).tolist():
-        after = fill[row[n]] + int(ends[number[n]]) + 1
-        of_row = branches[row[n]].of
-        of_row[after + shown[n] : after + len(trunk)] = [HIDDEN] * (len(trunk) - int(shown[n]))
+        number_logits = no_logits(on_prefix)
+        if trie.n_children[node] > 1:
+            columns = np.searchsorted(wanted, width + key_ends[number[on_prefix]] + level)
+            number_logits = batch.number_logits(logits, row[on_prefix], columns, states.node[on_prefix])
+        chosen_tokens = step(on_prefix, number_logits)
+        if level < len(prefix):
+            on_prefix = on_prefix[chosen_tokens == prefix[level]]
+            n_run[on_prefix] += 1
+    # Hide the prefix tokens that a number did not choose.
+    for n in np.flatnonzero(n_run < len(prefix)).tolist():
+        after_key = n_pad[row[n]] + int(key_ends[number[n]]) + 1
+        row_ids = branches[row[n]].ids
+        row_ids[after_key + n_run[n] : after_key + len(prefix)] = [HIDDEN] * (len(prefix) - int(n_run[n]))
 
     while True:
-        while len(single := np.flatnonzero((places.node >= 0) & (tree.n_children[places.node] == 1))):
-            write(single, blind(single))
-        unfinished = np.flatnonzero(places.node >= 0)
+        while len(single := np.flatnonzero((states.node >= 0) & (trie.n_children[states.node] == 1))):
+            step(single, no_logits(single))
+        unfinished = np.flatnonzero(states.node >= 0)
         if not len(unfinished):
             break
-        feeds = [[] for _ in batch.rows]
+        inputs = [[] for _ in batch.rows]
         columns = np.zeros(len(unfinished), dtype=np.int64)
         for k, n in enumerate(unfinished.tolist()):
-            unfed = written[n][shown[n] :]
+            pending = tokens[n][n_run[n] :]
             branch = branches[row[n]]
-            feeds[row[n]] += unfed
-            branch.of += [int(number[n]) + 1] * len(unfed)
-            branch.steps += range(int(n_keys[number[n]] + shown[n]), int(n_keys[number[n]]) + len(written[n]))
-            shown[n] = len(written[n])
-            columns[k] = len(feeds[row[n]]) - 1
-        for feed, branch in zip(feeds, branches, strict=True):
-            if not feed:
-                feed.append(batch.decoder.pad)
-                branch.of.append(HIDDEN)
-                branch.steps.append(0)
+            inputs[row[n]] += pending
+            branch.ids += [int(number[n]) + 1] * len(pending)
+            branch.position_offsets += range(int(n_keys[number[n]] + n_run[n]), int(n_keys[number[n]]) + len(tokens[n]))
+            n_run[n] = len(tokens[n])
+            columns[k] = len(inputs[row[n]]) - 1
+        for row_inputs, branch in zip(inputs, branches, strict=True):
+            if not row_inputs:
+                row_inputs.append(batch.decoder.pad_token_id)
+                branch.ids.append(HIDDEN)
+                branch.position_offsets.append(0)
         wanted = np.unique(columns)
-        logits = batch.show(feeds, wanted, branches=branches)
-        batch.fed = batch.fed + np.array(list(map(len, feeds)))
-        seen = batch.gather(logits, row[unfinished], np.searchsorted(wanted, columns), places.node[unfinished])
-        write(unfinished, seen)
+        logits = batch.forward(inputs, wanted, branches=branches)
+        batch.n_cached = batch.n_cached + np.array(list(map(len, inputs)))
+        columns = np.searchsorted(wanted, columns)
+        step(unfinished, batch.number_logits(logits, row[unfinished], columns, states.node[unfinished]))
     for index, each in enumerate(batch.rows):
         own = slice(index * N_ACTIONS, (index + 1) * N_ACTIONS)
-        each.values[:], each.shares[:] = places.value[own], places.shares[own]
+        each.values[:], each.probs[:] = states.value[own], states.probs[own]

@@ -1,10 +1,9 @@
-"""Pictures in, predictions out: the one public entry for inference.
+"""The entry point for inference: pictures in, predictions out.
 
-A ``Prediction`` comes back for every picture, in order: either 52 coefficients with their analysis, or a status that
-says in a word, and a reason that says in a sentence, why there are none. Answers are decoded under the grammar of
-``semanticface.inference.decoder``, so no model, however badly trained, can give a malformed one. With the coefficients
-come what the model's distributions of them say: mean, median and an 80 % interval
-(``semanticface.inference.intervals``).
+Every picture gives one ``Prediction``, in order: 52 coefficients with their analysis, or a status and the reason why
+there are none. Answers are decoded under a grammar (``semanticface.inference.decoder``), so no model, however badly
+trained, gives a malformed one. The coefficients come with the mean, the median and an 80 % interval of the model's
+distributions (``semanticface.inference.intervals``).
 """
 
 from __future__ import annotations
@@ -46,21 +45,21 @@ _SMALL = 20_000_000  # parameters; nano has 5.5 million
 
 @dataclass(frozen=True, eq=False)
 class Prediction:
-    """What a model says of one picture.
+    """The answer about one picture.
 
     Attributes:
         image: the picture's path, or ``picture 3`` for the third of those given as bytes or images.
-        status: ``ok``, or why there is no answer in a word: a code of ``PictureError`` (``missing``, ``damaged``, ...),
+        status: ``ok``, or why there is no answer: a code of ``PictureError`` (``missing``, ``damaged``, ...),
             ``no_face``, ``model_failed`` or ``invalid_answer``.
         reason: why there is no answer, in a sentence with the fix; empty when there is one.
         coefficients: float32[52] in [0, 1], project order; None unless ``ok``.
-        analysis: the explanation; None unless ``ok``, and where numbers alone were asked for.
-        text: the answer as the model wrote it; empty where it was not asked.
-        box: where in the upright picture the model looked; None where it was not asked.
-        note: what is worth knowing of a good answer, such as further faces in the picture; mostly empty.
-        reading: greedy, mean, median and interval of each coefficient, one of which ``coefficients`` is, rounded; None
+        analysis: the explanation; None unless ``ok``, and in mode ``numbers``.
+        text: the answer as decoded; empty where the model did not run.
+        box: the part of the upright picture that the model saw; None where it did not run.
+        note: a remark on a good answer, such as further faces in the picture; mostly empty.
+        summary: greedy, mean, median and interval of each coefficient, one of which ``coefficients`` is, rounded; None
             unless ``ok``.
-        shares: float32[52, 101], the distributions that they come from (``decode.Written``); None unless asked for.
+        probs: float32[52, 101], the distributions behind it (``decoder.DecodedAnswer``); None unless asked for.
     """
 
     image: str
@@ -71,31 +70,31 @@ class Prediction:
     text: str = ""
     box: Box | None = None
     note: str = ""
-    reading: NumberSummary | None = None
-    shares: np.ndarray | None = None
+    summary: NumberSummary | None = None
+    probs: np.ndarray | None = None
 
     @property
     def mean(self) -> np.ndarray | None:
-        """float32[52], the expectation of each coefficient, best for squared error; None unless ``ok``."""
-        return None if self.reading is None else self.reading.mean
+        """float32[52], the expectation of each coefficient: best for squared error; None unless ``ok``."""
+        return None if self.summary is None else self.summary.mean
 
     @property
     def median(self) -> np.ndarray | None:
-        """float32[52], what each coefficient is as likely above as below: best for absolute error; None unless ok."""
-        return None if self.reading is None else self.reading.median
+        """float32[52], the median of each coefficient: best for absolute error; None unless ``ok``."""
+        return None if self.summary is None else self.summary.median
 
     @property
     def interval(self) -> np.ndarray | None:
-        """float32[52, 2], where each coefficient is with a probability of 0.8; None unless ``ok``.
+        """float32[52, 2], which holds each coefficient with probability 0.8; None unless ``ok``.
 
-        ``reading.calibrated`` says whether that was fitted on held-out pictures (``semanticface calibrate``).
+        ``summary.calibrated`` says whether it was fitted on held-out pictures (``semanticface calibrate``).
         """
-        return None if self.reading is None else self.reading.interval
+        return None if self.summary is None else self.summary.interval
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the JSON form: always image, status, coefficients by action name, analysis; the rest where it is.
+        """Return the JSON form: always image, status, coefficients by action name, analysis; the rest if present.
 
-        ``interval`` has [lowest, highest] by action name, ``calibrated`` how it is to be taken.
+        ``interval`` has [lowest, highest] by action name; ``calibrated`` is as in ``NumberSummary``.
         """
         out: dict[str, Any] = {"image": self.image, "status": self.status}
         if self.reason:
@@ -109,8 +108,8 @@ class Prediction:
             out["coefficients"] = None
         else:
             out["coefficients"] = {name: round(value, 4) for name, value in by_name(self.coefficients).items()}
-        if self.reading is not None:
-            out |= interval_dict(self.reading.interval, self.reading.calibrated)
+        if self.summary is not None:
+            out |= interval_dict(self.summary.interval, self.summary.calibrated)
         out["analysis"] = None if self.analysis is None else self.analysis.to_dict()
         if self.text and self.status != "ok":
             out["text"] = self.text
@@ -119,7 +118,7 @@ class Prediction:
 
 @dataclass(frozen=True)
 class PreparedFace:
-    """One picture ready for the model: the crop, where it was cut, and which place it has in the input."""
+    """One picture ready for the model: the crop, its box, and the picture's index in the input."""
 
     image: str
     index: int
@@ -129,22 +128,21 @@ class PreparedFace:
 
 
 class Predictor:
-    """A model that reads faces.
+    """A model that predicts coefficients and analysis from pictures of faces.
 
     Args:
         bundle: the model; its recipe names the prompt, the readout, the layout of the numbers and whether answers speak
-            of emotion. Its weights must stay as they are while the predictor is in use.
-        mode: ``full`` writes the explanation and the numbers, ``numbers`` the numbers alone, which is several times as
-            fast: for video.
+            of emotion. Its weights must not change while the predictor is in use.
+        mode: ``full`` decodes analysis and numbers; ``numbers`` the numbers alone, several times as fast: for video.
         readout: how the numbers of the answer are read, ``greedy``, ``mean`` or ``median`` (see
             ``semanticface.inference.number_readout``); None takes the recipe's.
-        emotion: False leaves emotion out, of the question and of the answers, whatever the recipe says.
-        mirror: also read each picture's mirror image and average both distributions of each coefficient, for twice the
-            time; the words are those of the picture itself.
+        emotion: False leaves emotion out of question and answers, whatever the recipe says.
+        mirror: also predict each picture's mirror image and average both distributions of each coefficient, for twice
+            the time; the analysis is that of the picture itself.
 
     Attributes:
         readout: how the numbers of the answers are read.
-        level: what the intervals were fitted to hold (``intervals.fit_level``); None where they were not.
+        level: the level of the intervals (``intervals.fit_level``); None where they are not calibrated.
 
     Raises:
         ModelError: answers cannot be decoded with the model's tokenizer.
@@ -164,7 +162,7 @@ class Predictor:
         trained = load_prompt(recipe["prompt"]["name"], emotion=recipe["emotion"])
         if trained.sha256 != recipe["prompt"]["sha256"]:
             _log.warning(
-                "the prompt %s is not the text this model was trained with (version %s, now %s): answers may suffer",
+                "the prompt %s is not the text this model was trained with (version %s, now %s): answers may be worse",
                 trained.name,
                 recipe["prompt"]["version"],
                 trained.version,
@@ -178,7 +176,7 @@ class Predictor:
             numbers=recipe["numbers"],
             mode=mode,
         )
-        self.reader = DecodingEngine(decoder, bundle.model)
+        self.engine = DecodingEngine(decoder, bundle.model)
         self.readout = decoder.readout
         self.mirror = mirror
         self.level = calibrated_level(recipe, mode)
@@ -196,10 +194,10 @@ class Predictor:
     ) -> Predictor:
         """Load ``nano``, a model or adapter folder, or a model from the hub.
 
-        Where a small model runs on the CPU, torch is told to use one thread, unless ``OMP_NUM_THREADS`` says otherwise.
+        A small model on the CPU sets torch to one thread, unless ``OMP_NUM_THREADS`` is set.
 
         Args:
-            path_or_id: what ``model.load_trained`` takes.
+            path_or_id: as in ``load_trained``.
             device: such as ``cpu`` or ``cuda``; None takes a GPU where there is one.
             mode: as in the class.
             readout: as in the class.
@@ -207,13 +205,13 @@ class Predictor:
             mirror: as in the class.
 
         Raises:
-            ModelError: anything about the model that is missing, damaged or unsafe.
-            ConfigError: the device is not there.
+            ModelError: the model is missing, damaged or unsafe.
+            ConfigError: the device is not available.
         """
         bundle = load_trained(path_or_id, device=device or "auto")
         parameters = sum(weights.numel() for weights in bundle.model.parameters())
         if bundle.model.device.type == "cpu" and parameters < _SMALL and "OMP_NUM_THREADS" not in os.environ:
-            # A second thread makes nano a sixth quicker on an idle machine, and several times slower beside a browser:
+            # A second thread makes nano a sixth faster on an idle machine, and several times slower next to a browser:
             # its steps are so short that threads mostly wait for each other.
             torch.set_num_threads(1)
         return cls(bundle, mode=mode, readout=readout, emotion=emotion, mirror=mirror)
@@ -227,7 +225,7 @@ class Predictor:
         temperature: float = 0.0,
         seed: int = 0,
         answers: int = 1,
-        keep_shares: bool = False,
+        keep_probs: bool = False,
     ) -> list[Prediction]:
         """Return the predictions for each picture, in order; arguments as in ``stream``."""
         stream = self.stream(
@@ -237,7 +235,7 @@ class Predictor:
             temperature=temperature,
             seed=seed,
             answers=answers,
-            keep_shares=keep_shares,
+            keep_probs=keep_probs,
         )
         return list(stream)
 
@@ -250,20 +248,21 @@ class Predictor:
         temperature: float = 0.0,
         seed: int = 0,
         answers: int = 1,
-        keep_shares: bool = False,
+        keep_probs: bool = False,
     ) -> Iterator[Prediction]:
-        """Yield the predictions for each picture, in order, holding one batch in memory at a time.
+        """Yield the predictions for each picture, in order, with one batch in memory at a time.
 
         Args:
             pictures: paths, file contents or Pillow images.
-            batch_size: pictures decoded together, at least 1; results do not depend on it.
-            crop: ``auto`` finds the face and says in ``note`` when it chose among several; ``none`` shows the whole
-                picture; a box, in pixels of the upright picture, shows that part of every picture.
+            batch_size: pictures decoded together, at least 1. Results do not depend on it, except where two tokens are
+                equally likely to within rounding.
+            crop: ``auto`` finds the face, and says so in ``note`` when there were several; ``none`` takes the whole
+                picture; a box, in pixels of the upright picture, takes that part of every picture.
             temperature: 0 gives the best answer; above 0 samples one.
-            seed: of sampling. A picture's samples depend on the seed and the picture's place, not on its batch.
-            answers: samples of each picture, at least 1, one behind the other; the picture is looked at once. A picture
-                without an answer still gives one prediction.
-            keep_shares: hand out the distributions of the numbers too, 21 kB a picture.
+            seed: of sampling. A picture's samples depend on the seed and its index, not on its batch.
+            answers: samples of each picture, at least 1, in consecutive predictions; the picture is encoded once. A
+                picture without an answer still gives one prediction.
+            keep_probs: return the distributions of the numbers too, 21 kB a picture.
 
         Raises:
             ValueError: an argument out of range.
@@ -275,7 +274,7 @@ class Predictor:
         if answers < 1 or (answers > 1 and not temperature):
             raise ValueError(f"answers is {answers}: give 1, or more with a temperature above 0")
         if self.mirror and temperature:
-            raise ValueError(f"temperature is {temperature}: give 0 with mirror, which averages what would be sampled")
+            raise ValueError(f"temperature is {temperature}: give 0 with mirror, which averages distributions")
         if seed < 0:
             raise ValueError(f"seed is {seed}: give 0 or more")
         if not isinstance(crop, Box) and crop not in ("auto", "none"):
@@ -283,8 +282,8 @@ class Predictor:
         numbered = enumerate(pictures)
         while chunk := list(islice(numbered, batch_size)):
             prepared = [prepare(picture, index, crop, self.bundle.image_size) for index, picture in chunk]
-            looks = [item for item in prepared if isinstance(item, PreparedFace)]
-            answered = iter(self.answer(looks, temperature, seed, answers, keep_shares))
+            faces = [item for item in prepared if isinstance(item, PreparedFace)]
+            answered = iter(self.answer(faces, temperature, seed, answers, keep_probs))
             for item in prepared:
                 if isinstance(item, PreparedFace):
                     yield from next(answered)
@@ -293,70 +292,70 @@ class Predictor:
 
     def answer(
         self,
-        looks: Sequence[PreparedFace],
+        faces: Sequence[PreparedFace],
         temperature: float = 0.0,
         seed: int = 0,
         answers: int = 1,
-        keep_shares: bool = False,
+        keep_probs: bool = False,
     ) -> list[list[Prediction]]:
-        """Return the predictions for each of some pictures that ``prepare`` made ready, all in one batch.
+        """Return the predictions for each of some faces from ``prepare``, all in one batch.
 
         Arguments are as in ``stream``, and are not checked here.
         """
-        if not looks:
+        if not faces:
             return []
         try:
-            seeds = [(seed, style.index, nth) for style in looks for nth in range(answers)]
-            written = self._write([style.crop for style in looks], temperature, seeds, answers)
+            seeds = [(seed, face.index, nth) for face in faces for nth in range(answers)]
+            decoded = self._decode([face.crop for face in faces], temperature, seeds, answers)
         except (RuntimeError, ValueError, IndexError) as error:
-            # A batch may be too large for the device, or one picture at fault: what can be answered alone, is.
-            if len(looks) > 1:
-                return [self.answer([style], temperature, seed, answers, keep_shares)[0] for style in looks]
-            reason = f"{looks[0].image}: the model failed: {error}"
-            return [[Prediction(looks[0].image, "model_failed", reason, box=looks[0].box)]]
-        reading = summarize(self.reader.decoder.tree, np.stack([each.shares for each in written]), self.level)
+            # The batch may be too large for the device, or one picture at fault: try each alone.
+            if len(faces) > 1:
+                return [self.answer([face], temperature, seed, answers, keep_probs)[0] for face in faces]
+            reason = f"{faces[0].image}: the model failed: {error}"
+            return [[Prediction(faces[0].image, "model_failed", reason, box=faces[0].box)]]
+        summaries = summarize(self.engine.decoder.trie, np.stack([each.probs for each in decoded]), self.level)
         predictions = [
-            _read(looks[index // answers], each, reading.of(index), keep_shares) for index, each in enumerate(written)
+            _prediction(faces[index // answers], each, summaries.row(index), keep_probs)
+            for index, each in enumerate(decoded)
         ]
-        return [predictions[index * answers : (index + 1) * answers] for index in range(len(looks))]
+        return [predictions[index * answers : (index + 1) * answers] for index in range(len(faces))]
 
-    def _write(
+    def _decode(
         self, crops: Sequence[Image.Image], temperature: float, seeds: Sequence[Sequence[int]], answers: int
     ) -> list[DecodedAnswer]:
-        """Return the answers to each crop."""
         inputs = prompt_inputs(self.bundle, self.prompt, crops)
-        written = self.reader.write(inputs, temperature=temperature, seeds=seeds, repeats=answers)
+        decoded = self.engine.generate(inputs, temperature=temperature, seeds=seeds, repeats=answers)
         if not self.mirror:
-            return written
+            return decoded
         flipped = prompt_inputs(self.bundle, self.prompt, [ImageOps.mirror(crop) for crop in crops])
-        decoder = self.reader.decoder
+        decoder = self.engine.decoder
         out = []
-        for plain, other in zip(written, self.reader.write(flipped), strict=True):
-            shares = (plain.shares + other.shares[MIRROR_INDEX]) / 2
-            values = getattr(summarize(decoder.tree, shares), self.readout)
+        for plain, mirrored in zip(decoded, self.engine.generate(flipped), strict=True):
+            probs = (plain.probs + mirrored.probs[MIRROR_INDEX]) / 2
+            values = getattr(summarize(decoder.trie, probs), self.readout)
             try:
                 analysis = parse_answer(plain.text).analysis
             except AnswerError:
-                out.append(plain)  # `_read` says what is wrong with it
+                out.append(plain)  # reported by `_prediction`
             else:
-                out.append(DecodedAnswer(format_answer(values, analysis), shares))
+                out.append(DecodedAnswer(format_answer(values, analysis), probs))
         return out
 
 
 def prepare(picture: Picture, index: int, crop: Crop, size: int, name: str = "") -> PreparedFace | Prediction:
-    """Load a picture and cut the face out, or say why that cannot be done; needs no model, so any thread may do it.
+    """Load a picture and crop the face, or return why that failed. It needs no model, so any thread may call it.
 
     Args:
         picture: a path, a file's bytes or a Pillow image.
-        index: its place among others, from which its samples follow.
+        index: its index among the pictures, which seeds its samples.
         crop: as in ``Predictor.stream``.
         size: side of the crop in pixels, ``bundle.image_size``.
-        name: how the prediction and errors call it; by default the path, or ``picture 1`` for index 0.
+        name: its name in the prediction and in errors; by default the path, or ``picture 1`` for index 0.
     """
     name = name or _name(picture, index)
     try:
         image = load_picture(picture, name=name)
-        box, note = _choose(image, name, crop)
+        box, note = _choose_box(image, name, crop)
         return PreparedFace(name, index, crop_face(image, box, size), box, note)
     except PictureError as error:
         return Prediction(name, error.code, str(error))
@@ -368,8 +367,8 @@ def _name(picture: Picture, index: int) -> str:
     return getattr(picture, "filename", "") or f"picture {index + 1}"
 
 
-def _choose(image: Image.Image, name: str, crop: Crop) -> tuple[Box, str]:
-    """Return the box to look at and what is to be said of the choice."""
+def _choose_box(image: Image.Image, name: str, crop: Crop) -> tuple[Box, str]:
+    """Return the box to crop and a note on the choice."""
     if isinstance(crop, Box):
         return crop, ""
     if crop == "none":
@@ -383,21 +382,21 @@ def _choose(image: Image.Image, name: str, crop: Crop) -> tuple[Box, str]:
     return faces[0], note
 
 
-def _read(style: PreparedFace, written: DecodedAnswer, reading: NumberSummary, keep_shares: bool) -> Prediction:
-    text = written.text
+def _prediction(face: PreparedFace, decoded: DecodedAnswer, summary: NumberSummary, keep_probs: bool) -> Prediction:
+    text = decoded.text
     try:
         answer = parse_answer(text)
     except AnswerError as error:
-        return Prediction(style.image, "invalid_answer", f"{style.image}: {error}", text=text, box=style.box)
+        return Prediction(face.image, "invalid_answer", f"{face.image}: {error}", text=text, box=face.box)
     return Prediction(
-        style.image,
+        face.image,
         "ok",
         "",
         answer.coefficients,
         answer.analysis,
         text=text,
-        box=style.box,
-        note=style.note,
-        reading=reading,
-        shares=written.shares if keep_shares else None,
+        box=face.box,
+        note=face.note,
+        summary=summary,
+        probs=decoded.probs if keep_probs else None,
     )

@@ -1,14 +1,14 @@
-"""How an answer's tokens are laid out before a model: in a row, or the 52 numbers side by side.
+"""The two token layouts of an answer: its text in order, or the 52 numbers as parallel branches.
 
-``sequential`` is the text as it stands: every number is read with all the numbers before it.
+``sequential`` is the text as it stands: each number attends to all numbers before it.
 
-``parallel`` hangs 52 branches on the words. A branch holds the tokens that name one number, and that number's own
-first tokens; it attends to the prompt, the words and itself, never to another branch, and every branch starts at the
-position that follows the words. So all 52 numbers are read at once: in one pass where a number is one token (nano), in
-two where it is several (digits). The text that comes out is the same JSON.
+``parallel`` attaches 52 branches to the analysis. A branch holds the key tokens that name one number and the first
+tokens of that number. It attends to the prompt, the analysis and itself, never to another branch, and every branch
+starts at the position after the analysis. So all 52 numbers are read at once: in one forward pass where a number is one
+token (nano), in two where it is several (digits). The resulting text is the same JSON.
 
-Both layouts give each position the token *it* is to predict as its label. In a row that is the next one; at the end of
-a branch's key it is the number, whatever stands beside it.
+In both layouts the label of a position is the token *it* predicts. Sequentially that is the next token; at the end of a
+branch's key it is the number.
 """
 
 from __future__ import annotations
@@ -23,19 +23,19 @@ import torch
 
 from semanticface.arkit import N_ACTIONS, NAMES
 from semanticface.errors import DatasetError, ModelError
-from semanticface.semantics.answer import ANALYSIS_END, ARKIT_START, FIRST_KEY, NUMBER_TEXTS
+from semanticface.semantics.answer import ARKIT_START, ANALYSIS_END, FIRST_KEY, NUMBER_TEXTS
 
 Numbers = Literal["sequential", "parallel"]
-"""How the 52 numbers are laid out, in training and at work."""
+"""Layout of the 52 numbers, in training and inference."""
 
-LossOn = Literal["all", "words", "numbers"]
+LossOn = Literal["all", "analysis", "numbers"]
 """Which part of an answer counts in the loss."""
 
-GROUP = 64
-"""Branches of one lesson are counted up to here; see ``branch_mask``."""
+BRANCHES_PER_ANSWER = 64
+"""Branch ids per answer where one prompt carries several (``branch_mask``); at least 53: trunk and numbers."""
 
-IGNORED = -100
-"""Label of positions that no loss is taken of, as everywhere in transformers."""
+IGNORE_INDEX = -100
+"""Label of positions without loss, as in PyTorch and transformers."""
 
 _VALUE = re.compile(r":(-?[0-9.]+)")
 
@@ -45,9 +45,6 @@ def number_owners(answer: str) -> np.ndarray:
 
     Returns:
         int[len(answer)]: 0 to 51 on the digits and the point of a coefficient, -1 elsewhere.
-
-    Raises:
-        DatasetError: the text does not hold 52 numbers after ``"arkit":{``.
     """
     owners = np.full(len(answer), -1)
     start = answer.rfind(ARKIT_START)
@@ -64,27 +61,23 @@ def number_owners(answer: str) -> np.ndarray:
 
 @dataclass(frozen=True)
 class NumberTokens:
-    """How a tokenizer spells the numeric half of an answer: keys and numbers never share a token.
+    """How a tokenizer spells the ``arkit`` half of an answer; keys and numbers never share a token.
 
     Attributes:
-        keys: for each of the 52 numbers the tokens that name it; those of the first begin with what ends the words.
-        opening: the tokens before the first number of an answer that has no words.
-        closing: the tokens behind the last number.
-        spelled: for each of the values 0.00 to 1.00 its tokens.
+        keys: for each of the 52 numbers the tokens that name it; the first key begins with the end of the analysis.
+        opening: the tokens before the first number of an answer without analysis.
+        closing: the tokens after the last number.
+        value_tokens: the tokens of each value, 0.00 to 1.00.
     """
 
     keys: tuple[tuple[int, ...], ...]
     opening: tuple[int, ...]
     closing: tuple[int, ...]
-    spelled: tuple[tuple[int, ...], ...]
+    value_tokens: tuple[tuple[int, ...], ...]
 
     @classmethod
-    def of(cls, tokenizer: Any) -> NumberTokens:
-        """Read them off a fast tokenizer.
-
-        Raises:
-            ModelError: it cannot write a piece back as it was.
-        """
+    def from_tokenizer(cls, tokenizer: Any) -> NumberTokens:
+        """Encode every key and value; a ModelError if a fast tokenizer does not decode them back unchanged."""
 
         def tokens(text: str) -> tuple[int, ...]:
             ids = tokenizer(text, add_special_tokens=False)["input_ids"]
@@ -99,57 +92,50 @@ class NumberTokens:
 
 @dataclass(frozen=True)
 class AnswerEncoding:
-    """One answer's tokens, to stand behind a prompt. All lists but the first three begin with the prompt's last token.
+    """The tokens of one answer, to follow a prompt. ``labels`` and the lists after it begin at the prompt's last token.
 
     Attributes:
-        ids: tokens shown.
-        steps: how far each stands behind the prompt's last token, from 1; the steps of a branch begin again.
-        branches: 0 for tokens that all later ones see, k for those of number k - 1's branch; see ``branch_mask``.
-        labels: what each position is to predict, ``IGNORED`` where nothing; one more than ``ids``.
-        weights: weight of each label in the loss.
-        numbers: which of the 52 numbers each label is part of, -1 for none.
+        ids: input tokens.
+        position_offsets: position of each after the prompt's last token, from 1; every branch starts over.
+        branch_ids: 0 for tokens that all later ones attend to, k + 1 for the branch of number k; see ``branch_mask``.
+        labels: the token each position predicts, ``IGNORE_INDEX`` for none; one more than ``ids``.
+        loss_weights: weight of each label in the loss.
+        number_ids: which of the 52 numbers each label is part of, -1 for none.
     """
 
     ids: list[int] = field(default_factory=list)
-    steps: list[int] = field(default_factory=list)
-    branches: list[int] = field(default_factory=list)
+    position_offsets: list[int] = field(default_factory=list)
+    branch_ids: list[int] = field(default_factory=list)
     labels: list[int] = field(default_factory=list)
-    weights: list[float] = field(default_factory=list)
-    numbers: list[int] = field(default_factory=list)
+    loss_weights: list[float] = field(default_factory=list)
+    number_ids: list[int] = field(default_factory=list)
 
 
 class AnswerEncoder:
-    """Turns answers into lessons.
+    """Encodes canonical answers for training.
 
     Args:
         tokenizer: a fast one.
-        end: the token that ends an answer.
+        end_token_id: the token that ends an answer.
         numbers: the layout.
-        number_weight: weight in the loss of tokens that hold digits of a coefficient; all others weigh 1.
-
-    Raises:
-        ModelError: the tokenizer cannot spell answers.
+        number_weight: loss weight of the tokens of a coefficient; all others weigh 1.
     """
 
     def __init__(
-        self, tokenizer: Any, end: int, *, numbers: Numbers = "sequential", number_weight: float = 1.0
+        self, tokenizer: Any, end_token_id: int, *, numbers: Numbers = "sequential", number_weight: float = 1.0
     ) -> None:
         self.tokenizer = tokenizer
-        self.end = end
+        self.end_token_id = end_token_id
         self.number_weight = number_weight
         self.parallel = numbers == "parallel"
-        self.tokens = NumberTokens.of(tokenizer)
+        self.number_tokens = NumberTokens.from_tokenizer(tokenizer)
 
-    def __call__(self, answer: str, learn: LossOn = "all") -> AnswerEncoding:
-        """Lay out one canonical answer, with or without words.
+    def __call__(self, answer: str, loss_on: LossOn = "all") -> AnswerEncoding:
+        """Encode one canonical answer, with or without analysis."""
+        return self._parallel(answer, loss_on) if self.parallel else self._sequential(answer, loss_on)
 
-        Raises:
-            DatasetError: it does not hold 52 numbers, or not in the canonical form.
-        """
-        return self._tree(answer, learn) if self.parallel else self._row(answer, learn)
-
-    def _said(self, answer: str) -> tuple[list[int], bool, list[int]]:
-        """Return the tokens of an answer's words, whether it has any, and its 52 numbers in hundredths."""
+    def _parse(self, answer: str) -> tuple[list[int], bool, list[int]]:
+        """Return the tokens of the analysis, whether there is one, and the 52 numbers in hundredths."""
         opens = answer.rfind(ARKIT_START)
         owners = number_owners(answer)
         starts = np.flatnonzero(np.diff(owners, prepend=-1) * (owners >= 0)).tolist()
@@ -159,119 +145,118 @@ class AnswerEncoder:
             raise DatasetError(
                 f"an answer is not in the canonical form: {answer[:80]!r}… Write it with data_prep/describe.py."
             ) from None
-        words = answer[: opens - len(ANALYSIS_END)] if opens > 1 else ""
-        ids = self.tokenizer(words, add_special_tokens=False)["input_ids"] if words else []
-        return list(ids), bool(words), values
+        analysis = answer[: opens - len(ANALYSIS_END)] if opens > 1 else ""
+        ids = self.tokenizer(analysis, add_special_tokens=False)["input_ids"] if analysis else []
+        return list(ids), bool(analysis), values
 
-    def _row(self, answer: str, learn: LossOn) -> AnswerEncoding:
-        said, has_words, values = self._said(answer)
-        labels, numbers = list(said), [-1] * len(said)
+    def _key(self, number: int, has_analysis: bool) -> tuple[int, ...]:
+        return self.number_tokens.keys[number] if number or has_analysis else self.number_tokens.opening
+
+    def _sequential(self, answer: str, loss_on: LossOn) -> AnswerEncoding:
+        analysis, has_analysis, values = self._parse(answer)
+        labels, number_ids = list(analysis), [-1] * len(analysis)
         for number, value in enumerate(values):
-            key = self.tokens.keys[number] if number or has_words else self.tokens.opening
-            spelled = self.tokens.spelled[value]
-            labels += [*key, *spelled]
-            numbers += [-1] * len(key) + [number] * len(spelled)
-        labels += [*self.tokens.closing, self.end]
-        numbers += [-1] * (len(labels) - len(numbers))
-        words = [learn != "numbers"] * len(said)
-        rest = [learn != "words"] * (len(labels) - len(said))
+            key, digits = self._key(number, has_analysis), self.number_tokens.value_tokens[value]
+            labels += [*key, *digits]
+            number_ids += [-1] * len(key) + [number] * len(digits)
+        labels += [*self.number_tokens.closing, self.end_token_id]
+        number_ids += [-1] * (len(labels) - len(number_ids))
+        counts = [loss_on != "numbers"] * len(analysis) + [loss_on != "analysis"] * (len(labels) - len(analysis))
         weights = [
-            (self.number_weight if number >= 0 else 1.0) if learnt else 0.0
-            for number, learnt in zip(numbers, words + rest, strict=True)
+            (self.number_weight if number >= 0 else 1.0) if counted else 0.0
+            for number, counted in zip(number_ids, counts, strict=True)
         ]
         ids = labels[:-1]
-        return AnswerEncoding(ids, list(range(1, len(ids) + 1)), [0] * len(ids), labels, weights, numbers)
+        return AnswerEncoding(ids, list(range(1, len(ids) + 1)), [0] * len(ids), labels, weights, number_ids)
 
-    def _tree(self, answer: str, learn: LossOn) -> AnswerEncoding:
-        said, has_words, values = self._said(answer)
-        # Behind the last word the model must say that the words end.
-        labels = [*said, self.tokens.keys[0][0]] if has_words else [IGNORED]
-        weights = [1.0 if has_words and learn != "numbers" else 0.0] * len(labels)
-        lesson = AnswerEncoding(
-            said, list(range(1, len(said) + 1)), [0] * len(said), labels, weights, [-1] * len(labels)
-        )
-        if learn == "words":
-            return lesson
-        n_said = len(said)
+    def _parallel(self, answer: str, loss_on: LossOn) -> AnswerEncoding:
+        analysis, has_analysis, values = self._parse(answer)
+        n = len(analysis)
+        # After its last token the model must predict that the analysis ends.
+        labels = [*analysis, self.number_tokens.keys[0][0]] if has_analysis else [IGNORE_INDEX]
+        weights = [1.0 if has_analysis and loss_on != "numbers" else 0.0] * len(labels)
+        encoding = AnswerEncoding(analysis, list(range(1, n + 1)), [0] * n, labels, weights, [-1] * len(labels))
+        if loss_on == "analysis":
+            return encoding
         for number, value in enumerate(values):
-            key = self.tokens.keys[number] if number or has_words else self.tokens.opening
-            spelled = self.tokens.spelled[value]
-            ids = [*key, *spelled[:-1]]
-            lesson.ids.extend(ids)
-            lesson.steps.extend(range(n_said + 1, n_said + 1 + len(ids)))
-            lesson.branches.extend([number + 1] * len(ids))
-            silent = len(key) - 1
-            lesson.labels.extend([IGNORED] * silent + list(spelled))
-            lesson.weights.extend([0.0] * silent + [self.number_weight] * len(spelled))
-            lesson.numbers.extend([-1] * silent + [number] * len(spelled))
-        return lesson
+            key, digits = self._key(number, has_analysis), self.number_tokens.value_tokens[value]
+            ids = [*key, *digits[:-1]]
+            encoding.ids.extend(ids)
+            encoding.position_offsets.extend(range(n + 1, n + 1 + len(ids)))
+            encoding.branch_ids.extend([number + 1] * len(ids))
+            n_ignored = len(key) - 1
+            encoding.labels.extend([IGNORE_INDEX] * n_ignored + list(digits))
+            encoding.loss_weights.extend([0.0] * n_ignored + [self.number_weight] * len(digits))
+            encoding.number_ids.extend([-1] * n_ignored + [number] * len(digits))
+        return encoding
 
 
-def concat_branches(lessons: Sequence[AnswerEncoding]) -> AnswerEncoding:
-    """Return several parallel lessons about one picture as one, so that the prompt before them is shown once.
+def concat_branches(encodings: Sequence[AnswerEncoding]) -> AnswerEncoding:
+    """Join several parallel encodings about one picture, so that they share one prompt.
 
-    None sees another. At most the first may learn from the prompt's last token.
+    None attends to another. At most the first may have a loss on the prompt's last token.
     """
-    out = AnswerEncoding(labels=lessons[0].labels[:1], weights=lessons[0].weights[:1], numbers=lessons[0].numbers[:1])
-    for group, lesson in enumerate(lessons, start=1):
-        out.ids.extend(lesson.ids)
-        out.steps.extend(lesson.steps)
-        out.branches.extend(group * GROUP + branch for branch in lesson.branches)
-        out.labels.extend(lesson.labels[1:])
-        out.weights.extend(lesson.weights[1:])
-        out.numbers.extend(lesson.numbers[1:])
+    first = encodings[0]
+    out = AnswerEncoding(labels=first.labels[:1], loss_weights=first.loss_weights[:1], number_ids=first.number_ids[:1])
+    for group, encoding in enumerate(encodings, start=1):
+        out.ids.extend(encoding.ids)
+        out.position_offsets.extend(encoding.position_offsets)
+        out.branch_ids.extend(group * BRANCHES_PER_ANSWER + branch for branch in encoding.branch_ids)
+        out.labels.extend(encoding.labels[1:])
+        out.loss_weights.extend(encoding.loss_weights[1:])
+        out.number_ids.extend(encoding.number_ids[1:])
     return out
 
 
-def branch_mask(looking: torch.Tensor, seen: torch.Tensor, places: torch.Tensor) -> torch.Tensor:
-    """Return who attends to whom; bool[B, 1, Q, K].
+def branch_mask(query_branches: torch.Tensor, key_branches: torch.Tensor, query_slots: torch.Tensor) -> torch.Tensor:
+    """Return the attention mask of branched tokens; bool[B, 1, Q, K].
 
-    A token sees those before it that are in no branch (0), in its own, or in the one its own hangs on: branch
-    ``g * GROUP + k`` hangs on ``g * GROUP``.
+    A query attends to the keys up to its own slot that are in no branch (0), in its own branch, or in the one that its
+    own is attached to: branch ``g * BRANCHES_PER_ANSWER + k`` is attached to ``g * BRANCHES_PER_ANSWER``.
 
     Args:
-        looking: int64[B, Q], the branch of each position that looks; below 0 padding.
-        seen: int64[B, K], the branch of each position there is.
-        places: int64[B, Q], which of the K positions the ones that look are.
+        query_branches: int64[B, Q], below 0 for padding.
+        key_branches: int64[B, K].
+        query_slots: int64[B, Q], which of the K keys each query is.
     """
-    earlier = torch.arange(seen.shape[1], device=seen.device) <= places[:, :, None]
-    seen, looking = seen[:, None, :], looking[:, :, None]
-    own = (seen == looking) | (seen == 0) | (seen == looking - looking % GROUP)
-    return (earlier & own)[:, None]
+    causal = torch.arange(key_branches.shape[1], device=key_branches.device) <= query_slots[:, :, None]  # [B, Q, K]
+    keys, queries = key_branches[:, None, :], query_branches[:, :, None]
+    same = (keys == queries) | (keys == 0) | (keys == queries - queries % BRANCHES_PER_ANSWER)
+    return (causal & same)[:, None]
 
 
-def additive(mask: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
-    """Return a mask as what is added to attention scores, which every implementation but flash attention takes."""
+def additive_mask(mask: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+    """Return a boolean mask as the term added to attention scores, which eager and SDPA attention take."""
     return torch.zeros(mask.shape, dtype=dtype, device=mask.device).masked_fill_(~mask, torch.finfo(dtype).min)
 
 
-def rotary_positions(model: torch.nn.Module, inputs: dict[str, Any], steps: torch.Tensor) -> torch.Tensor:
-    """Return the ``position_ids`` of a batch whose text positions are given.
+def rotary_positions(model: torch.nn.Module, inputs: dict[str, Any], text_positions: torch.Tensor) -> torch.Tensor:
+    """Return the ``position_ids`` of a batch from its text positions.
 
     Args:
         model: any vision-language model of transformers, wrapped or not.
         inputs: its inputs; ``input_ids`` int64[B, L], ``attention_mask`` int64[B, L].
-        steps: int64[B, L], the position each token would have were there no pictures.
+        text_positions: int64[B, L], the position of each token if images took one position a token, like text.
 
     Returns:
-        int64[B, L], or int64[3, B, L] for models that place pictures in three dimensions (Qwen-VL).
+        int64[B, L], or int64[3, B, L] for models with multimodal rotary positions (Qwen-VL).
     """
-    placing: Any = next((module for module in model.modules() if hasattr(module, "get_rope_index")), None)
-    if placing is None:
-        return steps
+    owner: Any = next((module for module in model.modules() if hasattr(module, "get_rope_index")), None)
+    if owner is None:
+        return text_positions
     names = ("input_ids", "attention_mask", "image_grid_thw", "mm_token_type_ids")
-    straight, _ = placing.get_rope_index(**{name: inputs[name] for name in names if name in inputs})
-    return straight + (steps - torch.arange(steps.shape[1], device=steps.device))
+    in_order, _ = owner.get_rope_index(**{name: inputs[name] for name in names if name in inputs})
+    return in_order + (text_positions - torch.arange(text_positions.shape[1], device=text_positions.device))
 
 
 def to_model_inputs(model: torch.nn.Module, inputs: dict[str, Any]) -> dict[str, Any]:
-    """Turn a collator's ``branches`` and ``steps``, where there are any, into the model's own mask and positions."""
-    if "branches" not in inputs:
+    """Turn a collator's ``branch_ids`` and ``text_positions``, if any, into the model's own mask and positions."""
+    if "branch_ids" not in inputs:
         return inputs
     inputs = dict(inputs)
     dtype = next(weight.dtype for weight in model.parameters() if weight.is_floating_point())
-    inputs["position_ids"] = rotary_positions(model, inputs, inputs.pop("steps"))
-    branches = inputs.pop("branches")
-    places = torch.arange(branches.shape[1], device=branches.device).expand_as(branches)
-    inputs["attention_mask"] = additive(branch_mask(branches, branches, places), dtype)
+    inputs["position_ids"] = rotary_positions(model, inputs, inputs.pop("text_positions"))
+    branches = inputs.pop("branch_ids")
+    slots = torch.arange(branches.shape[1], device=branches.device).expand_as(branches)
+    inputs["attention_mask"] = additive_mask(branch_mask(branches, branches, slots), dtype)
     return inputs

@@ -24,7 +24,7 @@ from transformers import AutoConfig, AutoModelForImageTextToText, BitsAndBytesCo
 from semanticface.config import check_range
 from semanticface.errors import ConfigError, ModelError
 from semanticface.models.files import check_files, read_json, resolve_model
-from semanticface.models.processors import load_processor, quiet_transformers, set_side
+from semanticface.models.processors import load_processor, quiet_transformers, set_image_size
 from semanticface.prompts import load_prompt
 from semanticface.recipe import files_sha256, make_recipe, prompt_record, read_recipe, write_recipe
 from semanticface.utils.files import atomic_path
@@ -213,7 +213,7 @@ def load_base(config: ModelConfig) -> Bundle:
         bad = sorted(map(str, [*report["missing_keys"], *report["mismatched_keys"]]))
         raise ModelError(f"{folder}: the weights lack or misfit {_some(bad)}. Copy the whole model folder again.")
     processor = load_processor(folder, architecture)
-    side = set_side(processor, config.image_size)
+    side = set_image_size(processor, config.image_size)
     if (folder / "semanticface.json").exists():
         recipe = read_recipe(folder)
     else:

@@ -27,11 +27,11 @@ from semanticface.models.processors import quiet_transformers
 from semanticface.semantics.analysis import Analysis, describe
 from semanticface.semantics.answer import format_answer
 
-PIXELS = 128
+IMAGE_SIZE = 128
 STRIDE = 32
-WIDTHS = (32, 64, 160, 256)
+HIDDEN_SIZES = (32, 64, 160, 256)
 NUMBERS = tuple(f"{value / 100:.2f}" for value in range(101))
-SPECIALS = ("<|pad|>", "<|end|>", "<|system|>", "<|user|>", "<|assistant|>", "<image>")
+SPECIAL_TOKENS = ("<|pad|>", "<|end|>", "<|system|>", "<|user|>", "<|assistant|>", "<image>")
 
 CHAT_TEMPLATE = (
     "{% for message in messages %}{{ '<|' + message['role'] + '|>' }}"
@@ -83,7 +83,7 @@ def build_tokenizer(texts: Iterable[str], *, words: int = 768) -> PreTrainedToke
     tokenizer.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
         vocab_size=words,
-        special_tokens=list(SPECIALS),
+        special_tokens=list(SPECIAL_TOKENS),
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
     )
@@ -111,9 +111,9 @@ def build_tokenizer(texts: Iterable[str], *, words: int = 768) -> PreTrainedToke
 
 @quiet_transformers()
 def build_processor(tokenizer: PreTrainedTokenizerFast) -> LlavaProcessor:
-    """Return the processor of nano: square crops resized to ``PIXELS`` and scaled to [-1, 1]."""
+    """Return the processor of nano: square crops resized to ``IMAGE_SIZE`` and scaled to [-1, 1]."""
     images = CLIPImageProcessor(
-        size={"height": PIXELS, "width": PIXELS},
+        size={"height": IMAGE_SIZE, "width": IMAGE_SIZE},
         do_center_crop=False,
         image_mean=[0.5, 0.5, 0.5],
         image_std=[0.5, 0.5, 0.5],
@@ -128,17 +128,17 @@ def build_processor(tokenizer: PreTrainedTokenizerFast) -> LlavaProcessor:
     )
 
 
-def tower_config() -> ResNetConfig:
+def vision_config() -> ResNetConfig:
     """Return the vision tower: 3.5 M parameters, 4 x 4 image tokens of 256 channels at 128 px."""
     config = ResNetConfig(
         embedding_size=32,
-        hidden_sizes=list(WIDTHS),
+        hidden_sizes=list(HIDDEN_SIZES),
         depths=[2, 2, 3, 2],
         layer_type="basic",
         hidden_act="relu",
     )
     # FastVLM reads the tower's width under this name.
-    config.hidden_size = WIDTHS[-1]
+    config.hidden_size = HIDDEN_SIZES[-1]
     return config
 
 
@@ -162,10 +162,10 @@ def build_model(tokenizer: PreTrainedTokenizerFast) -> FastVlmForConditionalGene
         pad_token_id=tokenizer.pad_token_id,
     )
     config = FastVlmConfig(
-        vision_config=tower_config(),
+        vision_config=vision_config(),
         text_config=text,
         image_token_index=tokenizer.get_vocab()["<image>"],
-        image_seq_length=(PIXELS // STRIDE) ** 2,
+        image_seq_length=(IMAGE_SIZE // STRIDE) ** 2,
         tie_word_embeddings=True,
     )
     model = FastVlmForConditionalGeneration(config)
@@ -176,16 +176,16 @@ def build_model(tokenizer: PreTrainedTokenizerFast) -> FastVlmForConditionalGene
         values = torch.linspace(0, 1, len(NUMBERS))[:, None]
         order = torch.arange(24)
         waves = torch.cos(torch.pi * values * order) / (1 + order).sqrt()
-        table[number_ids(tokenizer)] = waves @ torch.randn(len(order), table.shape[1]) * table.std()
+        table[number_token_ids(tokenizer)] = waves @ torch.randn(len(order), table.shape[1]) * table.std()
     return model
 
 
-def number_ids(tokenizer: PreTrainedTokenizerFast) -> torch.Tensor:
+def number_token_ids(tokenizer: PreTrainedTokenizerFast) -> torch.Tensor:
     """Return the ids of the tokens ``0.00`` to ``1.00``; int64[101]."""
     return torch.tensor(tokenizer.convert_tokens_to_ids(list(NUMBERS)))
 
 
-class TowerHeads(nn.Module):
+class VisionHeads(nn.Module):
     """What a renderer knows for free, read from the tower's feature map while it is brought up; not shipped.
 
     Args:

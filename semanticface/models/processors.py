@@ -20,7 +20,7 @@ from transformers.utils import logging as transformers_logging
 
 from semanticface.errors import ModelError
 
-DEFAULT_SIDE = 448
+DEFAULT_IMAGE_SIZE = 448
 """Crop side for processors that take pictures of any size, such as Qwen-VL: 196 tokens in Qwen3-VL."""
 
 
@@ -104,21 +104,21 @@ def load_processor(folder: Path, config: PreTrainedConfig) -> ProcessorMixin:
     return processor
 
 
-def set_side(processor: ProcessorMixin, side: int | None) -> int:
+def set_image_size(processor: ProcessorMixin, side: int | None) -> int:
     """Make the processor turn a square crop of ``side`` pixels into one picture of that size, and return the side.
 
     A face crop is already what matters, so SmolVLM does not cut it into tiles and Qwen-VL does not rescale it.
 
     Args:
         processor: changed in place.
-        side: pixels; None takes the processor's fixed size where it has one, else ``DEFAULT_SIDE``.
+        side: pixels; None takes the processor's fixed size where it has one, else ``DEFAULT_IMAGE_SIZE``.
 
     Raises:
         ModelError: the processor has a fixed size and ``side`` is another one.
     """
     images = processor.image_processor
     if hasattr(images, "merge_size"):
-        side, step = side or DEFAULT_SIDE, images.patch_size * images.merge_size
+        side, step = side or DEFAULT_IMAGE_SIZE, images.patch_size * images.merge_size
         if side % step:
             raise ModelError(f"this model takes pictures whose sides are multiples of {step} px, not {side}.")
         images.size = {"shortest_edge": side * side, "longest_edge": side * side}

@@ -28,7 +28,7 @@ from trl.trainer.utils import FusedCausalLMOutput
 
 from semanticface.config import check_range
 from semanticface.errors import DatasetError
-from semanticface.models.answer_tokens import IGNORED, to_model_inputs
+from semanticface.models.answer_tokens import IGNORE_INDEX, to_model_inputs
 from semanticface.models.loading import Bundle
 from semanticface.preference.pair_collator import CHOSEN, REJECTED, PairCollator, PairDataset, PairExample, blank
 from semanticface.training.collator import split_targets
@@ -146,7 +146,7 @@ class PairScorer:
         positions, slots = model_inputs.pop("score_positions"), model_inputs.pop("token_slots")
         if self.encoder is not None:
             self.encoder.set_features(model_inputs.pop("features"))
-        scored = model_inputs["labels"] != IGNORED  # [R, L]
+        scored = model_inputs["labels"] != IGNORE_INDEX  # [R, L]
         forward = type(self.base).forward
         if self.head is None:
             inputs, targets = split_targets(model_inputs)

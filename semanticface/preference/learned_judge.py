@@ -68,7 +68,8 @@ def image_features(predictor: Predictor, crops: Mapping[str, Image.Image]) -> di
     Returns:
         Features by picture, without those that the model cannot read.
     """
-    pixels = [np.asarray(each.resize((nano.PIXELS, nano.PIXELS), Image.Resampling.BICUBIC)) for each in crops.values()]
+    size = (nano.IMAGE_SIZE, nano.IMAGE_SIZE)
+    pixels = [np.asarray(each.resize(size, Image.Resampling.BICUBIC)) for each in crops.values()]
     encoder = load_trained("nano").model.get_encoder(modality="image")
     maps = (each.flatten(1).numpy() for each in feature_maps(encoder, np.array(pixels, np.uint8)))
     features = (row for part in maps for row in part)

@@ -24,7 +24,7 @@ from PIL import Image
 from semanticface import arkit
 from semanticface.arkit import to_hundredths
 from semanticface.errors import DatasetError
-from semanticface.models.answer_tokens import GROUP, IGNORED, AnswerEncoding, Numbers
+from semanticface.models.answer_tokens import BRANCHES_PER_ANSWER, IGNORE_INDEX, AnswerEncoding, Numbers
 from semanticface.preference.types import Pair
 from semanticface.prompts import Prompt
 from semanticface.semantics.analysis import describe_many
@@ -206,20 +206,20 @@ class PairCollator(Collator):
         """Return the encoding of one face and its scored tokens."""
         encoding = self.answer_encoder(answer)
         differ = np.unique(np.flatnonzero(np.diff(to_hundredths(pair.faces), axis=0)[0]))
-        scored = np.isin(encoding.numbers, differ)
+        scored = np.isin(encoding.number_ids, differ)
         if self.analysis:
             # The analysis and the token that ends it: sequentially that is the first token of what follows.
-            n_analysis = sum(weight > 0 for weight in self.answer_encoder(answer, "words").weights)
+            n_analysis = sum(weight > 0 for weight in self.answer_encoder(answer, "analysis").loss_weights)
             scored[: n_analysis if self.parallel else n_analysis + 1] = True
-        labels = [label if kept else IGNORED for label, kept in zip(encoding.labels, scored, strict=True)]
+        labels = [label if kept else IGNORE_INDEX for label, kept in zip(encoding.labels, scored, strict=True)]
         weights = scored.astype(float).tolist()
         targets = [(number, position, labels[position]) for position in np.flatnonzero(scored).tolist()]
-        return dataclasses.replace(encoding, labels=labels, weights=weights), targets
+        return dataclasses.replace(encoding, labels=labels, loss_weights=weights), targets
 
     def _shared_row(self, faces: Mapping[int, np.ndarray], n_pairs: int) -> tuple[AnswerEncoding, list[_Target]]:
         """Return one encoding for all pairs of a picture, int[2, 52] by number of the pair, and its scored tokens."""
-        tokens = self.answer_encoder.tokens
-        encoding = AnswerEncoding(labels=[IGNORED], weights=[0.0], numbers=[-1])
+        tokens = self.answer_encoder.number_tokens
+        encoding = AnswerEncoding(labels=[IGNORE_INDEX], loss_weights=[0.0], number_ids=[-1])
         targets: list[_Target] = []
         differ = {pair: set(np.flatnonzero(both[CHOSEN] != both[REJECTED]).tolist()) for pair, both in faces.items()}
         for number in sorted(set().union(*differ.values())):
@@ -229,19 +229,19 @@ class PairCollator(Collator):
                 if number not in differ[pair]:
                     continue
                 for side in (CHOSEN, REJECTED):
-                    spelled = tokens.spelled[both[side, number]]
+                    spelled = tokens.value_tokens[both[side, number]]
                     prefix = (*key, *spelled[:-1])
                     if prefix not in starts:
                         # A group of its own, or branches of one number would attend to each other.
-                        branch = len(starts) * GROUP + number + 1
+                        branch = len(starts) * BRANCHES_PER_ANSWER + number + 1
                         starts[prefix] = len(encoding.ids)
                         encoding.ids.extend(prefix)
-                        encoding.steps.extend(range(1, 1 + len(prefix)))
-                        encoding.branches.extend([branch] * len(prefix))
+                        encoding.position_offsets.extend(range(1, 1 + len(prefix)))
+                        encoding.branch_ids.extend([branch] * len(prefix))
                         unscored = len(key) - 1
-                        encoding.labels.extend([IGNORED] * unscored + list(spelled))
-                        encoding.weights.extend([0.0] * unscored + [1.0] * len(spelled))
-                        encoding.numbers.extend([-1] * unscored + [number] * len(spelled))
+                        encoding.labels.extend([IGNORE_INDEX] * unscored + list(spelled))
+                        encoding.loss_weights.extend([0.0] * unscored + [1.0] * len(spelled))
+                        encoding.number_ids.extend([-1] * unscored + [number] * len(spelled))
                     start = starts[prefix] + len(key)
                     targets += [(side * n_pairs + pair, start + nth, token) for nth, token in enumerate(spelled)]
         return encoding, targets

@@ -121,7 +121,7 @@ def sample_candidates(
         ValueError: a predictor of another mode, a missing row, or labels of another shape or range.
         DatasetError: no column ``box``.
     """
-    if predictor.reader.decoder.mode != "numbers":
+    if predictor.engine.decoder.mode != "numbers":
         raise ValueError("candidates have no analysis: make the predictor with mode='numbers'")
     if not all(0 <= row < len(faces) for row in rows):
         raise ValueError(f"rows go from {min(rows)} to {max(rows)}: the split has rows 0 to {len(faces) - 1}")
@@ -197,7 +197,7 @@ def _sample(predictor: Predictor, batch: Sequence[_Sampling], settings: Candidat
     seeds = [(settings.seed, sampling.row, draw) for sampling in batch for draw in draws]
     try:
         inputs = prompt_inputs(predictor.bundle, predictor.prompt, [sampling.crop for sampling in batch])
-        texts = predictor.reader.read(inputs, temperature=settings.temperature, seeds=seeds, repeats=settings.count)
+        texts = predictor.engine.generate_text(inputs, temperature=settings.temperature, seeds=seeds, repeats=settings.count)
     except (RuntimeError, ValueError, IndexError) as error:
         # The batch is too large for the device, or one picture is at fault: try each alone.
         if len(batch) == 1:

@@ -255,7 +255,7 @@ class BatchingService:
         """Count the tokens of each prompt and read a blank image, so that the first request is not slower."""
         from semanticface.models.inputs import prompt_inputs
 
-        decoder = predictor.reader.decoder
+        decoder = predictor.engine.decoder
         self.predictor = predictor
         self.defaults = ReadOptions(decoder.mode, decoder.readout, decoder.emotion)
         self._predictors[self.defaults.mode, self.defaults.readout, self.defaults.emotion] = predictor

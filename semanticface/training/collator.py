@@ -15,7 +15,7 @@ import torch
 from PIL import Image
 from torch.nn import functional
 
-from semanticface.models.answer_tokens import IGNORED, AnswerEncoder, AnswerEncoding, LossOn, Numbers
+from semanticface.models.answer_tokens import IGNORE_INDEX, AnswerEncoder, AnswerEncoding, LossOn, Numbers
 from semanticface.models.inputs import end_token, prompt_tensors, prompt_text
 from semanticface.prompts import Prompt
 
@@ -30,7 +30,7 @@ class Example:
     Attributes:
         picture: square RGB crop at the model's image size; None where what the tower saw in it is at hand.
         answer: canonical text (``answer.format_answer``), with or without words.
-        loss_on: which part of the answer counts in the loss: the ``words`` of the analysis, the ``numbers`` after them
+        loss_on: which part of the answer counts in the loss: the ``analysis``, the ``numbers`` after it
             with their keys, or ``all``.
         features: what the tower saw (``features.SeenTower``), each tensor [1, …].
     """
@@ -88,10 +88,10 @@ class Collator:
 
         Returns:
             The processor's tensors (``input_ids`` and others shaped like it now span prompt and answer), and
-            ``labels`` int64[B, L]: the token each position is to predict, ``IGNORED`` where nothing is learnt;
-            ``weights`` float32[B, L]: weight of each label in the loss, 0 where there is none;
-            ``numbers`` int64[B, L]: which of the 52 numbers a label is part of, -1 for none;
-            and in the parallel layout what ``layout.answer_encoder`` needs: ``steps`` and ``branches``, int64[B, L].
+            ``labels`` int64[B, L]: the token each position is to predict, ``IGNORE_INDEX`` where nothing is learnt;
+            ``loss_weights`` float32[B, L]: weight of each label in the loss, 0 where there is none;
+            ``number_ids`` int64[B, L]: which of the 52 numbers a label is part of, -1 for none;
+            and in the parallel layout, for ``to_model_inputs``, ``text_positions`` and ``branch_ids``, int64[B, L].
             Where examples carry features instead of pictures, those too, joined, as a mapping ``features``.
         """
         return self.append_answers(
@@ -116,15 +116,15 @@ class Collator:
             if isinstance(value, torch.Tensor) and value.shape == shape:
                 batch[name] = torch.cat([value, endings.get(name, torch.zeros_like(ids))], dim=1)
         before = (shape[0], shape[1] - 1)  # the prompt's last token predicts the answer's first
-        for name, fill in (("labels", IGNORED), ("weights", 0.0), ("numbers", -1)):
+        for name, fill in (("labels", IGNORE_INDEX), ("loss_weights", 0.0), ("number_ids", -1)):
             rows = padded([getattr(lesson, name) for lesson in lessons], fill)
             batch[name] = torch.cat([torch.full(before, fill, dtype=rows.dtype), rows], dim=1)
         if self.parallel:
             asked = torch.arange(shape[1]).expand(shape)
-            steps = padded([lesson.steps for lesson in lessons], longest).long() + shape[1] - 1
-            branches = padded([lesson.branches for lesson in lessons], -1).long()
-            batch["steps"] = torch.cat([asked, steps], dim=1)
-            batch["branches"] = torch.cat([torch.zeros_like(asked), branches], dim=1)
+            steps = padded([lesson.position_offsets for lesson in lessons], longest).long() + shape[1] - 1
+            branches = padded([lesson.branch_ids for lesson in lessons], -1).long()
+            batch["text_positions"] = torch.cat([asked, steps], dim=1)
+            batch["branch_ids"] = torch.cat([torch.zeros_like(asked), branches], dim=1)
         return batch
 
 
@@ -133,17 +133,17 @@ def split_targets(batch: dict[str, torch.Tensor]) -> tuple[dict[str, Any], dict[
 
     Returns:
         The model's inputs, with ``logits_to_keep`` so that no logits are computed before the answer; and ``labels``,
-        ``weights`` and ``numbers``, each [B, K], aligned with the logits of shape [B, K, vocabulary].
+        ``loss_weights`` and ``number_ids``, each [B, K], aligned with the logits of shape [B, K, vocabulary].
     """
-    targets = {name: batch[name] for name in ("labels", "weights", "numbers")}
-    first = int((targets["labels"] != IGNORED).any(0).int().argmax())
+    targets = {name: batch[name] for name in ("labels", "loss_weights", "number_ids")}
+    first = int((targets["labels"] != IGNORE_INDEX).any(0).int().argmax())
     inputs: dict[str, Any] = {name: value for name, value in batch.items() if name not in targets}
     inputs["logits_to_keep"] = targets["labels"].shape[1] - first
     return inputs, {name: value[:, first:] for name, value in targets.items()}
 
 
 def token_losses(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-    """Return the cross-entropy of every label, 0 where it is ``IGNORED``.
+    """Return the cross-entropy of every label, 0 where it is ``IGNORE_INDEX``.
 
     Args:
         logits: [B, K, vocabulary], in any float dtype; computed on in float32.
@@ -153,6 +153,6 @@ def token_losses(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
         float32[B, K].
     """
     flat = functional.cross_entropy(
-        logits.float().flatten(0, 1), labels.flatten(), ignore_index=IGNORED, reduction="none"
+        logits.float().flatten(0, 1), labels.flatten(), ignore_index=IGNORE_INDEX, reduction="none"
     )
     return flat.view(labels.shape)

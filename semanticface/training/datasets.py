@@ -219,7 +219,7 @@ class TrainFaces(torch.utils.data.Dataset[Example]):
         if not self.augment.decouple_numbers:
             return Example(crop, answer, "all", features)
         if rng.random() < 0.5:
-            return Example(crop, answer, "words", features)
+            return Example(crop, answer, "analysis", features)
         words = parse_answer(self._worded[int(rng.integers(len(self.faces)))]["answer"]).analysis
         if words is None:
             raise DatasetError("an answer holds no analysis. Write the column answer with data_prep/describe.py.")

@@ -118,7 +118,7 @@ def chunked_cross_entropy(
     Args:
         hidden: [N, width], what the head is given, in any float dtype.
         head: frozen.
-        labels: int64[N], none of them ``IGNORED``.
+        labels: int64[N], none of them ``IGNORE_INDEX``.
         weights: float32[N].
         dtype: what scores are computed in and rounded to, all else being float32; None for the head's own.
     """

@@ -26,7 +26,7 @@ from torch import nn
 
 from semanticface.models import nano
 from semanticface.models.answer_tokens import (
-    IGNORED,
+    IGNORE_INDEX,
     AnswerEncoder,
     AnswerEncoding,
     Numbers,
@@ -217,7 +217,7 @@ def make_targets(tokens: AnswerEncoder, shown: PretrainExample) -> list[AnswerEn
     if shown.turn % 2:
         return [tokens(format_answer(shown.values, shown.glimpse), "numbers")]
     both = [
-        tokens(format_answer(shown.values, shown.analysis), "words"),
+        tokens(format_answer(shown.values, shown.analysis), "analysis"),
         tokens(format_answer(shown.values, None), "numbers"),
     ]
     return [concat_branches(both)] if tokens.parallel else both
@@ -263,7 +263,7 @@ def pretrain_language_model(
     """
     tokenizer = processor.tokenizer
     prefixes = {emotion: _prefix(processor, emotion) for emotion in (True, False)}
-    numbers = nano.number_ids(tokenizer)
+    numbers = nano.number_token_ids(tokenizer)
     values = torch.linspace(0, 1, len(numbers), device=accelerator.device)
     answers = AnswerEncoder(tokenizer, tokenizer.eos_token_id, numbers=settings.numbers)
 
@@ -301,7 +301,7 @@ def pretrain_language_model(
     )  # fmt: skip
     for step, (ids, places, rows, labels, owners, aims, maps) in enumerate(bar, start=first):
         ids, labels, owners = (part.to(accelerator.device) for part in (ids, labels, owners))
-        learnt = labels != IGNORED
+        learnt = labels != IGNORE_INDEX
         with torch.autocast(accelerator.device.type, torch.bfloat16):
             embeds = model.get_input_embeddings()(ids)
             image = model.model.multi_modal_projector(maps.to(ids.device).flatten(2).transpose(1, 2))
@@ -325,7 +325,7 @@ def pretrain_language_model(
 def _prefix(processor: Any, emotion: bool) -> list[int]:
     """Return the tokens of the prompt, up to where the answer begins."""
     chat = processor.apply_chat_template(messages(load_prompt("distill", emotion=emotion)), add_generation_prompt=True)
-    chat = chat.replace("<image>", "<image>" * (nano.PIXELS // nano.STRIDE) ** 2)
+    chat = chat.replace("<image>", "<image>" * (nano.IMAGE_SIZE // nano.STRIDE) ** 2)
     ids: list[int] = processor.tokenizer.encode(chat, add_special_tokens=False)
     return ids
 
@@ -340,11 +340,13 @@ def _packed(rows: list[tuple[AnswerEncoding, int]], prefix: list[int], sights: P
     n, ids, places, labels, owners, masks = len(prefix), [], [], [], [], []
     for lesson, _ in rows:
         ids += prefix + lesson.ids
-        places += [*range(n), *(n - 1 + step for step in lesson.steps)]
-        labels += [IGNORED] * (n - 1)
-        labels += [label if weight else IGNORED for label, weight in zip(lesson.labels, lesson.weights, strict=True)]
-        owners += [-1] * (n - 1) + lesson.numbers
-        branches = torch.tensor([[0] * n + lesson.branches])
+        places += [*range(n), *(n - 1 + step for step in lesson.position_offsets)]
+        labels += [IGNORE_INDEX] * (n - 1)
+        labels += [
+            label if weight else IGNORE_INDEX for label, weight in zip(lesson.labels, lesson.loss_weights, strict=True)
+        ]
+        owners += [-1] * (n - 1) + lesson.number_ids
+        branches = torch.tensor([[0] * n + lesson.branch_ids])
         masks.append(branch_mask(branches, branches, torch.arange(branches.shape[1])[None]))
     pictures, owner = np.array([index for _, index in rows]), torch.tensor(owners)
     lengths = tuple(mask.shape[-1] for mask in masks)

@@ -59,15 +59,15 @@ def read_faces(folders: Sequence[str | Path], split: str, out: Path, accelerator
         count = sum(map(len, parts))
         with atomic_path(folder) as scratch:
             scratch.mkdir()
-            shape = (count, nano.PIXELS, nano.PIXELS, 3)
+            shape = (count, nano.IMAGE_SIZE, nano.IMAGE_SIZE, 3)
             pixels = np.lib.format.open_memmap(scratch / "pixels.npy", mode="w+", dtype=np.uint8, shape=shape)
             coefficients, points = [], []
             rows = (row for part in parts for row in part)
             for place, row in enumerate(tqdm(rows, desc=f"reading {split}", total=count, unit="face")):
                 picture = row["picture"].convert("RGB")
                 size = picture.width
-                if picture.size != (nano.PIXELS, nano.PIXELS):
-                    picture = picture.resize((nano.PIXELS, nano.PIXELS), reducing_gap=2.0)
+                if picture.size != (nano.IMAGE_SIZE, nano.IMAGE_SIZE):
+                    picture = picture.resize((nano.IMAGE_SIZE, nano.IMAGE_SIZE), reducing_gap=2.0)
                 pixels[place] = np.asarray(picture)
                 coefficients.append(row["coefficients"])
                 points.append(np.asarray(row["points"], dtype=np.float32) / size)

@@ -24,7 +24,7 @@ import torch
 from torch.nn import functional
 from transformers import AttentionInterface
 
-from semanticface.models.answer_tokens import IGNORED, additive, branch_mask, rotary_positions
+from semanticface.models.answer_tokens import IGNORE_INDEX, additive_mask, branch_mask, rotary_positions
 from semanticface.training.fused_ops import frozen_lm_head
 
 ATTENTION = "semanticface_rows"
@@ -55,7 +55,7 @@ def _added(rows: PackedRows, dtype: torch.dtype) -> list[torch.Tensor]:
         torch.ones(length, length, dtype=torch.bool).tril() if mask is None else mask[0, 0]
         for length, mask in zip(rows.lengths, rows.masks, strict=True)
     )
-    return [additive(mask, dtype) for mask in masks]
+    return [additive_mask(mask, dtype) for mask in masks]
 
 
 def _products(
@@ -122,7 +122,7 @@ def packed_attention(
 AttentionInterface.register(ATTENTION, packed_attention)
 
 
-TARGETS = ("labels", "weights", "numbers")
+TARGETS = ("labels", "loss_weights", "number_ids")
 _STEP = 64
 """Packed sequences are multiples of this, so that libraries which prepare themselves for a shape meet few."""
 _TRIED = "brows raised, jaw dropped"
@@ -139,17 +139,17 @@ def pack(model: torch.nn.Module, batch: dict[str, torch.Tensor]) -> tuple[dict[s
 
     Returns:
         The model's inputs, with ``logits_to_keep`` naming the positions that are learnt from; and ``labels``,
-        ``weights`` and ``numbers`` of those positions, each [K], with ``owners`` int64[K], the row of each.
+        ``loss_weights`` and ``number_ids`` of those positions, each [K], with ``owners`` int64[K], the row of each.
     """
     batch = dict(batch)
     targets = {name: batch.pop(name) for name in TARGETS}
     shape = batch["input_ids"].shape
-    learnt = (targets["labels"] != IGNORED) & (targets["weights"] > 0)
+    learnt = (targets["labels"] != IGNORE_INDEX) & (targets["loss_weights"] > 0)
     # Nothing that is learnt looks at what stands behind the last token learnt from.
     needed = learnt.flip(1).cummax(1).values.flip(1) & batch["attention_mask"].bool()
     places = torch.arange(shape[1], device=needed.device).expand(shape)
-    branches = batch.pop("branches", None)
-    positions = rotary_positions(model, batch, batch.pop("steps", places))
+    branches = batch.pop("branch_ids", None)
+    positions = rotary_positions(model, batch, batch.pop("text_positions", places))
     inputs: dict[str, Any] = {
         name: value[needed][None] if value.shape == shape else value
         for name, value in batch.items()

@@ -25,7 +25,7 @@ from transformers.integrations import TensorBoardCallback
 
 from semanticface.config import check_range
 from semanticface.errors import ConfigError, SemanticFaceError
-from semanticface.models.answer_tokens import IGNORED, to_model_inputs
+from semanticface.models.answer_tokens import IGNORE_INDEX, to_model_inputs
 from semanticface.models.loading import Bundle
 from semanticface.recipe import RECIPE_NAME
 from semanticface.training.collator import Collator, Example, split_targets, token_losses
@@ -126,7 +126,7 @@ class FaceTrainer(Trainer):
     def _get_num_items_in_batch(self, batch_samples: list[Any], device: torch.device) -> torch.Tensor | None:
         if not batch_samples:
             return None
-        total = torch.stack([batch["weights"].sum() for batch in batch_samples]).sum().to(device)
+        total = torch.stack([batch["loss_weights"].sum() for batch in batch_samples]).sum().to(device)
         return self.accelerator.gather(total).sum()
 
     def compute_loss(
@@ -139,11 +139,11 @@ class FaceTrainer(Trainer):
         if self.head is None:
             inputs, targets = split_targets(inputs)
             losses = token_losses(model(**to_model_inputs(model, inputs), use_cache=False).logits, targets["labels"])
-            loss = (losses * targets["weights"]).sum()
+            loss = (losses * targets["loss_weights"]).sum()
         else:
             inputs, targets = pack(model, inputs)
             hidden = model(**inputs, use_cache=False).logits[0]
-            loss = chunked_cross_entropy(hidden, self.head, targets["labels"], targets["weights"], self.scoring)
+            loss = chunked_cross_entropy(hidden, self.head, targets["labels"], targets["loss_weights"], self.scoring)
         # Gradients are averaged over the processes, each of which holds a part of the sum.
         return loss / num_items_in_batch * self.accelerator.num_processes
 
@@ -164,7 +164,7 @@ class FaceTrainer(Trainer):
         for batch in loader:
             with torch.no_grad(), self.compute_loss_context_manager():
                 losses, guesses, targets = self._guess(model, self._prepare_inputs(batch))
-            weights = targets["weights"].double()
+            weights = targets["loss_weights"].double()
             sums = [
                 (losses.double() * weights).sum(),
                 weights.sum(),
@@ -196,15 +196,15 @@ class FaceTrainer(Trainer):
             return found.losses, found.tokens, targets
         inputs, targets = split_targets(batch)
         logits = model(**to_model_inputs(model, inputs), use_cache=False).logits
-        counts = (targets["labels"] != IGNORED) & (targets["weights"] > 0)
+        counts = (targets["labels"] != IGNORE_INDEX) & (targets["loss_weights"] > 0)
         flat = {name: values[counts] for name, values in targets.items()} | {"owners": counts.nonzero()[:, 0]}
         return token_losses(logits, targets["labels"])[counts], logits.argmax(-1)[counts], flat
 
     def _number_error(self, guesses: torch.Tensor, targets: dict[str, torch.Tensor]) -> tuple[float, int, int]:
         """Return the summed error over numbers whose guessed tokens spell one, how many do, and how many there are."""
         collator: Any = self.data_collator
-        digits = targets["numbers"] >= 0
-        owners = torch.stack([targets["owners"], targets["numbers"]])[:, digits]
+        digits = targets["number_ids"] >= 0
+        owners = torch.stack([targets["owners"], targets["number_ids"]])[:, digits]
         starts = (owners.diff(dim=1) != 0).any(0).nonzero().flatten().cpu() + 1
         spelled = [
             collator.tokenizer.batch_decode([part.tolist() for part in ids[digits].cpu().tensor_split(starts)])

@@ -65,9 +65,9 @@ def test_answers():
 
 def test_predictions(tmp_path):
     interval = np.stack([VALUES, VALUES], axis=1)
-    reading = NumberSummary(VALUES, VALUES, VALUES, interval, True)
+    summary = NumberSummary(VALUES, VALUES, VALUES, interval, True)
     good = Prediction(
-        "a.png", "ok", coefficients=VALUES, analysis=describe(VALUES), box=Box(0, 0, 9, 9), note="x", reading=reading
+        "a.png", "ok", coefficients=VALUES, analysis=describe(VALUES), box=Box(0, 0, 9, 9), note="x", summary=summary
     )
     bad = Prediction("b.png", "invalid_answer", "why", text="{")
     tables.write(tmp_path / "out.jsonl", [good, bad])

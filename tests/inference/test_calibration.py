@@ -1,4 +1,4 @@
-"""``semanticface calibrate``: levels found on some people, checked on others, kept with the model and read back."""
+"""``semanticface calibrate``: levels fitted on some people, checked on others, stored with the model and read back."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 from semanticface.cli.main import main
 from semanticface.errors import DatasetError, ModelError
 from semanticface.inference import calibration
-from semanticface.inference.calibration import LEAST
+from semanticface.inference.calibration import MIN_PICTURES
 from semanticface.inference.predictor import Predictor
 from semanticface.models.files import NANO
 from semanticface.recipe import RECIPE_NAME, calibrated_level, read_recipe
@@ -19,33 +19,33 @@ from tests.helpers.tiny_models import faces, fast_vlm
 
 
 @pytest.fixture(scope="module")
-def places(tmp_path_factory):
-    """A copy of nano, never calibrated, and pictures of noise."""
+def model_and_faces(tmp_path_factory):
+    """An uncalibrated copy of nano, and pictures of noise."""
     folder = tmp_path_factory.mktemp("calibrate")
     model = shutil.copytree(NANO, folder / "nano")
     recipe = json.loads((model / RECIPE_NAME).read_text())
     recipe.pop("calibration", None)
     (model / RECIPE_NAME).write_text(json.dumps(recipe))
-    return model, faces(folder / "faces", rows=LEAST + 4)
+    return model, faces(folder / "faces", rows=MIN_PICTURES + 4)
 
 
-def test_levels_are_found_kept_and_used(places, capsys):
-    model, dataset = places
+def test_levels_are_fitted_stored_and_used(model_and_faces, capsys):
+    model, dataset = model_and_faces
     before = read_recipe(model)
     assert calibrated_level(before, "full") is None
     assert main(["calibrate", str(model), str(dataset), "--split", "train", "--crop", "box"]) == 0
     printed = capsys.readouterr().out
     after = read_recipe(model)
     assert {key: value for key, value in after.items() if key != "calibration"} == before
-    told = after["calibration"]
-    assert set(told["levels"]) == {"full", "numbers"}
-    assert (told["dataset"], told["split"], told["pictures"]) == (str(dataset), "train", (LEAST + 4) // 2)
-    for mode, level in told["levels"].items():
+    stored = after["calibration"]
+    assert set(stored["levels"]) == {"full", "numbers"}
+    assert (stored["dataset"], stored["split"], stored["pictures"]) == (str(dataset), "train", (MIN_PICTURES + 4) // 2)
+    for mode, level in stored["levels"].items():
         assert 0.5 <= level <= 1
         assert f"| {mode} | {level:.3f} |" in printed
         predictor = Predictor.from_pretrained(model, device="cpu", mode=mode)
         assert predictor.level == level
-    assert f"fitted on {(LEAST + 4) // 2} pictures" in printed
+    assert f"fitted on {(MIN_PICTURES + 4) // 2} pictures" in printed
 
 
 def test_people_are_not_on_both_sides():
@@ -57,10 +57,10 @@ def test_people_are_not_on_both_sides():
     assert alone.sum() == 5
 
 
-def test_what_cannot_be_calibrated_is_told(places, tmp_path):
-    model, dataset = places
-    written = (model / RECIPE_NAME).read_bytes()
-    with pytest.raises(DatasetError, match=f"2 of 2 pictures have an answer, {LEAST} are needed"):
+def test_calibration_errors(model_and_faces, tmp_path):
+    model, dataset = model_and_faces
+    before = (model / RECIPE_NAME).read_bytes()
+    with pytest.raises(DatasetError, match=f"2 of 2 pictures have an answer; {MIN_PICTURES} are needed"):
         calibration.calibrate(model, dataset, crop="box")
     with pytest.raises(DatasetError, match="no split 'gone'"):
         calibration.calibrate(model, dataset, split="gone")
@@ -68,16 +68,16 @@ def test_what_cannot_be_calibrated_is_told(places, tmp_path):
         calibration.calibrate("some/model", dataset)
     with pytest.raises(ModelError, match=r"semanticface\.json is missing"):
         calibration.calibrate(fast_vlm(tmp_path / "bare"), dataset)
-    assert (model / RECIPE_NAME).read_bytes() == written
+    assert (model / RECIPE_NAME).read_bytes() == before
 
 
 @pytest.mark.parametrize(
     "wrong", [[], {"levels": None}, {"levels": {"words": 0.8}}, {"levels": {"full": 1.2}}, {"levels": {"full": True}}]
 )
-def test_a_damaged_calibration_is_told(places, tmp_path, wrong):
+def test_a_damaged_calibration_is_an_error(model_and_faces, tmp_path, wrong):
     folder = tmp_path / "model"
     folder.mkdir()
-    recipe = json.loads((places[0] / RECIPE_NAME).read_text())
+    recipe = json.loads((model_and_faces[0] / RECIPE_NAME).read_text())
     (folder / RECIPE_NAME).write_text(json.dumps(recipe | {"calibration": wrong}))
     with pytest.raises(ModelError, match=r"calibration must have levels.*semanticface calibrate"):
         read_recipe(folder)

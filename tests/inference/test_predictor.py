@@ -1,4 +1,4 @@
-"""One prediction for each picture, in order, with a reason for each that fails; whatever the batch and the weights."""
+"""One prediction for each picture, in order, or a reason for the failure; whatever the batch and the weights."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from semanticface.prompts import load_prompt
 from semanticface.semantics.answer import parse_answer
 from semanticface.vision.crop import Box
 from tests.helpers import tiny_models
-from tests.helpers.lively import make_lively
+from tests.helpers.random_weights import randomize_weights
 
 
 @pytest.fixture(scope="module")
@@ -31,11 +31,11 @@ def folders(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def predictors(folders):
-    """A predictor for each architecture, with random weights that heed the picture."""
+    """A predictor for each architecture, with random weights that depend on the picture."""
     made = {}
     for name, folder in folders.items():
         bundle = load_trained(folder, device="cpu")
-        make_lively(bundle.model, bundle.tokenizer)
+        randomize_weights(bundle.model, bundle.tokenizer)
         bundle.recipe |= recipe_of("distill")
         made[name] = Predictor(bundle)
     return made
@@ -53,7 +53,7 @@ def nano_like(predictors):
 
 
 def pictures(count: int, side: int = 48) -> list[Image.Image]:
-    """Return pictures of coloured patches, each another."""
+    """Return different pictures of coloured patches."""
     rng = np.random.default_rng(5)
     patches = rng.integers(0, 256, (count, 4, 4, 3), dtype=np.uint8)
     return [Image.fromarray(patch).resize((side, side), Image.Resampling.BICUBIC) for patch in patches]
@@ -97,7 +97,7 @@ def test_batches_do_not_change_greedy_answers(predictors, name):
     assert texts(predictors[name](given[:2], crop="none", batch_size=1)) == together[:2]
 
 
-def test_a_sample_depends_on_seed_and_place_alone(nano_like):
+def test_a_sample_depends_on_seed_and_index_alone(nano_like):
     given = pictures(1) * 4
     first = texts(nano_like(given, crop="none", temperature=1.0, seed=3, batch_size=4))
     assert len(set(first)) == 4
@@ -105,11 +105,11 @@ def test_a_sample_depends_on_seed_and_place_alone(nano_like):
     assert texts(nano_like(given, crop="none", temperature=1.0, seed=4, batch_size=4)) != first
 
 
-def test_the_recipe_rules_and_can_be_overruled(folders):
+def test_the_recipe_applies_and_can_be_overridden(folders):
     bundle = load_trained(folders["fast_vlm"], device="cpu")
-    make_lively(bundle.model, bundle.tokenizer)
+    randomize_weights(bundle.model, bundle.tokenizer)
     assert Predictor(bundle).prompt == load_prompt("zero_shot")
-    assert Predictor(bundle).reader.decoder.readout == "greedy"
+    assert Predictor(bundle).engine.decoder.readout == "greedy"
     silent = Predictor(bundle, emotion=False)
     assert silent.prompt == load_prompt("zero_shot", emotion=False)
     assert silent(pictures(1), crop="none")[0].analysis.emotional_implication is None
@@ -124,36 +124,36 @@ def test_the_recipe_rules_and_can_be_overruled(folders):
     assert found.text != Predictor(bundle, readout="greedy")(pictures(1), crop="none")[0].text
 
 
-# --- what the distributions say -----------------------------------------------------------------------------------
+# --- distributions ------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("readout", ["greedy", "mean", "median"])
 @pytest.mark.parametrize("numbers", ["sequential", "parallel"])
 def test_greedy_mean_median_and_interval_come_from_one_pass(folders, numbers, readout):
     bundle = load_trained(folders["fast_vlm"], device="cpu")
-    make_lively(bundle.model, bundle.tokenizer)
+    randomize_weights(bundle.model, bundle.tokenizer)
     bundle.recipe["numbers"] = numbers
     predictor = Predictor(bundle, mode="numbers", readout=readout)
     assert predictor.level is None
-    for found in predictor(pictures(3), crop="none", batch_size=2, keep_shares=True):
+    for found in predictor(pictures(3), crop="none", batch_size=2, keep_probs=True):
         values = np.arange(101) / 100
-        assert np.allclose(found.shares.sum(1), 1, atol=1e-5)
-        assert np.allclose(found.mean, found.shares @ values, atol=1e-5)
-        assert np.array_equal(found.reading.greedy, values.astype(np.float32)[found.shares.argmax(1)])
-        assert np.abs(getattr(found.reading, readout) - found.coefficients).max() <= 0.005 + 1e-6
+        assert np.allclose(found.probs.sum(1), 1, atol=1e-5)
+        assert np.allclose(found.mean, found.probs @ values, atol=1e-5)
+        assert np.array_equal(found.summary.greedy, values.astype(np.float32)[found.probs.argmax(1)])
+        assert np.abs(getattr(found.summary, readout) - found.coefficients).max() <= 0.005 + 1e-6
         low, high = found.interval.T
         assert ((low >= 0) & (low <= found.median) & (found.median <= high) & (high <= 1)).all()
-        inside = (found.shares * ((values >= low[:, None] - 1e-6) & (values <= high[:, None] + 1e-6))).sum(1)
+        inside = (found.probs * ((values >= low[:, None] - 1e-6) & (values <= high[:, None] + 1e-6))).sum(1)
         assert (inside > 0.8 - 1e-5).all()
-        assert not found.reading.calibrated
+        assert not found.summary.calibrated
     plain = predictor(pictures(1), crop="none")[0]
-    assert plain.shares is None
+    assert plain.probs is None
     assert plain.mean is not None
 
 
-def test_a_calibrated_model_has_other_intervals_and_says_so(folders):
+def test_a_calibrated_model_has_other_intervals_and_reports_it(folders):
     bundle = load_trained(folders["fast_vlm"], device="cpu")
-    make_lively(bundle.model, bundle.tokenizer)
+    randomize_weights(bundle.model, bundle.tokenizer)
     raw = Predictor(bundle, mode="numbers")(pictures(1), crop="none")[0]
     bundle.recipe["calibration"] = {"levels": {"numbers": 0.95}}
     fitted = Predictor(bundle, mode="numbers")(pictures(1), crop="none")[0]
@@ -167,22 +167,22 @@ def test_a_calibrated_model_has_other_intervals_and_says_so(folders):
 
 @pytest.mark.parametrize("readout", ["greedy", "mean", "median"])
 @pytest.mark.parametrize("name", ["fast_vlm", "qwen3_vl"])
-def test_with_its_mirror_image_a_picture_gets_the_mean_of_both(predictors, name, readout):
+def test_mirror_averages_both_distributions(predictors, name, readout):
     bundle = predictors[name].bundle
     given = pictures(3)
     plain, both = (Predictor(bundle, readout=readout, mirror=mirror) for mirror in (False, True))
-    alone = plain(given, crop="none", keep_shares=True)
-    turned = plain([ImageOps.mirror(one) for one in given], crop="none", keep_shares=True)
-    found = both([*given, b"no picture"], crop="none", batch_size=2, keep_shares=True)
+    alone = plain(given, crop="none", keep_probs=True)
+    mirrored = plain([ImageOps.mirror(one) for one in given], crop="none", keep_probs=True)
+    found = both([*given, b"no picture"], crop="none", batch_size=2, keep_probs=True)
     assert found.pop().status != "ok"
-    for one, other, mean in zip(alone, turned, found, strict=True):
+    for one, other, mean in zip(alone, mirrored, found, strict=True):
         assert mean.analysis == one.analysis
         assert parse_answer(mean.text).analysis == one.analysis
-        expected = (one.shares + other.shares[MIRROR_INDEX]) / 2
-        np.testing.assert_allclose(mean.shares, expected, atol=1e-4)
-        assert np.abs(getattr(mean.reading, readout) - mean.coefficients).max() <= 0.005 + 1e-6
+        expected = (one.probs + other.probs[MIRROR_INDEX]) / 2
+        np.testing.assert_allclose(mean.probs, expected, atol=1e-4)
+        assert np.abs(getattr(mean.summary, readout) - mean.coefficients).max() <= 0.005 + 1e-6
         assert np.array_equal(parse_answer(mean.text).coefficients, mean.coefficients)
-        assert not np.allclose(mean.shares, one.shares, atol=1e-4)
+        assert not np.allclose(mean.probs, one.probs, atol=1e-4)
     again = both([ImageOps.mirror(one) for one in given], crop="none")
     for one, other in zip(found, again, strict=True):
         np.testing.assert_allclose(one.mean[MIRROR_INDEX], other.mean, atol=1e-4)
@@ -191,9 +191,9 @@ def test_with_its_mirror_image_a_picture_gets_the_mean_of_both(predictors, name,
 
 
 @pytest.mark.parametrize("numbers", ["sequential", "parallel"])
-def test_numbers_can_be_asked_for_without_words(folders, numbers):
+def test_numbers_without_analysis(folders, numbers):
     bundle = load_trained(folders["fast_vlm"], device="cpu")
-    make_lively(bundle.model, bundle.tokenizer)
+    randomize_weights(bundle.model, bundle.tokenizer)
     bundle.recipe["numbers"] = numbers
     given = pictures(5)
     found = Predictor(bundle, mode="numbers")(given, crop="none", batch_size=2)
@@ -219,7 +219,7 @@ def test_several_samples_of_each_picture_stay_together(nano_like):
             nano_like(given, crop="none", **wrong)
 
 
-def test_a_changed_prompt_is_said(folders, caplog):
+def test_a_changed_prompt_is_a_warning(folders, caplog):
     bundle = load_trained(folders["fast_vlm"], device="cpu")
     with caplog.at_level(logging.WARNING):
         Predictor(bundle)
@@ -232,14 +232,14 @@ def test_a_changed_prompt_is_said(folders, caplog):
 
 def test_from_pretrained_loads_a_folder(folders):
     predictor = Predictor.from_pretrained(folders["fast_vlm"], device="cpu", readout="mean")
-    assert predictor.reader.decoder.readout == "mean"
+    assert predictor.engine.decoder.readout == "mean"
     assert predictor(pictures(1), crop="none", temperature=0.5)[0].status == "ok"
 
 
 # --- order and failures -------------------------------------------------------------------------------------------
 
 
-def test_bad_pictures_keep_their_places(nano_like, tmp_path):
+def test_bad_pictures_keep_their_order(nano_like, tmp_path):
     good = pictures(3)
     good[1].save(tmp_path / "good.png")
     (tmp_path / "empty.png").write_bytes(b"")
@@ -293,17 +293,17 @@ def test_a_picture_the_model_fails_on_does_not_take_others_with_it(nano_like):
 
 
 @pytest.mark.parametrize("mirror", [False, True])
-def test_an_answer_that_does_not_parse_is_kept_and_said(nano_like, monkeypatch, mirror):
+def test_an_answer_that_does_not_parse_is_reported_with_its_text(nano_like, monkeypatch, mirror):
     monkeypatch.setattr(nano_like, "mirror", mirror)
     cut = DecodedAnswer('{"analysis":{"expr', np.full((52, 101), 1 / 101, dtype=np.float32))
-    monkeypatch.setattr(DecodingEngine, "write", lambda self, inputs, **options: [cut])
+    monkeypatch.setattr(DecodingEngine, "generate", lambda self, inputs, **options: [cut])
     found = nano_like(pictures(1), crop="none")[0]
     assert (found.status, found.coefficients) == ("invalid_answer", None)
     assert found.text == found.to_dict()["text"] == '{"analysis":{"expr'
     assert "picture 1" in found.reason
 
 
-def test_one_batch_is_held_at_a_time(nano_like):
+def test_one_batch_is_in_memory_at_a_time(nano_like):
     taken = []
 
     def counted():
@@ -319,14 +319,14 @@ def test_one_batch_is_held_at_a_time(nano_like):
     assert len(taken) == 7
 
 
-def test_nothing_in_nothing_out(nano_like):
+def test_no_pictures_no_predictions(nano_like):
     assert nano_like([]) == []
 
 
 # --- which part of the picture ------------------------------------------------------------------------------------
 
 
-def test_the_box_is_what_the_model_sees(nano_like):
+def test_the_model_sees_the_box_alone(nano_like):
     wide = Image.new("RGB", (144, 48), "grey")
     for index, picture in enumerate(pictures(3)):
         wide.paste(picture, (48 * index, 0))
@@ -340,7 +340,7 @@ def test_the_box_is_what_the_model_sees(nano_like):
     assert [p.status for p in outside] == ["ok", "bad_box"]
 
 
-def test_no_face_and_several_faces_are_said(nano_like, monkeypatch):
+def test_no_face_and_several_faces_are_reported(nano_like, monkeypatch):
     faces = {40: [], 44: [Box(4, 4, 40, 40, 0.9)], 48: [Box(0, 0, 24, 24, 0.9), Box(24, 24, 48, 48, 0.5)]}
     monkeypatch.setattr(predict, "detect_faces", lambda image: faces[image.width])
     given = [picture.resize((side, side)) for picture, side in zip(pictures(3), (40, 44, 48), strict=True)]
@@ -385,17 +385,17 @@ def test_json_form(nano_like):
         {"crop": (0, 0, 1, 1)},
     ],
 )
-def test_misuse_is_told(nano_like, wrong):
+def test_misuse_raises(nano_like, wrong):
     with pytest.raises(ValueError, match=next(iter(wrong))):
         nano_like(pictures(1), **wrong)
 
 
-@pytest.mark.parametrize(("said", "threads"), [(None, 1), ("2", 2)])
-def test_small_models_take_one_thread_unless_told_otherwise(monkeypatch, said, threads):
+@pytest.mark.parametrize(("variable", "threads"), [(None, 1), ("2", 2)])
+def test_small_models_use_one_thread_unless_omp_num_threads_is_set(monkeypatch, variable, threads):
     before = torch.get_num_threads()
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
-    if said is not None:
-        monkeypatch.setenv("OMP_NUM_THREADS", said)
+    if variable is not None:
+        monkeypatch.setenv("OMP_NUM_THREADS", variable)
     try:
         torch.set_num_threads(2)
         Predictor.from_pretrained("nano", device="cpu")

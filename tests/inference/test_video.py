@@ -1,4 +1,4 @@
-"""Whole takes: what is written, what is left out and said, and that a stop at any moment changes no byte."""
+"""Whole takes: the tables, the report of frames without an answer, and resuming without changing a byte."""
 
 import csv
 import json
@@ -79,7 +79,7 @@ def test_a_row_for_every_frame_in_jsonl(tmp_path):
     assert read[0].analysis is not None and read[0].label == f"{path}, frame 1"
 
 
-def test_frames_without_an_answer_leave_gaps_and_are_named(tmp_path, heads):
+def test_frames_without_an_answer_leave_gaps_and_are_reported(tmp_path, heads):
     out = tmp_path / "take.csv"
     report = predict_take(open_take(heads), out, PixelPredictor(fails_on=(0,)), batch_size=4)
     assert (report.frames, report.failed) == (22, 3)
@@ -103,7 +103,7 @@ def test_a_damaged_frame_shifts_nothing(tmp_path):
             assert row == intact[timecode]
 
 
-def test_killed_and_called_again_gives_the_same_bytes(tmp_path, heads):
+def test_a_killed_run_resumes_to_the_same_bytes(tmp_path, heads):
     batches = 3
     expected, out = tmp_path / "expected.jsonl", tmp_path / "take.jsonl"
     predict_take(open_take(heads), expected, PixelPredictor(), batch_size=4)
@@ -118,21 +118,21 @@ def test_killed_and_called_again_gives_the_same_bytes(tmp_path, heads):
     killed = subprocess.run([sys.executable, "-c", code], capture_output=True, check=False)
     assert killed.returncode == -9, killed.stderr
     assert not out.exists()
-    side = out.with_name(out.name + ".partial")
-    assert len(side.read_bytes().splitlines()) == 1 + 4 * batches
+    partial = out.with_name(out.name + ".partial")
+    assert len(partial.read_bytes().splitlines()) == 1 + 4 * batches
     again = PixelPredictor()
     predict_take(open_take(heads), out, again, batch_size=4)
     assert out.read_bytes() == expected.read_bytes()
-    assert not side.exists()
-    # 20 frames show a face; what was answered before the kill is not asked again.
+    assert not partial.exists()
+    # 20 frames show a face; those predicted before the kill are not predicted again.
     assert sum(again.batches) == 20 - 10
 
 
 @pytest.mark.parametrize("torn", ["", '{"frame": 9, "ti', '{"frame": 7}\n', "\x00\x00\n"])
-def test_a_torn_side_file_is_taken_up_where_it_is_whole(tmp_path, torn):
+def test_a_torn_partial_file_resumes_at_its_last_whole_batch(tmp_path, torn):
     path, out = write_clip(tmp_path / "a.mp4", bars(12)), tmp_path / "take.csv"
     predict_take(open_take(path), tmp_path / "whole.csv", PixelPredictor(), **WHOLE)
-    side = tmp_path / "take.csv.partial"
+    partial = tmp_path / "take.csv.partial"
 
     class Stop(PixelPredictor):
         def stream(self, pictures, **options):
@@ -142,8 +142,8 @@ def test_a_torn_side_file_is_taken_up_where_it_is_whole(tmp_path, torn):
 
     with pytest.raises(KeyboardInterrupt):
         predict_take(open_take(path), out, Stop(), **WHOLE)
-    assert side.exists() and not out.exists()
-    with side.open("a") as file:
+    assert partial.exists() and not out.exists()
+    with partial.open("a") as file:
         file.write(torn)
     again = PixelPredictor()
     predict_take(open_take(path), out, again, **WHOLE)
@@ -151,7 +151,7 @@ def test_a_torn_side_file_is_taken_up_where_it_is_whole(tmp_path, torn):
     assert out.read_bytes() == (tmp_path / "whole.csv").read_bytes()
 
 
-def test_a_side_file_of_something_else_is_refused_and_kept(tmp_path):
+def test_a_partial_file_of_another_run_is_rejected_and_kept(tmp_path):
     path, other = write_clip(tmp_path / "a.mp4", bars(8)), write_clip(tmp_path / "b.mp4", bars(9))
     out = tmp_path / "take.csv"
 
@@ -165,7 +165,7 @@ def test_a_side_file_of_something_else_is_refused_and_kept(tmp_path):
         predict_take(open_take(path), out, Stop(), settings={"model": "one"}, **WHOLE)
     before = (tmp_path / "take.csv.partial").read_bytes()
     for source, crop, model in ((other, "none", "one"), (path, Box(0, 0, 9, 9), "one"), (path, "none", "two")):
-        with pytest.raises(SemanticFaceError, match=r"take\.csv\.partial: begun with another take, model or other"):
+        with pytest.raises(SemanticFaceError, match=r"take\.csv\.partial: started with another take, model or other"):
             predict_take(open_take(source), out, PixelPredictor(), crop=crop, batch_size=4, settings={"model": model})
     assert (tmp_path / "take.csv.partial").read_bytes() == before
     # Smoothing and timecodes are applied at the end, so they may change.
@@ -188,7 +188,7 @@ def test_smoothing_is_of_the_numbers_at_their_true_times(tmp_path):
         predict_take(open_take(path), tmp_path / "x.jsonl", PixelPredictor(), smoothing=DEFAULTS)
 
 
-def test_nothing_is_written_where_nothing_was_seen(tmp_path):
+def test_a_take_without_faces_writes_nothing(tmp_path):
     path = write_clip(tmp_path / "a.mp4", bars(5))
     with pytest.raises(VideoError, match=r"a\.mp4: no frame has an answer\. .*frames 1 to 5: no face found"):
         predict_take(open_take(path), tmp_path / "take.csv", PixelPredictor())
@@ -202,7 +202,7 @@ def test_remarks_are_few_however_many_frames_fail(tmp_path):
     assert len(report.remarks) == 21 and "10 more" in report.remarks[-1]
 
 
-def test_working_ahead_keeps_order_raises_in_place_and_stops():
+def test_prefetch_keeps_order_raises_in_place_and_stops():
     assert list(prefetch.prefetch(range(100), 3)) == list(range(100))
 
     def failing():
@@ -224,16 +224,16 @@ def test_working_ahead_keeps_order_raises_in_place_and_stops():
 
 
 @pytest.fixture
-def at_once(monkeypatch):
-    """The command with the model that answers at once."""
-    asked = []
+def fast_model(monkeypatch):
+    """The command with a model that answers immediately."""
+    loads = []
 
     def loaded(*arguments, **options):
-        asked.append((arguments, options))
+        loads.append((arguments, options))
         return PixelPredictor()
 
     monkeypatch.setattr(Predictor, "from_pretrained", loaded)
-    return asked
+    return loads
 
 
 def run(capsys, *arguments):
@@ -241,51 +241,51 @@ def run(capsys, *arguments):
     return code, capsys.readouterr().err
 
 
-def test_the_command_on_a_video(capsys, at_once, tmp_path):
+def test_the_command_on_a_video(capsys, fast_model, tmp_path):
     path = write_clip(tmp_path / "a.mp4", bars(6), rate=25, timecode="10:00:00:24")
     out = tmp_path / "a.csv"
-    code, told = run(capsys, path, "--no-crop", "--out", out)
+    code, printed = run(capsys, path, "--no-crop", "--out", out)
     assert code == 0
-    assert f"{out}: 6 rows of 6 frames, 0 failed" in told
-    assert "Unreal Engine needs 30 or 60" in told
+    assert f"{out}: 6 rows of 6 frames, 0 failed" in printed
+    assert "Unreal Engine needs 30 or 60" in printed
     assert [row[0] for row in rows_of(out)][:2] == ["10:00:00:24.000", "10:00:01:00.000"]
-    code, told = run(capsys, path, "--no-crop", "--out", out, "--fps", "60", "--start", "00:00:10:00", "--smooth")
-    assert code == 0 and "Unreal" not in told
+    code, printed = run(capsys, path, "--no-crop", "--out", out, "--fps", "60", "--start", "00:00:10:00", "--smooth")
+    assert code == 0 and "Unreal" not in printed
     assert [row[0] for row in rows_of(out)][:3] == ["00:00:10:00.000", "00:00:10:02.400", "00:00:10:04.800"]
-    code, told = run(capsys, path, "--box", "0,0,9,9", "--out", out, "--smooth-region", "jaw=off", "--mode", "full")
+    code, printed = run(capsys, path, "--box", "0,0,9,9", "--out", out, "--smooth-region", "jaw=off", "--mode", "full")
     assert code == 0
     run(capsys, path, "--no-crop", "--out", tmp_path / "a.jsonl")
-    assert [options["mode"] for _, options in at_once] == ["numbers", "numbers", "full", "full"]
+    assert [options["mode"] for _, options in fast_model] == ["numbers", "numbers", "full", "full"]
 
 
-def test_the_command_on_a_folder_of_frames(capsys, at_once, tmp_path):
+def test_the_command_on_a_folder_of_frames(capsys, fast_model, tmp_path):
     folder = tmp_path / "frames"
     folder.mkdir()
     for number, pixels in enumerate(bars(11)):
         Image.fromarray(pixels).save(folder / f"f{number}.png")
     (folder / "f4.png").write_bytes(b"\x89PNG\r\n\x1a\n")
     out = tmp_path / "take.csv"
-    code, told = run(capsys, folder, "--fps", "15", "--no-crop", "--out", out)
+    code, printed = run(capsys, folder, "--fps", "15", "--no-crop", "--out", out)
     assert code == 1
-    assert "f4.png: a damaged" in told and "10 rows of 11 frames, 1 failed" in told
+    assert "f4.png: a damaged" in printed and "10 rows of 11 frames, 1 failed" in printed
     kept = [n for n in range(11) if n != 4]
     assert [row[0] for row in rows_of(out)] == [f"00:00:00:{2 * n:02d}.000" for n in kept]
 
 
-def test_a_video_that_breaks_off_fails_but_keeps_what_is_there(capsys, at_once, tmp_path):
+def test_a_truncated_video_fails_but_keeps_its_frames(capsys, fast_model, tmp_path):
     path = write_clip(tmp_path / "a.mkv", bars(40), options={"g": "5"})
     path.write_bytes(path.read_bytes()[: path.stat().st_size * 7 // 10])
-    code, told = run(capsys, path, "--no-crop", "--out", tmp_path / "a.csv")
-    assert code == 1 and "the video is truncated" in told and len(rows_of(tmp_path / "a.csv")) > 5
+    code, printed = run(capsys, path, "--no-crop", "--out", tmp_path / "a.csv")
+    assert code == 1 and "the video is truncated" in printed and len(rows_of(tmp_path / "a.csv")) > 5
 
 
-def test_odd_timecodes_are_told(capsys, at_once, tmp_path):
+def test_odd_timecodes_are_reported(capsys, fast_model, tmp_path):
     path = write_clip(tmp_path / "a.mkv", bars(2), rate=Fraction(30000, 1001), timecode="10:00:00;02")
-    _, told = run(capsys, path, "--no-crop", "--out", tmp_path / "a.csv")
-    assert "drop-frame" in told and rows_of(tmp_path / "a.csv")[0][0] == "10:00:00:02.000"
+    _, printed = run(capsys, path, "--no-crop", "--out", tmp_path / "a.csv")
+    assert "drop-frame" in printed and rows_of(tmp_path / "a.csv")[0][0] == "10:00:00:02.000"
     path = write_clip(tmp_path / "b.mkv", bars(2), timecode="10:00:00:77")
-    code, told = run(capsys, path, "--no-crop", "--out", tmp_path / "b.csv")
-    assert code == 0 and "not used" in told and rows_of(tmp_path / "b.csv")[0][0] == "00:00:00:00.000"
+    code, printed = run(capsys, path, "--no-crop", "--out", tmp_path / "b.csv")
+    assert code == 0 and "not used" in printed and rows_of(tmp_path / "b.csv")[0][0] == "00:00:00:00.000"
 
 
 @pytest.mark.parametrize(
@@ -304,11 +304,11 @@ def test_odd_timecodes_are_told(capsys, at_once, tmp_path):
         (["gone.mp4", "--out", "x.csv"], "gone.mp4: No such file"),
     ],
 )
-def test_options_that_do_not_fit(capsys, at_once, tmp_path, arguments, word):
+def test_options_that_do_not_apply(capsys, fast_model, tmp_path, arguments, word):
     clip = write_clip(tmp_path / "a.mp4", bars(2))
-    code, told = run(capsys, *[clip if argument == "CLIP" else argument for argument in arguments])
-    assert code == 2 and word in told
-    assert not at_once  # refused before a model is loaded
+    code, printed = run(capsys, *[clip if argument == "CLIP" else argument for argument in arguments])
+    assert code == 2 and word in printed
+    assert not fast_model  # rejected before a model is loaded
 
 
 @pytest.mark.parametrize(
@@ -327,11 +327,11 @@ def test_usage_errors(capsys, arguments, word):
     assert word in capsys.readouterr().err
 
 
-def test_interrupted_says_how_to_go_on(capsys, monkeypatch, tmp_path):
+def test_an_interrupt_says_how_to_resume(capsys, monkeypatch, tmp_path):
     class Stop(PixelPredictor):
         def stream(self, pictures, **options):
             raise KeyboardInterrupt
 
     monkeypatch.setattr(Predictor, "from_pretrained", lambda *_, **__: Stop())
-    code, told = run(capsys, write_clip(tmp_path / "a.mp4", bars(4)), "--no-crop", "--out", tmp_path / "a.csv")
-    assert code == 130 and "the same command goes on from where it stopped" in told
+    code, printed = run(capsys, write_clip(tmp_path / "a.mp4", bars(4)), "--no-crop", "--out", tmp_path / "a.csv")
+    assert code == 130 and "the same command goes on from where it stopped" in printed

@@ -31,7 +31,7 @@ from semanticface.models.loading import (
     load_trained,
     save_adapter,
 )
-from semanticface.models.processors import set_side
+from semanticface.models.processors import set_image_size
 from semanticface.prompts import load_prompt
 from semanticface.recipe import make_recipe, prompt_record, read_recipe
 from tests.helpers import tiny_models
@@ -121,7 +121,7 @@ def test_pictures_go_through_unscaled(base_config):
 def test_a_crop_side_the_model_cannot_take_is_refused(base_config):
     processor = load_base(base_config).processor
     with pytest.raises(ModelError, match="px, not 70"):
-        set_side(processor, 70)
+        set_image_size(processor, 70)
 
 
 @pytest.mark.parametrize("stock", [Qwen3VLProcessor, SmolVLMProcessor])

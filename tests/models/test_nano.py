@@ -43,7 +43,7 @@ def test_every_number_and_every_key_is_one_token(tokenizer):
     ids = tokenizer.encode(numbers, add_special_tokens=False)
     assert len(ids) == 2 * N_ACTIONS + 1
     assert [tokenizer.decode(i) for i in ids[1::2]] == [f"{value:.2f}" for value in coefficients]
-    assert tokenizer.decode(nano.number_ids(tokenizer)[37]) == "0.37"
+    assert tokenizer.decode(nano.number_token_ids(tokenizer)[37]) == "0.37"
 
 
 @given(st.text(max_size=60))
@@ -56,7 +56,7 @@ def test_any_text_survives_the_tokenizer(tokenizer, text):
 
 def test_neighbouring_numbers_start_alike(tokenizer):
     torch.manual_seed(0)
-    table = nano.build_model(tokenizer).get_input_embeddings().weight[nano.number_ids(tokenizer)]
+    table = nano.build_model(tokenizer).get_input_embeddings().weight[nano.number_token_ids(tokenizer)]
     near = (table[1:] - table[:-1]).norm(dim=1).mean()
     far = (table[50:] - table[:-50]).norm(dim=1).mean()
     assert near < far / 3
@@ -70,22 +70,22 @@ def test_a_saved_nano_is_a_stock_model(tokenizer, tmp_path):
     picture = render(np.zeros(N_ACTIONS), style="drawn", size=90).image
     inputs = processor(images=[picture], text=["<|user|><image>Describe<|assistant|>"], return_tensors="pt")
     assert (inputs["input_ids"] == model.config.image_token_id).sum() == 16
-    assert inputs["pixel_values"].shape == (1, 3, nano.PIXELS, nano.PIXELS)
+    assert inputs["pixel_values"].shape == (1, 3, nano.IMAGE_SIZE, nano.IMAGE_SIZE)
     assert abs(inputs["pixel_values"]).max() <= 1
     assert model(**inputs).logits.isfinite().all()
 
 
 def test_training_leaves_the_frozen_towers_statistics_alone(tokenizer):
     model = nano.build_model(tokenizer)
-    bundle = add_lora(Bundle(model, None, tokenizer, nano.PIXELS, {}), LoraSettings(r=2))
+    bundle = add_lora(Bundle(model, None, tokenizer, nano.IMAGE_SIZE, {}), LoraSettings(r=2))
     tower = model.model.vision_tower
     before = {name: value.clone() for name, value in tower.named_buffers()}
     bundle.model.train()
     assert model.model.language_model.training
-    seen = tower(torch.rand(4, 3, nano.PIXELS, nano.PIXELS) * 9).last_hidden_state
+    seen = tower(torch.rand(4, 3, nano.IMAGE_SIZE, nano.IMAGE_SIZE) * 9).last_hidden_state
     assert all(torch.equal(value, before[name]) for name, value in tower.named_buffers())
     bundle.model.eval()
-    assert tower(torch.rand(4, 3, nano.PIXELS, nano.PIXELS)).last_hidden_state.shape == seen.shape
+    assert tower(torch.rand(4, 3, nano.IMAGE_SIZE, nano.IMAGE_SIZE)).last_hidden_state.shape == seen.shape
 
 
 @pytest.mark.slow
@@ -104,7 +104,7 @@ def test_the_script_makes_a_model_and_goes_on_where_it_stopped(tmp_path):
     assert (tmp_path / "nano/model/model.safetensors").read_bytes() == first
     subprocess.run([*command, "--tower-samples", "256", "--speak-samples", "128"], check=True)
     assert (tmp_path / "nano/model/model.safetensors").read_bytes() != first
-    picture = render(np.zeros(N_ACTIONS), style="drawn", framing="crop", size=nano.PIXELS).image
+    picture = render(np.zeros(N_ACTIONS), style="drawn", framing="crop", size=nano.IMAGE_SIZE).image
     (prediction,) = Predictor.from_pretrained(tmp_path / "nano/model")([_png(picture, tmp_path)], crop="none")
     assert prediction.status == "ok"
     assert parse_answer(prediction.text).coefficients.shape == (N_ACTIONS,)
@@ -116,12 +116,14 @@ def _png(picture: np.ndarray, folder: Path) -> Path:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("look", STYLES)
+@pytest.mark.parametrize("style", STYLES)
 def test_the_packaged_nano_reads_people_it_has_never_seen(style):
     people = subjects_by_split(RenderSettings())["test"]
     truth = faces(64, seed=5)
     pictures = [
-        render(c, style=style, subject=int(people[i]), shot=i, size=nano.PIXELS, supersample=1, framing="crop").image
+        render(
+            c, style=style, subject=int(people[i]), shot=i, size=nano.IMAGE_SIZE, supersample=1, framing="crop"
+        ).image
         for i, c in enumerate(truth)
     ]
     predictions = Predictor.from_pretrained("nano")([Image.fromarray(p) for p in pictures], crop="none")

@@ -66,7 +66,7 @@ def scored_by_training(bundle, numbers, example, face, *, analysis):
             0
         ].numpy()
     differ = np.flatnonzero(np.rint(example.faces[0] * 100) != np.rint(example.faces[1] * 100))
-    scored = np.isin(targets["numbers"][0].numpy(), differ)
+    scored = np.isin(targets["number_ids"][0].numpy(), differ)
     if analysis:
         analysis_ids = collator.tokenizer(answer.partition('"},"arkit"')[0], add_special_tokens=False)["input_ids"]
         scored[: len(analysis_ids) + 1] = True
@@ -109,8 +109,9 @@ def test_only_numbers_that_differ_are_encoded_and_scored(models, split):
     collator = PairCollator(bundle.processor, PROMPT, numbers="parallel", analysis=False, emotion=True)
     batch = collator([rows[0]])
     prompt = collator.encode_prompts([rows.view(0)])["input_ids"].shape[1]
-    keys = sum(len(collator.answer_encoder.tokens.keys[n]) for n in np.flatnonzero(pair.chosen != pair.rejected) if n)
-    keys += len(collator.answer_encoder.tokens.opening) if pair.chosen[0] != pair.rejected[0] else 0
+    tokens = collator.answer_encoder.number_tokens
+    keys = sum(len(tokens.keys[n]) for n in np.flatnonzero(pair.chosen != pair.rejected) if n)
+    keys += len(tokens.opening) if pair.chosen[0] != pair.rejected[0] else 0
     assert batch["model_inputs"]["input_ids"].shape == (1, prompt + keys)
     spelled = [collator.tokenizer.decode(ids[1:], clean_up_tokenization_spaces=False) for ids in batch["input_ids"]]
     differ = np.flatnonzero(pair.chosen != pair.rejected)

@@ -28,7 +28,7 @@ from semanticface.preference.regions import HALVES, distance
 from semanticface.preference.sampling import CandidateSettings, sample_candidates
 from semanticface.preference.types import CandidateSet
 from tests.helpers import tiny_models
-from tests.helpers.lively import make_lively
+from tests.helpers.random_weights import randomize_weights
 
 FEW = CandidateSettings(count=3, batch_size=4)
 
@@ -41,7 +41,7 @@ def model(tmp_path_factory):
 @pytest.fixture(scope="module")
 def predictor(model):
     bundle = load_trained(model, device="cpu")
-    make_lively(bundle.model, bundle.tokenizer)
+    randomize_weights(bundle.model, bundle.tokenizer)
     return Predictor(bundle, mode="numbers")
 
 
@@ -135,14 +135,14 @@ def test_failing_rows_are_counted_and_skipped(predictor, faces, candidate_sets, 
     stored[5]["picture"] = stored[2]["picture"]
     features = datasets.Features(faces.features | {"picture": datasets.Image()})
     spoilt = datasets.Dataset.from_list(stored, features=features)
-    read = predictor.reader.read
+    generate = predictor.engine.generate_text
 
     def fails_at_three(inputs, *, seeds, **options):
         if any(row == 3 for _, row, _ in seeds):
             raise RuntimeError("out of memory")
-        return read(inputs, seeds=seeds, **options)
+        return generate(inputs, seeds=seeds, **options)
 
-    monkeypatch.setattr(predictor.reader, "read", fails_at_three)
+    monkeypatch.setattr(predictor.engine, "generate_text", fails_at_three)
     counts: Counter[str] = Counter()
     found = sampled(predictor, spoilt, counts=counts)
     assert plain(found) == plain([candidate_sets[2], candidate_sets[4]])

@@ -11,7 +11,7 @@ from torch.nn import functional
 from semanticface import arkit
 from semanticface.data.faces import load_faces
 from semanticface.errors import ConfigError, DatasetError
-from semanticface.models.answer_tokens import IGNORED, number_owners
+from semanticface.models.answer_tokens import IGNORE_INDEX, number_owners
 from semanticface.models.inputs import end_token, prompt_inputs
 from semanticface.models.loading import Bundle, ModelConfig, load_base
 from semanticface.prompts import load_prompt
@@ -53,9 +53,9 @@ def examples(bundle: Bundle, count: int = 3) -> list[Example]:
 def test_only_the_answer_and_its_end_are_labels(bundle, architecture):
     rows = examples(bundle)
     batch = Collator(bundle.processor, load_prompt("distill"))(rows)
-    assert len({int((labels != IGNORED).sum()) for labels in batch["labels"]}) > 1, "the rows must need padding"
+    assert len({int((labels != IGNORE_INDEX).sum()) for labels in batch["labels"]}) > 1, "the rows must need padding"
     for row, ids, mask, labels in zip(rows, batch["input_ids"], batch["attention_mask"], batch["labels"], strict=True):
-        learnt = labels != IGNORED
+        learnt = labels != IGNORE_INDEX
         assert bundle.tokenizer.decode(labels[learnt]) == row.answer + END[architecture]
         # Each position's label is the token that follows it; the end itself need not be shown.
         following = ids.roll(-1)
@@ -74,8 +74,8 @@ def test_a_prompt_in_training_is_the_prompt_at_inference(bundle):
     batch = Collator(bundle.processor, prompt)(rows)
     length = asked["input_ids"].shape[1]
     assert torch.equal(batch["input_ids"][:, :length], asked["input_ids"])
-    assert (batch["labels"][:, : length - 1] == IGNORED).all()
-    assert (batch["labels"][:, length - 1] != IGNORED).all()
+    assert (batch["labels"][:, : length - 1] == IGNORE_INDEX).all()
+    assert (batch["labels"][:, length - 1] != IGNORE_INDEX).all()
     for name in ("pixel_values", "image_grid_thw", "pixel_attention_mask"):
         if name in asked:
             assert torch.equal(batch[name], asked[name])
@@ -83,12 +83,12 @@ def test_a_prompt_in_training_is_the_prompt_at_inference(bundle):
 
 def test_number_tokens_weigh_more(bundle, architecture):
     batch = Collator(bundle.processor, load_prompt("distill"), number_weight=5.0)(examples(bundle))
-    learnt = batch["labels"] != IGNORED
-    assert (batch["weights"][~learnt] == 0).all()
-    assert set(batch["weights"][learnt].tolist()) == {1.0, 5.0}
-    assert torch.equal(batch["weights"] == 5.0, batch["numbers"] >= 0)
+    learnt = batch["labels"] != IGNORE_INDEX
+    assert (batch["loss_weights"][~learnt] == 0).all()
+    assert set(batch["loss_weights"][learnt].tolist()) == {1.0, 5.0}
+    assert torch.equal(batch["loss_weights"] == 5.0, batch["number_ids"] >= 0)
     per_number = 1 if architecture == "fast_vlm" else 4
-    for row, (labels, numbers) in enumerate(zip(batch["labels"], batch["numbers"], strict=True)):
+    for row, (labels, numbers) in enumerate(zip(batch["labels"], batch["number_ids"], strict=True)):
         coefficients = parse_answer(tiny_models.answers(3)[row]).coefficients
         for index in range(arkit.N_ACTIONS):
             spelled = labels[numbers == index]
@@ -100,13 +100,13 @@ def test_words_and_numbers_can_be_learnt_apart(bundle, architecture):
     whole = examples(bundle, 1)[0]
     collator = Collator(bundle.processor, load_prompt("distill"), number_weight=5.0)
     both, words, numbers = (
-        collator([Example(whole.picture, whole.answer, part)]) for part in ("all", "words", "numbers")
+        collator([Example(whole.picture, whole.answer, part)]) for part in ("all", "analysis", "numbers")
     )
-    assert torch.equal(words["weights"] + numbers["weights"], both["weights"])
-    assert not ((words["weights"] > 0) & (numbers["weights"] > 0)).any()
-    assert (words["weights"] < 5).all()
-    assert torch.equal(numbers["weights"] == 5, both["numbers"] >= 0)
-    learnt = bundle.tokenizer.decode(numbers["labels"][numbers["weights"] > 0])
+    assert torch.equal(words["loss_weights"] + numbers["loss_weights"], both["loss_weights"])
+    assert not ((words["loss_weights"] > 0) & (numbers["loss_weights"] > 0)).any()
+    assert (words["loss_weights"] < 5).all()
+    assert torch.equal(numbers["loss_weights"] == 5, both["number_ids"] >= 0)
+    learnt = bundle.tokenizer.decode(numbers["labels"][numbers["loss_weights"] > 0])
     tail = whole.answer[whole.answer.index('"arkit"') :] + END[architecture]
     # A token may straddle the border between words and numbers.
     assert learnt.endswith(tail)
@@ -130,9 +130,9 @@ def test_split_targets_line_up_with_the_logits(bundle):
     ours = token_losses(short, targets["labels"])
     naive = functional.cross_entropy(full.transpose(1, 2), batch["labels"], reduction="none")
     torch.testing.assert_close(
-        (ours * targets["weights"]).sum(), (naive * batch["weights"]).sum(), rtol=1e-5, atol=1e-4
+        (ours * targets["loss_weights"]).sum(), (naive * batch["loss_weights"]).sum(), rtol=1e-5, atol=1e-4
     )
-    assert targets["weights"].sum() == batch["weights"].sum()
+    assert targets["loss_weights"].sum() == batch["loss_weights"].sum()
 
 
 def test_padding_changes_no_loss(bundle):
@@ -144,7 +144,7 @@ def test_padding_changes_no_loss(bundle):
         inputs, targets = split_targets(batch)
         with torch.no_grad():
             found = token_losses(bundle.model(**inputs).logits, targets["labels"])
-        return found[0][targets["labels"][0] != IGNORED]
+        return found[0][targets["labels"][0] != IGNORE_INDEX]
 
     torch.testing.assert_close(losses(collator(rows[:1])), losses(collator([rows[0], rows[-1]])), rtol=1e-4, atol=1e-4)
 
@@ -206,14 +206,14 @@ def test_numbers_stand_behind_the_words_of_another_face_when_learnt_apart(faces)
     for position in range(64):
         before, after = plain[position], apart[position]
         parts.append(after.loss_on)
-        if after.loss_on == "words":
+        if after.loss_on == "analysis":
             assert same(before, after)
             continue
         truth, shown = parse_answer(before.answer), parse_answer(after.answer)
         np.testing.assert_array_equal(shown.coefficients, truth.coefficients)
         moved += shown.analysis != truth.analysis
-    assert set(parts) == {"words", "numbers"}
-    assert 20 < parts.count("words") < 44
+    assert set(parts) == {"analysis", "numbers"}
+    assert 20 < parts.count("analysis") < 44
     assert moved > 10
 
 

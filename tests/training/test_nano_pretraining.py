@@ -12,7 +12,7 @@ from transformers import AutoModel
 from semanticface.experiments.ablations import VARIANTS, answer
 from semanticface.experiments.numbers_first import encode_analysis_after
 from semanticface.models import nano
-from semanticface.models.answer_tokens import IGNORED, AnswerEncoder
+from semanticface.models.answer_tokens import IGNORE_INDEX, AnswerEncoder
 from semanticface.models.loading import Bundle
 from semanticface.prompts import load_prompt
 from semanticface.recipe import prompt_record
@@ -47,12 +47,12 @@ def processor():
 @pytest.fixture(scope="module")
 def tower():
     torch.manual_seed(1)
-    return AutoModel.from_config(nano.tower_config()).eval()
+    return AutoModel.from_config(nano.vision_config()).eval()
 
 
 @pytest.fixture(scope="module")
 def pixels():
-    return np.random.default_rng(3).integers(0, 256, (4, nano.PIXELS, nano.PIXELS, 3), dtype=np.uint8)
+    return np.random.default_rng(3).integers(0, 256, (4, nano.IMAGE_SIZE, nano.IMAGE_SIZE, 3), dtype=np.uint8)
 
 
 @pytest.fixture(scope="module")
@@ -120,10 +120,12 @@ def test_what_stands_behind_what_in_the_variants(processor, shown):
 
     def learnt(key, numbers):
         (lesson,) = lessons[key]
-        kept = zip(lesson.labels, lesson.weights, lesson.numbers, strict=True)
-        return [label for label, weight, number in kept if weight and label != IGNORED and (number >= 0) == numbers]
+        kept = zip(lesson.labels, lesson.loss_weights, lesson.number_ids, strict=True)
+        return [
+            label for label, weight, number in kept if weight and label != IGNORE_INDEX and (number >= 0) == numbers
+        ]
 
-    values = [tokens.tokens.spelled[round(100 * float(value))][0] for value in shown.values]
+    values = [tokens.number_tokens.value_tokens[round(100 * float(value))][0] for value in shown.values]
     assert all(learnt(key, True) == values for key in lessons)
     assert not learnt("coefficients", False)
     assert learnt("semantics-first", False) == learnt("semantics-first-seen", False)
@@ -131,9 +133,9 @@ def test_what_stands_behind_what_in_the_variants(processor, shown):
     assert shown.analysis.symmetry in words
     # Where numbers are read behind what is seen, the true words are in a group of their own, which they do not see.
     (seen,) = lessons["semantics-first-seen"]
-    groups = {branch // 64 for branch in seen.branches}
+    groups = {branch // 64 for branch in seen.branch_ids}
     assert groups == {1, 2}
-    behind = [token for token, branch in zip(seen.ids, seen.branches, strict=True) if branch == 128]
+    behind = [token for token, branch in zip(seen.ids, seen.branch_ids, strict=True) if branch == 128]
     assert shown.glimpse.symmetry in tokenizer.decode(behind, clean_up_tokenization_spaces=False)
 
 
@@ -146,7 +148,7 @@ def test_words_behind_numbers_spell_an_answer_and_are_all_that_is_learnt(process
     found = parse_answer(text)
     assert found.analysis == shown.analysis
     assert np.abs(found.coefficients - shown.values).max() <= 0.005001
-    learnt = [label for label, weight in zip(lesson.labels, lesson.weights, strict=True) if weight]
+    learnt = [label for label, weight in zip(lesson.labels, lesson.loss_weights, strict=True) if weight]
     told = tokenizer.decode(learnt, clean_up_tokenization_spaces=False)
     assert told.startswith(shown.analysis.expression_category)
     assert told.endswith('"}}<|end|>')
@@ -161,7 +163,7 @@ def test_what_was_taught_is_what_is_read(processor, tower, pixels, sights, tmp_p
     recipe = {
         "prompt": prompt_record(load_prompt("distill")), "emotion": True, "readout": "mean", "numbers": "parallel",
     }  # fmt: skip
-    bundle = Bundle(model, processor, processor.tokenizer, nano.PIXELS, recipe)
+    bundle = Bundle(model, processor, processor.tokenizer, nano.IMAGE_SIZE, recipe)
     read, analyses = answer(bundle, "numbers, words", [Image.fromarray(pixels[0])])
     assert analyses == [describe(one.truth[0])]
     assert np.abs(read[0] - one.truth[0]).mean() < 0.05

@@ -35,10 +35,10 @@ def crops(folder, count, seed):
 def test_rows_of_several_folders_are_read_in_order_and_once(tmp_path, monkeypatch):
     (first, one), (second, other) = crops(tmp_path / "one", 3, 0), crops(tmp_path / "other", 2, 1)
     found = nano_vision.read_faces([first, second], "train", tmp_path / "kept", Accelerator(cpu=True))
-    assert found.pixels.shape == (5, nano.PIXELS, nano.PIXELS, 3)
+    assert found.pixels.shape == (5, nano.IMAGE_SIZE, nano.IMAGE_SIZE, 3)
     np.testing.assert_allclose(found.coefficients, [*one["coefficients"], *other["coefficients"]], atol=1e-6)
     np.testing.assert_allclose(found.points, np.concatenate([one["points"], other["points"]]) / 64, atol=1e-6)
-    shown = np.asarray(other["picture"][1].resize((nano.PIXELS, nano.PIXELS)))
+    shown = np.asarray(other["picture"][1].resize((nano.IMAGE_SIZE, nano.IMAGE_SIZE)))
     np.testing.assert_array_equal(found.pixels[4], shown)
 
     monkeypatch.setattr(nano_vision, "atomic_path", None)  # nothing is written again

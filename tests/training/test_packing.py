@@ -6,7 +6,7 @@ import pytest
 import torch
 from PIL import Image
 
-from semanticface.models.answer_tokens import IGNORED, to_model_inputs
+from semanticface.models.answer_tokens import IGNORE_INDEX, to_model_inputs
 from semanticface.models.loading import Bundle, LoraSettings, ModelConfig, add_lora, load_base
 from semanticface.prompts import load_prompt
 from semanticface.training.collator import Collator, Example, split_targets, token_losses
@@ -30,7 +30,7 @@ def bundle(request, tmp_path_factory) -> Bundle:
 
 def batch_of(bundle: Bundle, numbers: str) -> dict[str, torch.Tensor]:
     side = (bundle.image_size, bundle.image_size)
-    learnt = zip(tiny_models.answers(3), ("all", "words", "numbers"), strict=True)
+    learnt = zip(tiny_models.answers(3), ("all", "analysis", "numbers"), strict=True)
     rows = [Example(Image.new("RGB", side, (60 * i, 90, 200)), *part) for i, part in enumerate(learnt)]
     return Collator(bundle.processor, load_prompt("distill"), numbers=numbers, number_weight=3.0)(rows)
 
@@ -46,29 +46,29 @@ def test_loss_gradients_and_guesses_are_those_of_a_padded_batch(bundle, numbers)
     inputs, targets = split_targets(dict(batch))
     logits = bundle.model(**to_model_inputs(bundle.model, inputs), use_cache=False).logits
     losses = token_losses(logits, targets["labels"])
-    wanted = (losses * targets["weights"]).sum()
+    wanted = (losses * targets["loss_weights"]).sum()
     directions = gradients(bundle, wanted)
     with padding_free(bundle.model, bundle.tokenizer) as head:
         inputs, laid = pack(bundle.model, batch)
         hidden = bundle.model(**inputs, use_cache=False).logits[0]
-        found = chunked_cross_entropy(hidden, head, laid["labels"], laid["weights"])
+        found = chunked_cross_entropy(hidden, head, laid["labels"], laid["loss_weights"])
         ours = gradients(bundle, found)
         said = chunked_argmax(hidden.detach(), head, laid["labels"])
     torch.testing.assert_close(found, wanted, rtol=1e-6, atol=0)
     for name, direction in directions.items():
         torch.testing.assert_close(ours[name], direction, rtol=1e-4, atol=1e-5 * float(direction.abs().max()))
-    counts = (targets["labels"] != IGNORED) & (targets["weights"] > 0)
+    counts = (targets["labels"] != IGNORE_INDEX) & (targets["loss_weights"] > 0)
     assert torch.equal(said.tokens, logits.argmax(-1)[counts])
     torch.testing.assert_close(said.losses, losses[counts], rtol=1e-4, atol=1e-4)
     assert torch.equal(laid["owners"], counts.nonzero()[:, 0])
-    assert torch.equal(laid["numbers"], targets["numbers"][counts])
+    assert torch.equal(laid["number_ids"], targets["number_ids"][counts])
 
 
 def test_nothing_is_computed_that_nothing_is_learnt_from(bundle):
     """Neither padding nor what stands behind the last token learnt from."""
     batch = batch_of(bundle, "sequential")
     inputs, targets = pack(bundle.model, batch)
-    learnt = batch["weights"] > 0
+    learnt = batch["loss_weights"] > 0
     last = [int(row.nonzero().max()) + 1 for row in learnt]
     assert inputs["rows"].lengths[:3] == tuple(last)
     # But for a few tokens of one more row, which keep shapes few.

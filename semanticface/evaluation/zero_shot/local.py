@@ -189,9 +189,9 @@ class LocalModel:
         }
 
     def _constrained(self, question: Question, inputs: dict[str, torch.Tensor]) -> list[str]:
-        reader = self._reader(question)
-        assert isinstance(reader, DecodingEngine)
-        return reader.read(inputs)
+        engine = self._reader(question)
+        assert isinstance(engine, DecodingEngine)
+        return engine.generate_text(inputs)
 
     def _free(self, question: Question, inputs: dict[str, torch.Tensor]) -> list[str]:
         tokenizer = self.bundle.tokenizer

@@ -1,4 +1,4 @@
-"""What a side file keeps of a frame comes back as it was; the rest is tested with takes, in ``test_take``."""
+"""A partial file returns frames unchanged; resuming is tested in ``test_video``."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from fractions import Fraction
 import numpy as np
 
 from semanticface.arkit import NAMES
-from semanticface.inference.video import FrameAnswer, SideFile
+from semanticface.inference.video import FrameAnswer, PartialFile
 
 
-def test_intervals_come_back_and_are_told(tmp_path):
+def test_intervals_are_restored_and_written(tmp_path):
     rng = np.random.default_rng(0)
     values = rng.random(52).astype(np.float32)
     interval = np.sort(rng.integers(0, 101, (52, 2)) / 100, axis=1).astype(np.float32)
@@ -18,14 +18,14 @@ def test_intervals_come_back_and_are_told(tmp_path):
         FrameAnswer("a", coefficients=values, frame=1, interval=interval, calibrated=True),
         FrameAnswer("b", "no_face", "b: no face", frame=2, time=Fraction(1, 3)),
     ]
-    with SideFile(tmp_path / "x.partial", {}, 2) as side:
-        side.append([(answer, None) for answer in given])
-    first, second = SideFile(tmp_path / "x.partial", {}, 2)
+    with PartialFile(tmp_path / "x.partial", {}, 2) as partial:
+        partial.append([(answer, None) for answer in given])
+    first, second = PartialFile(tmp_path / "x.partial", {}, 2)
     np.testing.assert_array_equal(first.interval, interval)
     assert first.calibrated is True
-    told = first.to_dict()
-    assert list(told)[-3:] == ["interval", "calibrated", "analysis"]
-    assert told["interval"] == {name: np.round(pair.astype(float), 2).tolist()
+    as_dict = first.to_dict()
+    assert list(as_dict)[-3:] == ["interval", "calibrated", "analysis"]
+    assert as_dict["interval"] == {name: np.round(pair.astype(float), 2).tolist()
                                 for name, pair in zip(NAMES, interval, strict=True)}  # fmt: skip
     assert second.interval is None
     assert "interval" not in second.to_dict()
