@@ -34,8 +34,8 @@ from semanticface.arkit import N_ACTIONS, NAMES
 from semanticface.errors import ModelError
 from semanticface.inference.number_readout import N_VALUES, NumberStates, NumberTrie, Readout
 from semanticface.models.answer_tokens import Numbers, NumberTokens
-from semanticface.semantics.answer import ARKIT_START, ANALYSIS_END, FIRST_KEY, NUMBER_TEXTS
-from semanticface.semantics.grammar import SLICES, max_answer_bytes, analysis_grammar
+from semanticface.semantics.answer import ANALYSIS_END, ARKIT_START, FIRST_KEY, NUMBER_TEXTS
+from semanticface.semantics.grammar import SLICES, analysis_grammar, max_answer_bytes
 
 Mode = Literal["full", "numbers"]
 """Analysis and numbers, or the numbers alone."""

@@ -27,7 +27,7 @@ from semanticface.inference.decoder import AnswerDecoder, AnswerState, DecodedAn
 from semanticface.inference.ngram_draft import NgramDraft, typical_expressions
 from semanticface.inference.number_decoding import decode_parallel, decode_sequential
 from semanticface.semantics.analysis import describe_many
-from semanticface.semantics.answer import ARKIT_START, ANALYSIS_END, format_answer
+from semanticface.semantics.answer import ANALYSIS_END, ARKIT_START, format_answer
 
 _MAX_DRAFT = {1: 40, 4: 12, 12: 6}
 """Drafted tokens per row and forward pass, by the least number of active rows: many rows keep a machine busy anyway."""

@@ -23,7 +23,7 @@ import torch
 
 from semanticface.arkit import N_ACTIONS, NAMES
 from semanticface.errors import DatasetError, ModelError
-from semanticface.semantics.answer import ARKIT_START, ANALYSIS_END, FIRST_KEY, NUMBER_TEXTS
+from semanticface.semantics.answer import ANALYSIS_END, ARKIT_START, FIRST_KEY, NUMBER_TEXTS
 
 Numbers = Literal["sequential", "parallel"]
 """Layout of the 52 numbers, in training and inference."""
