@@ -1,6 +1,7 @@
-"""The peers of `decode.py`: transformers' `generate` under a grammar of xgrammar's, or of outlines'.
+"""The peers of `decode.py`: transformers' `generate` under a grammar of xgrammar or outlines.
 
-Both write what our own grammar does: canonical JSON in fixed key order, bounded words, 52 numbers of two decimals.
+Both produce the language of our own grammar: canonical JSON in fixed key order, texts of bounded length, 52 numbers of
+two decimals.
 """
 
 from __future__ import annotations
@@ -21,11 +22,11 @@ from semanticface.semantics.answer import format_answer
 from semanticface.semantics.grammar import MAX_DEFAULT_LENGTH, MAX_LENGTH
 
 Inputs = Mapping[str, torch.Tensor]
-Ask = Callable[[Inputs], list[str]]
+Method = Callable[[Inputs], list[str]]
 
 
 def pieces(*, emotion: bool) -> list[str | int | None]:
-    """Return what a canonical answer is made of, in order: fixed strings, longest lengths of texts, None (a number)."""
+    """Return the parts of a canonical answer in order: fixed strings, maximum lengths of texts, None for a number."""
 
     def walk(key: str, value: Any) -> Iterator[str | int | None]:
         if isinstance(value, dict):
@@ -78,48 +79,48 @@ def as_ebnf(parts: Sequence[str | int | None]) -> str:
 
 
 def xgrammar_maker(bundle: Bundle, emotion: bool) -> Callable[[], Any]:
-    """Return what makes xgrammar's processor for one call of `generate`."""
+    """Return a factory of xgrammar's processor, for one call of `generate` each."""
     import xgrammar
     from xgrammar.contrib.hf import LogitsProcessor
 
     width = bundle.model.get_output_embeddings().weight.shape[0]
-    about = xgrammar.TokenizerInfo.from_huggingface(
+    info = xgrammar.TokenizerInfo.from_huggingface(
         bundle.tokenizer, vocab_size=width, stop_token_ids=[bundle.tokenizer.eos_token_id]
     )
-    compiled = xgrammar.GrammarCompiler(about).compile_grammar(as_ebnf(pieces(emotion=emotion)))
+    compiled = xgrammar.GrammarCompiler(info).compile_grammar(as_ebnf(pieces(emotion=emotion)))
     return lambda: LogitsProcessor(compiled)
 
 
 def outlines_maker(bundle: Bundle, emotion: bool) -> Callable[[], Any]:
-    """Return what makes the processor of outlines for one call of `generate`."""
+    """Return a factory of outlines' processor, for one call of `generate` each."""
     import outlines
     from outlines.backends import get_regex_logits_processor
 
     model = outlines.from_transformers(bundle.model, bundle.tokenizer)
     processor = get_regex_logits_processor(None, model, as_regex(pieces(emotion=emotion)))
 
-    def ready() -> Any:
+    def reset() -> Any:
         processor.reset()
         return processor
 
-    return ready
+    return reset
 
 
-def peer(bundle: Bundle, decoder: AnswerDecoder, maker: Callable[[], Any]) -> Ask:
+def peer(bundle: Bundle, decoder: AnswerDecoder, maker: Callable[[], Any]) -> Method:
     """Return greedy `generate` under a processor; every text ends with the tokenizer's end token."""
     from transformers import LogitsProcessorList
 
-    def ask(inputs: Inputs) -> list[str]:
+    def generate(inputs: Inputs) -> list[str]:
         with torch.inference_mode():
             ids = bundle.model.generate(
                 **inputs,
                 generation_config=decoder.generation_config(),
                 logits_processor=LogitsProcessorList([maker()]),
             )
-        said = ids[:, inputs["input_ids"].shape[1] :]
-        return bundle.tokenizer.batch_decode(said, skip_special_tokens=True, clean_up_tokenization_spaces=False)
+        answers = ids[:, inputs["input_ids"].shape[1] :]
+        return bundle.tokenizer.batch_decode(answers, skip_special_tokens=True, clean_up_tokenization_spaces=False)
 
-    return ask
+    return generate
 
 
 MAKERS = {"xgrammar": xgrammar_maker, "outlines": outlines_maker}

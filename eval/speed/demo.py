@@ -1,11 +1,11 @@
-"""How long the demo takes: its handler in this process, and a picture's whole way through the page in a browser.
+"""Latency of the demo: its handler in this process, and a picture's way through the page in a browser.
 
     python eval/speed/demo.py
 
-Pictures are the demo's own examples, at the size at which they ship and enlarged to 12 million pixels. *handler* is one
-call of what the page asks for, base64 and JSON included; *page* is the time from handing the file to the page until its
-words, bars and head are up to date, in headless Chromium with WebGL drawn in software. Medians; ``--quick`` repeats
-less. ``--browser`` names another Chromium; without one, *page* is left out.
+Pictures are the demo's examples, as shipped and enlarged to 12 megapixels. *handler* is one call of the page's request,
+base64 and JSON included; *page* is the time from giving the file to the page until its analysis, bars and head are up
+to date, in headless Chromium with software WebGL. Medians; ``--quick`` repeats less. ``--browser`` names another
+Chromium; without one, *page* is skipped.
 
 ## For machines
 
@@ -35,7 +35,7 @@ from semanticface.serving.pages.demo import ASSETS, EXAMPLES, Demo, build
 from semanticface.utils.files import atomic_open
 from semanticface.utils.progress import tqdm
 
-LARGE = (4000, 3000)  # what a phone's camera takes
+LARGE = (4000, 3000)  # a phone's camera
 
 
 def main() -> None:
@@ -52,9 +52,9 @@ def main() -> None:
     demo = Demo(Predictor.from_pretrained(options.model), options.model)
     figures = {}
     for name, pictures in groups.items():
-        sent = [base64.b64encode(data).decode() for data in pictures]
-        ask(demo, sent[0])  # a model's first answer is its slowest
-        wall, used = timed(lambda data: ask(demo, data), sent * rounds, f"handler, {name}")
+        encoded = [base64.b64encode(data).decode() for data in pictures]
+        ask(demo, encoded[0])  # a model's first answer is its slowest
+        wall, used = timed(lambda data: ask(demo, data), encoded * rounds, f"handler, {name}")
         figures[f"handler_ms_{name}"], figures[f"handler_cpu_ms_{name}"] = wall, used
     if options.browser:
         for name, milliseconds in through_the_page(options.model, options.browser, groups, rounds).items():
@@ -69,46 +69,46 @@ def main() -> None:
 
 
 def enlarged(data: bytes) -> bytes:
-    """A picture as a JPEG of ``LARGE``."""
+    """Return a picture as a JPEG of size ``LARGE``."""
     out = io.BytesIO()
     Image.open(io.BytesIO(data)).resize(LARGE).save(out, "JPEG", quality=90)
     return out.getvalue()
 
 
 def ask(demo: Demo, data: str) -> None:
-    """Have a picture read."""
-    said = demo.read("picture.jpg", data, False, True, "")
-    if said["status"] != "ok":
-        raise SystemExit(said["reason"])
+    """Request one prediction."""
+    reply = demo.read("picture.jpg", data, False, True, "")
+    if reply["status"] != "ok":
+        raise SystemExit(reply["reason"])
 
 
 def timed(work: Callable[[str], None], items: list[str], label: str) -> tuple[float, float]:
-    """Median milliseconds an item, on the clock and of this process."""
+    """Return median milliseconds an item, wall-clock and of this process."""
     wall, used = [], []
     for item in tqdm(items, label, leave=False):
-        began, spent = time.perf_counter(), time.process_time()
+        start, cpu = time.perf_counter(), time.process_time()
         work(item)
-        wall.append(1000 * (time.perf_counter() - began))
-        used.append(1000 * (time.process_time() - spent))
+        wall.append(1000 * (time.perf_counter() - start))
+        used.append(1000 * (time.process_time() - cpu))
     return median(wall), median(used)
 
 
 def through_the_page(model: str, program: str, groups: dict[str, list[bytes]], rounds: int) -> dict[str, float]:
-    """Median milliseconds by group, from the file's arrival at the page to a head at rest."""
+    """Return median milliseconds by group, from the file's arrival at the page to a head at rest."""
     from playwright.sync_api import sync_playwright
 
     with socket.socket() as probe:
         probe.bind((local_page.HOST, 0))
         port = probe.getsockname()[1]
-    stop, there = threading.Event(), threading.Event()
+    stop, ready = threading.Event(), threading.Event()
 
     def serve() -> None:
         with local_page.private_gradio():
-            local_page.show(build(model), port=port, ready=lambda _: there.set(), stop=stop)
+            local_page.show(build(model), port=port, ready=lambda _: ready.set(), stop=stop)
 
     thread = threading.Thread(target=serve)
     thread.start()
-    there.wait()
+    ready.wait()
     out = {}
     try:
         with sync_playwright() as driver:
@@ -121,12 +121,12 @@ def through_the_page(model: str, program: str, groups: dict[str, list[bytes]], r
             for name, pictures in groups.items():
                 times = []
                 for data in tqdm(pictures * rounds, f"page, {name}", leave=False):
-                    began = time.perf_counter()
+                    start = time.perf_counter()
                     tab.set_input_files(".sf-file", {"name": "p.jpg", "mimeType": "image/jpeg", "buffer": data})
                     count += 1
                     tab.wait_for_selector(f"#sf[data-count='{count}'][data-state=answer]")
                     tab.wait_for_function("document.querySelector('.sf-head').dataset.moving === 'false'")
-                    times.append(1000 * (time.perf_counter() - began))
+                    times.append(1000 * (time.perf_counter() - start))
                 out[name] = median(times)
             browser.close()
     finally:

@@ -1,34 +1,34 @@
-"""How cost grows with rows: time and peak memory of every stage, from rendering to evaluation, as people run them.
+"""How time and peak memory of every stage grow with the number of rows, from rendering to evaluation.
 
-    export OMP_NUM_THREADS=1     # threads that wait for each other use processor time too
+    export OMP_NUM_THREADS=1     # waiting threads use processor time too
     python eval/speed/growth.py                                      # 1,000 and 10,000 rows; half an hour
     python eval/speed/growth.py --quick                              # three stages, 100 and 300 rows
     python eval/speed/growth.py --rows 10000 100000 --stages render describe
     python eval/speed/growth.py --rows 10000 100000 --stages predict evaluate --mode numbers
 
-Each stage is the real command in a process of its own:
+Each stage is the real command in its own process:
 
-    render     data_prep/render_faces.py: the drawn look at 48 px on one process, so that many rows are feasible;
+    render     data_prep/render_faces.py: the drawn style at 48 px on one process, so that many rows are feasible;
                8 in 10 rows are for training, 1 for validation, 1 for test
     describe   data_prep/describe.py on that dataset: all its rows
     distil     train/distill.py of nano with LoRA as in train/configs/quickstart.yaml: `--steps` steps of an epoch
-    predict    semanticface predict on a folder of as many pictures, to a JSONL, without looking for faces
-    evaluate   eval/evaluate.py on a test split of as many rows, cut out by their own boxes
+    predict    semanticface predict on a folder of as many pictures, to a JSONL, without face detection
+    evaluate   eval/evaluate.py on a test split of as many rows, cropped by their own boxes
 
-The last two take other pictures than the first three: `--faces` of the drawn look at 48 px, rendered beforehand, and
-repeated in order where more rows are asked for. Each row is stored, read, decoded and answered by itself; but a reader
-that writes words (`--mode full`) learns phrases from what it has read, so give it as many faces as rows.
+The last two use other pictures than the first three: `--faces` of the drawn style at 48 px, rendered beforehand, and
+repeated in order for more rows. Each row is stored, read, decoded and answered separately; but with an analysis
+(`--mode full`) the engine's draft learns from earlier answers, so give it as many faces as rows.
 
-Shown for each: what was measured (rows; for distil those its steps showed, of an epoch), seconds on the clock and of
-processor time, processor seconds for all rows, rows a second of them without the start-up, and the highest memory of
-the process and its children together: resident (with the files that are mapped, which the system may drop), and its
-own. The lines of `start-up` are the same command on 20 rows, the median of three. An epoch of distil is projected: its
-start plus its steps, at the median time between two steps of its own log.
+Columns: rows measured (for distil those of its steps, of an epoch), wall-clock and processor seconds, processor seconds
+for all rows, rows a second without the start-up, and the peak memory of the process and its children together: resident
+(with mapped files, which the system may drop), and private. The lines of `start-up` are the same command on 20 rows,
+the median of three. An epoch of distil is projected: its start plus its steps, at the median time between two steps in
+its log.
 
 The last line is one JSON object. `time_exponent`: the slope of log(processor time without start-up) over log(rows),
 over all sizes; 1 is linear. `memory_growth` and `own_memory_growth`: peak memory at the largest number of rows divided
-by that at the smallest; 1 is flat. A stage that would take longer than `--longest`, judged by the size before, is left
-out and named.
+by that at the smallest; 1 is flat. A stage that would take longer than `--longest`, judged by the size before, is
+skipped and named.
 """
 
 from __future__ import annotations
@@ -58,22 +58,22 @@ ROOT = Path(__file__).resolve().parents[2]
 STAGES = ("render", "describe", "distil", "predict", "evaluate")
 QUICK = ("render", "describe", "predict")
 START_ROWS = 20
-POLL = 0.05  # seconds between two looks at a process's memory
+POLL = 0.05  # seconds between two memory samples
 
 
 @dataclass(frozen=True, slots=True)
 class Cost:
-    """What one run cost.
+    """The cost of one run.
 
     Attributes:
         stage: one of ``STAGES``.
         rows: of the dataset, or pictures in the folder.
-        measured: rows that the stage worked on; for distil those its steps showed.
-        of: rows it would have worked on: more than ``measured`` only for distil, whose epoch is projected.
-        seconds: on the clock, as measured.
-        cpu_seconds: of processor time, of all processes, as measured.
+        measured: rows processed; for distil those of its steps.
+        of: rows of the whole stage: more than ``measured`` only for distil, whose epoch is projected.
+        seconds: wall-clock time, measured.
+        cpu_seconds: processor time of all processes, measured.
         epoch_cpu_seconds: processor time for all ``of`` rows: measured, or projected for distil.
-        peak_mb: highest resident memory of all processes together.
+        peak_mb: peak resident memory of all processes together.
         own_mb: the same without mapped files and shared memory.
     """
 
@@ -88,12 +88,8 @@ class Cost:
     own_mb: float
 
 
-def watched(command: list[str], log: Path) -> tuple[float, float, float, float]:
-    """Run a command; return seconds, processor seconds, peak and own memory in MB, of it and all its children.
-
-    Raises:
-        SemanticFaceError: it failed; the end of what it printed is in the message.
-    """
+def run_measured(command: list[str], log: Path) -> tuple[float, float, float, float]:
+    """Run a command; return seconds, processor seconds, peak and private memory in MB, of it and all its children."""
     peak = own = 0
     start = time.perf_counter()
     with log.open("w+", encoding="utf-8") as output:
@@ -101,7 +97,7 @@ def watched(command: list[str], log: Path) -> tuple[float, float, float, float]:
         seen = psutil.Process(process.pid)
         try:
             while True:
-                # wait4 and not Popen.wait: it alone says what this one child and its children used.
+                # wait4 and not Popen.wait: it alone reports what this child and its children used.
                 ended, status, usage = os.wait4(process.pid, os.WNOHANG)
                 if ended:
                     process.returncode = os.waitstatus_to_exitcode(status)
@@ -128,7 +124,7 @@ def watched(command: list[str], log: Path) -> tuple[float, float, float, float]:
 
 
 def step_seconds(logs: Path) -> float:
-    """The median time between two steps, from a training's TensorBoard log."""
+    """Return the median seconds between two steps, from a training's TensorBoard log."""
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     events = EventAccumulator(str(logs))
@@ -138,19 +134,19 @@ def step_seconds(logs: Path) -> float:
 
 
 def repeated(faces: datasets.Dataset, rows: int) -> datasets.Dataset:
-    """As many rows, the given ones in order and again from the first, as they are stored: pictures are not decoded."""
+    """Return ``rows`` rows, the given ones in order and repeated, as stored: pictures are not decoded."""
     stored = faces.cast_column("picture", datasets.Image(decode=False))
     return stored.select(np.arange(rows) % len(faces)).cast_column("picture", faces.features["picture"])
 
 
 def write_dataset(source: Path, folder: Path, rows: int) -> None:
-    """Write a dataset with the training split of the source and as many rows of its test split."""
+    """Write a dataset with the training split of the source and ``rows`` rows of its test split."""
     splits = {"train": load_faces(source, "train"), "test": repeated(load_faces(source, "test"), rows)}
     datasets.DatasetDict(splits).save_to_disk(str(folder))
 
 
 def write_pictures(source: Path, folder: Path, rows: int) -> None:
-    """Write as many pictures of the source's test split as files."""
+    """Write ``rows`` pictures of the source's test split as files."""
     folder.mkdir()
     faces = load_faces(source, "test").cast_column("picture", datasets.Image(decode=False))
     pictures = [row["bytes"] for row in faces["picture"]]
@@ -175,7 +171,7 @@ class Bench:
         self.faces = faces
 
     def run(self, stage: str, rows: int, repeat: int = 0) -> Cost:
-        """Run one stage on so many rows; for describe and distil the stages before must have run on as many."""
+        """Run one stage on ``rows`` rows; describe and distil need the stages before, run on as many."""
         work: dict[str, Callable[[Path, int], Cost]] = {
             "render": self._render, "describe": self._describe, "distil": self._distil, "predict": self._predict,
             "evaluate": self._evaluate,
@@ -185,8 +181,8 @@ class Bench:
         return work[stage](folder, rows)
 
     def _run(self, stage: str, folder: Path, rows: int, measured: int, *command: object) -> Cost:
-        words = [sys.executable, *map(str, command)]
-        seconds, cpu, peak, own = watched(words, folder / f"{stage}.log")
+        full = [sys.executable, *map(str, command)]
+        seconds, cpu, peak, own = run_measured(full, folder / f"{stage}.log")
         return Cost(stage, rows, measured, measured, seconds, cpu, cpu, peak, own)
 
     def _render(self, folder: Path, rows: int) -> Cost:
@@ -194,11 +190,11 @@ class Bench:
         return self._run("render", folder, rows, rows, *_rendering(folder / "rendered", rows, splits))
 
     def _source(self) -> Path:
-        """The dataset whose test split predict and evaluate repeat, rendered on first use."""
+        """Return the dataset whose test split predict and evaluate repeat, rendered on first use."""
         folder = self.scratch / "source"
         if not folder.exists():
             command = _rendering(folder, self.faces * 5 // 4, "train=0.2,test=0.8")
-            watched([sys.executable, *map(str, command)], self.scratch / "source.log")
+            run_measured([sys.executable, *map(str, command)], self.scratch / "source.log")
         return folder
 
     def _describe(self, folder: Path, rows: int) -> Cost:
@@ -218,7 +214,7 @@ class Bench:
             "--set", *(f"{key}={value}" for key, value in settings.items()),
         )  # fmt: skip
         epoch = len(load_faces(folder / "faces", "train"))
-        # The log has the clock's time; other work on the machine slows both clock and steps.
+        # The log has wall-clock times; other work on the machine slows both the run and its steps.
         step = step_seconds(output / "logs") * cost.cpu_seconds / cost.seconds
         projected = cost.cpu_seconds + step * (epoch / batch - self.steps)
         values = asdict(cost) | {"of": epoch, "epoch_cpu_seconds": projected}
@@ -249,7 +245,7 @@ def _rendering(folder: Path, rows: int, splits: str) -> tuple[object, ...]:
 
 
 def exponent(costs: list[Cost], start: Cost) -> float | None:
-    """Slope of log(processor time) over log(rows), the start-up taken off both; None with fewer than two sizes."""
+    """Return the slope of log(processor time) over log(rows), both without start-up; None below two sizes."""
     points = [(cost.of - start.of, cost.epoch_cpu_seconds - start.epoch_cpu_seconds) for cost in costs]
     points = [(rows, seconds) for rows, seconds in points if rows > 0 and seconds > 0]
     if len(points) < 2:
@@ -259,12 +255,12 @@ def exponent(costs: list[Cost], start: Cost) -> float | None:
 
 
 def spent(cost: Cost) -> float:
-    """Processor time of a run."""
+    """Return the processor time of a run."""
     return cost.cpu_seconds
 
 
 def line(cost: Cost, start: Cost | None) -> str:
-    """One line of the table."""
+    """Return a line of the table."""
     measured = f"{cost.measured:,}" + (f" of {cost.of:,}" if cost.of > cost.measured else "")
     rate = "start-up"
     if start is not None:
@@ -314,7 +310,7 @@ def main() -> int:
     print(f"{'stage':9}{'rows':>9}{'measured':>17}{'seconds':>10}{'CPU s':>10}{'CPU s (all)':>12}{'rows/s':>10}"
           f"{'peak MB':>10}{'own MB':>9}")  # fmt: skip
     costs: dict[str, list[Cost]] = {stage: [] for stage in stages}
-    left_out: list[str] = []
+    skipped: list[str] = []
     try:
         with tempfile.TemporaryDirectory(prefix="growth-", dir=options.work) as scratch:
             bench = Bench(Path(scratch), options.steps, options.mode, faces)
@@ -325,10 +321,10 @@ def main() -> int:
             for rows in sizes:
                 for stage in stages:
                     done = costs[stage]
-                    grows = done and stage != "distil"  # whose steps are as many at every size
+                    grows = done and stage != "distil"  # which takes the same number of steps at every size
                     minutes = done[-1].seconds * rows / done[-1].rows / 60 if grows else 0
                     if minutes > options.longest:
-                        left_out.append(f"{stage} of {rows:,} rows: about {minutes:.0f} minutes")
+                        skipped.append(f"{stage} of {rows:,} rows: about {minutes:.0f} minutes")
                         continue
                     done.append(bench.run(stage, rows))
                     print(line(done[-1], start[stage]), flush=True)
@@ -336,8 +332,8 @@ def main() -> int:
         for name, key in (("memory_growth", "peak_mb"), ("own_memory_growth", "own_mb")):
             ratios = {stage: getattr(done[-1], key) / getattr(done[0], key) for stage, done in costs.items()}
             summary[name] = {stage: round(ratio, 3) for stage, ratio in ratios.items()}
-        for what in left_out:
-            print(f"left out: {what}")
+        for what in skipped:
+            print(f"skipped: {what}")
         machine = {
             "cpus": os.cpu_count(), "threads": os.environ.get("OMP_NUM_THREADS"), "machine": platform.machine(),
             "python": platform.python_version(),
@@ -348,7 +344,7 @@ def main() -> int:
                 "rows": sizes, "start_rows": START_ROWS, "steps": options.steps, "mode": options.mode, "faces": faces,
             }  # fmt: skip
             json.dump(
-                summary | {"left_out": left_out, "runs": runs, "settings": settings, "machine": machine}, file, indent=2
+                summary | {"left_out": skipped, "runs": runs, "settings": settings, "machine": machine}, file, indent=2
             )
     except SemanticFaceError as error:
         print(f"error: {error}", file=sys.stderr)

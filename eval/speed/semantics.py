@@ -1,13 +1,13 @@
-"""How fast faces are described and answers are written, read and checked, on one core.
+"""Speed of describing faces, and of formatting, parsing and checking answers, on one core.
 
     python eval/speed/semantics.py                                   # two minutes
     python eval/speed/semantics.py --quick                           # a quarter of one
-    python eval/speed/semantics.py --take outputs/take_3.csv         # with a recording of your own
+    python eval/speed/semantics.py --take outputs/take_3.csv         # with your own recording
 
-Four kinds of faces: every action active at random (`dense`, the worst case), three in ten active (`sparse`), the faces
-that datasets are rendered from (`sampled`), and a slow take in which neighbouring frames are alike (`take`: made here,
-or the Live Link Face CSV given). Figures are operations a second of process time, that of all threads, so on one core;
-the median of `--repeats` rounds, each on faces that were not met before. Answers are parsed with full validation.
+Four kinds of faces: every action active at random (`dense`, the worst case), three in ten active (`sparse`), the
+expressions that datasets are rendered from (`sampled`), and a slow take of similar consecutive frames (`take`:
+generated, or the Live Link Face CSV given). Figures are operations a second of process time over all threads, so on one
+core; the median of `--repeats` rounds, each on new faces. Answers are parsed with full validation.
 
 The goals are 100,000 descriptions and 5,000 parsed answers a second. The last line is one JSON object:
 `descriptions_per_second` and `answers_parsed_per_second` on dense faces, `descriptions_per_second_take`, and the same
@@ -37,11 +37,11 @@ from semanticface.semantics.faithfulness import agreement
 from semanticface.utils.files import write_json
 
 JOBS = ("describe", "describe one", "format", "parse", "agreement")
-ONE_BY_ONE = 20  # of this many faces one takes part in the slow jobs
+SLOW_EVERY = 20  # one face in so many takes part in the slow jobs
 
 
 def faces(rows: int) -> dict[str, np.ndarray]:
-    """Random faces by density, each float64[rows, 52]; of the sampled ones, which take long to make, a quarter."""
+    """Return random faces by kind, each float64[rows, 52]; a quarter as many of the sampled ones, which are slow."""
     rng = np.random.default_rng(0)
     dense = rng.random((rows, 52))
     sparse = dense * (rng.random((rows, 52)) < 0.3)
@@ -54,15 +54,15 @@ def faces(rows: int) -> dict[str, np.ndarray]:
 
 
 def recorded(path: Path) -> np.ndarray:
-    """The good rows of a table of coefficients, float64[rows, 52]."""
+    """Return the valid rows of a table of coefficients, float64[rows, 52]."""
     rows = [row.coefficients for row in read_coefficients(path) if row.coefficients is not None]
-    if len(rows) < 100 * ONE_BY_ONE:
-        raise SemanticFaceError(f"{path} has {len(rows)} good rows. Give a take of at least {100 * ONE_BY_ONE}.")
+    if len(rows) < 100 * SLOW_EVERY:
+        raise SemanticFaceError(f"{path} has {len(rows)} valid rows. Give a take of at least {100 * SLOW_EVERY}.")
     return np.stack(rows).astype(np.float64)
 
 
 def rates(values: np.ndarray) -> dict[str, float]:
-    """Operations a second of process time on these faces."""
+    """Return operations a second of process time on these faces."""
     out = {}
 
     def timed(job: str, count: int, work: Callable[[], list[Any]]) -> list[Any]:
@@ -71,13 +71,13 @@ def rates(values: np.ndarray) -> dict[str, float]:
         out[job] = count / (time.process_time() - start)
         return done
 
-    few = values[::ONE_BY_ONE]
-    words = timed("describe", len(values), lambda: describe_many(values))
-    timed("describe one", len(few), lambda: [describe(row) for row in few])
-    texts = timed("format", len(values), lambda: [format_answer(*pair) for pair in zip(values, words, strict=True)])
+    subset = values[::SLOW_EVERY]
+    analyses = timed("describe", len(values), lambda: describe_many(values))
+    timed("describe one", len(subset), lambda: [describe(row) for row in subset])
+    texts = timed("format", len(values), lambda: [format_answer(*pair) for pair in zip(values, analyses, strict=True)])
     timed("parse", len(values), lambda: [parse_answer(text) for text in texts])
-    pairs = list(zip(words[::ONE_BY_ONE], few, strict=True))
-    timed("agreement", len(few), lambda: [agreement(*pair) for pair in pairs])
+    pairs = list(zip(analyses[::SLOW_EVERY], subset, strict=True))
+    timed("agreement", len(subset), lambda: [agreement(*pair) for pair in pairs])
     return out
 
 
@@ -92,8 +92,8 @@ def main() -> int:
     )
     options = parser.parse_args()
     rows, repeats = (4_000, 3) if options.quick else (options.rows, options.repeats)
-    if rows < 100 * ONE_BY_ONE or repeats < 1:
-        parser.error(f"--rows must be at least {100 * ONE_BY_ONE} and --repeats at least 1")
+    if rows < 100 * SLOW_EVERY or repeats < 1:
+        parser.error(f"--rows must be at least {100 * SLOW_EVERY} and --repeats at least 1")
     figures: dict[str, dict[str, int]] = {}
     try:
         kinds = faces(rows * repeats)

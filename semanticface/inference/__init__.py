@@ -1,1 +1,1 @@
-"""Predictor: a picture to its answer, with the decoding engine, intervals, video and live reading."""
+"""The predictor and its decoding engine; intervals and their calibration; video and live prediction."""

@@ -1,1 +1,1 @@
-"""Loading and saving vision-language models and adapters, nano, and the tokens of an answer."""
+"""Load and save vision-language models and adapters; nano; the token layouts of an answer."""

@@ -1,6 +1,6 @@
-"""Where a model's files come from, and whether they may be read: whole folders, safetensors only.
+"""Find a model's files and check them: complete folders, safetensors only.
 
-A name is one of three things: ``nano`` (the base in this package), a folder, or a hub id.
+A model name is ``nano`` (the base in this package), a folder, or a hub id.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ _DOWNLOADED = ["*.json", "*.safetensors", "*.jinja", "*.txt", "*.model"]
 
 
 def resolve_model(name: str | Path, revision: str | None = None) -> tuple[Path, str | None]:
-    """Return the folder that ``nano``, a path or a hub id stands for, and the commit if it came from the hub.
+    """Return the folder of ``nano``, a path or a hub id, and the commit if it came from the hub.
 
-    From the hub only configuration and safetensors files are fetched; a folder already in the cache is used offline.
+    Only configuration and safetensors files are downloaded; a folder already in the cache is used offline.
 
     Raises:
         ModelError: there is no such folder or hub model.
@@ -46,7 +46,7 @@ def resolve_model(name: str | Path, revision: str | None = None) -> tuple[Path, 
 
 
 def check_files(folder: Path, adapter: bool = False) -> None:
-    """Raise a ModelError unless a model or adapter folder is complete and holds its weights as safetensors."""
+    """Raise a ModelError unless a model or adapter folder is complete, with weights as safetensors."""
     if not folder.is_dir():
         raise ModelError(f"there is no model folder {folder}: check the path.")
     weights = "adapter_model.safetensors" if adapter else "*.safetensors"
@@ -54,7 +54,7 @@ def check_files(folder: Path, adapter: bool = False) -> None:
         pickles = sorted(path.name for pattern in _PICKLES for path in folder.glob(pattern))
         if pickles:
             raise ModelError(
-                f"{folder / pickles[0]} is a pickle, which can run any code when it is read. Convert it to safetensors "
+                f"{folder / pickles[0]} is a pickle, which can run any code when loaded. Convert it to safetensors "
                 "(`save_pretrained` of a current transformers or peft writes it) and remove the pickle."
             )
         raise ModelError(f"{folder} holds no weights ({weights}): copy the whole model folder.")
@@ -83,5 +83,5 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def display_name(model: str) -> str:
-    """Return the name of a model for clients: a hub id as it is, of a folder its own name alone."""
+    """Return the name of a model for clients: a hub id unchanged, a folder without its path."""
     return Path(model).resolve().name if Path(model).is_dir() else model

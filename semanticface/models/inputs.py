@@ -1,4 +1,4 @@
-"""A prompt and pictures as a model's inputs; training and inference ask in the same words."""
+"""Model inputs from a prompt and pictures, the same in training and inference."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ _PLACEHOLDER = "ANSWER"
 
 
 def prompt_text(processor: Any, prompt: Prompt) -> str:
-    """Return the chat up to where the assistant starts to write, with one picture placeholder."""
+    """Return the chat up to the assistant's answer, with one image placeholder."""
     return processor.apply_chat_template(messages(prompt), add_generation_prompt=True, tokenize=False)
 
 
 def prompt_tensors(processor: Any, text: str, pictures: Sequence[Image.Image]) -> dict[str, torch.Tensor]:
-    """Return the processor's output for one text with each picture; all rows have the same length."""
+    """Return the processor's output for one text with each picture; rows have equal lengths."""
     encoded = processor(images=[[picture] for picture in pictures], text=[text] * len(pictures), return_tensors="pt")
     return dict(encoded)
 
 
 def prompt_inputs(bundle: Bundle, prompt: Prompt, crops: Sequence[Image.Image]) -> dict[str, torch.Tensor]:
-    """Return the model's inputs for asking about each crop, on the model's device and in its dtype.
+    """Return the model's inputs for each crop, on the model's device and in its dtype.
 
     Args:
         bundle: the model.
@@ -51,5 +51,5 @@ def end_token(processor: Any, prompt: Prompt) -> int:
     if after and after[0] in tokenizer.all_special_ids:
         return int(after[0])
     if tokenizer.eos_token_id is None:
-        raise ModelError("neither the chat template nor the tokenizer says how an answer ends: set eos_token.")
+        raise ModelError("neither the chat template nor the tokenizer defines how an answer ends: set eos_token.")
     return int(tokenizer.eos_token_id)

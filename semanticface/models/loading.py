@@ -1,7 +1,7 @@
-"""Load a vision-language model, put LoRA on it, save the adapter, and load it back with proof that it arrived.
+"""Load a vision-language model, add LoRA, save the adapter, and load it back with checks that it took effect.
 
-Any model that ``AutoModelForImageTextToText`` knows will do; no code from a model folder is ever run, and weights are
-read from safetensors only. A name is one of three things: ``nano`` (the base in this package), a folder, or a hub id.
+Any model of ``AutoModelForImageTextToText`` will do; no code from a model folder is ever run, and weights are read from
+safetensors only. A model name is ``nano`` (the base in this package), a folder, or a hub id.
 """
 
 from __future__ import annotations
@@ -36,15 +36,15 @@ _PROJECTORS = ("multi_modal_projector", "connector", "merger")
 
 @dataclass(frozen=True, slots=True)
 class ModelConfig:
-    """Which base model, and how it is held in memory.
+    """Which base model, and how to load it.
 
     Attributes:
         base: ``nano``, a folder, or a hub id.
-        revision: commit, tag or branch of a hub id; the commit it led to is recorded with what is trained.
-        dtype: ``auto`` is bfloat16 on a GPU that computes in it, float32 elsewhere.
-        device: ``auto`` is the GPU where there is one, else the CPU.
-        quantize: ``nf4`` holds the language layers' base weights in 4 bits (bitsandbytes), for training on small GPUs.
-        image_size: side in pixels of the crop shown to models that take any size (Qwen-VL); leave it out for others.
+        revision: commit, tag or branch of a hub id; what is trained records the commit.
+        dtype: ``auto`` is bfloat16 on a GPU that supports it, else float32.
+        device: ``auto`` is the GPU if there is one, else the CPU.
+        quantize: ``nf4`` loads the language layers' base weights in 4 bits (bitsandbytes), for training on small GPUs.
+        image_size: side in pixels of the crop for models that take any size (Qwen-VL); leave it out for others.
     """
 
     base: str = "nano"
@@ -61,14 +61,14 @@ class ModelConfig:
 
 @dataclass(frozen=True, slots=True)
 class LoraSettings:
-    """Where LoRA goes and how much it may change.
+    """LoRA settings, named as in ``peft.LoraConfig``.
 
     Attributes:
-        r: width of the update.
-        lora_alpha: its scale; the update is multiplied by alpha / rank.
+        r: rank of the update.
+        lora_alpha: its scale; the update is multiplied by ``lora_alpha / r``.
         lora_dropout: share of the update's inputs dropped in training.
         target_modules: names of the linear layers of the language model that get an update.
-        projector: also the linear layers between vision tower and language model.
+        projector: also update the linear layers between vision encoder and language model.
     """
 
     r: int = 16
@@ -87,11 +87,11 @@ class LoraSettings:
 
 @dataclass(slots=True)
 class Bundle:
-    """A model with all it needs to be shown a face.
+    """A model with its processor, tokenizer and recipe.
 
     Attributes:
         model: the transformers model, or the PeftModel around it.
-        processor: its processor; pictures of ``image_size`` go through it unscaled.
+        processor: its processor; images of ``image_size`` go through it unscaled.
         tokenizer: the processor's tokenizer.
         image_size: side in pixels of the square crop the model takes.
         recipe: how it was made, as in ``recipe.make_recipe``.
@@ -105,16 +105,12 @@ class Bundle:
 
     @property
     def device(self) -> torch.device:
-        """Where the model's weights are."""
+        """The device of the model's weights."""
         return next(self.model.parameters()).device
 
 
 def choose_device(device: str = "auto") -> torch.device:
-    """Return the device to use; ``auto`` is the GPU where there is one, each process of a launch its own.
-
-    Raises:
-        ConfigError: torch does not know the device, or it is not there.
-    """
+    """Return the device to use; ``auto`` is the GPU if there is one, for each process of a launch its own."""
     if device == "auto":
         return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0"))) if torch.cuda.is_available() else _CPU
     try:
@@ -126,26 +122,26 @@ def choose_device(device: str = "auto") -> torch.device:
 
 
 def choose_dtype(dtype: str, device: torch.device) -> torch.dtype:
-    """Return the dtype to compute in; ``auto`` is bfloat16 on a GPU that computes in it, float32 elsewhere."""
+    """Return the dtype to compute in; ``auto`` is bfloat16 on a GPU that supports it, else float32."""
     if dtype == "auto":
         return torch.bfloat16 if device.type == "cuda" and torch.cuda.is_bf16_supported() else torch.float32
     return {"float32": torch.float32, "bfloat16": torch.bfloat16}[dtype]
 
 
 def language_prefix(model: PreTrainedModel) -> str:
-    """Return the dotted name of the language layers inside ``model``, such as ``model.language_model``."""
+    """Return the module name of the language model inside ``model``, such as ``model.language_model``."""
     decoder = model.get_decoder()
     return next(name for name, module in model.named_modules() if module is decoder)
 
 
 def _skeleton(config: PreTrainedConfig) -> PreTrainedModel:
-    """Return the model without weights, to learn the names of its parts."""
+    """Return the model without weights, for the names of its modules."""
     with torch.device("meta"):
         return AutoModelForImageTextToText.from_config(copy.deepcopy(config), trust_remote_code=False)
 
 
 def _nf4(config: PreTrainedConfig, dtype: torch.dtype) -> BitsAndBytesConfig:
-    """Return the 4-bit setting of QLoRA (Dettmers et al. 2023) for the language layers alone."""
+    """Return QLoRA's 4-bit config (Dettmers et al. 2023), for the language layers alone."""
     skeleton = _skeleton(config)
     prefix = language_prefix(skeleton)
     kept = [
@@ -163,12 +159,12 @@ def _nf4(config: PreTrainedConfig, dtype: torch.dtype) -> BitsAndBytesConfig:
 
 
 def _keep_trainable(model: PreTrainedModel) -> None:
-    """Keep bitsandbytes from rearranging 4-bit weights for its AVX-512 kernel at the first forward in eval mode.
+    """Keep bitsandbytes from repacking 4-bit weights for its AVX-512 kernel at the first forward in eval mode.
 
-    It does so in place and for good, gradients do not pass the rearranged layers, and narrow layers make it fail: the
-    first evaluation would end a training on such a CPU without a word. On other devices nothing changes.
+    It repacks in place and for good, gradients do not flow through repacked layers, and narrow layers make it fail: the
+    first evaluation would silently end a training on such a CPU. On other devices nothing changes.
     """
-    import bitsandbytes  # like peft below, a second and more that reading with a whole model need not wait for
+    import bitsandbytes  # like peft below, imported late: a second or more that inference does not need
 
     for module in model.modules():
         if isinstance(module, bitsandbytes.nn.Linear4bit):
@@ -177,13 +173,13 @@ def _keep_trainable(model: PreTrainedModel) -> None:
 
 @quiet_transformers()
 def load_base(config: ModelConfig) -> Bundle:
-    """Load whole weights and their processor.
+    """Load a full model and its processor.
 
-    A folder without ``semanticface.json``, such as any model of the hub, is given the zero-shot prompt.
+    A folder without ``semanticface.json``, such as any model of the hub, gets the zero-shot prompt.
 
     Raises:
         ModelError: a file is missing or damaged, weights are pickled or do not fit the architecture.
-        ConfigError: the device is not there.
+        ConfigError: the device is not available.
     """
     folder, commit = resolve_model(config.base, config.revision)
     check_files(folder)
@@ -211,7 +207,7 @@ def load_base(config: ModelConfig) -> Bundle:
             module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # a quarter faster on a CPU
     if report["missing_keys"] or report["mismatched_keys"]:
         bad = sorted(map(str, [*report["missing_keys"], *report["mismatched_keys"]]))
-        raise ModelError(f"{folder}: the weights lack or misfit {_some(bad)}. Copy the whole model folder again.")
+        raise ModelError(f"{folder}: the weights lack or do not fit {_some(bad)}. Copy the whole model folder again.")
     processor = load_processor(folder, architecture)
     side = set_image_size(processor, config.image_size)
     if (folder / "semanticface.json").exists():
@@ -232,7 +228,7 @@ def load_base(config: ModelConfig) -> Bundle:
 
 
 def base_record(config: ModelConfig) -> dict[str, Any]:
-    """Return what an adapter must know of its base: name, hub commit, or a hash of the weights of a folder."""
+    """Return what identifies an adapter's base: name, and the hub commit or a hash of a folder's weights."""
     folder, commit = resolve_model(config.base, config.revision)
     weights = None if commit else files_sha256(list(folder.glob("*.safetensors")))
     return {"name": config.base, "revision": commit, "sha256": weights, "image_size": config.image_size}
@@ -241,10 +237,7 @@ def base_record(config: ModelConfig) -> dict[str, Any]:
 def lora_pattern(model: PreTrainedModel, lora: LoraSettings) -> str:
     """Return the regular expression of the full names of the layers that get LoRA.
 
-    The vision tower is left out: its layers carry the same names as the language layers in some models.
-
-    Raises:
-        ConfigError: a target names no linear layer, or the model has no projector that could be trained.
+    It excludes the vision encoder, whose layers have the same names as the language layers in some models.
     """
     prefix = language_prefix(model)
     linear = [name for name, module in model.named_modules() if isinstance(module, torch.nn.Linear)]
@@ -269,9 +262,9 @@ def lora_pattern(model: PreTrainedModel, lora: LoraSettings) -> str:
 
 
 def add_lora(bundle: Bundle, lora: LoraSettings) -> Bundle:
-    """Return the bundle with a fresh, trainable LoRA adapter around its model; the base weights are frozen.
+    """Return the bundle with a new trainable LoRA adapter around its model; the base weights are frozen.
 
-    The adapter starts as no change at all (``lora_B`` is zero) and is held in float32 whatever the base's dtype.
+    The adapter starts without effect (``lora_B`` is zero) and is float32 whatever the base's dtype.
 
     Raises:
         ConfigError: a target is not in the model.
@@ -286,18 +279,17 @@ def add_lora(bundle: Bundle, lora: LoraSettings) -> Bundle:
         task_type=None,
     )
     with warnings.catch_warnings():
-        # peft asks the model by a name that transformers is about to change.
+        # peft uses an attribute that transformers is about to rename.
         warnings.filterwarnings("ignore", "`is_gradient_checkpointing`", FutureWarning)
         model = peft.get_peft_model(bundle.model, config)
-    _keep_statistics(model)
+    _freeze_batch_norms(model)
     return Bundle(model, bundle.processor, bundle.tokenizer, bundle.image_size, bundle.recipe)
 
 
-def _keep_statistics(model: torch.nn.Module) -> None:
-    """Hold batch norms in evaluation mode for good.
+def _freeze_batch_norms(model: torch.nn.Module) -> None:
+    """Keep batch norms in evaluation mode permanently.
 
-    The base is frozen, yet in training mode every batch would shift the statistics of a convolutional tower, and with
-    them all that it sees.
+    In training mode every batch would shift the running statistics of a convolutional encoder, though it is frozen.
     """
     for module in model.modules():
         if isinstance(module, torch.nn.modules.batchnorm._BatchNorm):
@@ -306,16 +298,12 @@ def _keep_statistics(model: torch.nn.Module) -> None:
 
 
 def save_adapter(bundle: Bundle, folder: str | Path, recipe: Mapping[str, Any]) -> None:
-    """Save a trained adapter: weights, PEFT config, and ``semanticface.json`` last, as the mark of a whole folder.
-
-    Raises:
-        SemanticFaceError: the disk refuses.
-    """
+    """Save a trained adapter: weights, PEFT config, and ``semanticface.json`` last, which marks a complete folder."""
     folder = Path(folder)
     with tempfile.TemporaryDirectory() as scratch:
         bundle.model.save_pretrained(scratch, safe_serialization=True, save_embedding_layers=False)
         config = read_json(Path(scratch) / "adapter_config.json")
-        # Not the place on this machine, which means nothing on another.
+        # Not the path, which means nothing on another machine.
         config["base_model_name_or_path"] = recipe["base"]["name"]
         (Path(scratch) / "adapter_config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
         for name in _ADAPTER_FILES:
@@ -333,10 +321,10 @@ def load_trained(
     revision: str | None = None,
     trainable: bool = False,
 ) -> Bundle:
-    """Load ``nano``, a whole model, or an adapter together with its base.
+    """Load ``nano``, a full model, or an adapter together with its base.
 
-    An adapter is proved to have arrived: its keys are exactly those of the layers it names, it was trained, it
-    changes the logits, and the base is the one it was trained on.
+    An adapter is checked: its keys are exactly those of the layers it names, it was trained, it changes the logits, and
+    the base is the one it was trained on.
 
     Args:
         name: ``nano``, a folder or a hub id.
@@ -344,12 +332,12 @@ def load_trained(
         dtype: as in ``ModelConfig``.
         quantize: as in ``ModelConfig``.
         revision: of a hub id.
-        trainable: keep the adapter apart and ready for more training; otherwise it is merged into the base, which
-            computes the same and faster (not into a 4-bit base, where merging would round it).
+        trainable: keep the adapter separate, for more training; otherwise it is merged into the base, which computes
+            the same faster (not into a 4-bit base, where merging would round it).
 
     Raises:
-        ModelError: anything missing, damaged, pickled or unfit; the message names the file and the fix.
-        ConfigError: the device is not there.
+        ModelError: a file is missing, damaged, pickled or does not fit; the message names the file and the fix.
+        ConfigError: the device is not available.
     """
     folder, _ = resolve_model(name, revision)
     if not any((folder / file).exists() for file in ("adapter_config.json", "adapter_model.safetensors")):
@@ -370,25 +358,25 @@ def load_trained(
             )
     model = _attach(bundle, folder, trainable)
     if trainable:
-        _keep_statistics(model)
+        _freeze_batch_norms(model)
     if not trainable and quantize == "none":
         model = model.merge_and_unload()
     return Bundle(model if trainable else model.eval(), bundle.processor, bundle.tokenizer, bundle.image_size, recipe)
 
 
 def _recorded_side(folder: Path) -> int | None:
-    """Return the crop side that a whole model of any-size pictures was made with, if its folder says."""
+    """Return the crop side that a full model for images of any size was made with, if its recipe has one."""
     recipe = read_recipe(folder) if (folder / "semanticface.json").exists() else {}
     return recipe.get("image_size")
 
 
 def _attach(bundle: Bundle, folder: Path, trainable: bool) -> Any:
-    """Put the adapter in ``folder`` on the bundle's model, or raise a ModelError that says why it does not fit."""
+    """Attach the adapter in ``folder`` to the bundle's model, or raise a ModelError that says why it does not fit."""
     import peft
 
     try:
         with warnings.catch_warnings():
-            # Missing keys, which peft only warns of, are an error below.
+            # Missing keys, only a warning in peft, are an error below.
             warnings.simplefilter("ignore")
             model = peft.PeftModel.from_pretrained(bundle.model, folder, is_trainable=trainable, use_safetensors=True)
         with safe_open(folder / "adapter_model.safetensors", "pt") as file:
@@ -406,7 +394,7 @@ def _attach(bundle: Bundle, folder: Path, trainable: bool) -> Any:
     if not changes:
         raise ModelError(f"the adapter in {folder} is untrained: every lora_B is zero. Train it with train/distill.py.")
     ids = bundle.tokenizer("brows raised, jaw dropped", add_special_tokens=False, return_tensors="pt").input_ids
-    # Where peft looks for the base's config when it saves; a recipe's name would be looked up on the hub.
+    # Where peft finds the base's config when it saves; the recipe's name would be looked up on the hub.
     model.peft_config[model.active_adapter].base_model_name_or_path = bundle.model.config.name_or_path
     was_training = model.training
     model.eval()
@@ -416,11 +404,11 @@ def _attach(bundle: Bundle, folder: Path, trainable: bool) -> Any:
             without = model(input_ids=ids.to(bundle.device)).logits
     model.train(was_training)
     if torch.equal(with_adapter, without):
-        raise ModelError(f"the adapter in {folder} changes nothing in its base's answers: train it again.")
+        raise ModelError(f"the adapter in {folder} does not change its base's logits: train it again.")
     return model
 
 
 def _some(names: list[str], shown: int = 3) -> str:
-    """Return the first few names and how many more there are."""
+    """Return the first few names and the number of the others."""
     rest = f" and {len(names) - shown} more" if len(names) > shown else ""
     return (", ".join(names[:shown]) + rest) or "none"

@@ -1,7 +1,7 @@
-"""Nano, the base model in the package: a ResNet tower and a small Qwen2 in a stock FastVLM, with its own tokenizer.
+"""Nano, the base model in the package: a stock FastVLM of a ResNet and a small Qwen2, with its own tokenizer.
 
-Everything here is a stock transformers class, so a folder saved from it loads with ``AutoModelForImageTextToText``
-and ``AutoProcessor`` and runs no code of ours. ``train/pretrain.py`` trains it.
+All classes are transformers' own, so a saved folder loads with ``AutoModelForImageTextToText`` and ``AutoProcessor``
+and runs no code of ours. ``train/pretrain.py`` trains it.
 """
 
 from __future__ import annotations
@@ -44,9 +44,9 @@ CHAT_TEMPLATE = (
 
 
 def structure_tokens() -> list[str]:
-    """Return the fixed strings between the free slots of canonical answers: with and without emotion, without words.
+    """Return the fixed strings between the free slots of canonical answers: with and without emotion, and numbers only.
 
-    Each becomes one token, so that an answer costs two tokens an action and one a field besides its words.
+    Each becomes one token, so that an answer takes two tokens an action and one a field besides its free text.
     """
     found: dict[str, None] = {}
     blank = "\x00"
@@ -70,7 +70,7 @@ def build_tokenizer(texts: Iterable[str], *, words: int = 768) -> PreTrainedToke
     """Train a byte-level BPE on ``texts`` (answers and prompts); any string encodes and decodes exactly.
 
     Args:
-        texts: what the model is to read and write.
+        texts: what the model reads and writes.
         words: size of the BPE vocabulary, 256 bytes included; answer structure and numbers come on top.
     """
     tokenizer = Tokenizer(models.BPE())
@@ -129,7 +129,7 @@ def build_processor(tokenizer: PreTrainedTokenizerFast) -> LlavaProcessor:
 
 
 def vision_config() -> ResNetConfig:
-    """Return the vision tower: 3.5 M parameters, 4 x 4 image tokens of 256 channels at 128 px."""
+    """Return the vision encoder's config: 3.5 M parameters, 4 x 4 image tokens of 256 channels at 128 px."""
     config = ResNetConfig(
         embedding_size=32,
         hidden_sizes=list(HIDDEN_SIZES),
@@ -137,16 +137,15 @@ def vision_config() -> ResNetConfig:
         layer_type="basic",
         hidden_act="relu",
     )
-    # FastVLM reads the tower's width under this name.
+    # FastVLM reads the encoder's width under this name.
     config.hidden_size = HIDDEN_SIZES[-1]
     return config
 
 
 def build_model(tokenizer: PreTrainedTokenizerFast) -> FastVlmForConditionalGeneration:
-    """Return an untrained nano whose vocabulary is that of ``tokenizer``.
+    """Return an untrained nano with the vocabulary of ``tokenizer``.
 
-    The number tokens' embeddings start as smooth functions of the value, so that neighbouring numbers look alike
-    to the model before it has seen any.
+    The embeddings of number tokens start as smooth functions of the value, so that neighbouring numbers start alike.
     """
     text = Qwen2Config(
         vocab_size=len(tokenizer),
@@ -186,12 +185,12 @@ def number_token_ids(tokenizer: PreTrainedTokenizerFast) -> torch.Tensor:
 
 
 class VisionHeads(nn.Module):
-    """What a renderer knows for free, read from the tower's feature map while it is brought up; not shipped.
+    """Heads that predict the renderer's labels from the feature map, to pretrain the vision encoder; not shipped.
 
     Args:
         channels: channels of the feature map.
         cells: its height times width.
-        n_points: landmarks to place.
+        n_points: number of landmarks.
     """
 
     def __init__(self, channels: int, cells: int, n_points: int) -> None:

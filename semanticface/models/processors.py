@@ -1,8 +1,8 @@
-"""The processor of any vision-language model, also where torchvision is missing.
+"""Load the processor of any vision-language model, with or without torchvision.
 
-Some stock processors (Qwen-VL, SmolVLM) hold a video processor that needs torchvision, and refuse to load without it.
-This project shows pictures only, so there the same stock class is used with its video half left out: pictures and
-texts go through the very code that would run with torchvision installed.
+Some stock processors (Qwen-VL, SmolVLM) contain a video processor that needs torchvision, and fail to load without it.
+This project has pictures only, so without torchvision the same stock class is used without its video processor: images
+and texts go through the same code as with torchvision installed.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from transformers.utils import logging as transformers_logging
 from semanticface.errors import ModelError
 
 DEFAULT_IMAGE_SIZE = 448
-"""Crop side for processors that take pictures of any size, such as Qwen-VL: 196 tokens in Qwen3-VL."""
+"""Crop side in pixels for processors that take images of any size, such as Qwen-VL: 196 tokens in Qwen3-VL."""
 
 
 @contextlib.contextmanager
@@ -39,7 +39,7 @@ def quiet_transformers() -> Iterator[None]:
 
 
 class _PicturesOnly(ProcessorMixin):
-    """Put before a stock processor class, it leaves the video processor out and changes nothing else."""
+    """A mixin for a stock processor class that leaves out the video processor and changes nothing else."""
 
     @classmethod
     def get_attributes(cls) -> list[str]:
@@ -50,21 +50,17 @@ class _PicturesOnly(ProcessorMixin):
         return super().from_args_and_dict(args, {**processor_dict, "video_processor": None}, **kwargs)
 
     def apply_chat_template(self, *args: Any, **kwargs: Any) -> Any:
-        # SmolVLM's own version asks the video processor for its frame rate, even for a chat without a video.
+        # SmolVLM's own version reads the video processor's frame rate, even for a chat without a video.
         return ProcessorMixin.apply_chat_template(self, *args, **kwargs)
 
 
 def without_video(stock: type[ProcessorMixin]) -> type[ProcessorMixin]:
-    """Return ``stock`` without its video half, under the same name, so that what it saves is what ``stock`` saves."""
+    """Return ``stock`` without its video processor, under the same name, so that it saves the same files."""
     return type(stock.__name__, (_PicturesOnly, stock), {"__doc__": stock.__doc__})
 
 
 def stock_class(folder: Path, config: PreTrainedConfig) -> type[ProcessorMixin]:
-    """Return the transformers class that a model folder's files name as its processor.
-
-    Raises:
-        ModelError: no file names one and transformers knows none for this architecture.
-    """
+    """Return the transformers class that a model folder names as its processor, or that fits its architecture."""
     for name in ("processor_config.json", "preprocessor_config.json", "tokenizer_config.json"):
         path = folder / name
         named = json.loads(path.read_text(encoding="utf-8")).get("processor_class") if path.exists() else None
@@ -83,11 +79,7 @@ def stock_class(folder: Path, config: PreTrainedConfig) -> type[ProcessorMixin]:
 
 @quiet_transformers()
 def load_processor(folder: Path, config: PreTrainedConfig) -> ProcessorMixin:
-    """Load the processor of the model in ``folder``, without its video half where torchvision is missing.
-
-    Raises:
-        ModelError: a file is missing or the processor cannot be built.
-    """
+    """Load the processor of the model in ``folder``, without its video processor if torchvision is missing."""
     stock = stock_class(folder, config)
     try:
         if is_torchvision_available() or "video_processor" not in stock.get_attributes():
@@ -105,16 +97,13 @@ def load_processor(folder: Path, config: PreTrainedConfig) -> ProcessorMixin:
 
 
 def set_image_size(processor: ProcessorMixin, side: int | None) -> int:
-    """Make the processor turn a square crop of ``side`` pixels into one picture of that size, and return the side.
+    """Set the processor to one image of ``side`` x ``side`` pixels a crop, and return the side.
 
-    A face crop is already what matters, so SmolVLM does not cut it into tiles and Qwen-VL does not rescale it.
+    A crop contains the face alone, so SmolVLM does not split it into tiles and Qwen-VL does not rescale it.
 
     Args:
         processor: changed in place.
-        side: pixels; None takes the processor's fixed size where it has one, else ``DEFAULT_IMAGE_SIZE``.
-
-    Raises:
-        ModelError: the processor has a fixed size and ``side`` is another one.
+        side: pixels; None takes the processor's fixed size if it has one, else ``DEFAULT_IMAGE_SIZE``.
     """
     images = processor.image_processor
     if hasattr(images, "merge_size"):

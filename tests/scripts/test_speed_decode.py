@@ -1,4 +1,4 @@
-"""The decoding benchmark: the peers write the same language, figures are of the right runs, and it ends with them."""
+"""The decoding benchmark: the peers have the same grammar, and figures are of the right runs and printed last."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ NAMES = {
 @pytest.fixture(scope="module")
 def benchmark() -> Iterator[ModuleType]:
     with pytest.MonkeyPatch.context() as patch:
-        # As for a script: its own folder comes first.
+        # As for a script: its own folder first.
         patch.syspath_prepend(str(FOLDER))
         yield importlib.import_module("decode")
     for name in ("decode", "decode_peers"):
@@ -49,7 +49,7 @@ def answers(emotion: bool) -> list[str]:
 
 
 @pytest.mark.parametrize("emotion", [True, False])
-def test_the_peers_regex_takes_canonical_answers_alone(grammars: ModuleType, emotion: bool) -> None:
+def test_the_peers_regex_accepts_only_canonical_answers(grammars: ModuleType, emotion: bool) -> None:
     regex = re.compile(grammars.as_regex(grammars.pieces(emotion=emotion)))
     for text in answers(emotion):
         assert regex.fullmatch(text)
@@ -58,7 +58,7 @@ def test_the_peers_regex_takes_canonical_answers_alone(grammars: ModuleType, emo
     assert not regex.fullmatch(answers(not emotion)[0])
 
 
-def test_the_peers_texts_are_as_long_as_ours_may_be(grammars: ModuleType) -> None:
+def test_the_peers_texts_have_our_length_limits(grammars: ModuleType) -> None:
     lengths = [piece for piece in grammars.pieces(emotion=True) if isinstance(piece, int)]
     assert sorted(lengths) == sorted([*MAX_LENGTH.values(), *[MAX_DEFAULT_LENGTH] * 9])
     assert [grammars.pieces(emotion=True).count(None), grammars.pieces(emotion=False).count(None)] == [52, 52]
@@ -66,7 +66,7 @@ def test_the_peers_texts_are_as_long_as_ours_may_be(grammars: ModuleType) -> Non
     assert regex.fullmatch('"a bc"') and not any(map(regex.fullmatch, ('"abcde"', '""', '" a"', '"a\\"', '"é"')))
 
 
-def test_xgrammars_grammar_takes_what_the_regex_takes(grammars: ModuleType) -> None:
+def test_xgrammars_grammar_accepts_what_the_regex_accepts(grammars: ModuleType) -> None:
     testing = pytest.importorskip("xgrammar").testing
     grammar = grammars.as_ebnf(grammars.pieces(emotion=True))
     for text in answers(True)[:3]:
@@ -81,23 +81,23 @@ def runs(benchmark: ModuleType, seconds: list[float], passes: int = 10, texts: s
 
 def test_speedups_are_over_the_better_peer(benchmark: ModuleType) -> None:
     found = {
-        benchmark.SLOW: runs(benchmark, [9, 9, 9]),
-        benchmark.ROW: runs(benchmark, [1, 2, 1]),
+        benchmark.BASELINE: runs(benchmark, [9, 9, 9]),
+        benchmark.SEQUENTIAL: runs(benchmark, [1, 2, 1]),
         "xgrammar": runs(benchmark, [12, 16, 80], passes=20),
         "outlines": runs(benchmark, [9, 9, 9]),
     }
-    figures = benchmark.speedups(found, benchmark.ROW)
+    figures = benchmark.speedups(found, benchmark.SEQUENTIAL)
     # xgrammar needs half of its passes: 6, 8 and 40 seconds, with a smaller median than outlines.
     assert figures == {"speedup": 6, "speedup_cpu": 6, "speedup_as_it_comes": 9}
     found["xgrammar"] = runs(benchmark, [12, 16, 80], passes=5)
-    assert benchmark.speedups(found, benchmark.ROW)["speedup"] == 9, "few passes are no reason to count more"
+    assert benchmark.speedups(found, benchmark.SEQUENTIAL)["speedup"] == 9, "fewer passes do not raise the count"
     del found["xgrammar"]
-    assert benchmark.speedups(found, benchmark.ROW)["speedup_as_it_comes"] == 9
+    assert benchmark.speedups(found, benchmark.SEQUENTIAL)["speedup_as_it_comes"] == 9
     del found["outlines"]
-    assert set(benchmark.speedups(found, benchmark.ROW).values()) == {None}
+    assert set(benchmark.speedups(found, benchmark.SEQUENTIAL).values()) == {None}
 
 
-def test_texts_are_compared_and_read(benchmark: ModuleType) -> None:
+def test_texts_are_compared_and_validated(benchmark: ModuleType) -> None:
     text = answers(True)[0]
     one = runs(benchmark, [1, 1], texts=text)
     other = [*runs(benchmark, [1], texts=text), *runs(benchmark, [1], texts=text[:-1])]
@@ -114,43 +114,43 @@ def test_sides_take_turns_and_the_first_batch_does_not_count(benchmark: ModuleTy
 
     model, order = Model(), []
 
-    def side(name: str, passes: int) -> Any:
-        def ask(inputs: Any) -> list[str]:
+    def method(name: str, passes: int) -> Any:
+        def generate(inputs: Any) -> list[str]:
             order.append((name, inputs))
             for _ in range(passes):
                 model.decoder(torch.zeros(1))
             return [f"{name}{inputs}"]
 
-        return ask
+        return generate
 
-    sides = {"a": side("a", 3), "b": side("b", 1)}
-    found = benchmark.take_turns(sides, [0, 1, 2], benchmark.Passes(model), "")
+    methods = {"a": method("a", 3), "b": method("b", 1)}
+    found = benchmark.take_turns(methods, [0, 1, 2], benchmark.PassCounter(model), "")
     assert order == [("a", 0), ("b", 0), ("b", 1), ("a", 1), ("a", 2), ("b", 2)]
     assert [(run.passes, run.texts) for run in found["a"]] == [(3, ["a1"]), (3, ["a2"])]
     assert [run.passes for run in found["b"]] == [1, 1]
-    found = benchmark.take_turns(sides, [0], benchmark.Passes(model), "", started=True)
+    found = benchmark.take_turns(methods, [0], benchmark.PassCounter(model), "", started=True)
     assert [run.texts for run in found["b"]] == [["b0"]]
 
 
-def test_growth_is_seen_and_the_start_is_not(benchmark: ModuleType) -> None:
+def test_growth_is_measured_after_the_start(benchmark: ModuleType) -> None:
     start = list(range(100, 400, 2))
     assert benchmark.growth([*start, *[400] * 9850]) == 1
     assert benchmark.growth([*start, *np.linspace(400, 800, 9850).tolist()]) > 1.9
     assert benchmark.growth([1] * 50 + [2] * 150) == 1
 
 
-def test_no_two_pictures_of_the_memory_part_are_alike(benchmark: ModuleType) -> None:
+def test_all_pictures_of_the_memory_part_differ(benchmark: ModuleType) -> None:
     pictures = benchmark.crops(2, 32)
     assert not np.array_equal(*map(np.asarray, pictures))
     shown = {picture.tobytes() for picture in benchmark.altered(pictures, 30)}
     assert len(shown) == 30
 
 
-def test_it_ends_with_its_figures(
+def test_figures_are_printed_last_and_saved(
     benchmark: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "decode.json"
-    monkeypatch.setattr(benchmark, "QUICK", benchmark.Amount({1: 1, 16: 2}, {1: 1, 16: 1}, 1, 2, 10, 2))
+    monkeypatch.setattr(benchmark, "QUICK", benchmark.Amounts({1: 1, 16: 2}, {1: 1, 16: 1}, 1, 2, 10, 2))
     monkeypatch.setattr(sys, "argv", ["decode.py", "--quick", "--parts", "answers", "stream", "--out", str(out)])
     assert benchmark.main() == 0
     printed = capsys.readouterr().out
@@ -165,4 +165,4 @@ def test_it_ends_with_its_figures(
     assert figures.items() <= saved.items()
     rows = {row["what"]: row for row in saved["answers"] if row["batch"] == 16}
     assert all(row["valid"] == 2 for row in rows.values())
-    assert rows[benchmark.ROW]["same_text"] == 2 and set(rows) >= {benchmark.SLOW, benchmark.BESIDE}
+    assert rows[benchmark.SEQUENTIAL]["same_text"] == 2 and set(rows) >= {benchmark.BASELINE, benchmark.PARALLEL}

@@ -1,4 +1,4 @@
-"""The benchmark of growth measures what it says: whole process trees, failures by their words, slopes without start."""
+"""The growth benchmark measures process trees, reports failures, and takes slopes without start-up."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ def growth():
 def test_memory_and_time_of_children_count(growth, tmp_path):
     work = "x = bytearray(b'1' * 120_000_000); [i * i for i in range(2_000_000)]; import time; time.sleep(0.3)"
     parent = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {work!r}], check=True)"
-    seconds, cpu, peak, own = growth.watched([sys.executable, "-c", parent], tmp_path / "log")
+    seconds, cpu, peak, own = growth.run_measured([sys.executable, "-c", parent], tmp_path / "log")
     assert seconds > 0.3
     assert cpu > 0.02
     assert 120 < own <= peak < 1000
 
 
-def test_a_failed_stage_says_what_it_said(growth, tmp_path):
+def test_a_failed_stage_reports_its_output(growth, tmp_path):
     with pytest.raises(SemanticFaceError, match=r"failed with 3[\s\S]*no such face"):
-        growth.watched(
+        growth.run_measured(
             [sys.executable, "-c", "import sys; print('no such face', file=sys.stderr); sys.exit(3)"], tmp_path / "log"
         )
 
