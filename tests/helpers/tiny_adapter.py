@@ -1,4 +1,4 @@
-"""An adapter around a tiny model, as a training would leave it; built in code. Not a test file."""
+"""An adapter around a tiny model, as after training, built in code."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from tests.helpers.tiny_models import fast_vlm
 
 
 def adapted(base: Path, *, side: int | None = None, projector: bool = True) -> Bundle:
-    """Return a base with a trainable adapter that changes something; the same for the same base."""
+    """Return a base with a trainable adapter that has an effect; the same for the same base."""
     bundle = add_lora(load_base(ModelConfig(str(base), image_size=side)), LoraSettings(r=4, projector=projector))
     generator = torch.Generator().manual_seed(0)
     for name, parameter in bundle.model.named_parameters():

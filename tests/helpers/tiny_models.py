@@ -1,8 +1,7 @@
-"""Tiny random models of the architectures the project names, built in code and saved as their hub folders look.
+"""Tiny random models of the supported architectures, built in code and saved like their hub folders.
 
-Not a test file: ``tests/test_model.py`` and others build these into a temporary folder. Each architecture is the real
-one, class for class, with small widths, its own chat template in miniature and a tokenizer trained on a few answers:
-number tokens are whole in the nano-like one and single digits in the others, as in the real ones.
+Each has the real classes with small widths, a miniature of its chat template and a tokenizer trained on a few answers:
+numbers are whole tokens in the nano-like model and single digits in the others, as in the real ones.
 """
 
 from __future__ import annotations
@@ -42,7 +41,7 @@ from semanticface.semantics.answer import format_answer
 from semanticface.semantics.expression_sampler import sample_coefficients
 
 SIDE = {"fast_vlm": 32, "smolvlm": 32, "qwen3_vl": 64, "llava": 32}
-"""Sides of the square pictures; Qwen3-VL's comes from its config (``model.image_size``), the others' are built in."""
+"""Image sizes in pixels; Qwen3-VL's comes from its config (``model.image_size``), the others' are built in."""
 
 _CHATML = (
     "{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\n' }}{% for part in message['content'] %}"
@@ -73,7 +72,7 @@ def answers(count: int, *, emotion: bool = True) -> list[str]:
 
 
 def faces(folder: Path, rows: int = 8, *, emotion: bool = True, size: int = 48) -> Path:
-    """Save a dataset of noise with real answers: ``rows`` to train on, 2 to validate and 2 to test."""
+    """Save a dataset of noise with real answers: ``rows`` in train, 2 in validation and 2 in test."""
     rng = np.random.default_rng(3)
     columns = ("picture", "coefficients", "subject", "answer", "box")
     features = datasets.Features({name: FEATURES[name] for name in columns})
@@ -117,7 +116,7 @@ def _tokenizer(
 
 
 def _save(folder: Path, model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, files: dict[str, object]) -> Path:
-    # As large as in trained models: with the small random ones no LoRA could move a prediction.
+    # As large as in trained models: with small random embeddings no LoRA could change a prediction.
     for table in {model.get_input_embeddings().weight, model.get_output_embeddings().weight}:
         table.data.mul_(25)
     model.generation_config.eos_token_id = tokenizer.eos_token_id
@@ -131,7 +130,7 @@ def _save(folder: Path, model: PreTrainedModel, tokenizer: PreTrainedTokenizerFa
 
 
 def fast_vlm(folder: Path) -> Path:
-    """Save a nano-like FastVLM: a convolutional tower with batch norms, a small Qwen2, whole numbers as tokens."""
+    """Save a nano-like FastVLM: a convolutional encoder with batch norms, a small Qwen2, whole numbers as tokens."""
     torch.manual_seed(0)
     specials = ["<|pad|>", "<|end|>", "<|system|>", "<|user|>", "<|assistant|>", "<image>"]
     tokenizer = _tokenizer(
@@ -141,11 +140,11 @@ def fast_vlm(folder: Path) -> Path:
         eos_token="<|end|>",
         extra_special_tokens={"image_token": "<image>"},
     )
-    tower = ResNetConfig(embedding_size=8, hidden_sizes=[8, 16, 32], depths=[1, 1, 1], layer_type="basic")
-    # FastVLM reads the tower's width under this name.
-    tower.hidden_size = 32
+    encoder = ResNetConfig(embedding_size=8, hidden_sizes=[8, 16, 32], depths=[1, 1, 1], layer_type="basic")
+    # FastVLM reads the encoder's width under this name.
+    encoder.hidden_size = 32
     config = FastVlmConfig(
-        vision_config=tower,
+        vision_config=encoder,
         text_config=Qwen2Config(
             vocab_size=len(tokenizer),
             hidden_size=32,
@@ -175,7 +174,7 @@ def fast_vlm(folder: Path) -> Path:
 
 
 def smolvlm(folder: Path) -> Path:
-    """Save a SmolVLM: SigLIP tower with pixel shuffle, Llama, digits one by one."""
+    """Save a SmolVLM: SigLIP with pixel shuffle, Llama, single digits."""
     torch.manual_seed(0)
     specials = [
         "<|im_start|>", "<end_of_utterance>", "<|pad|>", "<image>", "<fake_token_around_image>", "<global-img>",
@@ -235,7 +234,7 @@ def smolvlm(folder: Path) -> Path:
 
 
 def qwen3_vl(folder: Path) -> Path:
-    """Save a Qwen3-VL: deepstack tower, Qwen3 with interleaved rotary sections, digits one by one."""
+    """Save a Qwen3-VL: deepstack encoder, Qwen3 with interleaved rotary sections, single digits."""
     torch.manual_seed(0)
     specials = [
         "<|endoftext|>", "<|im_start|>", "<|im_end|>", "<|vision_start|>", "<|vision_end|>", "<|image_pad|>",
@@ -297,7 +296,7 @@ def qwen3_vl(folder: Path) -> Path:
 
 
 def llava(folder: Path) -> Path:
-    """Save a LLaVA: CLIP tower, Llama; digits in groups, so that some numbers have more tokens than others."""
+    """Save a LLaVA: CLIP, Llama; digits in groups, so that numbers differ in their number of tokens."""
     torch.manual_seed(0)
     specials = ["<|pad|>", "<|end|>", "<|system|>", "<|user|>", "<|assistant|>", "<image>"]
     tokenizer = _tokenizer(
@@ -309,7 +308,7 @@ def llava(folder: Path) -> Path:
         extra_special_tokens={"image_token": "<image>"},
     )
     side = SIDE["llava"]
-    tower = CLIPVisionConfig(
+    encoder = CLIPVisionConfig(
         hidden_size=16, intermediate_size=32, num_hidden_layers=2, num_attention_heads=2, image_size=side, patch_size=16
     )
     text = LlamaConfig(
@@ -323,7 +322,7 @@ def llava(folder: Path) -> Path:
         eos_token_id=tokenizer.eos_token_id,
     )
     config = LlavaConfig(
-        vision_config=tower,
+        vision_config=encoder,
         text_config=text,
         image_token_index=tokenizer.convert_tokens_to_ids("<image>"),
         image_seq_length=4,

@@ -1,4 +1,4 @@
-"""Models load safely, adapters arrive whole, and processors do what the stock ones do."""
+"""Models load safely, adapters load completely, and processors behave as the stock ones."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def save(bundle: Bundle, config: ModelConfig, folder) -> None:
 
 
 def trained(config: ModelConfig) -> Bundle:
-    """Return a model with LoRA that changes something, as training would."""
+    """Return a model with a LoRA adapter that has an effect, as after training."""
     torch.manual_seed(1)
     bundle = add_lora(load_base(config), LORA)
     for name, parameter in bundle.model.named_parameters():
@@ -104,7 +104,7 @@ def test_a_base_without_a_recipe_gets_the_zero_shot_prompt(base_config):
     assert not bundle.model.training
 
 
-def test_pictures_go_through_unscaled(base_config):
+def test_images_are_not_rescaled(base_config):
     bundle = load_base(base_config)
     side = bundle.image_size
     rng = np.random.default_rng(0)
@@ -118,7 +118,7 @@ def test_pictures_go_through_unscaled(base_config):
     np.testing.assert_allclose(values.numpy(), expected, atol=1e-5)
 
 
-def test_a_crop_side_the_model_cannot_take_is_refused(base_config):
+def test_an_unsupported_image_size_is_rejected(base_config):
     processor = load_base(base_config).processor
     with pytest.raises(ModelError, match="px, not 70"):
         set_image_size(processor, 70)
@@ -126,7 +126,7 @@ def test_a_crop_side_the_model_cannot_take_is_refused(base_config):
 
 @pytest.mark.parametrize("stock", [Qwen3VLProcessor, SmolVLMProcessor])
 def test_a_processor_without_video_runs_the_stock_code(stock, tmp_path):
-    """Whatever torchvision is: what concerns pictures and text is inherited, not written again."""
+    """With or without torchvision: image and text code is inherited, not rewritten."""
     from semanticface.models.processors import _PicturesOnly, without_video
 
     short = without_video(stock)
@@ -138,7 +138,7 @@ def test_a_processor_without_video_runs_the_stock_code(stock, tmp_path):
     assert short.replace_image_token is stock.replace_image_token
 
 
-def test_qwen_shows_a_token_for_every_merged_patch(tmp_path):
+def test_qwen_has_a_token_for_every_merged_patch(tmp_path):
     bundle = load_base(ModelConfig(str(tiny_models.qwen3_vl(tmp_path / "m")), image_size=96))
     inputs = prompt_inputs(bundle, load_prompt("distill"), [Image.new("RGB", (96, 96))] * 2)
     assert inputs["image_grid_thw"].tolist() == [[1, 6, 6]] * 2
@@ -146,7 +146,7 @@ def test_qwen_shows_a_token_for_every_merged_patch(tmp_path):
     assert torch.equal(inputs["mm_token_type_ids"] == 1, inputs["input_ids"] == bundle.model.config.image_token_id)
 
 
-def test_smolvlm_shows_one_uncut_picture(tmp_path):
+def test_smolvlm_does_not_split_the_image(tmp_path):
     bundle = load_base(ModelConfig(str(tiny_models.smolvlm(tmp_path / "m"))))
     inputs = prompt_inputs(bundle, load_prompt("distill"), [Image.new("RGB", (32, 32))])
     assert inputs["pixel_values"].shape == (1, 1, 3, 32, 32)
@@ -167,7 +167,7 @@ def test_missing_files_are_named(base_config, tmp_path):
         load_base(ModelConfig(str(folder)))
 
 
-def test_shards_that_the_index_names_must_be_there(tmp_path):
+def test_missing_shards_are_named(tmp_path):
     folder = tiny_models.fast_vlm(tmp_path / "m")
     index = {"metadata": {}, "weight_map": {"a": "model.safetensors", "b": "model-00002-of-00002.safetensors"}}
     (folder / "model.safetensors.index.json").write_text(json.dumps(index))
@@ -175,7 +175,7 @@ def test_shards_that_the_index_names_must_be_there(tmp_path):
         load_base(ModelConfig(str(folder)))
 
 
-def test_pickles_are_refused(base_config, adapter, tmp_path):
+def test_pickles_are_rejected(base_config, adapter, tmp_path):
     folder = copied(base_config.base, tmp_path / "base")
     torch.save(load_file(folder / "model.safetensors"), folder / "pytorch_model.bin")
     (folder / "model.safetensors").unlink()
@@ -189,7 +189,7 @@ def test_pickles_are_refused(base_config, adapter, tmp_path):
 
 
 @pytest.mark.parametrize("size", [0, 5000])
-def test_cut_off_weights_are_refused(base_config, tmp_path, size):
+def test_truncated_weights_are_rejected(base_config, tmp_path, size):
     folder = copied(base_config.base, tmp_path)
     weights = folder / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:size])
@@ -197,7 +197,7 @@ def test_cut_off_weights_are_refused(base_config, tmp_path, size):
         load_base(ModelConfig(str(folder)))
 
 
-def test_weights_that_lack_a_layer_are_refused(base_config, tmp_path):
+def test_weights_that_lack_a_layer_are_rejected(base_config, tmp_path):
     folder = copied(base_config.base, tmp_path)
     tensors = load_file(folder / "model.safetensors")
     gone = next(name for name in tensors if "q_proj" in name)
@@ -207,7 +207,7 @@ def test_weights_that_lack_a_layer_are_refused(base_config, tmp_path):
         load_base(ModelConfig(str(folder)))
 
 
-def test_names_that_lead_nowhere_are_refused(tmp_path):
+def test_unknown_names_are_rejected(tmp_path):
     with pytest.raises(ModelError, match="no model 'no/such-model'"):
         load_trained("no/such-model")
     (tmp_path / "file.safetensors").write_text("")
@@ -218,7 +218,7 @@ def test_names_that_lead_nowhere_are_refused(tmp_path):
     assert resolve_model("nano") == (NANO, None)
 
 
-def test_four_bits_hold_the_language_layers_alone(base_config):
+def test_only_the_language_layers_are_quantized(base_config):
     whole = load_base(base_config)
     prefix = language_prefix(whole.model)
     small = load_base(ModelConfig(base_config.base, quantize="nf4", image_size=base_config.image_size))
@@ -252,7 +252,7 @@ def test_four_bit_layers_pass_gradients_after_an_evaluation(base_config):
 # LoRA
 
 
-def test_lora_sits_on_language_layers_and_starts_as_no_change(base_config):
+def test_lora_is_on_language_layers_and_starts_without_effect(base_config):
     plain = load_base(base_config)
     before = logits(plain)
     prefix = language_prefix(plain.model)
@@ -264,7 +264,7 @@ def test_lora_sits_on_language_layers_and_starts_as_no_change(base_config):
     assert torch.equal(logits(bundle), before)
 
 
-def test_lora_can_reach_the_projector(base_config):
+def test_lora_can_include_the_projector(base_config):
     bundle = add_lora(load_base(base_config), LoraSettings(r=2, projector=True))
     outside = [
         name
@@ -275,7 +275,7 @@ def test_lora_can_reach_the_projector(base_config):
     assert all(any(part in name for part in ("multi_modal_projector", "connector", "merger")) for name in outside)
 
 
-def test_a_target_that_is_no_layer_is_refused(base_config):
+def test_an_unknown_target_module_is_rejected(base_config):
     with pytest.raises(ConfigError, match=r"no language layer is called c_attn; there are .*q_proj"):
         add_lora(load_base(base_config), LoraSettings(target_modules=("q_proj", "c_attn")))
 
@@ -283,7 +283,7 @@ def test_a_target_that_is_no_layer_is_refused(base_config):
 # Adapters
 
 
-def test_an_adapter_comes_back_as_it_was_saved(base_config, adapter):
+def test_a_saved_adapter_is_restored(base_config, adapter):
     expected = logits(trained(base_config))
     assert sorted(path.name for path in adapter.iterdir()) == [
         "adapter_config.json",
@@ -307,7 +307,7 @@ def test_an_adapter_loads_on_a_four_bit_base(adapter):
     assert logits(bundle).isfinite().all()
 
 
-def test_an_untrained_adapter_is_refused(base_config, tmp_path):
+def test_an_untrained_adapter_is_rejected(base_config, tmp_path):
     save(add_lora(load_base(base_config), LORA), base_config, tmp_path / "fresh")
     with pytest.raises(ModelError, match="untrained: every lora_B is zero"):
         load_trained(tmp_path / "fresh")
@@ -327,28 +327,28 @@ def rewrite(folder, change) -> None:
     ],
     ids=["renamed", "missing", "unexpected"],
 )
-def test_an_adapter_with_other_keys_is_refused(adapter, tmp_path, change):
+def test_an_adapter_with_other_keys_is_rejected(adapter, tmp_path, change):
     folder = copied(adapter, tmp_path)
     rewrite(folder, change)
     with pytest.raises(ModelError, match="are not those of its base's layers"):
         load_trained(folder)
 
 
-def test_an_adapter_of_other_shapes_is_refused(adapter, tmp_path):
+def test_an_adapter_of_other_shapes_is_rejected(adapter, tmp_path):
     folder = copied(adapter, tmp_path)
     rewrite(folder, lambda tensors: {name: value[..., :3].contiguous() for name, value in tensors.items()})
     with pytest.raises(ModelError, match="does not fit its base"):
         load_trained(folder)
 
 
-def test_an_adapter_that_changes_nothing_is_refused(adapter, tmp_path):
+def test_an_adapter_that_changes_nothing_is_rejected(adapter, tmp_path):
     folder = copied(adapter, tmp_path)
     rewrite(folder, lambda tensors: {name: value * (1 if "lora_B" in name else 0) for name, value in tensors.items()})
-    with pytest.raises(ModelError, match="changes nothing"):
+    with pytest.raises(ModelError, match="does not change its base's logits"):
         load_trained(folder)
 
 
-def test_an_adapter_is_refused_on_a_base_that_has_changed(architecture, tmp_path):
+def test_an_adapter_is_rejected_on_a_base_that_has_changed(architecture, tmp_path):
     base = tiny_models.BUILD[architecture](tmp_path / "base")
     config = ModelConfig(str(base), image_size=tiny_models.SIDE[architecture])
     save(trained(config), config, tmp_path / "adapter")
@@ -359,7 +359,7 @@ def test_an_adapter_is_refused_on_a_base_that_has_changed(architecture, tmp_path
 
 
 @pytest.mark.parametrize("name", ["semanticface.json", "adapter_config.json", "adapter_model.safetensors"])
-def test_an_adapter_folder_that_lacks_a_file_is_refused(adapter, tmp_path, name):
+def test_an_adapter_folder_that_lacks_a_file_is_rejected(adapter, tmp_path, name):
     folder = copied(adapter, tmp_path)
     (folder / name).unlink()
     with pytest.raises(ModelError, match=name.replace(".", r"\.")):
@@ -367,7 +367,7 @@ def test_an_adapter_folder_that_lacks_a_file_is_refused(adapter, tmp_path, name)
 
 
 @pytest.mark.parametrize("text", ["", "{}", "[1]", "{half"])
-def test_a_damaged_recipe_is_refused(adapter, tmp_path, text):
+def test_a_damaged_recipe_is_rejected(adapter, tmp_path, text):
     folder = copied(adapter, tmp_path)
     (folder / "semanticface.json").write_text(text)
     with pytest.raises(ModelError, match=r"semanticface\.json"):
@@ -403,13 +403,13 @@ def test_settings_are_read_strictly(tmp_path):
 
 
 @pytest.mark.parametrize("override", ["r", "=3", "r=[", "r.more=3"])
-def test_a_malformed_override_is_refused(tmp_path, override):
+def test_a_malformed_override_is_rejected(tmp_path, override):
     with pytest.raises(ConfigError, match="--set"):
         read_settings(settings_file(tmp_path, rank=3), LoraSettings, [override])
 
 
 @pytest.mark.parametrize("text", ["- a\n- b\n", "a: [", "just text", "", "\xff"])
-def test_a_config_that_is_no_mapping_is_refused(tmp_path, text):
+def test_a_config_that_is_no_mapping_is_rejected(tmp_path, text):
     (tmp_path / "bad.yaml").write_bytes(text.encode("latin-1"))
     with pytest.raises(ConfigError, match=r"bad\.yaml"):
         read_settings(tmp_path / "bad.yaml", LoraSettings)
@@ -417,8 +417,8 @@ def test_a_config_that_is_no_mapping_is_refused(tmp_path, text):
         read_settings(tmp_path / "none.yaml", LoraSettings)
 
 
-def test_saving_an_adapter_in_training_asks_no_hub(tmp_path, monkeypatch):
-    """peft saves checkpoints itself, and looks for the config of the base by the name in the adapter."""
+def test_saving_an_adapter_in_training_does_not_access_the_hub(tmp_path, monkeypatch):
+    """peft saves checkpoints itself, and looks up the base's config by the name in the adapter."""
     base = ModelConfig("nano")
     save(trained(base), base, tmp_path / "adapter")
     assert json.loads((tmp_path / "adapter" / "adapter_config.json").read_text())["base_model_name_or_path"] == "nano"

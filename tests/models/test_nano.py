@@ -1,4 +1,4 @@
-"""The base model: its tokenizer, its stock classes, the script that makes it, and the one in the package."""
+"""Nano: its tokenizer, its stock classes, the script that trains it, and the packaged model."""
 
 import subprocess
 import sys
@@ -75,30 +75,30 @@ def test_a_saved_nano_is_a_stock_model(tokenizer, tmp_path):
     assert model(**inputs).logits.isfinite().all()
 
 
-def test_training_leaves_the_frozen_towers_statistics_alone(tokenizer):
+def test_training_does_not_change_the_frozen_encoders_statistics(tokenizer):
     model = nano.build_model(tokenizer)
     bundle = add_lora(Bundle(model, None, tokenizer, nano.IMAGE_SIZE, {}), LoraSettings(r=2))
-    tower = model.model.vision_tower
-    before = {name: value.clone() for name, value in tower.named_buffers()}
+    encoder = model.model.vision_tower
+    before = {name: value.clone() for name, value in encoder.named_buffers()}
     bundle.model.train()
     assert model.model.language_model.training
-    seen = tower(torch.rand(4, 3, nano.IMAGE_SIZE, nano.IMAGE_SIZE) * 9).last_hidden_state
-    assert all(torch.equal(value, before[name]) for name, value in tower.named_buffers())
+    features = encoder(torch.rand(4, 3, nano.IMAGE_SIZE, nano.IMAGE_SIZE) * 9).last_hidden_state
+    assert all(torch.equal(value, before[name]) for name, value in encoder.named_buffers())
     bundle.model.eval()
-    assert tower(torch.rand(4, 3, nano.IMAGE_SIZE, nano.IMAGE_SIZE)).last_hidden_state.shape == seen.shape
+    assert encoder(torch.rand(4, 3, nano.IMAGE_SIZE, nano.IMAGE_SIZE)).last_hidden_state.shape == features.shape
 
 
 @pytest.mark.slow
-def test_the_script_makes_a_model_and_goes_on_where_it_stopped(tmp_path):
+def test_the_script_trains_a_model_and_resumes(tmp_path):
     plan = RenderSettings(
         rows=120, looks={"drawn": 1.0}, size=64, supersample=1, framing="crop", splits={"train": 0.8, "validation": 0.2}
-    )  # fewer faces to learn from than the tower's batch
+    )  # fewer training faces than the encoder's batch
     render_set(tmp_path / "faces", plan, workers=1)
     command = [sys.executable, ROOT / "train/pretrain.py", "--faces", tmp_path / "faces", "--out", tmp_path / "nano"]
     subprocess.run([*command, "--tower-samples", "256", "--speak-samples", "64"], check=True)
     states = {name: torch.load(tmp_path / "nano" / name, weights_only=True) for name in ("tower.pt", "speak.pt")}
     assert (states["tower.pt"]["step"], states["speak.pt"]["step"]) == (2, 2)
-    # Both steps are done already, so the same command only saves again, and longer ones train what is left.
+    # Both stages are done, so the same command only saves again, and a longer one trains the rest.
     first = (tmp_path / "nano/model/model.safetensors").read_bytes()
     subprocess.run([*command, "--tower-samples", "256", "--speak-samples", "64"], check=True)
     assert (tmp_path / "nano/model/model.safetensors").read_bytes() == first
@@ -117,7 +117,7 @@ def _png(picture: np.ndarray, folder: Path) -> Path:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("style", STYLES)
-def test_the_packaged_nano_reads_people_it_has_never_seen(style):
+def test_the_packaged_nano_predicts_unseen_people(style):
     people = subjects_by_split(RenderSettings())["test"]
     truth = faces(64, seed=5)
     pictures = [
