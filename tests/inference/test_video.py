@@ -293,7 +293,7 @@ def test_odd_timecodes_are_reported(capsys, fast_model, tmp_path):
     [
         (["CLIP"], "--out take.csv"),
         (["CLIP", "CLIP", "--out", "x.csv"], "a command of its own"),
-        (["CLIP", "--out", "x.txt"], "End its name in"),
+        (["CLIP", "--out", "x.txt"], "Use the suffix .jsonl or .csv"),
         (["CLIP", "--out", "x.jsonl", "--smooth"], "--smooth is for a Live Link CSV"),
         (["CLIP", "--out", "x.csv", "--report", "x.html"], "--report is for pictures"),
         (["CLIP", "--out", "x.csv", "--temperature", "1"], "--temperature is for pictures"),
