@@ -197,7 +197,9 @@ def _sample(predictor: Predictor, batch: Sequence[_Sampling], settings: Candidat
     seeds = [(settings.seed, sampling.row, draw) for sampling in batch for draw in draws]
     try:
         inputs = prompt_inputs(predictor.bundle, predictor.prompt, [sampling.crop for sampling in batch])
-        texts = predictor.engine.generate_text(inputs, temperature=settings.temperature, seeds=seeds, repeats=settings.count)
+        texts = predictor.engine.generate_text(
+            inputs, temperature=settings.temperature, seeds=seeds, repeats=settings.count
+        )
     except (RuntimeError, ValueError, IndexError) as error:
         # The batch is too large for the device, or one picture is at fault: try each alone.
         if len(batch) == 1:
