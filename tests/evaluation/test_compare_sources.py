@@ -114,7 +114,7 @@ def test_a_video_without_timecode_is_taken_to_begin_with_the_rows_and_that_is_sa
 
 def test_rows_that_are_of_no_frame(tmp_path):
     take = open_take(write_clip(tmp_path / "a.mov", bars(5), timecode="13:13:04:10"))
-    with pytest.raises(TableError, match="no moment in common"):
+    with pytest.raises(TableError, match="do not overlap"):
         frames(recording(tmp_path / "a.csv", ["17:00:00:00.000", "17:00:00:01.000"]), take)
     with pytest.raises(TableError, match="counts frame 75"):
         frames(recording(tmp_path / "b.csv", ["17:00:00:75.000"]), take)

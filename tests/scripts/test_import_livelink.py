@@ -225,13 +225,13 @@ def test_truncated_video(tmp_path):
     film.write_bytes(film.read_bytes()[:2000])
     film.with_suffix(".mkv").rename(tmp_path / "film.mkv")
     done, _ = run_import([take], tmp_path / "a", consent=consent)
-    assert not done.records and "Scene_1_ann.mov: not a video that can be read" in done.problems[0]
+    assert not done.records and "Scene_1_ann.mov: not a readable video" in done.problems[0]
     film.unlink()
     film.with_suffix(".mkv").write_bytes(whole[: len(whole) // 2])
     done, _ = run_import([take], tmp_path / "b", consent=consent)
     (record,) = done.records
     assert 5 < record.kept < 55 and record.counts["no frame"] == 60 - record.kept and done.left_out
-    assert "the video breaks off" in "\n".join(record.remarks) and "Scene_1_ann.mkv" in "\n".join(record.remarks)
+    assert "the video is truncated" in "\n".join(record.remarks) and "Scene_1_ann.mkv" in "\n".join(record.remarks)
     in_picture, labelled = numbers(tmp_path / "b")
     assert in_picture == labelled == list(range(record.kept))
 

@@ -163,7 +163,7 @@ def _bad(tmp_path):
     faceless = write_clip(tmp_path / "faceless.mp4", bars(3)).read_bytes()
     return {
         "notes.txt": (b"a shopping list", "not a picture"),
-        "notes.mp4": (b"a shopping list", "not a video"),
+        "notes.mp4": (b"a shopping list", "not a readable video"),
         "empty.jpg": (b"", "empty"),
         "empty.mp4": (b"", "empty"),
         "cut.png": (whole[: len(whole) // 2], "damaged or truncated"),
