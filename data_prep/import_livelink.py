@@ -39,7 +39,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from semanticface.cli.import_arguments import add_arguments, add_selection, settings_from, tell
+from semanticface.cli.import_arguments import add_arguments, add_selection, print_result, settings_from
 from semanticface.cli.scripts import ScriptParser
 from semanticface.data.captures.importer import import_takes
 from semanticface.data.captures.take import ImportSettings
@@ -80,7 +80,7 @@ def main() -> int:
     except KeyboardInterrupt:
         print("stopped; the same command resumes with the missing takes", file=sys.stderr)
         return 130
-    return tell(done, options.out, settings.splits)
+    return print_result(done, options.out, settings.splits)
 
 
 if __name__ == "__main__":

@@ -28,7 +28,7 @@ import os
 import sys
 from pathlib import Path
 
-from semanticface.cli.arguments import shares
+from semanticface.cli.arguments import weights
 from semanticface.cli.scripts import ScriptParser
 from semanticface.data.rendered import RenderSettings, render_set, rows_by_split, subjects_by_split
 from semanticface.errors import SemanticFaceError
@@ -53,7 +53,7 @@ def arguments() -> argparse.ArgumentParser:
     parser.add_argument(
         "--styles",
         dest="looks",
-        type=shares("photo=2,toon=1"),
+        type=weights("photo=2,toon=1"),
         default=DEFAULTS.looks,
         help=f"share of each style (default {format_shares(DEFAULTS.looks)})",
     )
@@ -75,7 +75,7 @@ def arguments() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--splits",
-        type=shares("photo=2,toon=1"),
+        type=weights("photo=2,toon=1"),
         default=DEFAULTS.splits,
         help=f"share of each split (default {format_shares(DEFAULTS.splits)})",
     )

@@ -1,31 +1,30 @@
-"""Measure a model on four sets of rendered faces with exact labels, beside the constants and, if given, MediaPipe.
+"""Evaluate a model on four sets of rendered faces with exact labels, next to constant predictors and MediaPipe.
 
-    python eval/benchmark.py                                                  # nano, 500 pictures a set; ten minutes
-    python eval/benchmark.py --quick                                          # 100 pictures a set
+    python eval/benchmark.py                                                  # nano, 500 pictures per set; ten minutes
+    python eval/benchmark.py --quick                                          # 100 pictures per set
     python eval/benchmark.py --model outputs/adapter --mediapipe face_landmarker.task
 
-The sets: the photo look, the toon look, the drawn look, and the photo look under hard conditions (``shifted``), each
-500 portraits of 512 px of people from number 8,000,000 on, almost every picture another person. Training sets count
-their people from 0, the face finder's from 5,000,000. Every reader gets the whole portrait and finds the face itself,
-as in use. The pictures are drawn once and kept, also when the drawing is interrupted; they are drawn anew when the
-renderer changes.
+The sets are the photo, toon and drawn styles, and the photo style under hard conditions (``shifted``): 500 portraits of
+512 px each, of people from number 8,000,000 on, almost every picture another person. Training sets number their people
+from 0, the face detector's from 5,000,000. Every method gets the whole portrait and detects the face itself, as in use.
+The pictures are rendered once and kept, also after an interruption; a new renderer version renders them again.
 
-Scored are all 52 actions; beside MediaPipe its 51 too. A picture in which a reader finds no face counts as its own
-mean answer over the other pictures (see ``semanticface.evaluation.benchmark``); how many it found is a figure of its
-own, and there is a table over the pictures in which every reader found one. Intervals are 95 % bootstrap intervals over
-people.
+All 52 actions are scored, and MediaPipe's 51 when it runs. A picture in which a method finds no face counts as its own
+mean answer over the other pictures (see ``semanticface.evaluation.benchmark``). The share of faces detected is a figure
+of its own, and one table covers the pictures in which every method found a face. Intervals are 95 % bootstrap intervals
+over people.
 
 MediaPipe needs ``pip install -c constraints.txt mediapipe`` and the ``face_landmarker.task`` that its users download.
-It answers 140 pictures a second, and its answers are kept, so it is asked once. Version 1.2.2 looks up a server of its
-maker's (usage statistics); ``unshare -rn python eval/benchmark.py …`` runs all of this without a network.
+It processes 140 pictures per second; its answers are kept, so it runs once. Version 1.2.2 contacts a server of its
+maker (usage statistics); ``unshare -rn python eval/benchmark.py …`` runs everything without a network.
 
 Writes into ``--out``/MODEL-MODE-READOUT: ``benchmark.json``, ``benchmark.md``, ``index.html`` (the tables, and the
 worst and some typical pictures of each set) and the answers, ``SET.jsonl``. ``--publish`` also copies the results to
-eval/results/benchmark.json and writes the figures anew that documents show from it (see
+eval/results/benchmark.json and regenerates the figures that documents show from it (see
 ``semanticface.evaluation.published``).
 
-The last line is one JSON object: ``photo_corr``, ``photo_mae``, ``toon_corr``, ``drawn_corr``, ``shifted_corr``, the
-same names with ``_mediapipe`` where it ran, ``median_mae_gain`` and ``interval_coverage``.
+The last line of output is a JSON object: ``photo_corr``, ``photo_mae``, ``toon_corr``, ``drawn_corr``,
+``shifted_corr``, the same names with ``_mediapipe`` if it ran, ``median_mae_gain`` and ``interval_coverage``.
 """
 
 from __future__ import annotations
@@ -59,11 +58,11 @@ from semanticface.evaluation.benchmark import (
     SEED,
     SETS,
     SIZE,
-    Contender,
+    MethodAnswers,
     constant_answers,
-    draw_set,
     headline,
     largest_errors,
+    render_benchmark_set,
     score_set,
     worst_and_typical,
 )
@@ -80,12 +79,12 @@ ROOT = Path(__file__).resolve().parents[1]
 PUBLISHED = ROOT / "eval" / "results" / "benchmark.json"
 QUICK_ROWS = 100
 WORST, TYPICAL = 6, 4
-TITLE = "How well rendered faces are read"
+TITLE = "Benchmark on rendered faces"
 
 
 @dataclasses.dataclass(frozen=True)
 class Scored:
-    """One set: its rows, what the model said of each, and the figures."""
+    """One set: its rows, the model's predictions, and the figures."""
 
     faces: Any
     predictions: list[Prediction]
@@ -102,7 +101,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"benchmark: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print("benchmark: interrupted; the pictures drawn so far are kept", file=sys.stderr)
+        print("benchmark: interrupted; the pictures rendered so far are kept", file=sys.stderr)
         return 130
     print(f"\n{published.summary(results).markdown()}\n\n{published.readout_table(results).markdown()}")
     print(f"\n{folder / 'index.html'}\n")
@@ -112,38 +111,38 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = ScriptParser(__doc__)
-    parser.add_argument("--model", default="nano", help='"nano", a model or adapter folder, or a hub id (%(default)s)')
+    parser.add_argument("--model", default="nano", help='"nano", a model or adapter folder, or a Hub id (%(default)s)')
     parser.add_argument(
-        "--mode", choices=("full", "numbers"), default="full", help="numbers: no words, as for video (%(default)s)"
+        "--mode", choices=("full", "numbers"), default="full", help="numbers: no analysis, as for video (%(default)s)"
     )
     parser.add_argument(
-        "--readout", choices=("greedy", "mean", "median"), help="how answers' numbers are read (default: the model's)"
+        "--readout", choices=("greedy", "mean", "median"), help="how numbers are read (default: the model's own)"
     )
-    parser.add_argument("--mediapipe", type=Path, metavar="TASK", help="its face_landmarker.task: measure it too")
-    parser.add_argument("--quick", action="store_true", help=f"{QUICK_ROWS} pictures a set instead of {ROWS}")
+    parser.add_argument("--mediapipe", type=Path, metavar="TASK", help="its face_landmarker.task: evaluate it too")
+    parser.add_argument("--quick", action="store_true", help=f"{QUICK_ROWS} pictures per set instead of {ROWS}")
     parser.add_argument(
-        "--out", type=Path, default=Path("outputs/benchmark"), help="folder of pictures and results (%(default)s)"
+        "--out", type=Path, default=Path("outputs/benchmark"), help="folder for pictures and results (%(default)s)"
     )
-    parser.add_argument("--batch-size", type=int, default=16, help="pictures at a time (default: %(default)s)")
-    parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="that draw pictures (all cores)")
-    parser.add_argument("--device", help="cpu, cuda, … (default: the best there is)")
+    parser.add_argument("--batch-size", type=int, default=16, help="pictures per batch (default: %(default)s)")
     parser.add_argument(
-        "--publish", action="store_true", help="write eval/results/benchmark.json and the figures in documents"
+        "--workers", type=int, default=os.cpu_count() or 1, help="rendering processes (default: all cores)"
     )
+    parser.add_argument("--device", help="cpu, cuda, … (default: the best available)")
+    parser.add_argument("--publish", action="store_true", help="update eval/results/benchmark.json and the documents")
     options = parser.parse_args(arguments)
     if options.publish and options.quick:
-        parser.error("--publish needs the whole sets: leave --quick out")
+        parser.error("--publish needs the whole sets: leave out --quick")
     return options
 
 
 def benchmark(options: argparse.Namespace) -> tuple[dict[str, Any], Path]:
-    """Draw, read, score and write; return the results and the folder they are in."""
+    """Render, predict, score and write; return the results and their folder."""
     check_range("batch-size", options.batch_size, 1)
     peer = None if options.mediapipe is None else identity(options.mediapipe)
     weights, _ = resolve_model(options.model)
     rows = QUICK_ROWS if options.quick else ROWS
     pictures = options.out / "pictures"
-    folders = {key: draw_set(pictures, key, rows, size=SIZE, workers=options.workers) for key in SETS}
+    folders = {key: render_benchmark_set(pictures, key, rows, size=SIZE, workers=options.workers) for key in SETS}
     predictor = Predictor.from_pretrained(
         options.model, device=options.device, mode=options.mode, readout=options.readout
     )
@@ -154,7 +153,7 @@ def benchmark(options: argparse.Namespace) -> tuple[dict[str, Any], Path]:
     sets = {}
     for key, folder in folders.items():
         faces = load_faces(folder, "test")
-        answered = None if peer is None else _ask_peer(faces, folder, peer, options)
+        answered = None if peer is None else _peer_answers(faces, folder, peer, options)
         sets[key] = _score(key, faces, predictor, answered, mean, median, options, out)
     results: dict[str, Any] = {
         "headline": headline({key: scored.result for key, scored in sets.items()}),
@@ -179,7 +178,7 @@ def benchmark(options: argparse.Namespace) -> tuple[dict[str, Any], Path]:
 
 
 def _command(options: argparse.Namespace) -> str:
-    """Return the command without places that mean something on this machine alone."""
+    """Return the command without this machine's paths."""
     parts = ["python", "eval/benchmark.py"]
     if options.model != "nano":
         parts += ["--model", Path(options.model).name]
@@ -192,8 +191,8 @@ def _command(options: argparse.Namespace) -> str:
     return shlex.join([*parts, *(["--quick"] if options.quick else [])])
 
 
-def _ask_peer(faces: Any, folder: Path, peer: dict[str, str], options: argparse.Namespace) -> np.ndarray:
-    """Return MediaPipe's answers, float32[N, 52], NaN where it finds no face; it is asked only once."""
+def _peer_answers(faces: Any, folder: Path, peer: dict[str, str], options: argparse.Namespace) -> np.ndarray:
+    """Return MediaPipe's answers, float32[N, 52], with NaN rows if it finds no face; they are cached in a file."""
     path = folder.with_name(f"{folder.name}-mediapipe-{peer['version']}-{peer['sha256'][:8]}.jsonl")
     if not path.is_file():
         bar = tqdm(faces.select_columns("picture"), desc=f"{PEER}: {folder.name}", unit="picture")
@@ -224,29 +223,29 @@ def _score(
     options: argparse.Namespace,
     out: Path,
 ) -> Scored:
-    """Let the model read a set and return what came of it; the answers are written too."""
+    """Predict and score a set; the answers are written too."""
     true = coefficients_of(faces)
     stream = predictor.stream(_pictures(key, faces), batch_size=options.batch_size)
     predictions = list(tqdm(stream, desc=f"{Path(options.model).name}: {key}", total=len(faces), unit="picture"))
     tables.write(out / f"{key}.jsonl", predictions)
     analyses = [each.analysis for each in predictions] if options.mode == "full" else None
-    readers = {MODEL: Contender(metrics.stacked(each.coefficients for each in predictions), analyses=analyses)}
+    methods = {MODEL: MethodAnswers(metrics.stacked(each.coefficients for each in predictions), analyses=analyses)}
     if peer is not None:
-        readers[PEER] = Contender(peer, actions=ACTIONS)
-    readings = [each.summary for each in predictions]
-    result = score_set(true, faces["subject"], readers, mean=mean, median=median, readings=readings, seed=SEED)
+        methods[PEER] = MethodAnswers(peer, actions=ACTIONS)
+    summaries = [each.summary for each in predictions]
+    result = score_set(true, faces["subject"], methods, mean=mean, median=median, summaries=summaries, seed=SEED)
     return Scored(faces, predictions, peer, result)
 
 
 def _pictures(key: str, faces: Any) -> Iterator[Image.Image]:
-    """Yield a set's pictures under the names that answers, errors and cards give them."""
+    """Yield a set's pictures, with the names that answers, errors and cards use."""
     for i, row in enumerate(faces.select_columns("picture")):
         row["picture"].filename = f"{key}/{i}"
         yield row["picture"]
 
 
 def _write(out: Path, results: dict[str, Any], sets: dict[str, Scored]) -> None:
-    """Write results as JSON, Markdown and page."""
+    """Write the results as JSON, Markdown and HTML."""
     write_json(out / "benchmark.json", results, compact=True)
     parts = [f"# {TITLE}", published.how(results), published.summary(results).markdown()]
     parts.append(published.readout_table(results).markdown())
@@ -274,35 +273,39 @@ def _sections(results: dict[str, Any], sets: dict[str, Scored]) -> Iterator[Tabl
         true = coefficients_of(scored.faces)
         errors = np.abs(metrics.stacked(each.coefficients for each in scored.predictions) - true).mean(axis=1)
         worst, typical = worst_and_typical(errors, max(WORST, TYPICAL))
-        intro = "Without an answer, or with the largest mean error."
+        intro = "No answer, or the largest mean error."
         yield report.Samples(f"{key}: the worst", _cards(scored, true, errors, worst[:WORST]), intro)
-        intro = f"With a mean error next to the median, {np.nanmedian(errors):.3f}."
+        intro = f"A mean error near the median, {np.nanmedian(errors):.3f}."
         yield report.Samples(f"{key}: typical", _cards(scored, true, errors, typical[:TYPICAL]), intro)
 
 
 def _cards(scored: Scored, true: np.ndarray, errors: np.ndarray, rows: np.ndarray) -> Iterator[report.Sample]:
     for i in rows.tolist():
-        said = scored.predictions[i]
-        note = "" if said.coefficients is None else f"Furthest off: {largest_errors(true[i], said.coefficients)}. "
+        predicted = scored.predictions[i]
+        note = (
+            ""
+            if predicted.coefficients is None
+            else f"Largest errors: {largest_errors(true[i], predicted.coefficients)}. "
+        )
         if scored.peer is not None:
-            apart = np.abs(scored.peer[i] - true[i])[[arkit.INDEX[name] for name in ACTIONS]].mean()
-            note += "MediaPipe finds no face." if np.isnan(apart) else f"MediaPipe's mean error: {apart:.3f}."
+            error = np.abs(scored.peer[i] - true[i])[[arkit.INDEX[name] for name in ACTIONS]].mean()
+            note += "MediaPipe finds no face." if np.isnan(error) else f"MediaPipe's mean error: {error:.3f}."
         yield report.Sample(
-            said.image,
+            predicted.image,
             load_picture(scored.faces[i]["picture"]),
-            said.coefficients,
-            said.analysis,
+            predicted.coefficients,
+            predicted.analysis,
             truth=true[i],
-            interval=said.interval,
-            box=said.box,
+            interval=predicted.interval,
+            box=predicted.box,
             chip="" if np.isnan(errors[i]) else f"mean error {errors[i]:.3f}",
-            reason=said.reason,
-            note=" ".join(filter(None, (note, said.note))),
+            reason=predicted.reason,
+            note=" ".join(filter(None, (note, predicted.note))),
         )
 
 
 def _publish(results: dict[str, Any]) -> None:
-    """Commit-ready: the results in docs/, and every document's marked figures written anew."""
+    """Update the committed results and the marked figures of every document."""
     write_json(PUBLISHED, results, compact=True)
     for path in published.documents(ROOT):
         text = path.read_text(encoding="utf-8")

@@ -1,19 +1,19 @@
-"""Measure a model on a dataset of faces: every figure beside constant predictors, and a page to look at.
+"""Evaluate a model on a dataset of faces: metrics next to those of constant predictors, and an HTML report.
 
     python eval/evaluate.py --model nano --dataset outputs/faces --out outputs/nano-on-faces
 
 writes into ``--out``:
 
-* ``metrics.json``: the result of ``metrics.score``, greedy, mean and median of the same pass side by side with how
-  often the intervals hold the truth (``intervals.figures``), and how it was made;
-* ``predictions.jsonl``: one line a row of the split, in order, as ``semanticface predict`` writes it;
+* ``metrics.json``: the result of ``metrics.score``; greedy, mean and median readouts of the same forward pass and the
+  coverage of the intervals (``intervals.figures``); and how it was made;
+* ``predictions.jsonl``: one line per row of the split, in order, as ``semanticface predict`` writes it;
 * ``report.html``: the figures, and the worst, the best and some random pictures.
 
-To see what a training changed, evaluate the model before it, then the one after it beside it:
+To compare a model before and after training, evaluate the first, then the second with ``--before``:
 
     python eval/evaluate.py --model outputs/adapter --dataset outputs/faces --out outputs/after --before outputs/before
 
-Photographs have no truth to be measured by, but they can be looked at in the same report:
+Photographs have no ground truth, but can be shown in the same report:
 
     semanticface predict photos/ --model outputs/adapter --out photos.jsonl
     python eval/evaluate.py --model outputs/adapter --dataset outputs/faces --out outputs/after --photos photos.jsonl
@@ -52,7 +52,7 @@ from semanticface.vision.crop import Box, crop_face
 from semanticface.vision.image_io import load_picture
 
 CARDS = 6
-"""Sample cards in each of the three selections of the report."""
+"""Cards in each of the report's three selections."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -74,32 +74,34 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = ScriptParser(__doc__)
-    parser.add_argument("--model", default="nano", help='"nano", a model or adapter folder, or a hub id (%(default)s)')
+    parser.add_argument("--model", default="nano", help='"nano", a model or adapter folder, or a Hub id (%(default)s)')
     parser.add_argument("--dataset", type=Path, required=True, help="folder that data_prep/render_faces.py wrote")
-    parser.add_argument("--split", default="test", help="which part of it (default: %(default)s)")
-    parser.add_argument("--limit", type=int, help="at most this many rows, drawn by --seed (default: all)")
-    parser.add_argument("--out", type=Path, default=Path("outputs/evaluation"), help="folder (default: %(default)s)")
-    parser.add_argument("--seed", type=int, default=0, help="draws the rows of --limit and the random cards")
+    parser.add_argument("--split", default="test", help="split of the dataset (default: %(default)s)")
+    parser.add_argument("--limit", type=int, help="maximum rows, selected by --seed (default: all)")
+    parser.add_argument(
+        "--out", type=Path, default=Path("outputs/evaluation"), help="output folder (default: %(default)s)"
+    )
+    parser.add_argument("--seed", type=int, default=0, help="selects the rows of --limit and the random cards")
     parser.add_argument(
         "--crop",
         choices=("auto", "box"),
         default="auto",
-        help="auto: find the face, as users get it; box: the dataset's own box, to measure the model alone",
+        help="auto: detect the face, as in use; box: the dataset's box, to measure the model alone",
     )
     parser.add_argument(
-        "--mode", choices=("full", "numbers"), default="full", help="numbers: no words, as for video (%(default)s)"
+        "--mode", choices=("full", "numbers"), default="full", help="numbers: no analysis, as for video (%(default)s)"
     )
     parser.add_argument(
-        "--readout", choices=("greedy", "mean", "median"), help="what the answers carry (default: the model's own)"
+        "--readout", choices=("greedy", "mean", "median"), help="how numbers are read (default: the model's own)"
     )
     parser.add_argument(
-        "--mirror", action="store_true", help="read each picture's mirror image too and average both (twice the time)"
+        "--mirror", action="store_true", help="also read each picture's mirror image and average both (twice the time)"
     )
-    parser.add_argument("--batch-size", type=int, default=16, help="pictures at a time (default: %(default)s)")
-    parser.add_argument("--device", help="cpu, cuda, … (default: the best there is)")
-    parser.add_argument("--before", type=Path, metavar="DIR", help="--out of an earlier run, shown beside this one")
+    parser.add_argument("--batch-size", type=int, default=16, help="pictures per batch (default: %(default)s)")
+    parser.add_argument("--device", help="cpu, cuda, … (default: the best available)")
+    parser.add_argument("--before", type=Path, metavar="DIR", help="--out of an earlier run to compare with")
     parser.add_argument(
-        "--photos", type=Path, metavar="X.jsonl", help="written by semanticface predict --out: shown in the report too"
+        "--photos", type=Path, metavar="X.jsonl", help="output of semanticface predict --out, to show in the report"
     )
     parser.add_argument("--title", default="How well the model reads faces", help="heading of the report")
     options = parser.parse_args(arguments)
@@ -112,7 +114,7 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 
 def evaluate(options: argparse.Namespace) -> tuple[list[tuple[str, metrics.Result]], str]:
-    """Predict the rows, score them, write the three files, and return the named results and a table of the readouts."""
+    """Predict, score and write the three files; return the named results and a table of the readouts."""
     faces = load_faces(options.dataset, options.split)
     require_consent(options.dataset, faces, "evaluate")
     if not len(faces):
@@ -124,12 +126,12 @@ def evaluate(options: argparse.Namespace) -> tuple[list[tuple[str, metrics.Resul
         indices = np.sort(np.random.default_rng(options.seed).choice(len(faces), options.limit, replace=False))
     if earlier is not None and earlier["samples"] != len(indices):
         raise SemanticFaceError(
-            f"{options.before}: made of {earlier['samples']} pictures, this one has {len(indices)}. "
+            f"{options.before}: has {earlier['samples']} pictures, this run {len(indices)}. "
             "Use the same dataset, split, limit and seed."
         )
-    # Before the work, so that a file that will not do costs none of it.
+    # Checked before the model runs.
     if options.photos is not None and next(tables.read_coefficients(options.photos), None) is None:
-        raise SemanticFaceError(f"{options.photos} has no rows. Give what semanticface predict wrote of pictures.")
+        raise SemanticFaceError(f"{options.photos} has no rows. Give the output of semanticface predict for pictures.")
     predictor = Predictor.from_pretrained(
         options.model, device=options.device, mode=options.mode, readout=options.readout, mirror=options.mirror
     )
@@ -140,12 +142,12 @@ def evaluate(options: argparse.Namespace) -> tuple[list[tuple[str, metrics.Resul
     true = coefficients_of(chosen)
     boxes = chosen.with_format("numpy")["box"][:] if options.crop == "box" else None
 
-    def given(place: int) -> Box | None:
+    def dataset_box(place: int) -> Box | None:
         return None if boxes is None else Box(*boxes[place].tolist())
 
     def pictures() -> Iterator[Image.Image]:
         for place, row in enumerate(chosen.select_columns("picture")):
-            box = given(place)
+            box = dataset_box(place)
             if box is None:
                 yield row["picture"]
             else:
@@ -153,7 +155,7 @@ def evaluate(options: argparse.Namespace) -> tuple[list[tuple[str, metrics.Resul
 
     stream = predictor.stream(pictures(), batch_size=options.batch_size, crop="auto" if boxes is None else "none")
     answers = np.full_like(true, np.nan)
-    # In one piece: small arrays kept one by one would pin the memory that each batch frees around them.
+    # One array: many small ones would fragment the memory that each batch frees.
     tallies = np.full((len(true), intervals.N_SUMS), np.nan)
 
     def predictions() -> Iterator[Prediction]:
@@ -162,14 +164,14 @@ def evaluate(options: argparse.Namespace) -> tuple[list[tuple[str, metrics.Resul
                 answers[place] = prediction.coefficients
             if prediction.summary is not None:
                 tallies[place] = intervals.readout_sums(true[place], prediction.summary)
-            box = given(place) or prediction.box
+            box = dataset_box(place) or prediction.box
             yield dataclasses.replace(prediction, image=f"{options.split}/{indices[place]}", box=box)
 
-    # Words are many times as large as numbers: they go to the file and are read again where they are needed.
-    written = options.out / "predictions.jsonl"
-    tables.write(written, predictions())
+    # Analyses are many times larger than numbers: they are read back from the file when needed.
+    predictions_path = options.out / "predictions.jsonl"
+    tables.write(predictions_path, predictions())
     mean, median = constants or (None, None)
-    analyses = (row["analysis"] and Analysis.from_dict(row["analysis"]) for row in _read(written))
+    analyses = (row["analysis"] and Analysis.from_dict(row["analysis"]) for row in _read(predictions_path))
     result = metrics.score(true, answers, analyses=analyses, train_mean=mean, train_median=median)
     results = [("model", result)] if earlier is None else [("before", earlier), ("after", result)]
 
@@ -198,7 +200,7 @@ def evaluate(options: argparse.Namespace) -> tuple[list[tuple[str, metrics.Resul
 
 
 def _constants(folder: Path, split: str) -> tuple[np.ndarray, np.ndarray] | None:
-    """Return mean and median of the training split; None, said aloud, where there is none to take them from."""
+    """Return mean and median of the training split; None, with a warning, if there is no such split."""
     try:
         train = load_faces(folder, "train")
     except DatasetError as error:
@@ -232,13 +234,14 @@ def _write_report(
     summary: str,
 ) -> None:
     errors = np.array([np.abs(answer - truth).mean() for answer, truth in zip(answers, true, strict=True)])
-    worst, best, drawn = report.selections(errors, CARDS, options.seed)
-    shown = {*worst.tolist(), *best.tolist(), *drawn.tolist()}
-    told = {place: row for place, row in enumerate(_read(options.out / "predictions.jsonl")) if place in shown}
+    worst, best, random = report.selections(errors, CARDS, options.seed)
+    shown = {*worst.tolist(), *best.tolist(), *random.tolist()}
+    rows_shown = {place: row for place, row in enumerate(_read(options.out / "predictions.jsonl")) if place in shown}
 
     def cards(rows: np.ndarray) -> Iterator[report.Sample]:
         for place in rows.tolist():
-            row, box, analysis = told[place], told[place].get("box"), told[place]["analysis"]
+            row = rows_shown[place]
+            box, analysis = row.get("box"), row["analysis"]
             yield report.Sample(
                 row["image"],
                 load_picture(chosen[place]["picture"]),
@@ -254,12 +257,12 @@ def _write_report(
 
     sections: list[report.Figures | report.Samples] = [report.Figures("Figures", results, summary)]
     if options.photos is not None:
-        intro = "Pictures from outside the data set, without a truth to compare with."
+        intro = "Pictures from outside the dataset, without ground truth."
         sections.append(report.Samples("Photographs", report.file_samples(options.photos), intro))
     sections += [
-        report.Samples("Random", cards(drawn), f"Drawn by the seed {options.seed}."),
-        report.Samples("Worst", cards(worst), "Without an answer, or with the largest mean error."),
-        report.Samples("Best", cards(best), "With the smallest mean error."),
+        report.Samples("Random", cards(random), f"Selected by seed {options.seed}."),
+        report.Samples("Worst", cards(worst), "No answer, or the largest mean error."),
+        report.Samples("Best", cards(best), "The smallest mean error."),
     ]
     facts = {key: str(recipe[key]) for key in ("model", "mode", "dataset", "split", "rows", "crop", "seed", "command")}
     if recipe["commit"]:

@@ -1,1 +1,1 @@
-"""The `semanticface` command, one file a subcommand."""
+"""The ``semanticface`` command: one module per subcommand."""

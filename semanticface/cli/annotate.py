@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-import signal
+import contextlib
 import sys
 import threading
 from collections.abc import Sequence
@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING
 
 from semanticface.cli import arguments
 from semanticface.cli.arguments import Subparsers, add_command
+from semanticface.cli.output import warn
+from semanticface.cli.signals import handle_signals
 from semanticface.errors import SemanticFaceError
 
 if TYPE_CHECKING:
@@ -71,17 +73,21 @@ def _add_annotate(commands: Subparsers) -> None:
     )
     parser.add_argument(
         "--overlap",
-        type=_proportion,
+        type=arguments.share,
         default=0.2,
         metavar="X",
         help="proportion for every annotator (default: %(default)s)",
     )
     parser.add_argument(
-        "--repeats", type=_proportion, default=0.05, metavar="X", help="proportion asked again (default: %(default)s)"
+        "--repeats",
+        type=arguments.share,
+        default=0.05,
+        metavar="X",
+        help="proportion asked again (default: %(default)s)",
     )
     parser.add_argument(
         "--mirrored",
-        type=_proportion,
+        type=arguments.share,
         default=0.05,
         metavar="X",
         help="proportion asked again with sides swapped (default: %(default)s)",
@@ -89,7 +95,7 @@ def _add_annotate(commands: Subparsers) -> None:
     parser.add_argument(
         "--size", type=arguments.size, default=640, help="side of the pictures in pixels (default: %(default)s)"
     )
-    parser.add_argument("--port", type=_port, default=7860, help="of 127.0.0.1 (default: %(default)s)")
+    parser.add_argument("--port", type=arguments.port, default=7860, help="of 127.0.0.1 (default: %(default)s)")
     parser.add_argument(
         "--seed",
         type=arguments.seed,
@@ -134,14 +140,9 @@ def _annotate(options: argparse.Namespace) -> int:
     with Store(database) as store:
         session = _session(options, store)
         stop = threading.Event()
-        before = {which: signal.signal(which, lambda *_: stop.set()) for which in (signal.SIGINT, signal.SIGTERM)}
-        try:
+        with contextlib.closing(session), handle_signals(lambda *_: stop.set()):
             print(f"Choices go to {database}.")
             serve(session, port=options.port, ready=_ready, stop=stop)
-        finally:
-            for which, handler in before.items():
-                signal.signal(which, handler)
-            session.close()
         progress = session.progress()
     print(f"\n{progress.done} questions answered by {options.annotator}, {progress.left} left. All choices are stored.")
     return 0
@@ -164,7 +165,7 @@ def _session(options: argparse.Namespace, store: object) -> Session:
     candidates = read_candidates(options.candidates)
     faces = load_faces(options.dataset, candidates.header.split)
     check_header(candidates.header, options.candidates, dataset=faces._fingerprint)
-    _print_errors(candidates.problems)
+    _warn_all(candidates.problems)
     candidate_sets = _permitted(options.dataset, candidates)
     questions = make_questions(
         candidate_sets,
@@ -221,7 +222,7 @@ def _choices(options: argparse.Namespace) -> int:
         raise SemanticFaceError(f"{options.export}: choices are written as JSONL. Use a name that ends in .jsonl.")
     if options.source is not None:
         good, bad = read_choices(options.source)
-        _print_errors(bad)
+        _warn_all(bad)
         with Store(options.database) as store:
             result = store.add_many(choice for _, choice in good)
         differing = [
@@ -229,7 +230,7 @@ def _choices(options: argparse.Namespace) -> int:
             f"in {options.database}. That answer stays."
             for index in result.differing
         ]
-        _print_errors(differing)
+        _warn_all(differing)
         print(f"{options.database}: {result.added} choices added, {result.known} known already")
         return 1 if bad or differing else 0
     with Store(options.database, create=False) as store:
@@ -242,11 +243,11 @@ def _choices(options: argparse.Namespace) -> int:
     return 0
 
 
-def _print_errors(problems: Sequence[str]) -> None:
+def _warn_all(problems: Sequence[str]) -> None:
     for problem in problems[:_MAX_PRINTED]:
-        print(f"semanticface: {problem}", file=sys.stderr)
+        warn(problem)
     if len(problems) > _MAX_PRINTED:
-        print(f"semanticface: and {len(problems) - _MAX_PRINTED} more", file=sys.stderr)
+        warn(f"and {len(problems) - _MAX_PRINTED} more")
 
 
 def _regions(text: str) -> tuple[Region, ...]:
@@ -258,21 +259,3 @@ def _regions(text: str) -> tuple[Region, ...]:
     if len(found) != len(named):
         raise argparse.ArgumentTypeError(f"{text!r} is not a comma-separated list of some of {', '.join(REGIONS)}")
     return found
-
-
-def _proportion(text: str) -> float:
-    """Parse a number from 0 to 1."""
-    try:
-        value = float(text)
-    except ValueError:
-        value = -1.0
-    if not 0 <= value <= 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number from 0 to 1")
-    return value
-
-
-def _port(text: str) -> int:
-    """Parse a port that needs no privileges."""
-    if not text.isascii() or not text.isdigit() or not 1024 <= int(text) <= 65535:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a port from 1024 to 65535")
-    return int(text)

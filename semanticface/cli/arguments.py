@@ -1,4 +1,4 @@
-"""What words on the command line may stand for; each raises an ``ArgumentTypeError`` that says what would be right."""
+"""Options and argument types that several subcommands share; a type raises ``ArgumentTypeError`` with the fix."""
 
 from __future__ import annotations
 
@@ -9,23 +9,22 @@ from typing import TYPE_CHECKING, TypeAlias
 
 from semanticface.vision.timecode import parse_rate
 
-Subparsers: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
-
-OUT_HELP = "write X.jsonl or X.csv instead of a summary to the terminal"
-DEVICE_HELP = "cpu, cuda, cuda:1, mps (default: the best there is)"
-NO_EMOTION_HELP = "leave out what the face suggests a person feels"
-
 if TYPE_CHECKING:
     from semanticface.vision.crop import Box
 
+Subparsers: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
+
+OUT_HELP = "write X.jsonl or X.csv instead of printing a summary"
+_DEFAULT = "(default: %(default)s)"
+
 
 def example_lines(*lines: str) -> str:
-    """Return the last lines of a ``--help``."""
+    """Return the ``examples:`` block that ends a ``--help``."""
     return "examples:\n" + "\n".join(f"  {line}" for line in lines)
 
 
 def add_command(commands: Subparsers, name: str, purpose: str, about: str, *examples: str) -> argparse.ArgumentParser:
-    """Add a subcommand with its name, purpose, explanation and examples, and return its parser."""
+    """Add a subcommand: its name, one-line purpose, explanation and examples; return its parser."""
     return commands.add_parser(
         name,
         help=purpose,
@@ -35,8 +34,36 @@ def add_command(commands: Subparsers, name: str, purpose: str, about: str, *exam
     )
 
 
+def add_model(parser: argparse.ArgumentParser) -> None:
+    """Add ``--model`` and ``--device``."""
+    parser.add_argument("--model", default="nano", help=f'"nano" (in the package), a folder or a Hub id {_DEFAULT}')
+    add_device(parser)
+
+
+def add_device(parser: argparse._ActionsContainer) -> None:
+    """Add ``--device``."""
+    parser.add_argument("--device", help="cpu, cuda, cuda:1, mps (default: the best available)")
+
+
+def add_no_emotion(parser: argparse.ArgumentParser) -> None:
+    """Add ``--no-emotion``."""
+    parser.add_argument("--no-emotion", action="store_true", help="leave out what emotion the face suggests")
+
+
+def add_seed(parser: argparse.ArgumentParser, purpose: str) -> None:
+    """Add ``--seed``."""
+    parser.add_argument("--seed", type=seed, default=0, help=f"{purpose} {_DEFAULT}")
+
+
+def add_batch_size(parser: argparse.ArgumentParser) -> None:
+    """Add ``--batch-size``."""
+    parser.add_argument(
+        "--batch-size", type=positive, default=16, help=f"pictures per batch; lower it if memory runs out {_DEFAULT}"
+    )
+
+
 def box(text: str) -> Box:
-    """Read four numbers, left, top, right, bottom."""
+    """Parse ``left,top,right,bottom`` in pixels."""
     from semanticface.vision.crop import Box
 
     try:
@@ -48,15 +75,15 @@ def box(text: str) -> Box:
     return Box(x0, y0, x1, y1)
 
 
-def shares(example: str) -> Callable[[str], dict[str, float]]:
-    """Return what reads ``name=share,name=share``; ``example`` is shown to who writes something else."""
+def weights(example: str) -> Callable[[str], dict[str, float]]:
+    """Return a parser of ``name=weight,name=weight``; its error shows ``example``."""
 
     def read(text: str) -> dict[str, float]:
         pairs = [part.partition("=") for part in text.split(",")]
         try:
             found = {name.strip(): float(value) for name, _, value in pairs}
         except ValueError as error:
-            raise argparse.ArgumentTypeError(f"{text!r}: write name=share,name=share, as in {example}") from error
+            raise argparse.ArgumentTypeError(f"{text!r}: write name=weight,name=weight, as in {example}") from error
         if len(found) < len(pairs):
             raise argparse.ArgumentTypeError(f"{text!r} names something twice")
         return found
@@ -65,22 +92,32 @@ def shares(example: str) -> Callable[[str], dict[str, float]]:
 
 
 def positive(text: str) -> int:
-    """Read a count from 1 to 4096."""
+    """Parse a count from 1 to 4096."""
     return _whole(text, 1, 4096)
 
 
 def size(text: str) -> int:
-    """Read a side in pixels."""
+    """Parse a side length in pixels."""
     return _whole(text, 32, 2048)
 
 
 def seed(text: str) -> int:
-    """Read a seed."""
+    """Parse a seed."""
     return _whole(text, 0, 2**31 - 1)
 
 
+def port(text: str) -> int:
+    """Parse an unprivileged port."""
+    return _whole(text, 1024, 65535)
+
+
+def port_or_any(text: str) -> int:
+    """Parse an unprivileged port, or 0 for any free one."""
+    return 0 if text == "0" else port(text)
+
+
 def rate(text: str) -> Fraction:
-    """Read frames a second."""
+    """Parse frames per second."""
     try:
         return parse_rate(text)
     except ValueError as error:
@@ -94,11 +131,20 @@ def _whole(text: str, low: int, high: int) -> int:
 
 
 def temperature(text: str) -> float:
-    """Read a number from 0 to 10."""
+    """Parse a sampling temperature from 0 to 10."""
+    return _number(text, 10)
+
+
+def share(text: str) -> float:
+    """Parse a share from 0 to 1."""
+    return _number(text, 1)
+
+
+def _number(text: str, high: int) -> float:
     try:
         value = float(text)
     except ValueError:
         value = -1.0
-    if not 0 <= value <= 10:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number from 0 to 10")
+    if not 0 <= value <= high:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number from 0 to {high}")
     return value

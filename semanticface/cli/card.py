@@ -1,4 +1,4 @@
-"""What ``semanticface card`` does: its options, its checks, what it tells."""
+"""``semanticface card``: write a model card, or the folder of a demo Space."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ def add_commands(commands: Subparsers) -> None:
         "card",
         "write the model card of a model or adapter, or the folder of its demo Space",
         "MODEL is nano or a folder. The card says how the model was made (from its semanticface.json), how good it is\n"
-        "(from --results alone), how it is used, what it cannot and must not do, and shows its answer to rendered\n"
-        "faces. It goes to README.md in the folder of the model, with example.jpg beside it, and is written anew as\n"
-        "often as you like; one that you edited is kept unless you say --force. Text of your own goes into --notes.\n\n"
-        "With --space DIR it writes the folder of a Space of the Hub instead: app.py, README.md, requirements.txt,\n"
-        "this package and the model. Try it: cd DIR && python app.py",
+        "(only from --results), how to use it, its limits and excluded uses, and shows its answer to rendered faces.\n"
+        "It is written to README.md in the model's folder, next to example.jpg, and can be regenerated at any time;\n"
+        "a card that you edited is kept unless you pass --force. Put your own text into --notes.\n\n"
+        "With --space DIR, write the folder of a Hub Space instead: app.py, README.md, requirements.txt, this package\n"
+        "and the model. Try it: cd DIR && python app.py",
         "semanticface card outputs/my-adapter --repo ann/my-adapter --licence apache-2.0",
         "semanticface card outputs/my-adapter --results outputs/after/metrics.json",
         "semanticface card nano --results eval/results/benchmark.json --out nano-card/README.md",
@@ -31,13 +31,11 @@ def add_commands(commands: Subparsers) -> None:
     where = parser.add_mutually_exclusive_group()
     where.add_argument("--out", type=Path, metavar="README.md", help="the card (default: README.md in the folder)")
     where.add_argument("--space", type=Path, metavar="DIR", help="write the folder of a demo Space, not a card")
-    parser.add_argument("--repo", metavar="OWNER/NAME", help="what the model will be called on the Hub")
-    parser.add_argument("--licence", metavar="ID", help="the Hub's name of a licence, such as apache-2.0")
+    parser.add_argument("--repo", metavar="OWNER/NAME", help="the model's name on the Hub")
+    parser.add_argument("--licence", metavar="ID", help="the Hub's id of a licence, such as apache-2.0")
+    parser.add_argument("--base", metavar="OWNER/NAME", help="the base's name on the Hub, if you trained on a folder")
     parser.add_argument(
-        "--base", metavar="OWNER/NAME", help="on the Hub: the base, where training took it from a folder of yours"
-    )
-    parser.add_argument(
-        "--datasets", nargs="+", default=[], metavar="OWNER/NAME", help="on the Hub: what it learnt from"
+        "--datasets", nargs="+", default=[], metavar="OWNER/NAME", help="the training data's names on the Hub"
     )
     parser.add_argument(
         "--results",
@@ -47,21 +45,17 @@ def add_commands(commands: Subparsers) -> None:
         metavar="X.json",
         help="benchmark.json of eval/benchmark.py, metrics.json of eval/evaluate.py",
     )
-    parser.add_argument("--picture", type=Path, metavar="P", help="show this picture, without metadata, not a render")
-    parser.add_argument(
-        "--consent", metavar="TEXT", help="where the consent of who is in --picture is to be found, or its licence"
-    )
-    parser.add_argument("--notes", type=Path, metavar="X.md", help="Markdown of yours to be put into the card")
-    parser.add_argument(
-        "--seed", type=arguments.seed, default=0, help="draws the rendered faces (default: %(default)s)"
-    )
-    parser.add_argument("--device", help="cpu, cuda, … (default: the best there is)")
-    parser.add_argument("--force", action="store_true", help="replace what was edited by hand")
+    parser.add_argument("--picture", type=Path, metavar="P", help="show this picture (metadata removed), not a render")
+    parser.add_argument("--consent", metavar="TEXT", help="where consent for --picture is documented, or its licence")
+    parser.add_argument("--notes", type=Path, metavar="X.md", help="your own Markdown to include")
+    arguments.add_seed(parser, "selects the rendered faces")
+    arguments.add_device(parser)
+    parser.add_argument("--force", action="store_true", help="overwrite a card edited by hand")
     parser.set_defaults(run=_run)
 
 
 def _run(options: argparse.Namespace) -> int:
-    # What nano is under is known; of other models only their makers can tell.
+    # nano's licence is known; for other models only their makers can say.
     licence = (options.licence or ("apache-2.0" if options.model == "nano" else "")).lower() or None
     if options.space is not None:
         from semanticface.hub.space import write_space

@@ -1,4 +1,4 @@
-"""``semanticface describe``: coefficients to words."""
+"""``semanticface describe``: an analysis of given coefficients."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from semanticface.cli.arguments import NO_EMOTION_HELP, OUT_HELP, Subparsers, add_command
+from semanticface.cli.arguments import OUT_HELP, Subparsers, add_command, add_no_emotion
 from semanticface.cli.output import deliver
 
 if TYPE_CHECKING:
     from semanticface.formats.tables import RowResult
 
-_DESCRIBED_AT_ONCE = 1024
+_BLOCK = 1024  # rows held in memory
 
 
 def add_commands(commands: Subparsers) -> None:
@@ -22,20 +22,19 @@ def add_commands(commands: Subparsers) -> None:
     parser = add_command(
         commands,
         "describe",
-        "say in words what coefficients look like",
-        "FILE is a Live Link Face export (63 columns) or a CSV of image and the 52 actions, as predict writes it.\n"
+        "describe coefficients in words",
+        "FILE is a Live Link Face CSV (63 columns), or a CSV (image and the 52 actions) or JSONL written by predict.\n"
         "Left and right are the subject's own.",
         "semanticface describe take.csv",
         "semanticface describe take.csv --no-emotion --out take.jsonl",
     )
-    parser.add_argument("file", type=Path, metavar="FILE", help="a CSV of coefficients, or a JSONL made by predict")
+    parser.add_argument("file", type=Path, metavar="FILE", help="CSV or JSONL of coefficients")
     parser.add_argument("--out", metavar="X", help=OUT_HELP)
-    parser.add_argument("--no-emotion", action="store_true", help=NO_EMOTION_HELP)
-    parser.set_defaults(run=run)
+    add_no_emotion(parser)
+    parser.set_defaults(run=_run)
 
 
-def run(options: argparse.Namespace) -> int:
-    """Run the subcommand and return its exit code."""
+def _run(options: argparse.Namespace) -> int:
     return deliver(_described(options.file, emotion=not options.no_emotion), options)
 
 
@@ -46,7 +45,7 @@ def _described(path: Path, *, emotion: bool) -> Iterator[RowResult]:
     from semanticface.semantics.analysis import describe_many
 
     rows = read_coefficients(path)
-    while block := list(islice(rows, _DESCRIBED_AT_ONCE)):
+    while block := list(islice(rows, _BLOCK)):
         good = [row.coefficients for row in block if row.coefficients is not None]
         analyses = iter(describe_many(np.stack(good), emotion=emotion) if good else [])
         for row in block:

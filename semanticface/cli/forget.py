@@ -1,4 +1,4 @@
-"""What ``semanticface forget`` does: its options, what it tells."""
+"""``semanticface forget``: delete a person's data."""
 
 from __future__ import annotations
 
@@ -13,27 +13,27 @@ def add_commands(commands: Subparsers) -> None:
     parser = add_command(
         commands,
         "forget",
-        "delete a person everywhere, and name the models that learnt from them",
-        "Deletes SUBJECT from everything made here that lies in the PLACES, folders of any depth: datasets of faces\n"
-        "and copies of them with other words or labels, their pages, exports for ms-swift with their pictures,\n"
-        "candidates, choices and pairs, and pages and predictions of evaluations on such a dataset as a whole. It\n"
-        "cannot be undone. Stop all other commands first; what killed ones left half-written goes too. Broken off,\n"
-        "the same command goes on.\n\n"
-        "Adapters that learnt from SUBJECT are named, with what to do: they cannot unlearn. Those trained by this\n"
-        "version know for sure (people.json beside the weights, hashes of names); of older ones it is told which\n"
-        "dataset they learnt from. Not touched: takes and pictures as you were given them, what predict, demo or\n"
-        "card made of single pictures, and copies elsewhere.",
+        "delete a person's data everywhere, and name the models trained on it",
+        "Deletes SUBJECT from everything this project wrote under the PLACES, folders of any depth: datasets of faces\n"
+        "and copies of them with other analyses or labels, their pages, ms-swift exports with their pictures,\n"
+        "candidates, choices and pairs. Evaluation pages and predictions on such a dataset are deleted whole. This\n"
+        "cannot be undone. Stop all other commands first; half-written files of killed ones are deleted too. If\n"
+        "interrupted, run the same command again.\n\n"
+        "Adapters trained on SUBJECT are named, with what to do: they cannot unlearn. Adapters trained by this\n"
+        "version record it (people.json next to the weights, hashes of names); for older ones the training dataset is\n"
+        "named. Not touched: original takes and pictures, what predict, demo or card wrote about single pictures, and\n"
+        "copies elsewhere.",
         "semanticface forget ann",
         "semanticface forget ann outputs/captures outputs/run archive/exports",
     )
     parser.add_argument("subject", metavar="SUBJECT", help="as in the datasets' column subject")
     parser.add_argument(
-        "places", type=Path, nargs="*", metavar="PLACE", help="folders, or files of what was chosen (default: outputs)"
+        "places", type=Path, nargs="*", metavar="PLACE", help="folders, or files of choices (default: outputs)"
     )
-    parser.set_defaults(run=_forget)
+    parser.set_defaults(run=_run)
 
 
-def _forget(options: argparse.Namespace) -> int:
+def _run(options: argparse.Namespace) -> int:
     from semanticface.privacy.forget_all import OUTPUTS, forget_everywhere
 
     forget_everywhere(options.subject, options.places or [OUTPUTS])

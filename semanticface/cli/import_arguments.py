@@ -1,4 +1,4 @@
-"""What the scripts that import pictures have in common: options, settings, what they print, exit codes."""
+"""Options, settings, output and exit codes shared by the scripts that import pictures."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-from semanticface.cli.arguments import shares
+from semanticface.cli.arguments import weights
 from semanticface.data.captures.admission import ImportResult
 from semanticface.data.captures.report import PAGE
 from semanticface.data.captures.rows import CaptureSettings
@@ -18,12 +18,12 @@ from semanticface.errors import SemanticFaceError
 
 S = TypeVar("S", bound=CaptureSettings)
 
-NAMED = 8
-"""Remarks of a part that are printed; its page has more."""
+MAX_PRINTED = 8
+"""Warnings of a part that are printed; its page has the rest."""
 
 
-def placed(text: str) -> tuple[str, str]:
-    """Read ``ann=train``."""
+def assignment(text: str) -> tuple[str, str]:
+    """Parse ``ann=train``."""
     subject, equals, split = text.rpartition("=")
     if not (equals and subject and split):
         raise argparse.ArgumentTypeError(f"{text!r}: write SUBJECT=SPLIT, as in ann=train")
@@ -31,25 +31,30 @@ def placed(text: str) -> tuple[str, str]:
 
 
 def add_arguments(parser: argparse.ArgumentParser, *, subject: str = "who is in all of these pictures") -> None:
-    """Add the options that all of them have; ``subject`` is the help of the one that says who is shown."""
+    """Add the common options; ``subject`` is the help of ``--subject``."""
     default = CaptureSettings()
-    parser.add_argument("--out", type=Path, required=True, metavar="FOLDER", help="the dataset, new or to be added to")
+    parser.add_argument("--out", type=Path, required=True, metavar="FOLDER", help="the dataset, new or to extend")
     parser.add_argument(
         "--consent", type=Path, metavar="FILE", help="who agreed to what (default: consent.yaml in --out)"
     )
     parser.add_argument("--subject", metavar="NAME", help=subject)
     parser.add_argument(
-        "--assign", type=placed, action="append", default=[], metavar="SUBJECT=SPLIT", help="put a person into a split"
+        "--assign",
+        type=assignment,
+        action="append",
+        default=[],
+        metavar="SUBJECT=SPLIT",
+        help="put a person into a split",
     )
-    written = ",".join(f"{name}={value:g}" for name, value in default.splits.items())
+    splits = ",".join(f"{name}={value:g}" for name, value in default.splits.items())
     parser.add_argument(
         "--splits",
-        type=shares("train=8,test=2"),
+        type=weights("train=8,test=2"),
         default=default.splits,
-        help=f"share of each split (default {written})",
+        help=f"relative size of each split (default {splits})",
     )
     parser.add_argument(
-        "--size", type=int, default=default.size, help="side of a picture in pixels at most (default %(default)s)"
+        "--size", type=int, default=default.size, help="maximum side of a picture in pixels (default %(default)s)"
     )
     parser.add_argument("--no-emotion", dest="emotion", action="store_false", help="answers without emotion")
 
@@ -78,7 +83,7 @@ def add_selection(parser: argparse.ArgumentParser, of: str) -> None:
 
 
 def add_crop(parser: argparse.ArgumentParser) -> None:
-    """Add the option for pictures that need no face detector."""
+    """Add ``--no-crop``."""
     parser.add_argument(
         "--no-crop",
         dest="crop",
@@ -101,11 +106,11 @@ def run(
     read: Callable[[], tuple[Sequence[ImagePart], Sequence[str]]],
     reader: Callable[[], Reader | None] = lambda: None,
 ) -> int:
-    """Import, print what became of it, and return the exit code."""
+    """Import, print the result, and return the exit code."""
     try:
         wanted = settings()
         parts, problems = read()
-        done = import_parts(
+        result = import_parts(
             parts,
             options.out,
             wanted,
@@ -118,32 +123,32 @@ def run(
         print(f"error: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print("stopped; the same command goes on with what is missing", file=sys.stderr)
+        print("interrupted; run the same command again to resume", file=sys.stderr)
         return 130
-    code = tell(done, options.out, wanted.splits)
-    if done.records and wanted.labels.get("unknown"):
+    code = print_result(result, options.out, wanted.splits)
+    if result.records and wanted.labels.get("unknown"):
         unknown, weak = (", ".join(wanted.labels[key]) for key in ("unknown", "weak"))
-        print(f"labels    by {wanted.labels['by']}: {unknown} is 0 in every row, {weak} hardly ever seen")
+        print(f"labels    by {wanted.labels['by']}: {unknown} is 0 in every row, {weak} hardly ever detected")
     return code
 
 
-def tell(done: ImportResult, out: Path, splits: Mapping[str, float]) -> int:
-    """Print what became of an import into a folder, and return the exit code."""
+def print_result(result: ImportResult, out: Path, splits: Mapping[str, float]) -> int:
+    """Print the result of an import into a folder, and return the exit code."""
     page = out / PAGE
-    for record in done.records:
-        for remark in record.remarks[:NAMED] if record.key in done.new else ():
+    for record in result.records:
+        for remark in record.remarks[:MAX_PRINTED] if record.key in result.new else ():
             print(remark, file=sys.stderr)
-        if record.key in done.new and len(record.remarks) > NAMED:
+        if record.key in result.new and len(record.remarks) > MAX_PRINTED:
             print(f"and more of {record.name}; see {page}", file=sys.stderr)
-    for problem in done.problems[:NAMED]:
+    for problem in result.problems[:MAX_PRINTED]:
         print(problem, file=sys.stderr)
-    if len(done.problems) > NAMED:
-        print(f"and {len(done.problems) - NAMED} more problems; see {page}", file=sys.stderr)
-    if not done.records:
+    if len(result.problems) > MAX_PRINTED:
+        print(f"and {len(result.problems) - MAX_PRINTED} more problems; see {page}", file=sys.stderr)
+    if not result.records:
         print(f"error: nothing could be imported into {out}", file=sys.stderr)
         return 2
-    told = ", ".join(f"{count:,} in {split}" for split, count in done.rows.items())
-    print(f"{out}: {told}. Look at {page}.")
-    if "train" in splits and "train" not in done.rows:
+    counts = ", ".join(f"{count:,} in {split}" for split, count in result.rows.items())
+    print(f"{out}: {counts}. Look at {page}.")
+    if "train" in splits and "train" not in result.rows:
         print("nobody is in train yet: with few people, name one: --assign SUBJECT=train", file=sys.stderr)
-    return 1 if done.left_out else 0
+    return 1 if result.left_out else 0

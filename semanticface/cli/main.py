@@ -1,10 +1,8 @@
-"""The ``semanticface`` command: predict, calibrate, parse, describe, render, convert, stream, annotate, ...
+"""The ``semanticface`` command: parses the arguments and runs a subcommand, which calls the library.
 
-Thin: each subcommand calls the library.
-
-Exit codes: 0 all went well; 1 some rows or pictures failed (each named on standard error, its place kept); 2 nothing
-could be done, with one line that says why; 130 interrupted. Heavy modules are imported where they are used, so that
-``--help``, ``parse`` and ``describe`` start without torch.
+Exit codes: 0 success; 1 some rows or pictures failed (each is named on standard error and keeps its place); 2 nothing
+could be done, with one line that says why; 130 interrupted. Building the parsers imports neither numpy nor torch:
+subcommands import what they need when they run.
 """
 
 from __future__ import annotations
@@ -17,7 +15,6 @@ from collections.abc import Sequence
 from semanticface import __version__
 from semanticface.cli import (
     annotate,
-    arguments,
     calibrate,
     card,
     convert,
@@ -32,14 +29,19 @@ from semanticface.cli import (
     show,
     stream,
 )
+from semanticface.cli.arguments import example_lines
 from semanticface.errors import SemanticFaceError
 
+_COMMANDS = (
+    predict, calibrate, parse, describe, render, convert, stream, show, serve, demo, annotate, forget, card, push,
+)  # fmt: skip
 
-def main(words: Sequence[str] | None = None) -> int:
-    """Run one command and return its exit code; ``words`` defaults to the command line's."""
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit code; ``argv`` defaults to the process's arguments."""
     for file in (sys.stdout, sys.stderr):
         file.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
-    options = _parser().parse_args(words)
+    options = _parser().parse_args(argv)
     try:
         code = options.run(options)
         sys.stdout.flush()
@@ -50,11 +52,11 @@ def main(words: Sequence[str] | None = None) -> int:
         print("semanticface: interrupted", file=sys.stderr)
         return 130
     except BrokenPipeError:
-        # Whoever read our output has seen enough; point stdout away so that its closing does not complain again.
+        # The other end of the pipe closed early. Redirect stdout, so that flushing it at exit does not fail again.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except OSError as error:
-        # The library reports its own files; what remains is standard output, redirected to a full disk for example.
+        # The library reports errors of its own files; what remains is standard output, such as on a full disk.
         where = error.filename or "the output"
         print(
             f"semanticface: cannot use {where}: {error.strerror}. Free some space or choose another.", file=sys.stderr
@@ -67,8 +69,8 @@ def main(words: Sequence[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="semanticface",
-        description="Face pictures to 52 ARKit blendshape coefficients with a readable explanation, and back.",
-        epilog=arguments.example_lines(
+        description="Turn pictures of faces into 52 ARKit blendshape coefficients and a readable analysis, and back.",
+        epilog=example_lines(
             "semanticface predict face.jpg",
             "semanticface predict photos/ --out faces.jsonl --report faces.html",
             "semanticface predict take.mp4 --out take.csv",
@@ -79,21 +81,6 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"semanticface {__version__}")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    for module in (
-        predict,
-        calibrate,
-        parse,
-        describe,
-        render,
-        convert,
-        stream,
-        show,
-        serve,
-        demo,
-        annotate,
-        forget,
-        card,
-        push,
-    ):
+    for module in _COMMANDS:
         module.add_commands(commands)
     return parser

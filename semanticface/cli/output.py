@@ -1,4 +1,4 @@
-"""Outcomes of a command, to a file or the terminal, with every failed row named."""
+"""What commands print: warnings, and outcomes to a file or the terminal with every failed row named."""
 
 from __future__ import annotations
 
@@ -13,10 +13,17 @@ if TYPE_CHECKING:
     from semanticface.semantics.analysis import Analysis
 
 
-def deliver(outcomes: Iterable[Outcome], options: argparse.Namespace, say: Callable[..., None] = print) -> int:
+def warn(text: str) -> None:
+    """Print a line to standard error, above any progress bar."""
+    from semanticface.utils.progress import tqdm
+
+    tqdm.write(f"semanticface: {text}", file=sys.stderr)
+
+
+def deliver(outcomes: Iterable[Outcome], options: argparse.Namespace, log: Callable[..., None] = print) -> int:
     """Write outcomes to ``--out`` or print them as they come, name the failed ones, and return the exit code.
 
-    ``say`` is ``print``, or what prints above a progress bar.
+    ``log`` is ``print``, or ``tqdm.write`` under a progress bar.
     """
     failed = total = 0
 
@@ -26,12 +33,12 @@ def deliver(outcomes: Iterable[Outcome], options: argparse.Namespace, say: Calla
             total += 1
             if outcome.status != "ok":
                 failed += 1
-                say(f"semanticface: {outcome.reason}", file=sys.stderr)
+                log(f"semanticface: {outcome.reason}", file=sys.stderr)
             yield outcome
 
     if options.out is None:
         for outcome in checked():
-            say(summary(outcome))
+            log(summary(outcome))
     else:
         from semanticface.formats import tables
 
@@ -57,7 +64,7 @@ def summary(outcome: Outcome) -> str:
         lines.append(f"  {analysis.expression_category}")
         if analysis.emotional_implication is not None:
             lines.append(f"  suggests  {analysis.emotional_implication}")
-        lines += [f"  {region:<8}  {words}" for region, words in analysis.muscle_movements.items()]
+        lines += [f"  {region:<8}  {text}" for region, text in analysis.muscle_movements.items()]
         lines.append(f"  symmetry  {analysis.symmetry}")
     strongest = sorted(arkit.by_name(outcome.coefficients).items(), key=lambda item: -item[1])
     active = [f"{name} {value:.2f}" for name, value in strongest if value > ACTIVE]

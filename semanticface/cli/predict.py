@@ -1,4 +1,4 @@
-"""``semanticface predict``: pictures and videos to coefficients with an explanation."""
+"""``semanticface predict``: pictures and videos to coefficients with an analysis."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from semanticface.cli import arguments, predict_video
-from semanticface.cli.arguments import DEVICE_HELP, NO_EMOTION_HELP, OUT_HELP, Subparsers, add_command
+from semanticface.cli.arguments import OUT_HELP, Subparsers, add_command
 from semanticface.cli.output import deliver
 from semanticface.errors import SemanticFaceError
 
@@ -21,13 +21,14 @@ def add_commands(commands: Subparsers) -> None:
     parser = add_command(
         commands,
         "predict",
-        "picture or video of a face in, 52 coefficients and their explanation out",
-        "Reads PNG, JPEG and WebP; a folder stands for the pictures in it, sorted by name. The face is found and\n"
-        "cropped first; with several faces the most certain one is taken. Everything runs on this machine.\n\n"
-        "The JSONL has one object a picture, in order: image, status (ok, or a short code with a reason beside it),\n"
+        "predict 52 coefficients and an analysis from pictures or a video of a face",
+        "Reads PNG, JPEG and WebP; a folder means the pictures in it, sorted by name. The face is detected and\n"
+        "cropped first; of several faces the one with the highest confidence is used. Everything runs on this\n"
+        "machine.\n\n"
+        "The JSONL has one object per picture, in order: image, status (ok, or a short code with a reason),\n"
         "coefficients (by action name), interval (lowest and highest value of each with a probability of 80 %;\n"
-        "calibrated says whether that was fitted on held-out faces), analysis. The CSV has image and the 52 actions;\n"
-        "a failed picture keeps its row, with empty cells, and its reason goes to standard error.\n\n"
+        "calibrated says whether it was fitted on held-out faces), analysis. The CSV has image and the 52 actions; a\n"
+        "failed picture keeps its row, with empty cells, and its reason is printed to standard error.\n\n"
         + predict_video.ABOUT,
         "semanticface predict face.jpg",
         "semanticface predict photos/ --out faces.csv",
@@ -35,54 +36,43 @@ def add_commands(commands: Subparsers) -> None:
         "semanticface predict crops/ --no-crop --model outputs/my-adapter --out faces.jsonl",
         *predict_video.EXAMPLES,
     )
-    parser.add_argument("pictures", nargs="+", metavar="PICTURE", help="picture, folder of pictures, or one video")
-    parser.add_argument(
-        "--model", default="nano", help='"nano" (ships with the package), a folder or a hub id (default: %(default)s)'
-    )
+    parser.add_argument("pictures", nargs="+", metavar="PICTURE", help="pictures, folders of pictures, or one video")
+    arguments.add_model(parser)
     parser.add_argument("--out", metavar="X", help=OUT_HELP)
-    parser.add_argument("--report", metavar="X.html", help="also write a page with pictures, explanations and bars")
+    parser.add_argument("--report", metavar="X.html", help="also write a page with pictures, analyses and bars")
     where = parser.add_mutually_exclusive_group()
-    where.add_argument("--no-crop", action="store_true", help="the pictures are square crops of a face already")
+    where.add_argument("--no-crop", action="store_true", help="the pictures are square crops of one face already")
     where.add_argument(
         "--box", type=arguments.box, metavar="X0,Y0,X1,Y1", help="the face's box in pixels, the same in all pictures"
     )
+    arguments.add_batch_size(parser)
     parser.add_argument(
-        "--batch-size",
-        type=arguments.positive,
-        default=16,
-        help="pictures at a time; lower it if memory runs out (%(default)s)",
+        "--temperature", type=arguments.temperature, default=0.0, help="above 0: sample instead of greedy decoding"
     )
-    parser.add_argument(
-        "--temperature", type=arguments.temperature, default=0.0, help="above 0: sample answers instead of the best one"
-    )
-    parser.add_argument(
-        "--seed", type=arguments.seed, default=0, help="makes sampling repeatable (default: %(default)s)"
-    )
+    arguments.add_seed(parser, "makes sampling repeatable")
     parser.add_argument(
         "--mode",
         choices=("full", "numbers"),
-        help="full: words, then numbers in the light of them; numbers: numbers alone, several times as fast "
-        "(default: full; numbers for a video to .csv, which holds no words)",
+        help="full: the analysis, then numbers conditioned on it; numbers: numbers only, several times as fast "
+        "(default: full; numbers for a video to .csv, which holds no analysis)",
     )
     parser.add_argument(
         "--readout",
         choices=("greedy", "mean", "median"),
-        help="what of the model's distribution the coefficients are: the likeliest token, the mean (least squared "
-        "error) or the median (least absolute error; most resting actions are 0) (default: the model's own)",
+        help="how coefficients are read from the model's distribution: the most likely token, the mean (least squared "
+        "error) or the median (least absolute error; 0 for most resting actions) (default: the model's own)",
     )
     parser.add_argument(
         "--mirror",
         action="store_true",
-        help="read each picture's mirror image too and average both, for twice the time: a little more accurate",
+        help="also read each picture's mirror image and average both: a little more accurate, twice the time",
     )
-    parser.add_argument("--device", help=DEVICE_HELP)
-    parser.add_argument("--no-emotion", action="store_true", help=NO_EMOTION_HELP)
+    arguments.add_no_emotion(parser)
     predict_video.add_options(parser)
-    parser.set_defaults(run=run)
+    parser.set_defaults(run=_run)
 
 
-def run(options: argparse.Namespace) -> int:
-    """Run the subcommand and return its exit code."""
+def _run(options: argparse.Namespace) -> int:
     if predict_video.is_take(options):
         return predict_video.run(options)
 
@@ -97,7 +87,7 @@ def run(options: argparse.Namespace) -> int:
         raise SemanticFaceError("--mirror averages what --temperature would sample. Leave one of them out.")
     if options.report is not None and Path(options.report).suffix.lower() != ".html":
         raise SemanticFaceError(f"{options.report}: a report is a web page. End its name in .html.")
-    pictures = list(map(os.fspath, expand(options.pictures)))  # text: a third of a Path's memory
+    pictures = list(map(os.fspath, expand(options.pictures)))  # str: a third of a Path's memory
 
     from semanticface.inference.predictor import Predictor
 
@@ -119,11 +109,11 @@ def run(options: argparse.Namespace) -> int:
     )
     predictions = tqdm(stream, total=len(pictures), unit="picture", disable=len(pictures) == 1)
     if options.report is None:
-        return deliver(predictions, options, say=tqdm.write)
+        return deliver(predictions, options, log=tqdm.write)
 
     from semanticface.evaluation.report import PredictionReport
 
     report = PredictionReport()
-    code = deliver(report.watch(predictions), options, say=tqdm.write)
+    code = deliver(report.watch(predictions), options, log=tqdm.write)
     report.write(options.report, model=options.model)
     return code

@@ -1,4 +1,4 @@
-"""What ``semanticface predict`` does with a video or a folder of frames: its options, its checks, what it tells."""
+"""``semanticface predict`` for a take: a video, or a folder of frames."""
 
 from __future__ import annotations
 
@@ -8,56 +8,61 @@ from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from semanticface import arkit
 from semanticface.cli import arguments
+from semanticface.cli.output import warn
 from semanticface.errors import SemanticFaceError
-from semanticface.utils import one_euro
-from semanticface.utils.one_euro import OneEuroSettings
-from semanticface.vision.timecode import RATES, Clock, Start, format_rate, parse_timecode, standard_rate, timecode_rate
+from semanticface.vision.timecode import (
+    RATES,
+    UNREAL_RATES,
+    Clock,
+    Start,
+    format_rate,
+    parse_timecode,
+    standard_rate,
+    timecode_rate,
+)
 
 if TYPE_CHECKING:
     from semanticface.inference.decoder import Mode
+    from semanticface.utils.one_euro import OneEuroSettings
     from semanticface.vision.video_reader import Take
 
 ABOUT = (
-    "A video (MP4, MOV, MKV, WebM, AVI), or a folder with --fps, is a take: its face is followed from frame to frame,\n"
+    "A video (MP4, MOV, MKV, WebM, AVI), or a folder with --fps, is a take: the face is tracked from frame to frame,\n"
     "and --out X.csv is a Live Link Face recording (63 columns, timecodes HH:MM:SS:FF.fff, head and eye rotations 0).\n"
-    "A frame without an answer has no row there, which its timecode shows; it is named on standard error. A JSONL\n"
-    "has every frame. Stopped at any moment, the same command goes on from there (X.csv.partial holds what is done).\n"
-    "Unreal Engine takes every take for 30 frames a second, or for 60 if some FF exceeds 30: give --fps 60 for videos\n"
+    "A frame without an answer has no row there, which the timecodes show; it is named on standard error. A JSONL has\n"
+    "every frame. If interrupted, run the same command again to resume (X.csv.partial holds the finished frames).\n"
+    "Unreal Engine reads every take as 30 frames per second, or as 60 if some FF exceeds 30: pass --fps 60 for videos\n"
     "of 24, 25 or 50. It takes the subject's name from a file named SLATE_TAKE_SUBJECT.csv."
 )
 EXAMPLES = (
     "semanticface predict take.mp4 --out Scene1_1_Ann.csv --smooth",
     "semanticface predict frames/ --fps 25 --out take.csv --smooth-region mouth=2,4 --smooth-region gaze=off",
 )
-_UNREAL = (Fraction(30000, 1001), Fraction(30), Fraction(60000, 1001), Fraction(60))
+SMOOTHING_HELP = "brows 1,3, eyes off, gaze 1.5,3, cheeks 1,2, nose 1,2, mouth 1.5,3, jaw 1,3, tongue 1,3"
+"""``one_euro.DEFAULTS`` in words: importing them would load numpy for every ``--help``."""
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
-    """Add the options that are for takes alone."""
+    """Add the options for takes."""
     group = parser.add_argument_group("videos and folders of frames")
     group.add_argument(
         "--fps",
         type=arguments.rate,
         metavar="N",
-        help="of a folder: its pictures are the frames of one take, N a second, in natural order of their names; "
-        f"of a video: its timecodes count N a second ({', '.join(map(format_rate, RATES))}; 29.97 and its like without "
-        "dropping) instead of its own rate, at the same true times",
+        help="folder: its pictures are the frames of one take, N per second, in natural order of their names; "
+        f"video: its timecodes count N per second ({', '.join(map(format_rate, RATES))}; 29.97 and the like as "
+        "non-drop) instead of the video's own rate, for the same times",
     )
     group.add_argument(
         "--start",
         metavar="HH:MM:SS:FF",
         help="timecode of the first frame (default: the video's own, else 00:00:00:00)",
     )
-    regions = ", ".join(
-        f"{name} {setting.min_cutoff:g},{setting.beta:g}" if setting else f"{name} off"
-        for name, setting in one_euro.DEFAULTS.items()
-    )
     group.add_argument(
         "--smooth",
         action="store_true",
-        help=f"steady the numbers of the CSV with One-Euro filters; lowest cutoff in Hz and beta by region: {regions}",
+        help=f"smooth the CSV with One-Euro filters; minimum cutoff in Hz and beta by region: {SMOOTHING_HELP}",
     )
     group.add_argument(
         "--smooth-region",
@@ -65,16 +70,13 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         metavar="REGION=CUTOFF,BETA",
-        help="--smooth, with another setting for a region, or REGION=off: low cutoffs are steady, high betas quick",
+        help="--smooth with other settings for one region, or REGION=off: a lower cutoff is smoother, a higher beta "
+        "faster",
     )
 
 
 def is_take(options: argparse.Namespace) -> bool:
-    """Whether the command is about a take; checks that it is about nothing else, and that options fit.
-
-    Raises:
-        SemanticFaceError: several takes, pictures beside one, or options that do not go together.
-    """
+    """Whether the input is a take; raises a SemanticFaceError if the options do not fit together."""
     from semanticface.vision.video_reader import is_video
 
     takes = [path for path in options.pictures if is_video(path) or (options.fps is not None and Path(path).is_dir())]
@@ -101,7 +103,8 @@ def is_take(options: argparse.Namespace) -> bool:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Predict a take; returns the exit code."""
+    """Predict a take and return the exit code."""
+    from semanticface.utils import one_euro
     from semanticface.vision.video_reader import open_take
 
     take = open_take(options.pictures[0], options.fps)
@@ -139,26 +142,31 @@ def run(options: argparse.Namespace) -> int:
             },
         )
     except KeyboardInterrupt:
-        _tell("interrupted; the same command goes on from where it stopped")
+        warn("interrupted; run the same command again to resume")
         return 130
     for remark in [*report.remarks, report.shortfall]:
         if remark:
-            _tell(remark)
+            warn(remark)
     rows = report.frames - (report.failed if Path(options.out).suffix.lower() == ".csv" else 0)
     print(f"{options.out}: {rows} rows of {report.frames} frames, {report.failed} failed", file=sys.stderr)
     return 1 if report.failed or report.shortfall else 0
 
 
+def check_timecode_rate(fps: Fraction) -> Fraction:
+    """Return the rate at which timecodes count for ``--fps``; raises a SemanticFaceError if there is none."""
+    if standard_rate(fps) is None:
+        raise SemanticFaceError(
+            f"--fps {format_rate(fps)}: timecodes count {', '.join(map(format_rate, RATES))} frames per second. "
+            "Choose one."
+        )
+    return timecode_rate(fps)
+
+
 def _clock(take: Take, options: argparse.Namespace) -> Clock:
-    """Return what labels the frames, and tell how."""
+    """Return the clock that labels the frames; warns about what is unusual."""
     rate = take.timecode_rate
     if options.fps is not None and not Path(options.pictures[0]).is_dir():
-        if standard_rate(options.fps) is None:
-            raise SemanticFaceError(
-                f"--fps {format_rate(options.fps)}: timecodes count {', '.join(map(format_rate, RATES))} frames a "
-                "second. Choose one of these."
-            )
-        rate = timecode_rate(options.fps)
+        rate = check_timecode_rate(options.fps)
     start, start_rate = Start(), rate
     if options.start is not None:
         start = parse_timecode(options.start, rate)
@@ -167,22 +175,21 @@ def _clock(take: Take, options: argparse.Namespace) -> Clock:
         try:
             start = parse_timecode(take.timecode, start_rate)
         except SemanticFaceError as error:
-            _tell(f"{take.path}: its own timecode is not used: {error}")
+            warn(f"{take.path}: its own timecode is not used: {error}")
     if start.drop_frame:
-        _tell(f"{take.path}: drop-frame timecode; counted on from its first frame without dropping")
-    if rate not in _UNREAL and Path(options.out).suffix.lower() == ".csv":
-        _tell(f"timecodes count {format_rate(rate)} frames a second; Unreal Engine needs 30 or 60: --fps 60")
+        warn(f"{take.path}: drop-frame timecode; continued from its first frame as non-drop")
+    if rate not in UNREAL_RATES and Path(options.out).suffix.lower() == ".csv":
+        warn(f"timecodes count {format_rate(rate)} frames per second; Unreal Engine needs 30 or 60: --fps 60")
     return Clock(rate, start, start_rate)
 
 
-def _tell(text: str) -> None:
-    print(f"semanticface: {text}", file=sys.stderr)
-
-
 def _region(text: str) -> tuple[str, OneEuroSettings | None]:
+    from semanticface.arkit import REGIONS
+    from semanticface.utils.one_euro import OneEuroSettings
+
     region, _, setting = text.partition("=")
-    if region not in arkit.REGIONS:
-        raise argparse.ArgumentTypeError(f"{region!r} is no region: {', '.join(arkit.REGIONS)}")
+    if region not in REGIONS:
+        raise argparse.ArgumentTypeError(f"{region!r} is no region: {', '.join(REGIONS)}")
     if setting == "off":
         return region, None
     try:

@@ -1,4 +1,4 @@
-"""What ``semanticface push`` does: its options, what it lists, what it asks."""
+"""``semanticface push``: upload a model to the Hugging Face Hub."""
 
 from __future__ import annotations
 
@@ -24,24 +24,24 @@ def add_commands(commands: Subparsers) -> None:
         "push",
         "upload a model with its card to the Hugging Face Hub",
         "MODEL is nano or the folder of a model or adapter, with the card that `semanticface card` wrote. Only parts\n"
-        "of a model leave this machine, safetensors for weights; each file is listed with what becomes of it and why.\n"
-        "Pickles, data, checkpoints, pictures of anybody and whatever may hold a secret stay here. A model that\n"
-        "learnt from people goes out only if all of them agreed to `publish` in the consent.yaml of its dataset.\n\n"
-        "The repository is private unless you say --public. You are asked first. Log in with `hf auth login`, or set\n"
-        "HF_TOKEN; HF_ENDPOINT names another server than huggingface.co.",
+        "of a model are uploaded, with weights as safetensors; every file is listed with its verdict and the reason.\n"
+        "Pickles, data, checkpoints, pictures of people and possible secrets stay here. A model trained on people is\n"
+        "uploaded only if all of them agreed to `publish` in the consent.yaml of its dataset.\n\n"
+        "The repository is private unless you pass --public. You are asked to confirm. Log in with `hf auth login`,\n"
+        "or set HF_TOKEN; HF_ENDPOINT selects another server than huggingface.co.",
         "semanticface push outputs/my-adapter ann/my-adapter --dry-run",
         "semanticface push outputs/my-adapter ann/my-adapter",
         "semanticface push outputs/my-adapter ann/my-adapter --space outputs/my-space --public --yes",
     )
     parser.add_argument("model", metavar="MODEL", help='"nano", or the folder of a model or adapter')
-    parser.add_argument("repo", metavar="OWNER/NAME", help="of the repository")
+    parser.add_argument("repo", metavar="OWNER/NAME", help="the repository")
     parser.add_argument("--card", type=Path, metavar="README.md", help="its card (default: README.md in the folder)")
     parser.add_argument(
-        "--space", type=Path, metavar="DIR", help="also upload this demo, which `card --space DIR` wrote, as OWNER/NAME"
+        "--space", type=Path, metavar="DIR", help="also upload the demo that `card --space DIR` wrote, as OWNER/NAME"
     )
-    parser.add_argument("--public", action="store_true", help="for everybody to see; private otherwise")
-    parser.add_argument("--yes", action="store_true", help="do not ask")
-    parser.add_argument("--dry-run", action="store_true", help="list what would become of each file, and stop")
+    parser.add_argument("--public", action="store_true", help="make the repository public (default: private)")
+    parser.add_argument("--yes", action="store_true", help="do not ask for confirmation")
+    parser.add_argument("--dry-run", action="store_true", help="only list the files and their verdicts")
     parser.set_defaults(run=_run)
 
 
@@ -57,46 +57,46 @@ def _run(options: argparse.Namespace) -> int:
         raise ConfigError(f"{options.model} is no folder: push a model that is on this machine.")
     folder, _ = resolve_model(options.model)
     if folder == NANO and options.card is None:
-        raise ConfigError("nano lies in the package: say where its card is, such as --card nano-card/README.md.")
+        raise ConfigError("nano is part of the package: name its card, such as --card nano-card/README.md.")
     parts: list[tuple[Kind, list[UploadEntry]]] = [("model", list_model(folder, options.card or folder / README))]
     if options.space is not None:
         parts.append(("space", list_space(options.space, folder)))
     state = "public" if options.public else "private"
-    for kind, listed in parts:
+    for kind, entries in parts:
         print(f"{kind} {options.repo}, {state}")
-        _show(listed)
-    refused = [each for _, listed in parts for each in listed if each.verdict == "refused"]
+        _print_entries(entries)
+    refused = [entry.name for _, entries in parts for entry in entries if entry.verdict == "refused"]
     if refused:
-        names = ", ".join(each.name for each in refused)
-        print(f"semanticface: refused: {names}. Nothing was uploaded; put right what is said above.", file=sys.stderr)
+        names = ", ".join(refused)
+        print(f"semanticface: refused: {names}. Nothing was uploaded; fix the problems above.", file=sys.stderr)
         return 2
     if options.dry_run:
-        print("A dry run: nothing was uploaded. Without --dry-run the included files are, once you have said yes.")
+        print("Dry run: nothing was uploaded. Without --dry-run the included files are uploaded once you confirm.")
         return 0
-    if not options.yes and not _asked(options.repo, state):
+    if not options.yes and not _confirmed(options.repo, state):
         print("semanticface: nothing was uploaded", file=sys.stderr)
         return 1
-    for kind, listed in parts:
-        done = push(listed, options.repo, kind=kind, public=options.public)
-        sent = sum(each.verdict == "included" for each in listed)
-        print(f"{done.url}: {sent} files, as here; {'private' if done.private else 'public'}; commit {done.commit}")
-        if done.others:
-            print(f"also there, from before: {', '.join(done.others)}")
+    for kind, entries in parts:
+        result = push(entries, options.repo, kind=kind, public=options.public)
+        sent = sum(entry.verdict == "included" for entry in entries)
+        visibility = "private" if result.private else "public"
+        print(f"{result.url}: {sent} files, verified; {visibility}; commit {result.commit}")
+        if result.others:
+            print(f"also there, from before: {', '.join(result.others)}")
     return 0
 
 
-def _show(listed: Sequence[UploadEntry]) -> None:
-    wide = max((len(each.name) for each in listed), default=0)
-    for each in sorted(listed, key=lambda each: _ORDER.index(each.verdict)):
-        print(f"  {each.verdict:<8}  {each.name:<{wide}}  {_size(each.size):>9}  {each.why}")
-    sent = [each for each in listed if each.verdict == "included"]
-    print(f"  {len(sent)} of {len(listed)} files included, {_size(sum(each.size for each in sent))}")
+def _print_entries(entries: Sequence[UploadEntry]) -> None:
+    wide = max((len(entry.name) for entry in entries), default=0)
+    for entry in sorted(entries, key=lambda entry: _ORDER.index(entry.verdict)):
+        print(f"  {entry.verdict:<8}  {entry.name:<{wide}}  {_size(entry.size):>9}  {entry.why}")
+    sent = [entry for entry in entries if entry.verdict == "included"]
+    print(f"  {len(sent)} of {len(entries)} files included, {_size(sum(entry.size for entry in sent))}")
 
 
-def _asked(repo: str, state: str) -> bool:
-    """Return what the person at the terminal says."""
+def _confirmed(repo: str, state: str) -> bool:
     if not sys.stdin.isatty():
-        raise ConfigError("there is nobody to ask: say --yes to upload, or --dry-run to look.")
+        raise ConfigError("no terminal to confirm on: pass --yes to upload, or --dry-run to look.")
     return input(f"Upload this to {repo}, {state}? [y/N] ").strip().lower() in ("y", "yes")
 
 

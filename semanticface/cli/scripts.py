@@ -1,4 +1,4 @@
-"""The command lines of the scripts in ``train/``, ``eval/`` and ``data_prep/``."""
+"""Command lines of the scripts in ``train/``, ``eval/`` and ``data_prep/``."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ from typing import Any, NoReturn
 
 
 class ScriptParser(argparse.ArgumentParser):
-    """A parser whose ``--help`` is the script's docstring, and which answers a wrong command line with one line.
+    """A parser that takes its ``--help`` from a docstring and answers a usage error with one line.
 
     Args:
-        doc: the script's docstring. An indented line of it is a command that works.
+        doc: the script's docstring; an indented line of it is an example command.
     """
 
     def __init__(self, doc: str | None, **options: Any) -> None:
         super().__init__(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter, **options)
 
     def error(self, message: str) -> NoReturn:
-        """Exit with status 2, saying what to give and a command that works."""
+        """Exit with status 2, with the message and an example command."""
         text = re.sub(r"\\\n\s*", "", self.description or "")
         found = re.search(rf"^ {{4}}(\S.*{re.escape(self.prog)}.*?)(?:\s+#.*)?$", text, re.MULTILINE)
         example = f" For example: {found[1]}" if found else ""

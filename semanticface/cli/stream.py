@@ -1,4 +1,4 @@
-"""What ``semanticface stream`` does: its options, its checks, what it tells."""
+"""``semanticface stream``: play a recording, a video or a camera to Unreal Engine."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from typing import TYPE_CHECKING
 
 from semanticface.cli import arguments
 from semanticface.cli.arguments import Subparsers, add_command
+from semanticface.cli.output import warn
+from semanticface.cli.predict_video import check_timecode_rate
 from semanticface.errors import SemanticFaceError
-from semanticface.formats import live_link_udp
-from semanticface.formats.live_link_udp import Subject
-from semanticface.formats.recording import track
-from semanticface.vision.timecode import RATES, format_rate, parse_timecode, standard_rate, timecode_rate
+from semanticface.vision.timecode import parse_timecode
 
 if TYPE_CHECKING:
     from semanticface.inference.live import FaceReader
     from semanticface.vision.video_reader import Take
 
+_PORT = 11111  # where Unreal Engine listens for Live Link Face
 _ADDRESS = re.compile(
     r"(?:\[(?P<inside>[^][]+)\]|(?P<name>[^][:]+))(?::(?P<port>[0-9]{1,5}))?|(?P<bare>[^][]*:[^][]*:[^][]*)",
     re.ASCII,
@@ -34,15 +34,15 @@ def add_commands(commands: Subparsers) -> None:
     parser = add_command(
         commands,
         "stream",
-        "play a recording, a video or a camera to Unreal Engine, as the Live Link Face app sends it",
-        "SOURCE is a recording (a Live Link Face CSV, or a JSONL or CSV made by predict), a video, or a camera:\n"
+        "stream a recording, a video or a camera to Unreal Engine, in the protocol of the Live Link Face app",
+        "SOURCE is a recording (a Live Link Face CSV, or a JSONL or CSV written by predict), a video, or a camera:\n"
         "camera, camera:1, /dev/video0; on macOS and Windows also camera:NAME. In Unreal, with the plugins Live Link\n"
-        "and ARKit Face Support, the subject appears under --name. Nothing is sent but to --to.\n\n"
-        "Each row of a recording goes out as a UDP packet when it is due by its timecode, with head and eye rotations\n"
-        "where the recording has them. A video is read while it plays: the numbers are those of predict. Frames that\n"
-        "would come late are left out and counted. Of a camera the newest frame is read, with the time of day as\n"
-        "timecode, until Ctrl-C; a frame without a face says so. At the end stands how late packets were, or how long\n"
-        "after their frame.",
+        "and ARKit Face Support, the subject appears under --name. Packets go only to --to.\n\n"
+        "Each row of a recording is sent as a UDP packet at the time its timecode gives, with head and eye rotations\n"
+        "if the recording has them. A video is predicted as it plays, with the same numbers as predict; frames that\n"
+        "would be late are dropped and counted. From a camera the newest frame is read, with the time of day as\n"
+        "timecode, until Ctrl-C; a frame without a face is sent as such. At the end the packets' lateness, or the\n"
+        "delay from frame to packet, is printed.",
         "semanticface stream Scene1_1_Ann.csv",
         "semanticface stream take.mp4 --smooth",
         "semanticface stream camera --smooth --to 192.168.1.20:11111 --name Ann",
@@ -52,31 +52,31 @@ def add_commands(commands: Subparsers) -> None:
     parser.add_argument(
         "--to",
         type=_address,
-        default=(live_link_udp.HOST, live_link_udp.PORT),
+        default=f"127.0.0.1:{_PORT}",
         metavar="HOST:PORT",
-        help=f"where to (default: {live_link_udp.HOST}:{live_link_udp.PORT}, this machine)",
+        help="destination (default: %(default)s, this machine)",
     )
     parser.add_argument(
-        "--name", help="of the subject (default: the last part of a name such as SLATE_TAKE_SUBJECT.csv)"
+        "--name", help="subject name (default: the last part of a file name such as SLATE_TAKE_SUBJECT.csv)"
     )
-    parser.add_argument("--loop", action="store_true", help="begin again at the end, until Ctrl-C")
+    parser.add_argument("--loop", action="store_true", help="start again at the end, until Ctrl-C")
     parser.add_argument(
         "--fps",
         type=arguments.rate,
         metavar="N",
-        help="of a recording: frames a second that timecodes count (default: 60 where a frame number exceeds 29, else "
-        "30), or rows a second where there are no timecodes (30); of a video: frames a second that timecodes count "
-        "(default: its own rate); of a camera: frames a second to ask it for (30)",
+        help="recording: frames per second that timecodes count (default: 60 if a frame number exceeds 29, else 30), "
+        "or rows per second without timecodes (30); video: frames per second that timecodes count (default: its own "
+        "rate); camera: frames per second to request (30)",
     )
     live = parser.add_argument_group("videos and cameras")
-    live.add_argument("--model", help='"nano" (the default, in the package), a folder or a hub id')
-    live.add_argument("--device", help="cpu, cuda, cuda:1, mps (default: the best there is)")
-    live.add_argument("--smooth", action="store_true", help="steady the numbers, as predict --smooth does")
+    live.add_argument("--model", help='"nano" (default; in the package), a folder or a Hub id')
+    arguments.add_device(live)
+    live.add_argument("--smooth", action="store_true", help="smooth the numbers, as predict --smooth does")
     parser.set_defaults(run=_run)
 
 
 def _run(options: argparse.Namespace) -> int:
-    # Both open files of their own kind alone, so neither needs torch to say what a name is.
+    # Neither loads torch: both only look at the name or open the file.
     from semanticface.vision.video_reader import is_video
     from semanticface.vision.webcam import is_camera
 
@@ -92,17 +92,18 @@ def _run(options: argparse.Namespace) -> int:
 
 
 def _recording(options: argparse.Namespace) -> int:
+    from semanticface.formats import live_link_udp
+    from semanticface.formats.recording import track
+
     bad = 0
 
-    def complain(text: str) -> None:
+    def warn_bad(text: str) -> None:
         nonlocal bad
         bad += 1
-        from semanticface.utils.progress import tqdm
-
-        tqdm.write(f"semanticface: {text}", file=sys.stderr)
+        warn(text)
 
     name = _name(options)
-    take = track(Path(options.file), options.fps, complain)
+    take = track(Path(options.file), options.fps, warn_bad)
     total = None if options.loop else len(take.times)
     sent, stopped = _send(live_link_udp.packets(take, name, loop=options.loop), options, name, total)
     print(f"{sent} frames sent, {bad} rows left out", file=sys.stderr)
@@ -112,21 +113,22 @@ def _recording(options: argparse.Namespace) -> int:
 
 
 def _video(options: argparse.Namespace) -> int:
+    from semanticface.formats.live_link_udp import Subject
     from semanticface.vision.video_reader import open_take
 
     take = open_take(options.file)
     name = _name(options)
-    subject = Subject(name, *_count(take, options.fps))
+    subject = Subject(name, *_rate_and_start(take, options.fps))
     reader = _reader(options)
 
     from semanticface.inference.live import StreamStats, video_packets
 
     stats = StreamStats()
-    due = video_packets(take, reader.read, subject, stats, loop=options.loop)
-    _, stopped = _send(due, options, name, None if options.loop else take.count)
+    packets = video_packets(take, reader.read, subject, stats, loop=options.loop)
+    _, stopped = _send(packets, options, name, None if options.loop else take.count)
     print(stats.summary("late by"), file=sys.stderr)
     if take.shortfall:
-        _tell(take.shortfall)
+        warn(take.shortfall)
     if stopped and not options.loop:
         return 130
     return 1 if take.shortfall else 0
@@ -146,7 +148,7 @@ def _camera(options: argparse.Namespace) -> int:
     stats = StreamStats()
     try:
         _send(camera_packets(camera, reader.read, name, stats), options, name, None)
-    finally:  # also where the camera was unplugged
+    finally:  # also if the camera was unplugged
         print(stats.summary("from frame to packet"), file=sys.stderr)
     return 0
 
@@ -161,38 +163,34 @@ def _reader(options: argparse.Namespace) -> FaceReader:
 
 
 def _send(
-    due: Generator[tuple[float, bytes], None, None], options: argparse.Namespace, name: str, total: int | None
+    packets: Generator[tuple[float, bytes], None, None], options: argparse.Namespace, name: str, total: int | None
 ) -> tuple[int, bool]:
-    """Send packets under a bar; return how many, and whether Ctrl-C ended it."""
+    """Send packets with a progress bar; return how many, and whether Ctrl-C stopped it."""
+    from semanticface.formats import live_link_udp
+    from semanticface.utils.progress import tqdm
+
     host, port = options.to
     print(f"{options.file} to {host}:{port} as {name}; Ctrl-C stops.", file=sys.stderr, flush=True)
     sent = 0
-    from semanticface.utils.progress import tqdm
-
-    with contextlib.closing(due), tqdm(total=total, unit="frame") as bar:
+    with contextlib.closing(packets), tqdm(total=total, unit="frame") as bar:
         try:
-            for sent in live_link_udp.send(due, host, port):  # noqa: B007 - told afterwards, also after Ctrl-C
+            for sent in live_link_udp.send(packets, host, port):  # noqa: B007 - returned, also after Ctrl-C
                 bar.update()
         except KeyboardInterrupt:
             return sent, True
     return sent, False
 
 
-def _count(take: Take, fps: Fraction | None) -> tuple[Fraction, Fraction]:
-    """Return the rate in which a video's timecodes count, and the first frame's in frames since midnight."""
-    if fps is not None and standard_rate(fps) is None:
-        raise SemanticFaceError(
-            f"--fps {format_rate(fps)}: timecodes count {', '.join(map(format_rate, RATES))} frames a second. "
-            "Choose one."
-        )
+def _rate_and_start(take: Take, fps: Fraction | None) -> tuple[Fraction, Fraction]:
+    """Return the rate at which a video's timecodes count, and its first frame in frames since midnight."""
     own = take.timecode_rate
-    rate = own if fps is None else timecode_rate(fps)
+    rate = own if fps is None else check_timecode_rate(fps)
     if take.timecode is None:
         return rate, Fraction(0)
     try:
         start = parse_timecode(take.timecode, own)
     except SemanticFaceError as error:
-        _tell(f"{take.path}: its own timecode is not used: {error}")
+        warn(f"{take.path}: its own timecode is not used: {error}")
         return rate, Fraction(0)
     return rate, start.seconds * round(rate) + Fraction(start.frame * round(rate), round(own))
 
@@ -201,14 +199,10 @@ def _name(options: argparse.Namespace) -> str:
     return options.name or Path(options.file).stem.split("_", 2)[-1] or "SemanticFace"
 
 
-def _tell(text: str) -> None:
-    print(f"semanticface: {text}", file=sys.stderr)
-
-
 def _address(text: str) -> tuple[str, int]:
-    """Read HOST, HOST:PORT, IPv6 or [IPv6]:PORT."""
+    """Parse HOST, HOST:PORT, IPv6 or [IPv6]:PORT."""
     found = _ADDRESS.fullmatch(text)
-    port = int(found["port"] or live_link_udp.PORT) if found else 0
+    port = int(found["port"] or _PORT) if found else 0
     if found is None or not 1 <= port <= 65535:
         raise argparse.ArgumentTypeError(f"{text!r} is not HOST:PORT, such as 127.0.0.1:11111 or [::1]:11111")
     return found["inside"] or found["bare"] or found["name"], port

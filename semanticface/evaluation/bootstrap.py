@@ -1,10 +1,8 @@
-"""How far a figure would move with other test pictures: bootstrap intervals of every figure in ``metrics``.
+"""Bootstrap intervals of every figure in ``metrics``: how much it would vary with other test pictures.
 
-Test sets are drawn anew from the one at hand, whole people at a time (Efron and Tibshirani 1993, chapters 13 and 8): a
-resample is a weight for each picture, the number of times its person was drawn. Every figure is a function of weighted
-sums over pictures, so thousands of resamples are a few matrix products.
-
-With all weights 1 the figures are those of ``metrics.score``.
+Test sets are resampled by person (Efron and Tibshirani 1993, chapters 13 and 8). A resample is a weight for each
+picture: how often its person was drawn. Every figure is a function of weighted sums over pictures, so thousands of
+resamples are a few matrix products. With all weights 1 the figures are those of ``metrics.score``.
 """
 
 from __future__ import annotations
@@ -25,7 +23,7 @@ _ALL = np.arange(arkit.N_ACTIONS)
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
-    """A figure and its 95 % interval; all three are NaN where the figure is undefined."""
+    """A figure and its 95 % interval; all three are NaN if the figure is undefined."""
 
     value: float
     low: float
@@ -33,30 +31,27 @@ class Estimate:
 
 
 def resample(groups: Sequence[str] | np.ndarray, *, resamples: int = RESAMPLES, seed: int = 0) -> np.ndarray:
-    """Return weights of resampled test sets, the set itself first.
+    """Return the weights of resampled test sets, the original set first.
 
     Args:
-        groups: of each picture, what is drawn as a whole: its person. All different: pictures are drawn.
-        resamples: test sets to draw.
-        seed: of the drawing.
+        groups: the resampling unit of each picture: its person. If all differ, pictures are resampled.
+        resamples: number of resampled sets.
+        seed: of the resampling.
 
     Returns:
         float64[1 + resamples, N]: how often each picture counts; ones in the first row.
-
-    Raises:
-        ValueError: no pictures.
     """
     names, member = np.unique(np.asarray(groups), return_inverse=True)
     if not len(names):
-        raise ValueError("no pictures to draw from")
+        raise ValueError("no pictures to resample")
     drawn = np.random.default_rng(seed).multinomial(len(names), np.full(len(names), 1 / len(names)), size=resamples)
     return np.concatenate([np.ones((1, len(member))), drawn[:, member]])
 
 
 def estimate(values: np.ndarray) -> Estimate:
-    """Return a figure with its percentile interval from its values in each row of ``resample``, the set itself first.
+    """Return a figure and its percentile interval from its values for each row of ``resample``.
 
-    A resample in which the figure is undefined (NaN) is left out.
+    Resamples in which the figure is undefined (NaN) are left out.
     """
     drawn = values[1:][~np.isnan(values[1:])]
     if np.isnan(values[0]) or not len(drawn):
@@ -73,21 +68,18 @@ def figures(
     actions: np.ndarray = _ALL,
     of_pictures: Mapping[str, np.ndarray] | None = None,
 ) -> dict[str, np.ndarray]:
-    """Return figures of ``metrics`` for each row of weights.
+    """Return the figures of ``metrics`` for each row of weights.
 
     Args:
         true: ``[N, 52]`` in [0, 1].
         predicted: ``[N, 52]`` in [0, 1], no NaN.
         weights: ``[B, N]``, as from ``resample``.
         actions: int[A], the actions that count.
-        of_pictures: float[N] by name, figures that are means over pictures, such as the vertex error; NaN where a
-            picture has none.
+        of_pictures: float[N] by name, figures that are means over pictures, such as the vertex error; NaN for pictures
+            without a value.
 
     Returns:
-        float64[B] by key of ``metrics.FIGURES``, NaN where undefined; those of ``of_pictures`` under their names.
-
-    Raises:
-        ValueError: shapes do not fit.
+        float64[B] by key of ``metrics.FIGURES``, NaN if undefined; those of ``of_pictures`` under their names.
     """
     true, predicted = np.asarray(true, np.float64), np.asarray(predicted, np.float64)
     if true.shape != predicted.shape or true.shape != (weights.shape[1], arkit.N_ACTIONS):
@@ -96,8 +88,7 @@ def figures(
     error, is_active, says_active = np.abs(y - x), x > ACTIVE, y > ACTIVE
 
     def total(parts: np.ndarray) -> np.ndarray:
-        """Weighted sums over pictures, ``[B]``, of something that each action of each picture has."""
-        sums: np.ndarray = weights @ parts.sum(axis=1, dtype=np.float64)
+        sums: np.ndarray = weights @ parts.sum(axis=1, dtype=np.float64)  # [B, N] @ [N] -> [B]
         return sums
 
     count = total(np.ones_like(error))
@@ -130,20 +121,20 @@ def correlations(true: np.ndarray, predicted: np.ndarray, weights: np.ndarray) -
         weights: ``[B, N]``.
 
     Returns:
-        float64[B, A]: NaN where the truth does not vary, 0 where only the prediction does not.
+        float64[B, A]: NaN if the ground truth does not vary, 0 if only the prediction does not.
     """
     x = np.asarray(true, np.float64) - np.mean(true, axis=0, dtype=np.float64)
     y = np.asarray(predicted, np.float64) - np.mean(predicted, axis=0, dtype=np.float64)
-    shares = weights / weights.sum(axis=1, keepdims=True)
-    mean_x, mean_y = shares @ x, shares @ y
-    # Rounding can leave a hair below 0 where nothing varies.
-    spread_x = np.sqrt(np.maximum(shares @ x**2 - mean_x**2, 0.0))
-    spread_y = np.sqrt(np.maximum(shares @ y**2 - mean_y**2, 0.0))
-    together = shares @ (x * y) - mean_x * mean_y
-    varied = (spread_x >= CONSTANT) & (spread_y >= CONSTANT)
-    out = np.zeros_like(together)
-    np.divide(together, spread_x * spread_y, out=out, where=varied)
-    out[spread_x < CONSTANT] = np.nan
+    probs = weights / weights.sum(axis=1, keepdims=True)  # [B, N]
+    mean_x, mean_y = probs @ x, probs @ y  # [B, A]
+    # Rounding can leave a variance slightly below 0.
+    std_x = np.sqrt(np.maximum(probs @ x**2 - mean_x**2, 0.0))
+    std_y = np.sqrt(np.maximum(probs @ y**2 - mean_y**2, 0.0))
+    covariance = probs @ (x * y) - mean_x * mean_y
+    varied = (std_x >= CONSTANT) & (std_y >= CONSTANT)
+    out = np.zeros_like(covariance)
+    np.divide(covariance, std_x * std_y, out=out, where=varied)
+    out[std_x < CONSTANT] = np.nan
     return out.clip(-1.0, 1.0)
 
 

@@ -1,7 +1,7 @@
-"""Predictions shown: each row's picture beside the head drawn from its numbers, as a sheet or as a video.
+"""Predictions next to their inputs: each row's picture and the head rendered from it, as a sheet or as a video.
 
-A row whose picture is not there, and a picture without an answer, get a grey panel that says why, in their own place.
-Heads are drawn on several threads: the renderer's loops run beside each other.
+A missing picture or answer becomes a grey panel that says why. Heads are rendered on several threads, since the
+renderer's loops release the GIL.
 """
 
 from __future__ import annotations
@@ -30,26 +30,26 @@ from semanticface.vision.image_io import load_picture
 from semanticface.vision.video_reader import Take
 from semanticface.vision.video_writer import write_video
 
-SHEETS, FILMS = (".png", ".jpg", ".jpeg"), (".mp4",)
+SHEETS, VIDEOS = (".png", ".jpg", ".jpeg"), (".mp4",)
 
 _INK, _PAPER, _GREY, _BLACK = (40, 40, 40), (255, 255, 255), (226, 226, 226), (0, 0, 0)
 _MARGIN = 10
 _COLUMNS = 4
-_WIDEST = 2  # heads wide: what is wider gets black bars
+_WIDEST = 2  # in heads: a wider input is letterboxed
 _THREADS = min(8, os.cpu_count() or 1)
 _FRAMES_AHEAD = 4
-_LONG_WORD = 24  # letters: a longer one is a path or a name, which is cut anywhere
+_LONG_WORD = 24  # letters: a longer word is a path or a name, which may be cut anywhere
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Scene:
-    """What stands beside each other at one moment.
+class Entry:
+    """One input and its prediction.
 
     Attributes:
         name: of the picture, for the caption.
-        picture: the input; None where ``missing`` says why.
+        picture: the input; None if ``missing`` says why.
         missing: why there is no picture.
-        row: what was predicted; None where the file has nothing for this picture.
+        row: the prediction; None if the file has none for this picture.
         time: seconds from the first.
     """
 
@@ -61,206 +61,199 @@ class Scene:
 
     @property
     def why_no_head(self) -> str:
-        """Why nothing can be drawn beside the picture, in a sentence."""
+        """Why there is no head to render."""
         if self.row is None:
             return "no row for this frame"
         return self.row.reason.removeprefix(f"{self.row.name}: ")
 
 
 @dataclass(frozen=True, slots=True)
-class ComparedFrame:
-    """What became of it: rows (or frames) shown, how many of them lack picture or head."""
+class Counts:
+    """Rows (or frames) shown, and how many rows lack a picture or an answer."""
 
     shown: int
-    lacking: int
+    incomplete: int
 
 
-class Show:
-    """A predictions file, ready to be shown.
+class Comparison:
+    """The rows of a predictions file and their inputs.
 
     Args:
         file: what ``recording.read`` reads.
-        complain: is told, in a sentence, of each row that cannot be shown whole and of what is not certain.
-        video: that the rows are of; found by the file where it names it.
-        folder: where pictures lie, if neither where the file says nor beside it.
-        style: one of ``face.STYLES``.
+        warn: called with a sentence for each incomplete row and each uncertain assignment.
+        video: the video of the rows; by default the one that the file names.
+        folder: where pictures are, if neither at their path nor next to the file.
+        style: one of ``rendering.STYLES``.
 
     Raises:
-        TableError: no such file, no rows, or rows whose frames cannot be known.
-        SemanticFaceError: an unknown look, a video that cannot be found or read.
+        TableError: no such file, no rows, or rows whose frames cannot be determined.
+        SemanticFaceError: an unknown style, a video that cannot be found or read.
     """
 
     def __init__(
         self,
         file: Path,
-        complain: Callable[[str], None],
+        warn: Callable[[str], None],
         *,
         video: Path | None = None,
         folder: Path | None = None,
         style: str = "photo",
     ) -> None:
         if style not in STYLES:
-            raise SemanticFaceError(f"{style}: no such look. Choose one of {', '.join(STYLES)}.")
-        self._file, self._complain, self._folder, self._look = file, complain, folder, style
+            raise SemanticFaceError(f"{style}: no such style. Choose one of {', '.join(STYLES)}.")
+        self._file, self._warn, self._folder, self._style = file, warn, folder, style
         self._rows = read_rows(file)
         if not self._rows:
             raise TableError(f"{file}: no rows below the header. Give a file with coefficients.")
         self.take = find_take(file, self._rows, video, folder)
-        """The video or folder of frames that the rows are of; None for rows of single pictures."""
-        self._frames = None if self.take is None else frames_of(file, self._rows, self.take, complain)
-        self._names: dict[Path, str] = {}  # of pictures that were found: without their folders, two may be alike
+        """The video or folder of frames of the rows; None for rows of single pictures."""
+        self._frames = None if self.take is None else frames_of(file, self._rows, self.take, warn)
+        self._names: dict[Path, str] = {}  # by picture found: without their folders, two names may be alike
 
     def inputs(self) -> list[Path]:
-        """Return the pictures, or the video, that are read: what is written must be none of them."""
+        """Return the pictures, or the video, that are read; the output must not replace them."""
         if self.take is not None:
             return [self.take.path]
         found = (locate(row.name, self._file, self._folder) for row in self._rows)
         return [path for path in found if path is not None]
 
-    def sheet(self, out: Path, *, size: int = 224, most: int = 24) -> ComparedFrame:
-        """Write a picture of up to ``most`` rows, spread evenly over the file: input, head, name and words of each.
+    def write_sheet(self, out: Path, *, size: int = 224, max_rows: int = 24) -> Counts:
+        """Write a picture of rows spread evenly over the file: input, head, name and caption of each.
 
-        The input is cut to where the model looked; where the file does not say, to the face found in it.
+        The input is cropped to the model's box; without one in the file, to a detected face.
 
         Args:
             out: ends in one of ``SHEETS``.
-            size: pixels a side of each picture.
-            most: rows.
-
-        Raises:
-            SemanticFaceError: no room to write, or a video that cannot be read.
+            size: side of each picture in pixels.
+            max_rows: maximum rows.
         """
-        places = np.linspace(0, len(self._rows) - 1, min(most, len(self._rows))).round().astype(int).tolist()
-        scenes = self._of_pictures(places, size) if self._frames is None else self._of_frames(places, size)
-        cells, lacking = [], 0
-        for scene, head in self._with_heads(tqdm(scenes, total=len(places), unit="row"), size):
-            lacking += self._lacks(scene)
-            cells.append(_cell(scene, head, size))
+        places = np.linspace(0, len(self._rows) - 1, min(max_rows, len(self._rows))).round().astype(int).tolist()
+        entries = self._of_pictures(places, size) if self._frames is None else self._of_frames(places, size)
+        cells, incomplete = [], 0
+        for entry, head in self._with_heads(tqdm(entries, total=len(places), unit="row"), size):
+            incomplete += self._is_incomplete(entry)
+            cells.append(_cell(entry, head, size))
         with atomic_path(out) as temporary:
             _grid(cells).save(temporary, quality=92)
-        return ComparedFrame(len(cells), lacking)
+        return Counts(len(cells), incomplete)
 
-    def film(self, out: Path, *, size: int = 360, rate: Fraction = Fraction(1)) -> ComparedFrame:
-        """Write a video: every frame (or picture) of the input on the left, its head on the right, a caption below.
+    def write_video(self, out: Path, *, size: int = 360, rate: Fraction = Fraction(1)) -> Counts:
+        """Write a silent video: each input frame (or picture) left, its head right, a caption below.
 
-        Times are those of the input video. It has no sound.
+        Times are those of the input video.
 
         Args:
-            out: ends in one of ``FILMS``.
-            size: pixels a side of the head, and the height of the input.
-            rate: pictures a second, of rows that are not of a video.
-
-        Raises:
-            SemanticFaceError: no room to write, or a video that cannot be read.
+            out: ends in one of ``VIDEOS``.
+            size: side of the head in pixels, and the height of the input.
+            rate: pictures per second, for rows that are not of a video.
         """
         size += size % 2
-        scenes = self._slides(rate, size) if self.take is None else self._moments(self.take, size)
+        entries = self._slides(rate, size) if self.take is None else self._video_entries(self.take, size)
         total = len(self._rows) if self.take is None else self.take.count
         width = size if self.take is None else self._width(self.take, size)
-        shown, lacking = 0, 0
+        shown, incomplete = 0, 0
         with write_video(out, rate if self.take is None else self.take.rate) as film:
-            for scene, head in self._with_heads(tqdm(scenes, total=total, unit="frame"), size):
-                film.add(scene.time, _side_by_side(scene, head, size, width))
-                lacking += self._lacks(scene)
+            for entry, head in self._with_heads(tqdm(entries, total=total, unit="frame"), size):
+                film.add(entry.time, _video_frame(entry, head, size, width))
+                incomplete += self._is_incomplete(entry)
                 shown += 1
         if self._frames is not None:
             beyond = sum(frame is None or frame > shown for frame in self._frames)
             if beyond:
-                self._complain(f"{self._file}: {beyond} rows are of no frame of {self.take and self.take.path}")
-            lacking += beyond
+                self._warn(f"{self._file}: {beyond} rows match no frame of {self.take and self.take.path}")
+            incomplete += beyond
         if self.take is not None and self.take.shortfall:
-            self._complain(self.take.shortfall)
-        return ComparedFrame(shown, lacking)
+            self._warn(self.take.shortfall)
+        return Counts(shown, incomplete)
 
-    # --- what stands beside each other ----------------------------------------------------------------------------
+    # --- entries --------------------------------------------------------------------------------------------------
 
-    def _of_pictures(self, places: Sequence[int], size: int | None, rate: Fraction = Fraction(1)) -> Iterator[Scene]:
-        """Yield rows with their pictures, cut to the face where a size is given."""
+    def _of_pictures(self, places: Sequence[int], size: int | None, rate: Fraction = Fraction(1)) -> Iterator[Entry]:
+        """Yield rows with their pictures, cropped to the face if a size is given."""
         for place in places:
             row = self._rows[place]
             picture, missing = self._picture(row)
             if picture is not None and size is not None:
                 picture = _face(picture, row, size)
-            yield Scene(row.name, picture, missing, row, place / rate)
+            yield Entry(row.name, picture, missing, row, place / rate)
 
     def _picture(self, row: ShownRow) -> tuple[Image.Image | None, str]:
         path = locate(row.name, self._file, self._folder)
         if path is None or path.is_dir():
             return None, f"{row.name}: not found. Say where the pictures are: --pictures DIR"
         if (other := self._names.setdefault(path, row.name)) != row.name:
-            return None, f"{row.name}: {path} is taken for {other}. Say where their folders are: --pictures DIR"
+            return None, f"{row.name}: {path} already matches {other}. Say where their folders are: --pictures DIR"
         try:
             return load_picture(path), ""
         except PictureError as error:
             return None, str(error)
 
-    def _of_frames(self, places: Sequence[int], size: int) -> Iterator[Scene]:
-        """Yield rows with the faces cut from their frames."""
+    def _of_frames(self, places: Sequence[int], size: int) -> Iterator[Entry]:
+        """Yield rows with the faces cropped from their frames."""
         assert self.take is not None and self._frames is not None
         wanted = {frame for place in places if (frame := self._frames[place]) is not None}
-        scenes: dict[int, Scene] = {}
+        entries: dict[int, Entry] = {}
         by_frame: dict[int, list[int]] = {}
         for place in places:
             row, frame = self._rows[place], self._frames[place]
-            scenes[place] = Scene(_stamp(row), None, f"no frame {frame or ''} in {self.take.path}", row)
+            entries[place] = Entry(_stamp(row), None, f"no frame {frame or ''} in {self.take.path}", row)
             if frame is not None:
                 by_frame.setdefault(frame, []).append(place)
         if wanted:
             first = min(wanted) - 1
             frames = islice(self.take.frames(first), first, max(wanted))
-            for frame_seen in tqdm(frames, total=max(wanted) - first, unit="frame", desc="looking", leave=False):
-                for place in by_frame.get(frame_seen.number, []):
+            for decoded in tqdm(frames, total=max(wanted) - first, unit="frame", desc="decoding", leave=False):
+                for place in by_frame.get(decoded.number, []):
                     row = self._rows[place]
-                    picture = frame_seen.picture and _face(frame_seen.picture, row, size)
-                    scenes[place] = Scene(_stamp(row), picture, frame_seen.reason, row)
-        yield from (scenes[place] for place in places)
+                    picture = decoded.picture and _face(decoded.picture, row, size)
+                    entries[place] = Entry(_stamp(row), picture, decoded.reason, row)
+        yield from (entries[place] for place in places)
 
-    def _slides(self, rate: Fraction, size: int) -> Iterator[Scene]:
-        for scene in self._of_pictures(range(len(self._rows)), None, rate):
-            yield _shrunk(scene, size)
+    def _slides(self, rate: Fraction, size: int) -> Iterator[Entry]:
+        for entry in self._of_pictures(range(len(self._rows)), None, rate):
+            yield _shrunk(entry, size)
 
-    def _moments(self, take: Take, size: int) -> Iterator[Scene]:
+    def _video_entries(self, take: Take, size: int) -> Iterator[Entry]:
         """Yield every frame of the video with its row."""
         assert self._frames is not None
         row_of: dict[int, ShownRow] = {}
         for row, frame in zip(self._rows, self._frames, strict=True):
             if frame is not None and row_of.setdefault(frame, row) is not row:
-                self._complain(f"{self._file}: {row.name}: another row is of frame {frame} too. The first is shown.")
-        for frame_seen in prefetch(take.frames(), depth=_FRAMES_AHEAD):
-            row_seen = row_of.get(frame_seen.number)
-            name = f"{take.path.name}, frame {frame_seen.number}, {float(frame_seen.time):.2f} s"
-            yield _shrunk(Scene(name, frame_seen.picture, frame_seen.reason, row_seen, frame_seen.time), size)
+                self._warn(f"{self._file}: {row.name}: another row is of frame {frame} too. The first is shown.")
+        for decoded in prefetch(take.frames(), depth=_FRAMES_AHEAD):
+            name = f"{take.path.name}, frame {decoded.number}, {float(decoded.time):.2f} s"
+            yield _shrunk(Entry(name, decoded.picture, decoded.reason, row_of.get(decoded.number), decoded.time), size)
 
     def _width(self, take: Take, size: int) -> int:
-        """How wide the left side is, even: as the first frame that can be read has it."""
+        """Return the even width of the left side, from the first readable frame."""
         for frame in take.frames():
             if frame.picture is not None:
                 width = min(_WIDEST * size, round(frame.picture.width * size / frame.picture.height))
                 return width + width % 2
         raise VideoError(f"{take.path}: no frame of it can be read. Export it again.")
 
-    def _lacks(self, scene: Scene) -> bool:
-        """Whether a row is not shown whole; says why."""
-        if scene.row is None:
+    def _is_incomplete(self, entry: Entry) -> bool:
+        """Whether a row lacks its picture or answer; warns if so."""
+        if entry.row is None:
             return False
-        told = [scene.missing] if scene.picture is None else []
-        told += [scene.row.reason] if scene.row.values is None else []
-        for reason in told:
-            self._complain(reason)
-        return bool(told)
+        reasons = [entry.missing] if entry.picture is None else []
+        reasons += [entry.row.reason] if entry.row.values is None else []
+        for reason in reasons:
+            self._warn(reason)
+        return bool(reasons)
 
-    def _with_heads(self, scenes: Iterable[Scene], size: int) -> Iterator[tuple[Scene, np.ndarray | None]]:
-        """Yield each scene with its head, uint8[size, size, 3], in order; the next ones are drawn meanwhile."""
+    def _with_heads(self, entries: Iterable[Entry], size: int) -> Iterator[tuple[Entry, np.ndarray | None]]:
+        """Yield each entry with its head, uint8[size, size, 3], in order; later heads render in the background."""
 
         def draw(values: np.ndarray) -> np.ndarray:
-            return render(values, style=self._look, subject=None, size=size, framing="crop").image
+            return render(values, style=self._style, subject=None, size=size, framing="crop").image
 
         with ThreadPoolExecutor(_THREADS) as pool:
-            waiting: deque[tuple[Scene, Future[np.ndarray] | None]] = deque()
+            waiting: deque[tuple[Entry, Future[np.ndarray] | None]] = deque()
             try:
-                for scene in scenes:
-                    values = None if scene.row is None else scene.row.values
-                    waiting.append((scene, None if values is None else pool.submit(draw, values)))
+                for entry in entries:
+                    values = None if entry.row is None else entry.row.values
+                    waiting.append((entry, None if values is None else pool.submit(draw, values)))
                     if len(waiting) > 2 * _THREADS:
                         done, head = waiting.popleft()
                         yield done, None if head is None else head.result()
@@ -274,7 +267,7 @@ class Show:
 
 
 def _face(picture: Image.Image, row: ShownRow, size: int) -> Image.Image:
-    """Cut out where the model looked, or the face that is found; a picture without one stays whole."""
+    """Crop to the model's box or a detected face; without one the picture stays whole."""
     try:
         box = row.box or next(iter(detect_faces(picture)), None)
         if box is not None:
@@ -284,15 +277,15 @@ def _face(picture: Image.Image, row: ShownRow, size: int) -> Image.Image:
     return picture
 
 
-def _shrunk(scene: Scene, size: int) -> Scene:
-    """Keep no more pixels than are shown: scenes wait for their heads."""
-    if scene.picture is None:
-        return scene
-    return replace(scene, picture=_within(scene.picture, _WIDEST * size, size))
+def _shrunk(entry: Entry, size: int) -> Entry:
+    """Keep no more pixels than are shown, since entries are queued until their heads are rendered."""
+    if entry.picture is None:
+        return entry
+    return replace(entry, picture=_within(entry.picture, _WIDEST * size, size))
 
 
 def _within(picture: Image.Image, width: int, height: int) -> Image.Image:
-    """The picture as large as it fits, at least a pixel wide and high."""
+    """Return the picture as large as it fits, at least a pixel wide and high."""
     scale = min(width / picture.width, height / picture.height)
     fitted = max(1, round(picture.width * scale)), max(1, round(picture.height * scale))
     return picture if fitted == picture.size else picture.resize(fitted, Image.Resampling.BICUBIC)
@@ -300,29 +293,29 @@ def _within(picture: Image.Image, width: int, height: int) -> Image.Image:
 
 def _font(size: int) -> ImageFont.FreeTypeFont:
     font = ImageFont.load_default(size=size)
-    assert isinstance(font, ImageFont.FreeTypeFont)  # so it is wherever Pillow has FreeType, as its wheels have
+    assert isinstance(font, ImageFont.FreeTypeFont)  # true if Pillow has FreeType, as its wheels have
     return font
 
 
-def _cell(scene: Scene, head: np.ndarray | None, size: int) -> Image.Image:
-    """Input and head side by side, name and words below."""
+def _cell(entry: Entry, head: np.ndarray | None, size: int) -> Image.Image:
+    """Return input and head, with name and caption below."""
     font = _font(12)
     cell = Image.new("RGB", (2 * size, size + 36), _PAPER)
-    _halves(cell, scene, head, size, size, font, _PAPER)
+    _halves(cell, entry, head, size, size, font, _PAPER)
     pen = ImageDraw.Draw(cell)
-    for line, text in enumerate((Path(scene.name).name, scene.row.words if scene.row else "")):
+    for line, text in enumerate((Path(entry.name).name, entry.row.caption if entry.row else "")):
         pen.text((2, size + 2 + 16 * line), _cut(text, 2 * size - 4, pen, font), fill=_INK, font=font)
     return cell
 
 
-def _side_by_side(scene: Scene, head: np.ndarray | None, size: int, width: int) -> np.ndarray:
-    """One frame of a film, uint8[h, w, 3], both even."""
+def _video_frame(entry: Entry, head: np.ndarray | None, size: int, width: int) -> np.ndarray:
+    """Return one video frame, uint8[h, w, 3], h and w even."""
     font = _font(max(10, size // 24))
     strip = 2 * max(10, size // 24)
     canvas = Image.new("RGB", (width + size, size + strip), _BLACK)
-    _halves(canvas, scene, head, size, width, font, _BLACK)
+    _halves(canvas, entry, head, size, width, font, _BLACK)
     pen = ImageDraw.Draw(canvas)
-    sides = ((0, width, Path(scene.name).name), (width, size, scene.row.words if scene.row else ""))
+    sides = ((0, width, Path(entry.name).name), (width, size, entry.row.caption if entry.row else ""))
     for left, room, text in sides:
         pen.text((left + 4, size + strip // 5), _cut(text, room - 8, pen, font), fill=_PAPER, font=font)
     return np.asarray(canvas)
@@ -330,26 +323,26 @@ def _side_by_side(scene: Scene, head: np.ndarray | None, size: int, width: int) 
 
 def _halves(
     canvas: Image.Image,
-    scene: Scene,
+    entry: Entry,
     head: np.ndarray | None,
     size: int,
     width: int,
     font: ImageFont.FreeTypeFont,
-    ground: tuple[int, int, int],
+    background: tuple[int, int, int],
 ) -> None:
-    """Draw the input, ``width`` wide, and the head to the right of it; or why they are not there."""
-    if scene.picture is None:
-        canvas.paste(_note(scene.missing, width, size, font), (0, 0))
+    """Draw the input, ``width`` wide, and the head to the right of it; or why they are missing."""
+    if entry.picture is None:
+        canvas.paste(_note(entry.missing, width, size, font), (0, 0))
     else:
-        shown = _within(scene.picture, width, size)
-        canvas.paste(ground, (0, 0, width, size))
+        shown = _within(entry.picture, width, size)
+        canvas.paste(background, (0, 0, width, size))
         canvas.paste(shown, ((width - shown.width) // 2, (size - shown.height) // 2))
-    right = _note(scene.why_no_head, size, size, font) if head is None else Image.fromarray(head)
+    right = _note(entry.why_no_head, size, size, font) if head is None else Image.fromarray(head)
     canvas.paste(right, (width, 0))
 
 
 def _note(text: str, width: int, height: int, font: ImageFont.FreeTypeFont) -> Image.Image:
-    """A grey panel with a text, broken into lines."""
+    """Return a grey panel with wrapped text."""
     panel = Image.new("RGB", (width, height), _GREY)
     pen = ImageDraw.Draw(panel)
     lines = [""]
@@ -365,14 +358,14 @@ def _note(text: str, width: int, height: int, font: ImageFont.FreeTypeFont) -> I
 
 
 def _cut(text: str, room: float, pen: ImageDraw.ImageDraw, font: ImageFont.FreeTypeFont) -> str:
-    """The text as far as there is room, in pixels; what is cut off ends in dots."""
+    """Shorten the text to ``room`` pixels; a shortened text ends in dots."""
     text = " ".join(text.split())
     if pen.textlength(text, font=font) <= room:
         return text
     while text and pen.textlength(f"{text} ...", font=font) > room:
         text = text[:-1]
-    words, _, rest = text.rpartition(" ")
-    return f"{words if len(rest) < _LONG_WORD else text} ..."
+    kept, _, rest = text.rpartition(" ")
+    return f"{kept if len(rest) < _LONG_WORD else text} ..."
 
 
 def _grid(cells: Sequence[Image.Image]) -> Image.Image:
@@ -385,5 +378,5 @@ def _grid(cells: Sequence[Image.Image]) -> Image.Image:
 
 
 def _stamp(row: ShownRow) -> str:
-    """A row's name with its timecode, where the name is not that already."""
+    """Return a row's name, with its timecode if they differ."""
     return f"{row.name}, {row.timecode}" if row.timecode and row.timecode != row.name else row.name

@@ -1,4 +1,4 @@
-"""What each row of a predictions file was read from: its picture, or its frame of a video; never a neighbour's."""
+"""Find the input of each row of a predictions file: its picture, or its exact frame of a video."""
 
 from __future__ import annotations
 
@@ -21,28 +21,28 @@ from semanticface.vision.timecode import standard_rate, timecode_base
 from semanticface.vision.video_reader import MAX_FRAMES, Take, VideoFile, open_take
 
 _FRAME = re.compile(r"(.+), frame \d+")
-_ROUNDED = 2  # thousandths of a frame: what writing a timecode may cost
+_ROUNDED = 2  # thousandths of a frame: rounding error of a written timecode
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ShownRow:
-    """One row of a predictions file, as far as it is shown.
+    """The parts of one row of a predictions file that are shown.
 
     Attributes:
         name: its picture, frame or timecode.
-        values: float32[52] in [0, 1]; None where ``reason`` says why.
-        reason: why there are none, in a sentence; empty where there are.
-        words: what the face does, in a line.
-        box: where the model looked; None where the file does not say.
-        frame: of a video, from 1; None where the file does not say.
-        time: of it in seconds; None where the file does not say.
-        timecode: ``HH:MM:SS:FF.fff``; empty where the file has none.
+        values: float32[52] in [0, 1]; None if ``reason`` says why.
+        reason: why there are no values, in a sentence; else empty.
+        caption: the expression and the strongest actions, in a line.
+        box: the model's crop; None if the file does not say.
+        frame: of a video, from 1; None if the file does not say.
+        time: of the frame in seconds; None if the file does not say.
+        timecode: ``HH:MM:SS:FF.fff``; empty if the file has none.
     """
 
     name: str
     values: np.ndarray | None
     reason: str
-    words: str
+    caption: str
     box: Box | None
     frame: int | None
     time: Fraction | None
@@ -50,11 +50,7 @@ class ShownRow:
 
 
 def read_rows(file: Path) -> list[ShownRow]:
-    """Read every row of a file that ``recording.read`` knows, bad ones in their place.
-
-    Raises:
-        TableError: as ``recording.read``.
-    """
+    """Read every row of a file that ``recording.read`` supports; bad rows keep their place."""
     return [_row(moment) for moment in tqdm(read(file), unit="row", delay=PROGRESS_DELAY, leave=False)]
 
 
@@ -64,7 +60,7 @@ def _row(moment: RecordedFrame) -> ShownRow:
         moment.image,
         moment.coefficients,
         moment.reason,
-        _words(moment),
+        _caption(moment),
         _box(moment.extra.get("box")),
         frame if isinstance(frame, int) and not isinstance(frame, bool) and frame > 0 else None,
         moment.time,
@@ -80,22 +76,22 @@ def _box(given: object) -> Box | None:
     return Box(*map(float, given))
 
 
-def _words(moment: RecordedFrame) -> str:
-    """The expression, where the row explains itself, and its strongest actions."""
+def _caption(moment: RecordedFrame) -> str:
+    """Return the expression, if the row has an analysis, and the strongest actions."""
     if moment.coefficients is None:
         return ""
     strongest = sorted(arkit.by_name(moment.coefficients).items(), key=lambda item: -item[1])
     active = ", ".join(f"{name} {value:.2f}" for name, value in strongest[:5] if value > ACTIVE)
-    said = moment.analysis.expression_category if moment.analysis else ""
-    return " - ".join(part for part in (said, active) if part) or "at rest"
+    expression = moment.analysis.expression_category if moment.analysis else ""
+    return " - ".join(part for part in (expression, active) if part) or "at rest"
 
 
 def locate(name: str, file: Path, folder: Path | None) -> Path | None:
-    """Return where a picture or video that a predictions file names lies; None where it is nowhere.
+    """Return the path of a picture or video that a predictions file names; None if it is not found.
 
     Args:
-        name: as the file has it: looked for in ``folder``, also without its first folders, one after the other; as it
-            is; and beside the file.
+        name: as in the file. Looked up in ``folder``, with leading folders dropped one by one; as it is; and next to
+            the file.
         file: the predictions file.
         folder: given by the user; *optional*.
     """
@@ -105,22 +101,19 @@ def locate(name: str, file: Path, folder: Path | None) -> Path | None:
         try:
             if place.exists():
                 return place
-        except (OSError, ValueError):  # a name that no system would take
+        except (OSError, ValueError):  # not a valid file name
             return None
     return None
 
 
 def find_take(file: Path, rows: Sequence[ShownRow], video: Path | None, folder: Path | None) -> Take | None:
-    """Return the video or folder of frames that rows are of; None for rows of single pictures.
+    """Return the video or folder of frames of the rows; None for rows of single pictures.
 
     Args:
         file: the predictions file.
-        rows: of it.
+        rows: its rows.
         video: given by the user; *optional*.
-        folder: where to look for it otherwise; *optional*.
-
-    Raises:
-        SemanticFaceError: it cannot be found, or not be read.
+        folder: where to look otherwise; *optional*.
     """
     if video is None:
         framed = next((found for row in rows if row.frame and (found := _FRAME.fullmatch(row.name))), None)
@@ -135,55 +128,52 @@ def find_take(file: Path, rows: Sequence[ShownRow], video: Path | None, folder: 
 
 
 def _rate(rows: Sequence[ShownRow]) -> Fraction:
-    """Frames a second of a folder of frames, from the latest row that tells its time."""
-    told = [(row.frame, row.time) for row in rows if row.frame and row.time]
-    if not told:
+    """Return the frames per second of a folder of frames, from the last row with a time."""
+    timed = [(row.frame, row.time) for row in rows if row.frame and row.time]
+    if not timed:
         return DEFAULT_RATE
-    frame, time = max(told)
+    frame, time = max(timed)
     rate = Fraction(frame - 1) / time
     return standard_rate(rate) or rate.limit_denominator(1001)
 
 
-def frames_of(file: Path, rows: Sequence[ShownRow], take: Take, complain: Callable[[str], None]) -> list[int | None]:
-    """Say which frame, from 1, each row is of; None for rows of which that cannot be known.
+def frames_of(file: Path, rows: Sequence[ShownRow], take: Take, warn: Callable[[str], None]) -> list[int | None]:
+    """Return the frame, from 1, of each row; None for rows whose frame cannot be determined.
 
     Frame numbers in the file decide, else timecodes: those of ``predict`` to a thousandth of a frame, others as
-    captures are paired (``capture_pairing``).
+    captures are paired (``data.captures.pairing``).
 
     Args:
         file: the predictions file.
-        rows: of it.
+        rows: its rows.
         take: the video.
-        complain: is told what is not certain, in a sentence.
-
-    Raises:
-        TableError: the rows tell neither frames nor timecodes, or none that the video has.
+        warn: called with a sentence on what is uncertain.
     """
     if any(row.frame for row in rows):
         return [row.frame for row in rows]
     labels = [parse_label(row.timecode) if row.timecode else None for row in rows]
     there = [label for label in labels if label is not None]
     if not there:
-        raise TableError(f"{file}: no row tells its frame or timecode. Predict the video itself, into a .jsonl.")
+        raise TableError(f"{file}: no row has a frame number or timecode. Predict the video itself, into a .jsonl.")
     frames = tqdm(take.frames(MAX_FRAMES), total=take.count, unit="frame", desc="timing", leave=False)
     times = [frame.time for frame in frames]
     if not times:
         raise VideoError(f"{take.path}: no frame in it. Export it again.")
     found = _to_the_thousandth(there, take, times)
     if found is None:
-        found = _as_captured(file, rows, there, take, times, complain)
+        found = _as_captured(file, rows, there, take, times, warn)
     numbers = iter(found.tolist())
     places = [None if label is None else next(numbers) + 1 for label in labels]
     return [place or None for place in places]
 
 
 def _to_the_thousandth(labels: Sequence[Label], take: Take, times: Sequence[Fraction]) -> np.ndarray | None:
-    """Return each label's frame, from 0, if all are the very timecodes of frames, as ``predict`` writes them."""
+    """Return each label's frame, from 0, if all match timecodes of frames exactly, as ``predict`` writes them."""
     start = parse_label(take.timecode) if take.timecode else Label(0, 0)
     if start is None:
         return None
     own = round(take.timecode_rate)
-    # Timecodes of one second do not tell in what they count: the video's own rate is likelier than any other.
+    # Timecodes within one second do not show their counting rate: try the video's own first.
     one_second = len({label.seconds for label in labels}) == 1
     likely = detect_base(labels, take.rate)
     seconds = np.array([float(time) for time in times])
@@ -209,7 +199,7 @@ def _as_captured(
     labels: Sequence[Label],
     take: Take,
     times: Sequence[Fraction],
-    complain: Callable[[str], None],
+    warn: Callable[[str], None],
 ) -> np.ndarray:
     codes = tuple(row.timecode for row in rows if row.timecode and parse_label(row.timecode) is not None)
     count = len(labels)
@@ -222,10 +212,10 @@ def _as_captured(
     except SemanticFaceError as error:
         raise TableError(f"{file}: {error}") from error
     if not (pairing.frames >= 0).any():
-        raise TableError(f"{file}: {pairing.warning or f'no row is of a frame of {take.path}.'}")
+        raise TableError(f"{file}: {pairing.warning or f'no row matches a frame of {take.path}.'}")
     if pairing.source == "first row":
-        complain(
-            f"{take.path}: has no timecode that fits: its first frame is taken for the first row's. "
-            "See that they belong together."
+        warn(
+            f"{take.path}: no matching timecode: its first frame is assumed to be the first row's. "
+            "Check that they belong together."
         )
     return pairing.frames

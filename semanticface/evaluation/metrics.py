@@ -1,14 +1,13 @@
-"""Every figure the project reports about predicted coefficients, each beside two constant predictors.
+"""Metrics of predicted coefficients, each next to those of two constant predictors.
 
-A model that always answers the training set's mean (or median) already looks good on mean error, because most
-actions rest most of the time. So no figure stands alone here: ``score`` puts the same figure for those two constants
-beside the model's.
+Always answering the training set's mean (or median) already gives a low mean error, because most actions are at rest
+most of the time. So ``score`` reports every figure for those two constants as well.
 
-Conventions, the same in every figure:
+Conventions:
 
-* A row of ``predicted`` that holds a NaN is an invalid answer. It counts against the share of valid answers and is
-  left out of all other figures; the constants are scored on the same remaining rows.
-* A figure that cannot be defined (no valid row, no active action, a truth that never varies) is ``None``, never 0.
+* A row of ``predicted`` that holds a NaN is an invalid answer. It lowers the share of valid answers and is left out of
+  all other figures; the constants are scored on the same remaining rows.
+* An undefined figure (no valid row, no active action, a constant ground truth) is ``None``, never 0.
 """
 
 from __future__ import annotations
@@ -28,25 +27,25 @@ from semanticface.utils.html import Table
 ACTIVE = 0.1
 """An action counts as active above this coefficient."""
 ONE_SIDED = 0.2
-"""Truth counts as clearly one-sided where left and right differ by more than this."""
+"""The ground truth is clearly one-sided if left and right differ by more than this."""
 UNDECIDED = 0.005
-"""Left and right closer than this print as the same two decimals: the prediction takes no side."""
+"""Left and right closer than this round to the same two decimals: the prediction takes no side."""
 CONSTANT = 1e-6
-"""A standard deviation below this is a constant (float32 rounding stays far under it)."""
+"""A standard deviation below this means constant (float32 rounding stays far below it)."""
 
 Result = dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
 class Figure:
-    """How one overall figure is shown.
+    """How an overall figure is displayed.
 
     Attributes:
         key: its key in ``result["model"]``.
-        label: its name for readers.
-        percent: the value is a share, shown times 100 with a percent sign.
-        suffix: unit written behind the number.
+        label: its displayed name.
         better: ``lower`` or ``higher``.
+        percent: the value is a share, displayed in percent.
+        suffix: unit after the number.
     """
 
     key: str
@@ -57,11 +56,11 @@ class Figure:
 
     @property
     def arrow(self) -> str:
-        """Which way is better, as tables show it."""
+        """The direction that is better."""
         return "↓" if self.better == "lower" else "↑"
 
     def text(self, value: float | None) -> str:
-        """Return the value as shown in tables; a dash where it is undefined."""
+        """Format the value; a dash if it is undefined."""
         if value is None:
             return "–"
         if self.percent:
@@ -80,25 +79,21 @@ FIGURES: tuple[Figure, ...] = (
     Figure("vertex_error", "vertex error", "lower", suffix=" %"),
     Figure("vertex_error_p95", "vertex error, 95th pct.", "lower", suffix=" %"),
     Figure("valid_share", "valid answers", "higher", percent=True),
-    Figure("agreement_own", "words match own numbers", "higher", percent=True),
-    Figure("agreement_true", "words match the truth", "higher", percent=True),
+    Figure("agreement_own", "analysis matches own numbers", "higher", percent=True),
+    Figure("agreement_true", "analysis matches ground truth", "higher", percent=True),
 )
 
 BASELINES: tuple[tuple[str, str], ...] = (("constant_mean", "constant mean"), ("constant_median", "constant median"))
-"""Keys of the constant predictors in a result, and their names for readers."""
+"""Keys of the constant predictors in a result, and their displayed names."""
 
 LEFT: np.ndarray = np.array([a.index for a in arkit.ACTIONS if a.side == "left"])
 RIGHT: np.ndarray = arkit.MIRROR_INDEX[LEFT]
-"""The actions of the subject's left, and their partners on the right; int64[P] both."""
-_BLOCK = 4096  # rows held as float64 at a time, so that many rows cost no more memory than their own
+"""The actions of the subject's left, and their partners on the right; int64[P] each."""
+_BLOCK = 4096  # rows converted to float64 at a time, to bound the memory
 
 
 def constants(coefficients: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return the mean and the median, float32[52] each, of training coefficients ``[N, 52]``.
-
-    Raises:
-        ValueError: another shape, or no rows.
-    """
+    """Return the mean and the median, float32[52] each, of training coefficients ``[N, 52]``."""
     coefficients = np.asarray(coefficients, dtype=np.float64)
     if coefficients.ndim != 2 or coefficients.shape[1] != arkit.N_ACTIONS or not len(coefficients):
         raise ValueError(f"expected at least one row of {arkit.N_ACTIONS} coefficients, got {coefficients.shape}")
@@ -114,38 +109,38 @@ def score(
     train_median: np.ndarray | None = None,
     on_head: bool = True,
 ) -> Result:
-    """Compare predictions with the truth and with the constant-mean and constant-median predictors.
+    """Score predictions, and the constant-mean and constant-median predictors, against the ground truth.
 
     Args:
         true: ``[N, 52]``, each in [0, 1].
         predicted: ``[N, 52]``, each in [0, 1]; a row with NaN is an invalid answer.
-        analyses: the N explanations the model gave, ``None`` where it gave none, read once and not kept; without them
-            the agreement figures are ``None``.
+        analyses: the model's N analyses, ``None`` for rows without one, iterated once; without them the agreement
+            figures are ``None``.
         train_mean: float[52] from ``constants`` of the training set; give both or neither. Without them the constants
-            come from the valid rows of ``true`` itself, which favours the constants; the result says so.
+            come from the valid rows of ``true``, which favours the constants; ``constants_from`` says which.
         train_median: as ``train_mean``.
-        on_head: also measure the vertex error on the plain head (about 1 ms a row).
+        on_head: also measure the vertex error on the plain head (about 1 ms per row).
 
     Returns:
-        A dict of plain Python values, fit for JSON:
+        A JSON-serializable dict:
 
         * ``samples``, ``valid``: row counts; ``constants_from``: ``training set`` or ``test set``;
         * ``model``, ``constant_mean``, ``constant_median``: each a dict of
 
           - the keys of ``FIGURES``. ``correlation`` is the mean of the per-action Pearson correlations over the
-            actions whose truth varies; a prediction that does not vary there counts as 0. ``f1`` pools all actions.
-            ``left_right_confusion`` is the share of clearly one-sided pairs (truth differs by more than 0.2) in
-            which the prediction is larger on the wrong side, ``left_right_undecided`` the share in which it takes
+            actions whose ground truth varies; a constant prediction there counts as 0. ``f1`` pools all actions.
+            ``left_right_confusion`` is the share of clearly one-sided pairs (ground truth differs by more than 0.2)
+            in which the prediction is larger on the wrong side, ``left_right_undecided`` the share in which it takes
             no side. ``vertex_error`` is the mean distance of the moving vertices of skin, eyes and tongue,
             ``vertex_error_p95`` the mean over pictures of the 95th percentile over those vertices, both in percent
             of the inter-pupil distance. The agreements are means of ``agreement(…).score``.
-          - ``correlation_actions``, ``left_right_cases``, ``explained``: how many actions, pairs and explanations
-            the figures above rest on.
+          - ``correlation_actions``, ``left_right_cases``, ``explained``: the numbers of actions, pairs and analyses
+            behind the figures above.
           - ``per_action``: {action: {mae, rmse, mae_active, correlation, f1}};
           - ``per_region``: {region: the same, pooled over its actions}.
 
     Raises:
-        ValueError: shapes or counts differ, values out of range, or only one constant given.
+        ValueError: mismatched shapes or counts, values out of range, or only one constant given.
     """
     true, predicted = np.asarray(true), np.asarray(predicted)
     _check(true, predicted, train_mean, train_median)
@@ -163,14 +158,14 @@ def score(
     result["model"]["valid_share"] = _mean(valid)
     for (key, _), constant in zip(BASELINES, fixed, strict=True):
         rows = np.broadcast_to(np.asarray(constant, dtype=np.float64), truth.shape)
-        words = None if analyses is None else repeat(describe(np.asarray(constant, np.float32)), len(rows))
-        result[key] = _figures(truth, rows, words, head_errors)
+        repeated = None if analyses is None else repeat(describe(np.asarray(constant, np.float32)), len(rows))
+        result[key] = _figures(truth, rows, repeated, head_errors)
         result[key]["valid_share"] = 1.0
     return result
 
 
 def stacked(answers: Iterable[np.ndarray | None]) -> np.ndarray:
-    """Return answers, at least one, as ``score`` takes them: float32[N, 52], NaN in the rows of those missing."""
+    """Stack answers, at least one, for ``score``: float32[N, 52], with NaN rows for missing ones."""
     missing = np.full(arkit.N_ACTIONS, np.nan, np.float32)
     return np.stack([missing if answer is None else answer for answer in answers])
 
@@ -189,11 +184,7 @@ def vertex_errors(true: np.ndarray, predicted: np.ndarray) -> tuple[np.ndarray, 
 
 
 def compare(results: Sequence[tuple[str, Result]]) -> str:
-    """Return a Markdown table of named results side by side, followed by the constants of the last one.
-
-    Raises:
-        ValueError: no results, or results over different numbers of samples.
-    """
+    """Return a Markdown table with a column per named result, followed by the constants of the last one."""
     if not results:
         raise ValueError("nothing to compare")
     if len({result["samples"] for _, result in results}) > 1:
@@ -210,18 +201,18 @@ def compare(results: Sequence[tuple[str, Result]]) -> str:
 
 
 def table(result: Result) -> str:
-    """Return a Markdown table of one result beside its constants, with a line that says what they rest on."""
+    """Return a Markdown table of one result and its constants, with a caption."""
     return compare([("model", result)])
 
 
 def caption(result: Result) -> str:
-    """Return what the figures rest on and what their short names mean, in a few sentences."""
+    """Return a few sentences on the samples behind the figures and on their definitions."""
     pictures, valid = result["samples"], result["valid"]
     return (
         f"{pictures} pictures, {valid} with a valid answer. Constants from the {result['constants_from']}. "
-        f"Correlation: mean over the {result['model']['correlation_actions']} of {arkit.N_ACTIONS} actions whose truth "
-        f"varies. Active: above {ACTIVE}. Left/right: {result['model']['left_right_cases']} pairs whose truth differs "
-        f"by more than {ONE_SIDED}. Vertex error: percent of the inter-pupil distance."
+        f"Correlation: mean over the {result['model']['correlation_actions']} of {arkit.N_ACTIONS} actions whose "
+        f"ground truth varies. Active: above {ACTIVE}. Left/right: {result['model']['left_right_cases']} pairs whose "
+        f"ground truth differs by more than {ONE_SIDED}. Vertex error: percent of the inter-pupil distance."
     )
 
 
@@ -253,13 +244,13 @@ def _blocks(rows: int) -> Iterator[slice]:
 
 
 def _of_valid(analyses: Iterable[Analysis | None], valid: np.ndarray) -> Iterator[Analysis | None]:
-    """Yield the explanations of the valid rows."""
+    """Yield the analyses of the valid rows."""
     count = 0
     for count, analysis in enumerate(analyses, start=1):
         if count <= len(valid) and valid[count - 1]:
             yield analysis
     if count != len(valid):
-        raise ValueError(f"{count} analyses for {len(valid)} rows: give one a row, None where there is none")
+        raise ValueError(f"{count} analyses for {len(valid)} rows: give one per row, None for a row without one")
 
 
 def _figures(
@@ -268,7 +259,7 @@ def _figures(
     analyses: Iterable[Analysis | None] | None,
     head_errors: _HeadErrors | None,
 ) -> Result:
-    """Return the figures of one predictor over valid rows ``[n, 52]``."""
+    """Return the figures of one predictor over valid rows, ``[n, 52]``."""
     sums = _sums(truth, answers)
     correlations = _correlations(truth, answers)
     defined = [value for value in correlations if value is not None]
@@ -291,7 +282,7 @@ def _figures(
 
 
 def _sums(truth: np.ndarray, answers: np.ndarray) -> np.ndarray:
-    """Return what ``_errors`` rests on, float64[7, 52]: sums over the rows, for each action."""
+    """Return the sums over rows that ``_errors`` needs, float64[7, 52]."""
     out = np.zeros((7, arkit.N_ACTIONS))
     for block in _blocks(len(truth)):
         true, answer = truth[block].astype(np.float64), answers[block].astype(np.float64)
@@ -305,7 +296,7 @@ def _sums(truth: np.ndarray, answers: np.ndarray) -> np.ndarray:
 
 
 def _errors(sums: np.ndarray) -> Result:
-    """Return the error figures of some actions together, from their columns of ``_sums``."""
+    """Return the error figures pooled over actions, from their columns of ``_sums``."""
     count, error, square, active, active_error, says, hits = sums.reshape(len(sums), -1).sum(axis=1).tolist()
     return {
         "mae": error / count if count else None,
@@ -316,20 +307,20 @@ def _errors(sums: np.ndarray) -> Result:
 
 
 def _correlations(truth: np.ndarray, answers: np.ndarray) -> list[float | None]:
-    """Return Pearson's correlation of each action: None where truth is constant, 0 where only the answer is."""
+    """Return Pearson's correlation of each action: None if the ground truth is constant, 0 if only the answer is."""
     if len(truth) < 2:
         return [None] * arkit.N_ACTIONS
     out: list[float | None] = []
     for i in range(arkit.N_ACTIONS):
         x, y = truth[:, i].astype(np.float64), answers[:, i].astype(np.float64)
         x, y = x - x.mean(), y - y.mean()
-        spread_x, spread_y = x.std(), y.std()
-        if spread_x < CONSTANT:
+        std_x, std_y = x.std(), y.std()
+        if std_x < CONSTANT:
             out.append(None)
-        elif spread_y < CONSTANT:
+        elif std_y < CONSTANT:
             out.append(0.0)
         else:
-            out.append(min(1.0, max(-1.0, float((x * y).mean() / (spread_x * spread_y)))))
+            out.append(min(1.0, max(-1.0, float((x * y).mean() / (std_x * std_y)))))
     return out
 
 
@@ -361,7 +352,7 @@ def _agreements(truth: np.ndarray, answers: np.ndarray, analyses: Iterable[Analy
 
 
 class _HeadErrors:
-    """Measures predictions against one truth on the plain head."""
+    """Vertex errors of predictions against one ground truth."""
 
     def __init__(self, truth: np.ndarray) -> None:
         from semanticface.evaluation.vertex_error import moving_vertices
@@ -370,12 +361,11 @@ class _HeadErrors:
         self._moving = moving_vertices()
 
     def __call__(self, answers: np.ndarray) -> tuple[float, float]:
-        """Return the mean and the mean 95th percentile of the moving vertices' errors."""
         means, tails = self.of_each(answers)
         return float(means.mean()), float(tails.mean())
 
     def of_each(self, answers: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Return mean and 95th percentile of the moving vertices' errors in each row."""
+        """Return mean and 95th percentile over the moving vertices of each row."""
         from semanticface.evaluation.vertex_error import vertex_distances
 
         return vertex_distances(answers, self._truth, self._moving)

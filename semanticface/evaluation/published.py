@@ -1,18 +1,18 @@
-"""Published figures: the benchmark's results as tables, and the places in documents that show them.
+"""Published figures: the benchmark's results as tables, and the marks in documents that show them.
 
-A document shows a figure or a table between two marks, which readers do not see:
+A document shows a figure or a table between two invisible marks:
 
     <!-- benchmark:summary -->
     …
     <!-- /benchmark -->
 
-``fill`` writes what stands between marks anew from the results, and a test in this repository compares: no figure of
-the benchmark can be in a document unless it is in the committed results. What can be named:
+``fill`` regenerates the text between marks from the results. A test checks that documents match the committed results.
+A mark names one of:
 
-* ``summary``: one row a set; ``tables``: every figure of every set with its interval; ``how``: how they were made;
-* ``readout``: what reading the median or the mean gains, and what the intervals hold;
+* ``summary``: one row per set; ``tables``: every figure of every set with its interval; ``how``: how they were made;
+* ``readout``: the gain of the median and the mean, and the coverage of the intervals;
 * ``actions KEY``: correlation and mean error of each action in a set;
-* a figure that the benchmark ends with, such as ``photo_corr``, which may stand in a sentence.
+* a figure of the benchmark's last output line, such as ``photo_corr``, for use within a sentence.
 """
 
 from __future__ import annotations
@@ -35,66 +35,66 @@ _BY_KEY = {figure.key: figure for figure in FIGURES}
 _SCOPES = {
     "all": "All {actions} actions, all {pictures} pictures.",
     "shared": "The {actions} actions that MediaPipe has, all {pictures} pictures.",
-    "found": "{actions} actions, the {pictures} pictures in which every reader finds a face.",
+    "found": "{actions} actions, the {pictures} pictures in which every method finds a face.",
 }
 NONE = "–"
 
 
 def names(results: Results) -> dict[str, str]:
-    """Return how readers are called, by key, in the order of their columns."""
+    """Return the displayed names of the methods by key, in the order of their columns."""
     return {MODEL: results["recipe"]["model"], PEER: "MediaPipe"} | dict(BASELINES)
 
 
 def summary(results: Results) -> Table:
-    """Return one row a set: correlation, mean error, words and faces found, of model, peer and constants."""
-    called = names(results)
+    """Return one row per set: correlation, mean error, analysis and faces detected, of model, peer and constants."""
+    labels = names(results)
     peers = [PEER] if any(PEER in found["answered"] for found in results["sets"].values()) else []
-    readers = [(MODEL, "all"), *((peer, "shared") for peer in peers)]
-    both = ", ".join(called[key] for key, _ in readers)
-    head = ["pictures", *(f"correlation ↑ {called[key]}" for key, _ in readers)]
-    head += [f"MAE ↓ {called[key]}" for key, _ in readers]
-    head += ["MAE constant mean, median", "words true ↑", f"faces found ↑ {both}"]
+    methods = [(MODEL, "all"), *((peer, "shared") for peer in peers)]
+    both = ", ".join(labels[key] for key, _ in methods)
+    head = ["pictures", *(f"correlation ↑ {labels[key]}" for key, _ in methods)]
+    head += [f"MAE ↓ {labels[key]}" for key, _ in methods]
+    head += ["MAE constant mean, median", "analysis correct ↑", f"faces detected ↑ {both}"]
     rows = []
     for name, found in results["sets"].items():
 
         def cell(key: str, scope: str, figure: str, found: Results = found, interval: bool = False) -> str:
             return estimate_text(_BY_KEY[figure], found["scopes"][scope]["figures"][key].get(figure), interval=interval)
 
-        row = [name, *(cell(key, scope, "correlation", interval=True) for key, scope in readers)]
-        row += [cell(key, scope, "mae") for key, scope in readers]
+        row = [name, *(cell(key, scope, "correlation", interval=True) for key, scope in methods)]
+        row += [cell(key, scope, "mae") for key, scope in methods]
         row.append(", ".join(cell(key, "all", "mae") for key, _ in BASELINES))
         row.append(cell(MODEL, "all", "agreement_true"))
-        row.append(", ".join(cell(key, scope, "valid_share") for key, scope in readers))
+        row.append(", ".join(cell(key, scope, "valid_share") for key, scope in methods))
         rows.append(row)
     return Table(head, rows)
 
 
 def scope_tables(results: Results, name: str) -> list[Table]:
-    """Return the figures of one set with their intervals, a table for each scope."""
+    """Return the figures of one set with their intervals, one table per scope."""
     out = []
-    called = names(results)
+    labels = names(results)
     for scope, found in results["sets"][name]["scopes"].items():
-        readers = [key for key in called if key in found["figures"]]
+        methods = [key for key in labels if key in found["figures"]]
         rows = []
         for figure in FIGURES:
-            values = [found["figures"][key].get(figure.key) for key in readers]
+            values = [found["figures"][key].get(figure.key) for key in methods]
             if any(value is not None for value in values):
                 cells = [estimate_text(figure, value, interval=True) for value in values]
                 rows.append([f"{figure.label} {figure.arrow}", *cells])
         caption = _SCOPES[scope].format(**found)
         if "lead" in found:
             leads = [f"{key} {signed_text(found['lead'][key])}" for key in ("correlation", "mae")]
-            caption += f" {called[MODEL]} less MediaPipe: {', '.join(leads)}."
-        out.append(Table(["figure", *[called[key] for key in readers]], rows, caption))
+            caption += f" {labels[MODEL]} minus MediaPipe: {', '.join(leads)}."
+        out.append(Table(["figure", *[labels[key] for key in methods]], rows, caption))
     return out
 
 
 def actions_table(results: Results, name: str) -> Table:
-    """Return correlation and mean error of each action in one set, of every reader."""
-    called, found = names(results), results["sets"][name]["per_action"]
+    """Return correlation and mean error of each action in one set, for every method."""
+    labels, found = names(results), results["sets"][name]["per_action"]
     columns = [(key, "correlation") for key in (MODEL, PEER) if key in found]
-    columns += [(key, "mae") for key in called if key in found]
-    head = [f"{called[key]}: {'correlation' if figure == 'correlation' else 'MAE'}" for key, figure in columns]
+    columns += [(key, "mae") for key in labels if key in found]
+    head = [f"{labels[key]}: {'correlation' if figure == 'correlation' else 'MAE'}" for key, figure in columns]
     rows = [
         [action, *(_BY_KEY[figure].text(found[key].get(action, {}).get(figure)) for key, figure in columns)]
         for action in arkit.NAMES
@@ -103,38 +103,39 @@ def actions_table(results: Results, name: str) -> Table:
 
 
 def readout_table(results: Results) -> Table:
-    """Return what the model's distributions of the numbers are worth: readouts against each other, and intervals."""
-    ways = ("greedy", "median", "mean")
-    head = ["pictures", "correlation ↑", "MAE ↓", "median below likeliest", "RMS error ↓", "mean below likeliest"]
+    """Return the figures of the readouts and intervals of the model's distributions."""
+    readouts = ("greedy", "median", "mean")
+    head = ["pictures", "correlation ↑", "MAE ↓", "MAE gain of the median", "RMS error ↓", "RMS gain of the mean"]
     rows = []
     for name, result in results["sets"].items():
         found = result.get("readout")
         if found is not None:
             cells = [
-                ", ".join(_number(found[way][figure]) for way in ways) for figure in ("correlation", "mae", "rmse")
+                ", ".join(_number(found[readout][figure]) for readout in readouts)
+                for figure in ("correlation", "mae", "rmse")
             ]
             cells.insert(2, _percent(found["median_mae_gain"]))
             cells += [_percent(found["mean_rmse_gain"]), _percent(found["interval_coverage"])]
             rows.append([name, *cells, _number(found["interval_width"])])
     caption = (
-        "Numbers read in three ways off the same distributions: the likeliest, the median, the mean. And their 80 % "
-        "intervals, where a number is in doubt."
+        "Three readouts of the same distributions: greedy, median, mean (gains are over greedy); and their 80 % "
+        "intervals, over uncertain numbers."
     )
-    return Table([*head, "intervals hold", "their width ↓"], rows, caption)
+    return Table([*head, "interval coverage", "interval width ↓"], rows, caption)
 
 
 def how(results: Results) -> str:
-    """Return in a few sentences what the figures rest on."""
+    """Return a few sentences on how the figures were made."""
     recipe, sets = results["recipe"], results["sets"]
     pictures = sorted({found["pictures"] for found in sets.values()})
     amount = str(pictures[0]) if len(pictures) == 1 else f"{pictures[0]} to {pictures[-1]}"
     people = min(found["people"] for found in sets.values())
-    told = "; ".join(f"*{key}*: {text}" for key, text in SETS.items() if key in sets)
+    shown = "; ".join(f"*{key}*: {text}" for key, text in SETS.items() if key in sets)
     out = (
-        f"`{recipe['command']}`: {amount} pictures a set of at least {people} people who are in no training set, found "
-        f"and cropped by the package. {told}. In brackets: 95 % bootstrap intervals over people. A picture in which a "
-        "reader finds no face counts as its own mean answer over the others. The constants always answer the mean or "
-        "the median of the distribution that labels are drawn from."
+        f"`{recipe['command']}`: {amount} pictures per set, of at least {people} people who are in no training set; "
+        f"faces are detected and cropped by the package. {shown}. In brackets: 95 % bootstrap intervals over people. A "
+        "picture in which a method finds no face counts as its own mean answer over the others. The constants always "
+        "answer the mean or the median of the distribution that labels are sampled from."
     )
     if "mediapipe" in recipe:
         out += f" MediaPipe {recipe['mediapipe']['version']}, which has no `tongueOut`, is scored on its 51 actions."
@@ -142,46 +143,42 @@ def how(results: Results) -> str:
 
 
 def fill(text: str, results: Results) -> str:
-    """Return a document with everything between its marks written anew from the results.
-
-    Raises:
-        ConfigError: a mark names what the results do not have.
-    """
+    """Return a document with the text between its marks regenerated from the results."""
     return _MARKED.sub(lambda match: match[1] + _content(match[2].strip(), results) + match[4], text)
 
 
 def documents(root: Path) -> list[Path]:
-    """Return the Markdown files of a checkout that show figures between marks: at its top, in docs/ and with models."""
+    """Return the Markdown files with marks at a checkout's root, in docs/ and in semanticface/assets/."""
     found = [*root.glob("*.md"), *(root / "docs").rglob("*.md"), *(root / "semanticface" / "assets").rglob("*.md")]
     return sorted(path for path in found if marks(path.read_text(encoding="utf-8")))
 
 
 def plain(text: str) -> str:
-    """Return a sentence without Markdown's marks for code and emphasis."""
+    """Remove Markdown's code and emphasis marks."""
     return text.replace("`", "").replace("*", "")
 
 
 def marks(text: str) -> list[str]:
-    """Return what a document shows between marks, by name, in order."""
+    """Return the names in a document's marks, in order."""
     return [match[2].strip() for match in _MARKED.finditer(text)]
 
 
 def outside(text: str) -> str:
-    """Return a document without what stands between its marks."""
+    """Return a document without its marks and the text between them."""
     return _MARKED.sub("", text)
 
 
-def _content(what: str, results: Results) -> str:
-    kind, _, name = what.partition(" ")
-    if what in results["headline"]:
-        return _inline(what, results["headline"][what])
-    if what == "how":
+def _content(mark: str, results: Results) -> str:
+    kind, _, name = mark.partition(" ")
+    if mark in results["headline"]:
+        return _inline(mark, results["headline"][mark])
+    if mark == "how":
         return f"\n{how(results)}\n"
-    if what == "summary":
+    if mark == "summary":
         return f"\n{summary(results).markdown()}\n"
-    if what == "readout":
+    if mark == "readout":
         return f"\n{readout_table(results).markdown()}\n"
-    if what == "tables":
+    if mark == "tables":
         parts = [
             f"### {key}\n\n" + "\n\n".join(table.markdown() for table in scope_tables(results, key))
             for key in results["sets"]
@@ -192,7 +189,7 @@ def _content(what: str, results: Results) -> str:
     known = ", ".join(
         ["summary", "tables", "readout", "how", *(f"actions {key}" for key in results["sets"]), *results["headline"]]
     )
-    raise ConfigError(f"<!-- benchmark:{what} -->: the results have no such thing. They have {known}.")
+    raise ConfigError(f"<!-- benchmark:{mark} -->: not in the results. They have {known}.")
 
 
 def _inline(name: str, value: float | None) -> str:
@@ -210,7 +207,7 @@ def _percent(value: float | None) -> str:
 
 
 def estimate_text(figure: Figure, value: list[float] | None, *, interval: bool) -> str:
-    """Return a figure of a results file, [value, low, high] or None, as tables show it, with its interval if wanted."""
+    """Format a figure of a results file, [value, low, high] or None, with its interval if wanted."""
     if value is None:
         return NONE
     middle, low, high = value
@@ -222,7 +219,7 @@ def estimate_text(figure: Figure, value: list[float] | None, *, interval: bool) 
 
 
 def signed_text(value: list[float] | None) -> str:
-    """Return a difference of a results file, [value, low, high] or None, as tables show it."""
+    """Format a difference of a results file, [value, low, high] or None."""
     if value is None:
         return NONE
     middle, low, high = (f"{part:+.3f}" for part in value)

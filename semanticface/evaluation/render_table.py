@@ -1,4 +1,4 @@
-"""A table of coefficients drawn on the plain head: one PNG a row, resumable, with an optional contact sheet."""
+"""Render a table of coefficients on the plain head: one PNG per row, resumable, with an optional contact sheet."""
 
 from __future__ import annotations
 
@@ -23,24 +23,24 @@ _THUMBNAIL = 160
 
 
 def render_table(file: Path, folder: Path, *, style: str = "photo", size: int = 256, sheet: bool = False) -> int:
-    """Draw each good row of a table as ``folder/NNNNNN.png``, numbered from 1; return how many rows were bad.
+    """Render each good row of a table as ``folder/NNNNNN.png``, numbered from 1; return the number of bad rows.
 
-    A bad row is reported on standard error and leaves a gap in the numbers. Pictures already there are kept, so the
-    same call goes on where an interrupted one stopped.
+    A bad row is reported on standard error and leaves a gap in the numbers. Existing pictures are kept, so the same
+    call resumes an interrupted one.
 
     Args:
         file: a CSV or JSONL that ``tables.read_coefficients`` reads.
-        folder: made if need be; otherwise empty, or begun by this function with the same file and settings.
-        style: one of ``face.STYLES``.
-        size: pixels a side.
+        folder: created if needed; else empty, or started by this function with the same file and settings.
+        style: one of ``rendering.STYLES``.
+        size: side in pixels.
         sheet: also write ``sheet.png`` with up to ``SHEET_PICTURES`` rows, evenly spread.
 
     Raises:
-        TableError: the file is no such table, or has no rows.
-        SemanticFaceError: an unknown look, a folder that holds something else, or no room to write.
+        TableError: the file is not such a table, or has no rows.
+        SemanticFaceError: an unknown style, a folder with other content, or a failed write.
     """
     if style not in STYLES:
-        raise SemanticFaceError(f"{style}: no such look. Choose one of {', '.join(STYLES)}.")
+        raise SemanticFaceError(f"{style}: no such style. Choose one of {', '.join(STYLES)}.")
     rows = list(read_coefficients(file))
     if not rows:
         raise TableError(f"{file}: no rows below the header. Give a file with coefficients.")
@@ -62,20 +62,20 @@ def render_table(file: Path, folder: Path, *, style: str = "photo", size: int = 
 
 
 def _claim(folder: Path, file: Path, style: str, size: int) -> None:
-    """Note in the folder what it is made from, or check that the note there says the same."""
+    """Record in the folder what it is made from, or check that the record there matches."""
     with file.open("rb") as opened:
         digest = hashlib.file_digest(opened, "sha256").hexdigest()
     recipe = json.dumps({"sha256": digest, "look": style, "size": size, "version": __version__})
-    note = folder / "render.json"
-    if note.is_file():
-        if note.read_text(encoding="utf-8") != recipe:
+    record = folder / "render.json"
+    if record.is_file():
+        if record.read_text(encoding="utf-8") != recipe:
             raise SemanticFaceError(
                 f"{folder}: was made from another file or with other settings. Delete it or choose a new folder."
             )
         return
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise SemanticFaceError(f"{folder}: holds something else. Choose a new folder for the pictures.")
-    with atomic_open(note) as out:
+        raise SemanticFaceError(f"{folder}: contains something else. Choose a new folder for the pictures.")
+    with atomic_open(record) as out:
         out.write(recipe)
 
 

@@ -1,7 +1,6 @@
-"""A self-contained HTML page: figures beside their baselines, and samples with pictures, explanation and bars.
+"""Sections of a self-contained HTML page: figures with their baselines, and samples with pictures, analysis and bars.
 
-One file, no scripts, nothing loaded from elsewhere (a content security policy in the page forbids it): it can be
-mailed, archived and opened offline. Everything that comes from outside is escaped.
+Text from outside is escaped; ``utils.html.write_page`` writes the page.
 """
 
 from __future__ import annotations
@@ -12,7 +11,6 @@ import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
-from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -29,34 +27,34 @@ from semanticface.semantics.faithfulness import agreement
 from semanticface.semantics.movements import RELAXED
 from semanticface.utils.html import write_page
 from semanticface.vision.crop import Box, crop_face
-from semanticface.vision.image_io import load_picture
+from semanticface.vision.image_io import encode_jpeg, load_picture
 
 if TYPE_CHECKING:
     from semanticface.inference.predictor import Prediction
 
-_SHOWN = 0.05
-"""An action below this in truth and prediction is folded away."""
+_VISIBLE = 0.05
+"""Actions below this in ground truth and prediction are folded."""
 _PICTURE_SIDE = 480
 _HEAD_SIDE = 240
 MAX_PREDICTIONS = 200
-"""A report of predictions shows this many and says how many it leaves out; each takes about 50 kB of the file."""
+"""Maximum pictures in a report of predictions; each takes about 50 kB."""
 
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """One picture and what was made of it.
+    """One picture and its prediction.
 
     Attributes:
         title: heading of its card.
-        picture: the upright RGB picture; None where it could not be read.
-        predicted: float32[52], or None where ``reason`` says why there is none.
-        analysis: the explanation, or None.
-        truth: float32[52] where it is known.
-        box: where in the picture the model looked.
-        chip: a few words at the right of the heading, such as its error.
+        picture: the upright RGB picture; None if it could not be read.
+        predicted: float32[52]; None if ``reason`` says why.
+        analysis: the analysis, or None.
+        truth: the ground truth, float32[52], if known.
+        box: the model's crop within the picture.
+        chip: short text at the right of the heading, such as the error.
         reason: why there is no prediction.
-        note: a remark on a good one.
-        interval: float32[52, 2], where the model takes each coefficient to be with a probability of 0.8; or None.
+        note: a remark on a prediction.
+        interval: float32[52, 2], the 80 % interval of each coefficient; or None.
     """
 
     title: str
@@ -73,7 +71,7 @@ class Sample:
 
 @dataclass(frozen=True, slots=True)
 class Samples:
-    """A section of sample cards under a heading, with an optional sentence of introduction."""
+    """A section of sample cards, with an optional introduction."""
 
     title: str
     samples: Iterable[Sample]
@@ -92,7 +90,7 @@ class Figures:
         title: its heading.
         results: named results of ``metrics.score`` over the same samples, oldest first; the constants and the
             per-region and per-action tables are those of the last.
-        intro: an optional sentence under the heading.
+        intro: optional text under the heading.
     """
 
     title: str
@@ -105,11 +103,11 @@ class Figures:
 
 
 def prediction_samples(predictions: Iterable[Prediction]) -> Iterator[Sample]:
-    """Yield a card for each prediction, its picture read again from the path it names."""
+    """Yield a card for each prediction, with its picture loaded again by name."""
     for prediction in predictions:
         yield Sample(
             Path(prediction.image).name,
-            _reread(prediction.image),
+            _reload(prediction.image),
             prediction.coefficients,
             prediction.analysis,
             box=prediction.box,
@@ -120,33 +118,29 @@ def prediction_samples(predictions: Iterable[Prediction]) -> Iterator[Sample]:
 
 
 def file_samples(path: str | os.PathLike[str]) -> Iterator[Sample]:
-    """Yield a card for each line of a JSONL that ``predict`` wrote, its picture read again from the path it names.
-
-    Raises:
-        TableError: no such file, or it is empty.
-    """
+    """Yield a card for each line of a JSONL written by ``predict``, with its picture loaded again by name."""
     for row in read_coefficients(path):
         box = None if row.box is None else Box(*row.box)
         title = Path(row.label).name or f"line {row.line}"
-        yield Sample(title, _reread(row.label), row.coefficients, row.analysis, box=box, reason=row.error)
+        yield Sample(title, _reload(row.label), row.coefficients, row.analysis, box=box, reason=row.error)
 
 
-def _reread(path: str) -> Image.Image | None:
-    # A picture that cannot be read is left out of its card, which carries the reason.
+def _reload(path: str) -> Image.Image | None:
+    # An unreadable picture is left out of its card, which shows the reason.
     with contextlib.suppress(PictureError):
         return load_picture(path)
     return None
 
 
 class PredictionReport:
-    """A page for predictions of pictures on disk, without truth; of those that pass, only what it shows is kept."""
+    """A page of predictions without ground truth; it keeps only the predictions that it shows."""
 
     def __init__(self) -> None:
         self._shown: list[Prediction] = []
         self._total = self._failed = 0
 
     def watch(self, predictions: Iterable[Prediction]) -> Iterator[Prediction]:
-        """Yield the predictions on, taking note of them."""
+        """Pass the predictions through, recording them."""
         for prediction in predictions:
             self._total += 1
             self._failed += prediction.status != "ok"
@@ -155,11 +149,7 @@ class PredictionReport:
             yield prediction
 
     def write(self, path: str | os.PathLike[str], *, model: str) -> None:
-        """Write the page of what has passed.
-
-        Raises:
-            SemanticFaceError: the system refuses to write.
-        """
+        """Write the page of the recorded predictions."""
         intro = f"{_count(self._total, 'picture')}, {self._failed} without an answer."
         if self._total > MAX_PREDICTIONS:
             intro += f" The first {MAX_PREDICTIONS} are shown."
@@ -168,23 +158,23 @@ class PredictionReport:
 
 
 def selections(errors: np.ndarray, count: int, seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Choose rows to show: the worst, the best and random ones, no row twice.
+    """Select the worst, the best and random rows, without overlap.
 
     Args:
-        errors: float[N]; NaN, an invalid answer, is worse than any error.
-        count: rows in each selection, fewer where there are not enough.
-        seed: draws the random rows.
+        errors: float[N]; NaN, an invalid answer, ranks worst.
+        count: rows in each selection, fewer if there are not enough.
+        seed: selects the random rows.
 
     Returns:
         Three arrays of row numbers: worst first, best first, random in order.
     """
-    order = np.argsort(errors, kind="stable")  # NaN comes last
+    order = np.argsort(errors, kind="stable")  # NaN sorts last
     count = min(count, -(-len(errors) // 3))
     worst, best = order[::-1][:count], order[: min(count, len(errors) - count)]
     best = best[~np.isnan(errors[best])]
     rest = np.setdiff1d(np.arange(len(errors)), np.concatenate([worst, best]))
-    drawn = np.random.default_rng(seed).choice(rest, min(count, len(rest)), replace=False)
-    return worst, best, np.sort(drawn)
+    random = np.random.default_rng(seed).choice(rest, min(count, len(rest)), replace=False)
+    return worst, best, np.sort(random)
 
 
 def _count(number: int, noun: str) -> str:
@@ -207,7 +197,7 @@ def _figures(section: Figures) -> Iterator[str]:
         if not known:
             continue
         best = min(known) if figure.better == "lower" else max(known)
-        # A constant that wins is not praised: some figures, such as sides never confused, cost it nothing.
+        # Constants are never marked best: some figures, such as confused sides, are trivially perfect for them.
         cells = "".join(
             f'<td class="{style or ("best" if value == best else "")}">{escape(figure.text(value))}</td>'
             for value, (_, _, style) in zip(values, columns, strict=True)
@@ -255,10 +245,10 @@ def _samples(section: Samples) -> Iterator[str]:
         if sample.note:
             yield f'<p class="quiet">{escape(sample.note)}</p>\n'
         if sample.predicted is not None:
-            words = ""
+            text = ""
             if sample.analysis is not None:
-                words = _explanation(sample.analysis) + _checked(sample.analysis, sample.predicted, sample.truth)
-            yield f'<div class="split"><div>{words}</div><div>{_bars(sample, sample.predicted)}</div></div>\n'
+                text = _analysis(sample.analysis) + _agreement(sample.analysis, sample.predicted, sample.truth)
+            yield f'<div class="split"><div>{text}</div><div>{_bars(sample, sample.predicted)}</div></div>\n'
         yield "</article>\n"
 
 
@@ -267,8 +257,8 @@ def _pictures(sample: Sample) -> list[str]:
     if sample.picture is not None:
         out.append(_figure(_framed(sample.picture, sample.box), "input"))
         if sample.box is not None and max(sample.box.width, sample.box.height) < 0.7 * min(sample.picture.size):
-            out.append(_figure(_image(crop_face(sample.picture, sample.box, _HEAD_SIDE), "face"), "what the model saw"))
-    for coefficients, name in ((sample.truth, "truth"), (sample.predicted, "prediction")):
+            out.append(_figure(_image(crop_face(sample.picture, sample.box, _HEAD_SIDE), "face"), "model input"))
+    for coefficients, name in ((sample.truth, "ground truth"), (sample.predicted, "prediction")):
         if coefficients is not None:
             head = Image.fromarray(render(coefficients, subject=None, size=_HEAD_SIDE, framing="crop").image)
             out.append(_figure(_image(head, name), f"{name} on the plain head"))
@@ -294,54 +284,53 @@ def _framed(picture: Image.Image, box: Box | None) -> str:
 def _image(picture: Image.Image, label: str) -> str:
     small = picture.copy()
     small.thumbnail((_PICTURE_SIDE, _PICTURE_SIDE))
-    data = BytesIO()
-    small.save(data, "JPEG", quality=88)
-    return f'<img alt="{escape(label)}" src="data:image/jpeg;base64,{base64.b64encode(data.getvalue()).decode()}">'
+    data = base64.b64encode(encode_jpeg(small, 88)).decode()
+    return f'<img alt="{escape(label)}" src="data:image/jpeg;base64,{data}">'
 
 
-def _explanation(analysis: Analysis) -> str:
+def _analysis(analysis: Analysis) -> str:
     out = [f'<p class="headline">{escape(analysis.expression_category)}</p><dl class="words">']
     if analysis.emotional_implication is not None:
         out.append(f"<dt>suggests</dt><dd>{escape(analysis.emotional_implication)}</dd>")
-    for region, words in analysis.muscle_movements.items():
-        still = ' class="rest"' if words == RELAXED.get(region) else ""
-        out.append(f"<dt>{escape(region)}</dt><dd{still}>{escape(words)}</dd>")
+    for region, text in analysis.muscle_movements.items():
+        rest = ' class="rest"' if text == RELAXED.get(region) else ""
+        out.append(f"<dt>{escape(region)}</dt><dd{rest}>{escape(text)}</dd>")
     out.append(f"<dt>symmetry</dt><dd>{escape(analysis.symmetry)}</dd></dl>")
     return "".join(out)
 
 
-def _checked(analysis: Analysis, predicted: np.ndarray, truth: np.ndarray | None) -> str:
-    """Return a sentence on how far the words hold, for the truth where it is known."""
-    measure, whose = (predicted, "its own numbers") if truth is None else (truth, "the truth")
+def _agreement(analysis: Analysis, predicted: np.ndarray, truth: np.ndarray | None) -> str:
+    """Return a sentence on how far the analysis matches the ground truth, or its own numbers if that is unknown."""
+    measure, whose = (predicted, "its own numbers") if truth is None else (truth, "the ground truth")
     found = agreement(analysis, measure)
     claims = len(found.holds) + len(found.contradicts)
-    out = f"{len(found.holds)} of {_count(claims, 'claim')} in these words hold for {whose}."
+    out = f"{len(found.holds)} of {_count(claims, 'claim')} in the analysis match {whose}."
     wrong = list(dict.fromkeys(claim.text for claim in found.contradicts))
     if wrong:
-        out += f" Not so: {'; '.join(wrong)}."
+        out += f" Wrong: {'; '.join(wrong)}."
     if found.omits:
-        out += f" Left out: {', '.join(found.omits)}."
+        out += f" Missing: {', '.join(found.omits)}."
     return f'<p class="quiet checked">{escape(out)}</p>'
 
 
 def _bars(sample: Sample, predicted: np.ndarray) -> str:
-    """Return bars that grow outwards from the action's name, the subject's right on the left as in the picture."""
+    """Return bars that grow outwards from the action's name; the subject's right is on the left, as in the picture."""
     truth = sample.truth
-    shown: list[str] = []
+    active: list[str] = []
     still: list[str] = []
     for action in arkit.ACTIONS:
         if action.name != action.mirror and action.side == "right":
-            continue  # drawn beside its left partner
+            continue  # shown with its left partner
         left, right = action.index, arkit.INDEX[action.mirror]
         known = [predicted] if truth is None else [predicted, truth]
         row = _bar(action, predicted, truth, sample.interval)
-        (shown if max(max(v[left], v[right]) for v in known) >= _SHOWN else still).append(row)
-    key = '<li class="truth">truth</li>' if truth is not None else ""
+        (active if max(max(v[left], v[right]) for v in known) >= _VISIBLE else still).append(row)
+    key = '<li class="truth">ground truth</li>' if truth is not None else ""
     key += "<li>prediction</li>" + ('<li class="likely">80 % interval</li>' if sample.interval is not None else "")
     out = f'<ul class="legend">{key}</ul><div class="bars">'
     out += '<div class="barhead"><span class="right">subject\'s right</span><span></span>'
     out += '<span class="left">left</span></div>'
-    out += "".join(shown) or '<p class="quiet">No action is visible.</p>'
+    out += "".join(active) or '<p class="quiet">No action is visible.</p>'
     if still:
         out += f"<details><summary>{_count(len(still), 'action')} at rest</summary>{''.join(still)}</details>"
     return out + "</div>"
@@ -352,19 +341,19 @@ def _bar(action: arkit.Action, predicted: np.ndarray, truth: np.ndarray | None, 
     for side, name in (("right", action.mirror), ("left", action.name)):
         value = float(predicted[arkit.INDEX[name]])
         true = None if truth is None else float(truth[arkit.INDEX[name]])
-        told = f"{name}: prediction {value:.2f}" + ("" if true is None else f", truth {true:.2f}")
+        label = f"{name}: prediction {value:.2f}" + ("" if true is None else f", ground truth {true:.2f}")
         likely = ""
         if interval is not None:
             low, high = interval[arkit.INDEX[name]].tolist()
-            told += f", likely {low:.2f} to {high:.2f}"
+            label += f", likely {low:.2f} to {high:.2f}"
             inner, outer = ("left", "right") if side == "left" else ("right", "left")
             likely = f'<i class="likely" style="{inner}:{100 * low:.1f}%;{outer}:{100 - 100 * high:.1f}%"></i>'
         bars = "" if true is None else f'<i class="truth" style="width:{100 * true:.1f}%"></i>'
         bars += f'{likely}<i style="width:{100 * value:.1f}%"></i>'
-        # An action on the midline is drawn to both sides and numbered once.
+        # An action on the midline has bars on both sides and one number.
         number = "" if action.side == "both" and side == "right" else f"{value:.2f}"
         sides.append(
-            f'<span class="side {side}" role="img" aria-label="{told}" title="{told}">'
+            f'<span class="side {side}" role="img" aria-label="{label}" title="{label}">'
             f'<span class="track">{bars}</span><b>{number}</b></span>'
         )
     return f'<div class="bar">{sides[0]}<span>{_plain(action)}</span>{sides[1]}</div>'

@@ -24,7 +24,6 @@ from semanticface.errors import SemanticFaceError
 from semanticface.formats.live_link import N_VALUES
 from semanticface.formats.recording import CoefficientTrack
 
-HOST, PORT = "127.0.0.1", 11111
 VERSION = 6
 
 _ORDER = np.array([arkit.INDEX[name] for name in arkit.UDP_ORDER])

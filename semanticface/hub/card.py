@@ -1,4 +1,4 @@
-"""The model card of an adapter or a whole model: what its recipe and files of results say, and nothing beside that."""
+"""The model card of an adapter or a whole model, generated from its recipe and results files."""
 
 from __future__ import annotations
 
@@ -29,18 +29,18 @@ _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 
 @dataclass(frozen=True, slots=True)
 class CardSettings:
-    """What a card cannot know by itself.
+    """Information that is not in the recipe.
 
     Attributes:
-        repo: the model's id on the Hub, for the heading and the example of use.
-        licence: the Hub's name of a licence, such as ``apache-2.0``; None leaves everything to the reader's asking.
-        base: id on the Hub of the base of an adapter, where the recipe has a folder or nano.
-        datasets: ids on the Hub of data it was trained on.
-        results: files of results.
-        picture: to show instead of rendered faces.
-        consent: where the consent of who is in ``picture`` is to be found, or its licence.
-        notes: Markdown to be put into the card as it is.
-        seed: draws the rendered example.
+        repo: the model's Hub id, for the heading and the usage example.
+        licence: the Hub's id of a licence, such as ``apache-2.0``; None means that none was chosen.
+        base: Hub id of an adapter's base, if the recipe has a local folder or nano.
+        datasets: Hub ids of the training data.
+        results: results files.
+        picture: shown instead of rendered faces.
+        consent: where consent for ``picture`` is documented, or its licence.
+        notes: a Markdown file to include.
+        seed: selects the rendered example.
         device: as in ``Predictor.from_pretrained``.
     """
 
@@ -59,27 +59,27 @@ class CardSettings:
         for name, ids in (("repo", [self.repo]), ("base", [self.base]), ("datasets", self.datasets)):
             for each in filter(None, ids):
                 if not _HUB_ID.fullmatch(each):
-                    raise ConfigError(f"{name} {each!r} is no id of the Hub: write it as OWNER/NAME.")
+                    raise ConfigError(f"{name} {each!r} is not a Hub id: write it as OWNER/NAME.")
         if self.licence is not None and not _LICENCE.fullmatch(self.licence):
-            raise ConfigError(f"licence {self.licence!r}: give the Hub's name of it, such as apache-2.0 or cc-by-4.0.")
+            raise ConfigError(f"licence {self.licence!r}: give the Hub's id of it, such as apache-2.0 or cc-by-4.0.")
         if self.consent is not None and self.picture is None:
             raise ConfigError("consent is for the picture of a person: give the picture, or leave consent out.")
 
 
 def write_card(model: str, settings: CardSettings, out: Path | None = None, *, force: bool = False) -> Path:
-    """Write the card of a model, and its example picture beside it.
+    """Write a model's card, and its example picture next to it.
 
     Args:
         model: ``nano``, or the folder of a model or adapter.
-        settings: what the card cannot know by itself.
-        out: by default README.md in the model's folder; nano, which lies in the package, needs one.
-        force: replace a card that was edited by hand, or that no command wrote.
+        settings: information that is not in the recipe.
+        out: by default README.md in the model's folder; required for nano, which is part of the package.
+        force: replace a card that was edited or written by hand.
 
     Returns:
-        Where it is.
+        The card's path.
 
     Raises:
-        ConfigError: a card that would be lost, results of another model, or a setting out of place.
+        ConfigError: the card would be overwritten, the results are of another model, or an invalid setting.
         ModelError: the model cannot be loaded.
         PictureError: the picture cannot be used.
     """
@@ -88,14 +88,16 @@ def write_card(model: str, settings: CardSettings, out: Path | None = None, *, f
     folder, _ = resolve_model(model)
     if out is None:
         if folder == NANO:
-            raise ConfigError("nano lies in the package: say where its card goes, such as --out nano-card/README.md.")
+            raise ConfigError(
+                "nano is part of the package: say where its card goes, such as --out nano-card/README.md."
+            )
         out = folder / README
     if out.exists() and not force:
         mark = read_mark(out.read_text(encoding="utf-8", errors="replace"))
         if mark is None or not mark.untouched:
             raise ConfigError(
-                f"{out} was {'edited by hand' if mark else 'not written by this command'} and would be lost. Move what "
-                "is yours into a file for --notes, which every new card then holds; or replace it with --force."
+                f"{out} was {'edited by hand' if mark else 'not written by this command'} and would be lost. Move your "
+                "text into a file for --notes, which every new card includes; or replace it with --force."
             )
     recipe = read_recipe(folder)
     check_files(folder, adapter=recipe["kind"] == "adapter")
@@ -123,20 +125,20 @@ def make_card(
     example: Example,
     notes: str = "",
 ) -> str:
-    """Return the text of a card; arguments as in ``write_card``, and what was read and made for it."""
+    """Return the text of a card; see ``write_card``."""
     name = settings.repo.rpartition("/")[2] if settings.repo else folder.resolve().name
     data = training_data(recipe)
     front = front_matter(name, recipe, settings, figures)
     caption = example.caption + (f" {settings.consent}." if settings.consent else "")
     sections = [
         ("", f"{_lead(recipe)}\n\n{card_text.about()}"),
-        ("Example", f"![Faces, and right of each what the model reads]({PICTURE})\n\n{caption}"),
+        ("Example", f"![Faces, each with the model's prediction on its right]({PICTURE})\n\n{caption}"),
         ("", "```\n{}\n```".format("\n\n".join(example.answers))),
         ("Figures", _figures(figures)),
-        ("Use", card_text.use(settings.repo or public(model))),
+        ("Usage", card_text.use(settings.repo or public(model))),
         ("Intended and excluded uses", card_text.USES),
         ("Limits", card_text.limits(data)),
-        ("How it was made", card_text.making(recipe, data, settings.base)),
+        ("Training", card_text.making(recipe, data, settings.base)),
         ("Emotion", card_text.emotion(recipe)),
         ("Privacy", card_text.privacy(recipe, data)),
         ("Licence", _licence(recipe, settings.licence)),
@@ -145,14 +147,14 @@ def make_card(
     ]
     body = "\n\n".join(f"## {head}\n\n{text}" if head else text for head, text in sections if text)
     card = f"---\n{front.to_yaml()}\n---\n\n# {name}\n\n{body}\n"
-    ModelCard(card)  # parses, or raises what would otherwise be found out after an upload
+    ModelCard(card)  # raises on front matter that the Hub would reject
     return card
 
 
 def front_matter(
     name: str, recipe: Mapping[str, Any], settings: CardSettings, figures: Sequence[Figures]
 ) -> ModelCardData:
-    """Return what the Hub reads of a card; its index of results holds what files of results say, or is not there."""
+    """Return the card's metadata for the Hub; the model index holds the figures of the results files, if any."""
     adapter = recipe["kind"] == "adapter"
     results = [result for each in figures for result in each.results]
     base = hub_base(recipe, settings.base)
@@ -172,7 +174,7 @@ def front_matter(
 
 
 def hub_base(recipe: Mapping[str, Any], named: str | None) -> str | None:
-    """Return the id on the Hub of the base of an adapter, as far as it has one."""
+    """Return the Hub id of an adapter's base, if it has one."""
     base = recipe["base"]
     if not base or named:
         return named if base else None
@@ -182,28 +184,28 @@ def hub_base(recipe: Mapping[str, Any], named: str | None) -> str | None:
 def _lead(recipe: Mapping[str, Any]) -> str:
     kind = "A LoRA adapter" if recipe["kind"] == "adapter" else "A vision-language model"
     return (
-        f"{kind} that reads the 52 ARKit blendshape coefficients off a picture of a face, and explains in words which "
-        "muscles moved. Made with the SemanticFace toolkit."
+        f"{kind} that predicts the 52 ARKit blendshape coefficients from a picture of a face, with an analysis of "
+        "which muscles moved. Made with the SemanticFace toolkit."
     )
 
 
 def _figures(figures: Sequence[Figures]) -> str:
     if not figures:
         return (
-            "Not measured: no file of results was given when this card was written, so it makes no claim of quality.\n"
-            "`python eval/evaluate.py` and `python eval/benchmark.py` make such files."
+            "Not measured: this card was written without a results file, so it makes no claim about quality.\n"
+            "`python eval/evaluate.py` and `python eval/benchmark.py` write such files."
         )
     return "\n\n".join(each.text for each in figures)
 
 
 def _licence(recipe: Mapping[str, Any], licence: str | None) -> str:
     if licence is None:
-        told = "None was chosen: ask its makers before you use it."
+        text = "None was chosen: ask the authors before you use the model."
     else:
-        told = f"{licence}, for what is in this repository."
+        text = f"{licence}, for the contents of this repository."
     if recipe["kind"] == "adapter":
-        told += " Only the adapter's weights are here; those of its base have a licence of their own."
-    return told
+        text += " The repository holds only the adapter's weights; the base has its own licence."
+    return text
 
 
 def _notes(path: Path | None) -> str:

@@ -1,7 +1,7 @@
-"""The example of a model card: a face, and what the model itself reads off it, drawn on the plain head.
+"""The example of a model card: faces, each with the model's prediction rendered on the plain head.
 
-Unless a picture is given the faces are rendered on the spot, of people that no training set and no benchmark contains,
-with expressions drawn by a seed: nobody's face, and nobody's choice of a good one.
+By default the faces are rendered, of people in no training set or benchmark, with expressions sampled by seed: no real
+person's face, and no hand-picked example.
 """
 
 from __future__ import annotations
@@ -9,7 +9,6 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
-from io import BytesIO
 from pathlib import Path
 
 import numpy as np
@@ -20,24 +19,24 @@ from semanticface.errors import PictureError
 from semanticface.evaluation.metrics import ACTIVE
 from semanticface.inference.predictor import Prediction, Predictor
 from semanticface.semantics.expression_sampler import sample_coefficients
-from semanticface.vision.image_io import load_picture
+from semanticface.vision.image_io import encode_jpeg, load_picture
 
 SIDE = 320
-"""Of each tile, in pixels."""
-_PERSON = 9_000_001  # training sets count from 0, the finder's from 5,000,000, the benchmark's from 8,000,000
-_LOOKS = ("photo", "toon")
+"""Side of each tile in pixels."""
+_PERSON = 9_000_001  # training sets number from 0, the detector's from 5,000,000, the benchmark's from 8,000,000
+_STYLES = ("photo", "toon")
 _COLUMNS = 80
 _GAP, _PAPER = 8, (255, 255, 255)
 
 
 @dataclass(frozen=True, slots=True)
 class Example:
-    """A model's answer to pictures, to be shown.
+    """A model's answers for example pictures.
 
     Attributes:
-        picture: JPEG without metadata: each input, and right of it the prediction on the plain head.
-        caption: a sentence on what it shows.
-        answers: what the model said of each, for readers.
+        picture: JPEG without metadata: each input, with the prediction on the plain head to its right.
+        caption: a sentence.
+        answers: the formatted answer for each picture.
     """
 
     picture: bytes
@@ -46,28 +45,24 @@ class Example:
 
 
 def rendered_example(predictor: Predictor, seed: int = 0) -> Example:
-    """Return the model's answers to rendered faces, the same for the same seed."""
+    """Return the model's answers for rendered faces, determined by the seed."""
     rng = np.random.default_rng(seed)
     inputs = []
-    for place, style in enumerate(_LOOKS):
+    for place, style in enumerate(_STYLES):
         vector = sample_coefficients(rng)
-        one = _PERSON + place + len(_LOOKS) * seed
+        one = _PERSON + place + len(_STYLES) * seed
         drawn = rendering.render(vector, style=style, subject=one, shot=one, size=2 * SIDE)
         inputs.append(Image.fromarray(drawn.image))
     caption = (
-        "Two faces that this project rendered, of people in no training set, with expressions drawn at random (seed "
-        f"{seed}); right of each, on the plain head, what the model reads."
+        "Two faces rendered by this project, of people in no training set, with random expressions (seed "
+        f"{seed}); to the right of each, the model's prediction on the plain head."
     )
-    return _example(predictor, inputs, ("photo look", "toon look"), caption)
+    return _example(predictor, inputs, ("photo style", "toon style"), caption)
 
 
 def given_example(predictor: Predictor, path: Path) -> Example:
-    """Return the model's answer to a picture of the user's; of the file only its pixels are taken.
-
-    Raises:
-        PictureError: it cannot be read, or there is no answer to it.
-    """
-    caption = "A picture, and right of it, on the plain head, what the model reads."
+    """Return the model's answer for the user's picture; only the file's pixels are used."""
+    caption = "A picture, and to its right the model's prediction on the plain head."
     return _example(predictor, [load_picture(path)], ("picture",), caption)
 
 
@@ -79,23 +74,21 @@ def _example(predictor: Predictor, inputs: Sequence[Image.Image], names: Sequenc
             raise PictureError(found.status, f"{name}: {found.reason} A card needs an example with an answer.")
         head = rendering.render(found.coefficients, subject=None, size=SIDE, framing="crop").image
         tiles += [ImageOps.fit(picture, (SIDE, SIDE)), Image.fromarray(head)]
-        answers.append(f"{name}\n{_said(found)}")
+        answers.append(f"{name}\n{_formatted(found)}")
     sheet = Image.new("RGB", (len(tiles) * (SIDE + _GAP) - _GAP, SIDE), _PAPER)
     for place, tile in enumerate(tiles):
         sheet.paste(tile, (place * (SIDE + _GAP), 0))
-    out = BytesIO()
-    sheet.save(out, "JPEG", quality=90)
-    return Example(out.getvalue(), caption, tuple(answers))
+    return Example(encode_jpeg(sheet, 90), caption, tuple(answers))
 
 
-def _said(found: Prediction) -> str:
+def _formatted(found: Prediction) -> str:
     assert found.coefficients is not None
     lines = []
     if found.analysis is not None:
         lines.append(_line("expression", found.analysis.expression_category))
         if found.analysis.emotional_implication is not None:
             lines.append(_line("suggests", found.analysis.emotional_implication))
-        lines += [_line(region, words) for region, words in found.analysis.muscle_movements.items()]
+        lines += [_line(region, text) for region, text in found.analysis.muscle_movements.items()]
         lines.append(_line("symmetry", found.analysis.symmetry))
     strongest = sorted(arkit.by_name(found.coefficients).items(), key=lambda item: -item[1])
     active = [f"{name} {value:.2f}" for name, value in strongest if value > ACTIVE][:8]
@@ -103,6 +96,6 @@ def _said(found: Prediction) -> str:
     return "\n".join(lines)
 
 
-def _line(name: str, words: str) -> str:
-    """Return a line that wraps where a card would otherwise scroll."""
-    return textwrap.fill(words, _COLUMNS, initial_indent=f"  {name:<10}  ", subsequent_indent=" " * 14)
+def _line(name: str, text: str) -> str:
+    """Return a line, wrapped so that a card does not scroll."""
+    return textwrap.fill(text, _COLUMNS, initial_indent=f"  {name:<10}  ", subsequent_indent=" " * 14)

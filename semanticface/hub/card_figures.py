@@ -1,7 +1,7 @@
-"""The figures of a model card: read from files of results, shown as tables, and told to the Hub as a model index.
+"""The figures of a model card, as tables and as the Hub's model index, from results files.
 
-Two kinds of file are known, each with the command that made it: ``benchmark.json`` of ``eval/benchmark.py`` and
-``metrics.json`` of ``eval/evaluate.py``. A file about another model is refused; nothing else gets a number into a card.
+Two kinds of file are supported: ``benchmark.json`` of ``eval/benchmark.py`` and ``metrics.json`` of
+``eval/evaluate.py``. A file about another model is refused; no figure comes from anywhere else.
 """
 
 from __future__ import annotations
@@ -23,18 +23,18 @@ from semanticface.recipe import files_sha256
 
 _TASK = "image-text-to-text"
 _TASK_NAME = "52 ARKit coefficients of a face"
-# The Hub's names of metrics, by the project's.
+# The project's names of metrics to the Hub's.
 _METRICS = {"mae": "mae", "rmse": "rmse", "correlation": "pearsonr"}
 _LABELS = {figure.key: figure.label for figure in metrics.FIGURES}
 
 
 @dataclass(frozen=True, slots=True)
 class Figures:
-    """What one file of results says of a model.
+    """The contents of one results file.
 
     Attributes:
-        text: Markdown: tables, what they rest on, and the command.
-        results: the same for the Hub, as far as it has names for it.
+        text: Markdown: tables, how they were made, and the command.
+        results: the metrics that the Hub has names for.
     """
 
     text: str
@@ -42,14 +42,11 @@ class Figures:
 
 
 def read_figures(path: Path, folder: Path) -> Figures:
-    """Read a file of results of a model.
+    """Read a results file.
 
     Args:
         path: ``benchmark.json`` or ``metrics.json``.
-        folder: the model's.
-
-    Raises:
-        ConfigError: the file is neither, cannot be read, or is about another model.
+        folder: the model's; results of other weights are refused.
     """
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
@@ -62,7 +59,7 @@ def read_figures(path: Path, folder: Path) -> Figures:
             return Figures(_evaluation_text(found), tuple(_evaluation_results(found)))
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise ConfigError(
-            f"{path} holds no results that can be read ({type(error).__name__}: {error}). Give benchmark.json of "
+            f"{path} holds no valid results ({type(error).__name__}: {error}). Give benchmark.json of "
             "eval/benchmark.py or metrics.json of eval/evaluate.py."
         ) from error
     raise ConfigError(f"{path} is neither benchmark.json of eval/benchmark.py nor metrics.json of eval/evaluate.py.")
@@ -71,7 +68,7 @@ def read_figures(path: Path, folder: Path) -> Figures:
 def _check_same(recipe: Mapping[str, Any], folder: Path, path: Path) -> None:
     if recipe["weights"] != files_sha256(list(folder.glob("*.safetensors"))):
         raise ConfigError(
-            f"{path} measured other weights (of {recipe['model']}) than those in {folder}. Measure this model: "
+            f"{path} is about other weights (of {recipe['model']}) than those in {folder}. Evaluate this model: "
             f"{recipe['command']}"
         )
 
@@ -106,7 +103,7 @@ def _evaluation_results(found: Mapping[str, Any]) -> Iterator[EvalResult]:
     for key in ("correlation", "mae", "rmse"):
         value = found["result"]["model"].get(key)
         if value is not None:
-            yield _result("faces", f"faces with labels: {name}", name, recipe["split"], key, value)
+            yield _result("faces", f"labelled faces: {name}", name, recipe["split"], key, value)
 
 
 def _result(kind: str, name: str, config: str, split: str, key: str, value: float) -> EvalResult:

@@ -1,7 +1,7 @@
-"""The comment at the end of a model card, which readers do not see: what was written, and what its pictures show.
+"""The invisible comment at the end of a model card: a hash of its text, and what its pictures show.
 
-By it a card that nobody touched is written anew as often as one likes, one that was edited by hand is kept, and a push
-knows which picture shows a rendered face.
+It lets an unedited card be regenerated, protects a card that was edited by hand, and tells a push which pictures are
+rendered faces.
 """
 
 from __future__ import annotations
@@ -22,8 +22,9 @@ class Mark:
     """The comment of a card.
 
     Attributes:
-        untouched: whether the text is the one that was written.
-        pictures: sha256 and what it ``shows``, ``rendered`` or where the consent is (empty: nowhere), by file name.
+        untouched: whether the text is unedited.
+        pictures: by file name, the sha256 and what it ``shows``: ``rendered``, or where consent is documented (may be
+            empty).
     """
 
     untouched: bool
@@ -31,26 +32,26 @@ class Mark:
 
 
 def marked(text: str, pictures: Mapping[str, tuple[bytes, str]]) -> str:
-    """Return a card with its comment; ``pictures`` are content and what it shows, by file name."""
+    """Return a card with its comment; ``pictures`` maps file names to content and what it shows."""
     shown = {
         name: {"sha256": hashlib.sha256(data).hexdigest(), "shows": what} for name, (data, what) in pictures.items()
     }
     # Two hyphens would end the comment.
-    said = json.dumps({"text": _sha256(text), "pictures": shown}).replace("--", "-\\u002d")
-    return f"{text}\n<!-- semanticface card {said} -->\n"
+    mark = json.dumps({"text": _sha256(text), "pictures": shown}).replace("--", "-\\u002d")
+    return f"{text}\n<!-- semanticface card {mark} -->\n"
 
 
 def read_mark(text: str) -> Mark | None:
-    """Return what a card's comment says, wherever an edit left it; None for a text that no command wrote.
+    """Parse a card's comment, wherever an edit left it; None for a text that no command wrote.
 
-    It is the last one: notes may come from another card, with its comment.
+    The last comment counts: notes may contain another card's.
     """
     *_, found = [None, *_MARK.finditer(text)]
     if found is None:
         return None
     try:
-        said = json.loads(found[1])
-        return Mark(found.end() == len(text) and said["text"] == _sha256(text[: found.start()]), said["pictures"])
+        mark = json.loads(found[1])
+        return Mark(found.end() == len(text) and mark["text"] == _sha256(text[: found.start()]), mark["pictures"])
     except (ValueError, KeyError, TypeError):
         return None
 

@@ -1,4 +1,4 @@
-"""What a model's recipe says when the model leaves this machine: without its places, and what it learnt from."""
+"""A model's recipe for publication: local paths reduced to names, and its training data."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ _ASSIGNED = re.compile(r"([\w.-]+=)(.+)", re.DOTALL)
 
 @dataclass(frozen=True, slots=True)
 class Data:
-    """Faces that a model learnt from.
+    """Faces that a model was trained on.
 
     Attributes:
-        folder: as the recipe names it.
-        rows: of the split that it learnt from; None where the recipe does not say.
-        fingerprint: of those rows; None likewise.
-        origin: who they show: nobody who exists, people, or nobody knows.
-        people: how many real people; 0 where there are none or nobody counted.
-        looks: rendered faces' shares of looks, where the recipe says.
+        folder: as in the recipe.
+        rows: of the training split; None if not recorded.
+        fingerprint: of those rows; None if not recorded.
+        origin: rendered faces, pictures of people, or unknown.
+        people: number of real people; 0 for none or unknown.
+        styles: proportions of the styles of rendered faces, if recorded.
     """
 
     folder: str
@@ -36,11 +36,11 @@ class Data:
     fingerprint: str | None
     origin: Origin
     people: int
-    looks: Mapping[str, float]
+    styles: Mapping[str, float]
 
 
 def public(value: Any) -> Any:
-    """Return a JSON value in which every place on this machine is only a name."""
+    """Return a JSON value with local paths reduced to names."""
     if isinstance(value, Mapping):
         return {key: public(inner) for key, inner in value.items()}
     if isinstance(value, list | tuple):
@@ -49,7 +49,7 @@ def public(value: Any) -> Any:
 
 
 def public_command(command: str) -> str:
-    """Return a command line in which every place on this machine is only a name."""
+    """Return a command line with local paths reduced to names."""
     out = []
     for word in shlex.split(command):
         assigned = _ASSIGNED.fullmatch(word)
@@ -66,32 +66,32 @@ def _name(text: str) -> str:
 
 
 def local_base(recipe: Mapping[str, Any]) -> str | None:
-    """Return the folder of the base of an adapter, where it is one of this machine; None for nano and hub ids."""
+    """Return the folder of an adapter's base if it is local; None for nano and Hub ids."""
     base = recipe["base"] or {}
-    # Only the weights of a folder are known by their hash, those from the hub by their commit (model.base_record).
+    # Weights in a folder are identified by hash, those from the Hub by commit (models.base_record).
     return base["name"] if base and base["name"] != "nano" and base.get("sha256") is not None else None
 
 
 def training_data(recipe: Mapping[str, Any]) -> list[Data]:
-    """Return what a recipe says that the model learnt from; nothing where it does not say.
+    """Return the training data in a recipe; empty if not recorded.
 
-    Whole bases learn from rendered faces alone, which ``train/pretrain.py`` sees to.
+    Full models are trained only on rendered faces, which ``train/pretrain.py`` ensures.
     """
     settings = recipe["settings"]
     if recipe["kind"] != "adapter":
         return [Data(folder, None, None, "rendered", 0, {}) for folder in settings.get("faces") or []]
     made = ((settings.get("data") or {}).get("train") or {}).get("settings") or {}
-    told = made.get("looks")
-    looks: Mapping[str, float] = told if isinstance(told, dict) else {}
+    recorded = made.get("looks")
+    styles: Mapping[str, float] = recorded if isinstance(recorded, dict) else {}
     found = sources_from_recipe(dict(recipe)) or []
-    return [_data(source, looks if source.dataset == settings.get("dataset") else {}) for source in found]
+    return [_data(source, styles if source.dataset == settings.get("dataset") else {}) for source in found]
 
 
-def _data(source: Source, looks: Mapping[str, float]) -> Data:
+def _data(source: Source, styles: Mapping[str, float]) -> Data:
     origin: Origin = "rendered" if source.people == 0 else "captured" if source.people > 0 else "unknown"
     folder = Path(source.dataset)
-    if origin == "unknown" and (looks or recipe_of_kind(folder) is not None):
+    if origin == "unknown" and (styles or recipe_of_kind(folder) is not None):
         origin = "rendered"
     elif origin == "unknown" and is_capture_dataset(folder):
         origin = "captured"
-    return Data(source.dataset, source.rows, source.fingerprint, origin, max(source.people, 0), looks)
+    return Data(source.dataset, source.rows, source.fingerprint, origin, max(source.people, 0), styles)

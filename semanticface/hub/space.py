@@ -1,7 +1,7 @@
 """The folder of a demo Space on the Hub: app, card, requirements, this package, and the model.
 
-A Space installs ``requirements.txt`` before it has any other file, so a wheel beside it would not be found, and this
-package is on no index. Its files are put into the folder as they are: an app finds what lies next to it.
+A Space installs ``requirements.txt`` before it has any other file, so it could not find a wheel in the repository, and
+this package is on no index. Its files are therefore copied into the folder, where the app can import them.
 """
 
 from __future__ import annotations
@@ -54,19 +54,19 @@ def write_space(
     Args:
         model: ``nano``, or the folder of a model or adapter.
         out: a new folder.
-        repo: the model's id on the Hub, which the Space then links to.
-        licence: the Hub's name of a licence.
-        force: replace a Space that this wrote before.
+        repo: the model's Hub id, for a link.
+        licence: the Hub's id of a licence.
+        force: replace a Space that this function wrote.
 
     Raises:
-        ConfigError: the folder holds something; a part of the model may not leave this machine.
+        ConfigError: the folder is not empty, or a part of the model must not be published.
         ModelError: no such model.
     """
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        begun = (out / APP).is_file() and (out / APP).read_text(encoding="utf-8", errors="replace").startswith(_OWN)
-        if not (begun and force):
-            fix = "Replace it with --force" if begun else "Choose a new folder"
-            raise ConfigError(f"{out} holds {'a Space' if begun else 'something else'} already. {fix}.")
+        ours = (out / APP).is_file() and (out / APP).read_text(encoding="utf-8", errors="replace").startswith(_OWN)
+        if not (ours and force):
+            fix = "Replace it with --force" if ours else "Choose a new folder"
+            raise ConfigError(f"{out} already contains {'a Space' if ours else 'something else'}. {fix}.")
     if model != "nano" and not Path(model).is_dir():
         raise ConfigError(f"{model} is no folder: a Space is written for a model on this machine.")
     folder, _ = resolve_model(model)
@@ -90,29 +90,22 @@ def write_space(
 
 
 def list_space(folder: Path, model: Path) -> list[UploadEntry]:
-    """Return what becomes of each file of a Space's folder: only what ``write_space`` writes is uploaded.
+    """Return the verdict on each file of a Space's folder: only files that ``write_space`` writes are uploaded.
 
     Args:
         folder: of the Space.
-        model: the folder of the model that it shows; another one is refused.
-
-    Raises:
-        ConfigError: the folder is no Space that ``semanticface card --space`` wrote.
+        model: the folder of its model; another model's files are refused.
     """
     if not (folder / APP).is_file():
         raise ConfigError(f"{folder} is no Space: write it with semanticface card MODEL --space {folder}.")
     package = dict(_package())
     parts = {f"{MODEL}/{each.name}": each for each in _parts(model)}
     paths = sorted(path for path in folder.rglob("*") if path.is_symlink() or not path.is_dir())
-    return [_look(path, path.relative_to(folder).as_posix(), package, parts) for path in paths]
+    return [_classify(path, path.relative_to(folder).as_posix(), package, parts) for path in paths]
 
 
 def requirements() -> list[str]:
-    """Return what this package needs, each at the very version that is installed here.
-
-    Raises:
-        ConfigError: something is not installed.
-    """
+    """Return this package's dependencies, pinned to the installed versions."""
     named = [line for line in importlib.metadata.requires(PACKAGE) or [] if "extra ==" not in line]
     needed = sorted({re.match(r"[\w.-]+", line)[0] for line in named} | {_GRADIO})  # type: ignore[index]
     return [f"{name}=={_version(name)}" for name in needed]
@@ -120,20 +113,20 @@ def requirements() -> list[str]:
 
 def _version(name: str) -> str:
     try:
-        # The local part, such as +cpu, names a build that no index has.
+        # A local part such as +cpu names a build that no index has.
         return importlib.metadata.version(name).partition("+")[0]
     except importlib.metadata.PackageNotFoundError as error:
         raise ConfigError(f"a Space needs {name}, which is not installed. pip install 'semanticface[demo]'") from error
 
 
 def _parts(folder: Path) -> list[UploadEntry]:
-    """Return what becomes of each file of a model; nano lies in the package."""
+    """Return the verdict on each file of a model; none for nano, which is part of the package."""
     return [] if folder == NANO else list_model(folder, None)
 
 
 @functools.cache
 def _package() -> tuple[tuple[str, Path], ...]:
-    """Return the files of this package, by the names that they have when it is installed."""
+    """Return the files of this package, with their installed names."""
     return tuple(sorted(_package_files()))
 
 
@@ -144,7 +137,7 @@ def _package_files() -> Iterator[tuple[str, Path]]:
         for path in root.rglob("*"):
             inside = path.relative_to(root)
             hidden = any(part == "__pycache__" or part.startswith(".") for part in inside.parts)
-            # Where the package is a working tree, other things may lie about in it.
+            # A working tree may contain other files.
             ours = path.suffix == (".py" if root == home else ".txt") or inside.parts[0] == _ASSETS
             if ours and not hidden and path.is_file() and not path.is_symlink():
                 yield f"{below}/{inside.as_posix()}", path
@@ -170,7 +163,7 @@ def _card(folder: Path, repo: str | None, licence: str | None) -> str:
         colorFrom="gray",
         colorTo="blue",
         pinned=False,
-        short_description="52 ARKit coefficients of a face, and why",
+        short_description="52 ARKit coefficients of a face, with an analysis",
     )
     return f"""---
 {front.to_yaml()}
@@ -178,34 +171,34 @@ def _card(folder: Path, repo: str | None, licence: str | None) -> str:
 
 # SemanticFace: {name}
 
-A picture, webcam frame or short clip of a face goes in; the 52 ARKit blendshape coefficients, a readable account of
-which muscles moved, and a head that can be turned come out. Nothing that is uploaded is kept.
+Turns a picture, webcam frame or short clip of a face into the 52 ARKit blendshape coefficients, an analysis of which
+muscles moved, and a 3D head. Uploads are not kept.
 
-Not for judging anyone. Made with SemanticFace {__version__}, whose files lie in `{PACKAGE}/`.
+Not for judging anyone. Made with SemanticFace {__version__}, included in `{PACKAGE}/`.
 """
 
 
-def _look(path: Path, name: str, package: dict[str, Path], parts: dict[str, UploadEntry]) -> UploadEntry:
+def _classify(path: Path, name: str, package: dict[str, Path], parts: dict[str, UploadEntry]) -> UploadEntry:
     size = path.lstat().st_size
     if path.is_symlink():
         return UploadEntry(name, path, size, "left out", "a link")
     if name in package:
         same = path.read_bytes() == package[name].read_bytes()
         why = (
-            f"of {PACKAGE} {__version__}" if same else f"not as in {PACKAGE} {__version__} here: write the Space again"
+            f"of {PACKAGE} {__version__}"
+            if same
+            else f"differs from {PACKAGE} {__version__} here: write the Space again"
         )
         return UploadEntry(name, path, size, "included" if same else "refused", why)
     if name.startswith(f"{MODEL}/"):
         part = parts.get(name)
         if part is not None and part.verdict == "included":
             same = path.read_bytes() == (part.path.read_bytes() if part.content is None else part.content)
-            why = (
-                f"as in the model: {part.why}" if same else "not as in the model that is pushed: write the Space again"
-            )
+            why = f"as in the model: {part.why}" if same else "differs from the pushed model: write the Space again"
             return UploadEntry(name, path, size, "included" if same else "refused", why)
-        return UploadEntry(name, path, size, "left out", part.why if part is not None else "no part of the model")
+        return UploadEntry(name, path, size, "left out", part.why if part is not None else "not part of the model")
     if name in (APP, README, REQUIREMENTS):
         if problem := hidden_in(path.read_bytes()):
             return UploadEntry(name, path, size, "refused", problem)
-        return UploadEntry(name, path, size, "included", "a part of the Space")
-    return UploadEntry(name, path, size, "left out", "no part of a Space")
+        return UploadEntry(name, path, size, "included", "part of the Space")
+    return UploadEntry(name, path, size, "left out", "not part of a Space")

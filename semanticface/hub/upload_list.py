@@ -1,8 +1,7 @@
-"""What of a model folder may leave this machine: an allow-list by name, each file on it looked into.
+"""Which files of a model folder may be uploaded: an allow-list by name, with the contents of each file checked.
 
-Three things can become of a file. *Included*: it is a part of the model, and is what its name says. *Left out*: it is
-none, and stays here, whatever it is. *Refused*: it is a part by its name, but something is wrong with it; nothing is
-uploaded before that is put right.
+Each file gets a verdict. *Included*: a part of the model, with valid contents. *Left out*: not a part of the model; it
+is never uploaded. *Refused*: a part by its name, but with a problem; nothing is uploaded until that is fixed.
 """
 
 from __future__ import annotations
@@ -48,12 +47,12 @@ _SECRETS = re.compile(
     rb"hf_[A-Za-z0-9]{30,}|sk-[A-Za-z0-9_-]{20,}|gh[pousr]_[A-Za-z0-9]{30,}|github_pat_\w{30,}|AKIA[0-9A-Z]{16}"
     rb"|xox[baprs]-[A-Za-z0-9-]{10,}|-----BEGIN [A-Z ]*PRIVATE KEY-----"
 )
-_INSIDE = re.compile(rb"\bdata:[\w.+-]*/[\w.+-]*[;,]", re.IGNORECASE)  # how a text holds a picture, or any other file
-_SHOWN = re.compile(r"!\[[^\]]*\]\(([^)\s]+)[^)]*\)|<img[^>]*\bsrc\s*=\s*[\"']?([^\"'\s>]+)", re.IGNORECASE)
+_INSIDE = re.compile(rb"\bdata:[\w.+-]*/[\w.+-]*[;,]", re.IGNORECASE)  # an embedded picture or other file
+_IMAGES = re.compile(r"!\[[^\]]*\]\(([^)\s]+)[^)]*\)|<img[^>]*\bsrc\s*=\s*[\"']?([^\"'\s>]+)", re.IGNORECASE)
 _NAMES = ("_name_or_path", "name_or_path")
-"""Where transformers notes the folder that something was loaded from."""
-_WORDS = ("tokenizer.json", "vocab.json", "merges.txt", "added_tokens.json", "special_tokens_map.json")
-"""Lists of pieces of words, in which anything may stand."""
+"""Where transformers records the folder that something was loaded from."""
+_VOCABULARIES = ("tokenizer.json", "vocab.json", "merges.txt", "added_tokens.json", "special_tokens_map.json")
+"""Lists of tokens, which may contain any text."""
 _TEXTS = (".json", ".jinja", ".txt", ".md", ".py", "")
 _LARGEST_TEXT = 64 * 2**20
 _READ = 4096
@@ -61,15 +60,15 @@ _READ = 4096
 
 @dataclass(frozen=True, slots=True)
 class UploadEntry:
-    """What becomes of one file.
+    """The verdict on one file.
 
     Attributes:
-        name: its path inside the repository, with forward slashes.
-        path: where it is.
-        size: bytes, of what is uploaded where that is not the file as it is.
+        name: its path in the repository, with forward slashes.
+        path: the local file.
+        size: bytes of the uploaded content.
         verdict: included, left out or refused.
-        why: in half a sentence.
-        content: what is uploaded in place of the file; None for the file itself.
+        why: a short reason.
+        content: uploaded instead of the file; None for the file itself.
     """
 
     name: str
@@ -81,17 +80,17 @@ class UploadEntry:
 
 
 def list_model(folder: Path, card: Path | None) -> list[UploadEntry]:
-    """Return what becomes of each file of a model folder, in the order of their names.
+    """Return the verdict on each file of a model folder, sorted by name.
 
     Args:
         folder: of a model or adapter.
-        card: its model card, which becomes README.md; its pictures are taken from beside it. None: parts of the model
-            alone, as they go into a Space.
+        card: its model card, which becomes README.md; its pictures are next to it. None: only parts of the model, as
+            for a Space.
 
     Raises:
-        ModelError: the folder is not complete, or holds pickles where weights should be.
-        ConfigError: the card is missing; somebody it learnt from did not agree to its being published; its base is a
-            folder of this machine and the card names none on the Hub.
+        ModelError: the folder is incomplete, or has pickles instead of safetensors.
+        ConfigError: the card is missing; someone in the training data did not agree to publication; the base is a
+            local folder and the card names none on the Hub.
     """
     recipe = read_recipe(folder)
     adapter = recipe["kind"] == "adapter"
@@ -100,34 +99,34 @@ def list_model(folder: Path, card: Path | None) -> list[UploadEntry]:
     wanted = {*_ALWAYS, RECIPE_NAME, *(_ADAPTER if adapter else _WHOLE)}
     text = "" if card is None else _text_of(card, folder)
     mark = read_mark(text)
-    base = _base(recipe, text or _text_there(folder / README), folder)
+    base = _base(recipe, text or _read_if_there(folder / README), folder)
     paths = {path.relative_to(folder).as_posix(): path for path in _files(folder)}
     if card is not None:
         wanted.add(README)
-        paths |= {README: card} | {path.name: path for path in _beside(card, mark)}
+        paths |= {README: card} | {path.name: path for path in _pictures_of(card, mark)}
     out = []
     for name, path in sorted(paths.items()):
-        listed = _classify(path, name, wanted, mark, adapter)
-        if listed.verdict == "included":
-            listed = _placeless(_rewritten(listed, recipe, base), folder)
-        out.append(listed)
-    shown = {each.name for each in out if each.verdict != "left out"}
-    return [_card_checked(each, text, shown) if each.name == README else each for each in out]
+        entry = _classify(path, name, wanted, mark, adapter)
+        if entry.verdict == "included":
+            entry = _check_paths(_rewrite(entry, recipe, base), folder)
+        out.append(entry)
+    uploaded = {entry.name for entry in out if entry.verdict != "left out"}
+    return [_check_card(entry, text, uploaded) if entry.name == README else entry for entry in out]
 
 
-def hidden_in(data: bytes, *, words: bool = False) -> str:
-    """Return what a text holds that must not leave this machine, in half a sentence; empty where it holds nothing.
+def hidden_in(data: bytes, *, vocabulary: bool = False) -> str:
+    """Return what a text contains that must not be published, as a short phrase; empty if nothing.
 
     Args:
         data: the text.
-        words: it is a list of pieces of words, in which only secrets are looked for.
+        vocabulary: it is a list of tokens, in which only secrets are searched for.
     """
     if _SECRETS.search(data):
-        return "holds what looks like a token or a private key"
-    return "" if words or not _INSIDE.search(data) else "holds a picture or another file within its text (data:…)"
+        return "contains what looks like a token or a private key"
+    return "" if vocabulary or not _INSIDE.search(data) else "embeds a picture or another file (data:…)"
 
 
-def _text_there(card: Path) -> str:
+def _read_if_there(card: Path) -> str:
     return card.read_text(encoding="utf-8", errors="replace") if card.is_file() else ""
 
 
@@ -141,18 +140,18 @@ def _text_of(card: Path, folder: Path) -> str:
 
 
 def _base(recipe: Mapping[str, Any], text: str, folder: Path) -> str | None:
-    """Return the id that the card gives for a base that the recipe has as a folder of this machine."""
+    """Return the Hub id that the card gives for a base that is a local folder in the recipe."""
     local = local_base(recipe)
     if local is None:
         return None
     try:
         named = ModelCard(text).data.get("base_model")
     except ValueError as error:
-        raise ConfigError(f"the card of {folder} has no front matter that can be read: {error}.") from error
+        raise ConfigError(f"the front matter of the card of {folder} cannot be parsed: {error}.") from error
     if not isinstance(named, str):
         raise ConfigError(
-            f"the base of {folder} is {local}, a folder of this machine: nobody else can load the adapter. Push that "
-            f"base first, then name it in the card: semanticface card {folder} --base OWNER/NAME."
+            f"the base of {folder} is {local}, a local folder: nobody else can load the adapter. Push that base "
+            f"first, then name it in the card: semanticface card {folder} --base OWNER/NAME."
         )
     return named
 
@@ -165,29 +164,31 @@ def _files(folder: Path) -> Iterator[Path]:
         yield from (here / name for name in folders if (here / name).is_symlink())
 
 
-def _beside(card: Path, mark: Mark | None) -> list[Path]:
-    """Return the pictures that a card says were written beside it."""
+def _pictures_of(card: Path, mark: Mark | None) -> list[Path]:
+    """Return the pictures next to a card that its comment lists."""
     names = [] if mark is None else list(mark.pictures)
     return [path for name in names if Path(name).name == name and (path := card.parent / name).is_file()]
 
 
 def _classify(path: Path, name: str, wanted: set[str], mark: Mark | None, adapter: bool) -> UploadEntry:
-    known = name in wanted or (not adapter and _SHARD.fullmatch(name) is not None)
+    is_part = name in wanted or (not adapter and _SHARD.fullmatch(name) is not None)
     size = path.lstat().st_size
     if path.is_symlink():
-        return UploadEntry(name, path, size, "refused" if known else "left out", "a link: put the file itself there")
+        return UploadEntry(
+            name, path, size, "refused" if is_part else "left out", "a symlink: copy the file itself there"
+        )
     if not path.is_file():
-        return UploadEntry(name, path, size, "left out", "not a plain file")
+        return UploadEntry(name, path, size, "left out", "not a regular file")
     if mark is not None and name in mark.pictures:
         shows = mark.pictures[name].get("shows", "")
         if hashlib.sha256(path.read_bytes()).hexdigest() != mark.pictures[name].get("sha256"):
             return UploadEntry(name, path, size, "refused", "not the picture that `semanticface card` wrote")
         if not shows:
-            why = "a picture of somebody: say where their consent is, with --consent of `semanticface card`"
+            why = "may show a person: document their consent with --consent of `semanticface card`"
             return UploadEntry(name, path, size, "refused", why)
-        why = "a rendered face" if shows == RENDERED else f"a picture that may be shown: {shows}"
+        why = "a rendered face" if shows == RENDERED else f"a picture with consent or licence: {shows}"
         return UploadEntry(name, path, size, "included", why)
-    if not known:
+    if not is_part:
         return UploadEntry(name, path, size, "left out", _why_excluded(path, name))
     problem = _problem(path, name, adapter)
     if problem:
@@ -198,25 +199,25 @@ def _classify(path: Path, name: str, wanted: set[str], mark: Mark | None, adapte
 def _part(name: str) -> str:
     if name.endswith(".safetensors"):
         return "weights, safetensors"
-    return {README: "the model card", RECIPE_NAME: "how it was made"}.get(name, "a part of the model")
+    return {README: "the model card", RECIPE_NAME: "how it was made"}.get(name, "part of the model")
 
 
 def _problem(path: Path, name: str, adapter: bool) -> str:
-    """Return what is wrong with a file that has the name of a part of a model; empty where nothing is."""
+    """Return the problem of a file with the name of a part of a model; empty if there is none."""
     if name.endswith(".safetensors"):
         try:
             with safe_open(path, "np") as file:
-                strange = [key for key in file.keys() if not _LORA.search(key)]  # noqa: SIM118 - no mapping
-                said = json.dumps(file.metadata() or {})
+                foreign = [key for key in file.keys() if not _LORA.search(key)]  # noqa: SIM118 - no mapping
+                metadata = json.dumps(file.metadata() or {})
         except (SafetensorError, OSError) as error:
-            return _kind(path) or f"no safetensors: {error}"
-        if adapter and strange:
-            return f"weights that are not the adapter's, such as {strange[0]}: the base has a licence of its own"
-        return hidden_in(said.encode())
+            return _kind(path) or f"not safetensors: {error}"
+        if adapter and foreign:
+            return f"weights that are not the adapter's, such as {foreign[0]}: the base has its own licence"
+        return hidden_in(metadata.encode())
     if path.stat().st_size > _LARGEST_TEXT:
-        return "far too large for a text"
+        return "too large for a text"
     data = path.read_bytes()
-    if problem := hidden_in(data, words=name in _WORDS):
+    if problem := hidden_in(data, vocabulary=name in _VOCABULARIES):
         return problem
     try:
         text = data.decode("utf-8")
@@ -228,97 +229,97 @@ def _problem(path: Path, name: str, adapter: bool) -> str:
 
 
 def _why_excluded(path: Path, name: str) -> str:
-    """Return why a file that is no part of a model stays here."""
+    """Return why a file that is not part of a model is left out."""
     parts, last, suffix = Path(name).parts, Path(name).name, Path(name).suffix.lower()
     if any(part.startswith("checkpoint") for part in parts[:-1]) or _STATES.search(last):
         return "a checkpoint or an optimizer's state"
     if last == PEOPLE_NAME:
-        return "whom it learnt from: for those who trained it, nobody else"
+        return "the people in its training data: private"
     if suffix in _PICKLES or _kind(path).startswith("a pickle"):
-        return "a pickle, which can run any code when it is read"
+        return "a pickle, which can run any code when loaded"
     if suffix in _DATA or _kind(path):
         return "data"
     if suffix in PICTURES or suffix in VIDEOS:
-        return "a picture or video that `semanticface card` did not write: nobody's face leaves unasked"
+        return "a picture or video not written by `semanticface card`: faces need consent"
     if _SECRET_NAMES.search(last) or (
         suffix in _TEXTS and path.stat().st_size <= _LARGEST_TEXT and _SECRETS.search(path.read_bytes())
     ):
-        return "it may hold secrets"
+        return "it may contain secrets"
     if suffix == ".safetensors":
-        return "weights that are no part of this model; those of its base have a licence of their own"
-    return "no part of a model"
+        return "weights that are not part of this model; its base has its own licence"
+    return "not part of a model"
 
 
 def _kind(path: Path) -> str:
-    """Return what a file is by its first bytes, as far as it must not be taken for something else; else empty."""
+    """Return the kind of a pickle or data file by its first bytes; else empty."""
     with path.open("rb") as file:
         head = file.read(_READ)
-    # A pickle of protocol 2 or later; and what torch.save writes, a ZIP archive with data.pkl at its start.
+    # A pickle of protocol 2 or later; torch.save writes a ZIP archive that starts with data.pkl.
     if re.match(rb"\x80[\x02-\x05]", head) or (head.startswith(b"PK\x03\x04") and b"data.pkl" in head):
-        return "a pickle, which can run any code when it is read"
+        return "a pickle, which can run any code when loaded"
     for start, kind in ((b"ARROW1", "Arrow"), (b"PAR1", "Parquet"), (b"SQLite format 3", "SQLite"), (b"PK", "ZIP")):
         if head.startswith(start):
             return f"data ({kind})"
     return ""
 
 
-def _rewritten(listed: UploadEntry, recipe: Mapping[str, Any], base: str | None) -> UploadEntry:
-    """Return recipe and adapter config as they leave: without this machine's places, with the base's id on the Hub."""
-    if listed.name == RECIPE_NAME:
+def _rewrite(entry: UploadEntry, recipe: Mapping[str, Any], base: str | None) -> UploadEntry:
+    """Rewrite recipe and configs for publication: local paths reduced to names, the base replaced by its Hub id."""
+    if entry.name == RECIPE_NAME:
         value: Any = public(recipe)
         if base is not None:
             value["base"] |= {"name": base, "revision": None}
-        why = f"{listed.why}; places on this machine are cut to names"
-    elif listed.name == _ADAPTER[0]:
-        value = public(json.loads(listed.path.read_text(encoding="utf-8")))
+        why = f"{entry.why}; local paths reduced to names"
+    elif entry.name == _ADAPTER[0]:
+        value = public(json.loads(entry.path.read_text(encoding="utf-8")))
         if base is not None:
             value["base_model_name_or_path"] = base
-        why = listed.why
-    elif listed.name.endswith(".json") and listed.name not in _WORDS:
-        there = json.loads(listed.path.read_text(encoding="utf-8"))
-        value, why = _unnamed(there), listed.why
-        if value == there:
-            return listed
+        why = entry.why
+    elif entry.name.endswith(".json") and entry.name not in _VOCABULARIES:
+        original = json.loads(entry.path.read_text(encoding="utf-8"))
+        value, why = _without_paths(original), entry.why
+        if value == original:
+            return entry
     else:
-        return listed
+        return entry
     content = (json.dumps(value, indent=2, ensure_ascii=False) + "\n").encode()
-    return UploadEntry(listed.name, listed.path, len(content), "included", why, content)
+    return UploadEntry(entry.name, entry.path, len(content), "included", why, content)
 
 
-def _unnamed(value: Any) -> Any:
-    """Return a JSON value without the places that parts of a model were loaded from."""
+def _without_paths(value: Any) -> Any:
+    """Return a JSON value without the paths that parts of a model were loaded from."""
     if isinstance(value, list):
-        return [_unnamed(each) for each in value]
+        return [_without_paths(each) for each in value]
     if not isinstance(value, dict):
         return value
-    return {key: public(each) if key in _NAMES else _unnamed(each) for key, each in value.items()}
+    return {key: public(each) if key in _NAMES else _without_paths(each) for key, each in value.items()}
 
 
-def _placeless(listed: UploadEntry, folder: Path) -> UploadEntry:
-    """Return a part, refused where its text names a place of this machine all the same, as notes and edits may."""
-    if listed.name in _WORDS or Path(listed.name).suffix not in _TEXTS:
-        return listed
-    data = listed.path.read_bytes() if listed.content is None else listed.content
+def _check_paths(entry: UploadEntry, folder: Path) -> UploadEntry:
+    """Refuse a part whose text still contains a local path, as notes and edits may."""
+    if entry.name in _VOCABULARIES or Path(entry.name).suffix not in _TEXTS:
+        return entry
+    data = entry.path.read_bytes() if entry.content is None else entry.content
     for place in (folder.resolve(), Path.cwd(), Path.home()):
         if len(place.parts) > 1 and f"{place}{os.sep}".encode() in data:
             return UploadEntry(
-                listed.name, listed.path, listed.size, "refused", f"names {place}, a place of this machine"
+                entry.name, entry.path, entry.size, "refused", f"contains {place}, a path on this machine"
             )
-    return listed
+    return entry
 
 
-def _card_checked(listed: UploadEntry, text: str, shown: set[str]) -> UploadEntry:
-    """Return the card, refused where the Hub or its readers could not read it."""
-    if listed.verdict != "included":
-        return listed
+def _check_card(entry: UploadEntry, text: str, uploaded: set[str]) -> UploadEntry:
+    """Refuse a card with invalid front matter or missing pictures."""
+    if entry.verdict != "included":
+        return entry
     problem = ""
     try:
         if not ModelCard(text).data.to_dict():
             problem = "no front matter: write it with `semanticface card`"
     except (ValueError, TypeError) as error:
-        problem = f"its front matter cannot be read: {error}"
-    pictures = {first or second for first, second in _SHOWN.findall(text)}
-    absent = sorted(name for name in pictures if "://" not in name and name not in shown)
-    if absent and not problem:
-        problem = f"shows {absent[0]}, which is not uploaded"
-    return UploadEntry(listed.name, listed.path, listed.size, "refused", problem) if problem else listed
+        problem = f"its front matter cannot be parsed: {error}"
+    pictures = {first or second for first, second in _IMAGES.findall(text)}
+    missing = sorted(name for name in pictures if "://" not in name and name not in uploaded)
+    if missing and not problem:
+        problem = f"shows {missing[0]}, which is not uploaded"
+    return UploadEntry(entry.name, entry.path, entry.size, "refused", problem) if problem else entry

@@ -31,6 +31,8 @@ RATES = (
     Fraction(60),
 )
 """Frame rates of timecodes: 23.976, 24, 25, 29.97, 30, 50, 59.94, 60."""
+UNREAL_RATES = (Fraction(30000, 1001), Fraction(30), Fraction(60000, 1001), Fraction(60))
+"""Those that Unreal Engine reads."""
 
 _TOLERANCE = Fraction(2, 1000)  # container rates are means over a file and slightly off
 _FRACTIONS = 1000  # FF has three decimals

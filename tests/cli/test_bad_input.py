@@ -1,6 +1,5 @@
-"""What people really hand over: each gives one clear line that names the file and the fix, a non-zero exit code, and
-nothing half written. Pictures and tables in detail are in ``test_picture`` and ``test_tables``; here whole commands
-run, in processes of their own.
+"""Bad input to whole commands, each in its own process: one line that names the file and the fix, a non-zero exit
+code, and no half-written file.
 """
 
 import json
@@ -16,14 +15,14 @@ import pytest
 from PIL import Image
 
 from semanticface import arkit
-from semanticface.errors import PictureError, SemanticFaceError
+from semanticface.errors import PictureError
 from semanticface.formats import tables
 from semanticface.vision.image_io import load_picture
 from tests.helpers.tiny_models import answers, fast_vlm
 
 
 def command(*arguments, limit=None, stdout=subprocess.PIPE):
-    """Run a command; ``limit`` is the largest file in bytes that the system lets it write."""
+    """Run a command; ``limit`` is the maximum size in bytes of a file it can write."""
     return subprocess.run(
         [sys.executable, "-m", "semanticface", *map(str, arguments)],
         stdout=stdout,
@@ -35,7 +34,7 @@ def command(*arguments, limit=None, stdout=subprocess.PIPE):
 
 
 def one_line(done, *words, code=2):
-    """Check for one line of error, without a traceback."""
+    """Check that standard error is one line without a traceback."""
     assert done.returncode == code, done.stderr
     (line,) = done.stderr.splitlines()
     assert line.startswith("semanticface: ")
@@ -54,7 +53,7 @@ def bomb():
 
 
 def bad_pictures(folder):
-    """Make one file for each way a picture can be bad; return the code and a word of the fix by path."""
+    """Make one file for each kind of bad picture; return its code and a word of the fix, by path."""
     folder.mkdir()
     noise = np.random.default_rng(0).integers(0, 255, (40, 40, 3), dtype=np.uint8)
     whole = Image.fromarray(noise)
@@ -79,8 +78,8 @@ def bad_pictures(folder):
     }
 
 
-def good_but_odd_pictures(folder):
-    """Make pictures that must be read rightly although they are unusual; each shows a red left and a blue right."""
+def unusual_pictures(folder):
+    """Make unusual but valid pictures; each is red on the left and blue on the right."""
     folder.mkdir()
     plain = Image.new("RGB", (60, 40), (200, 0, 0))
     plain.paste((0, 0, 200), (30, 0, 60, 40))
@@ -93,8 +92,8 @@ def good_but_odd_pictures(folder):
     return sorted(folder.iterdir())
 
 
-def test_odd_pictures_are_read_rightly(tmp_path):
-    paths = good_but_odd_pictures(tmp_path / "odd")
+def test_unusual_pictures_are_read_correctly(tmp_path):
+    paths = unusual_pictures(tmp_path / "odd")
     assert len(paths) == 4
     for path in paths:
         image = load_picture(path)
@@ -143,7 +142,7 @@ def test_a_wrong_table_is_one_line_and_writes_nothing(tmp_path, content, words, 
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_bad_rows_are_named_and_the_others_are_done(tmp_path):
+def test_bad_rows_are_named_and_the_others_processed(tmp_path):
     path, out = tmp_path / "t.csv", tmp_path / "o.jsonl"
     rows = [f"a,{VALUES}", f"b,nan,{VALUES[4:]}", f"c,{VALUES[4:]}", f"d,{VALUES}"]
     path.write_text("\n".join([",".join(tables.COLUMNS), *rows]))
@@ -193,7 +192,7 @@ def test_standard_output_on_a_full_disk(tmp_path):
         one_line(command("parse", texts, stdout=full), "the output", "Free some space")
 
 
-def test_a_place_that_cannot_be_written(tmp_path):
+def test_unwritable_outputs(tmp_path):
     texts = tmp_path / "t.jsonl"
     texts.write_text(json.dumps({"text": answers(1)[0]}) + "\n")
     one_line(command("parse", texts, "--out", texts / "under" / "a.csv"), texts, "cannot write")
@@ -202,14 +201,10 @@ def test_a_place_that_cannot_be_written(tmp_path):
     one_line(command("parse", texts, "--out", tmp_path / "taken.csv"), "taken.csv", "is a folder")
 
 
-def test_predict_refuses_its_outputs_before_it_loads_a_model(tmp_path):
+def test_predict_checks_its_outputs_before_loading_a_model(tmp_path):
     picture = tmp_path / "a.png"
     Image.new("RGB", (40, 40)).save(picture)
     one_line(command("predict", picture, "--out", tmp_path / "a.txt", "--model", "gone"), "a.txt", ".jsonl or .csv")
     one_line(command("predict", picture, "--report", tmp_path / "a.pdf", "--model", "gone"), "a.pdf", ".html")
     (tmp_path / "none").mkdir()
     one_line(command("predict", tmp_path / "none", "--model", "gone"), "none", "no picture in this folder")
-
-
-def test_every_error_a_user_meets_has_one_base():
-    assert issubclass(PictureError, SemanticFaceError)

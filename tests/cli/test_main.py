@@ -1,4 +1,4 @@
-"""The command line: what it writes, what it prints, how it exits, and how little it loads."""
+"""The command line: outputs, messages, exit codes and import cost."""
 
 import csv
 import json
@@ -13,12 +13,14 @@ import pytest
 from PIL import Image
 
 from semanticface import arkit
-from semanticface.cli import describe as describe_command
+from semanticface.cli import describe
 from semanticface.cli.main import main
+from semanticface.cli.predict_video import SMOOTHING_HELP
 from semanticface.evaluation import report
 from semanticface.formats import tables
 from semanticface.inference import predictor
 from semanticface.semantics.answer import parse_answer
+from semanticface.utils import one_euro
 from tests.helpers.tiny_models import answers, fast_vlm
 
 ROOT = Path(__file__).parents[2]
@@ -27,13 +29,8 @@ ROOT = Path(__file__).parents[2]
 def run(capsys, *arguments):
     """Run a command in this process; return its exit code, standard output and standard error."""
     code = main([str(argument) for argument in arguments])
-    told = capsys.readouterr()
-    return code, told.out, told.err
-
-
-def spawn(*arguments, **options):
-    command = [sys.executable, "-m", "semanticface", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, check=False, **options)
+    printed = capsys.readouterr()
+    return code, printed.out, printed.err
 
 
 def usage(capsys, *arguments):
@@ -50,7 +47,7 @@ def model(tmp_path_factory):
 
 @pytest.fixture
 def texts(tmp_path):
-    """Five lines: a good answer, a blank line, a cut answer, a good one under another key, one without text."""
+    """Five lines: a good answer, a blank line, a truncated answer, a good one with text around it, one without text."""
     good = answers(2)
     path = tmp_path / "answers.jsonl"
     rows = [
@@ -76,7 +73,7 @@ def take(tmp_path):
 
 @pytest.fixture
 def pictures(tmp_path):
-    """Three pictures, the second one cut short."""
+    """Three pictures, the second one truncated."""
     folder = tmp_path / "pictures"
     folder.mkdir()
     noise = np.random.default_rng(0).integers(0, 255, (3, 40, 40, 3), dtype=np.uint8)
@@ -152,8 +149,8 @@ def test_describe(capsys, take, tmp_path):
     assert printed.count("symmetry") == 2
 
 
-def test_describe_more_rows_than_it_holds_at_once(capsys, tmp_path, monkeypatch):
-    monkeypatch.setattr(describe_command, "_DESCRIBED_AT_ONCE", 3)
+def test_describe_more_rows_than_a_block(capsys, tmp_path, monkeypatch):
+    monkeypatch.setattr(describe, "_BLOCK", 3)
     path = tmp_path / "many.csv"
     rows = [f"f{i}," + ",".join([f"{i / 10}"] * 52) for i in range(8)]
     path.write_text("\n".join([",".join(tables.COLUMNS), *rows]))
@@ -182,7 +179,7 @@ def test_render_numbers_resumes_and_leaves_gaps(capsys, take, tmp_path):
     assert str(out) in errors and "other settings" in errors
 
 
-def test_render_what_predict_or_parse_wrote_in_another_look(capsys, texts, tmp_path):
+def test_render_output_of_parse_in_another_style(capsys, texts, tmp_path):
     run(capsys, "parse", texts, "--out", tmp_path / "faces.jsonl")
     code, _, errors = run(capsys, "render", tmp_path / "faces.jsonl", "--out", tmp_path / "f", "--style", "drawn")
     assert code == 1
@@ -191,11 +188,11 @@ def test_render_what_predict_or_parse_wrote_in_another_look(capsys, texts, tmp_p
     assert Image.open(tmp_path / "f" / "000001.png").size == (256, 256)
 
 
-def test_render_leaves_other_folders_alone(capsys, take, tmp_path):
+def test_render_refuses_folders_with_other_content(capsys, take, tmp_path):
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "holiday.png").touch()
     code, _, errors = run(capsys, "render", take, "--out", tmp_path / "mine")
-    assert code == 2 and "holds something else" in errors
+    assert code == 2 and "contains something else" in errors
     code, _, errors = run(capsys, "render", take, "--out", tmp_path / "new", "--style", "oil")
     assert code == 2 and "photo, toon, drawn" in errors
     assert not (tmp_path / "new").exists()
@@ -228,7 +225,7 @@ def test_predict_to_jsonl_and_csv(capsys, model, pictures, tmp_path):
     assert [float(cell) for cell in cells[1][1:]] == pytest.approx(list(rows[1]["coefficients"].values()), abs=1e-4)
 
 
-def test_predict_numbers_alone(capsys, model, pictures, tmp_path):
+def test_predict_numbers_only(capsys, model, pictures, tmp_path):
     out = tmp_path / "x.jsonl"
     code, _, _ = run(
         capsys, "predict", pictures / "a.png", "--model", model, "--no-crop", "--mode", "numbers", "--out", out
@@ -237,8 +234,8 @@ def test_predict_numbers_alone(capsys, model, pictures, tmp_path):
     assert code == 0 and row["analysis"] is None and list(row["coefficients"]) == list(arkit.NAMES)
 
 
-def test_readout_and_mirror_are_chosen(capsys, pictures, tmp_path):
-    """With nano, which says different things of a picture, its mirror image, the mean and the median."""
+def test_readout_and_mirror_change_the_answer(capsys, pictures, tmp_path):
+    """With nano, whose mean, median and answers to a mirror image differ."""
     found = []
     for options in ([], ["--readout", "median"], ["--readout", "median", "--mirror"]):
         out = tmp_path / "x.jsonl"
@@ -270,7 +267,7 @@ def test_predict_prints_a_summary_and_writes_a_report(capsys, model, pictures, t
 
 @pytest.fixture
 def streamed(monkeypatch):
-    """Replace the model by one that answers every picture in turn; returns how many of its predictions live at each."""
+    """Replace the model by a fake; returns how many of its predictions are alive at each picture."""
     made, alive = [], []
 
     class Fake:
@@ -301,7 +298,7 @@ def test_predictions_are_not_kept(capsys, streamed, tmp_path, monkeypatch, outpu
     out = [] if output is None else ["--out", tmp_path / output]
     code, printed, errors = run(capsys, "predict", *names, *out, "--report", tmp_path / "r.html")
     assert code == 1
-    assert len(streamed) == 30 and max(streamed) <= 2 + 2  # those that the report shows, and those in passing
+    assert len(streamed) == 30 and max(streamed) <= 2 + 2  # those in the report, and those being written
     assert [line for line in errors.splitlines() if "no face" in line] == [
         f"semanticface: {name}: no face" for name in names[::3]
     ]
@@ -344,23 +341,29 @@ def test_usage_errors(capsys, arguments, word):
 
 
 @pytest.mark.parametrize("command", ["predict", "parse", "describe", "render"])
-def test_help_teaches_by_example(capsys, command):
+def test_help_has_examples(capsys, command):
     with pytest.raises(SystemExit) as stopped:
         main([command, "--help"])
-    told = capsys.readouterr().out
+    printed = capsys.readouterr().out
     assert stopped.value.code == 0
-    assert f"semanticface {command} " in told.split("examples:")[1]
+    assert f"semanticface {command} " in printed.split("examples:")[1]
+
+
+def test_the_help_of_smoothing_shows_the_defaults():
+    settings = one_euro.DEFAULTS.items()
+    shown = [f"{name} {each.min_cutoff:g},{each.beta:g}" if each else f"{name} off" for name, each in settings]
+    assert ", ".join(shown) == SMOOTHING_HELP
 
 
 @pytest.mark.parametrize(
     ("command", "loaded"),
     [
-        (["--help"], ["numpy.testing", "torch", "numba", "transformers", "datasets"]),
+        (["--help"], ["numpy", "tqdm", "torch", "numba", "transformers", "datasets"]),
         (["parse", "FILE"], ["torch", "numba", "transformers", "datasets"]),
         (["describe", "TAKE"], ["torch", "numba", "transformers", "datasets"]),
     ],
 )
-def test_light_commands_load_no_heavy_modules(command, loaded, texts, take):
+def test_light_commands_import_no_heavy_modules(command, loaded, texts, take):
     arguments = [{"FILE": str(texts), "TAKE": str(take)}.get(word, word) for word in command]
     code = (
         "import sys\nfrom semanticface.cli.main import main\n"
@@ -379,7 +382,7 @@ def test_interrupted_leaves_130_and_no_traceback(capsys, texts, monkeypatch):
     assert run(capsys, "parse", texts) == (130, "", "semanticface: interrupted\n")
 
 
-def test_a_reader_that_stops_early_is_no_error(tmp_path):
+def test_a_closed_pipe_is_no_error(tmp_path):
     path = tmp_path / "many.jsonl"
     path.write_text((json.dumps({"text": answers(1)[0]}) + "\n") * 2000)
     with subprocess.Popen(

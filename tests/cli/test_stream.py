@@ -1,4 +1,4 @@
-"""``semanticface stream``: recordings, videos and cameras go out under their subject's name, to where it was told."""
+"""``semanticface stream``: recordings, videos and cameras are sent under their subject's name to the given address."""
 
 import socket
 
@@ -61,9 +61,9 @@ def test_bad_rows_are_named_and_left_out(take, listener, capsys):
 
 
 @pytest.mark.parametrize(("words", "code"), [(["--loop"], 0), ([], 130)])
-def test_ctrl_c_ends_it(take, listener, capsys, monkeypatch, words, code):
-    def interrupted(due, host, port):
-        for number, _ in enumerate(due, start=1):
+def test_ctrl_c_stops_a_recording(take, listener, capsys, monkeypatch, words, code):
+    def interrupted(packets, host, port):
+        for number, _ in enumerate(packets, start=1):
             yield number
             if number == 3:
                 raise KeyboardInterrupt
@@ -74,28 +74,28 @@ def test_ctrl_c_ends_it(take, listener, capsys, monkeypatch, words, code):
 
 
 @pytest.mark.parametrize("address", ["127.0.0.1:0", ":11111", "host:port", "host:99999", "[::1]x:5"])
-def test_addresses_that_are_none(take, address, capsys):
+def test_invalid_addresses(take, address, capsys):
     with pytest.raises(SystemExit):
         main(["stream", str(take[0]), "--to", address])
     assert "is not HOST:PORT" in capsys.readouterr().err
 
 
-def test_spellings_of_an_address(take, monkeypatch):
-    asked = []
+def test_forms_of_an_address(take, monkeypatch):
+    sent_to = []
 
-    def note(due, host, port):
-        asked.append((host, port))
+    def note(packets, host, port):
+        sent_to.append((host, port))
         return iter(())
 
     monkeypatch.setattr(live_link_udp, "send", note)
     for words in ([], ["--to", "studio.local"], ["--to", "[::1]:5000"], ["--to", "[::1]"], ["--to", "::1"]):
         assert main(["stream", str(take[0]), *words]) == 0
-    assert asked == [("127.0.0.1", 11111), ("studio.local", 11111), ("::1", 5000), ("::1", 11111), ("::1", 11111)]
+    assert sent_to == [("127.0.0.1", 11111), ("studio.local", 11111), ("::1", 5000), ("::1", 11111), ("::1", 11111)]
 
 
 @pytest.fixture
 def model(monkeypatch):
-    """What loading a model was asked for; the model answers at once with what pictures look like."""
+    """Replace the model by one that answers from pixels; returns the arguments of each load."""
     asked = []
 
     def load(name, **settings):
@@ -108,7 +108,7 @@ def model(monkeypatch):
 
 @pytest.fixture
 def clip(tmp_path):
-    """A still face for 12 frames, which begins at ten o'clock."""
+    """A still face for 12 frames, starting at timecode 10:00:00:05."""
     face = render(arkit.vector({"jawOpen": 0.4}), subject=3, size=128).image
     return write_clip(tmp_path / "Scene1_3_Bea.mov", [face] * 12, timecode="10:00:00:05")
 
@@ -123,14 +123,14 @@ def test_a_video_arrives(clip, listener, model, capsys):
     assert "12 packets sent, 0 of them without a face; 0 frames dropped; late by" in capsys.readouterr().err
 
 
-def test_a_video_counted_in_another_rate(clip, listener, model):
+def test_a_video_with_another_timecode_rate(clip, listener, model):
     assert stream(clip, listener, "--fps", "60") == 0
     first, second = (decode(listener.recv(4096)) for _ in range(2))
     assert (first["frame"], second["frame"], first["rate"]) == (10 * 3600 * 60 + 10, 10 * 3600 * 60 + 12, (60, 1))
     assert stream(clip, listener, "--fps", "12") == 2
 
 
-def test_a_video_without_a_usable_timecode_begins_at_zero(tmp_path, listener, model, capsys):
+def test_a_video_without_a_usable_timecode_starts_at_zero(tmp_path, listener, model, capsys):
     plain = write_clip(tmp_path / "a.mp4", bars(2))
     odd = write_clip(tmp_path / "b.mkv", bars(2), timecode="late")
     for path in (plain, odd):
@@ -139,7 +139,7 @@ def test_a_video_without_a_usable_timecode_begins_at_zero(tmp_path, listener, mo
     assert "b.mkv: its own timecode is not used: late" in capsys.readouterr().err
 
 
-def test_a_video_that_breaks_off_is_told(clip, listener, model, capsys):
+def test_a_truncated_video_is_reported(clip, listener, model, capsys):
     cut = clip.with_suffix(".avi")
     write_clip(cut, bars(60), codec="mjpeg")
     cut.write_bytes(cut.read_bytes()[: cut.stat().st_size // 3])
@@ -161,7 +161,7 @@ def test_a_camera_arrives(clip, listener, model, monkeypatch, capsys):
     assert "from frame to packet" in capsys.readouterr().err
 
 
-def test_a_camera_that_is_unplugged_is_told_after_what_was_sent(clip, listener, model, monkeypatch, capsys):
+def test_an_unplugged_camera_is_reported_after_the_summary(clip, listener, model, monkeypatch, capsys):
     def frames(self):
         with av.open(str(clip)) as container:
             yield next(container.decode(video=0))
@@ -170,14 +170,14 @@ def test_a_camera_that_is_unplugged_is_told_after_what_was_sent(clip, listener, 
     monkeypatch.setattr(webcam.Camera, "frames", frames)
     monkeypatch.setattr(webcam, "find_camera", lambda word, rate: Device(word, f"movie={clip}", "lavfi"))
     assert stream("camera", listener) == 2
-    said = capsys.readouterr().err
-    assert "1 packets sent, 0 of them" in said and "semanticface: camera: No such device" in said
+    printed = capsys.readouterr().err
+    assert "1 packets sent, 0 of them" in printed and "semanticface: camera: No such device" in printed
 
 
 @pytest.mark.parametrize(("source", "words", "code"), [("camera", [], 0), ("clip", [], 130), ("clip", ["--loop"], 0)])
-def test_ctrl_c_ends_what_is_live(clip, listener, model, monkeypatch, capsys, source, words, code):
-    def interrupted(due, host, port):
-        next(due)
+def test_ctrl_c_stops_videos_and_cameras(clip, listener, model, monkeypatch, capsys, source, words, code):
+    def interrupted(packets, host, port):
+        next(packets)
         yield 1
         raise KeyboardInterrupt
 
@@ -187,7 +187,7 @@ def test_ctrl_c_ends_what_is_live(clip, listener, model, monkeypatch, capsys, so
     assert "packets sent" in capsys.readouterr().err
 
 
-def test_what_is_not_for_a_recording_or_a_camera(take, listener, capsys):
+def test_options_that_do_not_apply(take, listener, capsys):
     for words in (["--smooth"], ["--model", "nano"], ["--device", "cpu"]):
         assert stream(take[0], listener, *words) == 2
         assert f"{words[0]} is for videos and cameras" in capsys.readouterr().err

@@ -21,7 +21,7 @@ from semanticface.data.consent import USES, consent_template, read_consent_file
 from semanticface.data.provenance import KEY, Source, write_people
 from semanticface.data.rendered import RenderSettings, render_set
 from semanticface.evaluation.metrics import score
-from semanticface.evaluation.zero_shot.questions import Judged, Reply
+from semanticface.evaluation.zero_shot.questions import ParsedReply, Reply
 from semanticface.evaluation.zero_shot.run import AnswerLog
 from semanticface.formats import live_link, tables
 from semanticface.formats.live_link import LiveLinkRow
@@ -152,7 +152,7 @@ def test_training_data_of_an_adapter(tmp_path):
 
 def test_zero_shot_replies(tmp_path):
     with AnswerLog(tmp_path / "toon.jsonl") as log:
-        log.add(Reply("a", "{"), Judged("a", "not_json", "why"), "f")
+        log.add(Reply("a", "{"), ParsedReply("a", "not_json", "why"), "f")
     (line,) = keys_of_lines(tmp_path / "toon.jsonl")
     assert line.keys() - set(listed("`predictions.jsonl`")) == set(listed("`SET.jsonl` of `eval/zero_shot.py`"))
 

@@ -1,4 +1,4 @@
-"""docs/hub.md: every command in it does what the page says, with a stand-in for the Hub."""
+"""docs/hub.md: every command works as described, with a fake Hub."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ PAGE = Path(__file__).resolve().parents[2] / "docs" / "hub.md"
 
 @pytest.fixture
 def desk(tmp_path, monkeypatch):
-    """A folder with the files that the page speaks of."""
+    """A folder with the files that the page names."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(card, "rendered_example", lambda *_: EXAMPLE)
@@ -42,12 +42,12 @@ def desk(tmp_path, monkeypatch):
 
 
 def test_every_command_of_the_page(desk, hub, capsys):
-    words = commands("hub.md")
-    assert len(words) == 8 and all(line[0] == "semanticface" for line in words)
-    said = []
-    for line in words:
+    lines = commands("hub.md")
+    assert len(lines) == 8 and all(line[0] == "semanticface" for line in lines)
+    outputs = []
+    for line in lines:
         assert main(line[1:]) == 0, line
-        said.append(capsys.readouterr().out)
+        outputs.append(capsys.readouterr().out)
         if "--dry-run" in line:
             assert not hub.asked
     read = ModelCard.load("outputs/my-adapter/README.md")
@@ -56,6 +56,6 @@ def test_every_command_of_the_page(desk, hub, capsys):
     assert json.loads(hub.files("ann/my-adapter")["semanticface.json"])["kind"] == "adapter"
     assert hub.files("ann/my-adapter", "spaces")["app.py"] == Path("outputs/my-space/app.py").read_bytes()
     assert all(repo.private for repo in hub.repos.values())
-    (there,) = (text for text in said if "face.jpg" in text)
+    (there,) = (text for text in outputs if "face.jpg" in text)
     assert main(["predict", "face.jpg", "--model", "outputs/my-adapter"]) == 0
     assert there == capsys.readouterr().out

@@ -60,7 +60,7 @@ def test_every_command_of_the_page(folder, monkeypatch, capsys):
     said = capsys.readouterr().out.splitlines()
     (shown,) = re.findall(r"^.* answers at http.*$", (ROOT / "docs" / PAGE).read_text(), re.MULTILINE)
     assert said[0] == shown.replace("http://127.0.0.1:8000", url)
-    assert said[1].startswith('{"arkit":{"eyeBlinkLeft":0.') and said[-1] == "All that was begun is answered."
+    assert said[1].startswith('{"arkit":{"eyeBlinkLeft":0.') and said[-1] == "All accepted requests are answered."
 
     def names(url):
         headers = {"authorization": f"Bearer {Path('key').read_text().strip()}"} if Path("key").exists() else {}

@@ -1,4 +1,4 @@
-"""The benchmark: how readers are scored beside each other, and the whole command on a tiny model."""
+"""The benchmark: scoring several methods on the same pictures, and the whole command on a tiny model."""
 
 import json
 
@@ -8,7 +8,7 @@ import pytest
 from semanticface import arkit
 from semanticface.data.rendered import RenderSettings
 from semanticface.evaluation import benchmark, metrics, published
-from semanticface.evaluation.benchmark import MODEL, PEER, Contender, score_set
+from semanticface.evaluation.benchmark import MODEL, PEER, MethodAnswers, score_set
 from semanticface.formats import tables
 from semanticface.inference.intervals import NumberSummary
 from semanticface.semantics.analysis import describe
@@ -25,43 +25,43 @@ def faces(count, seed=0):
     return np.stack([sample_coefficients(rng) for _ in range(count)])
 
 
-def test_a_reader_of_everything_is_scored_as_metrics_does():
+def test_a_method_with_all_actions_is_scored_as_in_metrics():
     true, answers = faces(12), np.round(0.7 * faces(12), 2)
-    words = [describe(row) for row in answers[:6]] + [None] * 6
-    found = score_set(true, [f"p{i // 2}" for i in range(12)], {MODEL: Contender(answers, analyses=words)}, mean=MEAN,
-                      median=MEDIAN)  # fmt: skip
+    analyses = [describe(row) for row in answers[:6]] + [None] * 6
+    methods = {MODEL: MethodAnswers(answers, analyses=analyses)}
+    found = score_set(true, [f"p{i // 2}" for i in range(12)], methods, mean=MEAN, median=MEDIAN)
     assert (found["pictures"], found["people"], found["answered"]) == (12, 6, {MODEL: 12})
     assert set(found["scopes"]) == {"all"}
-    scored = metrics.score(true, answers, analyses=words, train_mean=MEAN, train_median=MEDIAN)
+    scored = metrics.score(true, answers, analyses=analyses, train_mean=MEAN, train_median=MEDIAN)
     assert (found["scopes"]["all"]["actions"], found["scopes"]["all"]["pictures"]) == (52, 12)
-    for reader, figures in found["scopes"]["all"]["figures"].items():
+    for method, figures in found["scopes"]["all"]["figures"].items():
         assert set(figures) == {figure.key for figure in metrics.FIGURES}
         for key, value in figures.items():
             if value is None:
-                assert scored[reader][key] is None, (reader, key)
+                assert scored[method][key] is None, (method, key)
             else:
-                assert value[0] == pytest.approx(scored[reader][key], abs=1e-5), (reader, key)
-                assert value[1] <= value[0] <= value[2] or key in ("rmse", "correlation", "f1"), (reader, key)
+                assert value[0] == pytest.approx(scored[method][key], abs=1e-5), (method, key)
+                assert value[1] <= value[0] <= value[2] or key in ("rmse", "correlation", "f1"), (method, key)
     for name, figures in found["per_action"][MODEL].items():
         for key, value in figures.items():
             assert value == pytest.approx(scored["model"]["per_action"][name][key], abs=1e-5), (name, key)
     json.dumps(found, allow_nan=False)
 
 
-def test_a_peer_with_fewer_actions_and_faces_it_does_not_find():
+def test_a_peer_with_fewer_actions_and_missed_faces():
     true = faces(40)
     ours, theirs = np.clip(true + 0.1, 0, 1), 0.5 * true
     theirs[:, arkit.INDEX["tongueOut"]] = 1.0  # does not count
     theirs[:10] = np.nan
-    readers = {MODEL: Contender(ours), PEER: Contender(theirs, FEWER)}
-    found = score_set(true, [str(i) for i in range(40)], readers, mean=MEAN, median=MEDIAN)
+    methods = {MODEL: MethodAnswers(ours), PEER: MethodAnswers(theirs, FEWER)}
+    found = score_set(true, [str(i) for i in range(40)], methods, mean=MEAN, median=MEDIAN)
     assert found["answered"] == {MODEL: 40, PEER: 30}
     counts = {name: (scope["actions"], scope["pictures"]) for name, scope in found["scopes"].items()}
     assert counts == {"all": (52, 40), "shared": (51, 40), "found": (51, 30)}
     assert PEER not in found["scopes"]["all"]["figures"]
     shared, alone = (found["scopes"][name]["figures"][PEER] for name in ("shared", "found"))
     assert alone["correlation"][0] == pytest.approx(1, abs=1e-4)
-    assert shared["correlation"][0] < 0.95  # its mean answer says nothing of a picture
+    assert shared["correlation"][0] < 0.95  # its mean answer carries no information
     kept = [arkit.INDEX[name] for name in FEWER]
     filled = 0.5 * true[:, kept]
     filled[:10] = filled[10:].mean(axis=0)
@@ -71,36 +71,36 @@ def test_a_peer_with_fewer_actions_and_faces_it_does_not_find():
     assert "tongueOut" not in found["per_action"][PEER]
     lead = found["scopes"]["shared"]["lead"]["mae"]
     assert lead[0] == pytest.approx(found["scopes"]["shared"]["figures"][MODEL]["mae"][0] - shared["mae"][0], abs=2e-5)
-    # The same people are drawn for both, so what they share cancels: the tongue is on the head in neither.
+    # The tongue counts in the vertex error of all actions only.
     own = found["scopes"]["shared"]["figures"][MODEL]["vertex_error"][0]
     everything = found["scopes"]["all"]["figures"][MODEL]["vertex_error"][0]
     assert own < everything
 
 
-def test_a_reader_of_nothing_counts_as_a_face_at_rest():
+def test_a_method_without_answers_counts_as_a_face_at_rest():
     true = faces(5)
     nothing = np.full((5, 52), np.nan)
-    found = score_set(true, list("abcde"), {MODEL: Contender(nothing)}, mean=MEAN, median=MEDIAN)
+    found = score_set(true, list("abcde"), {MODEL: MethodAnswers(nothing)}, mean=MEAN, median=MEDIAN)
     assert set(found["scopes"]) == {"all"}
     figures = found["scopes"]["all"]["figures"][MODEL]
     assert (figures["mae"][0], figures["correlation"][0]) == (pytest.approx(true.mean(), abs=1e-5), 0)
-    with pytest.raises(ValueError, match="the truth is"):
-        score_set(true, list("abcde"), {MODEL: Contender(nothing[:4])}, mean=MEAN, median=MEDIAN)
+    with pytest.raises(ValueError, match=r"have shape .*, the ground truth"):
+        score_set(true, list("abcde"), {MODEL: MethodAnswers(nothing[:4])}, mean=MEAN, median=MEDIAN)
 
 
-def test_readings_give_the_gain_of_the_median_and_the_coverage():
+def test_summaries_give_the_gain_of_the_median_and_the_coverage():
     true = np.full((2, 52), 0.2)
     interval = np.stack([np.full((2, 52), 0.1), np.full((2, 52), 0.5)], axis=-1)
-    interval[0, :13] += 0.3  # a quarter of the first picture's intervals lie above the truth
-    reading = NumberSummary(np.full((2, 52), 0.4), np.full((2, 52), 0.3), np.full((2, 52), 0.25), interval)
+    interval[0, :13] += 0.3  # a quarter of the first picture's intervals are too high
+    summary = NumberSummary(np.full((2, 52), 0.4), np.full((2, 52), 0.3), np.full((2, 52), 0.25), interval)
     found = score_set(
-        true, ["a", "b"], {MODEL: Contender(true)}, mean=MEAN, median=MEDIAN, readings=[reading.of(0), None]
+        true, ["a", "b"], {MODEL: MethodAnswers(true)}, mean=MEAN, median=MEDIAN, summaries=[summary.of(0), None]
     )["readout"]
     assert found["median_mae_gain"] == pytest.approx(0.75)
     assert found["interval_coverage"] == pytest.approx(0.75)
 
 
-def test_rows_to_show():
+def test_worst_and_typical_rows():
     errors = np.array([0.3, np.nan, 0.1, 0.5, 0.2, 0.21, np.nan])
     worst, typical = benchmark.worst_and_typical(errors, 3)
     assert set(worst[:2].tolist()) == {1, 6}
@@ -108,8 +108,8 @@ def test_rows_to_show():
     assert typical.tolist() == [5, 4, 0]
     worst, typical = benchmark.worst_and_typical(np.full(2, np.nan), 3)
     assert (len(worst), len(typical)) == (2, 0)
-    said = arkit.vector({"jawOpen": 0.5, "mouthClose": 0.1})
-    assert benchmark.largest_errors(arkit.vector({"mouthClose": 0.9}), said, 2) == (
+    predicted = arkit.vector({"jawOpen": 0.5, "mouthClose": 0.1})
+    assert benchmark.largest_errors(arkit.vector({"mouthClose": 0.9}), predicted, 2) == (
         "mouthClose 0.10 for 0.90, jawOpen 0.50 for 0.00"
     )
 
@@ -120,9 +120,9 @@ def script():
 
 
 class Peer:
-    """Stands in for MediaPipe: answers 0.3 throughout, and finds no face in every third picture."""
+    """A fake MediaPipe: answers 0.3 throughout, and finds no face in every third picture."""
 
-    asked = 0
+    calls = 0
 
     def __init__(self, task):
         pass
@@ -134,12 +134,12 @@ class Peer:
         pass
 
     def read(self, picture):
-        Peer.asked += 1
+        Peer.calls += 1
         assert picture.size == (64, 64)
-        return None if Peer.asked % 3 == 0 else np.full(52, 0.3, np.float32)
+        return None if Peer.calls % 3 == 0 else np.full(52, 0.3, np.float32)
 
 
-def test_from_pictures_to_the_last_line(script, tmp_path, monkeypatch, capsys):
+def test_the_whole_command(script, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(script, "QUICK_ROWS", 4)
     monkeypatch.setattr(script, "SIZE", 64)
     monkeypatch.setattr(script, "LABELS_FOR_CONSTANTS", 10)
@@ -167,21 +167,21 @@ def test_from_pictures_to_the_last_line(script, tmp_path, monkeypatch, capsys):
     assert page.count("<article") == 16
     assert "MediaPipe finds no face." in page
 
-    # The same pictures, not drawn again, and MediaPipe is not asked again.
-    drawn = {path: path.stat().st_mtime_ns for path in (tmp_path / "out" / "pictures").rglob("*.arrow")}
-    assert len({path.parts[-3] for path in drawn}) == 4
+    # Neither the pictures nor MediaPipe's answers are made again.
+    rendered = {path: path.stat().st_mtime_ns for path in (tmp_path / "out" / "pictures").rglob("*.arrow")}
+    assert len({path.parts[-3] for path in rendered}) == 4
     assert script.main(arguments) == 0
-    assert {path: path.stat().st_mtime_ns for path in (tmp_path / "out" / "pictures").rglob("*.arrow")} == drawn
-    assert Peer.asked == 16
+    assert {path: path.stat().st_mtime_ns for path in (tmp_path / "out" / "pictures").rglob("*.arrow")} == rendered
+    assert Peer.calls == 16
     assert json.loads(capsys.readouterr().out.splitlines()[-1]) == line
 
 
-def test_nobody_in_the_sets_is_in_a_training_set():
+def test_people_of_the_sets_are_in_no_training_set():
     assert RenderSettings().subjects < benchmark.FIRST_SUBJECT
-    assert benchmark.FIRST_SUBJECT + benchmark.SUBJECTS <= 9_000_000  # where the benchmarks of speed begin
+    assert benchmark.FIRST_SUBJECT + benchmark.SUBJECTS <= 9_000_000  # where the speed benchmarks start
 
 
-def test_wrong_use_is_said_in_a_line(script, tmp_path, capsys):
+def test_errors_are_one_line(script, tmp_path, capsys):
     assert script.main(["--quick", "--mediapipe", str(tmp_path / "gone.task"), "--out", str(tmp_path / "out")]) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith("benchmark: ")

@@ -1,4 +1,4 @@
-"""Bootstrap intervals: the figures are those of ``metrics``, a resample is the test set it stands for."""
+"""Bootstrap intervals: the figures equal those of ``metrics``, a resample equals the test set it represents."""
 
 import numpy as np
 import pytest
@@ -20,12 +20,12 @@ def faces(count, seed=0):
 def pair(count=60):
     true = faces(count)
     predicted = 0.6 * true + 0.4 * faces(count, 1)
-    true[:, arkit.INDEX["tongueOut"]] = 0.3  # a truth that never varies
-    predicted[:, arkit.INDEX["jawOpen"]] = 0.1  # an answer that never does
+    true[:, arkit.INDEX["tongueOut"]] = 0.3  # a constant ground truth
+    predicted[:, arkit.INDEX["jawOpen"]] = 0.1  # a constant answer
     return true, predicted
 
 
-def test_with_all_weights_one_the_figures_are_those_of_metrics():
+def test_with_unit_weights_the_figures_are_those_of_metrics():
     true, predicted = pair()
     means, tails = metrics.vertex_errors(true, predicted)
     of_pictures = {"vertex_error": means, "vertex_error_p95": tails}
@@ -38,11 +38,11 @@ def test_with_all_weights_one_the_figures_are_those_of_metrics():
 
 
 @given(st.lists(st.integers(0, 3), min_size=12, max_size=12).filter(lambda times: sum(times) > 1))
-def test_a_resample_is_the_test_set_with_its_pictures_repeated(times):
+def test_a_resample_is_the_test_set_with_repeated_pictures(times):
     true, predicted = pair(12)
     found = bootstrap.figures(true, predicted, np.array([times], float))
-    drawn = np.repeat(np.arange(12), times)
-    scored = metrics.score(true[drawn], predicted[drawn], on_head=False)["model"]
+    repeated = np.repeat(np.arange(12), times)
+    scored = metrics.score(true[repeated], predicted[repeated], on_head=False)["model"]
     for key in KEYS:
         expected = np.nan if scored[key] is None else scored[key]
         assert found[key][0] == pytest.approx(expected, abs=1e-7, nan_ok=True), key
@@ -53,17 +53,17 @@ def test_actions_can_be_left_out():
     kept = np.array([i for i, name in enumerate(arkit.NAMES) if name not in ("jawOpen", "mouthSmileLeft")])
     found = bootstrap.figures(true, predicted, np.ones((1, 60)), actions=kept)
     assert found["mae"][0] == pytest.approx(np.abs(predicted - true)[:, kept].mean())
-    # jawOpen was the action that counts as 0, the tongue's truth does not vary.
-    related = [np.corrcoef(true[:, i], predicted[:, i])[0, 1] for i in kept if arkit.NAMES[i] != "tongueOut"]
-    assert found["correlation"][0] == pytest.approx(np.mean(related))
-    # A pair of which one side is left out is no pair.
+    # Without jawOpen, whose correlation is 0; the tongue's ground truth is constant.
+    expected = [np.corrcoef(true[:, i], predicted[:, i])[0, 1] for i in kept if arkit.NAMES[i] != "tongueOut"]
+    assert found["correlation"][0] == pytest.approx(np.mean(expected))
+    # A pair with one side left out does not count.
     lopsided = true.copy()
     lopsided[:, arkit.INDEX["mouthSmileLeft"]] = 1 - lopsided[:, arkit.INDEX["mouthSmileRight"]]
     again = bootstrap.figures(lopsided, predicted, np.ones((1, 60)), actions=kept)
     assert again["left_right_confusion"][0] == found["left_right_confusion"][0]
 
 
-def test_people_are_drawn_whole_and_alike_for_a_seed():
+def test_resampling_is_by_person_and_seeded():
     people = ["b", "a", "b", "c", "a", "b"]
     weights = bootstrap.resample(people, resamples=50, seed=4)
     assert weights.shape == (51, 6)
@@ -78,7 +78,7 @@ def test_people_are_drawn_whole_and_alike_for_a_seed():
         bootstrap.resample([])
 
 
-def test_the_interval_of_a_mean_is_as_wide_as_theory_says():
+def test_the_interval_of_a_mean_has_the_theoretical_width():
     values = np.random.default_rng(0).normal(3, 2, 400)
     found = bootstrap.figures(
         faces(400), faces(400, 1), bootstrap.resample(np.arange(400)), of_pictures={"value": values}
@@ -86,7 +86,7 @@ def test_the_interval_of_a_mean_is_as_wide_as_theory_says():
     estimate = bootstrap.estimate(found["value"])
     assert estimate.value == pytest.approx(values.mean())
     assert estimate.high - estimate.low == pytest.approx(2 * 1.96 * values.std() / 20, rel=0.1)
-    # Two pictures a person that say the same are worth one.
+    # Two identical pictures per person count as one.
     twice = bootstrap.resample(np.arange(400).repeat(2))
     again = bootstrap.figures(
         faces(400).repeat(2, 0), faces(400, 1).repeat(2, 0), twice, of_pictures={"value": values.repeat(2)}
@@ -95,13 +95,13 @@ def test_the_interval_of_a_mean_is_as_wide_as_theory_says():
     assert doubled.high - doubled.low == pytest.approx(estimate.high - estimate.low, rel=0.1)
 
 
-def test_what_is_undefined_stays_so():
+def test_undefined_figures_stay_undefined():
     true, weights = np.zeros((5, 52)), bootstrap.resample(np.arange(5), resamples=20)
-    found = bootstrap.figures(true, true, weights, of_pictures={"words": np.array([np.nan, 1, np.nan, 0, np.nan])})
+    found = bootstrap.figures(true, true, weights, of_pictures={"agreement": np.array([np.nan, 1, np.nan, 0, np.nan])})
     for key in ("correlation", "mae_active", "f1", "left_right_confusion"):
         assert np.isnan(bootstrap.estimate(found[key]).value), key
     assert bootstrap.estimate(found["mae"]) == bootstrap.Estimate(0.0, 0.0, 0.0)
-    words = bootstrap.estimate(found["words"])
-    assert (words.value, words.low, words.high) == (0.5, 0.0, 1.0)  # resamples without any words are left out
+    agreement = bootstrap.estimate(found["agreement"])
+    assert (agreement.value, agreement.low, agreement.high) == (0.5, 0.0, 1.0)  # undefined resamples are left out
     with pytest.raises(ValueError, match="do not fit weights of 5"):
         bootstrap.figures(true[:4], true[:4], weights)

@@ -1,4 +1,4 @@
-"""Which picture or frame a row is of: by name, by number, by timecode; a row of none is of none."""
+"""Matching rows to pictures or frames: by name, by number, by timecode; or to none."""
 
 import json
 from fractions import Fraction
@@ -28,11 +28,11 @@ def recording(path, codes):
 
 
 def frames(file, take):
-    """The frames of a file's rows, of which all must be certain."""
+    """The frames of a file's rows, without any warning."""
     return frames_of(file, read_rows(file), take, pytest.fail)
 
 
-def test_what_a_row_says(tmp_path):
+def test_rows_of_a_file(tmp_path):
     values = arkit.vector({"jawOpen": 0.6, "mouthSmileLeft": 0.25, "mouthPucker": 0.04})
     row = {"image": "t.mp4, frame 2", "frame": 2, "timecode": "00:00:00:01.000", "time": 0.033333, "status": "ok",
            "box": [1, 2.5, 30, 40], "coefficients": arkit.by_name(values),
@@ -46,12 +46,12 @@ def test_what_a_row_says(tmp_path):
     assert np.array_equal(good.values, values) and good.reason == ""
     assert (good.frame, good.time, good.timecode) == (2, Fraction("0.033333"), "00:00:00:01.000")
     assert good.box == Box(1, 2.5, 30, 40) and plain.box is None
-    assert good.words == f"{describe(values).expression_category} - jawOpen 0.60, mouthSmileLeft 0.25"
-    assert plain.words == "jawOpen 0.60, mouthSmileLeft 0.25"
-    assert (bad.values, bad.reason, bad.words, bad.frame) == (None, "t.mp4, frame 3: no face found.", "", None)
+    assert good.caption == f"{describe(values).expression_category} - jawOpen 0.60, mouthSmileLeft 0.25"
+    assert plain.caption == "jawOpen 0.60, mouthSmileLeft 0.25"
+    assert (bad.values, bad.reason, bad.caption, bad.frame) == (None, "t.mp4, frame 3: no face found.", "", None)
 
 
-def test_where_pictures_lie(tmp_path, monkeypatch):
+def test_where_pictures_are_looked_up(tmp_path, monkeypatch):
     here, beside, given = tmp_path / "here", tmp_path / "there", tmp_path / "given"
     for folder in (here / "faces", beside / "faces", given):
         folder.mkdir(parents=True)
@@ -80,50 +80,50 @@ def test_where_pictures_lie(tmp_path, monkeypatch):
         (15, None, "", Start()),
     ],
 )
-def test_timecodes_that_predict_wrote_find_their_frames(tmp_path, rate, counted, timecode, start):
+def test_timecodes_of_predict_match_their_frames(tmp_path, rate, counted, timecode, start):
     clip = write_clip(tmp_path / "a.mov", bars(40), rate=rate, timecode=timecode)
     take = open_take(clip)
-    gone = (0, 1, 7, 8, 9, 30)
+    failed = (0, 1, 7, 8, 9, 30)
     clock = Clock(counted or take.timecode_rate, start, take.timecode_rate)
-    predict_take(take, tmp_path / "a.csv", PixelPredictor(fails_on=gone), crop="none", clock=clock)
-    assert frames(tmp_path / "a.csv", take) == [number + 1 for number in range(40) if number not in gone]
+    predict_take(take, tmp_path / "a.csv", PixelPredictor(fails_on=failed), crop="none", clock=clock)
+    assert frames(tmp_path / "a.csv", take) == [number + 1 for number in range(40) if number not in failed]
 
 
-def test_uneven_times_find_their_frames(tmp_path):
+def test_uneven_times_match_their_frames(tmp_path):
     times = [0, 0.033, 0.1, 0.11, 0.25, 0.4, 0.433]
     take = open_take(write_clip(tmp_path / "a.mp4", bars(7), times=times))
     predict_take(take, tmp_path / "a.csv", PixelPredictor(fails_on=(0, 3)), crop="none")
     assert frames(tmp_path / "a.csv", take) == [2, 3, 5, 6, 7]
 
 
-def test_an_apps_rows_go_to_the_nearest_frame_and_others_to_none(tmp_path):
+def test_an_apps_rows_match_the_nearest_frame_or_none(tmp_path):
     take = open_take(write_clip(tmp_path / "a.mov", bars(8), timecode="13:13:04:10"))
-    # Row and camera are a little apart; the first row was before the video, one frame has no row.
+    # Rows and frames are slightly offset; the first row precedes the video, one frame has no row.
     ticks = [8.3, 10.3, 11.31, 12.29, 14.3, 15.3, 16.3, 17.3]
     file = recording(tmp_path / "a.csv", [f"13:13:04:{tick:06.3f}" for tick in ticks])
     assert frames(file, take) == [None, 1, 2, 3, 5, 6, 7, 8]
 
 
-def test_a_video_without_timecode_is_taken_to_begin_with_the_rows_and_that_is_said(tmp_path):
+def test_a_video_without_timecode_is_aligned_to_the_first_row_with_a_warning(tmp_path):
     take = open_take(write_clip(tmp_path / "a.mp4", bars(5)))
     file = recording(tmp_path / "a.csv", [f"13:13:04:{frame:02d}.250" for frame in (3, 4, 6, 7)])
-    said = []
-    assert frames_of(file, read_rows(file), take, said.append) == [1, 2, 4, 5]
-    assert len(said) == 1 and "first frame is taken for the first row's" in said[0]
+    warnings = []
+    assert frames_of(file, read_rows(file), take, warnings.append) == [1, 2, 4, 5]
+    assert len(warnings) == 1 and "first frame is assumed to be the first row's" in warnings[0]
 
 
-def test_rows_that_are_of_no_frame(tmp_path):
+def test_rows_that_match_no_frame(tmp_path):
     take = open_take(write_clip(tmp_path / "a.mov", bars(5), timecode="13:13:04:10"))
     with pytest.raises(TableError, match="do not overlap"):
         frames(recording(tmp_path / "a.csv", ["17:00:00:00.000", "17:00:00:01.000"]), take)
     with pytest.raises(TableError, match="counts frame 75"):
         frames(recording(tmp_path / "b.csv", ["17:00:00:75.000"]), take)
     tables.write(tmp_path / "c.jsonl", [tables.RowResult("1.png", coefficients=np.zeros(52))])
-    with pytest.raises(TableError, match="no row tells its frame or timecode"):
+    with pytest.raises(TableError, match="no row has a frame number or timecode"):
         frames(tmp_path / "c.jsonl", take)
 
 
-def test_a_bad_row_among_timecodes_is_of_no_frame(tmp_path):
+def test_a_bad_row_among_timecodes_matches_no_frame(tmp_path):
     take = open_take(write_clip(tmp_path / "a.mp4", bars(5)))
     file = recording(tmp_path / "a.csv", [f"00:00:00:{frame:02d}.000" for frame in range(4)])
     text = file.read_text().splitlines()
@@ -152,12 +152,12 @@ def test_the_video_that_rows_name(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("rate", [Fraction(25), Fraction(30000, 1001), Fraction(12)])
-def test_a_folder_of_frames_has_the_rate_that_its_rows_tell(tmp_path, rate):
+def test_the_rate_of_a_folder_of_frames_comes_from_its_rows(tmp_path, rate):
     (tmp_path / "frames").mkdir()
     for number, pixels in enumerate(bars(12)):
         Image.fromarray(pixels).save(tmp_path / "frames" / f"{number}.png")
     out = tmp_path / "a.jsonl"
     predict_take(open_take(tmp_path / "frames", rate), out, PixelPredictor(), crop="none")
     assert find_take(out, read_rows(out), None, None).rate == rate
-    out.write_text(out.read_text().splitlines()[0])  # a single frame does not tell
+    out.write_text(out.read_text().splitlines()[0])  # a single frame has no rate
     assert find_take(out, read_rows(out), None, None).rate == 30

@@ -1,4 +1,4 @@
-"""The figures, checked against values worked out by hand and against properties that any such figure must have."""
+"""The metrics, checked against values computed by hand and against properties that they must have."""
 
 import json
 
@@ -44,7 +44,7 @@ def test_errors_by_hand():
     assert model["per_action"]["cheekPuff"]["f1"] is None
 
 
-def test_correlation_leaves_out_constant_truth_and_counts_constant_answers_as_zero():
+def test_correlation_skips_constant_truth_and_counts_constant_answers_as_zero():
     true = rows({"jawOpen": 0.1}, {"jawOpen": 0.5, "cheekPuff": 0.3}, {"jawOpen": 0.9})
     predicted = rows({"jawOpen": 0.2, "tongueOut": 0.5}, {"jawOpen": 0.3}, {"jawOpen": 0.4})
     model = score(true, predicted)["model"]
@@ -64,8 +64,8 @@ def test_correlation_agrees_with_numpy():
 
 def test_left_right():
     true = rows(
-        {"mouthSmileLeft": 0.9},  # answered on the wrong side
-        {"mouthSmileLeft": 0.9},  # right side
+        {"mouthSmileLeft": 0.9},  # predicted on the wrong side
+        {"mouthSmileLeft": 0.9},  # correct side
         {"jawRight": 0.5},  # no side taken
         {"browDownLeft": 0.3, "browDownRight": 0.15},  # not clearly one-sided: not counted
     )
@@ -76,14 +76,14 @@ def test_left_right():
     assert model["left_right_undecided"] == pytest.approx(1 / 3)
 
 
-def test_swapping_sides_is_all_confusion():
+def test_swapped_sides_are_all_confused():
     true = random_rows(20)
     model = score(true, arkit.mirror(true))["model"]
     assert model["left_right_confusion"] == 1
     assert score(true, true)["model"]["left_right_confusion"] == 0
 
 
-def test_invalid_rows_count_only_against_the_valid_share():
+def test_invalid_rows_only_lower_the_valid_share():
     true, predicted = random_rows(5, 1), random_rows(5, 2)
     predicted[2, 7] = np.nan
     kept = [0, 1, 3, 4]
@@ -96,7 +96,7 @@ def test_invalid_rows_count_only_against_the_valid_share():
     assert result["constant_mean"] == without["constant_mean"]
 
 
-def test_no_valid_row_at_all_is_undefined_not_zero():
+def test_without_valid_rows_figures_are_undefined_not_zero():
     result = score(random_rows(3), np.full((3, 52), np.nan), on_head=True, analyses=[None] * 3)
     assert result["model"]["valid_share"] == 0
     for key in ("mae", "rmse", "correlation", "f1", "left_right_confusion", "vertex_error", "agreement_own"):
@@ -104,7 +104,7 @@ def test_no_valid_row_at_all_is_undefined_not_zero():
     assert "0 with a valid answer" in metrics.table(result)
 
 
-def test_constants_are_the_best_constants_and_say_where_they_come_from():
+def test_constants_and_their_origin():
     train, true = random_rows(40, 3), random_rows(20, 4)
     mean, median = metrics.constants(train)
     given = score(true, true, train_mean=mean, train_median=median)
@@ -117,7 +117,7 @@ def test_constants_are_the_best_constants_and_say_where_they_come_from():
     assert given["constant_mean"]["valid_share"] == 1
 
 
-def test_result_is_plain_json_and_figures_exist_for_every_column():
+def test_the_result_is_plain_json_with_all_figures():
     result = score(random_rows(4, 1), random_rows(4, 2))
     assert json.loads(json.dumps(result, allow_nan=False)) == result
     for column in ("model", "constant_mean", "constant_median"):
@@ -138,21 +138,21 @@ def test_properties(data):
     assert best["left_right_confusion"] in (0, None)
     assert best["f1"] in (1, None)
     assert best["correlation"] is None or best["correlation"] == pytest.approx(1)
-    # A flip of both changes no overall figure: no action is favoured by its side.
+    # Mirroring both changes no overall figure.
     flipped = score(arkit.mirror(true), arkit.mirror(predicted))["model"]
     for figure in metrics.FIGURES:
         assert flipped[figure.key] == pytest.approx(model[figure.key], nan_ok=True) or model[figure.key] is None
 
 
-def test_agreement_of_explanations():
+def test_agreement_of_analyses():
     true = rows({"mouthSmileLeft": 0.8, "mouthSmileRight": 0.8}, {"jawOpen": 0.9}, {"cheekPuff": 0.6})
     predicted = rows({"mouthSmileLeft": 0.7, "mouthSmileRight": 0.7}, {"browInnerUp": 0.9}, {"cheekPuff": 0.6})
-    said = [describe(row) for row in predicted]
-    model = score(true, predicted, analyses=[said[0], said[1], None])["model"]
+    analyses = [describe(row) for row in predicted]
+    model = score(true, predicted, analyses=[analyses[0], analyses[1], None])["model"]
     assert model["explained"] == 2
     assert model["agreement_own"] == pytest.approx(1)
     assert model["agreement_true"] < 0.9
-    swapped = score(true, predicted, analyses=[said[1], said[0], None])["model"]
+    swapped = score(true, predicted, analyses=[analyses[1], analyses[0], None])["model"]
     assert swapped["agreement_own"] < model["agreement_own"]
 
 
@@ -172,23 +172,23 @@ def test_vertex_error_does_not_depend_on_the_block(monkeypatch):
     assert score(true, predicted, on_head=True)["model"]["vertex_error_p95"] == pytest.approx(whole, rel=1e-5)
 
 
-def test_any_number_of_rows_at_a_time_gives_the_same_figures(monkeypatch):
+def test_the_block_size_does_not_change_the_figures(monkeypatch):
     true, predicted = random_rows(10, 3).astype(np.float32), random_rows(10, 4).astype(np.float32)
     predicted[7, 2] = np.nan
-    said = describe_many(np.nan_to_num(predicted))
-    whole = score(true, predicted, analyses=said)
+    analyses = describe_many(np.nan_to_num(predicted))
+    whole = score(true, predicted, analyses=analyses)
     monkeypatch.setattr(metrics, "_BLOCK", 3)
-    parts = score(true, predicted, analyses=(each for each in said))
+    parts = score(true, predicted, analyses=(each for each in analyses))
     for column in ("model", "constant_mean", "constant_median"):
         for figure in metrics.FIGURES:
             assert parts[column][figure.key] == pytest.approx(whole[column][figure.key])
         assert parts[column]["per_action"]["jawOpen"] == pytest.approx(whole[column]["per_action"]["jawOpen"])
     for count in (9, 11):
         with pytest.raises(ValueError, match=f"{count} analyses for 10 rows"):
-            score(true, predicted, analyses=iter((said * 2)[:count]))
+            score(true, predicted, analyses=iter((analyses * 2)[:count]))
 
 
-def test_missing_answers_are_rows_of_nan():
+def test_missing_answers_are_nan_rows():
     known = random_rows(1, 0)[0].astype(np.float32)
     found = metrics.stacked(iter([None, known, None]))
     assert found.dtype == np.float32
@@ -204,7 +204,7 @@ def test_table_and_comparison():
     assert head == r"| figure | before | a\|b | constant mean | constant median |"
     assert rule.count("--:") == 4
     assert first.startswith("| mean error (MAE) ↓ |") and " 0.000 " in first
-    assert "| vertex error" not in text  # not measured here, so not shown
+    assert "| vertex error" not in text  # not measured
     assert "Constants from the test set" in text
     assert "| figure | model |" in metrics.table(after)
     with pytest.raises(ValueError, match="different numbers"):

@@ -1,4 +1,4 @@
-"""Published figures: documents show what the committed results hold, nothing else."""
+"""Published figures: documents show exactly the committed results."""
 
 import json
 import re
@@ -10,7 +10,7 @@ import pytest
 from semanticface import arkit
 from semanticface.errors import ConfigError
 from semanticface.evaluation import published
-from semanticface.evaluation.benchmark import MODEL, PEER, SETS, Contender, headline, score_set
+from semanticface.evaluation.benchmark import MODEL, PEER, SETS, MethodAnswers, headline, score_set
 from semanticface.evaluation.metrics import BASELINES, FIGURES
 from semanticface.experiments import ablations, superface
 from semanticface.experiments.ablations import VARIANTS
@@ -26,20 +26,20 @@ COMMITTED = ROOT / "eval" / "results" / "benchmark.json"
 def results(*, peer=True):
     rng = np.random.default_rng(0)
     true = 0.8 * np.stack([sample_coefficients(rng) for _ in range(12)])
-    readers = {MODEL: Contender(np.clip(0.9 * true + 0.02, 0, 1))}
+    methods = {MODEL: MethodAnswers(np.clip(0.9 * true + 0.02, 0, 1))}
     if peer:
         theirs = 0.5 * true
         theirs[0] = np.nan
-        readers[PEER] = Contender(theirs, tuple(name for name in arkit.NAMES if name != "tongueOut"))
+        methods[PEER] = MethodAnswers(theirs, tuple(name for name in arkit.NAMES if name != "tongueOut"))
     interval = np.stack([true - 0.1, true + 0.1], axis=-1).clip(0, 1)
-    reading = NumberSummary(np.clip(true + 0.2, 0, 1), true, np.clip(true + 0.1, 0, 1), interval)
+    summary = NumberSummary(np.clip(true + 0.2, 0, 1), true, np.clip(true + 0.1, 0, 1), interval)
     found = score_set(
         true,
         [f"p{i}" for i in range(12)],
-        readers,
+        methods,
         mean=true.mean(axis=0),
         median=np.zeros(52),
-        readings=[reading.of(i) for i in range(12)],
+        summaries=[summary.of(i) for i in range(12)],
     )
     sets = dict.fromkeys(SETS, found)
     recipe = {"command": "python eval/benchmark.py", "model": "nano"}
@@ -61,23 +61,23 @@ def test_every_mark_is_filled_and_filling_twice_changes_nothing():
     assert f"Read <!-- benchmark:photo_corr -->{corr:.2f}<!-- /benchmark --> well." in filled
     assert f"| mouthPucker | {found['sets']['toon']['per_action'][MODEL]['mouthPucker']['correlation']:.3f} |" in filled
     assert published.fill("no marks, photo_corr 0.99", found) == "no marks, photo_corr 0.99"
-    with pytest.raises(ConfigError, match="benchmark:photo_cor -->: the results have no such thing"):
+    with pytest.raises(ConfigError, match="benchmark:photo_cor -->: not in the results"):
         published.fill("<!-- benchmark:photo_cor -->0.9<!-- /benchmark -->", found)
     for name in ("readout", "actions toon", "photo_corr"):
         with pytest.raises(ConfigError, match=rf"They have .*\b{name}\b"):
             published.fill("<!-- benchmark:words --><!-- /benchmark -->", found)
 
 
-def test_a_changed_figure_is_noticed():
+def test_a_changed_figure_is_restored():
     found = results()
     filled = published.fill("<!-- benchmark:summary --><!-- /benchmark -->", found)
     value = f"{found['sets']['drawn']['scopes']['all']['figures'][MODEL]['mae'][0]:.3f}"
-    flattered = filled.replace(value, "0.001")
-    assert flattered != filled
-    assert published.fill(flattered, found) == filled
+    changed = filled.replace(value, "0.001")
+    assert changed != filled
+    assert published.fill(changed, found) == filled
 
 
-def test_tables_name_every_reader_and_what_they_rest_on():
+def test_tables_name_every_method_and_their_scope():
     tables = published.scope_tables(results(), "photo")
     assert [list(table.head) for table in tables] == [
         ["figure", "nano", "constant mean", "constant median"],
@@ -85,8 +85,8 @@ def test_tables_name_every_reader_and_what_they_rest_on():
         ["figure", "nano", "MediaPipe", "constant mean", "constant median"],
     ]
     assert tables[0].caption == "All 52 actions, all 12 pictures."
-    assert tables[1].caption.startswith("The 51 actions that MediaPipe has, all 12 pictures. nano less MediaPipe: ")
-    assert tables[2].caption.startswith("51 actions, the 11 pictures in which every reader finds a face.")
+    assert tables[1].caption.startswith("The 51 actions that MediaPipe has, all 12 pictures. nano minus MediaPipe: ")
+    assert tables[2].caption.startswith("51 actions, the 11 pictures in which every method finds a face.")
     row = next(row for row in tables[1].rows if row[0].startswith("mean error (MAE)"))
     assert re.fullmatch(r"0\.\d{3} \(0\.\d{3}–0\.\d{3}\)", row[1])
     assert "51 actions" in published.how(results())
@@ -96,7 +96,7 @@ def test_tables_name_every_reader_and_what_they_rest_on():
     assert readout.rows[0][-2] == "100.0 %"
 
 
-def test_without_mediapipe_nothing_speaks_of_it():
+def test_without_mediapipe_it_is_not_mentioned():
     alone = results(peer=False)
     names = ["summary", "tables", "readout", "how", "actions photo"]
     text = "".join(f"<!-- benchmark:{name} --><!-- /benchmark -->" for name in names)
@@ -111,12 +111,10 @@ def test_documents_show_the_committed_results():
     for path in documents:
         text = path.read_text(encoding="utf-8")
         shown = published.fill(text, committed)
-        assert text == shown, (
-            f"{path.name} shows other figures than eval/results/benchmark.json: run the benchmark with --publish"
-        )
+        assert text == shown, f"{path.name} differs from eval/results/benchmark.json: run the benchmark with --publish"
 
 
-def test_no_figure_of_the_benchmark_stands_outside_its_marks():
+def test_no_figure_of_the_benchmark_is_outside_marks():
     figure = re.compile(r"(?<![\d.])[01]\.\d{2,3}(?![\d.])|\d+\.\d %")
     assert figure.findall(published.outside("<!-- benchmark:photo_corr -->0.71<!-- /benchmark --> is not 0.72")) == [
         "0.72"
@@ -127,7 +125,7 @@ def test_no_figure_of_the_benchmark_stands_outside_its_marks():
                 assert not figure.findall(paragraph), f"{name}: put these figures between marks: {paragraph}"
 
 
-def test_the_committed_results_are_of_whole_sets_and_of_the_model_in_the_package():
+def test_the_committed_results_are_of_whole_sets_and_the_packaged_model():
     committed = json.loads(COMMITTED.read_text())
     assert set(committed["sets"]) == set(SETS)
     for found in committed["sets"].values():
@@ -135,7 +133,7 @@ def test_the_committed_results_are_of_whole_sets_and_of_the_model_in_the_package
     assert "--quick" not in committed["recipe"]["command"]
     assert committed["headline"] == headline(committed["sets"])
     weights = files_sha256(list(NANO.glob("*.safetensors")))
-    assert committed["recipe"]["weights"] == weights, "measure the new nano: python eval/benchmark.py --publish"
+    assert committed["recipe"]["weights"] == weights, "evaluate the new nano: python eval/benchmark.py --publish"
 
 
 def read(name):
@@ -165,9 +163,11 @@ def test_the_superface_page_and_the_readme_show_the_committed_runs():
     assert found["seeds"] == 3 and found["rounds"] == 3
     for table in superface.tables(committed["runs"]):
         assert table.markdown() in page
-    (told,) = [each for each in (ROOT / "README.md").read_text("utf-8").split("\n\n") if "eval/superface.py`" in each]
+    (paragraph,) = [
+        each for each in (ROOT / "README.md").read_text("utf-8").split("\n\n") if "eval/superface.py`" in each
+    ]
     for key in ("vertex_error_reduction", "win_rate_over_sft", "win_rate_over_pseudo_labels", "region_minus_whole"):
-        assert f"{100 * found[key]:.1f}" in told, key
+        assert f"{100 * found[key]:.1f}" in paragraph, key
 
 
 def test_the_readme_shows_what_the_quickstart_measured():

@@ -1,4 +1,4 @@
-"""The report, looked at in a real browser as a reader would see it, on a desktop and on a phone."""
+"""The report in a real browser, in a desktop and a phone layout."""
 
 import functools
 import re
@@ -89,18 +89,18 @@ def test_the_file_is_self_contained_escaped_and_well_formed(page):
 
 
 @pytest.mark.parametrize(("width", "scheme"), [(1280, "light"), (390, "dark")])
-def test_it_reads_well_in_a_browser(page, browser, width, scheme):
-    asked, told = [], []
+def test_the_page_in_a_browser(page, browser, width, scheme):
+    requests, messages = [], []
     tab = browser.new_page(viewport={"width": width, "height": 844}, color_scheme=scheme)
-    tab.on("request", lambda request: asked.append(request.url))
-    tab.on("console", lambda message: told.append(message.text))
-    tab.on("pageerror", lambda error: told.append(str(error)))
+    tab.on("request", lambda request: requests.append(request.url))
+    tab.on("console", lambda message: messages.append(message.text))
+    tab.on("pageerror", lambda error: messages.append(str(error)))
     tab.goto(page.as_uri())
     assert tab.title() == f"Title {EVIL}"
-    assert told == []
-    assert [url for url in asked if not url.startswith("data:")] == [page.as_uri()]
+    assert messages == []
+    assert [url for url in requests if not url.startswith("data:")] == [page.as_uri()]
 
-    # Nothing sticks out to the side, and every picture is really there.
+    # Nothing overflows, and every picture is loaded.
     assert tab.evaluate("document.documentElement.scrollWidth") == width
     assert tab.evaluate("[...document.images].every(i => i.complete && i.naturalWidth > 0)")
     ink, paper = tab.evaluate(
@@ -112,16 +112,16 @@ def test_it_reads_well_in_a_browser(page, browser, width, scheme):
         card = tab.locator(".card").first.evaluate("e => getComputedStyle(e).backgroundColor")
         assert _contrast(colour, card) > 4.4
 
-    # Figures stand beside both constants, and none is cut off by its cell.
+    # Figures are next to both constants.
     heads = tab.locator(".card").first.locator("thead").first.locator("th").all_inner_texts()
     assert heads == ["figure", "before", EVIL, "constant mean", "constant median"]
-    assert tab.locator("tbody").first.locator("tr").count() == len(metrics.FIGURES) - 2  # no explanations were given
+    assert tab.locator("tbody").first.locator("tr").count() == len(metrics.FIGURES) - 2  # without analyses
     for summary in tab.locator("summary").all():
         summary.click()
     assert tab.locator("th", has_text="mouthSmileLeft").is_visible()
     assert tab.evaluate("document.documentElement.scrollWidth") == width
 
-    # The explanation and the bars of the first sample.
+    # The analysis and the bars of the first sample.
     card = tab.locator("article").first
     assert card.locator(".headline").inner_text() == describe(SMILE).expression_category
     bar = card.get_by_role("img", name="mouthSmileLeft: prediction 0.80")
@@ -138,7 +138,7 @@ def test_it_reads_well_in_a_browser(page, browser, width, scheme):
     assert tab.locator("article").nth(1).locator(".reason").inner_text() == EVIL
     tall = tab.locator("article").nth(2)
     assert tall.locator("dt", has_text="suggests").count() == 0
-    assert tall.get_by_role("img", name=re.compile(r"jawOpen: prediction 0\.\d\d, truth")).count() == 2
+    assert tall.get_by_role("img", name=re.compile(r"jawOpen: prediction 0\.\d\d, ground truth")).count() == 2
     frame, inside = tall.locator(".frame").first.bounding_box(), tall.locator(".photo").bounding_box()
     assert inside["height"] == pytest.approx(frame["height"], abs=1)
     assert inside["width"] == pytest.approx(frame["width"] / 3, abs=1)
@@ -157,7 +157,7 @@ def _contrast(one, other):
     return (high + 0.05) / (low + 0.05)
 
 
-def test_a_whisker_spans_the_interval_behind_its_bar(tmp_path, browser):
+def test_a_whisker_spans_the_interval(tmp_path, browser):
     interval = np.stack([0.5 * SMILE, np.minimum(1, SMILE + 0.1)], axis=1)
     write_page(tmp_path / "page.html", "T", [Samples("S", [Sample("s", None, SMILE, truth=SMILE, interval=interval)])])
     tab = browser.new_page(viewport={"width": 1200, "height": 900})
@@ -173,15 +173,15 @@ def test_a_whisker_spans_the_interval_behind_its_bar(tmp_path, browser):
     tab.close()
 
 
-def test_words_that_do_not_hold_are_said(tmp_path):
+def test_claims_that_do_not_match_are_listed(tmp_path):
     smile, frown = arkit.vector({"mouthSmileLeft": 0.9, "mouthSmileRight": 0.9}), arkit.vector({"jawOpen": 0.9})
-    for truth, expected in ((None, "hold for its own numbers."), (frown, "Left out: jawOpen.")):
+    for truth, expected in ((None, "match its own numbers."), (frown, "Missing: jawOpen.")):
         write_page(tmp_path / "r.html", "t", [Samples("s", [Sample("a", None, smile, describe(smile), truth=truth)])])
         assert expected in (tmp_path / "r.html").read_text()
-    assert "Not so: " in (tmp_path / "r.html").read_text()
+    assert "Wrong: " in (tmp_path / "r.html").read_text()
 
 
-def test_a_face_at_rest_says_so(tmp_path):
+def test_a_face_at_rest(tmp_path):
     write_page(tmp_path / "r.html", "t", [Samples("s", [Sample("a", None, np.zeros(52, np.float32))])])
     text = (tmp_path / "r.html").read_text()
     assert "No action is visible." in text and "32 actions at rest" in text
@@ -202,7 +202,7 @@ def test_predictions_of_pictures_on_disk(tmp_path, monkeypatch):
     for words in ("2 pictures, 1 without an answer", "a.png", "noted", "gone.png: no such file.", "nano"):
         assert words in text
     assert text.count("<img") == 2
-    assert 'class="found"' not in text  # a box around the whole picture says nothing
+    assert 'class="found"' not in text  # a box around the whole picture is not shown
     monkeypatch.setattr(report, "MAX_PREDICTIONS", 1)
     write([good, bad, good])
     text = (tmp_path / "r.html").read_text()
@@ -225,18 +225,18 @@ def test_predictions_in_a_file(tmp_path):
 
 def test_selections():
     errors = np.array([0.3, np.nan, 0.1, 0.2, 0.5, 0.4, 0.6, 0.7])
-    worst, best, drawn = report.selections(errors, 2, seed=0)
+    worst, best, random = report.selections(errors, 2, seed=0)
     assert worst.tolist() == [1, 7]
     assert best.tolist() == [2, 3]
-    assert len(drawn) == 2 and set(drawn) <= {0, 4, 5, 6}
-    assert report.selections(errors, 2, seed=0)[2].tolist() == drawn.tolist()
+    assert len(random) == 2 and set(random) <= {0, 4, 5, 6}
+    assert report.selections(errors, 2, seed=0)[2].tolist() == random.tolist()
     for count in range(1, 8):
         chosen = np.concatenate(report.selections(np.full(count, np.nan), 6, seed=1))
         assert len(set(chosen)) == len(chosen)
     assert report.selections(np.array([0.1]), 6, seed=1)[0].tolist() == [0]
 
 
-def test_nothing_is_left_of_a_report_that_fails(tmp_path):
+def test_a_failed_report_leaves_no_file(tmp_path):
     def samples():
         yield Sample("a", picture(), None)
         raise RuntimeError("stop")

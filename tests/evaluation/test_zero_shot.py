@@ -1,4 +1,4 @@
-"""Zero-shot: what is asked and how replies are kept, and the whole command on models here and behind real servers."""
+"""Zero-shot: questions, stored replies, and the whole command on local models and real servers."""
 
 import base64
 import io
@@ -29,11 +29,11 @@ from semanticface.evaluation.zero_shot.questions import (
     MAX_EXAMPLES,
     Reply,
     estimate,
-    judge,
+    parse_reply,
     question,
     spent,
 )
-from semanticface.evaluation.zero_shot.run import AnswerLog, alone, claim, fingerprint
+from semanticface.evaluation.zero_shot.run import AnswerLog, claim, exclusive, fingerprint
 from semanticface.formats import tables
 from semanticface.inference.predictor import Predictor
 from semanticface.llm.client import ChatClient
@@ -57,40 +57,40 @@ def noise(seed=0, side=40):
 # --- the question -------------------------------------------------------------------------------------------------
 
 
-def test_the_prompt_without_semantics_asks_for_the_same_numbers_and_no_words():
+def test_the_prompt_without_semantics_asks_for_the_same_numbers_only():
     with_, without = question("with").prompt, question("without").prompt
     actions = with_.system.partition("The 52 actions")[2]
     assert actions and without.system.partition("The 52 actions")[2] == actions
     assert "analysis" not in without.user and "emotion" not in without.user
     (shown,) = [line for line in without.user.splitlines() if line.startswith("{")]
     (other,) = [line for line in with_.user.splitlines() if line.startswith("{")]
-    assert judge(Reply("a", shown)).analysis is None
+    assert parse_reply(Reply("a", shown)).analysis is None
     assert json.loads(shown)["arkit"] == json.loads(other)["arkit"]
 
 
 @pytest.mark.parametrize("semantics", ["with", "without"])
-def test_examples_come_first_with_true_answers_of_people_in_no_set(semantics):
+def test_few_shot_examples_have_true_answers_and_other_people(semantics):
     picture = noise()
-    asked = question(semantics, examples=3, looks=("drawn",))
+    asked = question(semantics, examples=3, styles=("drawn",))
     turns = asked.turns(picture)
     assert [turn.role for turn in turns] == ["system", *["user", "assistant"] * 3, "user"]
     assert turns[1].text == asked.prompt.user and turns[-1].picture is picture
     assert len({turn.text for turn in turns[3::2]}) == 1
-    answers = [judge(Reply("a", turn.text)) for turn in turns[2::2]]
+    answers = [parse_reply(Reply("a", turn.text)) for turn in turns[2::2]]
     assert all((each.status, each.analysis is not None) == ("ok", semantics == "with") for each in answers)
     assert len({each.coefficients.tobytes() for each in answers}) == 3
     assert PEOPLE.stop <= EXAMPLE_SUBJECT
     assert EXAMPLE_SUBJECT + MAX_EXAMPLES < 9_000_000
     face = question(semantics, examples=1, crop="face").turns(picture)[1].picture
     assert face.width == face.height < 512
-    records = [question(semantics, examples=k, looks=("drawn",)).record() for k in (0, 2, 3)]
+    records = [question(semantics, examples=k, styles=("drawn",)).record() for k in (0, 2, 3)]
     assert len({json.dumps(each) for each in records}) == 3
     with pytest.raises(ValueError, match="0 to 16"):
         question(semantics, examples=17)
 
 
 @pytest.mark.parametrize("emotion", [True, False])
-def test_a_servers_schema_holds_true_answers_and_demands_every_key(emotion):
+def test_the_schema_accepts_true_answers_and_requires_every_key(emotion):
     schema = question("with", emotion=emotion).schema()
     answer = json.loads(format_answer(COEFFICIENTS, describe(COEFFICIENTS, emotion=emotion)))
     jsonschema.validate(answer, schema)
@@ -110,61 +110,61 @@ def test_a_servers_schema_holds_true_answers_and_demands_every_key(emotion):
             for part in value.values():
                 yield from objects(part)
 
-    # What OpenAI's strict mode wants of every object.
+    # OpenAI's strict mode requires this of every object.
     assert all(each["required"] == list(each["properties"]) for each in objects(schema))
     assert not any(each["additionalProperties"] for each in objects(schema))
     assert "minLength" not in json.dumps(schema)
 
 
-def test_a_reply_is_an_answer_or_has_a_reason():
-    good = judge(Reply("a.png", f"Here it is:\n```json\n{ANSWER}\n```"))
+def test_a_parsed_reply_is_an_answer_or_has_a_reason():
+    good = parse_reply(Reply("a.png", f"Here it is:\n```json\n{ANSWER}\n```"))
     assert good.status == "ok" and np.allclose(good.coefficients, COEFFICIENTS)
     assert good.analysis == describe(COEFFICIENTS)
-    assert judge(Reply("a.png", ANSWER), emotion=False).analysis.emotional_implication is None
+    assert parse_reply(Reply("a.png", ANSWER), emotion=False).analysis.emotional_implication is None
     for text, code in (("I cannot see a face.", "no_json"), (ANSWER[:-9], "truncated"),
                        (ANSWER.replace("0.50", "1.50"), "out_of_range")):  # fmt: skip
-        bad = judge(Reply("a.png", text))
+        bad = parse_reply(Reply("a.png", text))
         assert (bad.status, bad.coefficients) == (code, None)
         assert bad.reason.startswith("a.png: ")
-    silent = judge(Reply("a.png", status="timeout", reason="no answer"))
+    silent = parse_reply(Reply("a.png", status="timeout", reason="no answer"))
     assert (silent.status, silent.reason) == ("timeout", "a.png: no answer")
 
 
-def test_the_estimate_counts_pictures_examples_and_words():
+def test_the_estimate_counts_pictures_examples_and_text():
     few, many = estimate(question("without"), 10, 512), estimate(question("without", examples=2), 10, 512)
     assert few.requests == many.requests == 10
     assert many.tokens_in > few.tokens_in + 10 * 2 * 512 * 512 / 28**2
     assert estimate(question("with"), 10, 512).tokens_out > few.tokens_out
     both = few + many
-    assert both.told((1, 2)).endswith(f"{(both.tokens_in + 2 * both.tokens_out) / 1e6:.2f} at the price given")
+    assert both.summary((1, 2)).endswith(f"{(both.tokens_in + 2 * both.tokens_out) / 1e6:.2f} at the price given")
     assert spent(2_000_000, 1000) == "2.00 million tokens in and 1,000 out"
 
 
 # --- replies on disk ----------------------------------------------------------------------------------------------
 
 
-def test_replies_are_kept_and_only_what_is_missing_is_asked(tmp_path):
+def test_replies_are_kept_and_only_missing_ones_are_queried(tmp_path):
     path = tmp_path / "with" / "toon.jsonl"
     replies = {"a": Reply("a", ANSWER, seconds=1.25, tokens_in=7, tokens_out=3), "b": Reply("b", "no"),
                "c": Reply("c", status="timeout", reason="late", attempts=5)}  # fmt: skip
     with AnswerLog(path) as log:
         for reply in replies.values():
-            log.add(reply, judge(reply), "print")
+            log.add(reply, parse_reply(reply), "print")
     text = path.read_text()
     path.write_text(text + '{"image": "d", "status": "ok", "coef')  # killed while writing
     with AnswerLog(path) as log:
-        # b spoke, though no answer; c did not.
+        # b has a reply, although no answer; c has none.
         assert [(name, "print") in log for name in "abcd"] == [True, True, False, False]
         assert ("a", "another picture") not in log
-        assert [log.judged(name).status for name in "abcd"] == ["ok", "no_json", "timeout", "not_asked"]
-        assert np.array_equal(log.judged("a").coefficients, COEFFICIENTS)
-        assert log.judged("a").analysis == describe(COEFFICIENTS)
+        assert [log.reply(name).status for name in "abcd"] == ["ok", "no_json", "timeout", "not_asked"]
+        assert np.array_equal(log.reply("a").coefficients, COEFFICIENTS)
+        assert log.reply("a").analysis == describe(COEFFICIENTS)
         assert log.tokens(["a", "b"]) == (7, 3)
         late = Reply("c", ANSWER)
-        log.add(late, judge(late), "print")
+        log.add(late, parse_reply(late), "print")
     assert path.read_text().startswith(text) and len(path.read_text().splitlines()) == 4
     with AnswerLog(path) as log:
-        assert log.judged("c").status == "ok"
+        assert log.reply("c").status == "ok"
     assert [row.label for row in tables.read_coefficients(path) if row.coefficients is not None] == ["a", "c"]
     for damage in ("garbage", '{"image": "a"}', '{"image": "a", "status": "ok", "box": [1]}'):
         path.write_text(f"{damage}\n{text}")
@@ -172,45 +172,45 @@ def test_replies_are_kept_and_only_what_is_missing_is_asked(tmp_path):
             AnswerLog(path)
 
 
-def test_a_full_disk_is_said_and_what_was_written_stays(tmp_path):
+def test_a_full_disk_is_reported_and_earlier_replies_stay(tmp_path):
     path = tmp_path / "toon.jsonl"
     reply = Reply("a", ANSWER)
     with AnswerLog(path) as log:
-        log.add(reply, judge(reply), "print")
+        log.add(reply, parse_reply(reply), "print")
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (path.stat().st_size + 50, hard))
     try:
         with pytest.raises(SemanticFaceError, match="Free some space"), AnswerLog(path) as log:
-            log.add(replace(reply, image="b"), judge(reply), "print")
+            log.add(replace(reply, image="b"), parse_reply(reply), "print")
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     with AnswerLog(path) as log:
         assert [(name, "print") in log for name in "ab"] == [True, False]
 
 
-def test_two_runs_do_not_pay_for_the_same(tmp_path):
-    with alone(tmp_path / "run"):
-        with pytest.raises(ConfigError, match="another run is at work"), alone(tmp_path / "run"):
+def test_two_runs_exclude_each_other(tmp_path):
+    with exclusive(tmp_path / "run"):
+        with pytest.raises(ConfigError, match="another run is using"), exclusive(tmp_path / "run"):
             pass
-        with alone(tmp_path / "other"):
+        with exclusive(tmp_path / "other"):
             pass
-    with alone(tmp_path / "run"):
+    with exclusive(tmp_path / "run"):
         pass
     (tmp_path / "file").touch()
-    with pytest.raises(SemanticFaceError, match="cannot write"), alone(tmp_path / "file"):
+    with pytest.raises(SemanticFaceError, match="cannot write"), exclusive(tmp_path / "file"):
         pass
 
 
 def test_replies_to_another_question_are_not_mixed(tmp_path):
     claim(tmp_path, {"question": 1, "reader": "x"})
-    claim(tmp_path, {"question": 2, "reader": "x"})  # nothing was answered yet
+    claim(tmp_path, {"question": 2, "reader": "x"})  # no replies yet
     (tmp_path / "toon.jsonl").write_text("{}\n")
     claim(tmp_path, {"question": 2, "reader": "x"})
     with pytest.raises(ConfigError, match=r"another question \(question differ"):
         claim(tmp_path, {"question": 1, "reader": "x"})
 
 
-def test_a_folder_of_ones_own_and_its_labels(tmp_path):
+def test_a_folder_of_pictures_with_labels(tmp_path):
     for name in ("b.png", "a.png", "c.png"):
         noise().save(tmp_path / name)
     assert folder_set(tmp_path, 9).true is None
@@ -222,9 +222,9 @@ def test_a_folder_of_ones_own_and_its_labels(tmp_path):
     found = folder_set(tmp_path, 2)
     assert found.names == ("a.png", "b.png")
     assert np.isnan(found.true[0]).all() and np.array_equal(found.true[1], COEFFICIENTS)
-    left_out, *bad, strange = found.problems
+    left_out, *bad, unknown = found.problems
     assert (
-        "first 2 of the 3 pictures" in left_out and "1 labels of pictures that are not here, such as 'B.png'" in strange
+        "first 2 of the 3 pictures" in left_out and "1 labels of pictures that are not here, such as 'B.png'" in unknown
     )
     assert len(bad) == 2 and "line 2" in bad[0] and "line 3" in bad[1]
     assert len(folder_set(tmp_path, 3).problems) == 3
@@ -233,21 +233,21 @@ def test_a_folder_of_ones_own_and_its_labels(tmp_path):
 # --- the whole command --------------------------------------------------------------------------------------------
 
 
-async def at_once(seconds):
-    """Waits for nothing."""
+async def no_sleep(seconds):
+    """Do not wait."""
 
 
 @pytest.fixture(scope="module")
 def few_people():
-    """Of the benchmark's hundred thousand people, who are looked through at each start, fifty."""
+    """Fifty of the benchmark's 100,000 people, which are checked at each start."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(benchmark, "SUBJECTS", 50)
         yield
 
 
 @pytest.fixture(scope="module")
-def drawn(tmp_path_factory, few_people):
-    """The folder of the benchmark's pictures, in small."""
+def rendered(tmp_path_factory, few_people):
+    """Small versions of the benchmark's sets, and their folder."""
     folder = tmp_path_factory.mktemp("faces")
     return {key: benchmark_set(folder, key, LIMIT, size=SIZE) for key in ("toon", "drawn")}, folder
 
@@ -257,12 +257,12 @@ def script(monkeypatch, few_people):
     module = load_script("eval/zero_shot.py")
     monkeypatch.setattr(module, "SIZE", SIZE)
     monkeypatch.setattr(module, "LABELS_FOR_CONSTANTS", 50)
-    monkeypatch.setattr(module, "ChatClient", partial(ChatClient, sleep=at_once))
+    monkeypatch.setattr(module, "ChatClient", partial(ChatClient, sleep=no_sleep))
     return module
 
 
-def asked_about(body):
-    """Return the picture of a request: the last one it shows."""
+def picture_of(body):
+    """Return the last picture of a request."""
     last = body["messages"][-1]["content"]
     assert [part["type"] for part in last] == ["image_url", "text"]
     head, _, data = last[0]["image_url"]["url"].partition(",")
@@ -272,29 +272,29 @@ def asked_about(body):
         return picture.convert("RGB")
 
 
-def knower(sets):
-    """Return what answers a request with the truth, and what gives the name of its picture."""
+def oracle(sets):
+    """Return two functions of a request: its true answer, and the name of its picture."""
     known = {fingerprint(each.load(i)): (each.names[i], each.true[i]) for each in sets for i in range(len(each.names))}
 
     def name(body):
-        return known[fingerprint(asked_about(body))][0]
+        return known[fingerprint(picture_of(body))][0]
 
     def answer(body):
-        true = np.round(known[fingerprint(asked_about(body))][1], 2)
-        words = describe(true) if "analysis" in body["messages"][1]["content"][-1]["text"] else None
-        return format_answer(true, words)
+        true = np.round(known[fingerprint(picture_of(body))][1], 2)
+        analysis = describe(true) if "analysis" in body["messages"][1]["content"][-1]["text"] else None
+        return format_answer(true, analysis)
 
     return answer, name
 
 
 def last_line(capsys):
-    shown = capsys.readouterr()
-    return json.loads(shown.out.splitlines()[-1]), shown.err
+    printed = capsys.readouterr()
+    return json.loads(printed.out.splitlines()[-1]), printed.err
 
 
-def test_a_server_that_limits_fails_and_babbles_is_measured_all_the_same(script, drawn, tmp_path, capsys):
-    sets, folder = drawn
-    truth, name = knower(sets.values())
+def test_a_server_with_rate_limits_failures_and_invalid_replies(script, rendered, tmp_path, capsys):
+    sets, folder = rendered
+    truth, name = oracle(sets.values())
     seen = {}
 
     def answer(body):
@@ -308,16 +308,16 @@ def test_a_server_that_limits_fails_and_babbles_is_measured_all_the_same(script,
             return 500, {}, b"broken"
         return truth(body)
 
-    with chat_server(answer) as said:
-        words = ["--url", said.url, "--model", "some/vlm", "--faces", str(folder), "--out", str(tmp_path)]
+    with chat_server(answer) as server:
+        words = ["--url", server.url, "--model", "some/vlm", "--faces", str(folder), "--out", str(tmp_path)]
         words += ["--limit", str(LIMIT), "--semantics", "with", "--retries", "2"]
         assert script.main([*words, "--estimate"]) == 0
-        assert "8 replies to get, about" in capsys.readouterr().err and not said.bodies
+        assert "8 replies to get, about" in capsys.readouterr().err and not server.bodies
         assert script.main(words) == 1
         found, err = last_line(capsys)
         assert seen == {**{f"{key}/{i}": 1 for key in sets for i in range(LIMIT)}, "toon/1": 3, "drawn/3": 3}
         schema = question("with").schema()
-        assert all(body["response_format"]["json_schema"]["schema"] == schema for body in said.bodies)
+        assert all(body["response_format"]["json_schema"]["schema"] == schema for body in server.bodies)
         assert found == {
             "toon_with_corr": pytest.approx(found["toon_with_corr"]), "toon_with_mae": found["toon_with_mae"],
             "toon_with_valid": 0.75, "drawn_with_corr": found["drawn_with_corr"],
@@ -326,7 +326,7 @@ def test_a_server_that_limits_fails_and_babbles_is_measured_all_the_same(script,
         assert "no_json: toon/2" in err and "server_error: drawn/3: 500: broken" in err
         assert "replies still missing: 1. Run the same command again." in err
 
-        # Only the one without any reply is asked about again.
+        # Only the picture without a reply is queried again.
         seen.clear()
         assert script.main(words) == 1
         assert seen == {"drawn/3": 3}
@@ -339,20 +339,24 @@ def test_a_server_that_limits_fails_and_babbles_is_measured_all_the_same(script,
     assert scopes["found"]["figures"]["model"]["mae"][0] < 0.005 < scopes["all"]["figures"]["model"]["mae"][0]
     assert scopes["found"]["figures"]["model"]["agreement_own"][0] == 1
     assert results["recipe"]["command"] == (
-        f"python eval/zero_shot.py --url {said.url} --model some/vlm --limit 4 --semantics with"
+        f"python eval/zero_shot.py --url {server.url} --model some/vlm --limit 4 --semantics with"
     )
     page = (out / "index.html").read_text()
     assert page.count("<article") == 8 and "What a lovely face" not in page
     assert "the text has no JSON object" in page and "prediction on the plain head" in page
     markdown = (out / "zero_shot.md").read_text()
-    assert "| toon | with | " in markdown and "| no_json | 1 |" in markdown and "valid answer alone" in markdown
+    assert (
+        "| toon | with | " in markdown
+        and "| no_json | 1 |" in markdown
+        and "only the pictures with a valid answer" in markdown
+    )
     (line,) = [json.loads(line) for line in (out / "with" / "toon.jsonl").read_text().splitlines() if "lovely" in line]
     assert (line["status"], line["coefficients"], line["tokens_in"]) == ("no_json", None, 7)
 
 
-def test_with_less_without_semantics_and_examples_on_a_server_without_schemas(script, drawn, tmp_path, capsys):
-    sets, folder = drawn
-    truth, _ = knower([sets["toon"]])
+def test_both_semantics_and_examples_on_a_server_without_schemas(script, rendered, tmp_path, capsys):
+    sets, folder = rendered
+    truth, _ = oracle([sets["toon"]])
 
     def answer(body):
         if "response_format" in body:
@@ -361,26 +365,37 @@ def test_with_less_without_semantics_and_examples_on_a_server_without_schemas(sc
             return truth(body)
         return format_answer(COEFFICIENTS, None)
 
-    with chat_server(answer) as said:
-        words = ["--url", said.url, "--model", "vlm", "--faces", str(folder), "--out", str(tmp_path), "--sets", "toon"]
+    with chat_server(answer) as server:
+        words = [
+            "--url",
+            server.url,
+            "--model",
+            "vlm",
+            "--faces",
+            str(folder),
+            "--out",
+            str(tmp_path),
+            "--sets",
+            "toon",
+        ]
         words += ["--limit", str(LIMIT), "--examples", "2", "--concurrency", "2", "--price", "1,3"]
         assert script.main(words) == 0
     found, err = last_line(capsys)
     assert found["toon_with_corr"] > 0.9 and found["toon_without_corr"] == 0
-    assert "at the price given" in err and said.max_concurrent <= 2
+    assert "at the price given" in err and server.max_concurrent <= 2
     results = json.loads((tmp_path / "vlm-2-examples" / "zero_shot.json").read_text())
     assert results["recipe"]["schema"] is False
     lead = results["sets"]["toon"]["lead"]["correlation"]
     assert lead[0] == pytest.approx(found["toon_with_corr"]) and lead[1] <= lead[0] <= lead[2]
     assert "agreement_own" not in results["sets"]["toon"]["scores"]["without"]["scopes"]["all"]["figures"]["model"]
-    body = said.bodies[-1]
+    body = server.bodies[-1]
     assert [message["role"] for message in body["messages"]] == ["system", *["user", "assistant"] * 2, "user"]
-    assert body["max_tokens"] == 1024 and judge(Reply("", body["messages"][2]["content"])).status == "ok"
+    assert body["max_tokens"] == 1024 and parse_reply(Reply("", body["messages"][2]["content"])).status == "ok"
 
 
-def test_killed_at_any_moment_it_goes_on(script, drawn, tmp_path, capsys):
-    sets, folder = drawn
-    truth, name = knower(sets.values())
+def test_a_killed_run_resumes(script, rendered, tmp_path, capsys):
+    sets, folder = rendered
+    truth, name = oracle(sets.values())
     names, process = [], None
 
     def answer(body):
@@ -390,10 +405,10 @@ def test_killed_at_any_moment_it_goes_on(script, drawn, tmp_path, capsys):
             return None
         return truth(body)
 
-    with chat_server(answer) as said:
-        words = ["--url", said.url, "--model", "vlm", "--faces", str(folder), "--out", str(tmp_path), "--limit", "4"]
+    with chat_server(answer) as server:
+        words = ["--url", server.url, "--model", "vlm", "--faces", str(folder), "--out", str(tmp_path), "--limit", "4"]
         words += ["--semantics", "without", "--concurrency", "1"]
-        # In small, as here, though it is another program.
+        # The same small sets in the other process.
         code = f"import sys, runpy; import semanticface.evaluation.benchmark as s; s.SIZE, s.SUBJECTS = {SIZE}, 50; "
         code += f"sys.argv[0] = 'x'; runpy.run_path({str(ROOT / 'eval' / 'zero_shot.py')!r}, run_name='__main__')"
         process = subprocess.Popen([sys.executable, "-c", code, *words], stderr=subprocess.PIPE, text=True)
@@ -406,26 +421,26 @@ def test_killed_at_any_moment_it_goes_on(script, drawn, tmp_path, capsys):
     assert last_line(capsys)[0]["toon_without_valid"] == 1
 
 
-def test_a_run_stops_where_every_request_fails(script, drawn, tmp_path, capsys, monkeypatch):
-    _, folder = drawn
-    monkeypatch.setattr(sys.modules["semanticface.evaluation.zero_shot.run"], "IN_A_ROW", 3)
+def test_a_run_stops_if_every_request_fails(script, rendered, tmp_path, capsys, monkeypatch):
+    _, folder = rendered
+    monkeypatch.setattr(sys.modules["semanticface.evaluation.zero_shot.run"], "MAX_CONSECUTIVE_FAILURES", 3)
     words = ["--model", "vlm", "--faces", str(folder), "--limit", "4", "--out", str(tmp_path)]
-    with chat_server(lambda body: (400, {}, {"error": {"message": "no images here"}})) as said:
-        assert script.main(["--url", said.url, *words]) == 2
-        assert len(said.bodies) <= 4
+    with chat_server(lambda body: (400, {}, {"error": {"message": "no images here"}})) as server:
+        assert script.main(["--url", server.url, *words]) == 2
+        assert len(server.bodies) <= 4
     err = capsys.readouterr().err
-    assert "3 requests in a row got no reply; of the last it is said: 400: no images here. Mend" in err
-    with chat_server(lambda body: (401, {}, {"error": {"message": "who are you?"}})) as said:
+    assert "3 requests in a row got no reply; the last: 400: no images here. Fix" in err
+    with chat_server(lambda body: (401, {}, {"error": {"message": "who are you?"}})) as server:
         monkeypatch.setenv("SOME_KEY", "s3cret-key")
-        assert script.main(["--url", said.url, "--key-env", "SOME_KEY", *words]) == 2
-        assert {each["Authorization"] for each in said.headers} == {"Bearer s3cret-key"}
+        assert script.main(["--url", server.url, "--key-env", "SOME_KEY", *words]) == 2
+        assert {each["Authorization"] for each in server.headers} == {"Bearer s3cret-key"}
     shown = capsys.readouterr()
     assert "refused access" in shown.err and "s3cret" not in shown.err + shown.out
     assert not [path for path in tmp_path.rglob("*") if path.is_file() and "s3cret" in path.read_text()]
 
 
-def test_pictures_that_a_server_finds_no_face_in_do_not_stop_a_run(script, tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(sys.modules["semanticface.evaluation.zero_shot.run"], "IN_A_ROW", 2)
+def test_pictures_without_a_face_do_not_stop_a_run(script, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(sys.modules["semanticface.evaluation.zero_shot.run"], "MAX_CONSECUTIVE_FAILURES", 2)
     photos = tmp_path / "photos"
     photos.mkdir()
     for i in range(5):
@@ -433,37 +448,37 @@ def test_pictures_that_a_server_finds_no_face_in_do_not_stop_a_run(script, tmp_p
     last = fingerprint(noise(4))
     refusal = 400, {}, {"error": {"message": "the picture: no face found", "code": "no_face"}}
 
-    with chat_server(lambda body: ANSWER if fingerprint(asked_about(body)) == last else refusal) as said:
-        words = ["--url", said.url, "--model", "vlm", "--pictures", str(photos), "--out", str(tmp_path / "out")]
+    with chat_server(lambda body: ANSWER if fingerprint(picture_of(body)) == last else refusal) as server:
+        words = ["--url", server.url, "--model", "vlm", "--pictures", str(photos), "--out", str(tmp_path / "out")]
         assert script.main([*words, "--semantics", "with", "--concurrency", "1"]) == 0
     results = json.loads((tmp_path / "out" / "vlm-on-photos" / "zero_shot.json").read_text())
     assert results["sets"]["pictures"]["statuses"]["with"] == {"no_face": 4, "ok": 1}
 
 
-def test_wrong_use_is_said_in_a_line(script, tmp_path, capsys, monkeypatch):
+def test_errors_are_one_line(script, tmp_path, capsys, monkeypatch):
     noise().save(tmp_path / "a.png")
     monkeypatch.delenv("NO_SUCH_KEY", raising=False)
     far = ["--url", "https://models.example/v1", "--model", "m", "--out", str(tmp_path / "out")]
-    for words, told in (
+    for words, message in (
         ([*far, "--pictures", str(tmp_path)], "add --send-pictures"),
         ([*far, "--key-env", "NO_SUCH_KEY"], "NO_SUCH_KEY is not set"),
         (["--url", "ftp://x", "--model", "m"], "is not the root of an API"),
         ([str(tmp_path / "gone")], "no model"),
-        (["nano", "--free"], "trained here"),
+        (["nano", "--free"], "is a SemanticFace model"),
         (["nano", "--examples", "1", "--pictures", str(tmp_path), "--out", str(tmp_path / "out")], "no examples"),
     ):
         assert script.main(words) == 2, words
         err = capsys.readouterr().err
-        assert re.search(rf"^zero_shot: .*{re.escape(told)}", err, re.MULTILINE), err
+        assert re.search(rf"^zero_shot: .*{re.escape(message)}", err, re.MULTILINE), err
     assert script.main([*far, "--pictures", str(tmp_path), "--send-pictures"]) == 2  # no network in tests
-    assert "pictures leave this machine, for models.example" in capsys.readouterr().err
+    assert "pictures are sent to models.example" in capsys.readouterr().err
     for words in ([], ["m", "--url", "http://x"], ["--url", "http://x"], ["m", "--examples", "17"],
                   ["m", "--limit", "501"], ["m", "--price", "1"]):  # fmt: skip
         with pytest.raises(SystemExit):
             script.main(words)
 
 
-def test_any_model_here_constrained_or_free_and_a_folder_of_ones_own(script, tmp_path, capsys):
+def test_a_local_model_with_and_without_grammar_on_a_folder(script, tmp_path, capsys):
     model = smolvlm(tmp_path / "tiny")
     photos = tmp_path / "photos"
     photos.mkdir()
@@ -477,7 +492,7 @@ def test_any_model_here_constrained_or_free_and_a_folder_of_ones_own(script, tmp
     found, err = last_line(capsys)
     assert found["pictures_with_valid"] == found["pictures_without_valid"] == 1
     assert "damaged: bad.png: a damaged or truncated PNG" in err and "replies still missing" not in err
-    assert "pictures that cannot be read: 1. Mend or remove them" in err
+    assert "unreadable pictures: 1. Fix or remove them" in err
     out = tmp_path / "out" / "tiny-on-photos-1-examples"
     results = json.loads((out / "zero_shot.json").read_text())
     assert results["sets"]["pictures"]["labelled"] == 2
@@ -486,7 +501,7 @@ def test_any_model_here_constrained_or_free_and_a_folder_of_ones_own(script, tmp
 
     (photos / "bad.png").unlink()
     (photos / "labels.csv").unlink()
-    assert script.main([*words, "--free", "--max-tokens", "24", "--semantics", "with"]) == 1  # nothing could be read
+    assert script.main([*words, "--free", "--max-tokens", "24", "--semantics", "with"]) == 1  # nothing could be parsed
     assert last_line(capsys)[0] == {}
     out = tmp_path / "out" / "tiny-on-photos-free"
     statuses = json.loads((out / "zero_shot.json").read_text())["sets"]["pictures"]["statuses"]["with"]
@@ -496,7 +511,7 @@ def test_any_model_here_constrained_or_free_and_a_folder_of_ones_own(script, tmp
     assert "0 of 3" in page and "constant" not in page
 
 
-def test_our_own_model_says_what_the_predictor_says_here_and_over_http(script, tmp_path, capsys):
+def test_a_semanticface_model_answers_as_the_predictor_does_locally_and_over_http(script, tmp_path, capsys):
     faces = tmp_path / "faces"
     toon = benchmark_set(faces, "toon", 2, size=256)
     script.SIZE = 256
@@ -522,28 +537,30 @@ def test_our_own_model_says_what_the_predictor_says_here_and_over_http(script, t
         for place in ("here", "there"):
             log = AnswerLog(tmp_path / place / "nano" / semantics / "toon.jsonl")
             for i, prediction in enumerate(expected):
-                judged = log.judged(f"toon/{i}")
-                assert np.array_equal(judged.coefficients, prediction.coefficients)
-                assert judged.analysis == prediction.analysis
+                reply = log.reply(f"toon/{i}")
+                assert np.array_equal(reply.coefficients, prediction.coefficients)
+                assert reply.analysis == prediction.analysis
 
 
-def test_a_model_that_its_tokenizer_keeps_from_being_constrained_writes_freely(tmp_path, monkeypatch):
+def test_a_tokenizer_that_cannot_spell_answers_means_free_decoding(tmp_path, monkeypatch):
     def refuse(*_, **__):
         raise sys.modules["semanticface.errors"].ModelError("the tokenizer cannot spell answers")
 
     monkeypatch.setattr(sys.modules["semanticface.evaluation.zero_shot.local"], "AnswerDecoder", refuse)
-    reader = LocalModel(str(smolvlm(tmp_path / "tiny")), max_tokens=8)
-    assert reader.free and "cannot spell" in reader.obstacle
-    (reply,) = reader.read(question("with"), [("a", noise())])
-    assert reply.status == "ok" and judge(reply).status != "ok" and reader.record(question("with"))["max_tokens"] == 8
+    model = LocalModel(str(smolvlm(tmp_path / "tiny")), max_tokens=8)
+    assert model.free and "cannot spell" in model.obstacle
+    (reply,) = model.answer(question("with"), [("a", noise())])
+    assert (
+        reply.status == "ok" and parse_reply(reply).status != "ok" and model.record(question("with"))["max_tokens"] == 8
+    )
 
 
-def test_every_command_of_the_page(script, drawn, tmp_path, capsys, monkeypatch):
+def test_every_command_of_the_page(script, rendered, tmp_path, capsys, monkeypatch):
     lines = commands("zero_shot.md")
     assert len(lines) > 6 and all(line[:2] == ["python", "eval/zero_shot.py"] for line in lines)
 
     def few(pictures, key, limit, **_):
-        whole = drawn[0][key]
+        whole = rendered[0][key]
         return replace(whole, names=whole.names[:1], people=whole.people[:1], true=whole.true[:1])
 
     monkeypatch.setattr(script, "benchmark_set", few)
@@ -551,11 +568,11 @@ def test_every_command_of_the_page(script, drawn, tmp_path, capsys, monkeypatch)
     smolvlm(Path("models/my-vlm"))
     Path("examples").mkdir()
     shutil.copy(ROOT / "examples" / "astronaut.jpg", "examples")
-    with chat_server(lambda body: ANSWER) as said:
+    with chat_server(lambda body: ANSWER) as server:
         for _, _, *words in lines:
-            words = [said.url if word.startswith("http://127.0.0.1:8000") else word for word in words]
+            words = [server.url if word.startswith("http://127.0.0.1:8000") else word for word in words]
             assert script.main(words) == 0, words
-        assert len(said.bodies) == 4
+        assert len(server.bodies) == 4
     assert sorted(path.name for path in Path("outputs/zero_shot").iterdir()) == sorted(
         ["my-vlm", "my-vlm-2-examples", "my-vlm-face", "nano", "nano-on-examples", "Qwen-Qwen3-VL-4B-Instruct",
          "Qwen-Qwen3-VL-4B-Instruct-4-examples"]

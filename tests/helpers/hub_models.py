@@ -12,8 +12,8 @@ from tests.helpers.tiny_adapter import adapted, tiny_adapter
 
 SETTINGS = {
     "dataset": "outputs/faces",
-    "lora": {"rank": 4, "alpha": 8, "dropout": 0.0, "targets": ["q_proj"], "projector": True},
-    "train": {"steps": 7, "batch": 2, "learning_rate": 0.001, "seed": 3},
+    "lora": {"r": 4, "lora_alpha": 8, "lora_dropout": 0.0, "target_modules": ["q_proj"], "projector": True},
+    "train": {"max_steps": 7, "per_device_train_batch_size": 2, "learning_rate": 0.001, "seed": 3},
     "data": {"train": {"fingerprint": "0123abcd", "rows": 8, "settings": {"looks": {"photo": 6, "toon": 3}}}},
 }
 RENDERED = Source("outputs/faces", "train", "0123abcd", 8, 0)

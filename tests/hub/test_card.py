@@ -1,4 +1,4 @@
-"""Model cards: what the Hub accepts, what the recipe and the results say, and nothing that is not known."""
+"""Model cards: valid for the Hub, and consistent with recipe and results."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ EXAMPLE = Example(b"", "A face.", ("picture\n  active  jawOpen 0.30",))
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory):
-    """A folder with an adapter and its base, and the adapter's card."""
+    """An adapter with its card, next to its base."""
     folder = tmp_path_factory.mktemp("made")
     adapter = adapter_of_base(folder)
     write_card(
@@ -46,19 +46,19 @@ def made(tmp_path_factory):
 
 @pytest.fixture
 def adapter(made, tmp_path):
-    """A copy of it, to be changed."""
+    """A copy to modify."""
     shutil.copytree(made.parent, tmp_path / "models")
     return tmp_path / "models" / "start"
 
 
 @pytest.fixture
-def undrawn(monkeypatch):
-    """Cards without a picture that takes long to draw."""
+def unrendered(monkeypatch):
+    """Cards without the slow rendered example."""
     monkeypatch.setattr(card, "rendered_example", lambda *_: EXAMPLE)
 
 
 def evaluated(path, model, command="python eval/evaluate.py --dataset outputs/faces"):
-    """Results as eval/evaluate.py writes them, of made-up answers."""
+    """Write results as eval/evaluate.py does, of synthetic answers."""
     rng = np.random.default_rng(4)
     true = rng.uniform(0, 1, (12, 52)).astype(np.float32)
     recipe = {"command": command, "model": "x", "dataset": "outputs/faces", "split": "test", "rows": 12}
@@ -75,15 +75,15 @@ def text_of(recipe, settings=CardSettings(), figures=()):  # noqa: B008 - frozen
 
 def test_the_hub_reads_the_front_matter(made):
     read = ModelCard.load(made / "README.md")
-    said = read.data
-    assert (said.license, said.base_model, said.datasets) == ("mit", "ann/tiny-base", ["ann/faces"])
-    assert (said.library_name, said.pipeline_tag) == ("peft", "image-text-to-text")
-    assert said.base_model_relation == "adapter" and {"semanticface", "arkit", "lora"} <= set(said.tags)
-    assert said.eval_results is None and "model-index" not in read.content
+    data = read.data
+    assert (data.license, data.base_model, data.datasets) == ("mit", "ann/tiny-base", ["ann/faces"])
+    assert (data.library_name, data.pipeline_tag) == ("peft", "image-text-to-text")
+    assert data.base_model_relation == "adapter" and {"semanticface", "arkit", "lora"} <= set(data.tags)
+    assert data.eval_results is None and "model-index" not in read.content
     assert "Not measured" in read.text
 
 
-def test_figures_are_those_of_the_files(adapter, tmp_path):
+def test_figures_come_from_the_files(adapter, tmp_path):
     result = evaluated(tmp_path / "metrics.json", adapter)
     figures = [read_figures(tmp_path / "metrics.json", adapter)]
     text = text_of(read_recipe(adapter), CardSettings(repo="ann/tiny"), figures)
@@ -98,7 +98,7 @@ def test_figures_are_those_of_the_files(adapter, tmp_path):
 def test_the_card_of_nano_and_its_page_show_the_same_tables():
     results = json.loads(BENCHMARK.read_text())
     text = make_card("nano", NANO, read_recipe(NANO), CardSettings(), [read_figures(BENCHMARK, NANO)], EXAMPLE)
-    page = (BENCHMARK.parent / "nano.md").read_text()
+    page = (BENCHMARK.parents[2] / "docs" / "nano.md").read_text()
     for table in (published.summary(results), published.readout_table(results)):
         assert table.markdown() in text and table.markdown() in page
     values = {(each.dataset_config, each.metric_type): each.metric_value for each in ModelCard(text).data.eval_results}
@@ -108,28 +108,28 @@ def test_the_card_of_nano_and_its_page_show_the_same_tables():
 
 
 def test_results_of_another_model_are_refused(adapter, tmp_path):
-    with pytest.raises(ConfigError, match="measured other weights"):
+    with pytest.raises(ConfigError, match="is about other weights"):
         read_figures(BENCHMARK, adapter)
     evaluated(tmp_path / "metrics.json", NANO)
-    with pytest.raises(ConfigError, match=r"measured other weights .*: python eval/evaluate.py"):
+    with pytest.raises(ConfigError, match=r"is about other weights .*: python eval/evaluate.py"):
         read_figures(tmp_path / "metrics.json", adapter)
     for bad in ("{", "[]", '{"recipe": {"command": "x", "model": "nano"}}', '{"sets": {}, "recipe": {"command": "x"}}'):
         (tmp_path / "bad.json").write_text(bad)
-        with pytest.raises(ConfigError, match=r"bad\.json (holds no results|is neither)"):
+        with pytest.raises(ConfigError, match=r"bad\.json (holds no valid results|is neither)"):
             read_figures(tmp_path / "bad.json", adapter)
 
 
-def test_the_example_is_a_render_beside_the_models_own_answer(made):
+def test_the_example_is_a_render_and_the_models_own_answer(made):
     text = (made / "README.md").read_text()
     mark = read_mark(text)
     assert mark.untouched and mark.pictures[PICTURE]["shows"] == "rendered"
     with Image.open(made / PICTURE) as picture:
         assert picture.size == (4 * 320 + 3 * 8, 320) and not picture.getexif() and "comment" not in picture.info
         assert len(np.unique(np.asarray(picture).reshape(-1, 3), axis=0)) > 1000
-    assert f"]({PICTURE})" in text and "photo look" in text and "toon look" in text and "active" in text
+    assert f"]({PICTURE})" in text and "photo style" in text and "toon style" in text and "active" in text
 
 
-def test_a_picture_of_the_users_loses_its_metadata(adapter, tmp_path, capsys):
+def test_the_users_picture_loses_its_metadata(adapter, tmp_path, capsys):
     drawn = Image.fromarray(rendering.render(np.zeros(52, np.float32), size=128).image)
     exif = Image.Exif()
     exif[0x010E] = "taken at home by Ann"
@@ -149,9 +149,9 @@ def test_a_picture_of_the_users_loses_its_metadata(adapter, tmp_path, capsys):
     assert (adapter / PICTURE).read_bytes() == written
 
 
-def test_what_was_written_by_hand_is_not_lost(adapter, undrawn, capsys, tmp_path):
+def test_manual_edits_are_not_lost(adapter, unrendered, capsys, tmp_path):
     readme = adapter / "README.md"
-    write_card(str(adapter), CardSettings(repo="ann/tiny"))  # untouched: written anew
+    write_card(str(adapter), CardSettings(repo="ann/tiny"))  # unedited: regenerated
     mine = readme.read_text().replace("# tiny", "# My tiny model")
     readme.write_text(mine)
     assert main(["card", str(adapter)]) == 2
@@ -164,13 +164,13 @@ def test_what_was_written_by_hand_is_not_lost(adapter, undrawn, capsys, tmp_path
     for _ in range(2):
         assert main(["card", str(adapter), "--force", "--notes", str(notes)]) == 0
         assert "## Notes\n\nTrained on a rainy day.\n" in readme.read_text()
-    notes.write_text(mine)  # as it was, with the comment of that card
+    notes.write_text(mine)  # an earlier card, with its comment
     assert main(["card", str(adapter), "--force", "--notes", str(notes)]) == 0
     assert read_mark(readme.read_text()).untouched
     assert main(["card", str(adapter)]) == 0
 
 
-def test_its_examples_of_use_run(adapter, undrawn, monkeypatch, capsys):
+def test_its_usage_examples_run(adapter, unrendered, monkeypatch, capsys):
     monkeypatch.chdir(adapter.parent)
     picture = rendering.render(np.zeros(52, np.float32), size=256).image
     Image.fromarray(picture).save("face.jpg")
@@ -184,42 +184,45 @@ def test_its_examples_of_use_run(adapter, undrawn, monkeypatch, capsys):
     assert "face.jpg" in capsys.readouterr().out
 
 
-def test_a_base_on_the_hub_is_named_as_the_recipe_does(made):
+def test_a_base_on_the_hub_is_named_as_in_the_recipe(made):
     base = {"name": "Qwen/Qwen3-VL-4B-Instruct", "revision": "ebb281ec70b0", "sha256": None, "image_size": 256}
     text = text_of(read_recipe(made) | {"base": base})
     assert ModelCard(text).data.base_model == base["name"] and "commit `ebb281ec70b0`" in text
-    assert "What its base has seen, the base's makers know" in text
+    assert "For the training data of its base, ask the base's authors" in text
 
 
 def test_a_comment_survives_any_consent():
-    said = "form --> 7 -- \n <!-- x"
-    text = marked("# tiny\n", {"a.jpg": (b"x", said)})
-    assert read_mark(text).untouched and read_mark(text).pictures["a.jpg"]["shows"] == said
+    consent = "form --> 7 -- \n <!-- x"
+    text = marked("# tiny\n", {"a.jpg": (b"x", consent)})
+    assert read_mark(text).untouched and read_mark(text).pictures["a.jpg"]["shows"] == consent
     assert text.count("-->") == 1
     assert not read_mark(text + "more").untouched and not read_mark(text.replace("tiny", "Tiny")).untouched
 
 
-def test_how_it_was_made_is_the_recipe(made):
+def test_the_training_section_matches_the_recipe(made):
     recipe, text = read_recipe(made), (made / "README.md").read_text()
-    for said in (
-        recipe["prompt"]["sha256"][:16], recipe["base"]["sha256"][:16], "ann/tiny-base", "rank 4, alpha 8",
-        "steps 7, batch 2", "seed 3", "8 rows: faces rendered by this project", "looks photo 6, toon 3", "0123abcd",
+    for fact in (
+        recipe["prompt"]["sha256"][:16], recipe["base"]["sha256"][:16], "ann/tiny-base", "r 4, lora_alpha 8",
+        "max_steps 7, per_device_train_batch_size 2", "seed 3", "8 rows: faces rendered by this project",
+        "styles photo 6, toon 3", "0123abcd",
         recipe["versions"]["torch"], "not calibrated",
     ):  # fmt: skip
-        assert said in text, said
+        assert fact in text, fact
 
 
-def test_who_it_learnt_from_is_said_as_far_as_it_is_known(made):
+def test_the_training_data_is_described_if_recorded(made):
     recipe = read_recipe(made)
-    assert "nobody who exists" in text_of(recipe) and "No picture of a person" in text_of(recipe)
-    learnt = [RENDERED, Source("takes", "train", "77", 40, 3)]
-    people = text_of(recipe | {"trained_on": [source.to_dict() for source in learnt]})
-    assert "40 rows: pictures of people, 3 of them" in people and "asks for this model to be withdrawn" in people
+    assert "no real person" in text_of(recipe) and "No picture of a person" in text_of(recipe)
+    sources = [RENDERED, Source("takes", "train", "77", 40, 3)]
+    people = text_of(recipe | {"trained_on": [source.to_dict() for source in sources]})
+    assert "40 rows: pictures of people, 3 of them" in people and "this model is withdrawn" in people
     assert "No picture of a person" not in people
-    untold = recipe | {"settings": {"round": 2, "align": {"beta": 0.3}}}
-    del untold["trained_on"]
-    assert "not recorded in the recipe" in text_of(untold) and "round 2 of preference optimisation" in text_of(untold)
-    assert "Whether pictures of people were used to train it is not recorded" in text_of(untold)
+    unrecorded = recipe | {"settings": {"round": 2, "align": {"beta": 0.3}}}
+    del unrecorded["trained_on"]
+    assert "not recorded in the recipe" in text_of(unrecorded) and "round 2 of preference optimisation" in text_of(
+        unrecorded
+    )
+    assert "Whether pictures of people were used to train it is not recorded" in text_of(unrecorded)
 
 
 def test_the_emotion_switch_and_the_law_are_in_every_card(made):
@@ -229,10 +232,10 @@ def test_the_emotion_switch_and_the_law_are_in_every_card(made):
     assert "The switch is off" in off and "2024/1689" in off
     for text in (text_of(recipe), off):
         assert {"2603.14827", "2605.06179"} <= set(re.findall(r"eprint += \{(.*?)\}", text))
-        assert "Not meant for** judging anyone" in text
+        assert "Not intended for** judging anyone" in text
 
 
-def test_places_on_this_machine_do_not_leave_it(made, tmp_path):
+def test_local_paths_are_not_published(made, tmp_path):
     recipe = read_recipe(made)
     here = str(tmp_path / "private" / "faces")
     recipe["settings"] = recipe["settings"] | {"dataset": here, "output": str(tmp_path / "out")}
@@ -252,13 +255,13 @@ def test_places_on_this_machine_do_not_leave_it(made, tmp_path):
     assert public(given) == ["faces"] * len(given) and public("outputs/faces") == "outputs/faces"
 
 
-def test_a_card_of_a_folder_anywhere_does_not_tell_where(made, undrawn):
+def test_a_card_does_not_contain_the_models_path(made, unrendered):
     text = write_card(str(made.resolve()), CardSettings(), made / "away.md").read_text()
     assert str(made.parent) not in text and f"--model {made.name}" in text
 
 
 @pytest.mark.parametrize(
-    ("words", "said"),
+    ("words", "message"),
     [
         (["nano"], "--out nano-card/README.md"),
         (["no-such-folder"], "is no folder"),
@@ -266,13 +269,13 @@ def test_a_card_of_a_folder_anywhere_does_not_tell_where(made, undrawn):
         (["start", "--licence", "my own licence"], "apache-2.0"),
         (["start", "--consent", "CC0"], "give the picture"),
         (["start", "--notes", "none.md"], "none.md cannot be read"),
-        (["start", "--results", "none.json"], "none.json holds no results"),
+        (["start", "--results", "none.json"], "none.json holds no valid results"),
         (["base/README"], "is no folder"),
     ],
 )
-def test_what_cannot_be_is_said_in_a_line(words, said, adapter, monkeypatch, capsys):
+def test_errors_are_one_line(words, message, adapter, monkeypatch, capsys):
     monkeypatch.chdir(adapter.parent)
     before = (adapter / "README.md").read_bytes()
     assert main(["card", *words]) == 2
-    assert said in capsys.readouterr().err
+    assert message in capsys.readouterr().err
     assert (adapter / "README.md").read_bytes() == before

@@ -1,4 +1,4 @@
-"""Pushing to the Hub, against a stand-in for it: what leaves, what stays, what is said."""
+"""Pushing to a fake Hub: which files are uploaded, which are not, and the messages."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ SECRET = "hf_" + "AbCdEfGh" * 5
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory):
-    """A base and an adapter of it, with their cards; cards' pictures are plain, to save time."""
+    """A base and an adapter of it, with their cards, without rendered examples to save time."""
     folder = tmp_path_factory.mktemp("made")
     adapter = adapter_of_base(folder)
     with pytest.MonkeyPatch.context() as patch:
@@ -53,7 +53,7 @@ def made(tmp_path_factory):
 
 @pytest.fixture
 def desk(made, tmp_path, monkeypatch):
-    """A copy of it, where the commands run."""
+    """A copy of it, as the working directory."""
     shutil.copytree(made, tmp_path / "desk")
     monkeypatch.chdir(tmp_path / "desk")
     return tmp_path / "desk"
@@ -61,7 +61,7 @@ def desk(made, tmp_path, monkeypatch):
 
 @pytest.fixture
 def hub(monkeypatch):
-    """The stand-in, and a client that was told of it and has logged in."""
+    """The fake Hub, and a client that is configured for it and logged in."""
     with hub_stand_in.serving() as hub:
         monkeypatch.setattr(constants, "ENDPOINT", hub.url)
         files = f"{hub.url}/{{repo_id}}/resolve/{{revision}}/{{filename}}"
@@ -76,7 +76,7 @@ def verdicts(folder, readme=None):
     return {each.name: (each.verdict, each.why) for each in list_model(folder, readme or folder / "README.md")}
 
 
-def test_parts_of_a_model_leave_and_nothing_else(desk):
+def test_only_parts_of_a_model_are_uploaded(desk):
     adapter = desk / "start"
     for name in ("checkpoints/checkpoint-7", "logs", ".git"):
         (adapter / name).mkdir(parents=True)
@@ -99,16 +99,16 @@ def test_parts_of_a_model_leave_and_nothing_else(desk):
     (adapter / "elsewhere").symlink_to(desk)
     found = verdicts(adapter)
     assert {name for name, (verdict, _) in found.items() if verdict == "included"} == PARTS
-    assert found["LICENSE"] == ("refused", "a link: put the file itself there")
+    assert found["LICENSE"] == ("refused", "a symlink: copy the file itself there")
     expected = {
-        "model.safetensors": "those of its base have a licence of their own",
+        "model.safetensors": "its base has its own licence",
         "notes": "a pickle", "harmless.txt": "a pickle", "pytorch_model.bin": "a pickle",
         "optimizer.pt": "an optimizer's state",
         "checkpoints/checkpoint-7/adapter_model.safetensors": "a checkpoint",
         "rows": "data", "train.jsonl": "data", "choices.sqlite": "data",
-        ".env": "secrets", "log.txt": "secrets", ".git/config": "no part of a model",
-        PEOPLE_NAME: "whom it learnt from",
-        "portrait.png": "nobody's face leaves unasked", "take.mp4": "nobody's face leaves unasked",
+        ".env": "secrets", "log.txt": "secrets", ".git/config": "not part of a model",
+        PEOPLE_NAME: "the people in its training data",
+        "portrait.png": "faces need consent", "take.mp4": "faces need consent",
         "elsewhere": "a link",
     }  # fmt: skip
     for name, why in expected.items():
@@ -176,18 +176,18 @@ def spoil_the_config(adapter):
     ("spoil", "name", "why"),
     [
         (spoil_weights, "adapter_model.safetensors", "a pickle, which can run any code"),
-        (add_base_weights, "adapter_model.safetensors", "lm_head.weight: the base has a licence of its own"),
+        (add_base_weights, "adapter_model.safetensors", "lm_head.weight: the base has its own licence"),
         (tell_a_secret, "README.md", "looks like a token"),
         (swap_the_picture, "example.jpg", "not the picture that `semanticface card` wrote"),
-        (show_a_person, "example.jpg", "say where their consent is"),
+        (show_a_person, "example.jpg", "document their consent"),
         (show_another, "README.md", "shows me.jpg, which is not uploaded"),
-        (hold_a_face, "README.md", "holds a picture or another file within its text"),
-        (link_to_people, "NOTICE", "a link: put the file itself there"),
-        (tell_where_it_lies, "README.md", "a place of this machine"),
+        (hold_a_face, "README.md", "embeds a picture or another file"),
+        (link_to_people, "NOTICE", "a symlink: copy the file itself there"),
+        (tell_where_it_lies, "README.md", "a path on this machine"),
         (tell_a_secret_beside_weights, "adapter_model.safetensors", "looks like a token"),
     ],
 )
-def test_a_part_with_something_wrong_stops_the_push(spoil, name, why, desk, hub, capsys):
+def test_an_invalid_part_stops_the_push(spoil, name, why, desk, hub, capsys):
     spoil(desk / "start")
     assert verdicts(desk / "start")[name][0] == "refused"
     assert main(["push", "start", "ann/tiny", "--yes"]) == 2
@@ -196,12 +196,12 @@ def test_a_part_with_something_wrong_stops_the_push(spoil, name, why, desk, hub,
     assert not hub.asked and not hub.repos
 
 
-def test_where_a_base_was_loaded_from_stays_here(desk):
+def test_the_path_of_a_base_is_not_published(desk):
     base = desk / "base"
     for name in ("config.json", "tokenizer_config.json"):
-        said = json.loads((base / name).read_text())
-        said |= {"_name_or_path": "/data/ann/models/eve", "inner": [{"name_or_path": "C:\\ann\\eve"}]}
-        (base / name).write_text(json.dumps(said))
+        config = json.loads((base / name).read_text())
+        config |= {"_name_or_path": "/data/ann/models/eve", "inner": [{"name_or_path": "C:\\ann\\eve"}]}
+        (base / name).write_text(json.dumps(config))
     for each in list_model(base, base / "README.md"):
         sent = each.path.read_bytes() if each.content is None else each.content
         assert each.verdict == "included" and b"ann/models" not in sent and b"ann\\" not in sent
@@ -210,9 +210,9 @@ def test_where_a_base_was_loaded_from_stays_here(desk):
     assert config.items() >= {"architectures": json.loads((base / "config.json").read_text())["architectures"]}.items()
 
 
-def test_a_card_without_front_matter_or_a_broken_config_stops_it_too(desk):
+def test_a_card_without_front_matter_and_a_broken_config_are_refused(desk):
     recipe = read_recipe(desk / "start")
-    recipe["base"] |= {"name": "nano"}  # otherwise the card must tell the base's id
+    recipe["base"] |= {"name": "nano"}  # otherwise the card must name the base's id
     write_recipe(desk / "start", recipe)
     spoil_the_config(desk / "start")
     drop_the_front_matter(desk / "start")
@@ -221,40 +221,40 @@ def test_a_card_without_front_matter_or_a_broken_config_stops_it_too(desk):
     assert found["adapter_config.json"][0] == "refused" and "cannot be read" in found["adapter_config.json"][1]
 
 
-def test_a_dry_run_lists_and_asks_nobody(desk, hub, capsys, monkeypatch):
+def test_a_dry_run_only_lists(desk, hub, capsys, monkeypatch):
     monkeypatch.delenv("HF_TOKEN")
     assert main(["push", "start", "ann/tiny", "--dry-run"]) == 0
     out = capsys.readouterr().out
-    assert out.splitlines()[-1].startswith("A dry run: nothing was uploaded")
+    assert out.splitlines()[-1].startswith("Dry run: nothing was uploaded")
     for name in PARTS:
         assert any(line.split()[:2] == ["included", name] for line in out.splitlines()), name
     assert "model ann/tiny, private" in out and f"{len(PARTS)} of {len(PARTS)} files" in out
     assert not hub.asked
 
 
-@pytest.mark.parametrize(("said", "code"), [("y", 0), ("", 1), ("n", 1)])
-def test_it_asks_first(said, code, desk, hub, monkeypatch, capsys):
+@pytest.mark.parametrize(("reply", "code"), [("y", 0), ("", 1), ("n", 1)])
+def test_it_asks_for_confirmation(reply, code, desk, hub, monkeypatch, capsys):
     asked = []
     monkeypatch.setattr(push.sys.stdin, "isatty", lambda: True, raising=False)
-    monkeypatch.setattr("builtins.input", lambda text: asked.append(text) or said)
+    monkeypatch.setattr("builtins.input", lambda text: asked.append(text) or reply)
     assert main(["push", "start", "ann/tiny"]) == code
     assert asked == ["Upload this to ann/tiny, private? [y/N] "]
     assert bool(hub.asked) == (code == 0)
 
 
-def test_with_nobody_to_ask_it_needs_yes(desk, hub, capsys):
+def test_without_a_terminal_it_needs_yes(desk, hub, capsys):
     assert main(["push", "start", "ann/tiny"]) == 2
-    assert "say --yes" in capsys.readouterr().err and not hub.asked
+    assert "pass --yes" in capsys.readouterr().err and not hub.asked
 
 
-def test_what_the_hub_has_afterwards(desk, hub, capsys):
+def test_the_repository_after_a_push(desk, hub, capsys):
     recipe = read_recipe(desk / "start")
     recipe["settings"] = recipe["settings"] | {"dataset": str(desk / "private" / "faces")}
     write_recipe(desk / "start", recipe)
     assert main(["push", "start", "ann/tiny", "--yes"]) == 0
     out, err = capsys.readouterr()
     repo = hub.repos["models", "ann/tiny"]
-    assert repo.private and len(repo.commits) == 2  # its making, and one commit with everything
+    assert repo.private and len(repo.commits) == 2  # the initial commit, and one with everything
     files = hub.files("ann/tiny")
     assert set(files) == PARTS | {".gitattributes"}
     for name in PARTS - {"semanticface.json", "adapter_config.json"}:
@@ -265,9 +265,9 @@ def test_what_the_hub_has_afterwards(desk, hub, capsys):
     assert json.loads(files["adapter_config.json"])["base_model_name_or_path"] == "ann/tiny-base"
     assert not [name for name, content in files.items() if str(desk).encode() in content]
     assert ModelCard(files["README.md"].decode()).data.base_model == "ann/tiny-base"
-    assert f"{hub.url}/ann/tiny: 5 files, as here; private; commit {repo.head[0]}" in out
+    assert f"{hub.url}/ann/tiny: 5 files, verified; private; commit {repo.head[0]}" in out
     assert hub_stand_in.TOKEN not in out + err
-    # Again: nothing changed, so nothing is committed. With a card that changed, what was there stays there.
+    # Again: without a change nothing is committed. After a change, other files in the repository stay.
     assert main(["push", "start", "ann/tiny", "--yes"]) == 0 and len(repo.commits) == 2
     repo.commit(files | {"theirs.txt": b"x"})
     with (desk / "start" / "README.md").open("a") as file:
@@ -277,46 +277,46 @@ def test_what_the_hub_has_afterwards(desk, hub, capsys):
     assert hub.files("ann/tiny")["README.md"].endswith(b"More.\n")
 
 
-def test_public_is_said_aloud_or_not_at_all(desk, hub, capsys):
+def test_public_must_be_explicit(desk, hub, capsys):
     assert main(["push", "base", "ann/tiny-base", "--public", "--yes"]) == 0
     assert not hub.repos["models", "ann/tiny-base"].private and "; public; commit" in capsys.readouterr().out
     commits = len(hub.repos["models", "ann/tiny-base"].commits)
     assert main(["push", "base", "ann/tiny-base", "--yes"]) == 2
-    assert "there already and public: say --public" in capsys.readouterr().err
+    assert "exists and is public: pass --public" in capsys.readouterr().err
     hub.repos["models", "ann/tiny-base"].private = True
     assert main(["push", "base", "ann/tiny-base", "--public", "--yes"]) == 2
-    assert "there already and private" in capsys.readouterr().err
+    assert "exists and is private" in capsys.readouterr().err
     assert len(hub.repos["models", "ann/tiny-base"].commits) == commits
 
 
 @pytest.mark.parametrize(
-    ("refuse", "said"),
+    ("refuse", "message"),
     [
         ({"GET /api/whoami-v2": 401}, "does not accept your token (401)"),
         ({"POST /api/repos/create": 403}, "may not write to ann (403)"),
         ({"POST /api/models/ann/tiny/commit": 403}, "may not write to ann (403)"),
-        ({"POST /api/models/ann/tiny/commit": 409}, "changed by somebody at the same moment (409)"),
+        ({"POST /api/models/ann/tiny/commit": 409}, "changed by someone else meanwhile (409)"),
         ({"POST /api/models/ann/tiny/commit": 503}, "busy or broken (503)"),
         ({"POST /api/models/ann/tiny/preupload": 418}, "refused the upload to ann/tiny (418)"),
         ({"PUT /large": 403}, "may not write to ann (403)"),
     ],
 )
-def test_what_the_hub_refuses_is_explained(refuse, said, desk, hub, capsys):
+def test_refusals_of_the_hub_are_explained(refuse, message, desk, hub, capsys):
     hub.refuse |= refuse
     assert main(["push", "start", "ann/tiny", "--yes"]) == 2
     out, err = capsys.readouterr()
-    assert said in err.splitlines()[-1] and "Traceback" not in err  # above it, perhaps, bars of the upload
+    assert message in err.splitlines()[-1] and "Traceback" not in err  # progress bars may precede it
     assert hub_stand_in.TOKEN not in out + err
     assert all(len(repo.commits) == 1 for repo in hub.repos.values())
 
 
-def test_who_is_not_known_not_allowed_or_not_connected_is_told(desk, hub, capsys, monkeypatch, tmp_path):
+def test_login_permission_and_connection_errors(desk, hub, capsys, monkeypatch, tmp_path):
     assert main(["push", "start", "someone/tiny", "--yes"]) == 2
     assert "may not write to someone (403)" in capsys.readouterr().err
     assert main(["push", "start", "tiny", "--yes"]) == 2
     assert "OWNER/NAME" in capsys.readouterr().err
     assert main(["push", "start", "ann/ti ny", "--yes"]) == 2
-    assert "cannot be called that" in capsys.readouterr().err
+    assert "is not a valid name on the Hub" in capsys.readouterr().err
     monkeypatch.delenv("HF_TOKEN")
     monkeypatch.setattr(constants, "HF_TOKEN_PATH", str(tmp_path / "none"))
     assert main(["push", "start", "ann/tiny", "--yes"]) == 2
@@ -332,18 +332,18 @@ def test_who_is_not_known_not_allowed_or_not_connected_is_told(desk, hub, capsys
     assert not hub.repos
 
 
-def test_somebody_else_at_the_same_moment_is_not_overwritten(desk, hub, capsys):
+def test_a_concurrent_commit_is_not_overwritten(desk, hub, capsys):
     hub.race = True
     assert main(["push", "start", "ann/tiny", "--yes"]) == 2
-    assert "changed by somebody at the same moment (412)" in capsys.readouterr().err
+    assert "changed by someone else meanwhile (412)" in capsys.readouterr().err
     assert "README.md" not in hub.files("ann/tiny") and "theirs.txt" in hub.files("ann/tiny")
 
 
-def test_what_did_not_arrive_whole_is_found(desk, hub, capsys):
+def test_corrupted_uploads_are_detected(desk, hub, capsys):
     hub.spoil |= {"adapter_model.safetensors", "semanticface.json"}
     assert main(["push", "start", "ann/tiny", "--yes"]) == 2
-    said = capsys.readouterr().err
-    assert "does not have adapter_model.safetensors, semanticface.json as uploaded" in said
+    printed = capsys.readouterr().err
+    assert "does not have adapter_model.safetensors, semanticface.json as uploaded" in printed
 
 
 def test_people_must_have_agreed_to_be_published(desk, hub, capsys):
@@ -356,8 +356,8 @@ def test_people_must_have_agreed_to_be_published(desk, hub, capsys):
     trained = "  {}: {{reference: form 7, uses: [train]}}\n"
     (takes / CONSENT).write_text("subjects:\n" + allowed.format("ann") + trained.format("ben"))
     assert main(["push", "start", "ann/tiny", "--yes"]) == 2
-    said = capsys.readouterr().err
-    assert "ben agreed to train, not to publish" in said and not hub.asked
+    printed = capsys.readouterr().err
+    assert "ben agreed to train, not to publish" in printed and not hub.asked
     (takes / CONSENT).write_text("subjects:\n" + allowed.format("ann") + allowed.format("ben"))
     assert main(["push", "start", "ann/tiny", "--yes"]) == 0
     assert PEOPLE_NAME not in hub.files("ann/tiny")
@@ -366,7 +366,7 @@ def test_people_must_have_agreed_to_be_published(desk, hub, capsys):
     assert "whose people are not known" in capsys.readouterr().err
 
 
-def test_a_base_of_this_machine_must_have_a_name_on_the_hub(desk, hub, capsys):
+def test_a_local_base_must_have_a_name_on_the_hub(desk, hub, capsys):
     readme = desk / "start" / "README.md"
     readme.write_text("".join(line for line in readme.open() if not line.startswith("base_model")))
     assert main(["push", "start", "ann/tiny", "--yes"]) == 2
@@ -380,8 +380,8 @@ def test_a_base_of_this_machine_must_have_a_name_on_the_hub(desk, hub, capsys):
 
 
 LOAD = """
-from semanticface import cli
-assert cli.main("push nano ann/nano --card nano-card/README.md --yes".split()) == 0
+from semanticface.cli.main import main
+assert main("push nano ann/nano --card nano-card/README.md --yes".split()) == 0
 import json, sys
 from semanticface.inference.predictor import Predictor
 for name in sys.argv[2:]:
@@ -391,13 +391,13 @@ for name in sys.argv[2:]:
 
 
 @pytest.mark.slow
-def test_what_was_pushed_loads_from_there_and_answers_the_same(desk, hub, tmp_path):
-    """Another process, which knows of the stand-in by HF_ENDPOINT alone, pushes and loads."""
+def test_a_pushed_model_loads_and_answers_the_same(desk, hub, tmp_path):
+    """Another process, configured only by HF_ENDPOINT, pushes and loads."""
     picture = tmp_path / "face.png"
     Image.fromarray(rendering.render(np.zeros(52, np.float32), size=128, framing="crop").image).save(picture)
     for folder, name in (("base", "ann/tiny-base"), ("start", "ann/tiny")):
         assert main(["push", folder, name, "--yes"]) == 0
-    shutil.move(desk / "base", tmp_path / "away")  # the adapter finds its base on the Hub, or not at all
+    shutil.move(desk / "base", tmp_path / "away")  # the adapter must load its base from the Hub
     here = {"HF_ENDPOINT": hub.url, "HF_TOKEN": hub_stand_in.TOKEN, "HF_HOME": str(tmp_path / "home")}
     environment = os.environ | here | {"HF_HUB_OFFLINE": "0", "HF_HUB_DISABLE_XET": "1"}
     done = subprocess.run(

@@ -1,4 +1,4 @@
-"""The folder of a demo Space: complete, nothing else in it uploaded, and it runs from there."""
+"""The folder of a demo Space: it is complete, only its files are uploaded, and it runs."""
 
 from __future__ import annotations
 
@@ -25,41 +25,41 @@ __all__ = ["hub", "made"]  # fixtures
 
 
 @pytest.fixture(scope="module")
-def written(made, tmp_path_factory):
-    """The Space of a tiny whole model."""
+def original(made, tmp_path_factory):
+    """The Space of a tiny full model."""
     folder = tmp_path_factory.mktemp("space") / "demo"
     assert main(["card", str(made / "base"), "--space", str(folder), "--repo", "ann/tiny-base"]) == 0
     return folder
 
 
 @pytest.fixture
-def space(written, tmp_path):
-    """A copy of it, to be changed."""
-    return Path(shutil.copytree(written, tmp_path / "demo"))
+def space(original, tmp_path):
+    """A copy to modify."""
+    return Path(shutil.copytree(original, tmp_path / "demo"))
 
 
-def test_it_holds_all_that_it_needs(written, made):
-    front = RepoCard.load(written / "README.md", repo_type="space").data
+def test_it_is_complete(original, made):
+    front = RepoCard.load(original / "README.md", repo_type="space").data
     assert (front.sdk, front.app_file, front.pinned) == ("gradio", "app.py", False) and front.models == [
         "ann/tiny-base"
     ]
     assert front.sdk_version == importlib.metadata.version("gradio")
-    lines = (written / "requirements.txt").read_text().splitlines()
+    lines = (original / "requirements.txt").read_text().splitlines()
     assert {"torch", "transformers", "gradio", "pillow"} <= {line.partition("==")[0] for line in lines}
     for line in lines:
         name, version = re.fullmatch(r"([\w.-]+)==([\w.]+)", line).groups()
         assert importlib.metadata.version(name).partition("+")[0] == version
     home = Path(semanticface.__file__).parent
     for name in ("assets/head.npz", "assets/nano/model.safetensors", "serving/pages/demo.py"):
-        assert (written / "semanticface" / name).read_bytes() == (home / name).read_bytes()
-    assert (written / "semanticface" / "prompt_texts" / "distill.txt").is_file()
-    assert not list(written.rglob("__pycache__"))
+        assert (original / "semanticface" / name).read_bytes() == (home / name).read_bytes()
+    assert (original / "semanticface" / "prompt_texts" / "distill.txt").is_file()
+    assert not list(original.rglob("__pycache__"))
     for name in ("model.safetensors", "semanticface.json", "tokenizer.json"):
-        assert (written / "model" / name).is_file()
-    assert not (written / "model" / "README.md").exists()
+        assert (original / "model" / name).is_file()
+    assert not (original / "model" / "README.md").exists()
 
 
-def test_only_what_was_written_is_uploaded(space, made, hub, capsys):
+def test_only_its_files_are_uploaded(space, made, hub, capsys):
     (space / ".env").write_text("A=1\n")
     (space / "me.jpg").write_bytes(b"x")
     (space / "semanticface" / "extra.py").write_text("print(1)\n")
@@ -74,7 +74,7 @@ def test_only_what_was_written_is_uploaded(space, made, hub, capsys):
     assert f"{hub.url}/spaces/ann/tiny-base: " in capsys.readouterr().out
 
 
-def test_what_was_changed_in_it_is_refused(space, made, hub, capsys):
+def test_modified_files_are_refused(space, made, hub, capsys):
     (space / "semanticface" / "cli.py").write_text("print(1)\n")
     (space / "model" / "config.json").write_text("{}")
     with (space / "app.py").open("a") as file:
@@ -86,7 +86,7 @@ def test_what_was_changed_in_it_is_refused(space, made, hub, capsys):
     assert not hub.asked
 
 
-def test_what_lies_about_in_a_working_tree_stays_there(tmp_path, monkeypatch):
+def test_other_files_of_a_working_tree_are_not_copied(tmp_path, monkeypatch):
     home = tmp_path / "semanticface"
     (home / "assets").mkdir(parents=True)
     for name in ("card.py", "assets/page.css", "me.jpg", "people.json", "dump.pkl", ".env"):
@@ -97,7 +97,7 @@ def test_what_lies_about_in_a_working_tree_stays_there(tmp_path, monkeypatch):
     assert names == {"semanticface/card.py", "semanticface/assets/page.css"}
 
 
-def test_a_picture_within_a_text_of_it_is_refused(space, made):
+def test_embedded_pictures_are_refused(space, made):
     for name in ("README.md", "app.py"):
         with (space / name).open("a") as file:
             file.write('\n# <img src="data:image/jpeg;base64,/9j/4AAQ">\n')
@@ -105,13 +105,13 @@ def test_a_picture_within_a_text_of_it_is_refused(space, made):
     assert refused == {"README.md", "app.py"}
 
 
-def test_a_folder_with_something_in_it_is_left_alone(space, made, tmp_path, capsys):
+def test_a_folder_with_other_content_is_not_overwritten(space, made, tmp_path, capsys):
     base = str(made / "base")
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "diary.txt").write_text("Monday")
     for extra in ([], ["--force"]):
         assert main(["card", base, "--space", str(tmp_path / "mine"), *extra]) == 2
-        assert "holds something else already" in capsys.readouterr().err
+        assert "already contains something else" in capsys.readouterr().err
     assert [path.name for path in (tmp_path / "mine").iterdir()] == ["diary.txt"]
     assert main(["card", base, "--space", str(tmp_path / "new"), "--notes", "x.md"]) == 2
     assert "--notes is for a card" in capsys.readouterr().err and not (tmp_path / "new").exists()
@@ -125,7 +125,7 @@ def test_a_folder_with_something_in_it_is_left_alone(space, made, tmp_path, caps
 
 @pytest.mark.slow
 def test_it_runs_from_its_folder(space, tmp_path):
-    """With the package that lies there: its version is made another one, and the page's server tells that one."""
+    """With its own copy of the package: the copy gets another version, which the server reports."""
     with (space / "semanticface" / "__init__.py").open("a") as file:
         file.write('__version__ = "99.0"\n')
     with socket.socket() as free:
@@ -140,13 +140,13 @@ def test_it_runs_from_its_folder(space, tmp_path):
         command, cwd=space, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
     ) as process:
         try:
-            said = []
+            output = []
             for line in process.stdout:
-                said.append(line)
+                output.append(line)
                 if "Running on local URL" in line:
                     break
             else:
-                pytest.fail("".join(said))
+                pytest.fail("".join(output))
             client = Client(f"http://127.0.0.1:{port}", verbose=False)
             setup = client.predict(api_name="/setup")
             assert setup["version"] == "99.0" and setup["model"] == "model"

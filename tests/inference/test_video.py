@@ -334,4 +334,4 @@ def test_an_interrupt_says_how_to_resume(capsys, monkeypatch, tmp_path):
 
     monkeypatch.setattr(Predictor, "from_pretrained", lambda *_, **__: Stop())
     code, printed = run(capsys, write_clip(tmp_path / "a.mp4", bars(4)), "--no-crop", "--out", tmp_path / "a.csv")
-    assert code == 130 and "the same command goes on from where it stopped" in printed
+    assert code == 130 and "run the same command again to resume" in printed

@@ -1,4 +1,4 @@
-"""``eval/evaluate.py`` from a dataset and a model to figures, predictions and page."""
+"""``eval/evaluate.py``: from a dataset and a model to metrics, predictions and report."""
 
 import dataclasses
 import json
@@ -83,7 +83,7 @@ def test_before_and_after(script, places, capsys):
     assert not (folder / "three").exists()
 
 
-def test_constants_fall_back_to_the_split_and_say_so(script, places, tmp_path, capsys):
+def test_constants_fall_back_to_the_split_with_a_warning(script, places, tmp_path, capsys):
     import datasets
 
     whole = datasets.load_from_disk(str(places[1]))
@@ -92,8 +92,8 @@ def test_constants_fall_back_to_the_split_and_say_so(script, places, tmp_path, c
     assert "the constants come from the test split itself" in capsys.readouterr().err
 
 
-def stand_in(monkeypatch, script, stream):
-    """Let a function answer in the place of any model."""
+def fake_predictor(monkeypatch, script, stream):
+    """Replace the model by a function."""
 
     class Fake:
         bundle = level = None
@@ -111,7 +111,9 @@ def stand_in(monkeypatch, script, stream):
 
 def test_predictions_are_not_kept(script, places, monkeypatch):
     _, dataset, folder = places
-    said = [describe(arkit.vector({name: 0.6})) for name in ("jawOpen", "cheekPuff", "browInnerUp", "noseSneerLeft")]
+    analyses = [
+        describe(arkit.vector({name: 0.6})) for name in ("jawOpen", "cheekPuff", "browInnerUp", "noseSneerLeft")
+    ]
     made, alive = [], []
 
     def stream(pictures):
@@ -120,14 +122,14 @@ def test_predictions_are_not_kept(script, places, monkeypatch):
                 prediction = script.Prediction("?", "no_face", "no face found")
             else:
                 face, box = arkit.vector({"jawOpen": number / 10}), Box(1, 2, 30, 40)
-                analysis = dataclasses.replace(said[number % 4], symmetry=f"said of {number}")
+                analysis = dataclasses.replace(analyses[number % 4], symmetry=f"symmetry of {number}")
                 prediction = script.Prediction("?", "ok", "", face, analysis, box=box, note=f"note on {number}")
             made.append(weakref.ref(prediction))
             yield prediction
             del prediction
             alive.append(sum(each() is not None for each in made))
 
-    stand_in(monkeypatch, script, stream)
+    fake_predictor(monkeypatch, script, stream)
     out = folder / "streamed"
     assert script.main(["--dataset", str(dataset), "--split", "train", "--out", str(out)]) == 0
     count = len(script.load_faces(dataset, "train"))
@@ -136,7 +138,7 @@ def test_predictions_are_not_kept(script, places, monkeypatch):
     assert [row["image"] for row in rows] == [f"train/{number}" for number in range(count)]
     result = json.loads((out / "metrics.json").read_text())["result"]["model"]
     assert result["explained"] == count - count // 4
-    # Each card has its own words, box, note or reason, read from the file again.
+    # Each card has its own analysis, box, note or reason, read back from the file.
     cards = (out / "report.html").read_text().split("<article")[1:]
     assert len(cards) == min(count, 18)
     for card in cards:
@@ -144,11 +146,11 @@ def test_predictions_are_not_kept(script, places, monkeypatch):
         if number % 4 == 3:
             assert "no face found" in card
         else:
-            assert f"said of {number}<" in card and f"note on {number}<" in card and 'class="found"' in card
+            assert f"symmetry of {number}<" in card and f"note on {number}<" in card and 'class="found"' in card
             assert f"jawOpen: prediction {number / 10:.2f}" in card
 
 
-def test_photographs_are_added_and_failures_are_cards(script, places, monkeypatch):
+def test_photographs_and_failures_are_cards(script, places, monkeypatch):
     _, dataset, folder = places
     Image.fromarray(np.zeros((64, 64, 3), np.uint8)).save(folder / "photo.png")
     out = folder / "photos"
@@ -156,7 +158,7 @@ def test_photographs_are_added_and_failures_are_cards(script, places, monkeypatc
     def blind(pictures):
         return (script.Prediction(f"picture {number}", "no_face", "no face found") for number, _ in enumerate(pictures))
 
-    stand_in(monkeypatch, script, blind)
+    fake_predictor(monkeypatch, script, blind)
     tables.write(
         folder / "p.jsonl", [RowResult(str(folder / "photo.png"), coefficients=arkit.vector({"jawOpen": 0.5}))]
     )

@@ -634,7 +634,7 @@ def test_the_command_serves_and_answers_pending_requests_on_shutdown(tmp_path, m
     assert answer.startswith(b"HTTP/1.1 200") and b"jawOpen" in answer
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].startswith(f"mine answers at {url}/v1 ") and "Ctrl-C" in lines[0]
-    assert lines[-1] == "All that was begun is answered." and signal.getsignal(signal.SIGTERM) == before
+    assert lines[-1] == "All accepted requests are answered." and signal.getsignal(signal.SIGTERM) == before
     assert sorted(path.name for path in tmp_path.iterdir()) == ["key"], "nothing is written"
 
 
@@ -667,12 +667,12 @@ def test_errors_of_the_command(capsys, tmp_path, monkeypatch):
 
 
 def test_a_warning_if_other_machines_have_access(capsys):
-    serve_command._warn("127.0.0.1", None)
-    serve_command._warn("::1", None)
+    serve_command._warn_if_public("127.0.0.1", None)
+    serve_command._warn_if_public("::1", None)
     assert capsys.readouterr().err == ""
-    serve_command._warn("0.0.0.0", None)
-    assert "can be reached from other machines. Nobody is asked for a key" in capsys.readouterr().err
-    serve_command._warn("192.168.0.7", "key")
+    serve_command._warn_if_public("0.0.0.0", None)
+    assert "can be reached from other machines. No key is required" in capsys.readouterr().err
+    serve_command._warn_if_public("192.168.0.7", "key")
     assert "nothing is encrypted" in capsys.readouterr().err
 
 

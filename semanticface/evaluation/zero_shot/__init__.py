@@ -1,1 +1,1 @@
-"""Any model measured without training, local or behind a server."""
+"""Zero-shot evaluation of any vision-language model, local or behind a server."""

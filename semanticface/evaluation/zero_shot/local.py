@@ -1,8 +1,8 @@
-"""Zero-shot questions to a model on this machine: any that ``AutoModelForImageTextToText`` knows, and our own.
+"""Zero-shot questions to a local model: any that ``AutoModelForImageTextToText`` supports, or a SemanticFace model.
 
-A model that was trained here (nano, an adapter) is asked as it was trained to be, by ``Predictor``: its own prompt, the
-face found and cropped, its own readout. Any other model gets the question; its answer is written under the grammar of
-``semanticface.inference.decoder`` where its tokenizer allows that, and freely where not, or where that is wanted.
+A SemanticFace model (nano, an adapter) is run by ``Predictor`` as it was trained: its own prompt, the face detected and
+cropped, its own readout. Any other model gets the question; decoding is constrained by the grammar of
+``semanticface.inference.decoder``, or free if its tokenizer cannot spell answers or on request.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from PIL import Image
 from transformers import GenerationConfig
 
 from semanticface.errors import ConfigError, ModelError, PictureError
-from semanticface.evaluation.zero_shot.questions import LONGEST, Question, Reply, Semantics, look_at
+from semanticface.evaluation.zero_shot.questions import MAX_TOKENS, Question, Reply, Semantics, apply_crop
 from semanticface.inference.decoder import AnswerDecoder, Mode
 from semanticface.inference.engine import DecodingEngine
 from semanticface.inference.predictor import Predictor
@@ -35,18 +35,16 @@ class LocalModel:
     """A model on this machine.
 
     Args:
-        model: ``nano``, a folder, or a hub id.
-        device: such as ``cpu`` or ``cuda``; None takes a GPU where there is one.
-        batch_size: pictures at a time.
-        free: let the model write without a grammar.
-        max_tokens: where free answers are cut; None takes ``LONGEST``.
+        model: ``nano``, a folder, or a Hub id.
+        device: such as ``cpu`` or ``cuda``; None selects a GPU if there is one.
+        batch_size: pictures per batch.
+        free: decode without a grammar.
+        max_tokens: limit of free answers; None means ``MAX_TOKENS``.
 
     Attributes:
-        ours: whether it was trained here, and is asked as it was trained to be.
+        ours: whether it is a SemanticFace model.
         name: the last part of its path or id.
-
-    Raises:
-        ModelError, ConfigError: as ``model.load_trained``; or our own model is to write freely.
+        obstacle: why decoding is free although a grammar was wanted; else empty.
     """
 
     def __init__(
@@ -61,14 +59,16 @@ class LocalModel:
         folder, _ = resolve_model(model)
         self.ours = (folder / RECIPE_NAME).is_file()
         if self.ours and free:
-            raise ConfigError(f"{model} was trained here, to answer in its form alone: leave out the free form.")
+            raise ConfigError(
+                f"{model} is a SemanticFace model, which answers in its own form only: leave out free decoding."
+            )
         self.name = Path(model).name
         self.free = free
         self.bundle: Bundle = load_trained(model, device=device or "auto")
         self._weights = files_sha256(sorted(folder.glob("*.safetensors")))
         self._batch_size = batch_size
         self._max_tokens = max_tokens
-        self._readers: dict[tuple[Semantics, bool], Predictor | DecodingEngine] = {}
+        self._engines: dict[tuple[Semantics, bool], Predictor | DecodingEngine] = {}
         self.obstacle = ""
         if not self.ours and not free:
             try:
@@ -77,86 +77,82 @@ class LocalModel:
                 self.free, self.obstacle = True, str(error)
 
     def record(self, question: Question) -> dict[str, Any]:
-        """Return what else decides the replies."""
-        told: dict[str, Any] = {"model": self.name, "weights": self._weights[:16], "ours": self.ours, "free": self.free}
+        """Return the settings that determine the replies, besides the question."""
+        out: dict[str, Any] = {"model": self.name, "weights": self._weights[:16], "ours": self.ours, "free": self.free}
         if self.free:
-            told["max_tokens"] = self._max_tokens or LONGEST[question.semantics]
-        return told
+            out["max_tokens"] = self._max_tokens or MAX_TOKENS[question.semantics]
+        return out
 
-    def read(self, question: Question, pictures: Iterable[tuple[str, Image.Image]]) -> Generator[Reply]:
-        """Yield replies in order, a batch at a time.
-
-        Raises:
-            ConfigError: examples, or a part of the pictures, for a model that was trained here.
-        """
+    def answer(self, question: Question, pictures: Iterable[tuple[str, Image.Image]]) -> Generator[Reply]:
+        """Yield replies in order, batch by batch."""
         if not self.ours:
             yield from self._ask(question, pictures)
             return
         if question.examples or question.crop != "whole":
             raise ConfigError(
-                f"{self.name} was trained here and is asked as it was trained to be: whole pictures, no examples."
+                f"{self.name} is a SemanticFace model and is run as it was trained: whole pictures, no examples."
             )
         yield from self._predict(question, pictures)
 
-    # --- our own models -------------------------------------------------------------------------------------------
+    # --- SemanticFace models --------------------------------------------------------------------------------------
 
     def _predict(self, question: Question, pictures: Iterable[tuple[str, Image.Image]]) -> Generator[Reply]:
-        predictor = self._reader(question)
+        predictor = self._engine(question)
         assert isinstance(predictor, Predictor)
 
         def named() -> Iterator[Image.Image]:
             for name, picture in pictures:
-                shown = picture.copy()
-                shown.filename = name  # type: ignore[attr-defined]  # what predictions are named by
-                yield shown
+                copy = picture.copy()
+                copy.filename = name  # type: ignore[attr-defined]  # becomes Prediction.image
+                yield copy
 
-        began = time.monotonic()
-        for said in predictor.stream(named(), batch_size=self._batch_size):
+        start = time.monotonic()
+        for prediction in predictor.stream(named(), batch_size=self._batch_size):
             now = time.monotonic()
-            status = "ok" if said.text else said.status
-            reason = said.reason.removeprefix(f"{said.image}: ")
-            yield Reply(said.image, said.text, status, reason, said.box, now - began)
-            began = now
+            status = "ok" if prediction.text else prediction.status
+            reason = prediction.reason.removeprefix(f"{prediction.image}: ")
+            yield Reply(prediction.image, prediction.text, status, reason, prediction.box, now - start)
+            start = now
 
-    # --- any other ------------------------------------------------------------------------------------------------
+    # --- other models ---------------------------------------------------------------------------------------------
 
     def _ask(self, question: Question, pictures: Iterable[tuple[str, Image.Image]]) -> Generator[Reply]:
         source = iter(pictures)
         while chunk := list(islice(source, self._batch_size)):
-            looks: list[tuple[str, Image.Image, Box | None]] = []
+            inputs: list[tuple[str, Image.Image, Box | None]] = []
             for name, picture in chunk:
                 try:
-                    looks.append((name, *look_at(picture, question.crop)))
+                    inputs.append((name, *apply_crop(picture, question.crop)))
                 except PictureError as error:
                     yield Reply(name, status=error.code, reason=str(error))
-            if looks:
-                yield from self._batch(question, looks)
+            if inputs:
+                yield from self._batch(question, inputs)
 
-    def _batch(self, question: Question, looks: list[tuple[str, Image.Image, Box | None]]) -> list[Reply]:
-        began = time.monotonic()
+    def _batch(self, question: Question, batch: list[tuple[str, Image.Image, Box | None]]) -> list[Reply]:
+        start = time.monotonic()
         try:
-            inputs = self.inputs(question, [picture for _, picture, _ in looks])
+            inputs = self.inputs(question, [picture for _, picture, _ in batch])
             texts = self._free(question, inputs) if self.free else self._constrained(question, inputs)
         except (RuntimeError, ValueError, IndexError) as error:
-            # A batch may be too large for the device, or one picture at fault: what can be answered alone, is.
-            if len(looks) > 1:
-                return [reply for style in looks for reply in self._batch(question, [style])]
-            ((name, _, box),) = looks
+            # The batch may be too large for the device, or one picture may be at fault: retry one by one.
+            if len(batch) > 1:
+                return [reply for one in batch for reply in self._batch(question, [one])]
+            ((name, _, box),) = batch
             return [Reply(name, status="model_failed", reason=f"the model failed: {error}", box=box)]
-        seconds = (time.monotonic() - began) / len(looks)
+        seconds = (time.monotonic() - start) / len(batch)
         n_in = inputs["input_ids"].shape[1]
         return [
             Reply(name, text, box=box, seconds=seconds, tokens_in=n_in, tokens_out=self._length(text))
-            for (name, _, box), text in zip(looks, texts, strict=True)
+            for (name, _, box), text in zip(batch, texts, strict=True)
         ]
 
     def _length(self, text: str) -> int:
         return len(self.bundle.tokenizer(text, add_special_tokens=False)["input_ids"])
 
     def inputs(self, question: Question, pictures: list[Image.Image]) -> dict[str, torch.Tensor]:
-        """Return the model's inputs for asking about each picture; all prompts have one length.
+        """Return the model's inputs for each picture; all prompts have the same length.
 
-        Pictures are made square, their border repeated, and brought to the model's size.
+        Pictures are padded to squares by repeating their border, and resized to the model's size.
         """
         side = self.bundle.image_size
 
@@ -189,7 +185,7 @@ class LocalModel:
         }
 
     def _constrained(self, question: Question, inputs: dict[str, torch.Tensor]) -> list[str]:
-        engine = self._reader(question)
+        engine = self._engine(question)
         assert isinstance(engine, DecodingEngine)
         return engine.generate_text(inputs)
 
@@ -199,23 +195,25 @@ class LocalModel:
         if tokenizer.eos_token_id is not None:
             ends.add(int(tokenizer.eos_token_id))
         settings = GenerationConfig(
-            max_new_tokens=self._max_tokens or LONGEST[question.semantics],
+            max_new_tokens=self._max_tokens or MAX_TOKENS[question.semantics],
             eos_token_id=sorted(ends),
             pad_token_id=min(ends) if tokenizer.pad_token_id is None else int(tokenizer.pad_token_id),
             do_sample=False,
         )
         with torch.inference_mode():
-            written = self.bundle.model.generate(**inputs, generation_config=settings)
-        texts: list[str] = tokenizer.batch_decode(written[:, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
+            generated = self.bundle.model.generate(**inputs, generation_config=settings)
+        texts: list[str] = tokenizer.batch_decode(
+            generated[:, inputs["input_ids"].shape[1] :], skip_special_tokens=True
+        )
         return texts
 
-    def _reader(self, question: Question) -> Predictor | DecodingEngine:
+    def _engine(self, question: Question) -> Predictor | DecodingEngine:
         key = question.semantics, question.emotion
-        if key not in self._readers:
+        if key not in self._engines:
             mode = _MODES[question.semantics]
             if self.ours:
-                self._readers[key] = Predictor(self.bundle, mode=mode, emotion=question.emotion)
+                self._engines[key] = Predictor(self.bundle, mode=mode, emotion=question.emotion)
             else:
                 decoder = AnswerDecoder(self.bundle.tokenizer, emotion=question.emotion, mode=mode)
-                self._readers[key] = DecodingEngine(decoder, self.bundle.model)
-        return self._readers[key]
+                self._engines[key] = DecodingEngine(decoder, self.bundle.model)
+        return self._engines[key]

@@ -1,4 +1,4 @@
-"""The pictures that zero-shot questions are about: sets of the benchmark, or a folder of somebody's own."""
+"""Pictures for zero-shot evaluation: sets of the benchmark, or the user's own folder."""
 
 from __future__ import annotations
 
@@ -12,27 +12,27 @@ from PIL import Image
 from semanticface import arkit
 from semanticface.data.faces import coefficients_of, load_faces
 from semanticface.errors import PictureError
-from semanticface.evaluation.benchmark import ROWS, SETS, SIZE, draw_set, set_folder
+from semanticface.evaluation.benchmark import ROWS, SETS, SIZE, render_benchmark_set, set_folder
 from semanticface.formats import tables
 from semanticface.vision.image_io import expand, load_picture
 
 LABELS = ("labels.csv", "labels.jsonl")
-"""Names under which a folder of pictures may hold their coefficients, in a form of ``semanticface.formats.tables``."""
+"""Files of coefficients that a folder of pictures may contain, as in ``semanticface.formats.tables``."""
 
 
 @dataclass(frozen=True, eq=False)
 class PictureSet:
-    """Named pictures, perhaps with truth.
+    """Named pictures, optionally with ground truth.
 
     Attributes:
         key: short name.
-        about: what it shows, for readers.
-        names: of the pictures, all different.
-        people: who each shows; where that is unknown, the picture's own name.
-        true: float32[N, 52], NaN throughout the rows without a label; None where there is no label at all.
-        looks: of the examples that are shown before these pictures; empty where any will do.
-        load: gives a picture by its place; raises a ``PictureError``.
-        problems: what is wrong with the labels, or left out, a sentence each.
+        about: description for reports.
+        names: of the pictures, unique.
+        people: the person in each picture; the picture's own name if unknown.
+        true: float32[N, 52], with NaN rows for pictures without a label; None without any label.
+        styles: of the few-shot examples for these pictures; empty for any.
+        load: loads a picture by index; raises a ``PictureError``.
+        problems: sentences on what is wrong with the labels, or left out.
     """
 
     key: str
@@ -40,26 +40,25 @@ class PictureSet:
     names: tuple[str, ...]
     people: tuple[str, ...]
     true: np.ndarray | None
-    looks: tuple[str, ...]
+    styles: tuple[str, ...]
     load: Callable[[int], Image.Image]
     problems: tuple[str, ...] = ()
 
 
 def benchmark_set(pictures: Path, key: str, limit: int, *, size: int = SIZE, workers: int = 1) -> PictureSet:
-    """Return the first pictures of a set of ``eval/benchmark.py``, drawn where they are not there yet.
+    """Return the first pictures of a set of ``eval/benchmark.py``, rendered if missing.
 
     Args:
-        pictures: folder of the sets; the benchmark's own is used where it is whole.
+        pictures: folder of the sets; the benchmark's complete set is used if it is there.
         key: one of ``benchmark.SETS``.
-        limit: how many.
+        limit: number of pictures.
         size: side of the portraits in pixels.
-        workers: processes that draw.
-
-    Raises:
-        SemanticFaceError: as ``benchmark_sets.draw_set`` and ``dataset.load_faces``.
+        workers: rendering processes.
     """
-    whole = (set_folder(pictures, key, ROWS) / "dataset_dict.json").is_file()
-    folder = draw_set(pictures, key, ROWS if whole and limit <= ROWS else limit, size=size, workers=workers)
+    complete = (set_folder(pictures, key, ROWS) / "dataset_dict.json").is_file()
+    folder = render_benchmark_set(
+        pictures, key, ROWS if complete and limit <= ROWS else limit, size=size, workers=workers
+    )
     faces = load_faces(folder, "test").select(range(limit))
     return PictureSet(
         key,
@@ -73,16 +72,12 @@ def benchmark_set(pictures: Path, key: str, limit: int, *, size: int = SIZE, wor
 
 
 def folder_set(folder: Path, limit: int) -> PictureSet:
-    """Return the pictures of a folder, by name, with the labels of ``LABELS`` where there are some.
+    """Return the pictures of a folder, sorted by name, with labels from one of ``LABELS`` if there is one.
 
-    A label belongs to the picture whose file name it gives; a bad one is a problem, and its picture has none.
-
-    Raises:
-        PictureError: no such folder, or no picture in it.
-        TableError: the labels are no table.
+    Labels are matched by file name; a bad label becomes a problem and leaves its picture unlabelled.
     """
     if not folder.is_dir():
-        raise PictureError("missing", f"{folder}: no such folder. Give the folder that your pictures are in.")
+        raise PictureError("missing", f"{folder}: no such folder. Give the folder of your pictures.")
     found = expand([folder])
     paths = found[:limit]
     names = tuple(path.name for path in paths)
@@ -101,27 +96,27 @@ def folder_set(folder: Path, limit: int) -> PictureSet:
     )
 
 
-def _labels(folder: Path, names: tuple[str, ...], there: set[str]) -> tuple[np.ndarray | None, list[str]]:
-    """Return the labels of the named pictures, and what is wrong; ``there`` are all pictures of the folder."""
+def _labels(folder: Path, names: tuple[str, ...], in_folder: set[str]) -> tuple[np.ndarray | None, list[str]]:
+    """Return the labels of the named pictures, and the problems; ``in_folder`` are all pictures of the folder."""
     path = next((folder / name for name in LABELS if (folder / name).is_file()), None)
     if path is None:
         return None, []
-    places = {name: i for i, name in enumerate(names)}
+    index_of = {name: i for i, name in enumerate(names)}
     true = np.full((len(names), arkit.N_ACTIONS), np.nan, np.float32)
     problems = []
-    strange: list[str] = []
+    unknown: list[str] = []
     for row in tables.read_coefficients(path):
-        place = places.get(Path(row.label).name)
+        i = index_of.get(Path(row.label).name)
         if row.coefficients is None:
             problems.append(row.error)
-        elif place is None:
-            strange += [row.label] * (Path(row.label).name not in there)
-        elif not np.isnan(true[place]).any():
+        elif i is None:
+            unknown += [row.label] * (Path(row.label).name not in in_folder)
+        elif not np.isnan(true[i]).any():
             problems.append(f"{path}, line {row.line}: {row.label} has a label already. Remove one; the first counts.")
         else:
-            true[place] = row.coefficients
-    if strange:
-        problems.append(f"{path}: {len(strange)} labels of pictures that are not here, such as {strange[0]!r}")
+            true[i] = row.coefficients
+    if unknown:
+        problems.append(f"{path}: {len(unknown)} labels of pictures that are not here, such as {unknown[0]!r}")
     if np.isnan(true).all():
         return None, [*problems, f"{path}: no label belongs to a picture here. Its image column must give file names."]
     return true, problems

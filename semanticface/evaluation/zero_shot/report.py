@@ -1,8 +1,8 @@
-"""What a zero-shot run comes to: figures with intervals beside the constants, with and without semantics, and a page.
+"""Results of a zero-shot run: figures with intervals next to the constants, with and without semantics, and a page.
 
-Scored as the benchmark scores (``semanticface.evaluation.benchmark``): a picture without a valid answer counts as the
-model's own mean answer over the others, and the share of valid answers is a figure of its own. A second table is over
-the pictures with a valid answer alone.
+Scored as in the benchmark (``semanticface.evaluation.benchmark``): a picture without a valid answer counts as the
+model's own mean answer over the others, and the share of valid answers is a figure of its own. A second table covers
+only the pictures with a valid answer.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ import numpy as np
 from semanticface import arkit
 from semanticface.errors import PictureError
 from semanticface.evaluation import bootstrap, metrics, report
-from semanticface.evaluation.benchmark import MODEL, Contender, filled, largest_errors, score_set, worst_and_typical
+from semanticface.evaluation.benchmark import MODEL, MethodAnswers, filled, largest_errors, score_set, worst_and_typical
 from semanticface.evaluation.metrics import BASELINES, FIGURES
-from semanticface.evaluation.published import estimate_text, signed_text
+from semanticface.evaluation.published import estimate_text, plain, signed_text
 from semanticface.evaluation.zero_shot.pictures import PictureSet
-from semanticface.evaluation.zero_shot.questions import Judged
+from semanticface.evaluation.zero_shot.questions import ParsedReply
 from semanticface.utils.html import Table, TableSection, write_page
 
-TITLE = "Faces read without training"
+TITLE = "Zero-shot evaluation"
 WORST, TYPICAL = 6, 4
 _SUMMARY = ("correlation", "mae", "vertex_error", "valid_share", "agreement_own", "agreement_true")
 _BY_KEY = {figure.key: figure for figure in FIGURES}
@@ -33,55 +33,66 @@ _BY_KEY = {figure.key: figure for figure in FIGURES}
 
 @dataclass(frozen=True, eq=False)
 class Scored:
-    """A set of pictures and what became of it.
+    """A set of pictures, its replies and their scores.
 
     Attributes:
         pictures: the set.
-        judged: by semantics, a reply for each picture, in order.
+        replies: by semantics, one for each picture, in order.
         result: of ``score``.
     """
 
     pictures: PictureSet
-    judged: Mapping[str, Sequence[Judged]]
+    replies: Mapping[str, Sequence[ParsedReply]]
     result: Mapping[str, Any]
 
 
 def score(
-    pictures: PictureSet, judged: Mapping[str, Sequence[Judged]], mean: np.ndarray, median: np.ndarray, *, seed: int = 0
+    pictures: PictureSet,
+    replies: Mapping[str, Sequence[ParsedReply]],
+    mean: np.ndarray,
+    median: np.ndarray,
+    *,
+    seed: int = 0,
 ) -> dict[str, Any]:
     """Score the replies about a set of pictures.
 
     Args:
         pictures: the set.
-        judged: by semantics, one for each picture, in order.
-        mean: float32[52], what the constant mean answers.
-        median: float32[52], what the constant median answers.
+        replies: by semantics, one for each picture, in order.
+        mean: float32[52], the constant mean's answer.
+        median: float32[52], the constant median's answer.
         seed: of the bootstrap.
 
     Returns:
-        A dict of plain values: ``pictures``, ``labelled`` (counts); ``statuses`` ({semantics: {status: count}}); and
-        where there are labels ``scores`` ({semantics: result of ``benchmark.score_set``}) and, of both semantics,
-        ``lead``: ``correlation`` and ``mae`` with semantics less those without, [value, low, high] over the same
+        A dict of plain values: ``pictures``, ``labelled`` (counts); ``statuses`` ({semantics: {status: count}}); with
+        labels, ``scores`` ({semantics: result of ``benchmark.score_set``}); and with both semantics, ``lead``:
+        ``correlation`` and ``mae`` with semantics minus those without, [value, low, high] over the same
         resamples.
     """
     out: dict[str, Any] = {"pictures": len(pictures.names), "labelled": 0}
-    out["statuses"] = {key: dict(Counter(each.status for each in found).most_common()) for key, found in judged.items()}
+    out["statuses"] = {
+        key: dict(Counter(each.status for each in found).most_common()) for key, found in replies.items()
+    }
     if pictures.true is None:
         return out
     known = np.flatnonzero(~np.isnan(pictures.true).any(axis=1)).tolist()
     true, people = pictures.true[known], [pictures.people[i] for i in known]
     out["labelled"] = len(known)
-    answers = {key: metrics.stacked(found[i].coefficients for i in known) for key, found in judged.items()}
+    answers = {key: metrics.stacked(found[i].coefficients for i in known) for key, found in replies.items()}
     out["scores"] = {
         key: score_set(
             true,
             people,
-            {MODEL: Contender(answers[key], analyses=[found[i].analysis for i in known] if key == "with" else None)},
+            {
+                MODEL: MethodAnswers(
+                    answers[key], analyses=[found[i].analysis for i in known] if key == "with" else None
+                )
+            },
             mean=mean,
             median=median,
             seed=seed,
         )
-        for key, found in judged.items()
+        for key, found in replies.items()
     }
     if len(answers) == 2:
         weights = bootstrap.resample(people, seed=seed)
@@ -106,7 +117,7 @@ def headline(results: Mapping[str, Mapping[str, Any]]) -> dict[str, float | None
 
 
 def summary(results: Mapping[str, Mapping[str, Any]]) -> Table:
-    """Return one row for each set and semantics; without any labels, no more than how many answers are valid."""
+    """Return one row per set and semantics; without labels, only the number of valid answers."""
     if not any("scores" in result for result in results.values()):
         rows = [
             [name, key, f"{statuses.get('ok', 0)} of {result['pictures']}"]
@@ -130,7 +141,7 @@ def summary(results: Mapping[str, Mapping[str, Any]]) -> Table:
 
 
 def figures(name: str, result: Mapping[str, Any]) -> list[Table]:
-    """Return the tables of one set: figures with intervals, those of valid answers alone, actions, failures."""
+    """Return the tables of one set: figures with intervals, those of valid answers only, actions, failures."""
     out = []
     scored = result.get("scores", {})
     if scored:
@@ -140,7 +151,7 @@ def figures(name: str, result: Mapping[str, Any]) -> list[Table]:
         caption = f"{name}: all {result['labelled']} pictures with a label."
         if "lead" in result:
             leads = [f"{_BY_KEY[key].label} {signed_text(result['lead'][key])}" for key in ("correlation", "mae")]
-            caption += f" Those with semantics less those without: {', '.join(leads)}."
+            caption += f" With minus without semantics: {', '.join(leads)}."
         out.append(_table(columns, caption))
         answered = [
             (f"{key} semantics, {found['scopes']['found']['pictures']} pictures", found["scopes"]["found"]["figures"])
@@ -149,7 +160,7 @@ def figures(name: str, result: Mapping[str, Any]) -> list[Table]:
         ]
         if answered:
             of_answered = [(label, values[MODEL]) for label, values in answered]
-            out.append(_table(of_answered, f"{name}: the pictures with a valid answer alone."))
+            out.append(_table(of_answered, f"{name}: only the pictures with a valid answer."))
         per_action = {key: found["per_action"][MODEL] for key, found in scored.items()}
         head = [f"{figure} {key}" for figure in ("correlation", "MAE") for key in per_action]
         rows = [
@@ -168,25 +179,25 @@ def figures(name: str, result: Mapping[str, Any]) -> list[Table]:
             for status in ("ok", *failures)
         ]
         head = ["reply", *(f"{key} semantics" for key in result["statuses"])]
-        out.append(Table(head, rows, f"{name}: what became of {result['pictures']} pictures."))
+        out.append(Table(head, rows, f"{name}: replies for {result['pictures']} pictures."))
     return out
 
 
 def how(results: Mapping[str, Mapping[str, Any]], recipe: Mapping[str, Any]) -> str:
-    """Return in a few sentences what the figures rest on."""
+    """Return a few sentences on how the figures were made."""
     sets = "; ".join(f"*{name}*: {result['about']}, {_count(result)}" for name, result in results.items())
     shots = recipe["examples"]
-    shown = "no examples" if not shots else f"{shots} example{'s' if shots > 1 else ''} shown before each picture"
+    shown = "no examples" if not shots else f"{shots} example{'s' if shots > 1 else ''} before each picture"
     out = (
-        f"`{recipe['command']}`: {sets}. {shown[0].upper()}{shown[1:]}. *With* semantics a model describes the face "
-        "before it gives the numbers, *without* it gives the numbers alone."
+        f"`{recipe['command']}`: {sets}. {shown[0].upper()}{shown[1:]}. *With* semantics the model describes the face "
+        "before it gives the numbers; *without* it gives only the numbers."
     )
     if not any("scores" in result for result in results.values()):
         return out
     return (
         f"{out} In brackets: 95 % bootstrap intervals over people. A picture without a valid answer counts as the "
         "model's own mean answer over the others. The constants always answer the mean or the median of the "
-        "distribution that the benchmark's labels are drawn from."
+        "distribution that the benchmark's labels are sampled from."
     )
 
 
@@ -197,25 +208,21 @@ def _count(result: Mapping[str, Any]) -> str:
 
 
 def write_report(path: Path, sets: Mapping[str, Scored], recipe: Mapping[str, Any], facts: Mapping[str, str]) -> None:
-    """Write the page: tables, then pictures with rendered predictions and explanations.
+    """Write the page: tables, then pictures with rendered predictions and analyses.
 
-    Of pictures with labels it shows the worst and some typical ones, of others all, up to ``report.MAX_PREDICTIONS``.
-
-    Raises:
-        SemanticFaceError: the system refuses to write.
+    Of labelled pictures it shows the worst and some typical ones, of others all, up to ``report.MAX_PREDICTIONS``.
     """
     write_page(path, TITLE, _sections(sets, recipe), recipe=facts)
 
 
 def _sections(sets: Mapping[str, Scored], recipe: Mapping[str, Any]) -> Iterator[TableSection | report.Samples]:
     results = {name: scored.result for name, scored in sets.items()}
-    told = how(results, recipe).replace("`", "").replace("*", "")
-    yield TableSection("Summary", [summary(results)], told)
+    yield TableSection("Summary", [summary(results)], plain(how(results, recipe)))
     for name, scored in sets.items():
-        shown = figures(name, scored.result)
-        if shown:
-            yield TableSection(f"{name}: figures", shown, scored.pictures.about)
-        for key in scored.judged:
+        tables = figures(name, scored.result)
+        if tables:
+            yield TableSection(f"{name}: figures", tables, scored.pictures.about)
+        for key in scored.replies:
             title = f"{name}, {key} semantics"
             if scored.pictures.true is None:
                 count = min(len(scored.pictures.names), report.MAX_PREDICTIONS)
@@ -227,44 +234,44 @@ def _sections(sets: Mapping[str, Scored], recipe: Mapping[str, Any]) -> Iterator
             errors = _errors(scored, key)
             labelled = np.flatnonzero(~np.isnan(scored.pictures.true).any(axis=1))
             worst, typical = worst_and_typical(errors[labelled], max(WORST, TYPICAL))
-            intro = "Without an answer, or with the largest mean error."
+            intro = "No answer, or the largest mean error."
             yield report.Samples(f"{title}: the worst", _cards(scored, key, labelled[worst[:WORST]].tolist()), intro)
             if len(typical):
                 middle = np.nanmedian(errors[labelled])
-                intro = f"With a mean error next to the median, {middle:.3f}."
+                intro = f"A mean error near the median, {middle:.3f}."
                 chosen = labelled[typical[:TYPICAL]].tolist()
                 yield report.Samples(f"{title}: typical", _cards(scored, key, chosen), intro)
 
 
 def _errors(scored: Scored, key: str) -> np.ndarray:
     true = scored.pictures.true
-    answers = metrics.stacked(each.coefficients for each in scored.judged[key])
+    answers = metrics.stacked(each.coefficients for each in scored.replies[key])
     return np.full(len(answers), np.nan) if true is None else np.abs(answers - true).mean(axis=1)
 
 
 def _cards(scored: Scored, key: str, places: Sequence[int]) -> Iterator[report.Sample]:
     errors = _errors(scored, key)
     for i in places:
-        said = scored.judged[key][i]
+        reply = scored.replies[key][i]
         true = (
             None if scored.pictures.true is None or np.isnan(scored.pictures.true[i]).any() else scored.pictures.true[i]
         )
         note = ""
-        if true is not None and said.coefficients is not None:
-            note = f"Furthest off: {largest_errors(true, said.coefficients)}."
+        if true is not None and reply.coefficients is not None:
+            note = f"Largest errors: {largest_errors(true, reply.coefficients)}."
         try:
             picture = scored.pictures.load(i)
         except PictureError:
-            picture = None  # the card carries the reason
+            picture = None  # the card shows the reason
         yield report.Sample(
-            said.image,
+            reply.image,
             picture,
-            said.coefficients,
-            said.analysis,
+            reply.coefficients,
+            reply.analysis,
             truth=true,
-            box=said.box,
+            box=reply.box,
             chip="" if np.isnan(errors[i]) else f"mean error {errors[i]:.3f}",
-            reason=said.reason,
+            reason=reply.reason,
             note=note,
         )
 

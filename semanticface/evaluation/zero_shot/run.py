@@ -1,10 +1,8 @@
-"""A zero-shot run: pictures, questions and a reader in, every reply kept on disk; what is there is not asked again.
+"""A zero-shot run: queries a model about pictures and appends each reply to a log, so that a rerun resumes.
 
-The replies of a zero-shot run on disk: appended one by one as they come, so that nothing asked is asked again.
-
-A folder holds the replies to one question: ``asked.json`` says what was asked of what, and ``SET.jsonl`` has a line for
-each reply, in the form that ``semanticface predict`` writes, with the text of those that are no answer. Of several
-lines about one picture the last counts.
+A folder holds the replies to one question: ``asked.json`` identifies question and model, and ``SET.jsonl`` has a line
+for each reply, as ``semanticface predict`` writes it, plus the text of replies that are no answer. Of several lines
+about one picture the last counts.
 """
 
 from __future__ import annotations
@@ -25,35 +23,32 @@ from PIL import Image
 
 from semanticface.errors import ConfigError, PictureError, SemanticFaceError, ServerError
 from semanticface.evaluation.zero_shot.pictures import PictureSet
-from semanticface.evaluation.zero_shot.questions import Judged, Question, Reply, ZeroShotModel, judge
+from semanticface.evaluation.zero_shot.questions import ParsedReply, Question, Reply, ZeroShotModel, parse_reply
 from semanticface.formats import tables
 from semanticface.llm.chat import RETRYABLE
 from semanticface.utils.files import write_json
 from semanticface.utils.progress import tqdm
 from semanticface.vision.crop import Box
 
-AGAIN = (*RETRYABLE, "too_large", "bad_reply", "not_asked")
-"""Statuses that another run may mend."""
+FIXABLE = (*RETRYABLE, "too_large", "bad_reply", "not_asked")
+"""Statuses that another run may fix."""
+MAX_CONSECUTIVE_FAILURES = 10
+"""After this many requests in a row without a reply the run stops: the cause affects all of them."""
 
-_KEPT = 100_000  # characters of a text that is no answer
+_MAX_TEXT = 100_000  # characters kept of a text that is no answer
 
 
 @contextlib.contextmanager
-def alone(folder: Path) -> Iterator[None]:
-    """Keep other runs out of a folder: they would ask, and pay for, the same. A run that is killed lets go of it.
-
-    Raises:
-        ConfigError: another run is at work there.
-        SemanticFaceError: the system refuses to write.
-    """
+def exclusive(folder: Path) -> Iterator[None]:
+    """Lock a folder against other runs, which would pay for the same requests; a killed run releases its lock."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        # SQLite locks files on every system, and a lock ends with its process.
+        # SQLite locks files on every system, and its locks end with the process.
         lock = sqlite3.connect(folder / ".lock", timeout=0, isolation_level=None)
         lock.execute("BEGIN EXCLUSIVE")
     except sqlite3.OperationalError as error:
         if error.sqlite_errorcode == sqlite3.SQLITE_BUSY:
-            raise ConfigError(f"another run is at work in {folder}: wait for it, or choose another --out.") from error
+            raise ConfigError(f"another run is using {folder}: wait for it, or choose another --out.") from error
         raise SemanticFaceError(f"cannot write into {folder}: {error}. Choose another --out.") from error
     except OSError as error:
         raise SemanticFaceError(f"cannot write into {folder}: {error.strerror}. Choose another --out.") from error
@@ -62,50 +57,39 @@ def alone(folder: Path) -> Iterator[None]:
 
 
 def claim(folder: Path, asked: Mapping[str, Any]) -> None:
-    """Note in a folder what its replies are replies to, or check that the note there says the same.
-
-    Raises:
-        ConfigError: the folder has replies to another question, or its note cannot be read.
-        SemanticFaceError: the system refuses to write.
-    """
+    """Record in a folder what its replies answer, or check that the record there matches."""
     path = folder / "asked.json"
     if path.is_file() and any(each.stat().st_size for each in folder.glob("*.jsonl")):
         try:
             there = json.loads(path.read_text(encoding="utf-8"))
         except (OSError, ValueError) as error:
-            raise ConfigError(f"{path} cannot be read: {error}. Remove {folder} and ask anew.") from error
-        differing = [key for key in {**there, **asked} if there.get(key) != asked.get(key)]
-        if differing:
+            raise ConfigError(f"{path} cannot be read: {error}. Remove {folder} to start over.") from error
+        different = [key for key in {**there, **asked} if there.get(key) != asked.get(key)]
+        if different:
             raise ConfigError(
-                f"{folder} holds replies to another question ({', '.join(differing)} differ). "
-                "Choose another --out, or remove that folder to ask anew."
+                f"{folder} holds replies to another question ({', '.join(different)} differ). "
+                "Choose another --out, or remove that folder to start over."
             )
         return
     write_json(path, dict(asked))
 
 
 def fingerprint(picture: Image.Image) -> str:
-    """Return what tells a picture from another of the same name."""
+    """Return a hash of the pixels, which distinguishes pictures of the same name."""
     return hashlib.sha256(f"{picture.mode} {picture.size} ".encode() + picture.tobytes()).hexdigest()[:16]
 
 
 class AnswerLog:
-    """The replies about one set of pictures; use it as a context manager.
-
-    A line that a killed run was writing is dropped.
+    """The replies about one set of pictures, as a context manager; an unfinished last line is dropped.
 
     Args:
-        path: ``SET.jsonl``; made with the first reply.
-
-    Raises:
-        TableError: a line in the middle is damaged.
-        SemanticFaceError: the system refuses to read or write.
+        path: ``SET.jsonl``; created with the first reply.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self._rows: dict[str, dict[str, Any]] = {}
-        self._judged: dict[str, Judged] = {}
+        self._replies: dict[str, ParsedReply] = {}
         self._file: FileIO | None = None
         self._read()
 
@@ -122,54 +106,50 @@ class AnswerLog:
             return
         try:
             with self.path.open("rb+") as file:
-                whole = file.read().rfind(b"\n") + 1
-                file.truncate(whole)
+                end = file.read().rfind(b"\n") + 1
+                file.truncate(end)
         except OSError as error:
             raise SemanticFaceError(f"{self.path}: {error.strerror}. Check its permissions.") from error
-        if not whole:
+        if not end:
             return
         for line, row, problem in tables.read_objects(self.path):
             name = "" if row is None else row.get("image")
             if row is None or not isinstance(name, str):
                 where = problem or f"{self.path}, line {line}: no image"
-                raise tables.TableError(f"{where} Remove that line; its picture is then asked about again.")
+                raise tables.TableError(f"{where} Remove that line; its picture is then queried again.")
             try:
-                self._judged[name] = self._from_row(row, line)
+                self._replies[name] = self._from_row(row, line)
             except (LookupError, TypeError, ValueError) as error:
                 raise tables.TableError(f"{self.path}, line {line}: damaged. Remove that line.") from error
             self._rows[name] = row
 
-    def _from_row(self, row: dict[str, Any], line: int) -> Judged:
+    def _from_row(self, row: dict[str, Any], line: int) -> ParsedReply:
         box = None if row.get("box") is None else Box(*row["box"])
         if row["status"] != "ok":
-            return Judged(row["image"], row["status"], row.get("reason", ""), box=box)
+            return ParsedReply(row["image"], row["status"], row.get("reason", ""), box=box)
         read = tables.parse_row(row, self.path, line)
         if read.error:
             raise tables.TableError(read.error)
-        return Judged(row["image"], "ok", "", read.coefficients, read.analysis, box)
+        return ParsedReply(row["image"], "ok", "", read.coefficients, read.analysis, box)
 
-    def __contains__(self, shown: tuple[str, str]) -> bool:
-        """Whether the model has spoken about a picture, given by name and ``fingerprint``: it need not be asked."""
-        name, print_ = shown
+    def __contains__(self, picture: tuple[str, str]) -> bool:
+        """Whether there is a reply about a picture, given by name and ``fingerprint``."""
+        name, print_ = picture
         row = self._rows.get(name)
         return row is not None and row.get("picture") == print_ and (row["status"] == "ok" or "text" in row)
 
-    def add(self, reply: Reply, judged: Judged, print_: str) -> None:
-        """Append a reply; it is in the file when this returns.
-
-        Raises:
-            SemanticFaceError: the system refuses to write; what was there before stays.
-        """
-        told = tables.RowResult(judged.image, judged.status, judged.reason, judged.coefficients, judged.analysis)
-        row: dict[str, Any] = told.to_dict()
-        if judged.box is not None:
-            box = judged.box
+    def add(self, reply: Reply, parsed: ParsedReply, print_: str) -> None:
+        """Append a reply; it is in the file when this returns."""
+        answered = tables.RowResult(parsed.image, parsed.status, parsed.reason, parsed.coefficients, parsed.analysis)
+        row: dict[str, Any] = answered.to_dict()
+        if parsed.box is not None:
+            box = parsed.box
             row["box"] = [round(corner, 2) for corner in (box.x0, box.y0, box.x1, box.y1)]
-        if reply.status == "ok" and judged.status != "ok":
-            row["text"] = reply.text[:_KEPT]
+        if reply.status == "ok" and parsed.status != "ok":
+            row["text"] = reply.text[:_MAX_TEXT]
         row |= {"picture": print_, "seconds": round(reply.seconds, 3), "attempts": reply.attempts}
         row |= {"tokens_in": reply.tokens_in, "tokens_out": reply.tokens_out}
-        # backslashreplace: names of pictures that are not Unicode must not stop the run.
+        # backslashreplace: picture names that are not Unicode must not stop the run.
         line = json.dumps(row, ensure_ascii=False, allow_nan=False).encode(errors="backslashreplace") + b"\n"
         try:
             if self._file is None:
@@ -181,56 +161,51 @@ class AnswerLog:
             raise SemanticFaceError(
                 f"cannot write {self.path}: {error.strerror or error}. Free some space and run again."
             ) from error
-        self._rows[judged.image], self._judged[judged.image] = row, judged
+        self._rows[parsed.image], self._replies[parsed.image] = row, parsed
 
-    def judged(self, name: str) -> Judged:
-        """Return what became of a picture; one that was not asked about has the status ``not_asked``."""
-        found = self._judged.get(name)
-        return found or Judged(name, "not_asked", f"{name}: not asked about yet. Run the same command again.")
+    def reply(self, name: str) -> ParsedReply:
+        """Return the reply about a picture; without one, its status is ``not_asked``."""
+        found = self._replies.get(name)
+        return found or ParsedReply(name, "not_asked", f"{name}: not queried yet. Run the same command again.")
 
     def tokens(self, names: list[str]) -> tuple[int, int]:
-        """Return the tokens that the replies about these pictures took, in and out, as far as the model counted."""
+        """Return the tokens of the replies about these pictures, in and out, as far as the model counted them."""
         rows = [self._rows[name] for name in names if name in self._rows]
         return sum(row.get("tokens_in", 0) for row in rows), sum(row.get("tokens_out", 0) for row in rows)
 
 
-IN_A_ROW = 10
-"""After so many requests in a row that got no reply the run stops: what is wrong is wrong with all of them."""
-
-
 @dataclass(eq=False)
-class Asking:
+class Task:
     """One question about one set of pictures.
 
     Attributes:
-        asked: the question.
+        question: the question.
         pictures: the set.
         log: the replies so far.
-        prints: fingerprint of each picture; None where it cannot be read.
-        wanted: places of the pictures that the model has not spoken about yet.
+        prints: fingerprint of each picture; None if it cannot be read.
+        wanted: indices of the pictures without a reply.
     """
 
-    asked: Question
+    question: Question
     pictures: PictureSet
     log: AnswerLog
     prints: list[str | None]
     wanted: list[int]
 
-    def judged(self) -> list[Judged]:
-        """Return what became of each picture, in order."""
-        return [self.log.judged(name) for name in self.pictures.names]
+    def replies(self) -> list[ParsedReply]:
+        """Return the reply about each picture, in order."""
+        return [self.log.reply(name) for name in self.pictures.names]
 
-    def again(self) -> int:
-        """Return of how many pictures that can be read another run may learn more."""
-        return sum(
-            print_ is not None and each.status in AGAIN for print_, each in zip(self.prints, self.judged(), strict=True)
-        )
+    def count_retryable(self) -> int:
+        """Return the number of readable pictures for which another run may get a reply."""
+        pairs = zip(self.prints, self.replies(), strict=True)
+        return sum(print_ is not None and each.status in FIXABLE for print_, each in pairs)
 
 
 def fingerprints(pictures: PictureSet) -> list[str | None]:
-    """Return what identifies each picture of a set; None where it cannot be read."""
+    """Return the fingerprint of each picture of a set; None if it cannot be read."""
     out: list[str | None] = []
-    for i in tqdm(range(len(pictures.names)), desc=f"looking at {pictures.key}", unit="picture", leave=False):
+    for i in tqdm(range(len(pictures.names)), desc=f"hashing {pictures.key}", unit="picture", leave=False):
         try:
             out.append(fingerprint(pictures.load(i)))
         except PictureError:
@@ -239,71 +214,65 @@ def fingerprints(pictures: PictureSet) -> list[str | None]:
 
 
 def prepare(
-    reader: ZeroShotModel, asked: Question, pictures: PictureSet, prints: list[str | None], folder: Path
-) -> Asking:
-    """Open the replies that there are to a question and see which are wanted.
+    model: ZeroShotModel, question: Question, pictures: PictureSet, prints: list[str | None], folder: Path
+) -> Task:
+    """Open the existing replies to a question and determine which are missing.
 
     Args:
-        reader: what will be asked.
-        asked: the question.
+        model: the model to query.
+        question: the question.
         pictures: the set.
         prints: from ``fingerprints``.
-        folder: of the run; replies go to ``folder/SEMANTICS``, or ``folder/SEMANTICS-KEY`` where there are examples.
-
-    Raises:
-        ConfigError: what is there answers another question.
-        TableError: the replies there are damaged.
+        folder: of the run; replies go to ``folder/SEMANTICS``, or ``folder/SEMANTICS-KEY`` with few-shot examples.
     """
-    place = folder / (f"{asked.semantics}-{pictures.key}" if asked.examples else asked.semantics)
-    claim(place, {"question": asked.record(), "reader": reader.record(asked)})
-    log = AnswerLog(place / f"{pictures.key}.jsonl")
+    target = folder / (f"{question.semantics}-{pictures.key}" if question.examples else question.semantics)
+    claim(target, {"question": question.record(), "reader": model.record(question)})
+    log = AnswerLog(target / f"{pictures.key}.jsonl")
     wanted = [
         i
         for i, (name, print_) in enumerate(zip(pictures.names, prints, strict=True))
         if print_ is None or (name, print_) not in log
     ]
-    return Asking(asked, pictures, log, prints, wanted)
+    return Task(question, pictures, log, prints, wanted)
 
 
-def run(reader: ZeroShotModel, asking: Asking) -> None:
-    """Ask about every picture that is wanted; shows a progress bar and names what failed on standard error.
+def run(model: ZeroShotModel, task: Task) -> None:
+    """Query the model about every missing picture, with a progress bar; failures are named on standard error.
 
-    Raises:
-        ServerError: nothing more can be had; the replies that came are kept.
-        SemanticFaceError: a reply could not be written; those before it are kept.
+    Raises a ServerError if every request fails; the replies so far are kept.
     """
-    unread: list[Reply] = []
-    prints = dict(zip(asking.pictures.names, asking.prints, strict=True))
+    unreadable: list[Reply] = []
+    prints = dict(zip(task.pictures.names, task.prints, strict=True))
 
     def pictures() -> Iterator[tuple[str, Image.Image]]:
-        for i in asking.wanted:
-            name = asking.pictures.names[i]
+        for i in task.wanted:
+            name = task.pictures.names[i]
             try:
-                yield name, asking.pictures.load(i)
+                yield name, task.pictures.load(i)
             except PictureError as error:
-                unread.append(Reply(name, status=error.code, reason=str(error).removeprefix(f"{name}: ")))
+                unreadable.append(Reply(name, status=error.code, reason=str(error).removeprefix(f"{name}: ")))
 
-    title = f"{reader.name}: {asking.pictures.key}, {asking.asked.semantics} semantics"
-    silent = 0
-    with asking.log, tqdm(total=len(asking.wanted), desc=title, unit="picture", disable=not asking.wanted) as bar:
+    title = f"{model.name}: {task.pictures.key}, {task.question.semantics} semantics"
+    failures = 0
+    with task.log, tqdm(total=len(task.wanted), desc=title, unit="picture", disable=not task.wanted) as bar:
 
         def keep(reply: Reply) -> None:
-            judged = judge(reply, emotion=asking.asked.emotion)
-            asking.log.add(reply, judged, prints[reply.image] or "")
+            parsed = parse_reply(reply, emotion=task.question.emotion)
+            task.log.add(reply, parsed, prints[reply.image] or "")
             bar.update()
-            if judged.status != "ok":
-                tqdm.write(f"zero_shot: {judged.status}: {judged.reason}", file=sys.stderr)
+            if parsed.status != "ok":
+                tqdm.write(f"zero_shot: {parsed.status}: {parsed.reason}", file=sys.stderr)
 
-        # Closed on any error, so that requests under way do not outlive it.
-        with contextlib.closing(reader.read(asking.asked, pictures())) as replies:
+        # Closed on any error, to cancel pending requests.
+        with contextlib.closing(model.answer(task.question, pictures())) as replies:
             for reply in replies:
                 keep(reply)
-                silent = 0 if reply.status in ("ok", "no_face") else silent + 1
-                if silent == IN_A_ROW:
-                    said = reply.reason.rstrip(".")
+                failures = 0 if reply.status in ("ok", "no_face") else failures + 1
+                if failures == MAX_CONSECUTIVE_FAILURES:
+                    reason = reply.reason.rstrip(".")
                     raise ServerError(
-                        f"{IN_A_ROW} requests in a row got no reply; of the last it is said: {said}. "
-                        "Mend that and run the same command again: what was answered is kept."
+                        f"{failures} requests in a row got no reply; the last: {reason}. "
+                        "Fix that and run the same command again: the replies so far are kept."
                     )
-        for reply in unread:
+        for reply in unreadable:
             keep(reply)

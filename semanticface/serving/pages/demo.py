@@ -39,7 +39,7 @@ from semanticface.semantics.movements import RELAXED
 from semanticface.serving.pages import local_page
 from semanticface.vision import image_io
 from semanticface.vision.image_io import load_picture
-from semanticface.vision.timecode import Clock
+from semanticface.vision.timecode import UNREAL_RATES, Clock
 from semanticface.vision.video_reader import SUFFIXES, Frame, Take, is_video, open_take
 
 if TYPE_CHECKING:
@@ -65,7 +65,6 @@ RISE, HOLD = 0.4, 1.6
 """Seconds after which a single expression has risen from rest, and after which its animation ends."""
 
 _BATCH_SIZE = 16
-_UNREAL_RATES = (Fraction(30000, 1001), Fraction(30), Fraction(60000, 1001), Fraction(60))  # timecodes it can count
 _MAX_NAME = 80
 _REGION_WORDS = ("eye", "brow", "cheek", "nose", "mouth", "jaw", "tongue")
 
@@ -124,7 +123,7 @@ def read_clip(path: Path, name: str, predictor: Predictor, on_frame: Callable[[i
         with tempfile.TemporaryDirectory(prefix="semanticface-clip-") as folder:
             rows, recording = Path(folder) / "clip.jsonl", Path(folder) / "clip.csv"
             # Unreal Engine misreads timecodes of other rates.
-            clock = Clock(take.timecode_rate if take.timecode_rate in _UNREAL_RATES else Fraction(60))
+            clock = Clock(take.timecode_rate if take.timecode_rate in UNREAL_RATES else Fraction(60))
             report = predict_take(
                 _FirstFrames(take, name, on_frame), rows, predictor, clock=clock, batch_size=_BATCH_SIZE
             )
