@@ -181,7 +181,7 @@ Not for judging anyone. Made with SemanticFace {__version__}, included in `{PACK
 def _classify(path: Path, name: str, package: dict[str, Path], parts: dict[str, UploadEntry]) -> UploadEntry:
     size = path.lstat().st_size
     if path.is_symlink():
-        return UploadEntry(name, path, size, "left out", "a link")
+        return UploadEntry(name, path, size, "left out", "a symlink")
     if name in package:
         same = path.read_bytes() == package[name].read_bytes()
         why = (

@@ -109,7 +109,7 @@ def test_only_parts_of_a_model_are_uploaded(desk):
         ".env": "secrets", "log.txt": "secrets", ".git/config": "not part of a model",
         PEOPLE_NAME: "the people in its training data",
         "portrait.png": "faces need consent", "take.mp4": "faces need consent",
-        "elsewhere": "a link",
+        "elsewhere": "a symlink",
     }  # fmt: skip
     for name, why in expected.items():
         assert found[name][0] == "left out" and why in found[name][1], (name, found[name])

@@ -75,13 +75,13 @@ def test_only_its_files_are_uploaded(space, made, hub, capsys):
 
 
 def test_modified_files_are_refused(space, made, hub, capsys):
-    (space / "semanticface" / "cli.py").write_text("print(1)\n")
+    (space / "semanticface" / "cli" / "main.py").write_text("print(1)\n")
     (space / "model" / "config.json").write_text("{}")
     with (space / "app.py").open("a") as file:
         file.write("TOKEN = 'hf_" + "AbCdEfGh" * 5 + "'\n")
     found = {each.name: each for each in list_space(space, made / "base") if each.verdict == "refused"}
-    assert set(found) == {"semanticface/cli.py", "model/config.json", "app.py"}
-    assert "write the Space again" in found["semanticface/cli.py"].why and "token" in found["app.py"].why
+    assert set(found) == {"semanticface/cli/main.py", "model/config.json", "app.py"}
+    assert "write the Space again" in found["semanticface/cli/main.py"].why and "token" in found["app.py"].why
     assert main(["push", str(made / "base"), "ann/tiny-base", "--space", str(space), "--yes"]) == 2
     assert not hub.asked
 

@@ -11,7 +11,7 @@ from tests.helpers.scripts import load_script
 WANTING = {
     "train/pretrain.py": "--faces, --out",
     "eval/evaluate.py": "--dataset",
-    "eval/zero_shot.py": "a MODEL on this machine, or a server",
+    "eval/zero_shot.py": "a local MODEL, or a server",
     "data_prep/describe.py": "SOURCE, TARGET",
     "data_prep/export_swift.py": "DATASET, --out",
     "data_prep/import_livelink.py": "TAKE, --out",
