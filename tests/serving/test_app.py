@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import contextlib
+import importlib.util
 import json
 import os
 import signal
@@ -659,10 +660,8 @@ def test_errors_of_the_command(capsys, tmp_path, monkeypatch):
     with socket.create_server(("127.0.0.1", 0)) as taken:
         assert "cannot listen on 127.0.0.1" in error("--port", taken.getsockname()[1])
     assert "cannot listen on nowhere.invalid" in error("--host", "nowhere.invalid")
-    find = serve_command.importlib.util.find_spec
-    monkeypatch.setattr(
-        serve_command.importlib.util, "find_spec", lambda name: None if name == "fastapi" else find(name)
-    )
+    find = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "fastapi" else find(name))
     assert "pip install 'semanticface[serve]'" in error()
 
 
