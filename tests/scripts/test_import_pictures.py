@@ -350,7 +350,7 @@ def test_the_script(tmp_path, monkeypatch, capsys):
     agree(out, "ann")
     code, printed, _ = run(tmp_path / "photos", "--mediapipe", task, *one)
     assert code == 0 and "1 in train" in printed and Landmarker.closed == 2
-    assert f"by MediaPipe {np.__version__}: tongueOut is 0 in every row, cheekPuff hardly ever seen" in printed
+    assert f"by MediaPipe {np.__version__}: tongueOut is 0 in every row, cheekPuff hardly ever detected" in printed
     grey(tmp_path / "photos" / "ann" / "1.png", 0.0)
     code, _, err = run(tmp_path / "photos", "--mediapipe", task, *one)
     assert code == 1 and "1.png: MediaPipe" in err
