@@ -390,7 +390,7 @@ def test_settings_are_read_strictly(tmp_path):
         r=2, projector=True
     )
     for values, message in [
-        ({"lora_alhpa": 8}, r"some\.yaml: unknown key lora_alhpa; did you mean lora_alpha\?"),
+        ({"lora_alphas": 8}, r"some\.yaml: unknown key lora_alphas; did you mean lora_alpha\?"),
         ({"r": "eight"}, "r must be a whole number, not 'eight'"),
         ({"r": True}, "r must be a whole number, not True"),
         ({"r": 0}, "lora.r must be from 1 to 1024, not 0"),
