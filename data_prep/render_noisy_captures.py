@@ -45,7 +45,7 @@ def main() -> int:
             train=options.takes, validation=options.held_out, frames=options.frames, style=options.style,
             seed=options.seed,
         )  # fmt: skip
-        labels = record_takes(options.out, settings, CaptureErrors.draw(options.seed))
+        labels = record_takes(options.out, settings, CaptureErrors.sample(options.seed))
         exact = coefficients_of(load_faces(options.out / "exact", "train"))
     except SemanticFaceError as error:
         print(f"error: {error}", file=sys.stderr)

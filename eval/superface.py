@@ -1,25 +1,26 @@
-"""Does alignment to choices between renders mend what capture software got wrong? An experiment with a hidden truth.
+"""Controlled experiment: does alignment to choices between renders correct the errors of capture software?
 
-    python eval/superface.py              # two hours of one core; killed, the same command goes on
-    python eval/superface.py --quick      # one seed, one round, a tiny budget: a look, no result
+    python eval/superface.py              # two hours of one core; the same command resumes
+    python eval/superface.py --quick      # one seed, one round, a tiny budget: a smoke test
 
 For each seed:
 
-1. Takes of rendered people, whose exact coefficients are hidden from everybody below but simulated people's eyes.
-2. Pseudo labels: what capture software would have written of them (``preference/capture_errors.py``: gain and bias for
-   each action, dead actions, crosstalk, noise, lag; as much as a real Live Link Face take shows).
-3. SFT: a language model from nothing beside the frozen tower of `--model` learns the pseudo labels, then an adapter on
-   it (train/distill.py). The tower learnt from exact labels of other rendered people; what it passes on are features.
-4. Rounds of alignment (``preference/rounds.py``): candidates sampled from the model, and the pseudo label among them;
-   a simulated person compares renders; DPO. Twice: halves judged and paired by region, and whole faces, with as many
-   answers asked of people. A second person audits each round. Rounds beyond the one at which the rule stops are made
-   all the same, to be reported; the headline takes the round that the rule chose.
+1. Takes of rendered people. Only simulated people and the measurements use the exact coefficients.
+2. Pseudo labels: what capture software would have written (``experiments/noisy_captures.py``: gain and bias of each
+   action, dead actions, crosstalk, noise and lag, as large as in a real Live Link Face take).
+3. SFT: a language model trained from scratch on the frozen vision encoder of `--model` learns the pseudo labels, then a
+   LoRA adapter on it (train/distill.py). The encoder learnt exact labels of other rendered people; here it only gives
+   features.
+4. Rounds of alignment (``preference/rounds.py``): candidates sampled from the model plus the pseudo label, comparisons
+   of renders by a simulated person, DPO. This is done twice, with halves judged and paired by region and with whole
+   faces, with equally many questions to people. A second person audits each round. Rounds after the stopping rule are
+   made and reported too; the headline takes the round that the rule chose.
 
-Measured on held-out people: errors against the truth, and blind comparisons by a third simulated person with the SFT
-model and with the pseudo labels of the same pictures, half by half; with the labels also as whole faces.
+Measured on held-out people: errors against the ground truth; blind comparisons by a third simulated person with the SFT
+model and with the pseudo labels of the same pictures, half by half, with the labels also as whole faces.
 
-Writes into `--out`: `superface.json`, `superface.md`; everything in between is kept there, so nothing is done twice.
-The last line is one JSON object.
+Writes `superface.json` and `superface.md` to `--out`, where intermediate results are kept for resuming. The last line
+is one JSON object.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ from typing import Any
 from semanticface.cli.scripts import ScriptParser
 from semanticface.utils.files import write_json
 
-os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"  # before TRL is imported: nothing is told to anybody
+os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"  # before TRL is imported
 
 import numpy as np
 import torch
@@ -66,15 +67,15 @@ ROOT = Path(__file__).resolve().parents[1]
 
 @dataclasses.dataclass(frozen=True)
 class Budget:
-    """How much is done for each seed.
+    """Size of the experiment, per seed.
 
     Attributes:
         takes: people recorded.
-        samples: pictures that the language model is shown.
+        samples: pictures seen by the language model.
         steps: of the adapter on it.
         rounds: of alignment.
         candidates: as for train/prefer.py.
-        align: likewise.
+        align: as for train/prefer.py.
     """
 
     takes: TakeSettings
@@ -104,11 +105,11 @@ QUICK = Budget(
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run what is missing and return the exit code."""
+    """Run what is missing; return the exit code."""
     parser = ScriptParser(__doc__)
-    parser.add_argument("--model", default="nano", help="whose tower is looked through: nano, or a folder like it")
-    parser.add_argument("--quick", action="store_true", help="a tiny budget, to see it work")
-    parser.add_argument("--seeds", type=int, help="how many seeds (default: 3, with --quick 1)")
+    parser.add_argument("--model", default="nano", help="model whose vision encoder to use")
+    parser.add_argument("--quick", action="store_true", help="a tiny budget, as a smoke test")
+    parser.add_argument("--seeds", type=int, help="number of seeds (default: 3, with --quick 1)")
     parser.add_argument("--out", type=Path, default=Path("outputs/superface"), help="folder (default: %(default)s)")
     options = parser.parse_args(arguments)
     seeds = (1 if options.quick else 3) if options.seeds is None else options.seeds
@@ -120,14 +121,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"superface: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print("superface: interrupted; the same command goes on", file=sys.stderr)
+        print("superface: interrupted; the same command resumes", file=sys.stderr)
         return 130
     print(json.dumps(results["headline"]))
     return 0
 
 
 def run(model: str, budget: Budget, seeds: int, out: Path) -> dict[str, Any]:
-    """Run every seed, write and return the results."""
+    """Run every seed; write and return the results."""
     folder, _ = resolve_model(model)
     weights = files_sha256(list(folder.glob("*.safetensors")))[:16]
     claim_output_dir(out, {"budget": dataclasses.asdict(budget), "weights": weights})
@@ -155,10 +156,10 @@ class Experiment:
     """One seed.
 
     Args:
-        model: whose tower is looked through.
-        budget: how much is done.
+        model: whose vision encoder is used.
+        budget: size of the experiment.
         seed: of people, errors, trainings and judges.
-        out: folder of all that is made.
+        out: folder of everything the experiment makes.
     """
 
     def __init__(self, model: str, budget: Budget, seed: int, out: Path) -> None:
@@ -166,17 +167,17 @@ class Experiment:
         takes = budget.takes
         people = takes.first_subject + seed * (takes.train + takes.validation)
         self.takes = dataclasses.replace(takes, seed=seed, first_subject=people)
-        self.errors = CaptureErrors.draw(seed)
+        self.errors = CaptureErrors.sample(seed)
 
     def run(self) -> dict[str, Any]:
-        """Return the figures of every round, of both ways."""
+        """Return the figures of every round of both ways."""
         labels = record_takes(self.out, self.takes, self.errors)
         exact, pseudo = self.out / "exact", self.out / "captured"
         start = self._supervised(pseudo, labels["train"])
         truth = truth_of(pseudo, exact)
-        # Everybody errs in a way of their own.
+        # Each makes errors of their own.
         labelling, auditing, comparing = (SimulatedJudge(truth, seed=3 * self.seed + nth) for nth in range(3))
-        told: dict[str, Any] = {"seed": self.seed}
+        results: dict[str, Any] = {"seed": self.seed}
         for way in WAYS:
             print(f"seed {self.seed}, pairs by {way}", flush=True)
             runner = RoundRunner(
@@ -191,20 +192,20 @@ class Experiment:
             )
             made = run_rounds(runner, Judges(labelling, auditing))
             held_out = runner.held_out_set
-            written = coefficients_of(held_out.faces(pseudo))
+            pseudo_labels = coefficients_of(held_out.faces(pseudo))
             answers = [runner.predict_held_out(number) for number in range(made.made + 1)]
-            found = [figures(held_out, each, answers[0], written, comparing, seed=self.seed) for each in answers]
+            found = [figures(held_out, each, answers[0], pseudo_labels, comparing, seed=self.seed) for each in answers]
             for figure, metrics in zip(found[1:], made.metrics[1:], strict=True):
                 figure["blank_ratio"] = metrics["margins"]["blank_ratio"]
-            told["labels"] = held_out.errors(written)
-            told[way] = {"best": made.best, "stopped": made.stopped, "rounds": found}
-        return told
+            results["labels"] = held_out.errors(pseudo_labels)
+            results[way] = {"best": made.best, "stopped": made.stopped, "rounds": found}
+        return results
 
     def _supervised(self, pseudo: Path, labels: np.ndarray) -> Path:
-        """Return the adapter of a model that learnt the pseudo labels and nothing else."""
+        """Return the adapter of a model trained on the pseudo labels only."""
         base, adapter = self.out / "base", self.out / "sft"
         if not base.exists():
-            self._speak(pseudo, labels, base)
+            self._pretrain(pseudo, labels, base)
         scripts = ROOT / "train"
         changes = {
             "dataset": pseudo, "output": adapter, "model.base": base, "train.max_steps": self.budget.steps,
@@ -214,22 +215,24 @@ class Experiment:
         command = [sys.executable, str(scripts / "distill.py"), "--config", str(scripts / "configs/quickstart.yaml")]
         command += ["--set", *(f"{key}={value}" for key, value in changes.items())]
         if subprocess.run(command, check=False).returncode:
-            raise SemanticFaceError(f"train/distill.py failed on {pseudo}; what it printed says why.")
+            raise SemanticFaceError(f"train/distill.py failed on {pseudo}; see its output.")
         return adapter
 
-    def _speak(self, pseudo: Path, labels: np.ndarray, out: Path) -> None:
-        """Teach a new language model the pseudo labels beside the frozen tower, and save it as a base."""
+    def _pretrain(self, pseudo: Path, labels: np.ndarray, out: Path) -> None:
+        """Train a language model on the pseudo labels and the frozen vision encoder, and save it as a base."""
         bundle, accelerator = load_trained(self.model), Accelerator(cpu=not torch.cuda.is_available())
-        tower = bundle.model.model.vision_tower
+        vision_encoder = bundle.model.model.vision_tower
         pixels = read_faces([pseudo], "train", self.out / "pixels", accelerator).pixels
-        maps = np.concatenate([extract_features(tower, pixels, mirrored=mirrored) for mirrored in (False, True)])
-        aims = np.concatenate([labels, labels[:, MIRROR_INDEX]])
+        features = np.concatenate(
+            [extract_features(vision_encoder, pixels, mirrored=mirrored) for mirrored in (False, True)]
+        )
+        truth = np.concatenate([labels, labels[:, MIRROR_INDEX]])
         settings = PretrainSettings(self.budget.samples, seed=self.seed)
-        model = new_model(bundle.tokenizer, tower, self.seed)
-        teach = VARIANTS["coefficients"].teach
-        assert teach is not None
+        model = new_model(bundle.tokenizer, vision_encoder, self.seed)
+        make_targets = VARIANTS["coefficients"].make_targets
+        assert make_targets is not None
         pretrain_language_model(
-            model, bundle.processor, PretrainData(maps, aims, aims, aims), teach, settings, accelerator,
+            model, bundle.processor, PretrainData(features, truth, truth, truth), make_targets, settings, accelerator,
             self.out / "language.pt", name=f"SFT, seed {self.seed}",
         )  # fmt: skip
         with atomic_path(out) as folder:

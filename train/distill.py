@@ -1,17 +1,16 @@
-"""Stage II: teach a vision-language model to explain a face and write its 52 coefficients, with LoRA.
+"""Stage II: fine-tune a vision-language model with LoRA to describe a face and write its 52 coefficients.
 
     accelerate launch train/distill.py              # the quickstart: renders its faces first, minutes on a laptop
     accelerate launch train/distill.py --config train/configs/qwen3_vl_4b.yaml
 
-Any setting of the config can be changed on the command line; what a setting means is said where it is defined
-(``Settings`` below, ``ModelConfig``, ``LoraSettings``, ``AugmentSettings``, ``TrainSettings``):
+Any setting can be changed on the command line; docs/formats.md lists them all:
 
     accelerate launch train/distill.py --config train/configs/qwen3_vl_4b.yaml --set model.quantize=nf4
 
-The output folder is the adapter: ``adapter_model.safetensors``, ``adapter_config.json`` and ``semanticface.json``,
-which holds the settings, the prompt's hash, versions, the commit and the figures on held-out rows. ``checkpoints``
-and ``logs`` lie beside them (``tensorboard --logdir OUTPUT/logs``). A training that was stopped, however rudely, goes
-on from its last checkpoint when the same command is given again, and ends with the same weights.
+The output folder is the adapter: ``adapter_model.safetensors``, ``adapter_config.json`` and ``semanticface.json`` with
+the settings, the prompt's hash, versions, the commit and the metrics on held-out rows. It also has ``checkpoints`` and
+``logs`` (``tensorboard --logdir OUTPUT/logs``). A stopped training, even a killed one, resumes from its last checkpoint
+with the same command and ends with the same weights.
 """
 
 from __future__ import annotations
@@ -56,71 +55,66 @@ QUICKSTART_FACES = "--styles imp=1 --subject 7 --rows 800 --splits train=0.7,val
 
 @dataclass(frozen=True)
 class Settings:
-    """All that decides a distillation.
+    """Settings of a distillation.
 
     Attributes:
-        dataset: folder of faces with answers; its ``train`` split is learnt, its ``validation`` split measured on.
+        dataset: folder of faces with answers; trained on its ``train`` split, evaluated on its ``validation`` split.
         output: folder of the adapter.
-        train: how long, how fast and how carefully.
-        emotion: whether answers speak of emotion; must be as the dataset was made.
-        numbers: how the 52 numbers are laid out: each read with those before it, or side by side, which is many times
-            faster at work.
-        readout: how numbers are read from the model unless asked otherwise: the likeliest, the expected or the middle
-            value.
+        train: hyperparameters of the training loop.
+        emotion: whether answers contain emotion; must match the dataset.
+        numbers: layout of the 52 numbers: ``sequential`` generates each after the ones before it; ``parallel`` decodes
+            all together, many times faster.
+        readout: default readout of the numbers: the most likely, the expected or the median value.
         model: the base model.
-        lora: where LoRA goes.
-        augment: how training rows are altered.
+        lora: LoRA settings.
+        augment: augmentation of training rows.
     """
 
-    # What, and where to.
     dataset: str
     output: str
     emotion: bool = True
     numbers: Literal["sequential", "parallel"] = "parallel"
     readout: Readout = "greedy"
-    # The model and what of it is trained.
     model: ModelConfig = field(default_factory=ModelConfig)
     lora: LoraSettings = field(default_factory=LoraSettings)
-    # How.
     augment: AugmentSettings = field(default_factory=AugmentSettings)
     train: TrainSettings = field(kw_only=True)
 
 
-def say(*words: object) -> None:
-    """Print, once however many processes train."""
+def log(*parts: object) -> None:
+    """Print in the main process only."""
     if int(os.environ.get("RANK", "0")) == 0:
-        print(*words, flush=True)
+        print(*parts, flush=True)
 
 
-def explain(bundle: Bundle, settings: Settings, rows: int) -> None:
-    """Print what was chosen, and why."""
+def log_setup(bundle: Bundle, settings: Settings, rows: int) -> None:
+    """Print the model, device, dtype, LoRA layers and length of the training."""
     model = bundle.model
     trainable, everything = model.get_nb_trainable_parameters()
     devices = int(os.environ.get("WORLD_SIZE", "1"))
-    seen = (
+    examples = (
         settings.train.max_steps
         * settings.train.per_device_train_batch_size
         * settings.train.gradient_accumulation_steps
         * devices
     )
     gpu = bundle.device.type == "cuda"
-    asked = "the config asks for it" if settings.model.dtype != "auto" else f"auto, on {bundle.device.type}"
-    say(f"base      {settings.model.base}, {everything:,} parameters, commit {bundle.recipe['source']['revision']}")
-    say(f"device    {bundle.device}: {'a GPU is there' if gpu else 'no GPU, or the config asks for the CPU'}")
-    say(f"dtype     {model.dtype} for the base ({asked}), float32 for LoRA")
+    reason = "set in the config" if settings.model.dtype != "auto" else f"auto, on {bundle.device.type}"
+    log(f"base      {settings.model.base}, {everything:,} parameters, commit {bundle.recipe['source']['revision']}")
+    log(f"device    {bundle.device}: {'GPU found' if gpu else 'no GPU, or the config asks for the CPU'}")
+    log(f"dtype     {model.dtype} for the base ({reason}), float32 for LoRA")
     if settings.model.quantize == "nf4":
-        say("4 bits    language layers of the base in NF4; picture layers stay whole, they are small and matter")
+        log("4 bits    language layers of the base in NF4; the small vision layers stay unquantised")
     layers = model.peft_config["default"].target_modules
-    say(f"LoRA      {trainable:,} parameters ({trainable / everything:.1%}) on the layers {layers}")
-    say(f"pictures  {bundle.image_size} px crops, {settings.augment.mirror:.0%} of them mirrored")
-    say(f"rows      {rows:,}; {seen:,} shown over {devices} device(s), {seen / rows:.1f} passes")
+    log(f"LoRA      {trainable:,} parameters ({trainable / everything:.1%}) on the layers {layers}")
+    log(f"pictures  {bundle.image_size} px crops, {settings.augment.mirror:.0%} of them mirrored")
+    log(f"rows      {rows:,}; {examples:,} examples on {devices} device(s), {examples / rows:.1f} epochs")
 
 
 def distill(settings: Settings) -> Path:
-    """Run a distillation, or what is left of it, and return the adapter's folder."""
+    """Run or resume a distillation; return the adapter's folder."""
     output = Path(settings.output)
 
-    # The data: answers must be what the config promises.
     faces = {split: load_faces(settings.dataset, split) for split in ("train", "validation")}
     for rows in faces.values():
         check_rows(rows, settings.dataset, emotion=settings.emotion)
@@ -128,7 +122,6 @@ def distill(settings: Settings) -> Path:
     require_consent(settings.dataset, faces["validation"], "evaluate")
     prompt = load_prompt("distill", emotion=settings.emotion)
 
-    # The same output folder means the same training, begun or finished.
     record = dataclasses.asdict(settings) | {
         "base": base_record(settings.model),
         "prompt": prompt_record(prompt),
@@ -136,15 +129,13 @@ def distill(settings: Settings) -> Path:
     }
     claim_output_dir(output, record)
     if (output / RECIPE_NAME).exists():
-        say(f"{output} is finished already; remove it to train anew")
+        log(f"{output} is finished already; remove it to train again")
         return output
 
-    # The model: seeded before LoRA's random start.
-    transformers.set_seed(settings.train.seed)
+    transformers.set_seed(settings.train.seed)  # before LoRA's random initialisation
     bundle = add_lora(load_base(settings.model), settings.lora)
-    explain(bundle, settings, len(faces["train"]))
+    log_setup(bundle, settings, len(faces["train"]))
 
-    # The training.
     def train_rows(count: int) -> TrainFaces:
         return TrainFaces(
             faces["train"],
@@ -155,7 +146,7 @@ def distill(settings: Settings) -> Path:
             seed=settings.train.seed,
         )
 
-    metrics, saves = train(
+    metrics, is_main_process = train(
         bundle,
         settings.train,
         Collator(bundle.processor, prompt, numbers=settings.numbers, number_weight=settings.train.number_weight),
@@ -164,8 +155,7 @@ def distill(settings: Settings) -> Path:
         output,
     )
 
-    # The result, with all that is needed to make it again.
-    if saves:
+    if is_main_process:
         sources = [source_of(faces["train"], settings.dataset, "train")]
         write_people(output, sources)
         recipe = make_recipe(
@@ -181,7 +171,7 @@ def distill(settings: Settings) -> Path:
             trained_on=[source.to_dict() for source in sources],
         )
         save_adapter(bundle, output, recipe)
-    say(f"{output}: " + ", ".join(f"{name} {value:.4f}" for name, value in metrics.items()))
+    log(f"{output}: " + ", ".join(f"{name} {value:.4f}" for name, value in metrics.items()))
     return output
 
 
@@ -202,7 +192,7 @@ def main() -> int:
         help="a YAML file (default: train/configs/quickstart.yaml, whose faces are rendered first if they are missing)",
     )
     parser.add_argument(
-        "--set", nargs="+", action="extend", default=[], metavar="KEY=VALUE", help="settings that win over the config"
+        "--set", nargs="+", action="extend", default=[], metavar="KEY=VALUE", help="settings that override the config"
     )
     options = parser.parse_args()
     try:
@@ -214,7 +204,7 @@ def main() -> int:
         print(f"error: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print("stopped; the same command goes on from the last checkpoint", file=sys.stderr)
+        print("stopped; the same command resumes from the last checkpoint", file=sys.stderr)
         return 130
     return 0
 

@@ -119,7 +119,7 @@ def measure(count: int, seed: int) -> dict[str, list[float]]:
     named = np.array([each.verdict in ("a", "b") for each in held_out])
     chose_left = np.array([each.verdict == "a" for each in held_out])
     rows = {"teacher": [float((nearer == chose_left)[named].mean()), 1.0]}
-    capture = CaptureErrors.draw(seed)
+    capture = CaptureErrors.sample(seed)
     captured = {
         name: dataclasses.replace(each, reading=capture.corrupt(each.reading[None])[0])
         for name, each in features.items()

@@ -1,26 +1,25 @@
-"""How fast `train/distill.py` trains, beside TRL's SFTTrainer: the same model, rows, LoRA, batches and steps.
+"""Training speed of `train/distill.py` and of TRL's SFTTrainer: the same model, rows, LoRA, batches and steps.
 
     python eval/speed/train.py                # some fifteen minutes on two cores
     python eval/speed/train.py --quick        # under a minute
 
-Two models: nano, and a Qwen3-VL of the real architecture and vocabulary (151,936 tokens) scaled down elsewhere (8
-layers of width 256, a tower of depth 6) with random weights. Every run is a process of its own with one thread; the two
-sides alternate, and figures are medians over the repeats.
+Two models: nano, and a Qwen3-VL of the real architecture and vocabulary (151,936 tokens), otherwise scaled down (8
+layers of width 256, a vision encoder of depth 6), with random weights. Every run is a process of its own with one
+thread; the two sides alternate, and figures are medians over the repeats.
 
-The same on both sides: rows and their order (rendered once, unaltered), prompt and answer, LoRA (rank 16; its start
-too), batch, learning rate and its cosine, AdamW, clipping, no gradient checkpointing, float32 weights, products in
-bfloat16 where this machine has them in hardware (TRL's default), a plain mean over the tokens of the answer
-(`number_weight: 1`), numbers in a row. What differs is what is measured: ours trains on rows without padding, on
-scores of answer tokens alone, with fused LoRA, and lets the frozen tower see each picture once
-(`augment.fixed_variants: 1`; its time counts). TRL (max_length None, completion-only loss) runs as it comes; it logs
-entropy and token accuracy besides.
+Equal on both sides: rows and their order (rendered once, no augmentation), prompt and answer, LoRA (rank 16, same
+initial weights), batch, learning rate with cosine, AdamW, clipping, no gradient checkpointing, float32 weights,
+products in bfloat16 where the hardware has them (TRL's default), an unweighted mean over the answer tokens
+(`number_weight: 1`), sequential numbers. Measured is the rest: ours packs rows without padding, computes logits of
+answer tokens only, fuses LoRA, and caches vision features (`augment.fixed_variants: 1`; computing them counts). TRL
+(max_length None, completion-only loss) runs with its defaults; it also logs entropy and token accuracy.
 
-Samples a second are of processor time, which a busy machine falsifies less than the clock (also shown), from the start
-of training, its preparations included, to the end of its last step. Memory is the highest resident of the process.
-Loss curves are compared step by step: `loss_gap` is the mean distance over the mean loss.
+Samples per second are of CPU time, which a busy machine distorts less than wall time (also printed), from the start of
+training, its preparations included, to the end of its last step. Memory is the process's peak resident set. Loss curves
+are compared step by step: `loss_gap` is the mean difference over the mean loss.
 
-The last line is one JSON object. `pretrain_samples_per_second` is what `train/pretrain.py` says of its language stage,
-on the clock, with one process a core.
+The last line is one JSON object. `pretrain_samples_per_second` is the speed of `train/pretrain.py`'s language stage in
+wall time, with one process per core.
 """
 
 from __future__ import annotations
@@ -47,7 +46,7 @@ from semanticface.utils.files import write_json
 
 ROOT = Path(__file__).resolve().parents[2]
 SIDES = ("ours", "trl")
-RATE = 1e-3
+LEARNING_RATE = 1e-3
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,11 +55,11 @@ class Case:
 
     Attributes:
         model: ``nano``, or the folder of one.
-        batch: rows a step.
+        batch: rows per step.
         steps: of each run.
-        rows: of the training split, shown again and again.
+        rows: of the training split, repeated as needed.
         image_size: of the crop; None for the model's own.
-        projector: whether LoRA also goes between tower and language model, as in the configs.
+        projector: whether LoRA also trains the projector, as in the configs.
     """
 
     model: str
@@ -73,7 +72,7 @@ class Case:
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """What one training cost: per sample and in all, and its losses."""
+    """Speed, memory and losses of one training."""
 
     per_cpu_second: float
     per_second: float
@@ -82,7 +81,7 @@ class Run:
 
 
 class Clock:
-    """Takes the time when training starts, and at the end of every step."""
+    """Times from the start of training to the end of its last step."""
 
     def __init__(self) -> None:
         self.start = (0.0, 0.0)
@@ -101,7 +100,7 @@ class Clock:
 
 
 def script(name: str) -> ModuleType:
-    """Import a script of train/, which is no package."""
+    """Import a script of train/, which is not a package."""
     spec = importlib.util.spec_from_file_location(name, ROOT / "train" / f"{name}.py")
     assert spec is not None
     assert spec.loader is not None
@@ -111,15 +110,15 @@ def script(name: str) -> ModuleType:
     return module
 
 
-def distil_settings(case: Case, faces: Path, output: Path) -> list[str]:
-    """What train/configs/quickstart.yaml is told besides."""
+def distill_settings(case: Case, faces: Path, output: Path) -> list[str]:
+    """Changes of train/configs/quickstart.yaml."""
     size = "null" if case.image_size is None else case.image_size
     return [
         f"dataset={faces}", f"output={output}", f"model.base={case.model}", f"model.image_size={size}",
         f"lora.projector={str(case.projector).lower()}", f"train.per_device_train_batch_size={case.batch}",
         f"train.max_steps={case.steps}",
         "numbers=sequential", "augment.mirror=0", "augment.shift=0", "augment.scale=0", "augment.numbers_only_prob=0",
-        "augment.decouple_numbers=false", "augment.fixed_variants=1", f"train.learning_rate={RATE}",
+        "augment.decouple_numbers=false", "augment.fixed_variants=1", f"train.learning_rate={LEARNING_RATE}",
         "train.warmup_ratio=0",
         "train.number_weight=1", "train.logging_steps=1", f"train.eval_steps={case.steps}",
         f"train.save_steps={case.steps}", "train.eval_rows=1",
@@ -127,14 +126,14 @@ def distil_settings(case: Case, faces: Path, output: Path) -> list[str]:
 
 
 def ours(case: Case, faces: Path, scratch: Path) -> Run:
-    """Run train/distill.py's own `distill`."""
+    """Run `distill` of train/distill.py."""
     from semanticface.config import read_settings
     from semanticface.training import trainer as training
 
     distill, clock = script("distill"), Clock()
-    watch = training.SanityCheckCallback
-    watch.on_train_begin = lambda *_, **__: None  # type: ignore[method-assign]
-    watch.on_step_end = lambda *_, **__: clock.tick()  # type: ignore[method-assign]
+    callback = training.SanityCheckCallback
+    callback.on_train_begin = lambda *_, **__: None  # type: ignore[method-assign]
+    callback.on_step_end = lambda *_, **__: clock.tick()  # type: ignore[method-assign]
     train = distill.train
 
     def timed(*arguments: Any) -> Any:
@@ -144,7 +143,7 @@ def ours(case: Case, faces: Path, scratch: Path) -> Run:
     distill.train = timed
     output = scratch / "ours"
     config = ROOT / "train" / "configs" / "quickstart.yaml"
-    distill.distill(read_settings(config, distill.Settings, distil_settings(case, faces, output)))
+    distill.distill(read_settings(config, distill.Settings, distill_settings(case, faces, output)))
     state = output / "checkpoints" / f"checkpoint-{case.steps}" / "trainer_state.json"
     history = json.loads(state.read_text(encoding="utf-8"))["log_history"]
     return clock.run(case.batch * case.steps, [entry["loss"] for entry in history if "loss" in entry])
@@ -174,13 +173,13 @@ def trl(case: Case, faces: Path, scratch: Path) -> Run:
         emotion=True,
         seed=0,
     )
-    asked = prompt_text(bundle.processor, prompt)
+    prompt_string = prompt_text(bundle.processor, prompt)
     end = bundle.tokenizer.decode([end_token(bundle.processor, prompt)])
 
-    def shown() -> Any:
-        for place in range(len(rows)):
-            row = rows[place]
-            yield {"images": [row.picture], "prompt": asked, "completion": row.answer + end}
+    def examples() -> Any:
+        for index in range(len(rows)):
+            row = rows[index]
+            yield {"images": [row.picture], "prompt": prompt_string, "completion": row.answer + end}
 
     text = datasets.Value("string")
     features = datasets.Features({"images": datasets.List(datasets.Image()), "prompt": text, "completion": text})
@@ -196,7 +195,7 @@ def trl(case: Case, faces: Path, scratch: Path) -> Run:
         completion_only_loss=True,
         per_device_train_batch_size=case.batch,
         max_steps=case.steps,
-        learning_rate=RATE,
+        learning_rate=LEARNING_RATE,
         lr_scheduler_type="cosine",
         warmup_steps=0,
         weight_decay=0.0,
@@ -213,7 +212,7 @@ def trl(case: Case, faces: Path, scratch: Path) -> Run:
     trainer = SFTTrainer(
         model=bundle.model,
         args=arguments,
-        train_dataset=datasets.Dataset.from_generator(shown, features=features, cache_dir=str(scratch / "cache")),
+        train_dataset=datasets.Dataset.from_generator(examples, features=features, cache_dir=str(scratch / "cache")),
         processing_class=bundle.processor,
         callbacks=[Ticks()],
     )
@@ -224,7 +223,7 @@ def trl(case: Case, faces: Path, scratch: Path) -> Run:
 
 
 def scaled_qwen3_vl(folder: Path) -> Path:
-    """Save a Qwen3-VL with the real vocabulary and everything else small; its tokenizer is the tests' tiny one."""
+    """Save a Qwen3-VL with the real vocabulary and everything else small, and the tests' tiny tokenizer."""
     import torch
     from transformers import Qwen3VLConfig, Qwen3VLForConditionalGeneration
 
@@ -245,8 +244,8 @@ def scaled_qwen3_vl(folder: Path) -> Path:
     return folder
 
 
-def told(command: list[str], *, threads: int | None = None) -> str:
-    """Run a command of this repository and return what it printed; end with its words where it fails."""
+def output_of(command: list[str], *, threads: int | None = None) -> str:
+    """Run a command of this repository and return its output; exit with its errors if it fails."""
     environment = os.environ | {
         "HF_HUB_DISABLE_TELEMETRY": "1",
         "HF_HUB_OFFLINE": "1",
@@ -260,10 +259,10 @@ def told(command: list[str], *, threads: int | None = None) -> str:
     return done.stdout
 
 
-def faces_of(scratch: Path, rows: int, name: str, *more: str) -> Path:
-    """Render a dataset of drawn crops, whose training split has so many rows."""
+def render_faces(scratch: Path, rows: int, name: str, *more: str) -> Path:
+    """Render a dataset of drawn crops with that many training rows."""
     folder = scratch / name
-    told(
+    output_of(
         ["data_prep/render_faces.py", "--out", str(folder), "--rows", str(rows + 16), "--styles", "drawn=1", *more,
          "--framing", "crop", "--subject", "1", "--splits", f"train={rows / (rows + 16)},validation={16 / (rows + 16)}"]
     )  # fmt: skip
@@ -274,26 +273,26 @@ def measure(case: Case, side: str, faces: Path) -> Run:
     """Run one side in a process of its own."""
     with tempfile.TemporaryDirectory() as scratch:
         given = json.dumps({"case": asdict(case), "side": side, "faces": str(faces), "scratch": scratch})
-        return Run(**json.loads(told([__file__, "--worker", given], threads=1).splitlines()[-1]))
+        return Run(**json.loads(output_of([__file__, "--worker", given], threads=1).splitlines()[-1]))
 
 
 def compare(name: str, case: Case, scratch: Path, repeats: int) -> dict[str, Any]:
-    """Run both sides in turn; print and return their figures."""
-    faces = faces_of(scratch, case.rows, f"{name}-faces", "--size", "128")
+    """Run both sides alternately; print and return their figures."""
+    faces = render_faces(scratch, case.rows, f"{name}-faces", "--size", "128")
     runs: dict[str, list[Run]] = {side: [] for side in SIDES}
     for _ in range(repeats):
         for side in SIDES:
             runs[side].append(measure(case, side, faces))
     figures: dict[str, Any] = {"case": asdict(case)}
     for side, found in runs.items():
-        middle = {
+        medians = {
             "per_cpu_second": statistics.median(run.per_cpu_second for run in found),
             "per_second": statistics.median(run.per_second for run in found),
             "peak_mb": statistics.median(run.peak_mb for run in found),
         }
-        figures[side] = middle | {"losses": found[0].losses}
+        figures[side] = medians | {"losses": found[0].losses}
         print(
-            f"{name:14}{side:6}{middle['per_cpu_second']:14.2f}{middle['per_second']:12.2f}{middle['peak_mb']:10,.0f}"
+            f"{name:14}{side:6}{medians['per_cpu_second']:14.2f}{medians['per_second']:12.2f}{medians['peak_mb']:10,.0f}"
             f"{found[0].losses[0]:12.4f}{found[0].losses[-1]:12.4f}",
             flush=True,
         )
@@ -309,23 +308,23 @@ def compare(name: str, case: Case, scratch: Path, repeats: int) -> dict[str, Any
 
 
 def pretraining(scratch: Path, rows: int, samples: int) -> float:
-    """Samples a second of pretrain.py's language stage, as it prints them."""
-    faces = faces_of(scratch, rows, "pretrain-faces", "--size", "128", "--supersample", "1")
-    printed = told(
+    """Return the samples per second that train/pretrain.py prints for its language stage."""
+    faces = render_faces(scratch, rows, "pretrain-faces", "--size", "128", "--supersample", "1")
+    printed = output_of(
         ["-m", "accelerate.commands.launch", "--cpu", "--num_processes", str(os.cpu_count()), "train/pretrain.py",
-         "--faces", str(faces), "--out", str(scratch / "pretrained"), "--tower-samples", "640",
-         "--speak-samples", str(samples)],
+         "--faces", str(faces), "--out", str(scratch / "pretrained"), "--vision-samples", "640",
+         "--language-samples", str(samples)],
         threads=1,
     )  # fmt: skip
-    found = re.findall(r"^speak\w*: ([\d.]+) samples a second$", printed, re.MULTILINE)
+    found = re.findall(r"^language: ([\d.]+) samples a second$", printed, re.MULTILINE)
     if not found:
-        raise SystemExit(f"train/pretrain.py did not say how fast its language stage was:\n{printed[-2000:]}")
+        raise SystemExit(f"train/pretrain.py did not print the speed of its language stage:\n{printed[-2000:]}")
     return float(found[-1])
 
 
 def main() -> int:
     parser = ScriptParser(__doc__)
-    parser.add_argument("--quick", action="store_true", help="few steps, once: a look, not a measurement")
+    parser.add_argument("--quick", action="store_true", help="few steps, once: a smoke test")
     parser.add_argument("--repeats", type=int, default=3, help="runs of each side (default %(default)s)")
     parser.add_argument("--out", type=Path, default=Path("outputs/speed/train.json"))
     parser.add_argument("--worker", help=argparse.SUPPRESS)
@@ -350,12 +349,12 @@ def main() -> int:
         results = {
             name: compare(name, case, scratch, 1 if options.quick else options.repeats) for name, case in cases.items()
         }
-        speaking = pretraining(scratch, *((96, 640) if options.quick else (600, 6_400)))
-        print(f"pretrain.py, language stage: {speaking:.1f} samples a second")
+        speed = pretraining(scratch, *((96, 640) if options.quick else (600, 6_400)))
+        print(f"pretrain.py, language stage: {speed:.1f} samples a second")
     summary = {
         "nano_speedup": round(results["nano"]["speedup"], 2),
         "qwen3vl_speedup": round(results["qwen3vl"]["speedup"], 2),
-        "pretrain_samples_per_second": speaking,
+        "pretrain_samples_per_second": speed,
     }
     machine = {"machine": platform.machine(), "processors": os.cpu_count(), "versions": versions()}
     write_json(options.out, summary | {"quick": options.quick, "cases": results} | machine)

@@ -1,10 +1,8 @@
-"""What the claims are compared by: what an answer holds and in which order, taught and read alike in all else.
+"""Ablations of what an answer holds and in which order: the variants, their evaluation, and tables over seeds.
 
-Every variant learns the same pictures in the same order and in as many steps, beside the same frozen tower, from the
-same weights for each seed. The 52 numbers lie side by side in all of them (``layout``): so what a number is read off is
-the picture and what the variant puts before it, never other numbers, which in a row would teach it too.
-
-Runs of the ablations told: mean and spread over seeds, what each variant gains, as tables and as one line.
+All variants learn the same pictures in the same order and number of steps, on the same frozen vision encoder, from the
+same initial weights per seed. All decode the 52 numbers in parallel, so a number depends on the picture and on what the
+variant puts before it, never on other numbers.
 """
 
 from __future__ import annotations
@@ -26,102 +24,103 @@ from semanticface.models.loading import Bundle
 from semanticface.semantics.analysis import Analysis, describe_many
 from semanticface.semantics.answer import format_answer
 from semanticface.semantics.faithfulness import agreement
-from semanticface.training.nano_pretraining import PretrainExample, Teach
+from semanticface.training.nano_pretraining import MakeTargets, PretrainExample
 from semanticface.utils.html import Table
 from semanticface.utils.progress import tqdm
 
-Order = Literal["numbers", "words, numbers", "numbers, words"]
-"""What is read of a picture, in this order."""
+Order = Literal["numbers", "analysis, numbers", "numbers, analysis"]
+"""What an answer holds, in this order."""
 
-RULE = Figure("agreement_rule", "words made of the numbers by rule match the truth", "higher", percent=True)
-"""What Stage I says of the predicted numbers, held against the truth: what words cost nothing to have."""
-
-
-def _numbers_alone(tokens: AnswerEncoder, shown: PretrainExample) -> list[AnswerEncoding]:
-    return [tokens(format_answer(shown.values, None), "numbers")]
+RULE = Figure("agreement_rule", "rule-based analysis matches the truth", "higher", percent=True)
+"""Agreement of Stage I's analysis of the predicted numbers with the ground truth."""
 
 
-def _behind_true_words(tokens: AnswerEncoder, shown: PretrainExample) -> list[AnswerEncoding]:
-    return [tokens(format_answer(shown.values, shown.analysis), "all")]
+def _numbers_only(encoder: AnswerEncoder, example: PretrainExample) -> list[AnswerEncoding]:
+    return [encoder(format_answer(example.coefficients, None), "numbers")]
 
 
-def _behind_seen_words(tokens: AnswerEncoder, shown: PretrainExample) -> list[AnswerEncoding]:
-    words = tokens(format_answer(shown.values, shown.analysis), "analysis")
-    return [concat_branches([words, tokens(format_answer(shown.values, shown.glimpse), "numbers")])]
+def _after_true_analysis(encoder: AnswerEncoder, example: PretrainExample) -> list[AnswerEncoding]:
+    return [encoder(format_answer(example.coefficients, example.analysis), "all")]
 
 
-def _before_words(tokens: AnswerEncoder, shown: PretrainExample) -> list[AnswerEncoding]:
-    numbers = tokens(format_answer(shown.values, None), "numbers")
-    return [concat_branches([numbers, encode_analysis_after(tokens, shown.values, shown.analysis)])]
+def _after_predicted_analysis(encoder: AnswerEncoder, example: PretrainExample) -> list[AnswerEncoding]:
+    analysis = encoder(format_answer(example.coefficients, example.analysis), "analysis")
+    numbers = encoder(format_answer(example.coefficients, example.predicted_analysis), "numbers")
+    return [concat_branches([analysis, numbers])]
+
+
+def _before_analysis(encoder: AnswerEncoder, example: PretrainExample) -> list[AnswerEncoding]:
+    numbers = encoder(format_answer(example.coefficients, None), "numbers")
+    return [concat_branches([numbers, encode_analysis_after(encoder, example.coefficients, example.analysis)])]
 
 
 @dataclass(frozen=True)
 class Variant:
-    """One way to learn coefficients and words.
+    """One way to learn coefficients and analysis.
 
     Attributes:
         title: for tables.
-        teach: how a language model is taught; None for a head.
-        order: how it is read.
-        head: the kind of regression head; None for a language model.
+        make_targets: returns what a language model learns; None for a regression head.
+        order: of the answer.
+        head: kind of regression head; None for a language model.
     """
 
     title: str
-    teach: Teach | None = None
+    make_targets: MakeTargets | None = None
     order: Order = "numbers"
     head: regression_heads.Kind | None = None
 
 
 VARIANTS: dict[str, Variant] = {
-    "coefficients": Variant("coefficients only", _numbers_alone),
-    "semantics-first": Variant("semantics, then coefficients", _behind_true_words, "words, numbers"),
+    "coefficients": Variant("coefficients only", _numbers_only),
+    "semantics-first": Variant("semantics, then coefficients", _after_true_analysis, "analysis, numbers"),
     "semantics-first-seen": Variant(
-        "semantics, then coefficients, taught behind what is seen", _behind_seen_words, "words, numbers"
+        "semantics, then coefficients, trained on predicted semantics", _after_predicted_analysis, "analysis, numbers"
     ),
-    "coefficients-first": Variant("coefficients, then semantics", _before_words, "numbers, words"),
+    "coefficients-first": Variant("coefficients, then semantics", _before_analysis, "numbers, analysis"),
     "linear": Variant("regression head, linear", head="linear"),
     "mlp": Variant("regression head, MLP", head="mlp"),
 }
-"""By key. The paper teaches numbers behind the words of the true analysis; ``semantics-first-seen`` teaches them behind
-words as wrong as those that the model will write itself, and the true words beside that."""
+"""By key. The paper trains numbers behind the ground truth analysis; ``semantics-first-seen`` trains them behind an
+analysis with the errors of the model's own at inference, and separately the ground truth analysis."""
 
 
-def answer(
-    bundle: Bundle, order: Order, crops: Sequence[Image.Image], *, batch: int = 64, name: str = "reading"
+def predict(
+    bundle: Bundle, order: Order, crops: Sequence[Image.Image], *, batch_size: int = 64, name: str = "predicting"
 ) -> tuple[np.ndarray, list[Analysis | None] | None]:
-    """Read pictures with a language model.
+    """Predict coefficients and analyses with a language model.
 
     Args:
         bundle: the model.
-        order: what it was taught to answer.
+        order: of the answers it was trained on.
         crops: of ``bundle.image_size``.
-        batch: pictures at a time.
+        batch_size: pictures per batch.
         name: of the progress bar.
 
     Returns:
-        float32[N, 52] in [0, 1], NaN in rows without an answer, and the N explanations, where the order has any.
+        float32[N, 52] in [0, 1], NaN in rows without an answer, and N analyses if the order has any.
     """
-    predictor = Predictor(bundle, mode="full" if order == "words, numbers" else "numbers")
-    stream = predictor.stream(crops, batch_size=batch, crop="none")
+    predictor = Predictor(bundle, mode="full" if order == "analysis, numbers" else "numbers")
+    stream = predictor.stream(crops, batch_size=batch_size, crop="none")
     predictions = list(tqdm(stream, desc=name, total=len(crops), unit="picture"))
-    read = metrics.stacked(each.coefficients for each in predictions)
+    coefficients = metrics.stacked(each.coefficients for each in predictions)
     if order == "numbers":
-        return read, None
+        return coefficients, None
     analyses = [each.analysis for each in predictions]
-    if order == "numbers, words":
+    if order == "numbers, analysis":
         explainer = Explainer(bundle)
-        told = np.flatnonzero(~np.isnan(read).any(axis=1))
-        for start in tqdm(range(0, len(told), batch), desc=f"{name}, words", unit="batch"):
-            part = told[start : start + batch].tolist()
-            words = explainer([crops[index] for index in part], read[part])
-            for index, analysis in zip(part, words, strict=True):
+        valid = np.flatnonzero(~np.isnan(coefficients).any(axis=1))
+        for start in tqdm(range(0, len(valid), batch_size), desc=f"{name}, analysis", unit="batch"):
+            part = valid[start : start + batch_size].tolist()
+            explained = explainer([crops[index] for index in part], coefficients[part])
+            for index, analysis in zip(part, explained, strict=True):
                 analyses[index] = analysis
-    return read, analyses
+    return coefficients, analyses
 
 
 def figures(
     true: np.ndarray,
-    read: np.ndarray,
+    predicted: np.ndarray,
     analyses: Sequence[Analysis | None] | None,
     constants: tuple[np.ndarray, np.ndarray],
 ) -> dict[str, dict[str, float | None]]:
@@ -129,38 +128,36 @@ def figures(
 
     Args:
         true: ``[N, 52]``.
-        read: ``[N, 52]``, NaN in rows without an answer.
-        analyses: N explanations, or None where the variant gives none.
+        predicted: ``[N, 52]``, NaN in rows without an answer.
+        analyses: N analyses, or None if the variant has none.
         constants: mean and median of the training set.
 
     Returns:
         ``model``, ``constant_mean`` and ``constant_median``, each with the keys of ``metrics.FIGURES`` and
         ``agreement_rule``; None where undefined.
     """
-    scored = metrics.score(true, read, analyses=analyses, train_mean=constants[0], train_median=constants[1])
+    scored = metrics.score(true, predicted, analyses=analyses, train_mean=constants[0], train_median=constants[1])
     out = {}
     rows = {
-        "model": read,
+        "model": predicted,
         **{key: np.tile(value, (len(true), 1)) for (key, _), value in zip(metrics.BASELINES, constants, strict=True)},
     }
     for key, values in rows.items():
         out[key] = {figure.key: scored[key][figure.key] for figure in FIGURES}
-        known = ~np.isnan(values).any(axis=1)
-        ruled = zip(describe_many(values[known]), true[known].astype(np.float32), strict=True)
-        scores = [agreement(words, truth).score for words, truth in ruled]
+        valid = ~np.isnan(values).any(axis=1)
+        pairs = zip(describe_many(values[valid]), true[valid].astype(np.float32), strict=True)
+        scores = [agreement(analysis, truth).score for analysis, truth in pairs]
         out[key][RULE.key] = float(np.mean(scores)) if scores else None
     return out
 
 
 Runs = Mapping[int, Mapping[str, Mapping[str, Mapping[str, float | None]]]]
-"""By seed, by set: what ``ablation.figures`` returns."""
+"""By seed, then by set: what ``figures`` returns."""
 
-SHOWN = (
+_TABLE_KEYS = (
     "correlation", "mae", "rmse", "mae_active", "left_right_confusion", "vertex_error", "agreement_own",
     "agreement_true", RULE.key,
 )  # fmt: skip
-"""The figures of the tables."""
-
 _FIGURE = {figure.key: figure for figure in (*FIGURES, RULE)}
 _BASE = "coefficients"
 _DIGITS = 5
@@ -168,10 +165,10 @@ _DIGITS = 5
 
 @dataclass(frozen=True, slots=True)
 class Spread:
-    """A figure over several seeds.
+    """Mean and spread of a figure over seeds.
 
     Attributes:
-        mean: over the seeds; None where it is undefined in one of them.
+        mean: None where undefined for one of the seeds.
         deviation: standard deviation between seeds (n - 1); None for fewer than two.
     """
 
@@ -180,7 +177,7 @@ class Spread:
 
     @classmethod
     def of(cls, values: Sequence[float | None]) -> Spread:
-        """Return that of one value a seed, at least one."""
+        """Compute it from one value per seed."""
         known = [value for value in values if value is not None]
         if len(known) < len(values):
             return cls(None)
@@ -188,32 +185,32 @@ class Spread:
         return cls(round(float(np.mean(known)), _DIGITS), deviation)
 
     def text(self, figure: Figure, *, signed: bool = False) -> str:
-        """Return it as shown in tables, with the deviation behind a plus-minus sign."""
-        shown = figure.text(self.mean)
+        """Return mean ± deviation as in tables."""
+        text = figure.text(self.mean)
         if signed and self.mean is not None and self.mean > 0:
-            shown = f"+{shown}"
+            text = f"+{text}"
         if self.deviation is None:
-            return shown
-        return f"{shown.removesuffix(' %')} ± {figure.text(self.deviation)}"
+            return text
+        return f"{text.removesuffix(' %')} ± {figure.text(self.deviation)}"
 
 
 Spreads = dict[str, Spread]
-"""By key of ``metrics.FIGURES``, and ``ablation.RULE``."""
+"""By key of ``metrics.FIGURES`` and ``RULE``."""
 
 
-def over_seeds(runs: Runs, who: str = "model") -> dict[str, Spreads]:
-    """Return for each set each figure's mean and spread; of a constant predictor, if ``who`` names one."""
+def over_seeds(runs: Runs, source: str = "model") -> dict[str, Spreads]:
+    """Return each set's figures over seeds, of the model or the constant baseline that ``source`` names."""
     sets = next(iter(runs.values()))
     return {
-        name: {key: Spread.of([run[name][who][key] for run in runs.values()]) for key in sets[name][who]}
+        name: {key: Spread.of([run[name][source][key] for run in runs.values()]) for key in sets[name][source]}
         for name in sets
     }
 
 
 def gains(runs: Runs, base: Runs) -> dict[str, Spreads]:
-    """Return for each set by how much each figure is above that of a base with the same seed: mean and spread.
+    """Return each set's differences to the base with the same seed, over seeds.
 
-    A base that knows no such seed was run once, and stands for every seed.
+    A base without that seed was run once and stands for every seed.
     """
     once = next(iter(base.values()))
 
@@ -226,12 +223,12 @@ def gains(runs: Runs, base: Runs) -> dict[str, Spreads]:
     }
 
 
-def variant_tables(runs: Mapping[str, Runs], learnt: str) -> list[Table]:
-    """Return for each set a table of all variants beside the constants, and one of their gains over numbers alone.
+def variant_tables(runs: Mapping[str, Runs], trained_on: str) -> list[Table]:
+    """Return for each set a table of variants and constants, and a table of differences to coefficients only.
 
     Args:
-        runs: by key of ``ablation.VARIANTS``.
-        learnt: the look that was learnt.
+        runs: by key of ``VARIANTS``.
+        trained_on: style of the training pictures.
     """
     if not runs:
         return []
@@ -241,65 +238,65 @@ def variant_tables(runs: Mapping[str, Runs], learnt: str) -> list[Table]:
     for name in sets:
         rows = [(VARIANTS[key].title, over_seeds(found)[name]) for key, found in runs.items()]
         rows += [(title, over_seeds(first, key)[name]) for key, title in BASELINES]
-        out.append(_table(rows, f"**{name}**, unseen people; learnt from {learnt} alone. {seeds}"))
+        out.append(_table(rows, f"**{name}**, unseen people; trained on {trained_on} only. {seeds}"))
     others = {key: found for key, found in runs.items() if key != _BASE}
     if _BASE in runs and others:
         for name in sets:
             rows = [(VARIANTS[key].title, gains(found, runs[_BASE])[name]) for key, found in others.items()]
-            out.append(_table(rows, f"**{name}**: less {VARIANTS[_BASE].title} of the same seed. {seeds}", signed=True))
+            out.append(
+                _table(
+                    rows, f"**{name}**: difference to {VARIANTS[_BASE].title} of the same seed. {seeds}", signed=True
+                )
+            )
     return out
 
 
 def personal_tables(personal: Mapping[int, Runs], base: Runs) -> list[Table]:
-    """Return the figures of adapters on one character beside the base and the constants, and their gains over the base.
+    """Return a table of adapters to one character, the base and the constants, and one of differences to the base.
 
     Args:
-        personal: by number of pictures learnt from.
-        base: of the model as it is, one run.
+        personal: by number of training pictures.
+        base: of the model without adapter, one run.
     """
     if not personal:
         return []
     (name,) = next(iter(base.values()))
     seeds = _seeds(next(iter(personal.values())))
-    rows = [("as it is", over_seeds(base)[name])]
+    rows = [("base model", over_seeds(base)[name])]
     rows += [(f"{size} pictures", over_seeds(found)[name]) for size, found in personal.items()]
     rows += [(title, over_seeds(base, key)[name]) for key, title in BASELINES]
     gained = [(f"{size} pictures", gains(found, base)[name]) for size, found in personal.items()]
     return [
         _table(rows, f"**Personalisation**: held-out pictures of one new character ({name}). {seeds}"),
-        _table(gained, f"**Personalisation**: less the model as it is. {seeds}", signed=True),
+        _table(gained, f"**Personalisation**: difference to the base model. {seeds}", signed=True),
     ]
 
 
 def headline(
-    runs: Mapping[str, Runs], learnt: str, personal: Mapping[int, Runs], base: Runs
+    runs: Mapping[str, Runs], trained_on: str, personal: Mapping[int, Runs], base: Runs
 ) -> dict[str, float | None]:
-    """Return the main figures, means over the seeds, under names such as ``semantics_first_photo_corr``.
+    """Return the main figures, means over seeds, with keys such as ``semantics_first_photo_corr``.
 
-    Of each variant correlation (``_corr``) and MAE (``_mae``) of each set, and on the look that was learnt how far its
-    words hold for its own numbers and for the truth; of each personalisation what both figures gain.
+    For each variant correlation (``_corr``) and MAE (``_mae``) on each set, and on the training style the agreement of
+    its analysis with its own numbers and with the truth; for each personalisation the gain in correlation and MAE.
     """
     out: dict[str, float | None] = {}
     for key, found in runs.items():
         variant = key.replace("-", "_")
         for name, spreads in over_seeds(found).items():
-            out[f"{variant}_{name}_corr"], out[f"{variant}_{name}_mae"] = (
-                spreads["correlation"].mean,
-                spreads["mae"].mean,
-            )
-            if name == learnt and spreads["agreement_own"].mean is not None:
+            out[f"{variant}_{name}_corr"] = spreads["correlation"].mean
+            out[f"{variant}_{name}_mae"] = spreads["mae"].mean
+            if name == trained_on and spreads["agreement_own"].mean is not None:
                 out |= {f"{variant}_{figure}": spreads[figure].mean for figure in ("agreement_own", "agreement_true")}
     for size, found in personal.items():
         (gained,) = gains(found, base).values()
-        out[f"personal_{size}_corr_gain"], out[f"personal_{size}_mae_gain"] = (
-            gained["correlation"].mean,
-            gained["mae"].mean,
-        )
+        out[f"personal_{size}_corr_gain"] = gained["correlation"].mean
+        out[f"personal_{size}_mae_gain"] = gained["mae"].mean
     return out
 
 
-def plain(spreads: Mapping[str, Spreads]) -> dict[str, dict[str, list[float | None]]]:
-    """Return spreads by set in the form of JSON: [mean, deviation]."""
+def to_json(spreads: Mapping[str, Spreads]) -> dict[str, dict[str, list[float | None]]]:
+    """Return spreads by set as [mean, deviation]."""
     return {
         name: {key: [spread.mean, spread.deviation] for key, spread in found.items()} for name, found in spreads.items()
     }
@@ -310,8 +307,8 @@ def _seeds(runs: Runs) -> str:
 
 
 def _table(rows: Sequence[tuple[str, Spreads]], caption: str, *, signed: bool = False) -> Table:
-    """Return a table of the figures that any row has."""
-    keys = [key for key in SHOWN if any(found[key].mean is not None for _, found in rows)]
+    """Return a table of the figures that are defined for any row."""
+    keys = [key for key in _TABLE_KEYS if any(found[key].mean is not None for _, found in rows)]
     head = ["", *(f"{_FIGURE[key].label} {_FIGURE[key].arrow}" for key in keys)]
     cells = [[title, *(found[key].text(_FIGURE[key], signed=signed) for key in keys)] for title, found in rows]
     return Table(head, cells, caption)

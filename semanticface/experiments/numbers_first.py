@@ -1,8 +1,8 @@
-"""The other order: coefficients, then words in the light of them, ``{"arkit":{…},"analysis":{…}}``.
+"""Answers in the other order: coefficients, then the analysis given them, ``{"arkit":{…},"analysis":{…}}``.
 
-The numbers are read as they are without words, side by side or in a row. Then they stand before the model as text, in a
-row, and the words behind them are written under the words' grammar, token by token. ``eval/ablations.py`` asks what the
-order is worth; answers at work have the words first.
+The numbers are decoded as in answers without analysis, in parallel or sequentially. They are then appended to the
+prompt as text, and the analysis is generated under its grammar, token by token. Used by ``eval/ablations.py``; the
+library's answers have the analysis first.
 """
 
 from __future__ import annotations
@@ -28,41 +28,38 @@ from semanticface.prompts import load_prompt
 from semanticface.semantics.analysis import Analysis
 from semanticface.semantics.grammar import SLICES, analysis_grammar
 
-_WORDS_OPEN = '{"expression_category":"'
-_BETWEEN = f'}},"analysis":{_WORDS_OPEN}'
-"""What stands between the last number and the first word."""
+_ANALYSIS_OPENS = '{"expression_category":"'
+_BETWEEN = f'}},"analysis":{_ANALYSIS_OPENS}'
+"""Text between the last number and the first word."""
 
 
-def encode_analysis_after(answers: AnswerEncoder, values: np.ndarray, analysis: Analysis) -> AnswerEncoding:
-    """Return the lesson that teaches the words behind numbers which are shown, and not learnt.
+def encode_analysis_after(encoder: AnswerEncoder, values: np.ndarray, analysis: Analysis) -> AnswerEncoding:
+    """Return the encoding of an answer that learns the analysis behind given numbers.
 
     Args:
-        answers: of the model's tokenizer.
-        values: float[52] in [0, 1], the numbers before the words.
-        analysis: the words.
+        encoder: of the model's tokenizer.
+        values: float[52] in [0, 1], the numbers before the analysis.
+        analysis: the analysis.
     """
-    shown = _shown(answers.number_tokens, answers.tokenizer, values)
-    words = json.dumps(analysis.to_dict(), ensure_ascii=False, separators=(",", ":")).removeprefix(_WORDS_OPEN)
-    told = [*answers.tokenizer(f"{words}}}", add_special_tokens=False)["input_ids"], answers.end_token_id]
-    labels, ids = [*shown, *told], [*shown, *told[:-1]]
+    prefix = _numbers_prefix(encoder.number_tokens, encoder.tokenizer, values)
+    text = json.dumps(analysis.to_dict(), ensure_ascii=False, separators=(",", ":")).removeprefix(_ANALYSIS_OPENS)
+    learnt = [*encoder.tokenizer(f"{text}}}", add_special_tokens=False)["input_ids"], encoder.end_token_id]
+    labels, ids = [*prefix, *learnt], [*prefix, *learnt[:-1]]
     return AnswerEncoding(
         ids=ids,
         position_offsets=list(range(1, len(ids) + 1)),
         branch_ids=[0] * len(ids),
         labels=labels,
-        loss_weights=[0.0] * len(shown) + [1.0] * len(told),
+        loss_weights=[0.0] * len(prefix) + [1.0] * len(learnt),
         number_ids=[-1] * len(labels),
     )
 
 
 class Explainer:
-    """Writes the words behind numbers that are read already; nano's kind of model alone.
+    """Generates the analysis behind given numbers, with models of nano's kind only.
 
     Args:
-        bundle: a model that was taught with ``encode_analysis_after``.
-
-    Raises:
-        ModelError: the tokenizer cannot spell answers.
+        bundle: a model trained with ``encode_analysis_after``.
     """
 
     def __init__(self, bundle: Bundle) -> None:
@@ -76,28 +73,29 @@ class Explainer:
             raise ModelError(f"the tokenizer cannot spell answers: {self._matcher.get_error()}")
 
     def __call__(self, crops: Sequence[Image.Image], coefficients: np.ndarray) -> list[Analysis]:
-        """Return what the model says of each crop behind the coefficients, float[N, 52] in [0, 1]."""
+        """Return the analysis of each crop given its coefficients, float[N, 52] in [0, 1]."""
         inputs = prompt_inputs(self.bundle, self.prompt, crops)
         tokens, tokenizer = self.decoder.number_tokens, self.bundle.tokenizer
-        shown = torch.tensor([_shown(tokens, tokenizer, values) for values in coefficients], device=self.bundle.device)
-        inputs["input_ids"] = torch.cat([inputs["input_ids"], shown], dim=1)
+        prefixes = [_numbers_prefix(tokens, tokenizer, values) for values in coefficients]
+        numbers = torch.tensor(prefixes, device=self.bundle.device)
+        inputs["input_ids"] = torch.cat([inputs["input_ids"], numbers], dim=1)
         inputs["attention_mask"] = torch.ones_like(inputs["input_ids"])
-        writer = _Writer(self.decoder, [self._row() for _ in crops])
+        processor = _GrammarLogitsProcessor(self.decoder, [self._new_state() for _ in crops])
         with torch.inference_mode():
             self.bundle.model.generate(
                 **inputs,
                 generation_config=self.decoder.generation_config(),
-                logits_processor=LogitsProcessorList([writer]),
+                logits_processor=LogitsProcessorList([processor]),
             )
-        texts = (_WORDS_OPEN + row.text.decode("ascii", errors="replace").removesuffix("}") for row in writer.rows)
-        return [Analysis.from_dict(json.loads(text)) for text in texts]
+        texts = (row.text.decode("ascii", errors="replace").removesuffix("}") for row in processor.rows)
+        return [Analysis.from_dict(json.loads(_ANALYSIS_OPENS + text)) for text in texts]
 
-    def _row(self) -> AnswerState:
+    def _new_state(self) -> AnswerState:
         return AnswerState(self._matcher.deep_copy(), np.random.default_rng(0), np.zeros(0))
 
 
-class _Writer(LogitsProcessor):
-    """Writes the words of a batch inside ``generate``: leaves one finite score a row."""
+class _GrammarLogitsProcessor(LogitsProcessor):
+    """Chooses each row's next token inside ``generate``: leaves it the only finite score."""
 
     def __init__(self, decoder: AnswerDecoder, rows: list[AnswerState]) -> None:
         self.decoder, self.rows = decoder, rows
@@ -117,8 +115,8 @@ class _Writer(LogitsProcessor):
         return token
 
 
-def _shown(tokens: NumberTokens, tokenizer: Any, values: np.ndarray) -> list[int]:
-    """Return the tokens of 52 numbers in a row, and of all that follows them up to the first word."""
+def _numbers_prefix(tokens: NumberTokens, tokenizer: Any, values: np.ndarray) -> list[int]:
+    """Return the tokens of the 52 numbers in sequential layout and of the text up to the first word."""
     out: list[int] = []
     for number, value in enumerate(to_hundredths(values).tolist()):
         out += tokens.keys[number] if number else tokens.opening

@@ -1,7 +1,7 @@
-"""What the controlled experiment on alignment comes to: figures of each round against the hidden truth, as tables.
+"""Figures and tables of the controlled alignment experiment (``eval/superface.py``).
 
-``eval/superface.py`` runs it. Errors are measured against coefficients that neither the model nor its judges' answers
-ever hold; comparisons are made by a simulated person who took no part in the rounds and sees faces blind.
+Errors are measured against ground truth that neither the model nor the judges' answers contain. Comparisons are made
+blind by a simulated person who took no part in the rounds.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from semanticface.utils.files import nonfinite_to_none
 from semanticface.utils.html import Table
 
 WAYS = ("region", "whole")
-"""How choices become pairs: halves put together as SuperFace does, or whole candidates, the baseline."""
+"""How choices become pairs: halves combined as in SuperFace, or whole candidates, the baseline."""
 
 FIGURES = (
     Figure("mae", "mean error (MAE)", "lower"),
@@ -31,9 +31,9 @@ FIGURES = (
     Figure("wins_labels_whole", "wins over the pseudo labels, whole faces", "higher", percent=True),
     Figure("blank_ratio", "margin left with a blank picture", "lower", percent=True),
 )
-"""What is told of a round."""
+"""Columns of the table of rounds."""
 
-_DIGITS = 4  # of the headline
+_DIGITS = 4  # in the headline
 _FIGURE = {figure.key: figure for figure in FIGURES}
 
 
@@ -49,39 +49,38 @@ def figures(
     """Return the figures of one model.
 
     Args:
-        held_out: the pictures and their truth.
-        answers: float32[n, 52], what the model says of them.
-        before: float32[n, 52], what the model trained on pseudo labels alone says.
+        held_out: the pictures and their ground truth.
+        answers: float32[n, 52], the model's predictions.
+        before: float32[n, 52], predictions of the model trained on pseudo labels.
         labels: float32[n, 52], the pseudo labels of the same pictures.
-        judge: compares.
-        seed: of sides.
+        judge: makes the comparisons.
+        seed: of the order of sides.
 
     Returns:
-        The keys of ``FIGURES`` but ``blank_ratio``; errors as ``HeldOutSet.errors``, the rest as shares. Wins are means
-        over both halves, each shown alone, unless the key says ``whole``.
+        The keys of ``FIGURES`` except ``blank_ratio``; errors as ``HeldOutSet.errors``, the rest as shares. Wins are
+        means over both halves, each shown alone, unless the key says ``whole``.
     """
     found = held_out.errors(answers)
     base = held_out.errors(before)
     found["reduction"] = 1 - found["vertex_error_whole"] / base["vertex_error_whole"]
-    shown: dict[str, tuple[np.ndarray, Sequence[Region]]] = {
+    comparisons: dict[str, tuple[np.ndarray, Sequence[Region]]] = {
         "wins_sft": (before, HALVES),
         "wins_labels": (labels, HALVES),
         "wins_labels_whole": (labels, ("whole",)),
     }
-    for key, (other, regions) in shown.items():
+    for key, (other, regions) in comparisons.items():
         found[key] = win_rate(judge, held_out.compare(answers, other), regions=regions, seed=seed)["all"].value
     return found
 
 
 def headline(runs: Sequence[Mapping[str, Any]]) -> dict[str, float | int | None]:
-    """Return the figures that ``eval/superface.py`` ends with: means over seeds, of the rounds the rule chose.
+    """Return the last line of ``eval/superface.py``: means over seeds, of the rounds that the stopping rule chose.
 
-    A seed for which a figure is undefined, such as what is left of margins where the rule chose round 0, does not
-    count; where it is undefined for all of them, it is None.
+    Seeds for which a figure is undefined, such as the remaining margin where the rule chose round 0, do not count; if
+    it is undefined for all, it is None.
 
     Args:
-        runs: of each seed what ``eval/superface.py`` keeps: by way, ``rounds`` (figures of round 0 and on) and
-            ``best``.
+        runs: one per seed; for each way ``rounds`` (figures of round 0 and on) and ``best``.
     """
 
     def mean(way: str, key: str) -> float | None:
@@ -103,17 +102,17 @@ def headline(runs: Sequence[Mapping[str, Any]]) -> dict[str, float | int | None]
 
 
 def tables(runs: Sequence[Mapping[str, Any]]) -> list[Table]:
-    """Return the tables: every round of both ways, and which round the rule chose.
+    """Return a table of every round of both ways, and one of the rounds that the rule chose.
 
     Args:
         runs: as for ``headline``.
     """
     rows = [_row("pseudo labels", [run["labels"] for run in runs])]
     supervised = [run[WAYS[0]]["rounds"][0] for run in runs]
-    # Compared with itself it has nothing to tell.
-    beside = ("reduction", "wins_sft")
+    # Comparisons with itself mean nothing.
+    omitted = ("reduction", "wins_sft")
     rows.append(
-        _row("SFT on pseudo labels", [{key: run[key] for key in run if key not in beside} for run in supervised])
+        _row("SFT on pseudo labels", [{key: run[key] for key in run if key not in omitted} for run in supervised])
     )
     for way in WAYS:
         for number in range(1, max(len(run[way]["rounds"]) for run in runs)):
@@ -123,10 +122,10 @@ def tables(runs: Sequence[Mapping[str, Any]]) -> list[Table]:
         [way, *(str(run[way]["best"]) for run in runs), _spread("reduction", [_best(run[way]) for run in runs])]
         for way in WAYS
     ]
-    told = f"Held-out people, against the truth: mean ± standard deviation over {len(runs)} seeds."
+    caption = f"Held-out people, against the truth: mean ± standard deviation over {len(runs)} seeds."
     seeds = [f"seed {run['seed']}" for run in runs]
     return [
-        Table(["model", *(figure.label for figure in FIGURES)], rows, told),
+        Table(["model", *(figure.label for figure in FIGURES)], rows, caption),
         Table(["pairs", *seeds, _FIGURE["reduction"].label], chosen, "The round that the rule of stopping chose."),
     ]
 

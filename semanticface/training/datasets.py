@@ -1,7 +1,7 @@
-"""Which rows a model is shown, in which order and how altered: a pure function of the settings and a position.
+"""Training and evaluation examples: row order and augmentation are a pure function of settings and position.
 
-Position k of a training always gives the same example, so a training that was killed goes on exactly, and neither
-batch size, accumulation nor the number of loader processes changes what is seen.
+Position k of a training always gives the same example, so training resumes exactly, and batch size, gradient
+accumulation and the number of loader processes do not change the examples.
 """
 
 from __future__ import annotations
@@ -28,24 +28,24 @@ from semanticface.training.collator import Example
 from semanticface.vision.crop import Box, crop_face
 from semanticface.vision.image_io import load_picture
 
-_INSPECTED = 32
+_CHECKED_ROWS = 32
 
 
 @dataclass(frozen=True, slots=True)
 class AugmentSettings:
-    """How training rows are altered; rows for evaluation never are.
+    """Augmentation of training rows; evaluation rows are never augmented.
 
     Attributes:
-        mirror: share of rows flipped left to right, with coefficients swapped and the answer written anew.
-        shift: the crop's centre moves by up to this share of the face box's side, either way, across and down.
+        mirror: share of rows flipped left to right, with mirrored coefficients and a new answer.
+        shift: the crop's centre moves by up to this share of the face box's side, horizontally and vertically.
         scale: the crop is up to this share larger or smaller than the face box.
-        numbers_only_prob: share of rows whose answer is its numbers alone, for answering without words.
-        fixed_variants: in how many fixed alterations a row is shown, over and over, so that a frozen vision tower need
-            not look at each more than once; 0 alters every showing anew.
-        decouple_numbers: learn words and numbers from different rows. One row learns the words of its answer; the next
-            learns its numbers behind the words of another face, so that they must be read from the picture. A small
-            model taught whole answers copies its numbers from the true words before them, but at work its words are
-            guesses.
+        numbers_only_prob: share of rows whose answer has numbers but no analysis, for inference without analysis.
+        fixed_variants: number of fixed augmentations per row, so that a frozen vision encoder computes each only once;
+            0 augments anew each time.
+        decouple_numbers: learn analysis and numbers from different rows: one row learns its analysis, the next learns
+            its numbers behind the analysis of another face, so that they must be read from the picture. Trained on
+            whole answers, a small model copies its numbers from the ground truth analysis before them, but at
+            inference its analysis is only a prediction.
     """
 
     mirror: float = 0.5
@@ -64,36 +64,31 @@ class AugmentSettings:
 
 
 def check_rows(faces: datasets.Dataset, folder: str | Path, *, emotion: bool) -> None:
-    """Look at some rows and refuse answers that a model could not be trained on as configured.
-
-    Raises:
-        DatasetError: no rows, or an answer that is not canonical.
-        ConfigError: the answers speak of emotion and the config does not, or the other way round.
-    """
+    """Check that some answers are canonical and contain emotion as configured."""
     if len(faces) == 0:
         raise DatasetError(f"{folder} has no rows in this split: render more faces.")
-    for index in np.unique(np.linspace(0, len(faces) - 1, _INSPECTED).astype(int)).tolist():
+    for index in np.unique(np.linspace(0, len(faces) - 1, _CHECKED_ROWS).astype(int)).tolist():
         text = faces[index]["answer"]
         try:
             answer = parse_answer(text)
         except AnswerError as error:
-            raise DatasetError(f"{folder}, row {index}: {error} Write the column answer anew.") from error
+            raise DatasetError(f"{folder}, row {index}: {error} Rewrite the column answer.") from error
         if answer.analysis is None or text != format_answer(answer.coefficients, answer.analysis):
             raise DatasetError(
                 f"{folder}, row {index}: the answer is not in the canonical form. "
                 "Write the column answer with data_prep/describe.py."
             )
-        spoken = answer.analysis.emotional_implication is not None
-        if spoken != emotion:
+        has_emotion = answer.analysis.emotional_implication is not None
+        if has_emotion != emotion:
             raise ConfigError(
-                f"{folder} was made {'with' if spoken else 'without'} emotion, the config says emotion: "
-                f"{str(emotion).lower()}. Set emotion: {str(spoken).lower()}, or make the dataset anew"
-                f"{' with --no-emotion' if spoken else ' without --no-emotion'}."
+                f"{folder} was made {'with' if has_emotion else 'without'} emotion, the config says emotion: "
+                f"{str(emotion).lower()}. Set emotion: {str(has_emotion).lower()}, or remake the dataset"
+                f"{' with --no-emotion' if has_emotion else ' without --no-emotion'}."
             )
 
 
 def _face_box(row: dict[str, Any], picture: Image.Image) -> Box:
-    """Return the row's box, or the whole picture where it has none."""
+    """Return the row's box, or that of the whole picture."""
     box = row.get("box")
     if box is None or not all(map(math.isfinite, box)):
         return Box(0, 0, picture.width, picture.height)
@@ -101,12 +96,12 @@ def _face_box(row: dict[str, Any], picture: Image.Image) -> Box:
 
 
 class EvalFaces(torch.utils.data.Dataset[Example]):
-    """Rows spread evenly over a split, unaltered.
+    """Rows spread evenly over a split, without augmentation.
 
     Args:
         faces: from ``load_faces``.
         image_size: side of the crops in pixels.
-        count: how many rows; None takes all.
+        count: number of rows; None for all.
     """
 
     def __init__(self, faces: datasets.Dataset, image_size: int, count: int | None = None) -> None:
@@ -118,7 +113,7 @@ class EvalFaces(torch.utils.data.Dataset[Example]):
         return len(self.indices)
 
     def __getitem__(self, position: int) -> Example:
-        """Return a row; raises a ``PictureError`` that names it where its picture is missing or damaged."""
+        """Return a row; a missing or damaged picture raises a ``PictureError`` that names the row."""
         index = int(self.indices[position])
         row, name = self.faces[index], f"row {index}"
         picture = load_picture(picture_bytes(row["picture"], name), name=name)
@@ -126,15 +121,15 @@ class EvalFaces(torch.utils.data.Dataset[Example]):
 
 
 class TrainFaces(torch.utils.data.Dataset[Example]):
-    """The rows of a whole training in the order in which they are shown; every pass is shuffled anew.
+    """The examples of a whole training in order; every epoch is shuffled differently.
 
     Args:
         faces: from ``load_faces``.
         image_size: side of the crops in pixels.
-        count: rows shown in all, over as many passes as that takes.
-        augment: how they are altered.
-        emotion: whether answers written anew for mirrored rows speak of emotion.
-        seed: of order and alterations.
+        count: examples in all, over as many epochs as that takes.
+        augment: augmentation.
+        emotion: whether new answers of mirrored rows contain emotion.
+        seed: of order and augmentation.
 
     Attributes:
         cached_features: returns the vision features of a crop by its slot; None for rows with pictures.
@@ -151,8 +146,8 @@ class TrainFaces(torch.utils.data.Dataset[Example]):
         seed: int,
     ) -> None:
         self.faces = faces
-        # Without the picture, which takes longest to read.
-        self._worded = faces.select_columns([name for name in faces.column_names if name != "picture"])
+        # Reading the picture takes longest.
+        self._without_pictures = faces.select_columns([name for name in faces.column_names if name != "picture"])
         self.image_size = image_size
         self.count = count
         self.augment = augment
@@ -161,11 +156,10 @@ class TrainFaces(torch.utils.data.Dataset[Example]):
         self.cached_features: Callable[[int], Mapping[str, torch.Tensor]] | None = None
         self._last_order: tuple[int, np.ndarray] | None = None
 
-    def _order(self, pass_number: int) -> np.ndarray:
-        """Return the order of rows in a pass; that of the last pass asked for is kept."""
-        if self._last_order is None or self._last_order[0] != pass_number:
-            order = np.random.default_rng([self.seed, 0, pass_number]).permutation(len(self.faces))
-            self._last_order = (pass_number, order)
+    def _order(self, epoch: int) -> np.ndarray:
+        if self._last_order is None or self._last_order[0] != epoch:
+            order = np.random.default_rng([self.seed, 0, epoch]).permutation(len(self.faces))
+            self._last_order = (epoch, order)
         return self._last_order[1]
 
     def __len__(self) -> int:
@@ -173,17 +167,17 @@ class TrainFaces(torch.utils.data.Dataset[Example]):
 
     @property
     def n_slots(self) -> int:
-        """How many different crops are shown, where alterations are fixed; slot = row * variants + variant."""
+        """Number of different crops with fixed augmentation; slot = row * variants + variant."""
         return len(self.faces) * self.augment.fixed_variants
 
     def crop(self, slot: int) -> Image.Image:
-        """Return one of the fixed alterations of a row."""
-        draws, mirrored = self._draws([2, slot])
-        return self._crop(self.faces[slot // self.augment.fixed_variants], draws, mirrored)
+        """Return the crop of a slot."""
+        rng, mirrored = self._augmentation([2, slot])
+        return self._crop(self.faces[slot // self.augment.fixed_variants], rng, mirrored)
 
-    def _draws(self, place: list[int]) -> tuple[np.random.Generator, bool]:
-        """Return what a crop's alterations are drawn from, and whether it is mirrored."""
-        rng = np.random.default_rng([self.seed, *place])
+    def _augmentation(self, key: list[int]) -> tuple[np.random.Generator, bool]:
+        """Return a crop's random generator, and whether it is mirrored."""
+        rng = np.random.default_rng([self.seed, *key])
         return rng, bool(rng.random() < self.augment.mirror)
 
     def _crop(self, row: dict[str, Any], rng: np.random.Generator, mirrored: bool) -> Image.Image:
@@ -197,19 +191,19 @@ class TrainFaces(torch.utils.data.Dataset[Example]):
     def __getitem__(self, position: int) -> Example:
         if not 0 <= position < self.count:
             raise IndexError(position)
-        pass_number, place = divmod(position, len(self.faces))
-        index = int(self._order(pass_number)[place])
-        rng, mirrored = self._draws([1, position])
-        draws, slot = rng, index * self.augment.fixed_variants
+        epoch, index = divmod(position, len(self.faces))
+        index = int(self._order(epoch)[index])
+        rng, mirrored = self._augmentation([1, position])
+        crop_rng, slot = rng, index * self.augment.fixed_variants
         if self.augment.fixed_variants:
-            slot += pass_number % self.augment.fixed_variants
-            draws, mirrored = self._draws([2, slot])
+            slot += epoch % self.augment.fixed_variants
+            crop_rng, mirrored = self._augmentation([2, slot])
         crop, features = None, None
         if self.cached_features is None:
             row = self.faces[index]
-            crop = self._crop(row, draws, mirrored)
+            crop = self._crop(row, crop_rng, mirrored)
         else:
-            row, features = self._worded[index], self.cached_features(slot)
+            row, features = self._without_pictures[index], self.cached_features(slot)
         answer = row["answer"]
         if mirrored:
             coefficients = arkit.mirror(np.asarray(row["coefficients"], dtype=np.float32))
@@ -220,14 +214,13 @@ class TrainFaces(torch.utils.data.Dataset[Example]):
             return Example(crop, answer, "all", features)
         if rng.random() < 0.5:
             return Example(crop, answer, "analysis", features)
-        words = parse_answer(self._worded[int(rng.integers(len(self.faces)))]["answer"]).analysis
-        if words is None:
+        other = parse_answer(self._without_pictures[int(rng.integers(len(self.faces)))]["answer"]).analysis
+        if other is None:
             raise DatasetError("an answer holds no analysis. Write the column answer with data_prep/describe.py.")
-        return Example(crop, format_answer(parse_answer(answer).coefficients, words), "numbers", features)
+        return Example(crop, format_answer(parse_answer(answer).coefficients, other), "numbers", features)
 
 
 def _jittered(box: Box, rng: np.random.Generator, augment: AugmentSettings) -> Box:
-    """Return the box moved and scaled at random."""
-    across, down = rng.uniform(-augment.shift, augment.shift, 2) * max(box.width, box.height)
+    dx, dy = rng.uniform(-augment.shift, augment.shift, 2) * max(box.width, box.height)
     window = box.square(1 + rng.uniform(-augment.scale, augment.scale))
-    return Box(window.x0 + across, window.y0 + down, window.x1 + across, window.y1 + down)
+    return Box(window.x0 + dx, window.y0 + dy, window.x1 + dx, window.y1 + dy)

@@ -1,19 +1,13 @@
-"""The loss of an answer without its logits: the vocabulary's scores exist for a few tokens at a time, never as a whole.
+"""Loss, LoRA and RMSNorm with fewer passes over memory than the separate operations of PyTorch, PEFT and transformers.
 
-For 152,000 tokens of vocabulary and a batch of 8 answers the logits alone are gigabytes, and so is their gradient. Yet
-all that training needs of them is one number and the gradient of the hidden states, which is the size of the hidden
-states; both are computed block by block in the forward pass, in buffers used again for every block.
-
-LoRA layers in fewer passes over memory: the same products and sums as peft's, one after the other in one buffer.
-
-A layer's answer is W x + scale * B A x. Written as separate operations, the update is computed into one buffer, scaled
-into a second and added into a third, once forward and once backward, and in mixed precision its input is converted
-twice. For the small layers and long batches of a training those passes cost as much as the update's products.
-
-RMS norms in fewer passes over memory, for models whose own are frozen.
-
-Written as separate operations, as models of transformers do, a norm and its gradient read and write the hidden states
-a dozen times; on a CPU that is a tenth of the training of a small model.
+- ``chunked_cross_entropy``, ``chunked_argmax``: for a vocabulary of 152,000 and a batch of 8 answers, logits and their
+  gradient take gigabytes each. Training needs only the loss and the gradient of the hidden states; the forward pass
+  computes both chunk by chunk in reused buffers.
+- ``fused_lora``: PEFT computes the update scale * B A x into one buffer, scales it into a second and adds it from a
+  third, forward and backward, and converts the input twice in mixed precision. For small layers and long batches that
+  costs as much as the matrix products. Here products and sums go into one buffer.
+- ``fused_rms_norm``: frozen RMS norms as one operation. Written separately, a norm and its gradient read and write the
+  hidden states a dozen times, on a CPU a tenth of the training time of a small model.
 """
 
 from __future__ import annotations
@@ -28,31 +22,46 @@ import torch
 from peft.tuners.lora import Linear
 from torch.nn import functional
 
-_BLOCK = 1 << 24
-"""Scores held at once: 64 MB in float32. Larger blocks are no faster (measured for 152,000 and for 862 tokens)."""
+_CHUNK = 1 << 24
+"""Logits held at once: 64 MB in float32. Larger chunks are no faster (measured for 152,000 and for 862 tokens)."""
 
 
 def frozen_lm_head(model: Any) -> torch.nn.Linear | None:
-    """Return the frozen linear layer that scores the vocabulary, None where it is anything else.
-
-    Args:
-        model: a transformers model; a layer in 4 bits or with an adapter on it is not plain.
-    """
+    """Return a transformers model's LM head; None unless it is a frozen, unquantised, unadapted linear layer."""
     head = model.get_output_embeddings()
     config = model.config.get_text_config()
-    # The others are found by comparing logits; this one hardly bends the small scores of an untrained model.
-    bent = getattr(config, "final_logit_softcapping", None) is not None
-    plain = type(head) is torch.nn.Linear and not any(each.requires_grad for each in head.parameters())
-    return head if plain and not bent else None
+    # Comparing logits reveals other transformations, but softcapping hardly changes an untrained model's small logits.
+    softcapped = getattr(config, "final_logit_softcapping", None) is not None
+    frozen = type(head) is torch.nn.Linear and not any(each.requires_grad for each in head.parameters())
+    return head if frozen and not softcapped else None
 
 
-def _blocks(count: int, width: int) -> list[slice]:
-    step = max(1, min(count, _BLOCK // width))
-    return [slice(start, min(start + step, count)) for start in range(0, count, step)]
+def _logit_chunks(
+    hidden: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None
+) -> Iterator[tuple[slice, torch.Tensor]]:
+    """Yield slices of tokens and their logits float32[n, V], in a buffer that the next chunk overwrites."""
+    count, vocabulary = len(hidden), len(weight)
+    step = max(1, min(count, _CHUNK // vocabulary))
+    if not count:
+        return
+    shape = (step, vocabulary)
+    products = torch.empty(shape, dtype=weight.dtype, device=hidden.device)
+    exact = products.dtype == torch.float32
+    buffer = products if exact else torch.empty(shape, dtype=torch.float32, device=hidden.device)
+    for start in range(0, count, step):
+        part = slice(start, min(start + step, count))
+        length = part.stop - start
+        torch.mm(hidden[part].to(weight.dtype), weight.t(), out=products[:length])
+        logits = buffer[:length]
+        if not exact:
+            logits.copy_(products[:length])
+        if bias is not None:
+            logits += bias
+        yield part, logits
 
 
-class _WeightedLoss(torch.autograd.Function):
-    """Cross-entropy in the forward pass together with its gradient, which the backward pass only scales."""
+class _WeightedCrossEntropy(torch.autograd.Function):
+    """Computes the gradient in the forward pass; the backward pass only scales it."""
 
     @staticmethod
     def forward(
@@ -61,49 +70,29 @@ class _WeightedLoss(torch.autograd.Function):
         weight: torch.Tensor,
         bias: torch.Tensor | None,
         labels: torch.Tensor,
-        weights: torch.Tensor,
+        loss_weights: torch.Tensor,
     ) -> torch.Tensor:
-        learning = ctx.needs_input_grad[0]
-        gradient = torch.empty_like(hidden) if learning else None
+        gradient = torch.empty_like(hidden) if ctx.needs_input_grad[0] else None
         total = torch.zeros((), dtype=torch.float32, device=hidden.device)
-        for part, scores in _scored(hidden, weight, bias):
-            chosen, counts = labels[part, None], weights[part, None].float()
-            wanted = scores.gather(1, chosen)
-            highest = scores.amax(1, keepdim=True)
-            torch.softmax(scores, 1, out=scores)
-            # The likeliest token's probability is 1 / sum(exp(score - highest)): no pass more for the log of the sum.
-            spread = highest - scores.amax(1, keepdim=True).log()
-            total += ((spread - wanted) * counts).sum()
+        for part, logits in _logit_chunks(hidden, weight, bias):  # [n, V]
+            label, token_weight = labels[part, None], loss_weights[part, None].float()  # [n, 1]
+            label_logit = logits.gather(1, label)
+            highest = logits.amax(1, keepdim=True)
+            probs = torch.softmax(logits, 1, out=logits)
+            # The largest probability is 1 / sum(exp(logit - highest)), which saves a pass for logsumexp.
+            log_sum = highest - probs.amax(1, keepdim=True).log()
+            total += ((log_sum - label_logit) * token_weight).sum()
             if gradient is not None:
-                scores.scatter_add_(1, chosen, -torch.ones_like(wanted))
-                gradient[part] = scores.to(weight.dtype).mm(weight) * counts
+                probs.scatter_add_(1, label, -torch.ones_like(label_logit))
+                gradient[part] = probs.to(weight.dtype).mm(weight) * token_weight
         if gradient is not None:
             ctx.save_for_backward(gradient)
         return total
 
     @staticmethod
-    def backward(ctx: Any, scale: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+    def backward(ctx: Any, grad: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         (gradient,) = ctx.saved_tensors
-        return gradient * scale, None, None, None, None
-
-
-def _scored(hidden: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> Any:
-    """Yield blocks of tokens and their scores in float32; the buffer is the same every time."""
-    blocks = _blocks(len(hidden), len(weight))
-    if not blocks:
-        return
-    shape = (blocks[0].stop, len(weight))
-    rough = torch.empty(shape, dtype=weight.dtype, device=hidden.device)
-    exact = rough if rough.dtype == torch.float32 else torch.empty(shape, dtype=torch.float32, device=hidden.device)
-    for part in blocks:
-        length = part.stop - part.start
-        torch.mm(hidden[part].to(weight.dtype), weight.t(), out=rough[:length])
-        scores = exact[:length]
-        if scores.dtype != rough.dtype:
-            scores.copy_(rough[:length])
-        if bias is not None:
-            scores += bias
-        yield part, scores
+        return gradient * grad, None, None, None, None
 
 
 def chunked_cross_entropy(
@@ -113,26 +102,26 @@ def chunked_cross_entropy(
     weights: torch.Tensor,
     dtype: torch.dtype | None = None,
 ) -> torch.Tensor:
-    """Return sum(weight * cross-entropy) of tokens, differentiable by their hidden states.
+    """Return sum(weight * cross-entropy), differentiable with respect to the hidden states.
 
     Args:
-        hidden: [N, width], what the head is given, in any float dtype.
-        head: frozen.
+        hidden: [N, width], inputs of the head, any float dtype.
+        head: frozen LM head.
         labels: int64[N], none of them ``IGNORE_INDEX``.
         weights: float32[N].
-        dtype: what scores are computed in and rounded to, all else being float32; None for the head's own.
+        dtype: dtype in which logits are computed and rounded, all else being float32; None for the head's own.
     """
     with torch.autocast(hidden.device.type, enabled=False):
-        return _WeightedLoss.apply(hidden, head.weight.to(dtype), head.bias, labels, weights)
+        return _WeightedCrossEntropy.apply(hidden, head.weight.to(dtype), head.bias, labels, weights)
 
 
 @dataclass(frozen=True, slots=True)
 class Predictions:
-    """What a model says.
+    """A model's predictions.
 
     Attributes:
         losses: float32[N], cross-entropy of each label.
-        tokens: int64[N], the likeliest token at each place.
+        tokens: int64[N], most likely token of each position.
     """
 
     losses: torch.Tensor
@@ -143,17 +132,17 @@ class Predictions:
 def chunked_argmax(
     hidden: torch.Tensor, head: torch.nn.Linear, labels: torch.Tensor, dtype: torch.dtype | None = None
 ) -> Predictions:
-    """Return what a model says at each place, and how far from the label (see ``chunked_cross_entropy``)."""
+    """Return loss and most likely token of each position; arguments as for ``chunked_cross_entropy``."""
     losses = torch.empty(len(hidden), dtype=torch.float32, device=hidden.device)
     tokens = torch.empty_like(labels)
     with torch.autocast(hidden.device.type, enabled=False):
-        for part, scores in _scored(hidden, head.weight.to(dtype), head.bias):
-            losses[part] = functional.cross_entropy(scores, labels[part], reduction="none")
-            tokens[part] = scores.argmax(1)
+        for part, logits in _logit_chunks(hidden, head.weight.to(dtype), head.bias):
+            losses[part] = functional.cross_entropy(logits, labels[part], reduction="none")
+            tokens[part] = logits.argmax(1)
     return Predictions(losses, tokens)
 
 
-class _Adapted(torch.autograd.Function):
+class _LoraLinear(torch.autograd.Function):
     """W x + bias + scale * B A dropout(x), with gradients of x, A and B."""
 
     @staticmethod
@@ -162,126 +151,129 @@ class _Adapted(torch.autograd.Function):
         inputs: torch.Tensor,
         weight: torch.Tensor,
         bias: torch.Tensor | None,
-        down: torch.Tensor,
-        up: torch.Tensor,
+        lora_a: torch.Tensor,
+        lora_b: torch.Tensor,
         scale: float,
         dropout: float,
     ) -> torch.Tensor:
         device = inputs.device.type
         ctx.dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else inputs.dtype
         with torch.autocast(device, enabled=False):
-            flat = inputs.reshape(-1, inputs.shape[-1]).to(ctx.dtype)
-            seen, kept = torch.native_dropout(flat, dropout, True) if dropout else (flat, None)
-            answer = functional.linear(flat, weight.to(ctx.dtype), None if bias is None else bias.to(ctx.dtype))
-            narrow = seen.mm(down.t().to(ctx.dtype))
-            answer.addmm_(narrow, up.t().to(ctx.dtype), alpha=scale)
-        ctx.save_for_backward(weight, down, up, seen, kept, narrow)
-        ctx.scale, ctx.dropout, ctx.given = scale, dropout, inputs.dtype
-        return answer.view(*inputs.shape[:-1], -1)
+            x = inputs.reshape(-1, inputs.shape[-1]).to(ctx.dtype)  # [N, in]
+            dropped, mask = torch.native_dropout(x, dropout, True) if dropout else (x, None)
+            output = functional.linear(x, weight.to(ctx.dtype), None if bias is None else bias.to(ctx.dtype))
+            low_rank = dropped.mm(lora_a.t().to(ctx.dtype))  # [N, r]
+            output.addmm_(low_rank, lora_b.t().to(ctx.dtype), alpha=scale)  # [N, out]
+        ctx.save_for_backward(weight, lora_a, lora_b, dropped, mask, low_rank)
+        ctx.scale, ctx.dropout, ctx.input_dtype = scale, dropout, inputs.dtype
+        return output.view(*inputs.shape[:-1], -1)
 
     @staticmethod
-    def backward(ctx: Any, direction: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
-        weight, down, up, seen, kept, narrow = ctx.saved_tensors
-        with torch.autocast(direction.device.type, enabled=False):
-            flat = direction.reshape(-1, direction.shape[-1]).to(ctx.dtype)
-            through = flat.mm(up.to(ctx.dtype))
-            found = None
+    def backward(ctx: Any, grad: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+        weight, lora_a, lora_b, dropped, mask, low_rank = ctx.saved_tensors
+        with torch.autocast(grad.device.type, enabled=False):
+            flat = grad.reshape(-1, grad.shape[-1]).to(ctx.dtype)  # [N, out]
+            grad_low_rank = flat.mm(lora_b.to(ctx.dtype))  # [N, r], not yet scaled
+            grad_input = None
             if ctx.needs_input_grad[0]:
-                found = flat.mm(weight.to(ctx.dtype))
-                if kept is None:
-                    found.addmm_(through, down.to(ctx.dtype), alpha=ctx.scale)
+                grad_input = flat.mm(weight.to(ctx.dtype))
+                if mask is None:
+                    grad_input.addmm_(grad_low_rank, lora_a.to(ctx.dtype), alpha=ctx.scale)
                 else:
-                    found.addcmul_(through.mm(down.to(ctx.dtype)), kept, value=ctx.scale / (1 - ctx.dropout))
-                found = found.to(ctx.given).view(*direction.shape[:-1], -1)
-            of_down = through.t().mm(seen).to(down.dtype).mul_(ctx.scale)
-            of_up = flat.t().mm(narrow).to(up.dtype).mul_(ctx.scale)
-        return found, None, None, of_down, of_up, None, None
+                    grad_input.addcmul_(
+                        grad_low_rank.mm(lora_a.to(ctx.dtype)), mask, value=ctx.scale / (1 - ctx.dropout)
+                    )
+                grad_input = grad_input.to(ctx.input_dtype).view(*grad.shape[:-1], -1)
+            grad_a = grad_low_rank.t().mm(dropped).to(lora_a.dtype).mul_(ctx.scale)
+            grad_b = flat.t().mm(low_rank).to(lora_b.dtype).mul_(ctx.scale)
+        return grad_input, None, None, grad_a, grad_b, None, None
 
 
-def _lora_forward(layer: Linear, name: str, weight: torch.Tensor, inputs: torch.Tensor) -> torch.Tensor:
-    base, dropout = layer.base_layer, layer.lora_dropout[name]
-    rate = dropout.p if layer.training and isinstance(dropout, torch.nn.Dropout) else 0.0
-    return _Adapted.apply(
+def _lora_forward(layer: Linear, adapter: str, weight: torch.Tensor, inputs: torch.Tensor) -> torch.Tensor:
+    dropout = layer.lora_dropout[adapter]
+    return _LoraLinear.apply(
         inputs,
         weight,
-        base.bias,
-        layer.lora_A[name].weight,
-        layer.lora_B[name].weight,
-        layer.scaling[name],
-        rate,
+        layer.base_layer.bias,
+        layer.lora_A[adapter].weight,
+        layer.lora_B[adapter].weight,
+        layer.scaling[adapter],
+        dropout.p if layer.training and isinstance(dropout, torch.nn.Dropout) else 0.0,
     )
 
 
 @contextlib.contextmanager
 def fused_lora(model: torch.nn.Module, dtype: torch.dtype | None = None) -> Iterator[int]:
-    """Compute a PeftModel's LoRA layers so until the block ends; yields how many.
+    """Fuse a PeftModel's LoRA layers inside the block; yields how many.
+
+    4-bit base layers and layers with more than one plain adapter stay PEFT's.
 
     Args:
-        model: changed in place, and back.
-        dtype: what products will be computed in. Frozen weights are converted to it here, once, and not every time.
-
-    Layers whose base is in 4 bits, and any that hold more than one plain adapter, stay peft's.
+        model: changed in place, and restored.
+        dtype: dtype of the products; frozen weights are converted to it once, here.
     """
-    changed = []
+    fused = []
     for layer in model.modules():
         if not isinstance(layer, Linear) or type(layer.base_layer) is not torch.nn.Linear:
             continue
         names = layer.active_adapters
         if len(names) == 1 and not layer.merged and not layer.lora_variant and not layer.lora_bias[names[0]]:
             layer.forward = functools.partial(_lora_forward, layer, names[0], layer.base_layer.weight.to(dtype))  # type: ignore[method-assign]
-            changed.append(layer)
+            fused.append(layer)
     try:
-        yield len(changed)
+        yield len(fused)
     finally:
-        for layer in changed:
+        for layer in fused:
             del layer.forward
 
 
-class _Normed(torch.autograd.Function):
+class _RMSNorm(torch.autograd.Function):
     """weight * x / sqrt(mean(x^2) + epsilon), computed in float32 and rounded to the dtype of x before the product."""
 
     @staticmethod
     def forward(ctx: Any, inputs: torch.Tensor, weight: torch.Tensor, epsilon: float) -> torch.Tensor:
-        exact = inputs.float()
-        length = torch.linalg.vector_norm(exact, dim=-1, keepdim=True)
-        shrink = length.square_().div_(inputs.shape[-1]).add_(epsilon).rsqrt_()
-        ctx.save_for_backward(inputs, weight, shrink)
-        return weight * (exact * shrink).to(inputs.dtype)
+        x = inputs.float()
+        norm = torch.linalg.vector_norm(x, dim=-1, keepdim=True)
+        inverse_rms = norm.square_().div_(inputs.shape[-1]).add_(epsilon).rsqrt_()
+        ctx.save_for_backward(inputs, weight, inverse_rms)
+        return weight * (x * inverse_rms).to(inputs.dtype)
 
     @staticmethod
-    def backward(ctx: Any, direction: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
-        inputs, weight, shrink = ctx.saved_tensors
-        exact = inputs.float()
-        found = direction.float() * weight
-        along = (found * exact).sum(-1, keepdim=True).mul_(shrink.pow(3)).div_(-inputs.shape[-1])
-        return found.mul_(shrink).addcmul_(exact, along).to(inputs.dtype), None, None
+    def backward(ctx: Any, grad: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+        inputs, weight, inverse_rms = ctx.saved_tensors
+        x = inputs.float()
+        weighted = grad.float() * weight
+        along_x = (weighted * x).sum(-1, keepdim=True).mul_(inverse_rms.pow(3)).div_(-inputs.shape[-1])
+        return weighted.mul_(inverse_rms).addcmul_(x, along_x).to(inputs.dtype), None, None
 
 
-def _same(norm: Any) -> bool:
-    """Whether a module computes what ``_Normed`` does, looked at on random numbers."""
+def _is_frozen_rms_norm(norm: Any) -> bool:
+    """Whether a module is frozen and computes what ``_RMSNorm`` does, checked on sample inputs."""
     weight, epsilon = getattr(norm, "weight", None), getattr(norm, "variance_epsilon", None)
     if not isinstance(weight, torch.Tensor) or weight.ndim != 1 or weight.requires_grad or epsilon is None:
         return False
-    tried = torch.linspace(-3, 3, 2 * len(weight), device=weight.device).view(1, 2, -1)
+    sample = torch.linspace(-3, 3, 2 * len(weight), device=weight.device).view(1, 2, -1)
     with torch.no_grad():
-        wanted, found = norm(tried), _Normed.apply(tried, weight, epsilon)
-    return wanted.dtype == found.dtype and torch.allclose(wanted, found, rtol=1e-5, atol=1e-6)
+        expected, found = norm(sample), _RMSNorm.apply(sample, weight, epsilon)
+    return expected.dtype == found.dtype and torch.allclose(expected, found, rtol=1e-5, atol=1e-6)
+
+
+def _norm_forward(norm: Any, inputs: torch.Tensor) -> torch.Tensor:
+    return _RMSNorm.apply(inputs, norm.weight, norm.variance_epsilon)
 
 
 @contextlib.contextmanager
 def fused_rms_norm(model: torch.nn.Module) -> Iterator[int]:
-    """Compute a model's frozen RMS norms so until the block ends, where they are what they seem; yields how many."""
-    changed: list[Any] = [
-        module for module in model.modules() if type(module).__name__.endswith("RMSNorm") and _same(module)
+    """Fuse a model's frozen RMS norms inside the block; yields how many."""
+    fused: list[Any] = [
+        module
+        for module in model.modules()
+        if type(module).__name__.endswith("RMSNorm") and _is_frozen_rms_norm(module)
     ]
-    for norm in changed:
+    for norm in fused:
         norm.forward = functools.partial(_norm_forward, norm)
     try:
-        yield len(changed)
+        yield len(fused)
     finally:
-        for norm in changed:
+        for norm in fused:
             del norm.forward
-
-
-def _norm_forward(norm: Any, inputs: torch.Tensor) -> torch.Tensor:
-    return _Normed.apply(inputs, norm.weight, norm.variance_epsilon)

@@ -1,4 +1,4 @@
-"""Nano's vision tower on its own: crops in arrays, and the feature maps that a tower makes of them."""
+"""Data and feature maps for nano's vision encoder: crops as arrays, and the encoder's outputs for them."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from semanticface.models import nano
 from semanticface.utils.files import atomic_path
 from semanticface.utils.progress import tqdm
 
-_AT_ONCE = 256
+_BATCH = 256
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,7 +28,7 @@ class Faces:
     Attributes:
         pixels: uint8[N, 128, 128, 3].
         coefficients: float32[N, 52].
-        points: float32[N, 70, 2], landmarks (``face.types.POINTS``) from 0 to 1 over the crop, NaN where out of sight.
+        points: float32[N, 70, 2], landmarks (``rendering.types.POINTS``) in [0, 1] over the crop, NaN where hidden.
     """
 
     pixels: np.ndarray
@@ -37,22 +37,18 @@ class Faces:
 
 
 def read_faces(folders: Sequence[str | Path], split: str, out: Path, accelerator: Accelerator) -> Faces:
-    """Decode one split of several dataset folders, once, into files that all processes map into their memory.
+    """Decode one split of several dataset folders once, into memory-mapped files that all processes share.
 
     Args:
-        folders: datasets of crops, as data_prep/render_faces.py writes them with ``--framing crop``.
+        folders: datasets of crops, from data_prep/render_faces.py with ``--framing crop``.
         split: such as ``train``.
-        out: the files lie in a folder inside, named by the rows they hold.
-        accelerator: of the processes that want them.
-
-    Raises:
-        DatasetError: a folder cannot be read, or has no landmarks.
-        SemanticFaceError: the disk refuses.
+        out: parent of the folder with the files, which is named by a hash of their rows.
+        accelerator: of the processes that need them.
     """
     parts = [load_faces(folder, split) for folder in folders]
-    for given, part in zip(folders, parts, strict=True):
+    for source, part in zip(folders, parts, strict=True):
         if "points" not in part.column_names:
-            raise DatasetError(f"{given} has no column points. Make it with data_prep/render_faces.py --framing crop.")
+            raise DatasetError(f"{source} has no column points. Make it with data_prep/render_faces.py --framing crop.")
     name = hashlib.sha256("".join(part._fingerprint for part in parts).encode()).hexdigest()[:16]
     folder = out / f"{split}-{name}"
     if accelerator.is_main_process and not folder.exists():
@@ -63,12 +59,12 @@ def read_faces(folders: Sequence[str | Path], split: str, out: Path, accelerator
             pixels = np.lib.format.open_memmap(scratch / "pixels.npy", mode="w+", dtype=np.uint8, shape=shape)
             coefficients, points = [], []
             rows = (row for part in parts for row in part)
-            for place, row in enumerate(tqdm(rows, desc=f"reading {split}", total=count, unit="face")):
+            for index, row in enumerate(tqdm(rows, desc=f"reading {split}", total=count, unit="face")):
                 picture = row["picture"].convert("RGB")
                 size = picture.width
                 if picture.size != (nano.IMAGE_SIZE, nano.IMAGE_SIZE):
                     picture = picture.resize((nano.IMAGE_SIZE, nano.IMAGE_SIZE), reducing_gap=2.0)
-                pixels[place] = np.asarray(picture)
+                pixels[index] = np.asarray(picture)
                 coefficients.append(row["coefficients"])
                 points.append(np.asarray(row["points"], dtype=np.float32) / size)
             np.save(scratch / "coefficients.npy", np.array(coefficients, dtype=np.float32))
@@ -86,26 +82,26 @@ def to_tensor(pixels: np.ndarray) -> torch.Tensor:
     return torch.from_numpy(pixels).permute(0, 3, 1, 2).contiguous().float().div_(127.5).sub_(1)
 
 
-def encode_batch(tower: nn.Module, pictures: torch.Tensor) -> torch.Tensor:
-    """The feature maps of a tower, float32[B, C, H, W], computed in bfloat16."""
-    pictures = pictures.to(next(tower.parameters()).device, memory_format=torch.channels_last)
-    with torch.autocast(pictures.device.type, torch.bfloat16):
-        seen: torch.Tensor = tower(pictures).last_hidden_state.float()
-    return seen
+def encode_batch(vision_encoder: nn.Module, images: torch.Tensor) -> torch.Tensor:
+    """Return feature maps float32[B, C, H, W] of images float32[B, 3, H, W], computed in bfloat16."""
+    images = images.to(next(vision_encoder.parameters()).device, memory_format=torch.channels_last)
+    with torch.autocast(images.device.type, torch.bfloat16):
+        features: torch.Tensor = vision_encoder(images).last_hidden_state.float()
+    return features
 
 
-def feature_maps(tower: nn.Module, pixels: np.ndarray, *, mirrored: bool = False) -> Iterator[torch.Tensor]:
-    """Yield what a tower makes of pictures uint8[N, H, W, 3], or of their mirror images: float32[B, C, H, W] a part."""
-    tower.eval()
-    for start in range(0, len(pixels), _AT_ONCE):
-        part = pixels[start : start + _AT_ONCE]
+def feature_maps(vision_encoder: nn.Module, pixels: np.ndarray, *, mirrored: bool = False) -> Iterator[torch.Tensor]:
+    """Yield batches of feature maps, float32[B, C, H, W], of pictures uint8[N, H, W, 3] or their mirror images."""
+    vision_encoder.eval()
+    for start in range(0, len(pixels), _BATCH):
+        part = pixels[start : start + _BATCH]
+        part = np.ascontiguousarray(part[:, :, ::-1]) if mirrored else np.array(part)
         with torch.inference_mode():
-            maps = encode_batch(
-                tower, to_tensor(np.ascontiguousarray(part[:, :, ::-1]) if mirrored else np.array(part))
-            )
+            maps = encode_batch(vision_encoder, to_tensor(part))
         yield maps
 
 
-def extract_features(tower: nn.Module, pixels: np.ndarray, *, mirrored: bool = False) -> np.ndarray:
-    """Return ``feature_maps`` of all pictures as they are kept: float16[N, C, H, W]."""
-    return np.concatenate([part.half().cpu().numpy() for part in feature_maps(tower, pixels, mirrored=mirrored)])
+def extract_features(vision_encoder: nn.Module, pixels: np.ndarray, *, mirrored: bool = False) -> np.ndarray:
+    """Return the feature maps of all pictures, float16[N, C, H, W]."""
+    parts = feature_maps(vision_encoder, pixels, mirrored=mirrored)
+    return np.concatenate([part.half().cpu().numpy() for part in parts])

@@ -1,7 +1,7 @@
-"""The training loop: transformers' ``Trainer`` with a weighted loss, exact figures on held-out rows, and safe resuming.
+"""LoRA SFT: transformers' ``Trainer`` with a weighted loss, exact evaluation metrics and resumable checkpoints.
 
-The loss of a step is sum(weight * cross-entropy) / sum(weight) over every answer token of the step, so it is the same
-whether the rows come as one batch, in accumulated parts or on several GPUs.
+The loss of a step is sum(weight * cross-entropy) / sum(weight) over all answer tokens of the step, so it does not
+depend on batch size, gradient accumulation or the number of GPUs.
 """
 
 from __future__ import annotations
@@ -37,8 +37,8 @@ from semanticface.utils.files import write_json
 
 SETTINGS_NAME = "settings.json"
 _DECIMAL = re.compile(r"\d\.\d+")
-# What torch, safetensors and the system itself say when bytes are not stored; only some of it comes with a number.
-_REFUSED = re.compile(
+# Messages of torch, safetensors and the system when a write fails; not all of them carry an errno.
+_WRITE_FAILED = re.compile(
     r"No space left|quota exceeded|File too large|Read-only file system|Permission denied|PytorchStreamWriter failed"
 )
 _CHECKPOINT = re.compile(r"checkpoint-(\d+)")
@@ -46,27 +46,26 @@ _CHECKPOINT = re.compile(r"checkpoint-(\d+)")
 
 @dataclass(frozen=True, slots=True)
 class TrainSettings:
-    """How long, how fast and how carefully to train.
+    """Hyperparameters of the training loop.
 
     Attributes:
-        max_steps: optimizer steps; a step sees batch x accumulation rows on each device.
-        per_device_train_batch_size: rows that go through the model together; lower it when memory is short.
-        gradient_accumulation_steps: batches added up to one step; raise it as much as batch is lowered and nothing
-            changes.
-        learning_rate: highest rate; it falls to zero along a cosine.
+        max_steps: optimizer steps of batch x accumulation rows on each device.
+        per_device_train_batch_size: rows per forward pass; lower it when memory is short.
+        gradient_accumulation_steps: batches per optimizer step; raise it as the batch size falls to train alike.
+        learning_rate: peak rate; decays to zero along a cosine.
         warmup_ratio: share of the steps over which the rate rises from zero.
         weight_decay: of the LoRA matrices.
-        max_grad_norm: longest gradient; longer ones are scaled down.
-        precision: what products are computed in. ``model``: what the base is held in. ``fast``: bfloat16 wherever the
-            machine multiplies it in hardware, summed in float32 and with weights as they are; else as ``model``.
-        number_weight: weight in the loss of tokens that hold digits of a coefficient; words weigh 1.
-        gradient_checkpointing: compute activations twice instead of keeping them: a third slower, far less memory.
-        eval_steps: steps between measurements on held-out rows.
-        eval_rows: how many held-out rows to measure on.
-        save_steps: steps between checkpoints; a killed training goes on from the last.
-        logging_steps: steps between lines of the log.
+        max_grad_norm: gradient clipping norm.
+        precision: dtype of matrix products. ``model``: the base model's dtype. ``fast``: bfloat16 where the hardware
+            multiplies it, with float32 sums and unchanged weights; else as ``model``.
+        number_weight: loss weight of tokens that hold digits of a coefficient; all others weigh 1.
+        gradient_checkpointing: recompute activations instead of keeping them: a third slower, far less memory.
+        eval_steps: steps between evaluations on held-out rows.
+        eval_rows: held-out rows to evaluate on.
+        save_steps: steps between checkpoints; a stopped training resumes from the last.
+        logging_steps: steps between log entries.
         dataloader_num_workers: processes that load pictures; 0 loads them in the training process.
-        seed: of LoRA's start, the order of rows, their alterations and dropout.
+        seed: of LoRA's initial weights, row order, augmentation and dropout.
     """
 
     max_steps: int
@@ -106,21 +105,21 @@ class TrainSettings:
 
 
 class FaceTrainer(Trainer):
-    """``Trainer`` with the weighted loss, and figures on held-out rows that no batching rounds.
+    """``Trainer`` with the weighted loss, and evaluation metrics that do not depend on batching.
 
     Args:
         head: LM head of a model inside ``packing.padding_free``; None for an unchanged model.
-        tower: what is given the features of batches that carry them; None where they carry pictures.
+        vision_encoder: takes the features of batches that carry them; None for batches of pictures.
     """
 
     def __init__(
-        self, *args: Any, head: torch.nn.Linear | None, tower: CachedVisionEncoder | None, **kwargs: Any
+        self, *args: Any, head: torch.nn.Linear | None, vision_encoder: CachedVisionEncoder | None, **kwargs: Any
     ) -> None:
         super().__init__(*args, **kwargs)
         self.head = head
-        self.tower = tower
-        self.scoring = torch.bfloat16 if self.args.bf16 else None
-        # The loss below is already a share of the whole step's, whatever the model class accepts.
+        self.vision_encoder = vision_encoder
+        self.logits_dtype = torch.bfloat16 if self.args.bf16 else None
+        # compute_loss divides by the step's total weight itself, whatever the model class accepts.
         self.model_accepts_loss_kwargs = True
 
     def _get_num_items_in_batch(self, batch_samples: list[Any], device: torch.device) -> torch.Tensor | None:
@@ -134,8 +133,8 @@ class FaceTrainer(Trainer):
     ) -> torch.Tensor:
         """Return this batch's share of the step's weighted mean cross-entropy."""
         inputs = dict(inputs)
-        if self.tower is not None:
-            self.tower.set_features(inputs.pop("features"))
+        if self.vision_encoder is not None:
+            self.vision_encoder.set_features(inputs.pop("features"))
         if self.head is None:
             inputs, targets = split_targets(inputs)
             losses = token_losses(model(**to_model_inputs(model, inputs), use_cache=False).logits, targets["labels"])
@@ -143,19 +142,21 @@ class FaceTrainer(Trainer):
         else:
             inputs, targets = pack(model, inputs)
             hidden = model(**inputs, use_cache=False).logits[0]
-            loss = chunked_cross_entropy(hidden, self.head, targets["labels"], targets["loss_weights"], self.scoring)
-        # Gradients are averaged over the processes, each of which holds a part of the sum.
+            loss = chunked_cross_entropy(
+                hidden, self.head, targets["labels"], targets["loss_weights"], self.logits_dtype
+            )
+        # Gradients are averaged over the processes, but each holds a part of the sum.
         return loss / num_items_in_batch * self.accelerator.num_processes
 
     def evaluate(
         self, eval_dataset: Any = None, ignore_keys: Any = None, metric_key_prefix: str = "eval"
     ) -> dict[str, float]:
-        """Measure on held-out rows, reading each answer token with the true ones before it.
+        """Evaluate on held-out rows with teacher forcing.
 
         Returns:
             ``eval_loss``: weighted mean cross-entropy; ``eval_token_accuracy``: share of answer tokens predicted;
-            ``eval_number_mae``: mean absolute error of the 52 numbers, with the likeliest token at each place, over
-            the share ``eval_number_readable`` of them whose tokens spell a number.
+            ``eval_number_readable``: share of the 52 numbers whose most likely tokens spell a number, and
+            ``eval_number_mae``: the mean absolute error of those.
         """
         loader = self.get_eval_dataloader(eval_dataset)
         model: Any = self.model
@@ -163,21 +164,21 @@ class FaceTrainer(Trainer):
         totals = torch.zeros(7, dtype=torch.float64, device=self.args.device)
         for batch in loader:
             with torch.no_grad(), self.compute_loss_context_manager():
-                losses, guesses, targets = self._guess(model, self._prepare_inputs(batch))
+                losses, tokens, targets = self._predict(model, self._prepare_inputs(batch))
             weights = targets["loss_weights"].double()
             sums = [
                 (losses.double() * weights).sum(),
                 weights.sum(),
-                (guesses == targets["labels"]).sum(),
-                len(guesses),
-                *self._number_error(guesses, targets),
+                (tokens == targets["labels"]).sum(),
+                len(tokens),
+                *self._number_error(tokens, targets),
             ]
             totals += torch.stack([torch.as_tensor(each, dtype=torch.float64, device=totals.device) for each in sums])
             self.control = self.callback_handler.on_prediction_step(self.args, self.state, self.control)
-        loss, weight, hits, tokens, error, readable, numbers = self.accelerator.reduce(totals, "sum").tolist()
+        loss, weight, hits, n_tokens, error, readable, numbers = self.accelerator.reduce(totals, "sum").tolist()
         metrics = {
             f"{metric_key_prefix}_loss": loss / weight,
-            f"{metric_key_prefix}_token_accuracy": hits / tokens,
+            f"{metric_key_prefix}_token_accuracy": hits / n_tokens,
             f"{metric_key_prefix}_number_readable": readable / numbers,
         }
         if readable:
@@ -187,28 +188,28 @@ class FaceTrainer(Trainer):
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         return metrics
 
-    def _guess(self, model: Any, batch: Any) -> tuple[torch.Tensor, torch.Tensor, dict[str, torch.Tensor]]:
-        """Return loss and likeliest token at each place that counts, and the targets there, as ``pack`` gives them."""
+    def _predict(self, model: Any, batch: Any) -> tuple[torch.Tensor, torch.Tensor, dict[str, torch.Tensor]]:
+        """Return loss and most likely token of each weighted label, float[K] and int64[K], and targets as ``pack``."""
         if self.head is not None:
             inputs, targets = pack(model, batch)
             hidden = model(**inputs, use_cache=False).logits[0]
-            found = chunked_argmax(hidden, self.head, targets["labels"], self.scoring)
-            return found.losses, found.tokens, targets
+            predictions = chunked_argmax(hidden, self.head, targets["labels"], self.logits_dtype)
+            return predictions.losses, predictions.tokens, targets
         inputs, targets = split_targets(batch)
         logits = model(**to_model_inputs(model, inputs), use_cache=False).logits
         counts = (targets["labels"] != IGNORE_INDEX) & (targets["loss_weights"] > 0)
         flat = {name: values[counts] for name, values in targets.items()} | {"owners": counts.nonzero()[:, 0]}
         return token_losses(logits, targets["labels"])[counts], logits.argmax(-1)[counts], flat
 
-    def _number_error(self, guesses: torch.Tensor, targets: dict[str, torch.Tensor]) -> tuple[float, int, int]:
-        """Return the summed error over numbers whose guessed tokens spell one, how many do, and how many there are."""
+    def _number_error(self, tokens: torch.Tensor, targets: dict[str, torch.Tensor]) -> tuple[float, int, int]:
+        """Return the summed error of numbers whose predicted tokens spell one, their count, and the count of all."""
         collator: Any = self.data_collator
         digits = targets["number_ids"] >= 0
         owners = torch.stack([targets["owners"], targets["number_ids"]])[:, digits]
         starts = (owners.diff(dim=1) != 0).any(0).nonzero().flatten().cpu() + 1
         spelled = [
             collator.tokenizer.batch_decode([part.tolist() for part in ids[digits].cpu().tensor_split(starts)])
-            for ids in (guesses, targets["labels"])
+            for ids in (tokens, targets["labels"])
         ]
         errors = [
             abs(float(predicted[0]) - float(truth[0]))
@@ -219,7 +220,7 @@ class FaceTrainer(Trainer):
 
 
 class SanityCheckCallback(TrainerCallback):
-    """Stops a training that cannot succeed: parameters out of the loss's reach, or a loss that is no number."""
+    """Stops a training that cannot succeed: trainable parameters without gradient, or a loss that is not finite."""
 
     def __init__(self) -> None:
         self.checked = False
@@ -227,7 +228,7 @@ class SanityCheckCallback(TrainerCallback):
     def on_pre_optimizer_step(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """Look at the gradient of every trainable parameter, once."""
+        """Check all gradients at the first step."""
         if not self.checked:
             check_gradients(kwargs["model"])
             self.checked = True
@@ -240,7 +241,7 @@ class SanityCheckCallback(TrainerCallback):
         logs: dict[str, float] | None = None,
         **kwargs: Any,
     ) -> None:
-        """Look at each loss that is logged."""
+        """Check each logged loss."""
         loss = (logs or {}).get("loss")
         if loss is not None and not math.isfinite(loss):
             raise SemanticFaceError(
@@ -252,11 +253,11 @@ class SanityCheckCallback(TrainerCallback):
 def check_gradients(model: torch.nn.Module) -> None:
     """Raise a SemanticFaceError unless every trainable parameter has a finite gradient."""
     trainable = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
-    unreached = [name for name, parameter in trainable.items() if parameter.grad is None]
-    if unreached or not trainable:
+    no_grad = [name for name, parameter in trainable.items() if parameter.grad is None]
+    if no_grad or not trainable:
         raise SemanticFaceError(
-            f"{len(unreached)} of {len(trainable)} trainable parameters got no gradient, such as "
-            f"{unreached[0] if unreached else 'none at all'}: take their layers out of lora.target_modules."
+            f"{len(no_grad)} of {len(trainable)} trainable parameters got no gradient, such as "
+            f"{no_grad[0] if no_grad else 'none at all'}: take their layers out of lora.target_modules."
         )
     broken = [
         name
@@ -271,42 +272,37 @@ def check_gradients(model: torch.nn.Module) -> None:
 
 
 def claim_output_dir(folder: Path, settings: dict[str, Any]) -> None:
-    """Claim an output folder for a training, or check that what it holds was trained with the same settings.
-
-    Raises:
-        ConfigError: it was begun with others; going on would mix two trainings.
-        SemanticFaceError: the disk refuses.
-    """
+    """Claim an output folder for a training; raise a ConfigError if it holds one with other settings."""
     path = folder / SETTINGS_NAME
-    # As JSON holds them: tuples become lists.
+    # The JSON form, in which tuples are lists.
     settings = json.loads(json.dumps(settings))
     if path.exists():
         try:
-            begun = json.loads(path.read_text(encoding="utf-8"))
+            previous = json.loads(path.read_text(encoding="utf-8"))
         except (OSError, ValueError) as error:
-            raise ConfigError(f"{path} cannot be read: {error}. Remove {folder} to start anew.") from error
-        differing = _differences(begun, settings)
-        # A training that failed before its first checkpoint left nothing to go on from.
+            raise ConfigError(f"{path} cannot be read: {error}. Remove {folder} to start over.") from error
+        differing = _differences(previous, settings)
+        # A training without a checkpoint has nothing to resume.
         trained = (folder / RECIPE_NAME).exists() or last_checkpoint(folder / "checkpoints") is not None
         if differing and trained:
             raise ConfigError(
-                f"{folder} holds a training begun with other settings: {'; '.join(differing)}. Use the same, choose "
-                "another output, or remove the folder to start anew."
+                f"{folder} holds a training with other settings: {'; '.join(differing)}. Use the same, choose "
+                "another output, or remove the folder to start over."
             )
     write_json(path, settings)
 
 
-def _differences(begun: Any, wanted: Any, prefix: str = "") -> list[str]:
-    if isinstance(begun, dict) and isinstance(wanted, dict):
-        keys = {**begun, **wanted}
-        return [line for key in keys for line in _differences(begun.get(key), wanted.get(key), f"{prefix}{key}.")]
-    return [] if begun == wanted else [f"{prefix.removesuffix('.')} was {begun}, now {wanted}"]
+def _differences(previous: Any, current: Any, prefix: str = "") -> list[str]:
+    if isinstance(previous, dict) and isinstance(current, dict):
+        keys = {**previous, **current}
+        return [line for key in keys for line in _differences(previous.get(key), current.get(key), f"{prefix}{key}.")]
+    return [] if previous == current else [f"{prefix.removesuffix('.')} was {previous}, now {current}"]
 
 
 def last_checkpoint(folder: Path) -> Path | None:
-    """Return the newest checkpoint that was written to its end, None if there is none.
+    """Return the newest complete checkpoint, None if there is none.
 
-    ``trainer_state.json`` is written last, so one that a kill cut short lacks it or holds half of it.
+    ``trainer_state.json`` is written last: in an incomplete checkpoint it is missing or cut short.
     """
     found = []
     for path in folder.glob("checkpoint-*"):
@@ -321,10 +317,10 @@ def last_checkpoint(folder: Path) -> Path | None:
 
 
 def has_bfloat16(device: torch.device) -> bool:
-    """Return whether a device multiplies bfloat16 in hardware; where it does not, it is slower than float32."""
+    """Return whether a device multiplies bfloat16 in hardware; without, bfloat16 is slower than float32."""
     if device.type == "cpu":
-        can: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
-        return bool(can.get("avx512_bf16") or can.get("amx_bf16") or can.get("bf16"))
+        has: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
+        return bool(has.get("avx512_bf16") or has.get("amx_bf16") or has.get("bf16"))
     return device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
 
 
@@ -336,22 +332,21 @@ def train(
     eval_rows: Dataset[Example],
     folder: Path,
 ) -> tuple[dict[str, float], bool]:
-    """Train the bundle's model in place, from the last whole checkpoint in ``folder`` if there is one.
+    """Train the bundle's model in place, resuming from the last complete checkpoint in ``folder``.
 
     Args:
-        bundle: its trainable parameters are trained, in the dtype they are in.
-        settings: how.
+        bundle: its trainable parameters are trained, in their dtype.
+        settings: hyperparameters.
         collator: makes batches.
-        train_rows: given how many rows the training shows in all, returns exactly those, in order.
+        train_rows: given the number of examples of the whole training, returns exactly those, in order.
         eval_rows: held-out rows.
-        folder: checkpoints go to ``checkpoints`` inside, TensorBoard's logs to ``logs``, and what the tower saw to
-            ``features`` until the end.
+        folder: gets ``checkpoints``, TensorBoard's ``logs``, and until the end cached vision features in ``features``.
 
     Returns:
-        The figures of ``FaceTrainer.evaluate`` at the end, and whether this process is the one that saves.
+        The metrics of ``FaceTrainer.evaluate`` at the end, and whether this process is the one that saves.
 
     Raises:
-        SemanticFaceError: a parameter without a finite gradient, or a loss that is no number.
+        SemanticFaceError: a parameter without a finite gradient, a loss that is not finite, or a failed write.
     """
     arguments = TrainingArguments(
         output_dir=str(folder / "checkpoints"),
@@ -364,7 +359,7 @@ def train(
         warmup_steps=int(settings.warmup_ratio * settings.max_steps),
         weight_decay=settings.weight_decay,
         max_grad_norm=settings.max_grad_norm,
-        # LoRA's float32 matrices inside a bfloat16 model: products in bfloat16, sums and updates in float32.
+        # LoRA's matrices stay float32: products in bfloat16, sums and updates in float32.
         bf16=bundle.model.dtype == torch.bfloat16 or (settings.precision == "fast" and has_bfloat16(bundle.device)),
         use_cpu=bundle.device.type == "cpu",
         eval_strategy="steps",
@@ -377,9 +372,9 @@ def train(
         logging_nan_inf_filter=False,
         report_to="none",
         remove_unused_columns=False,
-        # The order is that of the rows, which are shuffled already.
+        # TrainFaces shuffles.
         train_sampling_strategy="sequential",
-        # SanityCheckCallback makes sure that every trainable parameter is used.
+        # SanityCheckCallback checks that every trainable parameter is used.
         ddp_find_unused_parameters=False,
         dataloader_num_workers=min(settings.dataloader_num_workers, os.cpu_count() or 1),
         seed=settings.seed,
@@ -389,11 +384,11 @@ def train(
             # transformers 6 calls it activation checkpointing.
             warnings.simplefilter("ignore", FutureWarning)
             bundle.model.gradient_checkpointing_enable({"use_reentrant": False})
-    resumed = last_checkpoint(folder / "checkpoints")
+    checkpoint = last_checkpoint(folder / "checkpoints")
     callbacks: list[TrainerCallback] = [SanityCheckCallback()]
     try:
         if arguments.process_index == 0:
-            start = int(resumed.name.rpartition("-")[2]) if resumed else 0
+            start = int(checkpoint.name.rpartition("-")[2]) if checkpoint else 0
             callbacks.append(TensorBoardCallback(SummaryWriter(str(folder / "logs"), purge_step=start + 1)))
         products = torch.bfloat16 if arguments.bf16 else None
         rows = train_rows(
@@ -403,19 +398,19 @@ def train(
             * arguments.world_size
         )
         with (
-            cache_vision_features(bundle, collator, rows, folder / "features", products) as (tower, seen),
+            cache_vision_features(bundle, collator, rows, folder / "features", products) as (encoder, cache_summary),
             padding_free(bundle.model, bundle.tokenizer) as head,
             fused_lora(bundle.model, products) as n_fused,
             fused_rms_norm(bundle.model) as n_norms,
         ):
             if arguments.process_index == 0:
-                laid = "end to end, scored on answers alone" if head is not None else "padded, as this model asks"
-                print(f"batches   {laid}; products in {products or bundle.model.dtype}")
-                print(f"layers    {n_fused} of LoRA and {n_norms} norms computed in fewer passes")
-                print(f"tower     {seen}", flush=True)
+                batches = "packed, without padding" if head is not None else "padded (this model cannot be packed)"
+                print(f"batches   {batches}; products in {products or bundle.model.dtype}")
+                print(f"fused     {n_fused} LoRA layers, {n_norms} norms")
+                print(f"vision    {cache_summary}", flush=True)
             trainer = FaceTrainer(
                 head=head,
-                tower=tower,
+                vision_encoder=encoder,
                 model=bundle.model,
                 args=arguments,
                 data_collator=collator,
@@ -423,15 +418,15 @@ def train(
                 eval_dataset=eval_rows,
                 callbacks=callbacks,
             )
-            trainer.train(resume_from_checkpoint=str(resumed) if resumed else None)
+            trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     except (OSError, RuntimeError, SafetensorError) as error:
-        if _REFUSED.search(str(error)) is None:
+        if _WRITE_FAILED.search(str(error)) is None:
             raise
         raise SemanticFaceError(
-            f"cannot write a checkpoint or log in {folder}: {error}. Free some space; the same command goes on from "
-            "the last whole checkpoint."
+            f"cannot write a checkpoint or log in {folder}: {error}. Free some space; the same command resumes "
+            "from the last complete checkpoint."
         ) from error
-    # Trainer measures after the last step; a training resumed after it was measured before.
-    measured = [entry for entry in trainer.state.log_history if "eval_loss" in entry][-1]
-    metrics = {name: value for name, value in measured.items() if name.startswith("eval_")}
+    # Trainer evaluates after the last step; a training resumed after it has the evaluation in its history.
+    last = [entry for entry in trainer.state.log_history if "eval_loss" in entry][-1]
+    metrics = {name: value for name, value in last.items() if name.startswith("eval_")}
     return metrics, trainer.is_world_process_zero()

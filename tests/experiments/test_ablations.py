@@ -1,4 +1,4 @@
-"""The ablations: mean and spread are what they say, and the command keeps every run."""
+"""The ablations: statistics over seeds, tables, and the command, which keeps every run."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def test_gains_are_taken_seed_by_seed():
     assert once == Spread(0.2, 0.14142)
 
 
-def test_tables_have_every_variant_the_constants_and_the_gains():
+def test_tables_have_every_variant_the_constants_and_the_differences():
     runs = {"coefficients": runs_of(0.4, 0.6), "semantics-first": runs_of(0.5, 0.7, own=0.9)}
     found, gained = (table.markdown() for table in tables.variant_tables(runs, "photo"))
     assert "| coefficients only | 0.500 ± 0.141 | 0.250 ± 0.071 | – |" in found
@@ -67,19 +67,21 @@ def test_tables_have_every_variant_the_constants_and_the_gains():
     }  # fmt: skip
 
 
-def test_figures_are_those_of_metrics_and_of_words_made_by_rule():
+def test_figures_are_those_of_metrics_and_of_the_rule_based_analysis():
     rng = np.random.default_rng(0)
     true = np.stack([sample_coefficients(rng) for _ in range(6)]).astype(np.float32)
-    read = (0.8 * true).astype(np.float32)
-    read[2] = np.nan
-    analyses = [None if np.isnan(row).any() else describe(row) for row in read]
-    found = figures(true, read, analyses, metrics.constants(true))
-    scored = metrics.score(true, read, analyses=analyses, train_mean=true.mean(0), train_median=np.median(true, 0))
+    predicted = (0.8 * true).astype(np.float32)
+    predicted[2] = np.nan
+    analyses = [None if np.isnan(row).any() else describe(row) for row in predicted]
+    found = figures(true, predicted, analyses, metrics.constants(true))
+    scored = metrics.score(true, predicted, analyses=analyses, train_mean=true.mean(0), train_median=np.median(true, 0))
     assert found["model"]["correlation"] == scored["model"]["correlation"]
-    known = [0, 1, 3, 4, 5]
-    ruled = [agreement(words, true[i]).score for i, words in zip(known, describe_many(read[known]), strict=True)]
-    assert found["model"][RULE.key] == pytest.approx(np.mean(ruled))
-    assert found["model"]["agreement_true"] == pytest.approx(np.mean(ruled))
+    valid = [0, 1, 3, 4, 5]
+    scores = [
+        agreement(analysis, true[i]).score for i, analysis in zip(valid, describe_many(predicted[valid]), strict=True)
+    ]
+    assert found["model"][RULE.key] == pytest.approx(np.mean(scores))
+    assert found["model"]["agreement_true"] == pytest.approx(np.mean(scores))
     assert set(found) == {"model", *(key for key, _ in metrics.BASELINES)}
 
 
@@ -88,11 +90,13 @@ def script():
     return load_script("eval/ablations.py")
 
 
-def test_from_pictures_to_the_last_line_and_nothing_twice(script, tmp_path, monkeypatch, capsys):
+def test_the_command_prints_figures_and_does_nothing_twice(script, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(script, "TESTED", ("photo", "drawn"))
-    monkeypatch.setattr(script, "VALIDATED", 1)
-    monkeypatch.setattr(script.heads, "seen_by_others", lambda maps, truth, people: truth)  # slow, and tested itself
-    monkeypatch.setattr(script.Ablations, "_distil", lambda *_: "nano")
+    monkeypatch.setattr(script, "VALIDATION_ROWS", 1)
+    monkeypatch.setattr(
+        script.regression_heads, "cross_fitted_ridge", lambda features, truth, people: truth
+    )  # slow, tested apart
+    monkeypatch.setattr(script.Ablations, "_distill", lambda *_: "nano")
     arguments = ["--quick", "--rows", "12", "--samples", "64", "--tests", "2", "--personal", "2", "--workers", "1"]
     arguments += ["--only", "coefficients", "linear", "personal", "--out", str(tmp_path)]
     assert script.main(arguments) == 0
@@ -100,7 +104,7 @@ def test_from_pictures_to_the_last_line_and_nothing_twice(script, tmp_path, monk
     names = {f"{key}_{style}_{figure}" for key in ("coefficients", "linear") for style in ("photo", "drawn")
              for figure in ("corr", "mae")}  # fmt: skip
     assert set(line) == names | {"personal_2_corr_gain", "personal_2_mae_gain"}
-    assert line["personal_2_mae_gain"] == 0  # the same model, so nothing is gained
+    assert line["personal_2_mae_gain"] == 0  # the same model
     results = json.loads((tmp_path / "ablations.json").read_text())
     assert results["headline"] == line
     assert results["runs"]["linear"]["0"]["photo"]["model"]["valid_share"] == 1
@@ -113,7 +117,7 @@ def test_from_pictures_to_the_last_line_and_nothing_twice(script, tmp_path, monk
     def refuse(*_, **__):
         raise AssertionError("done twice")
 
-    for name in ("speak", "render_set", "answer"):
+    for name in ("pretrain_language_model", "render_set", "predict"):
         monkeypatch.setattr(script, name, refuse)
     assert script.main(arguments) == 0
     assert json.loads(capsys.readouterr().out.splitlines()[-1]) == line
@@ -121,32 +125,32 @@ def test_from_pictures_to_the_last_line_and_nothing_twice(script, tmp_path, monk
         script.main([*arguments[:-4], "linear", "--samples", "96", "--out", str(tmp_path)])
 
 
-def test_a_character_is_learnt_from_any_folder(script, tmp_path, monkeypatch):
+def test_personalisation_works_from_any_folder(script, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    asked = []
+    runs = []
 
     def run(command, *, check):
         _, distill, _, config, _, *changes = command
-        asked.append(dict(change.split("=", 1) for change in changes))
+        runs.append(dict(change.split("=", 1) for change in changes))
         assert Path(distill).is_file() and Path(config).is_file() and not check
-        return types.SimpleNamespace(returncode=len(asked) - 1)
+        return types.SimpleNamespace(returncode=len(runs) - 1)
 
     monkeypatch.setattr(script.subprocess, "run", run)
     work = script.Ablations(script._options(["--quick", "--out", "out"]))
-    adapter = work._distil(faces(tmp_path / "imp"), 3, 1, Path("out/runs/one"))
-    assert adapter == Path(asked[0]["output"]) and asked[0]["train.seed"] == "1"
-    assert len(script.load_faces(asked[0]["dataset"], "train")) == 3
+    adapter = work._distill(faces(tmp_path / "imp"), 3, 1, Path("out/runs/one"))
+    assert adapter == Path(runs[0]["output"]) and runs[0]["train.seed"] == "1"
+    assert len(script.load_faces(runs[0]["dataset"], "train")) == 3
     with pytest.raises(SemanticFaceError, match=r"train/distill\.py failed on"):
-        work._distil(tmp_path / "imp", 3, 1, Path("out/runs/one"))
+        work._distill(tmp_path / "imp", 3, 1, Path("out/runs/one"))
 
 
-def test_nobody_here_is_in_another_set(script):
+def test_subjects_are_in_no_other_set(script):
     assert RenderSettings().subjects < script.FIRST_SUBJECT
-    assert script.FIRST_SUBJECT + script.SUBJECTS < 8_000_000  # where the benchmark begins
+    assert script.FIRST_SUBJECT + script.SUBJECTS < 8_000_000  # the benchmark's first subject
 
 
-def test_wrong_use_is_said_in_a_line(script, tmp_path, capsys):
-    assert script.main(["--model", str(tmp_path / "gone"), "--out", str(tmp_path / "out")]) == 2
+def test_wrong_use_is_one_line(script, tmp_path, capsys):
+    assert script.main(["--model", str(tmp_path / "missing"), "--out", str(tmp_path / "out")]) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith("ablations: ")
     with pytest.raises(SystemExit):

@@ -1,4 +1,4 @@
-"""The controlled experiment's figures, tables and last line; and the command itself, tiny."""
+"""Figures, tables and last line of the controlled experiment, and the command on a tiny budget."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from semanticface.errors import ConfigError
-from semanticface.experiments.noisy_captures import TakeSettings, draw_takes
+from semanticface.experiments.noisy_captures import TakeSettings, render_takes
 from semanticface.experiments.superface import FIGURES, figures, headline, tables
 from semanticface.preference.dpo import AlignSettings
 from semanticface.preference.judges import SimulatedJudge
@@ -18,27 +18,27 @@ from semanticface.preference.round import HeldOutSet, RoundSettings, picture_nam
 from tests.helpers.scripts import load_script
 
 
-def told(seed: int, *reductions: float, best: int) -> dict:
-    def made(reduction: float) -> dict[str, float]:
+def run_of(seed: int, *reductions: float, best: int) -> dict:
+    def round_of(reduction: float) -> dict[str, float]:
         return dict.fromkeys((figure.key for figure in FIGURES), 0.5) | {"reduction": reduction}
 
-    way = {"best": best, "stopped": "", "rounds": [made(reduction) for reduction in (0.0, *reductions)]}
-    whole = way | {"rounds": [made(reduction / 2) for reduction in (0.0, *reductions)]}
+    way = {"best": best, "stopped": "", "rounds": [round_of(reduction) for reduction in (0.0, *reductions)]}
+    whole = way | {"rounds": [round_of(reduction / 2) for reduction in (0.0, *reductions)]}
     return {"seed": seed, "labels": {"mae": 0.1}, "region": way, "whole": whole}
 
 
-def test_the_last_line_takes_the_rounds_that_the_rule_chose():
-    line = headline([told(0, 0.2, 0.4, best=2), told(1, 0.3, 0.1, best=1)])
+def test_the_headline_takes_the_rounds_that_the_rule_chose():
+    line = headline([run_of(0, 0.2, 0.4, best=2), run_of(1, 0.3, 0.1, best=1)])
     assert line["vertex_error_reduction"] == pytest.approx(0.35)
     assert line["region_minus_whole"] == pytest.approx(0.175)
     assert (line["rounds"], line["seeds"]) == (2, 2)
-    unmoved = headline([told(0, -0.1, best=0)])
-    assert unmoved["vertex_error_reduction"] == 0
+    unchanged = headline([run_of(0, -0.1, best=0)])
+    assert unchanged["vertex_error_reduction"] == 0
 
 
-def test_what_is_undefined_is_none_and_counts_for_nothing():
-    """A model that learnt nothing has no margin to compare with; JSON has no word for that but null."""
-    runs = [told(seed, 0.2, best=1) for seed in range(3)]
+def test_undefined_figures_are_none_and_do_not_count():
+    """A model that learnt nothing has no margin to compare with."""
+    runs = [run_of(seed, 0.2, best=1) for seed in range(3)]
     runs[0]["region"]["rounds"][1]["blank_ratio"] = float("nan")
     runs[1]["region"]["rounds"][1]["blank_ratio"] = float("inf")
     assert headline(runs)["blank_picture_margin_ratio"] == 0.5
@@ -47,54 +47,54 @@ def test_what_is_undefined_is_none_and_counts_for_nothing():
     json.dumps(line, allow_nan=False)
     every = tables(runs)[0].markdown().splitlines()
     assert next(row for row in every if row.startswith("| region, round 1")).endswith("| – |")
-    # A round that was not made has no margins either, which is not the same as none left.
-    before = told(0, 0.2, best=0)
+    # A round that was not made has no margins, which is not the same as none left.
+    before = run_of(0, 0.2, best=0)
     del before["region"]["rounds"][0]["blank_ratio"]
     assert headline([before])["blank_picture_margin_ratio"] is None
-    assert headline([before, told(1, 0.2, best=1)])["blank_picture_margin_ratio"] == 0.5
+    assert headline([before, run_of(1, 0.2, best=1)])["blank_picture_margin_ratio"] == 0.5
 
 
 def test_tables_have_a_row_for_every_round_of_both_ways():
-    every, chosen = (table.markdown() for table in tables([told(0, 0.2, best=1), told(1, 0.4, best=0)]))
+    every, chosen = (table.markdown() for table in tables([run_of(0, 0.2, best=1), run_of(1, 0.4, best=0)]))
     for name in ("pseudo labels", "SFT on pseudo labels", "region, round 1", "whole, round 1"):
         assert f"| {name} |" in every
     assert "30.0 ± 14.1 %" in every
     assert "| region | 1 | 0 |" in chosen
 
 
-def test_figures_know_the_truth_from_what_is_worse(tmp_path):
+def test_figures_of_the_ground_truth_beat_the_neutral_face(tmp_path):
     settings = TakeSettings(train=1, validation=2, frames=4, style="drawn")
-    exact = draw_takes(tmp_path / "exact", settings)
-    measured = HeldOutSet(exact, exact, 8)
-    faces = measured.faces(exact)
+    exact = render_takes(tmp_path / "exact", settings)
+    held_out = HeldOutSet(exact, exact, 8)
+    faces = held_out.faces(exact)
     true = np.array(faces["coefficients"], np.float32)
-    rest = np.zeros_like(true)
+    neutral = np.zeros_like(true)
     judge = SimulatedJudge(dict(zip(picture_names(faces), true, strict=True)), noise=0.0)
-    found = figures(measured, true, rest, rest, judge, seed=0)
+    found = figures(held_out, true, neutral, neutral, judge, seed=0)
     assert found["mae"] == found["vertex_error_whole"] == 0
     assert found["reduction"] == 1
     assert found["wins_sft"] == found["wins_labels"] > 0.5
 
 
-def test_whole_faces_are_compared_beside_halves(tmp_path):
-    """Where a face is right below and wrong above, halves draw; of the whole, the lower half moves more."""
+def test_whole_faces_are_compared_too(tmp_path):
+    """A face right below and wrong above ties by halves; as a whole, the lower half counts more."""
     settings = TakeSettings(train=1, validation=2, frames=4, style="drawn")
-    exact = draw_takes(tmp_path / "exact", settings)
-    measured = HeldOutSet(exact, exact, 8)
-    faces = measured.faces(exact)
+    exact = render_takes(tmp_path / "exact", settings)
+    held_out = HeldOutSet(exact, exact, 8)
+    faces = held_out.faces(exact)
     true = np.array(faces["coefficients"], np.float32)
     upper, lower = mask_outside(true, "upper"), mask_outside(true, "lower")
     judge = SimulatedJudge(dict(zip(picture_names(faces), true, strict=True)), noise=0.0, jnd=0.0)
-    found = figures(measured, lower, upper, upper, judge, seed=0)
+    found = figures(held_out, lower, upper, upper, judge, seed=0)
     assert found["wins_labels"] == found["wins_sft"] == 0.5
     nearer = distance(lower, true, "whole") < distance(upper, true, "whole")
     assert found["wins_labels_whole"] == nearer.mean() != 0.5
-    line = headline([told(0, 0.2, best=1)])
+    line = headline([run_of(0, 0.2, best=1)])
     assert line["win_rate_over_pseudo_labels_whole"] == 0.5
     assert "wins_labels_whole" in {figure.key for figure in FIGURES}
 
 
-def test_no_seeds_are_no_experiment(capsys, tmp_path):
+def test_no_seeds_are_refused(capsys, tmp_path):
     with pytest.raises(SystemExit):
         load_script("eval/superface.py").main(["--seeds", "0", "--out", str(tmp_path / "out")])
     assert "--seeds is 0: give at least 1" in capsys.readouterr().err

@@ -95,14 +95,14 @@ def test_the_script_trains_a_model_and_resumes(tmp_path):
     )  # fewer training faces than the encoder's batch
     render_set(tmp_path / "faces", plan, workers=1)
     command = [sys.executable, ROOT / "train/pretrain.py", "--faces", tmp_path / "faces", "--out", tmp_path / "nano"]
-    subprocess.run([*command, "--tower-samples", "256", "--speak-samples", "64"], check=True)
-    states = {name: torch.load(tmp_path / "nano" / name, weights_only=True) for name in ("tower.pt", "speak.pt")}
-    assert (states["tower.pt"]["step"], states["speak.pt"]["step"]) == (2, 2)
-    # Both stages are done, so the same command only saves again, and a longer one trains the rest.
+    subprocess.run([*command, "--vision-samples", "256", "--language-samples", "64"], check=True)
+    states = {name: torch.load(tmp_path / "nano" / name, weights_only=True) for name in ("tower.pt", "language.pt")}
+    assert (states["tower.pt"]["step"], states["language.pt"]["step"]) == (2, 2)
+    # Both steps are done already, so the same command only saves again, and longer ones train what is left.
     first = (tmp_path / "nano/model/model.safetensors").read_bytes()
-    subprocess.run([*command, "--tower-samples", "256", "--speak-samples", "64"], check=True)
+    subprocess.run([*command, "--vision-samples", "256", "--language-samples", "64"], check=True)
     assert (tmp_path / "nano/model/model.safetensors").read_bytes() == first
-    subprocess.run([*command, "--tower-samples", "256", "--speak-samples", "128"], check=True)
+    subprocess.run([*command, "--vision-samples", "256", "--language-samples", "128"], check=True)
     assert (tmp_path / "nano/model/model.safetensors").read_bytes() != first
     picture = render(np.zeros(N_ACTIONS), style="drawn", framing="crop", size=nano.IMAGE_SIZE).image
     (prediction,) = Predictor.from_pretrained(tmp_path / "nano/model")([_png(picture, tmp_path)], crop="none")

@@ -50,12 +50,12 @@ def models(tmp_path_factory) -> dict[str, Path]:
 
 @pytest.fixture
 def overrides(faces, models, tmp_path):
-    """Return what a test changes in a config: where things are, and how long; then its own changes."""
+    """Return a test's changes of a config: paths and steps, then its own."""
 
     def build(*changes: str, architecture: str = "fast_vlm", output: str = "adapter") -> list[str]:
-        places = [f"dataset={faces}", f"output={tmp_path / output}", f"model.base={models[architecture]}"]
-        # Tests compare exactly; what machines do in bfloat16 differs.
-        return [*places, "train.max_steps=3", "train.precision=model", *changes]
+        paths = [f"dataset={faces}", f"output={tmp_path / output}", f"model.base={models[architecture]}"]
+        # Exact comparisons: machines differ in bfloat16.
+        return [*paths, "train.max_steps=3", "train.precision=model", *changes]
 
     return build
 
@@ -79,14 +79,14 @@ def log_history(folder: Path) -> list[dict]:
 
 
 @pytest.fixture
-def kept(monkeypatch) -> dict:
-    """Keep parameters and buffers, such as batch norms' statistics, as they are before and after the training."""
+def snapshots(monkeypatch) -> dict:
+    """Parameters and buffers, such as batch norm statistics, before and after the training."""
     found: dict = {}
 
     def snapshot(model) -> dict[str, torch.Tensor]:
         return {name: value.detach().clone() for name, value in (*model.named_parameters(), *model.named_buffers())}
 
-    def watched(bundle, *args):
+    def train_with_snapshots(bundle, *args):
         found["before"] = snapshot(bundle.model)
         found["trainable"] = {name for name, p in bundle.model.named_parameters() if p.requires_grad}
         result = train(bundle, *args)
@@ -94,31 +94,33 @@ def kept(monkeypatch) -> dict:
         return result
 
     train = distill.train
-    monkeypatch.setattr(distill, "train", watched)
+    monkeypatch.setattr(distill, "train", train_with_snapshots)
     return found
 
 
-def assert_only_the_trainable_changed(kept: dict) -> None:
-    changed = {name for name, value in kept["after"].items() if not torch.equal(value, kept["before"][name])}
-    assert changed == kept["trainable"]
+def assert_only_the_trainable_changed(snapshots: dict) -> None:
+    changed = {name for name, value in snapshots["after"].items() if not torch.equal(value, snapshots["before"][name])}
+    assert changed == snapshots["trainable"]
     assert changed
 
 
 @pytest.mark.parametrize("architecture", CONFIGS)
-def test_a_real_config_trains_what_it_should_and_the_adapter_works(architecture, overrides, kept, models, faces):
+def test_a_real_config_trains_the_right_parameters_and_a_working_adapter(
+    architecture, overrides, snapshots, models, faces
+):
     folder = run(overrides(architecture=architecture), CONFIGS[architecture])
-    assert_only_the_trainable_changed(kept)
+    assert_only_the_trainable_changed(snapshots)
     settings = read_settings(ROOT / "train/configs" / CONFIGS[architecture], distill.Settings)
-    assert any("lora" in name and "self_attn" in name for name in kept["trainable"])
+    assert any("lora" in name and "self_attn" in name for name in snapshots["trainable"])
     assert settings.lora.projector == any(
-        part in name for name in kept["trainable"] for part in ("multi_modal_projector", "connector")
+        part in name for name in snapshots["trainable"] for part in ("multi_modal_projector", "connector")
     )
-    assert {kept["after"][name].dtype for name in kept["trainable"]} == {torch.float32}
+    assert {snapshots["after"][name].dtype for name in snapshots["trainable"]} == {torch.float32}
 
     recipe = read_recipe(folder)
     assert recipe["kind"] == "adapter"
     assert recipe["prompt"]["sha256"] == load_prompt("distill").sha256
-    assert recipe["settings"]["lora"]["rank"] == settings.lora.r
+    assert recipe["settings"]["lora"]["r"] == settings.lora.r
     assert recipe["settings"]["data"]["train"]["rows"] == 8
     assert recipe["readout"] == settings.readout
     assert recipe["numbers"] == settings.numbers == "parallel"
@@ -126,7 +128,7 @@ def test_a_real_config_trains_what_it_should_and_the_adapter_works(architecture,
     assert 0 < recipe["metrics"]["eval_loss"] < 20
     assert 0 <= recipe["metrics"]["eval_token_accuracy"] <= 1
 
-    # What was trained is what is loaded, on the picture size of the training, and it is not the base.
+    # The adapter loads with the training's picture size and differs from the base.
     bundle, base = load_trained(folder, dtype="float32"), load_base(settings.model.__class__(str(models[architecture])))
     side = 448 if architecture == "qwen3_vl" else tiny_models.SIDE[architecture]
     assert bundle.image_size == side
@@ -145,18 +147,18 @@ def test_the_loss_falls(overrides):
     folder = run(overrides(*changes, "augment.mirror=0"))
     history = log_history(folder)
     losses = [entry["loss"] for entry in history if "loss" in entry]
-    measured = [entry for entry in history if "eval_loss" in entry]
+    evaluations = [entry for entry in history if "eval_loss" in entry]
     assert losses[-1] < 0.6 * losses[0]
-    assert measured[-1]["eval_loss"] < 0.7 * losses[0]
-    assert measured[-1]["eval_token_accuracy"] > 0.3
-    assert read_recipe(folder)["metrics"]["eval_loss"] == measured[-1]["eval_loss"]
-    # All of it is in TensorBoard too.
+    assert evaluations[-1]["eval_loss"] < 0.7 * losses[0]
+    assert evaluations[-1]["eval_token_accuracy"] > 0.3
+    assert read_recipe(folder)["metrics"]["eval_loss"] == evaluations[-1]["eval_loss"]
+    # TensorBoard has the same.
     events = EventAccumulator(str(folder / "logs")).Reload()
     assert [event.step for event in events.Scalars("eval/loss")] == [15, 30]
     assert {"train/loss", "train/grad_norm", "train/learning_rate", "eval/number_mae"} <= set(events.Tags()["scalars"])
 
 
-def test_a_batch_of_eight_is_eight_accumulated_of_one(overrides):
+def test_a_batch_of_eight_equals_eight_accumulated_batches_of_one(overrides):
     whole = run(overrides("train.warmup_ratio=0", output="whole"))
     parts = run(
         overrides(
@@ -172,12 +174,12 @@ def test_a_batch_of_eight_is_eight_accumulated_of_one(overrides):
 
 
 @pytest.mark.slow
-def test_two_processes_of_four_are_one_of_eight(overrides):
+def test_two_processes_with_batches_of_four_equal_one_of_eight(overrides):
     whole = run(overrides("train.warmup_ratio=0", output="whole"))
     parts = overrides("train.warmup_ratio=0", "train.per_device_train_batch_size=4", output="parts")
-    launched = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
     subprocess.run(
-        [*launched, ROOT / "train/distill.py", "--config", ROOT / "train/configs/quickstart.yaml", "--set", *parts],
+        [*launcher, ROOT / "train/distill.py", "--config", ROOT / "train/configs/quickstart.yaml", "--set", *parts],
         env=os.environ | {"ACCELERATE_USE_CPU": "1"},
         check=True,
         capture_output=True,
@@ -190,19 +192,19 @@ def test_a_model_that_cannot_be_packed_trains_alike(overrides, monkeypatch, numb
     packed = run(overrides("train.warmup_ratio=0", f"numbers={numbers}", output="packed"))
     monkeypatch.setattr("semanticface.training.trainer.padding_free", lambda model, tokenizer: contextlib.nullcontext())
     padded = run(overrides("train.warmup_ratio=0", f"numbers={numbers}", output="padded"))
-    # Adam makes more of the smallest gradients' rounding; the weights have moved a hundred times as far.
+    # Adam amplifies rounding of the smallest gradients; the weights have moved a hundred times as far.
     assert largest_difference(packed, padded) < 2e-5
     one, other = (read_recipe(folder)["metrics"] for folder in (packed, padded))
     assert one == pytest.approx(other, abs=1e-5)
 
 
-def test_checkpointed_activations_change_nothing_but_memory(overrides):
+def test_gradient_checkpointing_changes_nothing_but_memory(overrides):
     plain = run(overrides("train.warmup_ratio=0", output="plain"))
     checkpointed = run(overrides("train.warmup_ratio=0", "train.gradient_checkpointing=true", output="checkpointed"))
     assert largest_difference(plain, checkpointed) < 2e-6
 
 
-KILLED = """
+KILL_AT_STEP_7 = """
 import os, runpy, signal, sys
 from semanticface.training.trainer import SanityCheckCallback
 def end(self, args, state, control, **kwargs):
@@ -214,8 +216,8 @@ runpy.run_path(sys.argv[0], run_name="__main__")
 """
 
 
-def test_a_killed_training_goes_on_exactly(overrides, capsys):
-    """Dropout, jitter, mirroring, a shuffled second pass and the learning rate all go on where they were."""
+def test_a_killed_training_resumes_exactly(overrides, capsys):
+    """Dropout, augmentation, the order of the second epoch and the learning rate all resume."""
     changes = [
         "train.max_steps=10",
         "train.save_steps=5",
@@ -223,24 +225,24 @@ def test_a_killed_training_goes_on_exactly(overrides, capsys):
         "train.per_device_train_batch_size=3",
         "lora.lora_dropout=0.2",
     ]
-    calm = run(overrides(*changes, output="calm"))
-    killed = calm.parent / "killed"
-    command = [sys.executable, "-c", KILLED, str(ROOT / "train/distill.py")]
+    whole_run = run(overrides(*changes, output="whole_run"))
+    killed = whole_run.parent / "killed"
+    command = [sys.executable, "-c", KILL_AT_STEP_7, str(ROOT / "train/distill.py")]
     options = ["--config", str(ROOT / "train/configs/quickstart.yaml"), "--set", *overrides(*changes, output="killed")]
     done = subprocess.run([*command, *options], capture_output=True, text=True)
     assert done.returncode == -signal.SIGKILL, done.stderr
     assert last_checkpoint(killed / "checkpoints").name == "checkpoint-5"
     assert not (killed / "semanticface.json").exists()
 
-    # A second kill, in the middle of writing a checkpoint.
-    torn = killed / "checkpoints" / "checkpoint-9"
-    torn.mkdir()
-    (torn / "trainer_state.json").write_text('{"global_step": 9')
+    # A second kill while a checkpoint is written.
+    incomplete = killed / "checkpoints" / "checkpoint-9"
+    incomplete.mkdir()
+    (incomplete / "trainer_state.json").write_text('{"global_step": 9')
     run(overrides(*changes, output="killed"))
-    assert (killed / "adapter_model.safetensors").read_bytes() == (calm / "adapter_model.safetensors").read_bytes()
-    assert read_recipe(killed)["metrics"] == read_recipe(calm)["metrics"]
+    assert (killed / "adapter_model.safetensors").read_bytes() == (whole_run / "adapter_model.safetensors").read_bytes()
+    assert read_recipe(killed)["metrics"] == read_recipe(whole_run)["metrics"]
 
-    # Finished is finished.
+    # A finished training is not repeated.
     capsys.readouterr()
     stamp = (killed / "adapter_model.safetensors").stat().st_mtime_ns
     run(overrides(*changes, output="killed"))
@@ -248,8 +250,8 @@ def test_a_killed_training_goes_on_exactly(overrides, capsys):
     assert (killed / "adapter_model.safetensors").stat().st_mtime_ns == stamp
 
 
-def test_an_output_of_other_settings_is_not_mixed_with_these(overrides):
-    # One that failed before it trained anything does not count.
+def test_an_output_with_other_settings_is_refused(overrides):
+    # Except where nothing was trained yet.
     with pytest.raises(ConfigError, match="no language layer is called nothing"):
         run(overrides("train.max_steps=1", "lora.target_modules=[nothing]"))
     run(overrides("train.max_steps=1"))
@@ -258,7 +260,7 @@ def test_an_output_of_other_settings_is_not_mixed_with_these(overrides):
 
 
 @pytest.mark.parametrize("architecture", CONFIGS)
-def test_a_four_bit_base_trains_on_the_cpu(architecture, overrides, kept):
+def test_a_four_bit_base_trains_on_the_cpu(architecture, overrides, snapshots):
     changes = [
         "model.quantize=nf4",
         "model.dtype=float32",
@@ -268,13 +270,13 @@ def test_a_four_bit_base_trains_on_the_cpu(architecture, overrides, kept):
     ]
     changes += [f"model.image_size={tiny_models.SIDE[architecture]}", "train.max_steps=4", "train.learning_rate=1e-2"]
     folder = run(overrides(*changes, architecture=architecture))
-    assert_only_the_trainable_changed(kept)
-    measured = [entry["eval_loss"] for entry in log_history(folder) if "eval_loss" in entry]
-    assert measured[-1] < measured[0]
+    assert_only_the_trainable_changed(snapshots)
+    evaluations = [entry["eval_loss"] for entry in log_history(folder) if "eval_loss" in entry]
+    assert evaluations[-1] < evaluations[0]
     assert load_trained(folder, quantize="nf4").recipe["settings"]["model"]["quantize"] == "nf4"
 
 
-# What a user can get wrong
+# Wrong use
 
 
 def fails(monkeypatch, capsys, config: Path, *changes: str) -> str:
@@ -287,18 +289,18 @@ def test_without_arguments_it_renders_the_quickstarts_faces_and_trains(monkeypat
     monkeypatch.chdir(tmp_path)
     few = distill.QUICKSTART_FACES.replace("--rows 800", "--rows 12 --size 96 --workers 1")
     monkeypatch.setattr(distill, "QUICKSTART_FACES", few)
-    words = ["distill.py", "--set", "train.max_steps=1", "train.eval_rows=1", "train.per_device_train_batch_size=2"]
-    for _ in range(2):  # the second time everything is there
-        monkeypatch.setattr(sys, "argv", words)
+    arguments = ["distill.py", "--set", "train.max_steps=1", "train.eval_rows=1", "train.per_device_train_batch_size=2"]
+    for _ in range(2):  # the second time everything exists
+        monkeypatch.setattr(sys, "argv", arguments)
         assert distill.main() == 0
     assert load_faces("outputs/quickstart/faces", "train").num_rows > 0
     assert read_recipe("outputs/quickstart/adapter")["settings"]["dataset"] == "outputs/quickstart/faces"
 
 
-def test_errors_name_the_fix_and_the_exit_code_says_so(monkeypatch, capsys, overrides, tmp_path):
+def test_errors_name_the_fix(monkeypatch, capsys, overrides, tmp_path):
     config = ROOT / "train/configs/quickstart.yaml"
-    told = fails(monkeypatch, capsys, config, *overrides("train.learning_rat=1"))
-    assert "quickstart.yaml: unknown key train.learning_rat; did you mean train.learning_rate?" in told
+    message = fails(monkeypatch, capsys, config, *overrides("train.learning_rat=1"))
+    assert "quickstart.yaml: unknown key train.learning_rat; did you mean train.learning_rate?" in message
     assert "no such folder" in fails(monkeypatch, capsys, config, *overrides(f"dataset={tmp_path / 'none'}"))
     assert "made with emotion" in fails(monkeypatch, capsys, config, *overrides("emotion=false"))
     assert "no model 'none/such'" in fails(monkeypatch, capsys, config, *overrides("model.base=none/such"))
@@ -310,23 +312,23 @@ def test_errors_name_the_fix_and_the_exit_code_says_so(monkeypatch, capsys, over
     assert not (tmp_path / "adapter" / "adapter_model.safetensors").exists()
 
 
-def test_a_full_disk_is_one_clear_error_and_training_goes_on_later(monkeypatch, capsys, overrides, tmp_path):
-    """A limit on the size of a file makes the system refuse bytes as a full disk does, here amid a checkpoint."""
+def test_a_full_disk_is_one_clear_error_and_training_resumes(monkeypatch, capsys, overrides, tmp_path):
+    """A file size limit fails writes as a full disk does, here inside a checkpoint."""
     config = ROOT / "train/configs/quickstart.yaml"
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (60_000, before[1]))
     try:
-        told = fails(monkeypatch, capsys, config, *overrides("train.max_steps=2"))
+        message = fails(monkeypatch, capsys, config, *overrides("train.max_steps=2"))
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
-    assert "error: cannot write" in told
+    assert "error: cannot write" in message
     assert list((tmp_path / "adapter" / "checkpoints").glob("checkpoint-*"))
     assert last_checkpoint(tmp_path / "adapter" / "checkpoints") is None
     assert not (tmp_path / "adapter" / "semanticface.json").exists()
     assert read_recipe(run(overrides("train.max_steps=2")))["kind"] == "adapter"
 
 
-def test_a_recipe_says_how_numbers_are_laid_out_and_older_ones_mean_in_a_row(overrides):
+def test_recipes_hold_the_layout_and_old_ones_mean_sequential(overrides):
     folder = run(overrides("train.max_steps=1"))
     recipe = read_recipe(folder)
     write_recipe(folder, {key: value for key, value in recipe.items() if key != "numbers"})
@@ -343,7 +345,7 @@ def test_configs_say_how_to_run_them(name):
     read_settings(ROOT / "train/configs" / name, distill.Settings)
 
 
-def test_parameters_out_of_reach_stop_the_training():
+def test_parameters_without_gradient_stop_the_training():
     model = torch.nn.Sequential(torch.nn.Linear(2, 2), torch.nn.Linear(2, 2))
     model[0](torch.ones(1, 2)).sum().backward()
     with pytest.raises(SemanticFaceError, match=r"2 of 4 trainable parameters got no gradient, such as 1\.weight"):
@@ -357,7 +359,7 @@ def test_parameters_out_of_reach_stop_the_training():
         check_gradients(model[1])
 
 
-def test_a_loss_that_is_no_number_stops_the_training(tmp_path):
+def test_a_loss_that_is_not_finite_stops_the_training(tmp_path):
     state = [TrainingArguments(str(tmp_path), use_cpu=True), TrainerState(global_step=4), TrainerControl()]
     SanityCheckCallback().on_log(*state, logs={"loss": 1.0})
     SanityCheckCallback().on_log(*state, logs={"eval_loss": 1.0})
@@ -365,8 +367,10 @@ def test_a_loss_that_is_no_number_stops_the_training(tmp_path):
         SanityCheckCallback().on_log(*state, logs={"loss": math.nan})
 
 
-def test_a_gradient_is_looked_at_in_every_training(overrides, monkeypatch):
-    """A layer cut off from the loss is noticed at the first step."""
-    monkeypatch.setattr("semanticface.training.trainer.weighted_loss", lambda hidden, *rest: hidden.detach().sum())
+def test_every_training_checks_gradients(overrides, monkeypatch):
+    """A layer without influence on the loss is noticed at the first step."""
+    monkeypatch.setattr(
+        "semanticface.training.trainer.chunked_cross_entropy", lambda hidden, *rest: hidden.detach().sum()
+    )
     with pytest.raises((SemanticFaceError, RuntimeError), match="grad"):
         run(overrides())

@@ -12,7 +12,7 @@ import pytest
 from semanticface.config import read_settings
 from semanticface.data.faces import coefficients_of, load_faces
 from semanticface.errors import DatasetError
-from semanticface.experiments.noisy_captures import CaptureErrors, TakeSettings, draw_takes, record_takes
+from semanticface.experiments.noisy_captures import CaptureErrors, TakeSettings, record_takes, render_takes
 from semanticface.preference.annotator_agreement import agreement, format_proportion
 from semanticface.preference.files import read_candidates, write_choices
 from semanticface.preference.judges import judge_choices
@@ -41,7 +41,7 @@ prefer = load_script("train/prefer.py")
 @pytest.fixture(scope="module")
 def places(tmp_path_factory):
     folder = tmp_path_factory.mktemp("prefer")
-    record_takes(folder, TAKES, CaptureErrors.draw(0))
+    record_takes(folder, TAKES, CaptureErrors.sample(0))
     return tiny_adapter(folder), folder / "captured", folder / "exact"
 
 
@@ -85,7 +85,7 @@ def test_a_small_quickstart(changes, places, tmp_path, capsys):
 def test_the_truth_must_be_about_the_same_pictures(places, tmp_path):
     """Ground truth of other people would teach the opposite of what judges see."""
     assert truth_of(places[1], places[2]).keys() == truth_of(places[1], places[1]).keys()
-    others = draw_takes(
+    others = render_takes(
         tmp_path / "others", TakeSettings(train=5, validation=1, frames=2, every=4, style="drawn", seed=1)
     )
     with pytest.raises(DatasetError, match="does not hold the pictures of"):

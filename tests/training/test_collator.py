@@ -1,4 +1,4 @@
-"""What counts in the loss, how much, and which rows are shown."""
+"""Labels and loss weights of batches; order and augmentation of rows."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ from semanticface.training.collator import Collator, Example, split_targets, tok
 from semanticface.training.datasets import AugmentSettings, EvalFaces, TrainFaces, check_rows
 from tests.helpers import tiny_models
 
-END = {"fast_vlm": "<|end|>", "smolvlm": "<end_of_utterance>", "qwen3_vl": "<|im_end|>"}
-PLAIN = AugmentSettings(mirror=0, shift=0, scale=0)
+END_TOKENS = {"fast_vlm": "<|end|>", "smolvlm": "<end_of_utterance>", "qwen3_vl": "<|im_end|>"}
+NO_AUGMENTATION = AugmentSettings(mirror=0, shift=0, scale=0)
 
 
 @pytest.fixture(scope="module", params=tiny_models.BUILD)
@@ -56,13 +56,13 @@ def test_only_the_answer_and_its_end_are_labels(bundle, architecture):
     assert len({int((labels != IGNORE_INDEX).sum()) for labels in batch["labels"]}) > 1, "the rows must need padding"
     for row, ids, mask, labels in zip(rows, batch["input_ids"], batch["attention_mask"], batch["labels"], strict=True):
         learnt = labels != IGNORE_INDEX
-        assert bundle.tokenizer.decode(labels[learnt]) == row.answer + END[architecture]
-        # Each position's label is the token that follows it; the end itself need not be shown.
+        assert bundle.tokenizer.decode(labels[learnt]) == row.answer + END_TOKENS[architecture]
+        # Each position's label is the next token; the end token is a label only.
         following = ids.roll(-1)
         last = learnt.nonzero().max()
         assert torch.equal(following[learnt][:-1], labels[learnt][:-1])
         assert mask[learnt].all()
-        # Right padding: everything real comes first, and the answer comes last of it.
+        # Right padding: real tokens come first, those of the answer last.
         assert not mask.int().diff().gt(0).any()
         assert last == mask.sum() - 1
 
@@ -70,15 +70,15 @@ def test_only_the_answer_and_its_end_are_labels(bundle, architecture):
 def test_a_prompt_in_training_is_the_prompt_at_inference(bundle):
     rows = examples(bundle, 2)
     prompt = load_prompt("distill")
-    asked = prompt_inputs(bundle, prompt, [row.picture for row in rows])
+    expected = prompt_inputs(bundle, prompt, [row.picture for row in rows])
     batch = Collator(bundle.processor, prompt)(rows)
-    length = asked["input_ids"].shape[1]
-    assert torch.equal(batch["input_ids"][:, :length], asked["input_ids"])
+    length = expected["input_ids"].shape[1]
+    assert torch.equal(batch["input_ids"][:, :length], expected["input_ids"])
     assert (batch["labels"][:, : length - 1] == IGNORE_INDEX).all()
     assert (batch["labels"][:, length - 1] != IGNORE_INDEX).all()
     for name in ("pixel_values", "image_grid_thw", "pixel_attention_mask"):
-        if name in asked:
-            assert torch.equal(batch[name], asked[name])
+        if name in expected:
+            assert torch.equal(batch[name], expected[name])
 
 
 def test_number_tokens_weigh_more(bundle, architecture):
@@ -96,7 +96,7 @@ def test_number_tokens_weigh_more(bundle, architecture):
             assert float(bundle.tokenizer.decode(spelled)) == pytest.approx(float(coefficients[index]))
 
 
-def test_words_and_numbers_can_be_learnt_apart(bundle, architecture):
+def test_the_loss_can_be_on_analysis_or_numbers_alone(bundle, architecture):
     whole = examples(bundle, 1)[0]
     collator = Collator(bundle.processor, load_prompt("distill"), number_weight=5.0)
     both, words, numbers = (
@@ -107,15 +107,15 @@ def test_words_and_numbers_can_be_learnt_apart(bundle, architecture):
     assert (words["loss_weights"] < 5).all()
     assert torch.equal(numbers["loss_weights"] == 5, both["number_ids"] >= 0)
     learnt = bundle.tokenizer.decode(numbers["labels"][numbers["loss_weights"] > 0])
-    tail = whole.answer[whole.answer.index('"arkit"') :] + END[architecture]
-    # A token may straddle the border between words and numbers.
+    tail = whole.answer[whole.answer.index('"arkit"') :] + END_TOKENS[architecture]
+    # A token may straddle the border between analysis and numbers.
     assert learnt.endswith(tail)
     assert len(learnt) - len(tail) < 8
 
 
 def test_the_end_token_is_the_templates(bundle, architecture):
     end = end_token(bundle.processor, load_prompt("distill"))
-    assert bundle.tokenizer.decode([end]) == END[architecture]
+    assert bundle.tokenizer.decode([end]) == END_TOKENS[architecture]
 
 
 def test_split_targets_line_up_with_the_logits(bundle):
@@ -136,7 +136,7 @@ def test_split_targets_line_up_with_the_logits(bundle):
 
 
 def test_padding_changes_no_loss(bundle):
-    """A short answer has the same loss alone as beside a longer one."""
+    """A short answer has the same loss alone as next to a longer one."""
     collator = Collator(bundle.processor, load_prompt("distill"))
     rows = sorted(examples(bundle), key=lambda row: len(row.answer))
 
@@ -180,16 +180,16 @@ def test_a_position_always_gives_the_same_example(faces):
     assert not all(same(train_rows(faces, seed=6)[position], rows[position]) for position in range(24))
 
 
-def test_every_pass_shows_every_row_once_in_another_order(faces):
-    rows = train_rows(faces, augment=PLAIN)
-    passes = [[rows[position].answer for position in range(start, start + 8)] for start in (0, 8, 16)]
-    assert all(sorted(shown) == sorted(faces["answer"]) for shown in passes)
-    assert passes[0] != passes[1] != passes[2]
+def test_every_epoch_has_every_row_once_in_another_order(faces):
+    rows = train_rows(faces, augment=NO_AUGMENTATION)
+    epochs = [[rows[position].answer for position in range(start, start + 8)] for start in (0, 8, 16)]
+    assert all(sorted(answers) == sorted(faces["answer"]) for answers in epochs)
+    assert epochs[0] != epochs[1] != epochs[2]
     with pytest.raises(IndexError):
         rows[24]
 
 
-def test_mirrored_rows_are_mirrored_in_picture_numbers_and_words(faces):
+def test_mirrored_rows_are_mirrored_in_picture_numbers_and_analysis(faces):
     plain, flipped = (train_rows(faces, augment=AugmentSettings(mirror, 0, 0)) for mirror in (0, 1))
     for position in range(8):
         before, after = plain[position], flipped[position]
@@ -199,36 +199,36 @@ def test_mirrored_rows_are_mirrored_in_picture_numbers_and_words(faces):
         assert mirrored.analysis == describe(mirrored.coefficients)
 
 
-def test_numbers_stand_behind_the_words_of_another_face_when_learnt_apart(faces):
-    plain = train_rows(faces, augment=PLAIN, count=64)
-    apart = train_rows(faces, augment=AugmentSettings(0, 0, 0, decouple_numbers=True), count=64)
-    parts, moved = [], 0
+def test_decoupled_numbers_follow_the_analysis_of_another_face(faces):
+    plain = train_rows(faces, augment=NO_AUGMENTATION, count=64)
+    decoupled = train_rows(faces, augment=AugmentSettings(0, 0, 0, decouple_numbers=True), count=64)
+    parts, changed = [], 0
     for position in range(64):
-        before, after = plain[position], apart[position]
+        before, after = plain[position], decoupled[position]
         parts.append(after.loss_on)
         if after.loss_on == "analysis":
             assert same(before, after)
             continue
-        truth, shown = parse_answer(before.answer), parse_answer(after.answer)
-        np.testing.assert_array_equal(shown.coefficients, truth.coefficients)
-        moved += shown.analysis != truth.analysis
-    assert set(parts) == {"analysis", "numbers"}
-    assert 20 < parts.count("analysis") < 44
-    assert moved > 10
+        truth, found = parse_answer(before.answer), parse_answer(after.answer)
+        np.testing.assert_array_equal(found.coefficients, truth.coefficients)
+        changed += found.analysis != truth.analysis
+    assert set(parts) == {"words", "numbers"}
+    assert 20 < parts.count("words") < 44
+    assert changed > 10
 
 
-def test_a_share_of_rows_learns_numbers_without_words(faces):
-    plain = train_rows(faces, augment=PLAIN, count=64)
-    wordless = train_rows(
+def test_a_share_of_rows_learns_numbers_without_analysis(faces):
+    plain = train_rows(faces, augment=NO_AUGMENTATION, count=64)
+    numbers_only = train_rows(
         faces, augment=AugmentSettings(0, 0, 0, numbers_only_prob=0.3, decouple_numbers=True), count=64
     )
     bare = 0
     for position in range(64):
-        truth, shown = parse_answer(plain[position].answer), parse_answer(wordless[position].answer)
-        np.testing.assert_array_equal(shown.coefficients, truth.coefficients)
-        if shown.analysis is None:
+        truth, found = parse_answer(plain[position].answer), parse_answer(numbers_only[position].answer)
+        np.testing.assert_array_equal(found.coefficients, truth.coefficients)
+        if found.analysis is None:
             bare += 1
-            assert wordless[position].loss_on == "numbers"
+            assert numbers_only[position].loss_on == "numbers"
     assert 10 < bare < 30
 
 
@@ -237,7 +237,7 @@ def test_training_jitters_the_box_and_evaluation_does_not(faces):
     assert len(held_out) == len(faces)
     by_answer = {example.answer: example for example in (held_out[index] for index in range(len(faces)))}
     assert not any(same(rows[position], by_answer[rows[position].answer]) for position in range(8))
-    still = train_rows(faces, augment=PLAIN)
+    still = train_rows(faces, augment=NO_AUGMENTATION)
     assert all(same(still[position], by_answer[still[position].answer]) for position in range(8))
 
 

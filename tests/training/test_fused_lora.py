@@ -1,4 +1,4 @@
-"""Fused LoRA layers compute what peft's do."""
+"""Fused LoRA layers compute what PEFT's do."""
 
 from __future__ import annotations
 
@@ -31,18 +31,18 @@ def adapted(*, bias: bool = True, dropout: float = 0.0, **layers) -> peft.PeftMo
 
 
 def outcome(model: peft.PeftModel, dtype: torch.dtype | None = None) -> list[torch.Tensor]:
-    """Return an answer, and the gradients of the input and of every trainable parameter."""
+    """Return output and gradients of the input and of every trainable parameter."""
     torch.manual_seed(1)
     inputs = torch.randn(2, 5, 12, requires_grad=True)
     with torch.autocast("cpu", dtype or torch.bfloat16, enabled=dtype is not None):
-        answer = model(inputs)
+        output = model(inputs)
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    return [answer, *torch.autograd.grad(answer.float().square().sum(), [inputs, *trained])]
+    return [output, *torch.autograd.grad(output.float().square().sum(), [inputs, *trained])]
 
 
 @pytest.mark.parametrize("bias", [False, True])
 @pytest.mark.parametrize("dropout", [0.0, 0.3])
-def test_answers_and_gradients_are_those_of_peft(bias, dropout):
+def test_outputs_and_gradients_are_those_of_peft(bias, dropout):
     model = adapted(bias=bias, dropout=dropout)
     wanted = outcome(model)
     with fused_lora(model) as count:
@@ -63,13 +63,13 @@ def test_mixed_precision_is_as_close_as_pefts():
         assert (one - truth).norm() < 0.02 * truth.norm()
 
 
-def test_dropout_ends_with_training():
+def test_no_dropout_in_eval_mode():
     model = adapted(dropout=0.5).eval()
     with fused_lora(model):
         torch.testing.assert_close(outcome(model)[0], outcome(model)[0], rtol=0, atol=0)
 
 
-def test_other_layers_stay_pefts_and_all_do_afterwards():
+def test_other_layers_stay_pefts_and_all_are_restored():
     model = adapted(last=bitsandbytes.nn.Linear4bit)
     layers = [module for module in model.modules() if isinstance(module, peft.tuners.lora.LoraLayer)]
     assert len(layers) == 2

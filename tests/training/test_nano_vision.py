@@ -1,4 +1,4 @@
-"""Crops in arrays: every row of every folder, in order, decoded once; and folders that will not do."""
+"""Crops as arrays: every row of every folder, in order, decoded once."""
 
 from __future__ import annotations
 
@@ -38,15 +38,15 @@ def test_rows_of_several_folders_are_read_in_order_and_once(tmp_path, monkeypatc
     assert found.pixels.shape == (5, nano.IMAGE_SIZE, nano.IMAGE_SIZE, 3)
     np.testing.assert_allclose(found.coefficients, [*one["coefficients"], *other["coefficients"]], atol=1e-6)
     np.testing.assert_allclose(found.points, np.concatenate([one["points"], other["points"]]) / 64, atol=1e-6)
-    shown = np.asarray(other["picture"][1].resize((nano.IMAGE_SIZE, nano.IMAGE_SIZE)))
-    np.testing.assert_array_equal(found.pixels[4], shown)
+    expected = np.asarray(other["picture"][1].resize((nano.IMAGE_SIZE, nano.IMAGE_SIZE)))
+    np.testing.assert_array_equal(found.pixels[4], expected)
 
-    monkeypatch.setattr(nano_vision, "atomic_path", None)  # nothing is written again
+    monkeypatch.setattr(nano_vision, "atomic_path", None)  # nothing may be written again
     again = nano_vision.read_faces([first, second], "train", tmp_path / "kept", Accelerator(cpu=True))
     np.testing.assert_array_equal(again.pixels, found.pixels)
 
 
-def test_faces_without_landmarks_are_told(tmp_path):
+def test_faces_without_landmarks_are_refused(tmp_path):
     with pytest.raises(DatasetError, match=r"plain has no column points\. Make it with data_prep/render_faces\.py"):
         nano_vision.read_faces([faces(tmp_path / "plain")], "train", tmp_path / "kept", Accelerator(cpu=True))
 
@@ -54,16 +54,16 @@ def test_faces_without_landmarks_are_told(tmp_path):
 def test_mirrored_maps_are_those_of_mirror_images():
     layer = torch.nn.Conv2d(3, 2, 3)
 
-    class Plain(torch.nn.Module):
+    class Encoder(torch.nn.Module):
         def __init__(self):
             super().__init__()
             self.layer = layer
 
-        def forward(self, pictures):
-            return type("Seen", (), {"last_hidden_state": self.layer(pictures)})
+        def forward(self, images):
+            return type("Output", (), {"last_hidden_state": self.layer(images)})
 
     pixels = np.random.default_rng(0).integers(0, 256, (2, 8, 8, 3), dtype=np.uint8)
-    (plain,) = nano_vision.feature_maps(Plain(), pixels[:, :, ::-1])
-    (mirrored,) = nano_vision.feature_maps(Plain(), pixels, mirrored=True)
+    (plain,) = nano_vision.feature_maps(Encoder(), pixels[:, :, ::-1])
+    (mirrored,) = nano_vision.feature_maps(Encoder(), pixels, mirrored=True)
     assert mirrored.dtype == torch.float32
     torch.testing.assert_close(mirrored, plain)

@@ -1,4 +1,4 @@
-"""Rows laid end to end compute what padded rows compute, and only in models where they can."""
+"""Packed rows compute what padded rows compute; models that cannot be packed are left alone."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.helpers import tiny_models
 
 @pytest.fixture(scope="module", params=tiny_models.BUILD)
 def bundle(request, tmp_path_factory) -> Bundle:
-    """Return a model with an adapter that changes something."""
+    """Return a model with an adapter that is not zero."""
     folder = tiny_models.BUILD[request.param](tmp_path_factory.mktemp("models") / request.param)
     base = load_base(ModelConfig(str(folder), image_size=tiny_models.SIDE[request.param]))
     bundle = add_lora(base, LoraSettings(projector=request.param != "qwen3_vl"))
@@ -41,7 +41,7 @@ def gradients(bundle: Bundle, loss: torch.Tensor) -> dict[str, torch.Tensor]:
 
 
 @pytest.mark.parametrize("numbers", ["sequential", "parallel"])
-def test_loss_gradients_and_guesses_are_those_of_a_padded_batch(bundle, numbers):
+def test_loss_gradients_and_predictions_are_those_of_a_padded_batch(bundle, numbers):
     batch = batch_of(bundle, numbers)
     inputs, targets = split_targets(dict(batch))
     logits = bundle.model(**to_model_inputs(bundle.model, inputs), use_cache=False).logits
@@ -49,29 +49,29 @@ def test_loss_gradients_and_guesses_are_those_of_a_padded_batch(bundle, numbers)
     wanted = (losses * targets["loss_weights"]).sum()
     directions = gradients(bundle, wanted)
     with padding_free(bundle.model, bundle.tokenizer) as head:
-        inputs, laid = pack(bundle.model, batch)
+        inputs, packed = pack(bundle.model, batch)
         hidden = bundle.model(**inputs, use_cache=False).logits[0]
-        found = chunked_cross_entropy(hidden, head, laid["labels"], laid["loss_weights"])
+        found = chunked_cross_entropy(hidden, head, packed["labels"], packed["loss_weights"])
         ours = gradients(bundle, found)
-        said = chunked_argmax(hidden.detach(), head, laid["labels"])
+        predictions = chunked_argmax(hidden.detach(), head, packed["labels"])
     torch.testing.assert_close(found, wanted, rtol=1e-6, atol=0)
     for name, direction in directions.items():
         torch.testing.assert_close(ours[name], direction, rtol=1e-4, atol=1e-5 * float(direction.abs().max()))
     counts = (targets["labels"] != IGNORE_INDEX) & (targets["loss_weights"] > 0)
-    assert torch.equal(said.tokens, logits.argmax(-1)[counts])
-    torch.testing.assert_close(said.losses, losses[counts], rtol=1e-4, atol=1e-4)
-    assert torch.equal(laid["owners"], counts.nonzero()[:, 0])
-    assert torch.equal(laid["number_ids"], targets["number_ids"][counts])
+    assert torch.equal(predictions.tokens, logits.argmax(-1)[counts])
+    torch.testing.assert_close(predictions.losses, losses[counts], rtol=1e-4, atol=1e-4)
+    assert torch.equal(packed["owners"], counts.nonzero()[:, 0])
+    assert torch.equal(packed["number_ids"], targets["number_ids"][counts])
 
 
-def test_nothing_is_computed_that_nothing_is_learnt_from(bundle):
-    """Neither padding nor what stands behind the last token learnt from."""
+def test_tokens_that_no_label_needs_are_left_out(bundle):
+    """Neither padding nor tokens behind the last label are computed."""
     batch = batch_of(bundle, "sequential")
     inputs, targets = pack(bundle.model, batch)
     learnt = batch["loss_weights"] > 0
     last = [int(row.nonzero().max()) + 1 for row in learnt]
     assert inputs["rows"].lengths[:3] == tuple(last)
-    # But for a few tokens of one more row, which keep shapes few.
+    # One more row fills the length up to a multiple.
     spare = sum(inputs["rows"].lengths[3:])
     assert spare < 64
     assert inputs["input_ids"].shape == (1, sum(last) + spare) == (1, inputs["position_ids"].shape[-1])
@@ -80,11 +80,11 @@ def test_nothing_is_computed_that_nothing_is_learnt_from(bundle):
     assert len(targets["labels"]) == int(learnt.sum())
 
 
-def test_a_model_is_left_as_it_was(bundle):
+def test_the_model_is_restored(bundle):
     base = bundle.model.get_base_model()
     head, attention = base.get_output_embeddings(), base.get_decoder().config._attn_implementation
-    with pytest.raises(RuntimeError, match="inside"), padding_free(bundle.model, bundle.tokenizer) as given:
-        assert given is head
+    with pytest.raises(RuntimeError, match="inside"), padding_free(bundle.model, bundle.tokenizer) as yielded:
+        assert yielded is head
         assert base.get_decoder().config._attn_implementation == ATTENTION
         raise RuntimeError("inside")
     assert base.get_output_embeddings() is head
@@ -92,7 +92,7 @@ def test_a_model_is_left_as_it_was(bundle):
 
 
 def refused(bundle: Bundle) -> bool:
-    """Whether the model is found unfit, and left as it was."""
+    """Whether the model cannot be packed; it must be unchanged then."""
     base = bundle.model.get_base_model()
     with padding_free(bundle.model, bundle.tokenizer) as head:
         assert (head is None) == (base.get_decoder().config._attn_implementation != ATTENTION)
@@ -101,7 +101,7 @@ def refused(bundle: Bundle) -> bool:
         return head is None
 
 
-def test_layers_that_forget_and_heads_that_are_bent_are_not_trusted(bundle, monkeypatch):
+def test_sliding_attention_and_transformed_logits_are_refused(bundle, monkeypatch):
     base = bundle.model.get_base_model()
     assert not refused(bundle)
     with monkeypatch.context() as patch:

@@ -1,4 +1,4 @@
-"""A tower that sees each crop once changes nothing but the time."""
+"""Cached vision features change nothing but the time."""
 
 from __future__ import annotations
 
@@ -43,13 +43,13 @@ def adapted(models: dict[str, Path], architecture: str = "fast_vlm", *, projecto
 
 
 def rows_of(bundle: Bundle, faces: Path, count: int = 24, **augment) -> TrainFaces:
-    settings = AugmentSettings(**({"variants": 2, "wordless": 0.3} | augment))
+    settings = AugmentSettings(**({"fixed_variants": 2, "numbers_only_prob": 0.3} | augment))
     split = load_faces(faces, "train").select(range(6))
     return TrainFaces(split, bundle.image_size, count=count, augment=settings, emotion=True, seed=3)
 
 
 def trained(bundle: Bundle, faces: Path, folder: Path) -> tuple[dict[str, float], dict[str, torch.Tensor]]:
-    """Return figures and weights of a training."""
+    """Return metrics and weights of a training."""
     held_out = EvalFaces(load_faces(faces, "validation"), bundle.image_size)
     collator = Collator(bundle.processor, load_prompt("distill"), numbers="parallel")
     metrics, _ = train(bundle, STEPS, collator, lambda count: rows_of(bundle, faces, count), held_out, folder)
@@ -61,19 +61,17 @@ def same(one: tuple, other: tuple) -> bool:
 
 
 @pytest.mark.parametrize("architecture", tiny_models.BUILD)
-def test_losses_and_weights_are_those_of_a_tower_that_looks_each_time(
-    architecture, models, faces, tmp_path, monkeypatch, capsys
-):
+def test_metrics_and_weights_are_those_without_cache(architecture, models, faces, tmp_path, monkeypatch, capsys):
     once = trained(adapted(models, architecture), faces, tmp_path / "once")
-    assert "the tower saw 12 crops once, for 24 showings" in capsys.readouterr().out
+    assert "features of 12 crops cached for 24 examples" in capsys.readouterr().out
     assert not (tmp_path / "once" / "features").exists()
-    never = contextlib.nullcontext((None, "it is told not to"))
-    monkeypatch.setattr("semanticface.training.trainer.seen_once", lambda *arguments: never)
+    uncached = contextlib.nullcontext((None, "off"))
+    monkeypatch.setattr("semanticface.training.trainer.cache_vision_features", lambda *arguments: uncached)
     assert same(once, trained(adapted(models, architecture), faces, tmp_path / "each"))
 
 
-def test_a_training_that_was_stopped_goes_on_exactly_and_looks_at_nothing_again(models, faces, tmp_path, monkeypatch):
-    calm = trained(adapted(models), faces, tmp_path / "calm")
+def test_a_stopped_training_resumes_exactly_without_computing_features_again(models, faces, tmp_path, monkeypatch):
+    whole = trained(adapted(models), faces, tmp_path / "whole")
 
     def stop(self, args, state, control, **kwargs):
         if state.global_step == 3:
@@ -86,17 +84,17 @@ def test_a_training_that_was_stopped_goes_on_exactly_and_looks_at_nothing_again(
     stamp, wrote = kept.stat().st_mtime_ns, []
     monkeypatch.setattr(vision_cache, "save_file", lambda *arguments: wrote.append(arguments))
     assert kept.stat().st_mtime_ns == stamp
-    assert same(calm, trained(adapted(models), faces, tmp_path / "stopped"))
+    assert same(whole, trained(adapted(models), faces, tmp_path / "stopped"))
     assert not wrote
 
 
-def looked(bundle: Bundle, rows: TrainFaces, folder: Path) -> tuple[bool, str]:
+def is_cached(bundle: Bundle, rows: TrainFaces, folder: Path) -> tuple[bool, str]:
     collator = Collator(bundle.processor, load_prompt("distill"))
-    with cache_vision_features(bundle, collator, rows, folder) as (tower, why):
-        return tower is not None, why
+    with cache_vision_features(bundle, collator, rows, folder) as (encoder, why):
+        return encoder is not None, why
 
 
-def test_a_file_cut_short_is_made_again_and_others_are_left_alone(models, faces, tmp_path, monkeypatch):
+def test_an_incomplete_file_is_rewritten_and_others_are_kept(models, faces, tmp_path, monkeypatch):
     monkeypatch.setattr(vision_cache, "_SHARD", 5)
     bundle = adapted(models)
     rows, collator = rows_of(bundle, faces), Collator(bundle.processor, load_prompt("distill"))
@@ -104,63 +102,63 @@ def test_a_file_cut_short_is_made_again_and_others_are_left_alone(models, faces,
     (folder / "of another training").mkdir(parents=True)
     with (
         pytest.raises(RuntimeError, match="stopped"),
-        cache_vision_features(bundle, collator, rows, folder) as (tower, _),
+        cache_vision_features(bundle, collator, rows, folder) as (encoder, _),
     ):
-        before = {s: {name: value.clone() for name, value in tower.load(s).items()} for s in range(rows.n_slots)}
+        before = {s: {name: value.clone() for name, value in encoder.load(s).items()} for s in range(rows.n_slots)}
         raise RuntimeError("stopped")
-    (place,) = folder.iterdir()
-    files = sorted(place.iterdir())
+    (cache,) = folder.iterdir()
+    files = sorted(cache.iterdir())
     assert [file.name for file in files] == ["00000.safetensors", "00001.safetensors", "00002.safetensors"]
     files[1].write_bytes(files[1].read_bytes()[:-7])
     stamps = [file.stat().st_mtime_ns for file in files]
-    with cache_vision_features(bundle, collator, rows, folder) as (tower, _):
+    with cache_vision_features(bundle, collator, rows, folder) as (encoder, _):
         assert [file.stat().st_mtime_ns == stamp for file, stamp in zip(files, stamps, strict=True)] == [
             True,
             False,
             True,
         ]
         for slot, tensors in before.items():
-            assert all(torch.equal(value, tower.load(slot)[name]) for name, value in tensors.items())
+            assert all(torch.equal(value, encoder.load(slot)[name]) for name, value in tensors.items())
 
 
-def test_what_is_kept_is_named_by_all_that_decides_it(models, faces):
+def test_the_cache_key_covers_everything_that_determines_features(models, faces):
     bundle, other = adapted(models), adapted(models)
-    tower = other.model.get_base_model().get_encoder(modality="image")
-    names = [
-        vision_cache._name(bundle, rows_of(bundle, faces, **augment), tower, dtype)
+    encoder = other.model.get_base_model().get_encoder(modality="image")
+    keys = [
+        vision_cache._cache_key(bundle, rows_of(bundle, faces, **augment), encoder, dtype)
         for augment, dtype in (({}, None), ({"shift": 0.01}, None), ({}, torch.bfloat16))
     ]
-    next(tower.parameters()).data += 1
-    names.append(vision_cache._name(bundle, rows_of(bundle, faces), tower, None))
-    assert len(set(names)) == 4
+    next(encoder.parameters()).data += 1
+    keys.append(vision_cache._cache_key(bundle, rows_of(bundle, faces), encoder, None))
+    assert len(set(keys)) == 4
 
 
-def test_it_is_left_out_where_it_cannot_be_or_does_not_pay(models, faces, tmp_path, monkeypatch):
+def test_caching_is_off_where_it_is_impossible_or_does_not_pay(models, faces, tmp_path, monkeypatch):
     bundle = adapted(models)
-    assert looked(bundle, rows_of(bundle, faces), tmp_path)[0]
-    assert looked(bundle, rows_of(bundle, faces, variants=0), tmp_path) == (
+    assert is_cached(bundle, rows_of(bundle, faces), tmp_path)[0]
+    assert is_cached(bundle, rows_of(bundle, faces, fixed_variants=0), tmp_path) == (
         False,
-        "every showing is altered anew (augment.fixed_variants: 0)",
+        "off: crops are augmented anew each time (augment.fixed_variants: 0)",
     )
-    assert "too few are shown again" in looked(bundle, rows_of(bundle, faces, count=23), tmp_path)[1]
+    assert "too few repeat" in is_cached(bundle, rows_of(bundle, faces, count=23), tmp_path)[1]
     inside = adapted(models, "qwen3_vl", projector=True)
-    assert "inside the tower" in looked(inside, rows_of(inside, faces), tmp_path)[1]
-    monkeypatch.setattr(vision_cache, "_SHARE", 0)
-    found, why = looked(bundle, rows_of(bundle, faces), tmp_path / "full" / "features")
+    assert "LoRA trains layers of the vision encoder" in is_cached(inside, rows_of(inside, faces), tmp_path)[1]
+    monkeypatch.setattr(vision_cache, "_DISK_SHARE", 0)
+    found, why = is_cached(bundle, rows_of(bundle, faces), tmp_path / "full" / "features")
     assert not found
     assert "more than half of the free disk" in why
 
 
-def test_a_row_has_as_many_looks_as_it_is_told_and_each_pass_takes_the_next(models, faces):
+def test_a_row_has_fixed_variants_and_each_epoch_takes_the_next(models, faces):
     bundle = adapted(models)
-    rows = rows_of(bundle, faces, count=36, wordless=0)
-    shown: dict[tuple, list] = {}
+    rows = rows_of(bundle, faces, count=36, numbers_only_prob=0)
+    seen: dict[tuple, list] = {}
     for position in range(36):
         example = rows[position]
-        shown.setdefault(np.asarray(example.picture).tobytes(), []).append((position // 6, example.answer))
-    assert len(shown) == 12
-    # Each look comes back every second pass, with the same answer: mirrored or not is part of the look.
-    assert all(len(times) == 3 and len({answer for _, answer in times}) == 1 for times in shown.values())
-    assert all({number % 2 for number, _ in times} in ({0}, {1}) for times in shown.values())
+        seen.setdefault(np.asarray(example.picture).tobytes(), []).append((position // 6, example.answer))
+    assert len(seen) == 12
+    # Each variant returns every second epoch with the same answer: mirroring is part of the variant.
+    assert all(len(times) == 3 and len({answer for _, answer in times}) == 1 for times in seen.values())
+    assert all({number % 2 for number, _ in times} in ({0}, {1}) for times in seen.values())
     first = rows.crop(0)
     assert any(not ImageChops.difference(first, rows[position].picture).getbbox() for position in range(6))

@@ -1,4 +1,4 @@
-"""The blockwise loss is the loss."""
+"""The chunked loss equals the loss of whole logits."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from semanticface.training.fused_ops import chunked_argmax, chunked_cross_entrop
 
 
 @pytest.fixture(params=[None, 7 * 40])
-def block(request, monkeypatch):
-    """Everything at once, and seven tokens at a time."""
+def chunk(request, monkeypatch):
+    """All tokens at once, and seven at a time."""
     if request.param:
-        monkeypatch.setattr(fused_ops, "_BLOCK", request.param)
+        monkeypatch.setattr(fused_ops, "_CHUNK", request.param)
 
 
 def case(count: int, *, bias: bool, dtype: torch.dtype = torch.float32):
@@ -26,7 +26,7 @@ def case(count: int, *, bias: bool, dtype: torch.dtype = torch.float32):
 
 @pytest.mark.parametrize("bias", [False, True])
 @pytest.mark.parametrize("count", [1, 7, 23])
-def test_loss_and_gradient_are_those_of_whole_logits(block, count, bias):
+def test_loss_and_gradient_are_those_of_whole_logits(chunk, count, bias):
     hidden, head, labels, weights = case(count, bias=bias)
     wanted = (functional.cross_entropy(head(hidden), labels, reduction="none") * weights).sum()
     (direction,) = torch.autograd.grad(3 * wanted, hidden)
@@ -36,8 +36,7 @@ def test_loss_and_gradient_are_those_of_whole_logits(block, count, bias):
     torch.testing.assert_close(ours, direction, rtol=1e-5, atol=1e-6)
 
 
-def test_a_hopeless_token_has_a_finite_loss():
-    """A probability too small for float32 is no infinite loss."""
+def test_an_underflowing_probability_has_a_finite_loss():
     head = torch.nn.Linear(1, 2, bias=False).requires_grad_(False)
     head.weight[:] = torch.tensor([[200.0], [-200.0]])
     hidden = torch.ones(1, 1, requires_grad=True)
@@ -47,14 +46,14 @@ def test_a_hopeless_token_has_a_finite_loss():
     assert hidden.grad.item() == pytest.approx(400)
 
 
-def test_scores_in_bfloat16_are_summed_in_float32(block):
+def test_scores_in_bfloat16_are_summed_in_float32(chunk):
     hidden, head, labels, weights = case(23, bias=False, dtype=torch.bfloat16)
     rounded = (hidden.bfloat16() @ head.weight.t()).float()
     wanted = (functional.cross_entropy(rounded, labels, reduction="none") * weights).sum()
     torch.testing.assert_close(chunked_cross_entropy(hidden, head, labels, weights), wanted, rtol=1e-5, atol=1e-4)
 
 
-def test_guesses_are_those_of_whole_logits(block):
+def test_predictions_are_those_of_whole_logits(chunk):
     hidden, head, labels, _ = case(23, bias=True)
     found = chunked_argmax(hidden, head, labels)
     assert torch.equal(found.tokens, head(hidden).argmax(1))
@@ -62,14 +61,14 @@ def test_guesses_are_those_of_whole_logits(block):
     assert not found.losses.requires_grad
 
 
-def test_nothing_learnt_is_no_loss():
+def test_no_labels_give_no_loss():
     hidden, head, labels, weights = case(1, bias=False)
     found = chunked_cross_entropy(hidden[:0], head, labels[:0], weights[:0])
     assert found == 0
 
 
-class Scoring(torch.nn.Module):
-    """As much of a transformers model as is looked at."""
+class ModelStub(torch.nn.Module):
+    """The attributes of a transformers model that are read."""
 
     def __init__(self, head: torch.nn.Module, **config) -> None:
         super().__init__()
@@ -80,9 +79,9 @@ class Scoring(torch.nn.Module):
         return self.head
 
 
-def test_only_a_frozen_linear_head_is_plain():
+def test_only_a_frozen_linear_head_is_accepted():
     head = torch.nn.Linear(2, 3).requires_grad_(False)
-    assert frozen_lm_head(Scoring(head)) is head
-    assert frozen_lm_head(Scoring(torch.nn.Linear(2, 3))) is None
-    assert frozen_lm_head(Scoring(torch.nn.Sequential(head))) is None
-    assert frozen_lm_head(Scoring(head, final_logit_softcapping=30.0)) is None
+    assert frozen_lm_head(ModelStub(head)) is head
+    assert frozen_lm_head(ModelStub(torch.nn.Linear(2, 3))) is None
+    assert frozen_lm_head(ModelStub(torch.nn.Sequential(head))) is None
+    assert frozen_lm_head(ModelStub(head, final_logit_softcapping=30.0)) is None

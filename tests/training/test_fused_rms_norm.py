@@ -1,4 +1,4 @@
-"""Fused norms compute what the models' own do, and replace no others."""
+"""Fused norms compute what the models' own do; other norms are left alone."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ def frozen(norm: torch.nn.Module) -> torch.nn.Module:
 def outcome(norm: torch.nn.Module, dtype: torch.dtype) -> list[torch.Tensor]:
     torch.manual_seed(1)
     inputs = (5 * torch.randn(2, 7, 24)).to(dtype).requires_grad_()
-    answer = norm(inputs)
-    return [answer, *torch.autograd.grad((answer.float() * torch.randn(2, 7, 24)).sum(), inputs)]
+    output = norm(inputs)
+    return [output, *torch.autograd.grad((output.float() * torch.randn(2, 7, 24)).sum(), inputs)]
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_answers_and_gradients_are_those_of_the_model(dtype):
+def test_outputs_and_gradients_are_those_of_the_model(dtype):
     norm = frozen(Qwen2RMSNorm(24))
     wanted = outcome(norm, dtype)
     with fused_rms_norm(norm) as count:
@@ -36,7 +36,7 @@ def test_answers_and_gradients_are_those_of_the_model(dtype):
         torch.testing.assert_close(one, other, rtol=close, atol=close)
 
 
-def test_norms_of_another_kind_or_in_training_are_left_alone():
+def test_other_and_trainable_norms_are_left_alone():
     other, trained = frozen(GemmaRMSNorm(24)), frozen(Qwen2RMSNorm(24)).requires_grad_(True)
     with fused_rms_norm(torch.nn.ModuleList([other, trained, torch.nn.LayerNorm(24)])) as count:
         assert count == 0
