@@ -176,12 +176,12 @@ def distill(settings: Settings) -> Path:
 
 
 def render_quickstart_faces(dataset: str) -> None:
-    """Render the faces of the quickstart's config unless they are there; one process of a launch does it."""
+    """Render the quickstart config's faces if they are missing, in one process of a launch."""
     with PartialState().main_process_first():
         if not Path(dataset).exists():
             command = [sys.executable, str(ROOT / "data_prep" / "render_faces.py"), "--out", dataset]
             if subprocess.run([*command, *QUICKSTART_FACES.split()], check=False).returncode:
-                raise SemanticFaceError(f"the faces in {dataset} could not be rendered; the lines above say why.")
+                raise SemanticFaceError(f"the faces in {dataset} could not be rendered; see the output above.")
 
 
 def main() -> int:

@@ -18,8 +18,8 @@ SMALL = ["train.max_steps=2", "train.eval_rows=2", "train.dataloader_num_workers
 
 
 @pytest.fixture
-def desk(tmp_path, monkeypatch):
-    """A folder with labelled pictures, one of which a person would have to look at again."""
+def workspace(tmp_path, monkeypatch):
+    """A folder with labelled pictures and one row that has an error."""
     monkeypatch.chdir(tmp_path)
     Path("pictures").mkdir()
     Path("train").symlink_to(ROOT / "train")
@@ -31,26 +31,26 @@ def desk(tmp_path, monkeypatch):
         picture.save(f"pictures/{name}.png")
         rows.append(tables.RowResult(f"{name}.png", coefficients=values))
     picture.resize((256, 256)).save("face.png")
-    rows *= 34  # calibration wants 40 of the fifth that is held out
+    rows *= 34  # calibration needs 40 pictures of the held-out fifth
     tables.write("labels.csv", [*rows, tables.RowResult("g.png", "no_face", "nobody there")])
     return tmp_path
 
 
 @pytest.mark.slow
-def test_every_command_of_the_page(desk, monkeypatch):
+def test_every_command_of_the_page(workspace, monkeypatch):
     (code,) = blocks(PAGE, "python")
     exec(code, {})
-    small = str(tiny_models.qwen3_vl(desk / "qwen"))
-    done = []
-    for words in commands(PAGE):
-        scaled = list(words)
-        if "train/distill.py" in words:
+    small = str(tiny_models.qwen3_vl(workspace / "qwen"))
+    finished = []
+    for arguments in commands(PAGE):
+        scaled = list(arguments)
+        if "train/distill.py" in arguments:
             scaled += (
-                SMALL if "quickstart" in " ".join(words) else [*SMALL, f"model.base={small}", "model.revision=null"]
+                SMALL if "quickstart" in " ".join(arguments) else [*SMALL, f"model.base={small}", "model.revision=null"]
             )
-        assert run(scaled, monkeypatch) == 0, words
-        done.append(words)
-    assert len(done) > 8
+        assert run(scaled, monkeypatch) == 0, arguments
+        finished.append(arguments)
+    assert len(finished) > 8
     assert load_from_disk("outputs/mine")["train"].num_rows == 163
     for adapter in ("me", "qwen3_vl_4b", "small", "four"):
         assert Path("outputs", adapter, "adapter_model.safetensors").exists()

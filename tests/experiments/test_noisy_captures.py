@@ -85,7 +85,7 @@ def test_labels_are_delayed_by_the_lag():
     assert labels[-1] == pytest.approx(1, abs=0.006)
 
 
-def test_noise_has_its_spread_and_memory_and_is_new_in_each_take():
+def test_noise_has_its_spread_and_correlation_and_differs_between_takes():
     true = np.full((3000, 52), 0.5, np.float32)
     noisy = errors(noise=0.05, noise_correlation=0.9)
     seen = statistics(noisy.corrupt(true))
