@@ -116,7 +116,7 @@ class Collator:
             if isinstance(value, torch.Tensor) and value.shape == shape:
                 batch[name] = torch.cat([value, suffixes.get(name, torch.zeros_like(ids))], dim=1)
         before = (shape[0], shape[1] - 1)  # the prompt's last token predicts the answer's first
-        for name, fill in (("labels", IGNORE_INDEX), ("loss_weights", 0.0), ("numbers", -1)):
+        for name, fill in (("labels", IGNORE_INDEX), ("loss_weights", 0.0), ("number_ids", -1)):
             rows = padded([getattr(each, name) for each in encodings], fill)
             batch[name] = torch.cat([torch.full(before, fill, dtype=rows.dtype), rows], dim=1)
         if self.parallel:

@@ -24,7 +24,7 @@ from semanticface.models.answer_tokens import IGNORE_INDEX, additive_mask, branc
 from semanticface.training.fused_ops import frozen_lm_head
 
 ATTENTION = "semanticface_rows"
-TARGETS = ("labels", "weights", "numbers")
+TARGETS = ("labels", "loss_weights", "number_ids")
 _SHORT = 1024
 """Up to this row length a CPU is faster with plain bfloat16 products than with its fused kernels."""
 _BLOCK = 128
@@ -142,7 +142,7 @@ def pack(model: torch.nn.Module, batch: dict[str, torch.Tensor]) -> tuple[dict[s
     # No label depends on tokens behind the row's last one.
     needed = labelled.flip(1).cummax(1).values.flip(1) & batch["attention_mask"].bool()
     positions = torch.arange(shape[1], device=needed.device).expand(shape)
-    branches = batch.pop("branches", None)
+    branches = batch.pop("branch_ids", None)
     position_ids = rotary_positions(model, batch, batch.pop("steps", positions))
     inputs: dict[str, Any] = {
         name: value[needed][None] if value.shape == shape else value
