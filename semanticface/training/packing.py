@@ -143,7 +143,7 @@ def pack(model: torch.nn.Module, batch: dict[str, torch.Tensor]) -> tuple[dict[s
     needed = labelled.flip(1).cummax(1).values.flip(1) & batch["attention_mask"].bool()
     positions = torch.arange(shape[1], device=needed.device).expand(shape)
     branches = batch.pop("branch_ids", None)
-    position_ids = rotary_positions(model, batch, batch.pop("steps", positions))
+    position_ids = rotary_positions(model, batch, batch.pop("text_positions", positions))
     inputs: dict[str, Any] = {
         name: value[needed][None] if value.shape == shape else value
         for name, value in batch.items()
