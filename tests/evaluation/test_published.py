@@ -145,10 +145,7 @@ def test_the_ablations_page_shows_the_committed_runs():
     runs = {name: {int(seed): found for seed, found in seeds.items()} for name, seeds in committed["runs"].items()}
     variants = {key: runs[key] for key in VARIANTS}
     personal = {size: runs[f"personal-{size}"] for size in committed["recipe"]["budget"]["personal"]}
-    shown = [
-        *ablations.variant_tables(variants, "photo"),
-        *ablations.personal_tables(personal, runs["personal-base"]),
-    ]
+    shown = [*ablations.variant_tables(variants, "photo"), *ablations.personal_tables(personal, runs["personal-base"])]
     assert len(shown) == 8
     for table in shown:
         assert table.markdown() in page

@@ -10,14 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from semanticface.errors import SemanticFaceError, TableError
-from semanticface.preference.files import (
-    check_pseudonym,
-    choice_dict,
-    now,
-    parse_choice,
-    read_choices,
-    write_choices,
-)
+from semanticface.preference.files import check_pseudonym, choice_dict, now, parse_choice, read_choices, write_choices
 from semanticface.preference.regions import REGIONS
 from semanticface.preference.types import VERDICTS, Choice, Question
 

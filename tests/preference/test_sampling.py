@@ -18,12 +18,7 @@ from semanticface.errors import ConfigError, DatasetError, ModelError, TableErro
 from semanticface.inference.predictor import Predictor
 from semanticface.models import files
 from semanticface.models.loading import load_trained
-from semanticface.preference.files import (
-    CandidateHeader,
-    fingerprint,
-    read_candidates,
-    write_candidates,
-)
+from semanticface.preference.files import CandidateHeader, fingerprint, read_candidates, write_candidates
 from semanticface.preference.regions import HALVES, distance
 from semanticface.preference.sampling import CandidateSettings, sample_candidates
 from semanticface.preference.types import CandidateSet

@@ -75,11 +75,7 @@ def test_grades_cover_the_visible_range_without_gaps():
     [
         ({"browDownLeft": 0.3}, "brows", "left brow slightly lowered"),
         ({"browDownLeft": 0.3, "browDownRight": 0.25}, "brows", "both brows slightly lowered"),
-        (
-            {"browDownLeft": 0.3, "browDownRight": 0.7},
-            "brows",
-            "left brow slightly and right brow strongly lowered",
-        ),
+        ({"browDownLeft": 0.3, "browDownRight": 0.7}, "brows", "left brow slightly and right brow strongly lowered"),
         ({"browInnerUp": 0.7, "browOuterUpLeft": 0.6, "browOuterUpRight": 0.8}, "brows", "both brows strongly raised"),
         (
             {"browInnerUp": 0.9, "browOuterUpLeft": 0.5},

@@ -47,10 +47,7 @@ def test_both_eyes_look_at_one_point(seed):
     v = arkit.by_name(sample_coefficients(np.random.default_rng(seed)))
     lift = [v[f"eyeLookUp{side}"] - v[f"eyeLookDown{side}"] for side in SIDES]
     assert abs(lift[0] - lift[1]) < 0.2
-    towards_left = (
-        v["eyeLookOutLeft"] - v["eyeLookInLeft"],
-        v["eyeLookInRight"] - v["eyeLookOutRight"],
-    )
+    towards_left = (v["eyeLookOutLeft"] - v["eyeLookInLeft"], v["eyeLookInRight"] - v["eyeLookOutRight"])
     # Eyes may converge (the left eye turned further right than the right eye), hardly ever diverge.
     assert -1.1 <= towards_left[0] - towards_left[1] <= 0.2
 
