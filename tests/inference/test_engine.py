@@ -96,9 +96,8 @@ def test_the_text_is_that_of_token_by_token(bundle, mode, readout, count):
     decoder = AnswerDecoder(bundle.tokenizer, readout=readout, mode=mode)
     crops = pictures(bundle, count)
     with CountPasses(bundle.model) as slow:
-        expected = [
-            each.text for each in decoder.generate_token_by_token(bundle.model, prompt_inputs(bundle, PROMPT, crops))
-        ]
+        answers = decoder.generate_token_by_token(bundle.model, prompt_inputs(bundle, PROMPT, crops))
+        expected = [each.text for each in answers]
     if mode == "full":
         assert len(set(expected)) > 1
     for size, first in ((1, 4), (5, 15), (16, count)):
@@ -140,9 +139,8 @@ def test_the_text_is_the_same_with_an_adapter_and_in_samples(architecture, tmp_p
     bare = DecodingEngine(decoder, own.model).generate_text(inputs)
     model = with_adapter(own)
     seeds = list(range(12))
-    expected = [
-        each.text for each in decoder.generate_token_by_token(model, inputs, temperature=temperature, seeds=seeds)
-    ]
+    answers = decoder.generate_token_by_token(model, inputs, temperature=temperature, seeds=seeds)
+    expected = [each.text for each in answers]
     assert expected != bare
     assert DecodingEngine(decoder, model).generate_text(inputs, temperature=temperature, seeds=seeds) == expected
     merged = model.merge_and_unload()
@@ -152,18 +150,14 @@ def test_the_text_is_the_same_with_an_adapter_and_in_samples(architecture, tmp_p
 def test_a_prompt_runs_once_for_many_batches_and_an_image_once_for_many_answers(bundle):
     decoder = AnswerDecoder(bundle.tokenizer)
     engine = DecodingEngine(decoder, bundle.model)
-    together = engine.generate_text(inputs_of(bundle, 3), temperature=1.0, seeds=[7, 8, 9, 10, 11, 12], repeats=2)
+    inputs, seeds = inputs_of(bundle, 3), [7, 8, 9, 10, 11, 12]
+    together = engine.generate_text(inputs, temperature=1.0, seeds=seeds, repeats=2)
     assert len(set(together)) == 6
     with CountPasses(bundle.model) as again:
-        assert (
-            engine.generate_text(inputs_of(bundle, 3), temperature=1.0, seeds=[7, 8, 9, 10, 11, 12], repeats=2)
-            == together
-        )
+        assert engine.generate_text(inputs, temperature=1.0, seeds=seeds, repeats=2) == together
     assert again.vision == 1  # one batch
-    assert (
-        DecodingEngine(decoder, bundle.model).generate_text(inputs_of(bundle, 3), temperature=1.0, seeds=[7, 9, 11])
-        == together[::2]
-    )
+    fresh_engine = DecodingEngine(decoder, bundle.model)
+    assert fresh_engine.generate_text(inputs, temperature=1.0, seeds=seeds[::2]) == together[::2]
     ids = inputs_of(bundle, 1)["input_ids"][0].tolist()
     config = bundle.model.config
     picture = getattr(config, "image_token_id", getattr(config, "image_token_index", None))
@@ -190,9 +184,8 @@ def test_prompts_of_unequal_length_are_decoded_token_by_token(bundle):
         if name in padded:
             padded[name] = torch.nn.functional.pad(padded[name], (2, 0), value=fill)
     with CountPasses(bundle.model) as slow:
-        assert DecodingEngine(sequential, bundle.model).generate_text(padded) == DecodingEngine(
-            sequential, bundle.model
-        ).generate_text(inputs)
+        engine = DecodingEngine(sequential, bundle.model)
+        assert engine.generate_text(padded) == engine.generate_text(inputs)
     assert slow.language > 150
     with pytest.raises(ModelError, match=r"in parallel: the prompts are not of one length.*numbers: sequential"):
         DecodingEngine(parallel, bundle.model).generate_text(padded)

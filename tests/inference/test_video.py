@@ -16,7 +16,7 @@ from semanticface.cli.main import main
 from semanticface.errors import SemanticFaceError, VideoError
 from semanticface.formats import tables
 from semanticface.inference.predictor import Predictor
-from semanticface.inference.video import predict_take
+from semanticface.inference.video import FrameAnswer, PartialFile, predict_take
 from semanticface.rendering import render
 from semanticface.utils import prefetch
 from semanticface.utils.one_euro import DEFAULTS, coefficient_filter
@@ -110,7 +110,7 @@ def test_a_killed_run_resumes_to_the_same_bytes(tmp_path, heads):
     code = (
         f"import sys; sys.path.insert(0, {str(Path(__file__).parents[2])!r})\n"
         "from pathlib import Path\nfrom tests.helpers.clips import PixelPredictor\n"
-        "from semanticface.inference.video import predict_take\n"
+        "from semanticface.inference.video import FrameAnswer, PartialFile, predict_take\n"
         "from semanticface.vision.video_reader import open_take\n"
         f"model = PixelPredictor(kill_after={batches})\n"
         f"predict_take(open_take({str(heads)!r}), Path({str(out)!r}), model, batch_size=4)"
@@ -171,6 +171,28 @@ def test_a_partial_file_of_another_run_is_rejected_and_kept(tmp_path):
     # Smoothing and timecodes are applied at the end, so they may change.
     predict_take(open_take(path), out, PixelPredictor(), smoothing=DEFAULTS, settings={"model": "one"}, **WHOLE)
     assert len(rows_of(out)) == 8
+
+
+def test_intervals_are_restored_and_written(tmp_path):
+    rng = np.random.default_rng(0)
+    values = rng.random(52).astype(np.float32)
+    interval = np.sort(rng.integers(0, 101, (52, 2)) / 100, axis=1).astype(np.float32)
+    given = [
+        FrameAnswer("a", coefficients=values, frame=1, interval=interval, calibrated=True),
+        FrameAnswer("b", "no_face", "b: no face", frame=2, time=Fraction(1, 3)),
+    ]
+    with PartialFile(tmp_path / "x.partial", {}, 2) as partial:
+        partial.append([(answer, None) for answer in given])
+    first, second = PartialFile(tmp_path / "x.partial", {}, 2)
+    np.testing.assert_array_equal(first.interval, interval)
+    assert first.calibrated is True
+    as_dict = first.to_dict()
+    assert list(as_dict)[-3:] == ["interval", "calibrated", "analysis"]
+    assert as_dict["interval"] == {name: np.round(pair.astype(float), 2).tolist()
+                                for name, pair in zip(arkit.NAMES, interval, strict=True)}  # fmt: skip
+    assert second.interval is None
+    assert "interval" not in second.to_dict()
+    assert "calibrated" not in second.to_dict()
 
 
 def test_smoothing_is_of_the_numbers_at_their_true_times(tmp_path):
