@@ -336,7 +336,7 @@ def test_options_that_do_not_apply(capsys, fast_model, tmp_path, arguments, word
 @pytest.mark.parametrize(
     ("arguments", "word"),
     [
-        (["--fps", "fast"], "'fast' is not a number of frames a second"),
+        (["--fps", "fast"], "'fast' is not a frame rate from 1 to 1000"),
         (["--smooth-region", "ears=1,1"], "'ears' is no region: brows, eyes"),
         (["--smooth-region", "jaw=0,1"], "give a cutoff above 0"),
         (["--smooth-region", "jaw"], "jaw=off"),

@@ -260,7 +260,7 @@ def test_lora_is_on_language_layers_and_starts_without_effect(base_config):
     trainable = [name for name, parameter in bundle.model.named_parameters() if parameter.requires_grad]
     assert trainable
     assert all("lora_" in name and f".{prefix}." in name for name in trainable)
-    assert {name.split(".lora_")[0].rsplit(".", 1)[1] for name in trainable} == set(LORA.targets)
+    assert {name.split(".lora_")[0].rsplit(".", 1)[1] for name in trainable} == set(LORA.target_modules)
     assert torch.equal(logits(bundle), before)
 
 
@@ -269,7 +269,7 @@ def test_lora_can_include_the_projector(base_config):
     outside = [
         name
         for name, parameter in bundle.model.named_parameters()
-        if parameter.requires_grad and "lora_A" in name and not any(target in name for target in LORA.targets)
+        if parameter.requires_grad and "lora_A" in name and not any(target in name for target in LORA.target_modules)
     ]
     assert outside
     assert all(any(part in name for part in ("multi_modal_projector", "connector", "merger")) for name in outside)
