@@ -67,7 +67,11 @@ def test_metrics_and_weights_are_those_without_cache(architecture, models, faces
     assert not (tmp_path / "once" / "features").exists()
     uncached = contextlib.nullcontext((None, "off"))
     monkeypatch.setattr("semanticface.training.trainer.cache_vision_features", lambda *arguments: uncached)
-    assert same(once, trained(adapted(models, architecture), faces, tmp_path / "each"))
+    metrics, weights = trained(adapted(models, architecture), faces, tmp_path / "each")
+    # Features in batches and features a step at a time are rounded differently: not the same bits on every processor.
+    assert once[0] == pytest.approx(metrics, rel=1e-5, abs=1e-6)
+    for name, value in once[1].items():
+        torch.testing.assert_close(value, weights[name], rtol=1e-3, atol=1e-4)
 
 
 def test_a_stopped_training_resumes_exactly_without_computing_features_again(models, faces, tmp_path, monkeypatch):
