@@ -27,8 +27,8 @@ class Example:
     Attributes:
         picture: square RGB crop at the model's image size; None where vision features are cached.
         answer: canonical text (``answer.format_answer``), with or without analysis.
-        loss_on: the part of the answer that counts in the loss: the ``analysis``, the ``numbers`` with
-            their keys, or ``all``.
+        loss_on: the part of the answer that counts in the loss: the ``analysis``, the ``numbers`` with their
+            keys, or ``all``.
         features: cached vision features (``vision_cache.CachedVisionEncoder``), each tensor [1, …].
     """
 
@@ -89,9 +89,10 @@ class Collator:
         Returns:
             The processor's tensors, those shaped like ``input_ids`` extended by the answer, and
             ``labels`` int64[B, L]: the token each position predicts, ``IGNORE_INDEX`` where there is none;
-            ``weights`` float32[B, L]: weight of each label in the loss, 0 where there is none;
-            ``numbers`` int64[B, L]: which of the 52 numbers a label belongs to, -1 for none;
-            in the parallel layout ``steps`` and ``branches``, int64[B, L], for ``answer_tokens.to_model_inputs``;
+            ``loss_weights`` float32[B, L]: weight of each label in the loss, 0 where there is none;
+            ``number_ids`` int64[B, L]: which of the 52 numbers a label belongs to, -1 for none;
+            in the parallel layout ``text_positions`` and ``branch_ids``, int64[B, L], for
+            ``answer_tokens.to_model_inputs``;
             with cached features the mapping ``features``.
         """
         return self.append_answers(
@@ -120,11 +121,11 @@ class Collator:
             rows = padded([getattr(each, name) for each in encodings], fill)
             batch[name] = torch.cat([torch.full(before, fill, dtype=rows.dtype), rows], dim=1)
         if self.parallel:
-            prompt_steps = torch.arange(shape[1]).expand(shape)
-            steps = padded([each.position_offsets for each in encodings], longest).long() + shape[1] - 1
-            branches = padded([each.branch_ids for each in encodings], -1).long()
-            batch["steps"] = torch.cat([prompt_steps, steps], dim=1)
-            batch["branch_ids"] = torch.cat([torch.zeros_like(prompt_steps), branches], dim=1)
+            prompt_positions = torch.arange(shape[1]).expand(shape)
+            positions = padded([each.position_offsets for each in encodings], longest).long() + shape[1] - 1
+            branch_ids = padded([each.branch_ids for each in encodings], -1).long()
+            batch["text_positions"] = torch.cat([prompt_positions, positions], dim=1)
+            batch["branch_ids"] = torch.cat([torch.zeros_like(prompt_positions), branch_ids], dim=1)
         return batch
 
 
@@ -133,7 +134,7 @@ def split_targets(batch: dict[str, torch.Tensor]) -> tuple[dict[str, Any], dict[
 
     Returns:
         The inputs, with ``logits_to_keep`` so that no logits are computed before the answer; and ``labels``,
-        ``weights`` and ``numbers``, each [B, K], aligned with the logits [B, K, V].
+        ``loss_weights`` and ``number_ids``, each [B, K], aligned with the logits [B, K, V].
     """
     targets = {name: batch[name] for name in ("labels", "loss_weights", "number_ids")}
     first = int((targets["labels"] != IGNORE_INDEX).any(0).int().argmax())

@@ -321,7 +321,7 @@ def _pack(rows: list[tuple[AnswerEncoding, int]], prompt: list[int], data: Pretr
     n, ids, positions, labels, owners, masks = len(prompt), [], [], [], [], []
     for encoding, _ in rows:
         ids += prompt + encoding.ids
-        positions += [*range(n), *(n - 1 + step for step in encoding.position_offsets)]
+        positions += [*range(n), *(n - 1 + offset for offset in encoding.position_offsets)]
         labels += [IGNORE_INDEX] * (n - 1)
         weighted = zip(encoding.labels, encoding.loss_weights, strict=True)
         labels += [label if weight else IGNORE_INDEX for label, weight in weighted]

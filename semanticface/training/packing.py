@@ -132,8 +132,8 @@ def pack(model: torch.nn.Module, batch: dict[str, torch.Tensor]) -> tuple[dict[s
         batch: from ``collator.Collator``.
 
     Returns:
-        The model's inputs, with ``logits_to_keep`` naming the positions with a label; and ``labels``, ``weights`` and
-        ``numbers`` of those positions, each [K], with ``owners`` int64[K], the row of each.
+        The model's inputs, with ``logits_to_keep`` naming the positions with a label; and ``labels``, ``loss_weights``
+        and ``number_ids`` of those positions, each [K], with ``owners`` int64[K], the row of each.
     """
     batch = dict(batch)
     targets = {name: batch.pop(name) for name in TARGETS}
