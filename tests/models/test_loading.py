@@ -405,7 +405,7 @@ def test_settings_are_read_strictly(tmp_path):
 @pytest.mark.parametrize("override", ["r", "=3", "r=[", "r.more=3"])
 def test_a_malformed_override_is_rejected(tmp_path, override):
     with pytest.raises(ConfigError, match="--set"):
-        read_settings(settings_file(tmp_path, rank=3), LoraSettings, [override])
+        read_settings(settings_file(tmp_path, r=3), LoraSettings, [override])
 
 
 @pytest.mark.parametrize("text", ["- a\n- b\n", "a: [", "just text", "", "\xff"])
