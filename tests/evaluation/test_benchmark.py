@@ -94,7 +94,7 @@ def test_summaries_give_the_gain_of_the_median_and_the_coverage():
     interval[0, :13] += 0.3  # a quarter of the first picture's intervals are too high
     summary = NumberSummary(np.full((2, 52), 0.4), np.full((2, 52), 0.3), np.full((2, 52), 0.25), interval)
     found = score_set(
-        true, ["a", "b"], {MODEL: MethodAnswers(true)}, mean=MEAN, median=MEDIAN, summaries=[summary.of(0), None]
+        true, ["a", "b"], {MODEL: MethodAnswers(true)}, mean=MEAN, median=MEDIAN, summaries=[summary.row(0), None]
     )["readout"]
     assert found["median_mae_gain"] == pytest.approx(0.75)
     assert found["interval_coverage"] == pytest.approx(0.75)

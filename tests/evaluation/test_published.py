@@ -39,7 +39,7 @@ def results(*, peer=True):
         methods,
         mean=true.mean(axis=0),
         median=np.zeros(52),
-        summaries=[summary.of(i) for i in range(12)],
+        summaries=[summary.row(i) for i in range(12)],
     )
     sets = dict.fromkeys(SETS, found)
     recipe = {"command": "python eval/benchmark.py", "model": "nano"}
