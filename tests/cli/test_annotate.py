@@ -195,9 +195,6 @@ def test_errors_name_the_fix(material, tmp_path, served, capsys, monkeypatch):
     assert not served and arguments.share("0.5") == 0.5
 
 
-# --- in a browser -------------------------------------------------------------------------------------------------
-
-
 class Server:
     """The command in its own process, to be killed."""
 

@@ -48,9 +48,6 @@ def rows_at(when, base):
     return TakeRows(np.arange(count) + 2, texts, labels_of(when, base), values, values[:, :9], (), count)
 
 
-# --- tables -------------------------------------------------------------------------------------------------------
-
-
 def test_header_spellings_and_invalid_rows(tmp_path):
     path = tmp_path / "Scene_1_ann.csv"
     when = ticks(6)
@@ -79,9 +76,6 @@ def test_tables_that_are_not_takes(tmp_path):
     path.write_text("Timecode,Blend\n1,2\n")
     with pytest.raises(TableError, match="the take, line 1: column 2"):
         read_rows(path, "the take")
-
-
-# --- timecodes ----------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("base", [24, 25, 30, 50, 60])
@@ -248,9 +242,6 @@ def test_the_frame_log(tmp_path):
     assert read_log(path, "the log")[1].startswith("the log: the file is empty")
 
 
-# --- frame selection ----------------------------------------------------------------------------------------------
-
-
 def select(faces, rest, **settings):
     return select_frames(faces, rest, CaptureSettings(**settings))
 
@@ -298,9 +289,6 @@ def test_a_person_is_in_one_split_and_shares_are_kept():
     people = [split_of(f"person {n}", splits) for n in range(2000)]
     assert 0.77 < people.count("train") / 2000 < 0.83 and 0.08 < people.count("test") / 2000 < 0.12
     assert split_of("ann", splits) == split_of("ann", dict(splits)) and split_of("ann", {"test": 0.1}) == "test"
-
-
-# --- files --------------------------------------------------------------------------------------------------------
 
 
 def zipped(path, folder):

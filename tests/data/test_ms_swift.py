@@ -224,9 +224,6 @@ def test_a_stopped_import_resumes(tmp_path, monkeypatch):
     assert len(done.new) == 1 and load_faces(out, "train")[4]["picture"].width == 80
 
 
-# --- export -------------------------------------------------------------------------------------------------------
-
-
 NAMES = ("ann", "../a/b", "zo\u00eb", 'a "b": c', "a\u2028b", "</script>", "x" * 200)
 
 
@@ -292,9 +289,6 @@ def test_files_of_an_export(swift, tmp_path):
     with pytest.raises(ConfigError, match="no consent of ann"):
         export_swift(tmp_path / "faces", tmp_path / "other")
     assert not (tmp_path / "other").exists()
-
-
-# --- the scripts --------------------------------------------------------------------------------------------------
 
 
 def test_the_scripts(swift, tmp_path, monkeypatch, capsys):

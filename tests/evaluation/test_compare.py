@@ -161,9 +161,6 @@ def test_pictures_of_odd_shapes_fit(tmp_path, monkeypatch):
     assert Comparison(Path("b.jsonl"), pytest.fail).write_sheet(Path("b.png"), size=SIZE).incomplete == 0
 
 
-# --- videos -------------------------------------------------------------------------------------------------------
-
-
 def decode(path):
     """The frames of a video: their times, and left and right side."""
     frames = [(frame.time, np.asarray(frame.picture)) for frame in open_take(path).frames()]
@@ -268,9 +265,6 @@ def test_invalid_input(pictures, tmp_path):
         Comparison(Path("empty.csv"), pytest.fail)
     with pytest.raises(VideoError, match="Check the path"):
         Comparison(pictures, pytest.fail, video=Path("gone.mp4"))
-
-
-# --- the command --------------------------------------------------------------------------------------------------
 
 
 def test_the_command(pictures, capsys):

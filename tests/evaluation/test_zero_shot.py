@@ -54,9 +54,6 @@ def noise(seed=0, side=40):
     return Image.fromarray(np.random.default_rng(seed).integers(0, 256, (side, side, 3), dtype=np.uint8))
 
 
-# --- the question -------------------------------------------------------------------------------------------------
-
-
 def test_the_prompt_without_semantics_asks_for_the_same_numbers_only():
     with_, without = question("with").prompt, question("without").prompt
     actions = with_.system.partition("The 52 actions")[2]
@@ -138,9 +135,6 @@ def test_the_estimate_counts_pictures_examples_and_text():
     both = few + many
     assert both.summary((1, 2)).endswith(f"{(both.tokens_in + 2 * both.tokens_out) / 1e6:.2f} at the price given")
     assert spent(2_000_000, 1000) == "2.00 million tokens in and 1,000 out"
-
-
-# --- replies on disk ----------------------------------------------------------------------------------------------
 
 
 def test_replies_are_kept_and_only_missing_ones_are_queried(tmp_path):
@@ -228,9 +222,6 @@ def test_a_folder_of_pictures_with_labels(tmp_path):
     )
     assert len(bad) == 2 and "line 2" in bad[0] and "line 3" in bad[1]
     assert len(folder_set(tmp_path, 3).problems) == 3
-
-
-# --- the whole command --------------------------------------------------------------------------------------------
 
 
 async def no_sleep(seconds):

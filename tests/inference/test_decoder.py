@@ -99,9 +99,6 @@ def assert_ends_after_brace(decoder: AnswerDecoder, text: str, ids: list[int], t
     assert end + 1 <= decoder.max_new_tokens
 
 
-# --- the grammar --------------------------------------------------------------------------------------------------
-
-
 def vectors() -> list[np.ndarray]:
     rng = np.random.default_rng(3)
     crowded = list(rng.random((25, N_ACTIONS)))
@@ -185,9 +182,6 @@ def test_the_chosen_token_is_the_best_allowed_one(tiny, seed, kind):
         token = decoder.choose_token(row, logits, 0.0)
         assert token == allowed[scores.argmax()]
         decoder.append(row, token)
-
-
-# --- any weights --------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("temperature", [0.0, 1.0, 2.0])
@@ -279,9 +273,6 @@ def test_a_models_own_generation_settings_do_not_reach_the_answer(tiny):
     assert other == plain
 
 
-# --- batches, seeds, emotion --------------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize("name", ["fast_vlm", "qwen3_vl"])
 def test_a_row_read_as_the_mean_does_not_depend_on_its_batch(tiny, name):
     it = tiny[name]
@@ -325,9 +316,6 @@ def test_without_emotion_answers_have_none(tiny, name):
     decoder = AnswerDecoder(it.tokenizer, emotion=False)
     for text in generate(it, decoder, prompts(it.tokenizer, 2), temperature=1.0, seeds=[0, 1])[0]:
         assert_canonical(text, emotion=False)
-
-
-# --- readout ------------------------------------------------------------------------------------------------------
 
 
 def test_mean_readout_with_one_token_a_number_is_the_expectation(tiny):
@@ -487,9 +475,6 @@ def test_digits_are_known_along_the_path_and_spread_evenly_beside_it(first, seed
         assert value == np.searchsorted(whole.cumsum(), 0.5 - 1e-12)
     if readout == "greedy":
         assert DIGITS.greedy_values(probs[None])[0] == value
-
-
-# --- misuse -------------------------------------------------------------------------------------------------------
 
 
 def test_misuse_raises(tiny):

@@ -88,9 +88,6 @@ class CountPasses:
             hook.remove()
 
 
-# --- sequential: the same text --------------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize(("mode", "readout", "count"), [(*HOW[0], 60), *((*how, 6) for how in HOW[1:])])
 def test_the_text_is_that_of_token_by_token(bundle, mode, readout, count):
     """240 pictures over the architectures with the likeliest token; some with the other readouts."""
@@ -206,9 +203,6 @@ def test_sliding_window_attention_is_unsupported(bundle):
         assert "sliding_attention" in engine.unsupported(inputs_of(bundle, 1))
     finally:
         text.layer_types = kinds
-
-
-# --- parallel -------------------------------------------------------------------------------------------------------
 
 
 def forward(bundle, crops, texts: list[str], analyses: list[list[int]] | None = None) -> tuple[dict, torch.Tensor]:
@@ -330,9 +324,6 @@ def test_adversarial_weights_give_valid_answers(bundle, adversary, numbers):
     for text in texts:
         answer = parse_answer(text)
         assert format_answer(answer.coefficients, answer.analysis) == text
-
-
-# --- tokenizers -----------------------------------------------------------------------------------------------------
 
 
 def test_the_tiny_tokenizers_spell_numbers_differently(bundle, architecture):

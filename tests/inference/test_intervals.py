@@ -140,9 +140,6 @@ def test_sums_are_the_same_one_by_one_or_together():
     assert empty["interval_coverage"] is empty["median_mae_gain"] is empty["mean"]["rmse"] is None
 
 
-# --- several tokens a number ----------------------------------------------------------------------------------------
-
-
 def test_greedy_follows_the_likeliest_digits_not_the_likeliest_number():
     """0.4x is likelier than 0.2x, of which 0.20 is likelier than any other number."""
     probs = np.zeros((1, N_VALUES), dtype=np.float32)

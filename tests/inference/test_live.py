@@ -71,9 +71,6 @@ def test_frames_without_a_picture_or_a_crop_have_no_coefficients(monkeypatch):
     assert reader.read([shown]) == [None]
 
 
-# --- pace ---------------------------------------------------------------------------------------------------------
-
-
 class Blank(Take):
     """Frames without pictures, 30 a second."""
 
@@ -165,9 +162,6 @@ def test_stopping_ends_the_threads(heads):
     assert len(list(itertools.islice(packets, 40))) == 40
     packets.close()
     assert threading.active_count() == before
-
-
-# --- camera -------------------------------------------------------------------------------------------------------
 
 
 def test_only_the_newest_item_is_yielded():

@@ -71,9 +71,6 @@ def texts(predictions: list[Prediction]) -> list[str]:
     return [p.text for p in predictions]
 
 
-# --- answers ------------------------------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize("temperature", [0.0, 1.0, 2.0])
 @pytest.mark.parametrize("name", tiny_models.BUILD)
 def test_random_weights_give_valid_predictions(predictors, name, temperature):
@@ -124,9 +121,6 @@ def test_the_recipe_applies_and_can_be_overridden(folders):
     assert "emotional_implication" not in found.to_dict()["analysis"]
     assert found.text == Predictor(bundle, readout="mean", emotion=False)(pictures(1), crop="none")[0].text
     assert found.text != Predictor(bundle, readout="greedy")(pictures(1), crop="none")[0].text
-
-
-# --- distributions ------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("readout", ["greedy", "mean", "median"])
@@ -238,9 +232,6 @@ def test_from_pretrained_loads_a_folder(folders):
     assert predictor(pictures(1), crop="none", temperature=0.5)[0].status == "ok"
 
 
-# --- order and failures -------------------------------------------------------------------------------------------
-
-
 def test_bad_pictures_keep_their_order(nano_like, tmp_path):
     good = pictures(3)
     good[1].save(tmp_path / "good.png")
@@ -325,9 +316,6 @@ def test_no_pictures_no_predictions(nano_like):
     assert nano_like([]) == []
 
 
-# --- which part of the picture ------------------------------------------------------------------------------------
-
-
 def test_the_model_sees_the_box_alone(nano_like):
     wide = Image.new("RGB", (144, 48), "grey")
     for index, picture in enumerate(pictures(3)):
@@ -352,9 +340,6 @@ def test_no_face_and_several_faces_are_reported(nano_like, monkeypatch):
     assert (one.status, one.box, one.note) == ("ok", Box(4, 4, 40, 40), "")
     assert (two.status, two.box, two.reason) == ("ok", Box(0, 0, 24, 24), "")
     assert two.note == "2 faces found; this is the most prominent"
-
-
-# --- JSON and misuse ----------------------------------------------------------------------------------------------
 
 
 def test_json_form(nano_like):

@@ -91,9 +91,6 @@ def client(url, **options):
     return ChatClient(ChatServer(url, "tiny", **options), clock=clock, sleep=clock.sleep)
 
 
-# --- the prompt -----------------------------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize("emotion", [True, False])
 def test_the_prompt_has_no_placeholders_and_a_valid_example(emotion):
     prompt = load_prompt("describe", emotion=emotion)
@@ -145,9 +142,6 @@ def test_each_attempt_is_a_different_request():
     assert "- jaw: it is open" in second.messages[1]["content"]
     keys = {request_key("a", first), request_key("b", first), request_key("a", second)}
     assert len(keys) == 3 and request_key("a", settings.request(SMILE.copy())) in keys
-
-
-# --- accepting replies ----------------------------------------------------------------------------------------------
 
 
 VALIDATORS = {
@@ -261,9 +255,6 @@ def test_an_analysis_without_claims_is_rejected():
     assert (verdict.code, verdict.problems) == ("omits", ("it says nothing that could be checked",))
 
 
-# --- requests and attempts ------------------------------------------------------------------------------------------
-
-
 def test_accepted_analyses_come_in_order_and_are_counted():
     answers = good_replies(FACES)
     with chat_server(lambda body: answers[first_message(body)]) as server, client(server.url, concurrency=3) as chat:
@@ -368,9 +359,6 @@ def test_the_replies_of_a_server_that_dies_stay_in_the_cache(tmp_path):
         assert len(server.bodies) == 8 - kept and again.tally.cached == kept
 
 
-# --- the cache ------------------------------------------------------------------------------------------------------
-
-
 def test_a_cached_reply_is_unchanged(tmp_path):
     reply = ChatReply("wörds \x00 and lines\n", "length", 5, 6, 1.5, attempts=3)
     with ReplyCache(tmp_path / "deep" / "r.sqlite") as cache:
@@ -391,9 +379,6 @@ def test_a_file_that_is_not_a_cache_is_not_touched(tmp_path):
         with pytest.raises(SemanticFaceError, match=name):
             ReplyCache(tmp_path / name)
         assert (tmp_path / name).read_bytes() == before
-
-
-# --- tables and datasets --------------------------------------------------------------------------------------------
 
 
 def write_table(path, faces, bad=()):
@@ -441,9 +426,6 @@ def test_each_row_of_a_dataset_names_its_writer(tmp_path):
     assert made["test"]["writer"] == ["m"] and made["train"]["status"] == ["ok", "ok", "ok", "bad_row"]
     assert parse_answer(made["train"][0]["answer"]).analysis != describe(FACES[0])
     assert json.loads((tmp_path / "out" / "writer.json").read_text())["rows"]["by_model"] == {"1": 4}
-
-
-# --- the script -----------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -565,9 +547,6 @@ def test_an_interrupted_run_resumes_without_repeating_a_request(tmp_path, kind):
     assert sorted(asked) == sorted(answers) and "8 of 8 rows described" in done.stdout
 
 
-# --- docs/stage1.md -------------------------------------------------------------------------------------------------
-
-
 def test_every_command_of_the_page(script, monkeypatch, capsys):
     for folder in ("takes", "outputs", "models"):
         Path(folder).mkdir()
@@ -611,9 +590,6 @@ def test_the_counts_on_the_page_have_the_real_format():
     tally.fallbacks["contradicts"] += 1
     tally.failures["contradicts"] += 4
     assert f"```text\n{tally}\n```" in PAGE.read_text()
-
-
-# --- eval/speed/stage1.py --------------------------------------------------------------------------------------
 
 
 def test_the_benchmark_rejects_damaged_texts(tmp_path, monkeypatch, capsys):

@@ -64,9 +64,6 @@ def free_port():
         return probe.getsockname()[1]
 
 
-# --- requests and replies -------------------------------------------------------------------------------------------
-
-
 def test_a_request_is_sent_and_its_reply_parsed():
     found = completion("hi there", "length", (11, 5))
     with chat_server(lambda body: (200, {}, found)) as server, client(server.url + "/", key="secret") as asking:
@@ -153,9 +150,6 @@ def test_values_that_cannot_be_stored_are_replaced():
     assert (reply.finish, reply.tokens_in, reply.tokens_out) == ("?", 0, 3)
 
 
-# --- retries --------------------------------------------------------------------------------------------------------
-
-
 def test_temporary_failures_are_retried_with_backoff():
     clock = Clock()
     answers = sequence((500, {}, b"oh"), None, (503, {}, b"loading"), (429, {}, b"slow down"), "at last")
@@ -227,9 +221,6 @@ def test_an_attempt_times_out():
     assert reply.status == "timeout" and "0.2 s" in reply.reason and len(server.bodies) == 2
 
 
-# --- failures of every request --------------------------------------------------------------------------------------
-
-
 def test_an_unreachable_server_is_one_immediate_error():
     clock, port = Clock(), free_port()
     consumed = []
@@ -296,9 +287,6 @@ def test_max_completion_tokens_is_used_if_required():
     with chat_server(answer) as server, client(server.url) as asking:
         assert [asking.complete(ask(max_tokens=5)).text for _ in range(2)] == ["5", "5"]
     assert len(server.bodies) == 3
-
-
-# --- concurrency ----------------------------------------------------------------------------------------------------
 
 
 def test_requests_are_consumed_as_sent_and_replies_match():
@@ -373,9 +361,6 @@ def test_ctrl_c_takes_effect_during_a_request():
             out, err = process.communicate(timeout=30)
         release.set()
     assert out.split() == ["asking", "interrupted"] and process.returncode == 0 and not err
-
-
-# --- security -------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(

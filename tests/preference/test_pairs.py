@@ -249,9 +249,6 @@ def test_mixed_rounds_and_repeated_pictures_are_refused(build):
         build([candidate_set(), candidate_set()], [one], seed=0)
 
 
-# --- files --------------------------------------------------------------------------------------------------------
-
-
 def some_pairs():
     choices = [choice("upper", "c0", "c1", "a"), choice("lower", "c2", "c3", "b"), choice("lower", "c0", "c3", "b")]
     return region_pairs([candidate_set(row=7)], choices, seed=0)[0]

@@ -167,8 +167,6 @@ def test_settings_out_of_range_are_refused(changed):
         CandidateSettings(**changed)
 
 
-# --- files --------------------------------------------------------------------------------------------------------
-
 HEADER = CandidateHeader("m" * 64, "d" * 16, "train", 1, {"count": 3})
 
 

@@ -185,9 +185,6 @@ def test_a_person_of_whom_only_candidates_are_left(place):
     check_consistent(place, ["ben", "cem", None, "ben", "cem"])
 
 
-# --- forget_everywhere --------------------------------------------------------------------------------------------
-
-
 def run_forget(subject, *paths):
     log = []
     return forget_everywhere(subject, paths, log=log.append), "\n".join(log)

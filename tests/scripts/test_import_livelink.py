@@ -66,9 +66,6 @@ def numbers(out, split="train"):
     return in_picture, labelled
 
 
-# --- rows and frames ----------------------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize("rate", [30, 60, Fraction(30000, 1001)])
 @pytest.mark.parametrize("source", ["video", "log", "nothing"])
 def test_pictures_and_labels_match(tmp_path, rate, source):
@@ -181,9 +178,6 @@ def test_subtracting_the_resting_face(tmp_path):
     assert np.allclose(coefficients_of(load_faces(tmp_path / "c", "train"))[:, 18], 0.04)
 
 
-# --- broken input -------------------------------------------------------------------------------------------------
-
-
 def test_broken_input_is_named_and_the_rest_is_imported(tmp_path, monkeypatch):
     monkeypatch.setattr(WholePicture, "faceless", (9,))
     root = tmp_path / "takes"
@@ -249,9 +243,6 @@ def test_zipped_takes_give_the_same_rows_and_leave_no_files(tmp_path):
     assert not (tmp_path / "b" / ".unpacked").exists() and not list((tmp_path / "b").rglob(".*"))
     done, log = run_import([take, tmp_path / "t.zip"], tmp_path / "b")
     assert not done.new and len(done.records) == 1 and "already imported" in log[0]
-
-
-# --- resuming and adding ------------------------------------------------------------------------------------------
 
 
 def test_a_stopped_import_resumes(tmp_path, monkeypatch):
@@ -333,9 +324,6 @@ def test_another_folder_or_other_settings_are_refused(tmp_path):
         remove_empty_takes(tmp_path / "take")
     with pytest.raises(ConfigError, match="splits must be"):
         ImportSettings(splits={"a b": 1.0})
-
-
-# --- consent ------------------------------------------------------------------------------------------------------
 
 
 def test_without_consent_the_error_contains_a_template(tmp_path):
@@ -420,9 +408,6 @@ def test_forgetting_a_person_deletes_rows_pages_and_records(tmp_path, capsys):
     agree(out / NAME, "b")
     done, _ = run_import(takes, out)
     assert "no consent of a" in done.problems[0] and done.rows == {"train": 3}
-
-
-# --- the script ---------------------------------------------------------------------------------------------------
 
 
 def test_the_script(tmp_path, monkeypatch, capsys):

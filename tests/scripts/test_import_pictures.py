@@ -76,9 +76,6 @@ def whole_frames(monkeypatch):
     monkeypatch.setattr(WholePicture, "faceless", ())
 
 
-# --- pictures and videos ------------------------------------------------------------------------------------------
-
-
 def test_a_folder_for_each_person(tmp_path):
     for number in range(4):
         grey(tmp_path / "photos" / ("ann", "ben")[number % 2] / f"{number}.png", 0.2 + number / 10)
@@ -200,9 +197,6 @@ def test_unusable_paths_are_refused(tmp_path):
         run_import(collect_parts([tmp_path / "a.png"], "ann"), tmp_path / "out")
 
 
-# --- saved results ------------------------------------------------------------------------------------------------
-
-
 def categories(values, key="category_name"):
     found = enumerate(values.items())
     return [{"index": place, "score": score, key: name, "display_name": ""} for place, (name, score) in found]
@@ -308,9 +302,6 @@ def test_files_without_results(tmp_path, name, text, message):
         read_saved(tmp_path / name, subject="ann")
     with pytest.raises(TableError, match="No such file"):
         read_saved(tmp_path / "gone.json", subject="ann")
-
-
-# --- the script ---------------------------------------------------------------------------------------------------
 
 
 def test_the_script(tmp_path, monkeypatch, capsys):

@@ -51,9 +51,6 @@ def phrase_of(values: dict[str, float], region: str) -> str:
     return describe(vector(values)).muscle_movements[region]
 
 
-# --- describing ---------------------------------------------------------------------------------------------------
-
-
 def test_the_neutral_face():
     analysis = describe(np.zeros(52))
     assert analysis == manual(NEUTRAL_CATEGORY, UNCLEAR)
@@ -290,9 +287,6 @@ def test_json_form_round_trips_and_rejects_others():
     ):
         with pytest.raises(ValueError):
             Analysis.from_dict(bad)
-
-
-# --- agreement ----------------------------------------------------------------------------------------------------
 
 
 def test_another_faces_analysis_does_not_agree():

@@ -40,9 +40,6 @@ def rejection(text: str) -> str:
     return caught.value.code
 
 
-# --- the canonical text -------------------------------------------------------------------------------------------
-
-
 def test_the_schema_is_valid():
     jsonschema.Draft202012Validator.check_schema(SCHEMA)
 
@@ -84,8 +81,6 @@ def test_format_rejects_invalid_coefficients(bad):
     with pytest.raises(ValueError, match="coefficients"):
         format_answer(bad, describe(FACE))
 
-
-# --- tolerant parsing ---------------------------------------------------------------------------------------------
 
 PUBLISHED = (
     "1. **Expression category**: a smile {mild}.\n2. **Muscle movements**: corners up.\n"
@@ -137,9 +132,6 @@ def test_a_malformed_analysis_is_none_and_the_numbers_are_kept():
     assert parse_answer(lone).analysis is None
     shuffled = dict(reversed(describe(FACE).to_dict().items()))
     assert parse_answer(json.dumps({"analysis": shuffled, "arkit": bare()})).analysis == describe(FACE)
-
-
-# --- rejections --------------------------------------------------------------------------------------------------
 
 
 def changed(**values: object) -> str:
@@ -220,8 +212,6 @@ def test_no_text_crashes(text):
 def test_no_text_of_json_pieces_crashes(text):
     assert rejection(text) in {"no_json", "truncated", "bad_json", "duplicate_keys", "not_finite"}
 
-
-# --- fuzz ---------------------------------------------------------------------------------------------------------
 
 PIECES = [
     "{", "}", "[", "]", '"', ":", ",", " ", "\n", "-", ".", "e", "0", "1", "9", "\\", "\x00", "\ud800", "é", "{}",

@@ -87,9 +87,6 @@ def refusal(reply, status, code):
     return error
 
 
-# --- chat completions -------------------------------------------------------------------------------------------------
-
-
 def test_openais_client_gets_the_predictors_answer(client, predictor):
     picture = crops(24)[3]
     reply = client.chat.completions.create(
@@ -293,9 +290,6 @@ def test_an_error_never_quotes_the_picture(url):
     assert len(reply.text) < 400 and data[:60] not in reply.text
 
 
-# --- /v1/face ---------------------------------------------------------------------------------------------------------
-
-
 def test_a_picture_in_every_encoding(url, predictor, tmp_path):
     picture = crops(24)[8]
     data = png(picture)
@@ -373,9 +367,6 @@ def test_a_form_keeps_a_files_bytes(url):
     two = {"content-type": "multipart/form-data; boundary=boundary"}
     refusal(httpx.post(f"{url}/v1/face", content=head + data + b"\r\n" + head + data + crop, headers=two), 400,
             "several_pictures")  # fmt: skip
-
-
-# --- concurrency ------------------------------------------------------------------------------------------------------
 
 
 async def _all(url, bodies):
@@ -502,9 +493,6 @@ def test_the_benchmark_counts_mixed_and_lost_replies():
     assert (summary["ratio_full"], summary["mixed"], summary["lost"], summary["beyond_refused"]) == (0.5, 4, 2, 4)
 
 
-# --- limits and access control ----------------------------------------------------------------------------------------
-
-
 @pytest.fixture(scope="module")
 def guarded(predictor):
     limits = Limits(max_bytes=20_000, timeout=TIMEOUT, hosts=("faces.example",), key="k" * 20)
@@ -600,9 +588,6 @@ def test_a_server_without_emotion_never_gives_one(predictor):
         assert "emotional_implication" not in text and "analysis" in text
         error = refusal(post(url, **chat(crops(24)[0], emotion=True)), 400, "no_emotion")
         assert error["param"] == "emotion"
-
-
-# --- the command ------------------------------------------------------------------------------------------------------
 
 
 def test_the_command_serves_and_answers_pending_requests_on_shutdown(tmp_path, monkeypatch, capsys):

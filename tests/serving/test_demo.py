@@ -216,9 +216,6 @@ def test_every_example_has_an_answer(demo, file, monkeypatch):
     assert reply["status"] == "ok" and "frames have no answer" not in reply["note"]
 
 
-# --- the command --------------------------------------------------------------------------------------------------
-
-
 def test_the_command_prints_the_address_and_passes_its_options(monkeypatch, capsys):
     built, opened = [], []
     monkeypatch.setattr(demo_app, "build", lambda *args, **kwargs: built.append((args, kwargs)))
@@ -256,9 +253,6 @@ def test_every_command_of_the_documentation(monkeypatch, tmp_path):
     assert shown == [7860, 7860, 7860, 8000]
     document, _, _ = load(Path("robot-clip.vrm"))
     assert document["animations"]
-
-
-# --- in a browser -------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture
