@@ -1,7 +1,5 @@
 """What every test shares: no network, one thread a process, settled property tests."""
 
-from __future__ import annotations
-
 import os
 import shutil
 import socket

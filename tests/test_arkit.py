@@ -1,7 +1,5 @@
 """The 52 names, their orders, spellings and sides."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 

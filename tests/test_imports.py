@@ -1,7 +1,5 @@
 """Which modules load what: light tools do not import torch, and prediction does not import the renderer."""
 
-from __future__ import annotations
-
 import json
 import subprocess
 import sys

@@ -1,7 +1,5 @@
 """The wheel: built once, installed in a new environment, and used outside the checkout."""
 
-from __future__ import annotations
-
 import os
 import shutil
 import site

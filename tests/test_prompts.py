@@ -1,7 +1,5 @@
 """The prompts: installed, versioned, and consistent with the answer format."""
 
-from __future__ import annotations
-
 import json
 import re
 

@@ -1,7 +1,5 @@
 """Rules about the repository's files."""
 
-from __future__ import annotations
-
 import re
 import shutil
 import subprocess

@@ -1,7 +1,5 @@
 """``semanticface annotate`` and ``choices``, and the page in a real browser: no choice is lost or duplicated."""
 
-from __future__ import annotations
-
 import json
 import os
 import re

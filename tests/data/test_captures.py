@@ -1,7 +1,5 @@
 """Steps of a take import: finding files, pairing rows with frames, selecting frames."""
 
-from __future__ import annotations
-
 import stat
 import zipfile
 from fractions import Fraction

@@ -1,7 +1,5 @@
 """Consent lists: rendered people need no entry, real ones do, and ambiguous lists are refused."""
 
-from __future__ import annotations
-
 import datetime
 import json
 

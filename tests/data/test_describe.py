@@ -1,7 +1,5 @@
 """Stage I on tables and datasets: rows keep their places, invalid ones have a reason, output is complete or absent."""
 
-from __future__ import annotations
-
 import json
 import subprocess
 import sys

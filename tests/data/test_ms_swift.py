@@ -1,7 +1,5 @@
 """ms-swift JSONL: import, export, and a round trip without loss beyond the form's decimals."""
 
-from __future__ import annotations
-
 import io
 import json
 import re

@@ -1,7 +1,5 @@
 """Every command in README, docs/ and the scripts' docstrings names what exists, with options that it has."""
 
-from __future__ import annotations
-
 import argparse
 import ast
 import re

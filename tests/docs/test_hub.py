@@ -1,7 +1,5 @@
 """docs/hub.md: every command works as described, with a fake Hub."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 

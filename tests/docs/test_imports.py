@@ -1,7 +1,5 @@
 """docs/imports.md: every command does what the page says."""
 
-from __future__ import annotations
-
 import json
 import sys
 from types import SimpleNamespace

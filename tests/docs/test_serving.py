@@ -1,7 +1,5 @@
 """docs/serving.md: every command, against servers started by the page's own commands."""
 
-from __future__ import annotations
-
 import json
 import re
 import shutil

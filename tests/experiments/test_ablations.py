@@ -1,7 +1,5 @@
 """The ablations: statistics over seeds, tables, and the command, which keeps every run."""
 
-from __future__ import annotations
-
 import json
 import types
 from pathlib import Path

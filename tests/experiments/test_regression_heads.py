@@ -1,7 +1,5 @@
 """Regression heads learn from feature maps; cross-fitted predictions never see their own label."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 import torch

@@ -1,7 +1,5 @@
 """Figures, tables and last line of the controlled experiment, and the command on a tiny budget."""
 
-from __future__ import annotations
-
 import dataclasses
 import json
 

@@ -1,7 +1,5 @@
 """Random candidates for the pictures of a dataset, saved as by train/prefer.py. Not a test file."""
 
-from __future__ import annotations
-
 import hashlib
 from pathlib import Path
 

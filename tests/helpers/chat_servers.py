@@ -1,7 +1,5 @@
 """A small HTTP server with scripted chat completions. Not a test file."""
 
-from __future__ import annotations
-
 import contextlib
 import json
 import threading

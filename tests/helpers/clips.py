@@ -1,7 +1,5 @@
 """Helpers: small real videos written with PyAV, and a fake predictor."""
 
-from __future__ import annotations
-
 import os
 import signal
 from collections.abc import Iterator

@@ -1,7 +1,5 @@
 """Helper: the tables of docs/formats.md, for tests that compare files with them."""
 
-from __future__ import annotations
-
 import re
 from pathlib import Path
 

@@ -4,8 +4,6 @@
 bounds, index ranges, ``min`` and ``max``, morph targets, animations.
 """
 
-from __future__ import annotations
-
 import json
 import struct
 

@@ -1,7 +1,5 @@
 """A tiny base and an adapter of it, with recipes as trainings leave them. Not a test file."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 from semanticface.data.provenance import Source

@@ -5,8 +5,6 @@ through git-lfs, a commit as lines of JSON, what a repository holds, and its fil
 and reads.
 """
 
-from __future__ import annotations
-
 import base64
 import contextlib
 import hashlib

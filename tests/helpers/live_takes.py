@@ -1,7 +1,5 @@
 """Helpers: Live Link Face takes like those of the app, generated in code."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Sequence
 from fractions import Fraction

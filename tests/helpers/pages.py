@@ -1,7 +1,5 @@
 """What the pages of docs/ tell their readers to type, for tests that do so. Not a test file."""
 
-from __future__ import annotations
-
 import re
 import runpy
 import shlex

@@ -1,7 +1,5 @@
 """Random weights that give every prompt and picture a different, short answer; for the tests of decoding."""
 
-from __future__ import annotations
-
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 

@@ -1,7 +1,5 @@
 """Answers that other batch sizes or code paths computed, compared. Not a test file."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import numpy as np

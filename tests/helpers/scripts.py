@@ -1,7 +1,5 @@
 """The repository's scripts as modules, for tests of what is in them. Not a test file."""
 
-from __future__ import annotations
-
 import importlib.util
 import sys
 from pathlib import Path

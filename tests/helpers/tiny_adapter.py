@@ -1,7 +1,5 @@
 """An adapter around a tiny model, as after training, built in code."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import torch

@@ -1,7 +1,5 @@
 """A tiny chat model for tests. Not a test file."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import torch

@@ -4,8 +4,6 @@ Each has the real classes with small widths, a miniature of its chat template an
 numbers are whole tokens in the nano-like model and single digits in the others, as in the real ones.
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Callable
 from pathlib import Path

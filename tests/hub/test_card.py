@@ -1,7 +1,5 @@
 """Model cards: valid for the Hub, and consistent with recipe and results."""
 
-from __future__ import annotations
-
 import json
 import re
 import shutil

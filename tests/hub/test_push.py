@@ -1,7 +1,5 @@
 """Pushing to a fake Hub: which files are uploaded, which are not, and the messages."""
 
-from __future__ import annotations
-
 import json
 import os
 import pickle

@@ -1,7 +1,5 @@
 """The folder of a demo Space: it is complete, only its files are uploaded, and it runs."""
 
-from __future__ import annotations
-
 import importlib.metadata
 import os
 import re

@@ -1,7 +1,5 @@
 """``semanticface calibrate``: levels fitted on some people, checked on others, stored with the model and read back."""
 
-from __future__ import annotations
-
 import json
 import shutil
 

@@ -1,7 +1,5 @@
 """Every answer is valid, whatever the weights, the tokenizer, the temperature and the batch."""
 
-from __future__ import annotations
-
 from types import SimpleNamespace
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Summaries of distributions: shortest intervals, calibrated levels, figures of error and coverage."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 from hypothesis import given

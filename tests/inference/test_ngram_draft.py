@@ -1,7 +1,5 @@
 """Drafts come from the longest context with enough counts, and stop where they are unlikely."""
 
-from __future__ import annotations
-
 from hypothesis import given
 from hypothesis import strategies as st
 

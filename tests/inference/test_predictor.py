@@ -1,7 +1,5 @@
 """One prediction for each picture, in order, or a reason for the failure; whatever the batch and the weights."""
 
-from __future__ import annotations
-
 import io
 import json
 import logging

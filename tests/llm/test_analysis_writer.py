@@ -1,7 +1,5 @@
 """Stage I by a language model: the prompt, which replies are accepted, and that no request is repeated."""
 
-from __future__ import annotations
-
 import contextlib
 import json
 import re

@@ -1,7 +1,5 @@
 """The client for chat servers over real sockets: retries, limits, errors, no lost reply, no leaked key."""
 
-from __future__ import annotations
-
 import email.utils
 import json
 import os

@@ -1,7 +1,5 @@
 """Real language models: a tiny one with random weights, and SmolLM2 from a file and behind `transformers serve`."""
 
-from __future__ import annotations
-
 import contextlib
 import functools
 import importlib.util
@@ -28,8 +26,6 @@ from semanticface.semantics.analysis import describe
 from tests.helpers.scripts import load_script
 from tests.helpers.tiny_chat import write_tiny_chat
 from tests.llm.test_analysis_writer import FACES, SMILE, write_table
-
-# --- a local model --------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")

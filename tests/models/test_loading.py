@@ -1,7 +1,5 @@
 """Models load safely, adapters load completely, and processors behave as the stock ones."""
 
-from __future__ import annotations
-
 import json
 import shutil
 

@@ -1,7 +1,5 @@
 """Consistency and agreement of annotators, against choices with known values."""
 
-from __future__ import annotations
-
 import itertools
 import math
 

@@ -1,7 +1,5 @@
 """DPO on pairs of faces: the scored tokens are those of training, and the chosen face becomes more likely."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 
 import numpy as np

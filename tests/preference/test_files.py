@@ -1,7 +1,5 @@
 """Choices as JSONL: they survive a file, and a bad line is reported by its number and affects no other."""
 
-from __future__ import annotations
-
 import dataclasses
 import json
 

@@ -1,7 +1,5 @@
 """Pairs: they reflect the choices and no more, independent of annotator, side and order."""
 
-from __future__ import annotations
-
 import json
 from dataclasses import replace
 

@@ -1,7 +1,5 @@
 """The images of a question: the right person, the right heads, the other half at rest and dimmed."""
 
-from __future__ import annotations
-
 import dataclasses
 import hashlib
 import io

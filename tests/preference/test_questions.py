@@ -1,7 +1,5 @@
 """Questions: only visible differences are asked about, sides are balanced, and every run asks the same."""
 
-from __future__ import annotations
-
 from collections import Counter
 from itertools import pairwise
 

@@ -1,7 +1,5 @@
 """Rounds of alignment: each step writes a file, a stopped run resumes exactly, and reward hacking is detected."""
 
-from __future__ import annotations
-
 import json
 from dataclasses import replace
 

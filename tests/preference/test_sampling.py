@@ -1,7 +1,5 @@
 """Candidates: distinct, reproducible, and read back strictly."""
 
-from __future__ import annotations
-
 import dataclasses
 import hashlib
 import json

@@ -1,7 +1,5 @@
 """A session: each annotator has their own order; shared questions go to all, others to whoever comes first."""
 
-from __future__ import annotations
-
 import threading
 
 import pytest

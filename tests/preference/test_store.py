@@ -1,7 +1,5 @@
 """The store of choices: durable, without duplicates, shared by threads and processes, with clear errors."""
 
-from __future__ import annotations
-
 import contextlib
 import dataclasses
 import os

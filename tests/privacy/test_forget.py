@@ -1,7 +1,5 @@
 """Deleting a person: all their data goes; everybody else's stays and remains consistent."""
 
-from __future__ import annotations
-
 import contextlib
 import json
 import os

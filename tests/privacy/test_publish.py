@@ -1,7 +1,5 @@
 """Models record their training data, and publishing requires the consent of everybody in it."""
 
-from __future__ import annotations
-
 import datetime
 import json
 

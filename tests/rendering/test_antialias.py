@@ -1,7 +1,5 @@
 """Adaptive antialiasing, scratch buffers, noise, shadow maps and the rasteriser."""
 
-from __future__ import annotations
-
 import math
 from concurrent.futures import ThreadPoolExecutor
 

@@ -1,7 +1,5 @@
 """Condition presets: deterministic in the seed, labels unchanged, ``hard`` harder than ``usual``."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 
 import numpy as np

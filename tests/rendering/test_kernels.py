@@ -1,7 +1,5 @@
 """The kernel cache is invalidated by any change to the package."""
 
-from __future__ import annotations
-
 import os
 import shutil
 import subprocess

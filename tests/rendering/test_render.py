@@ -1,7 +1,5 @@
 """The mesh styles: every action is visible on its side, labels match the image, renders are deterministic."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 

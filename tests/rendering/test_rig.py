@@ -1,7 +1,5 @@
 """The rig: what each action moves, gaze, identities."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 

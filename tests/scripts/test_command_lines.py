@@ -1,7 +1,5 @@
 """Every script runs without arguments, or says in one line what to give it."""
 
-from __future__ import annotations
-
 import sys
 
 import pytest

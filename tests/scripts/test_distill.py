@@ -1,7 +1,5 @@
 """Stage II on tiny models of the real architectures, through the real configs and the real script."""
 
-from __future__ import annotations
-
 import contextlib
 import json
 import math

@@ -1,7 +1,5 @@
 """Import of Live Link Face takes, and deletion of people from the dataset."""
 
-from __future__ import annotations
-
 import dataclasses
 import datetime
 import io

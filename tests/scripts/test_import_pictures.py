@@ -1,7 +1,5 @@
 """Import of pictures and videos labelled by MediaPipe, which is not needed for these tests."""
 
-from __future__ import annotations
-
 import csv
 import itertools
 import json

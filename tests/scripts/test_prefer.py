@@ -1,7 +1,5 @@
 """train/prefer.py: a small quickstart, runs before and after people chose, and errors."""
 
-from __future__ import annotations
-
 import json
 import sys
 from dataclasses import replace

@@ -1,7 +1,5 @@
 """The decoding benchmark: the peers have the same grammar, and figures are of the right runs and printed last."""
 
-from __future__ import annotations
-
 import importlib
 import json
 import re

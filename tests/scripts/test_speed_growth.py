@@ -1,7 +1,5 @@
 """The growth benchmark measures process trees, reports failures, and takes slopes without start-up."""
 
-from __future__ import annotations
-
 import sys
 
 import pytest

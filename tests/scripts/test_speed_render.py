@@ -1,7 +1,5 @@
 """The rendering benchmark: all renderers draw the same heads from the same camera, and the last line is the summary."""
 
-from __future__ import annotations
-
 import json
 import subprocess
 import sys

@@ -1,7 +1,5 @@
 """Analyses mention every visible action, make no false claims, and are parsed as intended."""
 
-from __future__ import annotations
-
 import json
 import re
 from itertools import pairwise

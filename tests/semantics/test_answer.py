@@ -1,7 +1,5 @@
 """Answers: canonical text, tolerant parsing, rejections with codes, and a fuzz test with an independent oracle."""
 
-from __future__ import annotations
-
 import json
 import math
 import random

@@ -1,7 +1,5 @@
 """Phrases for many faces equal phrases for one."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 from hypothesis import given

@@ -1,7 +1,5 @@
 """The server on loopback with real clients: answers, errors, concurrency, access control, shutdown."""
 
-from __future__ import annotations
-
 import asyncio
 import base64
 import contextlib

@@ -1,7 +1,5 @@
 """Batched inference: each request gets its own answer, none is lost, and the queue is bounded."""
 
-from __future__ import annotations
-
 import threading
 from concurrent.futures import CancelledError, ThreadPoolExecutor
 from dataclasses import replace

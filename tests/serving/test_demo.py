@@ -1,7 +1,5 @@
 """``semanticface demo``: the functions of its page, and the page itself in a real browser."""
 
-from __future__ import annotations
-
 import base64
 import io
 import json

@@ -1,7 +1,5 @@
 """A schema is accepted only if no answer can violate it."""
 
-from __future__ import annotations
-
 import copy
 from typing import Annotated
 

@@ -1,7 +1,5 @@
 """The chunked loss equals the loss of whole logits."""
 
-from __future__ import annotations
-
 import pytest
 import torch
 from torch.nn import functional

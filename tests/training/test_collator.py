@@ -1,7 +1,5 @@
 """Labels and loss weights of batches; order and augmentation of rows."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 import torch

@@ -1,7 +1,5 @@
 """Fused LoRA layers compute what PEFT's do."""
 
-from __future__ import annotations
-
 import bitsandbytes
 import peft
 import pytest

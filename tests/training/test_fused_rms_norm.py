@@ -1,7 +1,5 @@
 """Fused norms compute what the models' own do; other norms are left alone."""
 
-from __future__ import annotations
-
 import pytest
 import torch
 from transformers.models.gemma.modeling_gemma import GemmaRMSNorm

@@ -1,7 +1,5 @@
 """The language stage of nano: trainable weights, resuming, and the targets of each variant."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 import torch

@@ -1,7 +1,5 @@
 """Crops as arrays: every row of every folder, in order, decoded once."""
 
-from __future__ import annotations
-
 import datasets
 import numpy as np
 import pytest

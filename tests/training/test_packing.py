@@ -1,7 +1,5 @@
 """Packed rows compute what padded rows compute; models that cannot be packed are left alone."""
 
-from __future__ import annotations
-
 import pytest
 import torch
 from PIL import Image

@@ -1,7 +1,5 @@
 """Cached vision features change nothing but the time."""
 
-from __future__ import annotations
-
 import contextlib
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """Progress bars: a line now and then in a log, and on a terminal nothing left over from a bar that was never due."""
 
-from __future__ import annotations
-
 import fcntl
 import os
 import pty

@@ -1,7 +1,5 @@
 """Crops are exact to fractions of a pixel."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 from hypothesis import given

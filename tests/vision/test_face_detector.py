@@ -1,7 +1,5 @@
 """The packaged detector finds faces of every style, and its maps are decoded exactly."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import numpy as np
