@@ -46,16 +46,9 @@ def choice(number, annotator="robin", verdict="a"):
 @pytest.fixture
 def page(tmp_path):
     with Store(tmp_path / "choices.sqlite") as store:
-        session = Session(
-            store,
-            questions(),
-            lambda question: QuestionImages(question, b"reference", b"left", b"right"),
-            annotator="robin",
-            model=MODEL,
-            round=1,
-            overlap=1.0,
-            on_error=pytest.fail,
-        )
+        settings = {"annotator": "robin", "model": MODEL, "round": 1, "overlap": 1.0, "on_error": pytest.fail}
+        pictures = (b"reference", b"left", b"right")
+        session = Session(store, questions(), lambda question: QuestionImages(question, *pictures), **settings)
         yield Page(session)
         session.close()
 

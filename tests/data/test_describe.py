@@ -58,13 +58,11 @@ def test_our_own_csv_is_read(tmp_path):
 
 def test_an_invalid_table_writes_nothing(tmp_path):
     (tmp_path / "bad.csv").write_text("a,b\n1,2\n")
-    for source, target, error in (
-        ("bad.csv", "out.jsonl", TableError),
-        ("missing.csv", "out.jsonl", TableError),
-        ("bad.csv", "out.csv", SemanticFaceError),
-    ):
-        with pytest.raises(error):
-            describe_table(tmp_path / source, tmp_path / target)
+    for source in ("bad.csv", "missing.csv"):
+        with pytest.raises(TableError):
+            describe_table(tmp_path / source, tmp_path / "out.jsonl")
+    with pytest.raises(SemanticFaceError):
+        describe_table(tmp_path / "bad.csv", tmp_path / "out.csv")
     assert [path.name for path in tmp_path.iterdir()] == ["bad.csv"]
 
 

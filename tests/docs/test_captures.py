@@ -34,12 +34,9 @@ def desk(tmp_path, monkeypatch):
 def test_every_command_of_the_page(desk, monkeypatch, capsys):
     model = tiny_models.qwen3_vl(desk / "qwen")
     small = [
-        f"model.base={model}",
-        "model.revision=null",
-        "train.max_steps=1",
-        "train.eval_rows=1",
+        f"model.base={model}", "model.revision=null", "train.max_steps=1", "train.eval_rows=1",
         "train.dataloader_num_workers=0",
-    ]
+    ]  # fmt: skip
     done = 0
     for words in commands(PAGE):
         if words[:2] == ["semanticface", "forget"]:

@@ -33,14 +33,8 @@ def results(*, peer=True):
         methods[PEER] = MethodAnswers(theirs, tuple(name for name in arkit.NAMES if name != "tongueOut"))
     interval = np.stack([true - 0.1, true + 0.1], axis=-1).clip(0, 1)
     summary = NumberSummary(np.clip(true + 0.2, 0, 1), true, np.clip(true + 0.1, 0, 1), interval)
-    found = score_set(
-        true,
-        [f"p{i}" for i in range(12)],
-        methods,
-        mean=true.mean(axis=0),
-        median=np.zeros(52),
-        summaries=[summary.row(i) for i in range(12)],
-    )
+    names, summaries = [f"p{i}" for i in range(12)], [summary.row(i) for i in range(12)]
+    found = score_set(true, names, methods, mean=true.mean(axis=0), median=np.zeros(52), summaries=summaries)
     sets = dict.fromkeys(SETS, found)
     recipe = {"command": "python eval/benchmark.py", "model": "nano"}
     if peer:

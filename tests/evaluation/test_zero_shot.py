@@ -358,17 +358,8 @@ def test_both_semantics_and_examples_on_a_server_without_schemas(script, rendere
 
     with chat_server(answer) as server:
         words = [
-            "--url",
-            server.url,
-            "--model",
-            "vlm",
-            "--faces",
-            str(folder),
-            "--out",
-            str(tmp_path),
-            "--sets",
-            "toon",
-        ]
+            "--url", server.url, "--model", "vlm", "--faces", str(folder), "--out", str(tmp_path), "--sets", "toon",
+        ]  # fmt: skip
         words += ["--limit", str(LIMIT), "--examples", "2", "--concurrency", "2", "--price", "1,3"]
         assert script.main(words) == 0
     found, err = last_line(capsys)

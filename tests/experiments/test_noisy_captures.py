@@ -15,13 +15,9 @@ INDEX = arkit.INDEX
 def errors(**changed):
     """No errors except those given."""
     none = {
-        "gain": np.ones(52),
-        "bias": np.zeros(52),
-        "mix": np.eye(52),
-        "lag": 0.0,
-        "noise": 0.0,
+        "gain": np.ones(52), "bias": np.zeros(52), "mix": np.eye(52), "lag": 0.0, "noise": 0.0,
         "noise_correlation": 0.0,
-    }
+    }  # fmt: skip
     return CaptureErrors(**(none | {"seed": 0} | changed))
 
 

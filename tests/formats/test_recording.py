@@ -54,13 +54,8 @@ def test_rotations_that_were_not_recorded_are_none(tmp_path):
 def test_our_own_tables(tmp_path):
     values = face(mouthSmileLeft=0.37, tongueOut=0.1)
     analysis = describe(values.astype(np.float32))
-    tables.write(
-        tmp_path / "a.jsonl",
-        [
-            tables.RowResult("a.png", coefficients=values.astype(np.float32), analysis=analysis),
-            tables.RowResult("b.png", "no_face", "b.png: no face found."),
-        ],
-    )
+    found = tables.RowResult("a.png", coefficients=values.astype(np.float32), analysis=analysis)
+    tables.write(tmp_path / "a.jsonl", [found, tables.RowResult("b.png", "no_face", "b.png: no face found.")])
     good, bad = read(tmp_path / "a.jsonl")
     assert good.values.tolist() == values.tolist() and good.analysis == analysis and good.timecode == ""
     assert (bad.status, bad.reason, bad.values) == ("no_face", "b.png: no face found.", None)

@@ -36,9 +36,8 @@ def made(tmp_path_factory):
     """An adapter with its card, next to its base."""
     folder = tmp_path_factory.mktemp("made")
     adapter = adapter_of_base(folder)
-    write_card(
-        str(adapter), CardSettings(repo="ann/tiny", licence="mit", base="ann/tiny-base", datasets=("ann/faces",))
-    )
+    settings = CardSettings(repo="ann/tiny", licence="mit", base="ann/tiny-base", datasets=("ann/faces",))
+    write_card(str(adapter), settings)
     return adapter
 
 
@@ -217,10 +216,9 @@ def test_the_training_data_is_described_if_recorded(made):
     assert "No picture of a person" not in people
     unrecorded = recipe | {"settings": {"round": 2, "align": {"beta": 0.3}}}
     del unrecorded["trained_on"]
-    assert "not recorded in the recipe" in text_of(unrecorded) and "round 2 of preference optimisation" in text_of(
-        unrecorded
-    )
-    assert "Whether pictures of people were used to train it is not recorded" in text_of(unrecorded)
+    text = text_of(unrecorded)
+    assert "not recorded in the recipe" in text and "round 2 of preference optimisation" in text
+    assert "Whether pictures of people were used to train it is not recorded" in text
 
 
 def test_the_emotion_switch_and_the_law_are_in_every_card(made):
@@ -243,13 +241,8 @@ def test_local_paths_are_not_published(made, tmp_path):
     command = public_command(f"python eval/evaluate.py --dataset {here} --out={here} --seed 1")
     assert command == "python eval/evaluate.py --dataset faces --out=faces --seed 1"
     given = [
-        "file:///data/ann/faces",
-        "~ann/faces",
-        "../ann/faces",
-        "a/../ann/faces",
-        r"C:\ann\faces",
-        r"\\ann\x\faces",
-    ]
+        "file:///data/ann/faces", "~ann/faces", "../ann/faces", "a/../ann/faces", r"C:\ann\faces", r"\\ann\x\faces",
+    ]  # fmt: skip
     assert public(given) == ["faces"] * len(given) and public("outputs/faces") == "outputs/faces"
 
 

@@ -229,16 +229,10 @@ ADVERSARIES = {
 @pytest.mark.parametrize(
     ("adversary", "temperature"),
     [
-        ("nan", 0.0),
-        ("nan", 2.0),
-        ("infinite", 2.0),
-        ("minus infinite", 2.0),
-        ("wants to end", 0.0),
-        ("wants to end", 2.0),
-        ("never closes a text", 2.0),
-        ("closes at once", 0.0),
+        ("nan", 0.0), ("nan", 2.0), ("infinite", 2.0), ("minus infinite", 2.0), ("wants to end", 0.0),
+        ("wants to end", 2.0), ("never closes a text", 2.0), ("closes at once", 0.0),
     ],
-)
+)  # fmt: skip
 def test_adversarial_weights_give_valid_answers(tiny, adversary, temperature):
     it = tiny["smolvlm"]
     hook = it.model.lm_head.register_forward_hook(

@@ -63,12 +63,8 @@ SMILE += face(cheekSquintLeft=0.48, cheekSquintRight=0.44, eyeLookOutLeft=0.36, 
 def reworded(values, emotion=True):
     """The rule-based analysis in other words, inside a code fence."""
     text = json.dumps(describe(values, emotion=emotion).to_dict())
-    for word, synonym in (
-        ("slightly", "a little"),
-        ("strongly", "very"),
-        ("raised", "lifted"),
-        ("clearly", "markedly"),
-    ):
+    synonyms = {"slightly": "a little", "strongly": "very", "raised": "lifted", "clearly": "markedly"}
+    for word, synonym in synonyms.items():
         text = re.sub(rf"\b{word}\b", synonym, text)
     return f"Here it is:\n```json\n{text}\n```"
 
@@ -103,21 +99,18 @@ def test_the_prompt_has_no_placeholders_and_a_valid_example(emotion):
 
 
 def test_measurements_are_listed_by_region_with_number_and_grade():
-    assert format_measurements(
-        face(browDownLeft=0.52, jawOpen=0.09, eyeLookOutLeft=0.3, eyeLookInRight=0.28)
-    ) == "\n".join(
-        [
-            "brows:",
-            "- left brow lowered: clearly (0.52)",
-            "eyes: relaxed",
-            "gaze:",
-            "- left eye looking to the subject's left: slightly (0.30)",
-            "- right eye looking to the subject's left: slightly (0.28)",
-            *("cheeks: relaxed", "nose: relaxed", "mouth: relaxed", "jaw: relaxed", "tongue: not visible"),
-            "symmetry: asymmetric; the two sides differ most in: left brow lowered, which is more by 0.52",
-            "what the muscles suggest: not clearly observable",
-        ]
-    )
+    values = face(browDownLeft=0.52, jawOpen=0.09, eyeLookOutLeft=0.3, eyeLookInRight=0.28)
+    assert format_measurements(values).split("\n") == [
+        "brows:",
+        "- left brow lowered: clearly (0.52)",
+        "eyes: relaxed",
+        "gaze:",
+        "- left eye looking to the subject's left: slightly (0.30)",
+        "- right eye looking to the subject's left: slightly (0.28)",
+        *("cheeks: relaxed", "nose: relaxed", "mouth: relaxed", "jaw: relaxed", "tongue: not visible"),
+        "symmetry: asymmetric; the two sides differ most in: left brow lowered, which is more by 0.52",
+        "what the muscles suggest: not clearly observable",
+    ]
 
 
 @pytest.mark.parametrize("name", arkit.NAMES)
@@ -142,18 +135,11 @@ def test_each_attempt_is_a_different_request():
     assert len(keys) == 3 and request_key("a", settings.request(SMILE.copy())) in keys
 
 
-VALIDATORS = {
-    emotion: [
-        jsonschema.Draft202012Validator(each) for each in (schema(emotion=emotion), SCHEMA["properties"]["analysis"])
-    ]
-    for emotion in (True, False)
-}
-
-
 @given(vectors | sparse, st.booleans())
 def test_a_rule_based_analysis_is_always_accepted(values, emotion):
     analysis = describe(values, emotion=emotion).to_dict()
-    assert all(validator.is_valid(analysis) for validator in VALIDATORS[emotion])
+    for form in (schema(emotion=emotion), SCHEMA["properties"]["analysis"]):
+        assert jsonschema.Draft202012Validator(form).is_valid(analysis)
     verdict = judge(json.dumps(analysis), values, emotion=emotion)
     assert verdict.code == "ok" and verdict.analysis == describe(values, emotion=emotion)
 
@@ -179,6 +165,7 @@ def smile_reply(**changed):
         f"<think>{smile_reply()} or not?</think>{smile_reply()}",
         json.dumps({"analysis": describe(SMILE).to_dict()}),
         "Sure {I think}: " + smile_reply() + " Anything else?",
+        f"{'hm, ' * 10_000}</think>{smile_reply()}",
     ],
 )
 def test_text_around_the_object_is_ignored(text):
@@ -240,10 +227,6 @@ def test_the_symmetry_does_not_replace_a_region():
     assert judge(json.dumps(analysis), lopsided).code == "ok"
     analysis["muscle_movements"]["mouth"] = "as ever"
     assert judge(json.dumps(analysis), lopsided).code == "omits"
-
-
-def test_long_reasoning_before_an_answer_is_ignored():
-    assert judge(f"{'hm, ' * 10_000}</think>{smile_reply()}", SMILE).code == "ok"
 
 
 def test_an_analysis_without_claims_is_rejected():
@@ -458,12 +441,8 @@ def test_the_target_is_checked_before_a_model_is_loaded(script, capsys):
     write_table(Path("t.csv"), [SMILE])
     datasets.Dataset.from_dict({"coefficients": [SMILE.tolist()]}).save_to_disk("faces")
     capsys.readouterr()
-    for args, message in (
-        (("t.csv", "t.csv"), "JSONL"),
-        (("faces", "faces"), "exists"),
-        (("x.csv", "t.jsonl"), "x.csv"),
-    ):
-        assert script(*args, "--writer", "no/such-model") == 2
+    for args, message in (("t.csv t.csv", "JSONL"), ("faces faces", "exists"), ("x.csv t.jsonl", "x.csv")):
+        assert script(*args.split(), "--writer", "no/such-model") == 2
         err = capsys.readouterr().err
         assert err.startswith("error: ") and message in err and "such-model" not in err
 
@@ -550,12 +529,10 @@ def test_every_command_of_the_page(script, monkeypatch, capsys):
         Path(folder).mkdir()
     write_table(Path("takes/take_3.csv"), FACES[:2])
     write_tiny_chat(Path("models/writer"))
-    datasets.Dataset.from_dict({"coefficients": [values.tolist() for values in FACES[:3]]}).save_to_disk(
-        "outputs/faces"
-    )
+    columns = {"coefficients": [values.tolist() for values in FACES[:3]]}
+    datasets.Dataset.from_dict(columns).save_to_disk("outputs/faces")
     monkeypatch.setenv("MODELS_KEY", "hush")
-    faces = [values.astype(np.float32) for values in FACES[:3]]
-    answers = good_replies(faces)
+    answers = good_replies([values.astype(np.float32) for values in FACES[:3]])
     lines = commands("stage1.md")
     assert len(lines) == 5
     with chat_server(lambda body: answers[first_message(body)]) as server:

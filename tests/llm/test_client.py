@@ -68,17 +68,9 @@ def test_a_request_is_sent_and_its_reply_parsed():
         reply = asking.complete(ask("hello", schema=SCHEMA, seed=4, temperature=0.5, max_tokens=33))
     assert reply == ChatReply("hi there", "length", 11, 5, reply.seconds)
     assert server.paths == ["/v1/chat/completions"] and server.headers[0]["Authorization"] == "Bearer secret"
-    form = {"name": "answer", "schema": SCHEMA, "strict": True}
-    assert server.bodies == [
-        {
-            "model": "tiny",
-            "messages": [{"role": "user", "content": "hello"}],
-            "max_tokens": 33,
-            "temperature": 0.5,
-            "seed": 4,
-            "response_format": {"type": "json_schema", "json_schema": form},
-        }
-    ]
+    form = {"type": "json_schema", "json_schema": {"name": "answer", "schema": SCHEMA, "strict": True}}
+    said = {"model": "tiny", "messages": [{"role": "user", "content": "hello"}], "response_format": form}
+    assert server.bodies == [said | {"max_tokens": 33, "temperature": 0.5, "seed": 4}]
 
 
 @pytest.mark.parametrize(
@@ -131,19 +123,15 @@ def test_an_error_with_status_200_is_retried():
     answers = sequence((200, {}, {"error": {"message": "overloaded", "code": 502}}), "now")
     with chat_server(answers) as server, client(server.url) as asking:
         assert asking.complete(ask()).text == "now" and len(server.bodies) == 2
-    with (
-        chat_server(lambda body: (200, {}, {"error": "overloaded"})) as server,
-        client(server.url, retries=1) as asking,
-    ):
+    failing = sequence((200, {}, {"error": "overloaded"}))
+    with chat_server(failing) as server, client(server.url, retries=1) as asking:
         reply = asking.complete(ask())
     assert (reply.status, reply.attempts) == ("server_error", 2) and "overloaded" in reply.reason
 
 
 def test_values_that_cannot_be_stored_are_replaced():
-    with (
-        chat_server(lambda body: (200, {}, completion("x", "\ud83d", (10**30, 3)))) as server,
-        client(server.url) as asking,
-    ):
+    answers = sequence((200, {}, completion("x", "\ud83d", (10**30, 3))))
+    with chat_server(answers) as server, client(server.url) as asking:
         reply = asking.complete(ask())
     assert (reply.finish, reply.tokens_in, reply.tokens_out) == ("?", 0, 3)
 
@@ -161,21 +149,15 @@ def test_temporary_failures_are_retried_with_backoff():
 def test_retry_after_is_honoured(form, monkeypatch):
     monkeypatch.setattr(time, "time", lambda: 1_000_000_000.0)
     after = email.utils.formatdate(1_000_000_030, usegmt=True) if form == "date" else str(form)
-    clock = Clock()
-    with (
-        chat_server(sequence((429, {"Retry-After": after}, b""), "yes")) as server,
-        client(server.url, clock) as asking,
-    ):
+    clock, answers = Clock(), sequence((429, {"Retry-After": after}, b""), "yes")
+    with chat_server(answers) as server, client(server.url, clock) as asking:
         assert asking.complete(ask()).text == "yes"
     assert clock.now == 130
 
 
 def test_retry_after_delays_all_requests():
-    clock = Clock()
-    with (
-        chat_server(sequence((429, {"Retry-After": "50"}, b""), "a", "b")) as server,
-        client(server.url, clock) as asking,
-    ):
+    clock, answers = Clock(), sequence((429, {"Retry-After": "50"}, b""), "a", "b")
+    with chat_server(answers) as server, client(server.url, clock) as asking:
         assert asking.complete(ask()).text == "a"
         before = clock.now
         assert asking.complete(ask()).text == "b"

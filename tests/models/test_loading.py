@@ -283,11 +283,8 @@ def test_an_unknown_target_module_is_rejected(base_config):
 
 def test_a_saved_adapter_is_restored(base_config, adapter):
     expected = logits(trained(base_config))
-    assert sorted(path.name for path in adapter.iterdir()) == [
-        "adapter_config.json",
-        "adapter_model.safetensors",
-        "semanticface.json",
-    ]
+    names = ["adapter_config.json", "adapter_model.safetensors", "semanticface.json"]
+    assert sorted(path.name for path in adapter.iterdir()) == names
     merged, apart = load_trained(adapter), load_trained(adapter, trainable=True)
     torch.testing.assert_close(logits(merged), expected, atol=1e-4, rtol=1e-4)
     assert torch.equal(logits(apart), expected)

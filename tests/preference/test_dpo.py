@@ -74,14 +74,10 @@ def scored_by_training(bundle, numbers, example, face, *, analysis):
 @pytest.mark.parametrize(
     ("architecture", "numbers", "analysis"),
     [
-        ("fast_vlm", "parallel", False),
-        ("fast_vlm", "parallel", True),
-        ("fast_vlm", "sequential", False),
-        ("smolvlm", "parallel", False),
-        ("smolvlm", "sequential", True),
-        ("qwen3_vl", "parallel", False),
+        ("fast_vlm", "parallel", False), ("fast_vlm", "parallel", True), ("fast_vlm", "sequential", False),
+        ("smolvlm", "parallel", False), ("smolvlm", "sequential", True), ("qwen3_vl", "parallel", False),
     ],
-)
+)  # fmt: skip
 def test_log_probabilities_are_those_of_training(models, split, architecture, numbers, analysis):
     bundle = adapted_bundle(models, architecture)
     bundle.model.eval()

@@ -147,16 +147,10 @@ def test_no_visible_difference_no_question():
 @pytest.mark.parametrize(
     "changed",
     [
-        {"per_picture": 0},
-        {"seed": -1},
-        {"regions": ()},
-        {"regions": ("upper", "upper")},
-        {"regions": ("nose",)},
-        {"repeats": -0.1},
-        {"repeats": 0.3, "mirrored": 0.3},
-        {"repeats": float("nan")},
+        {"per_picture": 0}, {"seed": -1}, {"regions": ()}, {"regions": ("upper", "upper")}, {"regions": ("nose",)},
+        {"repeats": -0.1}, {"repeats": 0.3, "mirrored": 0.3}, {"repeats": float("nan")},
     ],
-)
+)  # fmt: skip
 def test_arguments_out_of_range_are_refused(changed):
     arguments = {"regions": ("upper",), "per_picture": 2, "seed": 0} | changed
     with pytest.raises(ValueError, match="give"):

@@ -80,14 +80,9 @@ def test_rounds_write_all_their_files(runner, places):
     for number in (1, 2):
         names = {path.name for path in runner.folder(number).iterdir()}
         assert names == {
-            "candidates.jsonl",
-            "choices.jsonl",
-            "pairs.jsonl",
-            "held_out_pairs.jsonl",
-            "adapter",
-            "predictions.jsonl",
-            "metrics.json",
-        }
+            "candidates.jsonl", "choices.jsonl", "pairs.jsonl", "held_out_pairs.jsonl", "adapter",
+            "predictions.jsonl", "metrics.json",
+        }  # fmt: skip
         assert {choice.round for _, choice in read_choices(runner.folder(number) / "choices.jsonl")[0]} == {number}
     recipe = read_recipe(runner.output / "adapter")
     assert recipe["settings"]["round"] == 2

@@ -217,12 +217,9 @@ runpy.run_path(sys.argv[0], run_name="__main__")
 def test_a_killed_training_resumes_exactly(overrides, capsys):
     """Dropout, augmentation, the order of the second epoch and the learning rate all resume."""
     changes = [
-        "train.max_steps=10",
-        "train.save_steps=5",
-        "train.eval_steps=5",
-        "train.per_device_train_batch_size=3",
+        "train.max_steps=10", "train.save_steps=5", "train.eval_steps=5", "train.per_device_train_batch_size=3",
         "lora.lora_dropout=0.2",
-    ]
+    ]  # fmt: skip
     whole_run = run(overrides(*changes, output="whole_run"))
     killed = whole_run.parent / "killed"
     command = [sys.executable, "-c", KILL_AT_STEP_7, str(ROOT / "train/distill.py")]
@@ -260,12 +257,9 @@ def test_an_output_with_other_settings_is_refused(overrides):
 @pytest.mark.parametrize("architecture", CONFIGS)
 def test_a_four_bit_base_trains_on_the_cpu(architecture, overrides, snapshots):
     changes = [
-        "model.quantize=nf4",
-        "model.dtype=float32",
-        "train.warmup_ratio=0",
-        "train.eval_steps=1",
+        "model.quantize=nf4", "model.dtype=float32", "train.warmup_ratio=0", "train.eval_steps=1",
         "train.per_device_train_batch_size=2",
-    ]
+    ]  # fmt: skip
     changes += [f"model.image_size={tiny_models.SIDE[architecture]}", "train.max_steps=4", "train.learning_rate=1e-2"]
     folder = run(overrides(*changes, architecture=architecture))
     assert_only_the_trainable_changed(snapshots)

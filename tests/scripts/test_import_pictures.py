@@ -382,12 +382,9 @@ def test_missing_actions_are_in_the_model_recipe(tmp_path):
     model = ROOT / "semanticface" / "assets" / "nano"
     places = [f"dataset={out}", f"output={tmp_path / 'adapter'}", f"model.base={model}"]
     changes = [
-        *places,
-        "train.max_steps=1",
-        "train.per_device_train_batch_size=1",
-        "train.eval_rows=1",
+        *places, "train.max_steps=1", "train.per_device_train_batch_size=1", "train.eval_rows=1",
         "augment.fixed_variants=0",
-    ]
+    ]  # fmt: skip
     distill.distill(read_settings(ROOT / "train/configs/quickstart.yaml", distill.Settings, changes))
     recipe = json.loads((tmp_path / "adapter" / RECIPE_NAME).read_text())
     assert recipe["settings"]["data"]["train"]["settings"]["labels"]["unknown"] == ["tongueOut"]

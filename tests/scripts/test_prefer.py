@@ -25,12 +25,9 @@ from tests.helpers.tiny_adapter import tiny_adapter
 
 CONFIGS = "train/configs/prefer_quickstart.yaml", "train/configs/prefer.yaml"
 SMALL = [
-    "rounds.max_rounds=1",
-    "rounds.eval_rows=2",
-    "align.num_train_epochs=1",
-    "align.precision=model",
+    "rounds.max_rounds=1", "rounds.eval_rows=2", "align.num_train_epochs=1", "align.precision=model",
     "candidates.tries=1",
-]
+]  # fmt: skip
 TAKES = TakeSettings(train=5, validation=1, frames=2, every=4, style="drawn")
 
 prefer = load_script("train/prefer.py")

@@ -77,15 +77,11 @@ def test_timecodes_increase_and_are_accurate_to_a_thousandth(times, rate, second
 @pytest.mark.parametrize(
     ("text", "means"),
     [
-        ("13:13:04:31.652", (47584, Fraction("31.652"))),
-        ("00:00:00;29", (0, Fraction(29))),
-        (" 1:02:03:100 ", (3723, Fraction(100))),
-        ("24:00:00:00.000", None),
-        ("00:00:00.290", None),
-        ("00:00:00:29.", None),
-        ("frame 3", None),
+        ("13:13:04:31.652", (47584, Fraction("31.652"))), ("00:00:00;29", (0, Fraction(29))),
+        (" 1:02:03:100 ", (3723, Fraction(100))), ("24:00:00:00.000", None), ("00:00:00.290", None),
+        ("00:00:00:29.", None), ("frame 3", None),
     ],
-)
+)  # fmt: skip
 def test_timecodes(text, means):
     assert parse(text) == means
 
@@ -120,17 +116,11 @@ def test_a_start_at_another_rate_is_converted():
 @pytest.mark.parametrize(
     ("measured", "named", "counted"),
     [
-        (Fraction(30), 30, 30),
-        (NTSC, NTSC, NTSC),
-        (Fraction(23976, 1000), RATES[0], RATES[0]),
-        (Fraction(5994, 100), RATES[6], RATES[6]),
-        (Fraction(2998, 100), NTSC, NTSC),
-        (Fraction(297, 10), None, 30),
-        (Fraction(15), None, 30),
-        (Fraction(31), None, 60),
-        (Fraction(120), None, 60),
+        (Fraction(30), 30, 30), (NTSC, NTSC, NTSC), (Fraction(23976, 1000), RATES[0], RATES[0]),
+        (Fraction(5994, 100), RATES[6], RATES[6]), (Fraction(2998, 100), NTSC, NTSC), (Fraction(297, 10), None, 30),
+        (Fraction(15), None, 30), (Fraction(31), None, 60), (Fraction(120), None, 60),
     ],
-)
+)  # fmt: skip
 def test_timecode_rates(measured, named, counted):
     assert standard_rate(measured) == named
     assert timecode_rate(measured) == counted

@@ -15,15 +15,9 @@ from semanticface.vision.video_reader import is_video, open_take
 from tests.helpers.clips import bars, damage, number_of, write_clip, write_sound
 
 KINDS = [
-    ("a.mp4", "libx264"),
-    ("a.mov", "libx264"),
-    ("a.mkv", "libx264"),
-    ("a.mp4", "libx265"),
-    ("a.webm", "libvpx-vp9"),
-    ("a.webm", "libvpx"),
-    ("a.avi", "mpeg4"),
-    ("a.mov", "mjpeg"),
-]
+    ("a.mp4", "libx264"), ("a.mov", "libx264"), ("a.mkv", "libx264"), ("a.mp4", "libx265"), ("a.webm", "libvpx-vp9"),
+    ("a.webm", "libvpx"), ("a.avi", "mpeg4"), ("a.mov", "mjpeg"),
+]  # fmt: skip
 
 
 def read(path, rate=None, skip=0):
