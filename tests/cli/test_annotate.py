@@ -15,6 +15,7 @@ from collections import Counter
 import pytest
 from playwright.sync_api import TimeoutError as PageTimeout
 
+from semanticface.cli.arguments import share
 from semanticface.cli.main import main
 from semanticface.data.consent import NAME
 from semanticface.errors import SemanticFaceError
@@ -183,7 +184,7 @@ def test_errors_name_the_fix(material, tmp_path, served, capsys, monkeypatch):
     monkeypatch.setattr(local_page.importlib.util, "find_spec", lambda name: None)
     assert main(arguments) == 2
     assert "pip install 'semanticface[annotate]'" in capsys.readouterr().err
-    assert not served and arguments.share("0.5") == 0.5
+    assert not served and share("0.5") == 0.5
 
 
 class Server:
