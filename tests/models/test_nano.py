@@ -1,6 +1,5 @@
 """Nano: its tokenizer, its stock classes, the script that trains it, and the packaged model."""
 
-import subprocess
 import sys
 from pathlib import Path
 
@@ -22,6 +21,7 @@ from semanticface.rendering import STYLES, render
 from semanticface.semantics.analysis import describe
 from semanticface.semantics.answer import format_answer, parse_answer
 from semanticface.semantics.expression_sampler import sample_coefficients
+from tests.helpers.scripts import load_script
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -89,21 +89,25 @@ def test_training_does_not_change_the_frozen_encoders_statistics(tokenizer):
 
 
 @pytest.mark.slow
-def test_the_script_trains_a_model_and_resumes(tmp_path):
+def test_the_script_trains_a_model_and_resumes(tmp_path, monkeypatch):
     plan = RenderSettings(
         rows=120, looks={"drawn": 1.0}, size=64, supersample=1, framing="crop", splits={"train": 0.8, "validation": 0.2}
     )  # fewer training faces than the encoder's batch
     render_set(tmp_path / "faces", plan, workers=1)
-    command = [sys.executable, ROOT / "train/pretrain.py", "--faces", tmp_path / "faces", "--out", tmp_path / "nano"]
-    subprocess.run([*command, "--vision-samples", "256", "--language-samples", "64"], check=True)
-    states = {name: torch.load(tmp_path / "nano" / name, weights_only=True) for name in ("tower.pt", "language.pt")}
-    assert (states["tower.pt"]["step"], states["language.pt"]["step"]) == (2, 2)
-    # Both steps are done already, so the same command only saves again, and longer ones train what is left.
-    first = (tmp_path / "nano/model/model.safetensors").read_bytes()
-    subprocess.run([*command, "--vision-samples", "256", "--language-samples", "64"], check=True)
-    assert (tmp_path / "nano/model/model.safetensors").read_bytes() == first
-    subprocess.run([*command, "--vision-samples", "256", "--language-samples", "128"], check=True)
-    assert (tmp_path / "nano/model/model.safetensors").read_bytes() != first
+    script, out = load_script("train/pretrain.py"), tmp_path / "nano"
+
+    def run(language_samples: int) -> bytes:
+        words = ["--faces", str(tmp_path / "faces"), "--out", str(out), "--vision-samples", "128"]
+        monkeypatch.setattr(sys, "argv", ["pretrain.py", *words, "--language-samples", str(language_samples)])
+        assert script.main() == 0
+        return (out / "model/model.safetensors").read_bytes()
+
+    first = run(32)
+    states = {name: torch.load(out / name, weights_only=True) for name in ("tower.pt", "language.pt")}
+    assert (states["tower.pt"]["step"], states["language.pt"]["step"]) == (1, 1)
+    # Both stages are done, so the same command only saves again, and a longer one trains what is left.
+    assert run(32) == first
+    assert run(64) != first
     picture = render(np.zeros(N_ACTIONS), style="drawn", framing="crop", size=nano.IMAGE_SIZE).image
     (prediction,) = Predictor.from_pretrained(tmp_path / "nano/model")([_png(picture, tmp_path)], crop="none")
     assert prediction.status == "ok"
