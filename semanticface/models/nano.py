@@ -13,7 +13,6 @@ import torch
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 from torch import nn
 from transformers import (
-    CLIPImageProcessor,
     FastVlmConfig,
     FastVlmForConditionalGeneration,
     LlavaProcessor,
@@ -112,6 +111,8 @@ def build_tokenizer(texts: Iterable[str], *, words: int = 768) -> PreTrainedToke
 @quiet_transformers()
 def build_processor(tokenizer: PreTrainedTokenizerFast) -> LlavaProcessor:
     """Return the processor of nano: square crops resized to ``IMAGE_SIZE`` and scaled to [-1, 1]."""
+    from transformers import CLIPImageProcessor  # here, because its import prints a note where torchvision is missing
+
     images = CLIPImageProcessor(
         size={"height": IMAGE_SIZE, "width": IMAGE_SIZE},
         do_center_crop=False,
