@@ -126,12 +126,12 @@ def test_each_variant_has_its_order(processor, example):
 
     def learnt(key, numbers):
         (encoding,) = encodings[key]
-        kept = zip(encoding.labels, encoding.weights, encoding.numbers, strict=True)
+        kept = zip(encoding.labels, encoding.loss_weights, encoding.number_ids, strict=True)
         return [
             label for label, weight, number in kept if weight and label != IGNORE_INDEX and (number >= 0) == numbers
         ]
 
-    values = [encoder.number_tokens.spelled[round(100 * float(value))][0] for value in example.coefficients]
+    values = [encoder.number_tokens.value_tokens[round(100 * float(value))][0] for value in example.coefficients]
     assert all(learnt(key, True) == values for key in encodings)
     assert not learnt("coefficients", False)
     assert learnt("semantics-first", False) == learnt("semantics-first-seen", False)
@@ -154,7 +154,7 @@ def test_an_analysis_behind_numbers_spells_an_answer_and_only_it_is_learnt(proce
     found = parse_answer(text)
     assert found.analysis == example.analysis
     assert np.abs(found.coefficients - example.coefficients).max() <= 0.005001
-    learnt = [label for label, weight in zip(encoding.labels, encoding.weights, strict=True) if weight]
+    learnt = [label for label, weight in zip(encoding.labels, encoding.loss_weights, strict=True) if weight]
     analysis = tokenizer.decode(learnt, clean_up_tokenization_spaces=False)
     assert analysis.startswith(example.analysis.expression_category)
     assert analysis.endswith('"}}<|end|>')
