@@ -10,6 +10,7 @@ import json
 import math
 import os
 import re
+import sys
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -371,6 +372,7 @@ def train(
         logging_first_step=True,
         logging_nan_inf_filter=False,
         report_to="none",
+        disable_tqdm=not sys.stderr.isatty(),  # a log gets a line per logging_steps
         remove_unused_columns=False,
         # TrainFaces shuffles.
         train_sampling_strategy="sequential",
