@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+import sys
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -414,6 +415,7 @@ def _dpo_config(model: _PreparedModel, settings: AlignSettings, steps: int, fold
         logging_first_step=True,
         logging_nan_inf_filter=False,
         report_to="none",
+        disable_tqdm=not sys.stderr.isatty(),  # a log gets a line per logging_steps
         remove_unused_columns=False,
         train_sampling_strategy="sequential",  # ``order`` is shuffled already
         ddp_find_unused_parameters=False,
