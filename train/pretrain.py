@@ -41,8 +41,8 @@ from semanticface.recipe import make_recipe, prompt_record, write_recipe
 from semanticface.rendering.types import POINTS
 from semanticface.semantics.analysis import describe_many
 from semanticface.semantics.answer import format_answer
+from semanticface.training.muon import MuonAdamW
 from semanticface.training.nano_pretraining import (
-    MuonAdamW,
     PretrainData,
     PretrainSettings,
     make_targets,

@@ -160,7 +160,7 @@ def trl(case: Case, faces: Path, scratch: Path) -> Run:
     from semanticface.models.loading import LoraSettings, ModelConfig, add_lora, load_base
     from semanticface.prompts import load_prompt
     from semanticface.training.datasets import AugmentSettings, TrainFaces
-    from semanticface.training.trainer import has_bfloat16
+    from semanticface.utils.precision import has_bfloat16
 
     transformers.set_seed(0)
     base = load_base(ModelConfig(case.model, image_size=case.image_size))

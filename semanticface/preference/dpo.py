@@ -35,8 +35,9 @@ from semanticface.preference.pair_collator import CHOSEN, REJECTED, PairCollator
 from semanticface.training.collator import split_targets
 from semanticface.training.fused_ops import fused_lora, fused_rms_norm
 from semanticface.training.packing import pack, padding_free
-from semanticface.training.trainer import SanityCheckCallback, has_bfloat16, last_checkpoint
+from semanticface.training.trainer import SanityCheckCallback, last_checkpoint
 from semanticface.training.vision_cache import CachedVisionEncoder, encode_images
+from semanticface.utils.precision import has_bfloat16
 from semanticface.utils.progress import tqdm
 
 _CACHE_BYTES = 2**30

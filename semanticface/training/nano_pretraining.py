@@ -33,81 +33,16 @@ from semanticface.models.answer_tokens import (
 from semanticface.prompts import load_prompt, messages
 from semanticface.semantics.analysis import Analysis, describe_many
 from semanticface.semantics.answer import format_answer
+from semanticface.training.muon import MuonAdamW
 from semanticface.training.packing import ATTENTION, PackedRows
 from semanticface.utils.files import atomic_path
+from semanticface.utils.precision import fast_products
 from semanticface.utils.prefetch import prefetch
 from semanticface.utils.progress import tqdm
 
 _MEAN_WEIGHT = 20.0
 _NO_EMOTION_EVERY = 8
 """One step in so many prompts for no emotion, with answers that have none."""
-
-
-class MuonAdamW:
-    """Muon for matrices and filters, AdamW for other weights, on gradients averaged over all processes.
-
-    Muon (Jordan et al. 2024) orthogonalises every update of a matrix. After 40,000 pictures from scratch the vision
-    encoder reached a correlation of 0.23, with AdamW alone 0.04.
-    """
-
-    def __init__(self, accelerator: Accelerator, weights: list[nn.Parameter], others: list[nn.Parameter], lr: float):
-        """Prepare the optimizers.
-
-        Args:
-            accelerator: of the processes, which hold the same weights.
-            weights: matrices [out, in] and filters [out, in, H, W] in channels-last memory, for Muon at ten times lr.
-            others: all other trainable weights, for AdamW at lr.
-            lr: peak learning rate.
-        """
-        self.accelerator, self.weights, self.others = accelerator, weights, others
-        # Muon takes matrices: views of the same memory with a row per filter.
-        self.matrices = [nn.Parameter(_as_matrix(weight.data)) for weight in weights]
-        if any(one.data_ptr() != other.data_ptr() for one, other in zip(self.matrices, weights, strict=True)):
-            raise ValueError("Filters must be in channels-last memory: model.to(memory_format=torch.channels_last).")
-        self.optimizers = (
-            torch.optim.Muon(self.matrices, 10 * lr, weight_decay=0.05),
-            torch.optim.AdamW(others, lr, weight_decay=0.05, betas=(0.9, 0.98)),
-        )
-        self.peaks = (10 * lr, lr)
-
-    def step(self, loss: torch.Tensor, lr_factor: float) -> None:
-        """Backpropagate a loss and update the weights, at a share of the peak learning rates."""
-        weights = self.weights + self.others
-        for weight in weights:
-            weight.grad = None
-        loss.backward()
-        _average_gradients(self.accelerator, weights)
-        torch.nn.utils.clip_grad_norm_(weights, 1.0)
-        for matrix, weight in zip(self.matrices, self.weights, strict=True):
-            matrix.grad = _as_matrix(_gradient(weight))
-        for optimizer, peak in zip(self.optimizers, self.peaks, strict=True):
-            for group in optimizer.param_groups:
-                group["lr"] = peak * lr_factor
-            optimizer.step()
-
-    def state_dict(self) -> list[dict[str, Any]]:
-        return [optimizer.state_dict() for optimizer in self.optimizers]
-
-    def load_state_dict(self, states: list[dict[str, Any]]) -> None:
-        for optimizer, state in zip(self.optimizers, states, strict=True):
-            optimizer.load_state_dict(state)
-
-
-def _average_gradients(accelerator: Accelerator, weights: list[nn.Parameter]) -> None:
-    if accelerator.num_processes > 1:
-        gradients = [_gradient(weight) for weight in weights]
-        means = accelerator.reduce(torch.cat([gradient.flatten() for gradient in gradients]), "mean")
-        for gradient, part in zip(gradients, means.split([g.numel() for g in gradients]), strict=True):
-            gradient.copy_(part.view_as(gradient))
-
-
-def _gradient(weight: nn.Parameter) -> torch.Tensor:
-    assert weight.grad is not None
-    return weight.grad
-
-
-def _as_matrix(weight: torch.Tensor) -> torch.Tensor:
-    return weight.permute(0, 2, 3, 1).flatten(1) if weight.ndim == 4 else weight
 
 
 def one_cycle(step: int, steps: int, warmup: int = 200) -> float:
@@ -284,7 +219,7 @@ def pretrain_language_model(
     for step, (ids, positions, rows, labels, owners, mean_targets, features) in enumerate(bar, start=first):
         ids, labels, owners = (part.to(accelerator.device) for part in (ids, labels, owners))
         labelled = labels != IGNORE_INDEX
-        with torch.autocast(accelerator.device.type, torch.bfloat16):
+        with fast_products(accelerator.device):
             embeds = model.get_input_embeddings()(ids)  # [1, T, D]
             image = model.model.multi_modal_projector(features.to(ids.device).flatten(2).transpose(1, 2))
             embeds = embeds.masked_scatter((ids == model.config.image_token_id)[..., None], image.to(embeds.dtype))

@@ -16,6 +16,7 @@ from semanticface.data.faces import load_faces
 from semanticface.errors import DatasetError
 from semanticface.models import nano
 from semanticface.utils.files import atomic_path
+from semanticface.utils.precision import fast_products
 from semanticface.utils.progress import tqdm
 
 _BATCH = 256
@@ -83,9 +84,9 @@ def to_tensor(pixels: np.ndarray) -> torch.Tensor:
 
 
 def encode_batch(vision_encoder: nn.Module, images: torch.Tensor) -> torch.Tensor:
-    """Return feature maps float32[B, C, H, W] of images float32[B, 3, H, W], computed in bfloat16."""
+    """Return feature maps float32[B, C, H, W] of images float32[B, 3, H, W], in ``fast_products``."""
     images = images.to(next(vision_encoder.parameters()).device, memory_format=torch.channels_last)
-    with torch.autocast(images.device.type, torch.bfloat16):
+    with fast_products(images.device):
         features: torch.Tensor = vision_encoder(images).last_hidden_state.float()
     return features
 

@@ -35,6 +35,7 @@ from semanticface.training.fused_ops import chunked_argmax, chunked_cross_entrop
 from semanticface.training.packing import pack, padding_free
 from semanticface.training.vision_cache import CachedVisionEncoder, cache_vision_features
 from semanticface.utils.files import write_json
+from semanticface.utils.precision import has_bfloat16
 
 SETTINGS_NAME = "settings.json"
 _DECIMAL = re.compile(r"\d\.\d+")
@@ -315,14 +316,6 @@ def last_checkpoint(folder: Path) -> Path | None:
         if number and isinstance(state, dict) and "global_step" in state:
             found.append((int(number[1]), path))
     return max(found)[1] if found else None
-
-
-def has_bfloat16(device: torch.device) -> bool:
-    """Return whether a device multiplies bfloat16 in hardware; without, bfloat16 is slower than float32."""
-    if device.type == "cpu":
-        has: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
-        return bool(has.get("avx512_bf16") or has.get("amx_bf16") or has.get("bf16"))
-    return device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
 
 
 def train(

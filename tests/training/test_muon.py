@@ -3,7 +3,7 @@ import torch
 from accelerate import Accelerator
 from torch import nn
 
-from semanticface.training.nano_pretraining import MuonAdamW
+from semanticface.training.muon import MuonAdamW
 
 
 def small() -> nn.Sequential:
