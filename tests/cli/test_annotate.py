@@ -323,8 +323,9 @@ def test_choices_by_keyboard(material, tmp_path, browser):
     tab.keyboard.press("z")
     tab.screenshot(path=tmp_path / "closer.png")
     tab.keyboard.press("z")
-    # The page may still be reconnecting: wait for each question.
-    left = int(re.findall(r"\d+", tab.inner_text(".sf-done"))[1]) - len(pressed)
+    # The page may still be reconnecting, and is then drawn anew: wait for what it shows.
+    total = r"() => document.querySelector('.sf-done')?.textContent.match(/of (\d+)/)?.[1]"
+    left = int(tab.wait_for_function(total).json_value()) - len(pressed)
     for turn in range(201, 201 + left):
         tab.wait_for_selector("#sf[data-state=asking]")
         choose(turn)
