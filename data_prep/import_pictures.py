@@ -20,6 +20,9 @@ More examples:
     # one person, in several folders and videos
     python data_prep/import_pictures.py holiday ann.mp4 --out outputs/photos --subject ann --mediapipe face.task
 
+    # a collection of portraits of unnamed people, one in each picture; the consent list names the collection
+    python data_prep/import_pictures.py portraits --out outputs/people --collection portraits --mediapipe face.task
+
     # saved blendshapes: JSONL, JSON, CSV, or a folder with a JSON per picture; MediaPipe is not needed
     python data_prep/import_pictures.py --saved results.jsonl --out outputs/saved --consent consent.yaml --subject ann
 
@@ -46,6 +49,9 @@ def arguments() -> argparse.ArgumentParser:
     parser = ScriptParser(__doc__)
     parser.add_argument("paths", type=Path, nargs="*", metavar="PATH", help="folders, pictures, videos")
     parser.add_argument("--mediapipe", type=Path, metavar="X.task", help="MediaPipe's face_landmarker.task")
+    parser.add_argument(
+        "--collection", metavar="NAME", help="pictures of unnamed people, each in one picture: the collection's name"
+    )
     parser.add_argument("--saved", type=Path, metavar="FILE", help="saved blendshapes instead of PATH and --mediapipe")
     parser.add_argument(
         "--pictures",
@@ -72,6 +78,8 @@ def main() -> int:
         parser.error("--saved replaces PATH and --mediapipe: give it alone")
     if options.saved is None and not (options.paths and options.mediapipe):
         parser.error("give pictures and --mediapipe face_landmarker.task, or --saved FILE")
+    if options.collection is not None and (options.saved or options.subject):
+        parser.error("--collection is for pictures of many unnamed people: give it without --saved and --subject")
 
     def settings() -> PictureSettings:
         known = labels("MediaPipe, saved by its user") if options.saved else labels_of(options.mediapipe)
@@ -79,7 +87,7 @@ def main() -> int:
 
     def read():
         if options.saved is None:
-            return collect_parts(options.paths, options.subject), []
+            return collect_parts(options.paths, options.subject, collection=options.collection), []
         return read_saved(
             options.saved, pictures=options.pictures, column=options.subject_column, subject=options.subject
         )
@@ -87,7 +95,7 @@ def main() -> int:
     with contextlib.ExitStack() as stack:
 
         def reader():
-            return None if options.saved else stack.enter_context(FaceLandmarker(options.mediapipe)).read
+            return None if options.saved else stack.enter_context(FaceLandmarker(options.mediapipe)).measure
 
         return run(options, settings, read, reader)
 

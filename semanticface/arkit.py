@@ -11,7 +11,7 @@ units from the FACS manual (Ekman, Friesen, Hager 2002) as far as one unit descr
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -168,7 +168,14 @@ POSE_NAMES: tuple[str, ...] = (
     "HeadYaw", "HeadPitch", "HeadRoll", "LeftEyeYaw", "LeftEyePitch", "LeftEyeRoll", "RightEyeYaw", "RightEyePitch",
     "RightEyeRoll",
 )  # fmt: skip
-"""The nine columns after the 52 in a Live Link Face CSV; their units are undocumented (likely radians)."""
+"""The nine columns after the 52 in a Live Link Face CSV: rotations in radians.
+
+Yaw is positive towards the subject's right, pitch downwards, roll towards the subject's left shoulder; those of the
+head turn it against the camera, those of an eye turn it in the head. Measured on a take for the eyes, whose gaze
+actions move with them (docs/formats.md); the head's follow from ARKit's axes, which the app treats alike.
+"""
+_POSE_SWAP = np.array([0, 1, 2, 6, 7, 8, 3, 4, 5])
+_POSE_SIGNS = np.array([-1, 1, -1] * 3, dtype=np.float32)
 
 LIVE_LINK_COLUMNS: tuple[str, ...] = (
     "Timecode", "BlendShapeCount", *(PASCAL_CASE[name] for name in NAMES), *POSE_NAMES,
@@ -187,6 +194,53 @@ def mirror(coefficients: np.ndarray) -> np.ndarray:
     if coefficients.shape[-1:] != (N_ACTIONS,):
         raise ValueError(f"expected [..., {N_ACTIONS}] coefficients, got shape {coefficients.shape}")
     return coefficients[..., MIRROR_INDEX]
+
+
+def mirror_pose(pose: np.ndarray) -> np.ndarray:
+    """Return the pose of the mirrored face: eyes swapped, yaw and roll negated; shape ``[..., 9]`` in and out."""
+    mirrored: np.ndarray = np.asarray(pose)[..., _POSE_SWAP] * _POSE_SIGNS
+    return mirrored
+
+
+GAZE_DEGREES = {"Out": 30.0, "In": 30.0, "Up": 22.0, "Down": 25.0}
+"""Degrees that an eye turns at coefficient 1 of each gaze action; a fit to an iPhone's
+take gives 35 to the side and 32 up and down."""
+
+
+def gaze_degrees(coefficients: np.ndarray) -> np.ndarray:
+    """Return the eyes' angles that gaze actions stand for, as ``pose_of`` takes them; [..., 52] to [..., 2, 2]."""
+
+    def turn(way: str, side: str) -> np.ndarray:
+        turned: np.ndarray = GAZE_DEGREES[way] * np.asarray(coefficients)[..., INDEX[f"eyeLook{way}{side}"]]
+        return turned
+
+    sides = [
+        np.stack([sign * (turn("Out", side) - turn("In", side)), turn("Up", side) - turn("Down", side)], axis=-1)
+        for side, sign in (("Left", 1), ("Right", -1))
+    ]
+    return np.stack(sides, axis=-2)
+
+
+def pose_of(head: Sequence[float] | np.ndarray, gaze: np.ndarray) -> np.ndarray:
+    """Return Live Link's pose from angles in degrees.
+
+    Args:
+        head: [..., 3], yaw to the subject's left, pitch up, roll towards the subject's left shoulder.
+        gaze: [..., 2, 2], left and right eye in the head, each to the subject's left and up.
+
+    Returns:
+        float32[..., 9], ``POSE_NAMES``.
+    """
+    head, gaze = np.asarray(head, np.float64), np.asarray(gaze, np.float64)
+    eyes = np.concatenate([-gaze, np.zeros_like(gaze[..., :1])], axis=-1)  # [..., 2, 3]
+    angles = np.concatenate([head * (-1, -1, 1), eyes.reshape(*eyes.shape[:-2], 6)], axis=-1)
+    return np.radians(angles).astype(np.float32)
+
+
+def head_degrees(pose: np.ndarray) -> np.ndarray:
+    """Return the head's angles of a pose [..., 9] as ``pose_of`` takes them, float32[..., 3]."""
+    degrees: np.ndarray = np.degrees(np.asarray(pose, np.float32)[..., :3]) * np.array([-1, -1, 1], np.float32)
+    return degrees
 
 
 def vector(values: Mapping[str, float]) -> np.ndarray:

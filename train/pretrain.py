@@ -1,11 +1,14 @@
-"""Pretrain nano, the base model in the package, on rendered faces.
+"""Pretrain nano, the base model in the package, on rendered faces and real pictures.
 
     python data_prep/render_faces.py --out outputs/faces --rows 60000 --size 128 --supersample 1 --framing crop
     python train/pretrain.py --faces outputs/faces --out outputs/nano
+    python train/pretrain.py --faces outputs/faces --people outputs/people --vision-init nano --out outputs/nano-next
 
 Three stages; a stopped run resumes at its last checkpoint:
 
-1. The vision encoder learns coefficients and landmarks, which the renderer knows.
+1. The vision encoder learns coefficients, landmarks and pose, which the renderer knows. Of real pictures it learns
+   what MediaPipe knows of them: the actions in which it agrees with ARKit, the landmarks and the head's pose. The other
+   actions are learnt from renders alone; two views of one real picture are only asked to agree.
 2. The language model learns on the frozen vision encoder, whose feature maps are computed once.
 3. Model, tokenizer, processor and recipe are saved as a stock transformers folder, in bfloat16.
 
@@ -24,7 +27,6 @@ from typing import Any, get_args
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from accelerate import Accelerator
 from torch import nn
 from transformers import AutoModel
@@ -33,9 +35,9 @@ from semanticface.arkit import MIRROR_INDEX
 from semanticface.cli.scripts import ScriptParser
 from semanticface.config import check_range
 from semanticface.errors import SemanticFaceError
-from semanticface.evaluation import metrics
 from semanticface.models import nano
 from semanticface.models.answer_tokens import Numbers
+from semanticface.models.loading import load_trained
 from semanticface.prompts import load_prompt
 from semanticface.recipe import make_recipe, prompt_record, write_recipe
 from semanticface.rendering.types import POINTS
@@ -51,12 +53,12 @@ from semanticface.training.nano_pretraining import (
     pretrain_language_model,
     save_state,
 )
-from semanticface.training.nano_vision import Faces, encode_batch, feature_maps, read_faces, to_tensor
+from semanticface.training.nano_vision import CAPTURE_MARGIN, Faces, encode_batch, feature_maps, read_faces
+from semanticface.training.views import Views, concat_views, make_views
 from semanticface.utils.files import atomic_path
 from semanticface.utils.prefetch import prefetch
 from semanticface.utils.progress import tqdm
 
-_LOGGED = ("mae", "correlation")
 _SAVE_EVERY = 1000  # steps of the vision stage
 _TOKENIZER_SAMPLES = 4000
 
@@ -66,13 +68,17 @@ class Settings:
     """Settings of a pretraining.
 
     Attributes:
-        faces: dataset folders.
+        faces: dataset folders of renders.
+        people: dataset folders of real pictures labelled by MediaPipe; None trains on renders alone.
         out: folder of the model and the checkpoints.
+        people_share: share of real pictures in a batch of the vision stage; each gives two views.
         vision_samples: pictures that the vision encoder trains on, repetitions counted.
         vision_learning_rate: peak rate of AdamW in the vision stage, a tenth of Muon's.
-        vision_init: checkpoint of a vision stage to start from; None starts from scratch.
+        vision_init: checkpoint of a vision stage, or a model, to start from; None starts from scratch.
         vision_batch_size: pictures per step, over all processes.
         landmark_weight: weight of the landmark loss.
+        pose_weight: weight of the pose loss.
+        views_weight: weight of the difference between two views of one real picture.
         language_samples: pictures that the language model trains on.
         language_learning_rate: as ``vision_learning_rate``.
         language_batch_size: as ``vision_batch_size``.
@@ -82,11 +88,15 @@ class Settings:
 
     faces: list[str]
     out: str
+    people: list[str] | None = None
+    people_share: float = 0.35
     vision_samples: int = 700_000
     vision_learning_rate: float = 2e-3
     vision_init: str | None = None
     vision_batch_size: int = 128
     landmark_weight: float = 0.1
+    pose_weight: float = 0.1
+    views_weight: float = 0.3
     language_samples: int = 80_000
     language_learning_rate: float = 3e-3
     language_batch_size: int = 32
@@ -96,6 +106,12 @@ class Settings:
     def __post_init__(self) -> None:
         check_range("vision_samples", self.vision_samples, self.vision_batch_size)
         check_range("language_samples", self.language_samples, self.language_batch_size)
+        check_range("people_share", self.people_share, 0, 0.9)
+
+    @property
+    def weights(self) -> dict[str, float]:
+        """The weight of each loss of the vision stage."""
+        return {"actions": 1.0, "points": self.landmark_weight, "pose": self.pose_weight, "views": self.views_weight}
 
 
 def main() -> int:
@@ -103,7 +119,9 @@ def main() -> int:
     add = parser.add_argument
     add("--faces", nargs="+", required=True, help="dataset folders made by data_prep/render_faces.py")
     add("--out", required=True, help="folder of the model and the checkpoints")
-    add("--vision-init", metavar="FILE", help="tower.pt of another run, to start the vision encoder from")
+    add("--people", nargs="+", help="folders of real pictures that data_prep/import_pictures.py labelled")
+    add("--people-share", type=float, default=Settings.people_share, help="their share of a batch (%(default)s)")
+    add("--vision-init", metavar="MODEL", help="start the vision encoder from this model, or from a run's tower.pt")
     add("--vision-samples", type=int, default=Settings.vision_samples, help="pictures for the vision encoder")
     add("--vision-learning-rate", type=float, default=Settings.vision_learning_rate)
     add("--language-samples", type=int, default=Settings.language_samples, help="pictures for the language model")
@@ -125,10 +143,11 @@ def pretrain(settings: Settings) -> None:
     """Train the vision encoder, then the language model, and save the model."""
     accelerator, out = Accelerator(cpu=not torch.cuda.is_available()), Path(settings.out)
     out.mkdir(parents=True, exist_ok=True)
-    train, held_out = (read_faces(settings.faces, split, out, accelerator) for split in ("train", "validation"))
-    accelerator.print(f"{len(train.pixels)} training faces, {len(held_out.pixels)} held out, of other subjects")
+    train, held_out = (_read_sources(settings, split, out, accelerator) for split in ("train", "validation"))
+    for name, some, others in zip(("rendered", "real"), train, held_out, strict=False):
+        accelerator.print(f"{len(some)} {name} training faces, {len(others)} held out, of other subjects")
     vision_encoder, heads = train_vision_encoder(settings, accelerator, train, held_out, out / "tower.pt")
-    model, processor = train_language_model(settings, accelerator, train, vision_encoder, heads, out / "language.pt")
+    model, processor = train_language_model(settings, accelerator, train[0], vision_encoder, heads, out / "language.pt")
     if not accelerator.is_main_process:
         return
     with atomic_path(out / "model") as folder:
@@ -149,19 +168,29 @@ def pretrain(settings: Settings) -> None:
     print(f"saved {out / 'model'}; evaluate it: python eval/evaluate.py --model {out / 'model'} --dataset FACES")
 
 
+def _read_sources(settings: Settings, split: str, out: Path, accelerator: Accelerator) -> list[Faces]:
+    sources = [read_faces(settings.faces, split, out, accelerator)]
+    if settings.people:
+        sources.append(read_faces(settings.people, split, out, accelerator, margin=CAPTURE_MARGIN))
+    return sources
+
+
 # --- stage 1: the vision encoder --------------------------------------------------------------------------------------
 
 
 def train_vision_encoder(
-    settings: Settings, accelerator: Accelerator, train: Faces, held_out: Faces, state_file: Path
+    settings: Settings, accelerator: Accelerator, train: list[Faces], held_out: list[Faces], state_file: Path
 ) -> tuple[nn.Module, nn.Module]:
-    """Train the vision encoder on coefficients and landmarks; returns it and the heads that predict them."""
+    """Train the vision encoder on coefficients, landmarks and pose; returns it and the heads that predict them.
+
+    The first of ``train`` and ``held_out`` are renders; real pictures may follow.
+    """
     torch.manual_seed(settings.seed)
     device = accelerator.device
     vision_encoder = AutoModel.from_config(nano.vision_config()).to(device, memory_format=torch.channels_last)
     heads = nano.VisionHeads(nano.HIDDEN_SIZES[-1], (nano.IMAGE_SIZE // nano.STRIDE) ** 2, len(POINTS)).to(device)
-    if settings.vision_init:
-        vision_encoder.load_state_dict(torch.load(settings.vision_init, weights_only=True)["tower"])
+    if settings.vision_init and not state_file.exists():
+        _load_vision_encoder(vision_encoder, settings.vision_init)
     filters = [weight for weight in vision_encoder.parameters() if weight.ndim == 4 and weight.shape[1] > 3]
     known = set(map(id, filters))
     others = [weight for module in (vision_encoder, heads) for weight in module.parameters() if id(weight) not in known]
@@ -175,7 +204,7 @@ def train_vision_encoder(
         optimizer.load_state_dict(state["optimizer"])
         first = state["step"]
     # Weigh all actions alike: rare and faint ones would otherwise hardly be learnt.
-    scale = torch.from_numpy(1 / train.coefficients.std(0).clip(0.05)).to(device)
+    scale = torch.from_numpy(1 / train[0].coefficients.std(0).clip(0.05)).to(device)
 
     batches = (_vision_batch(settings, accelerator, train, step) for step in range(first, steps))
     bar = tqdm(
@@ -183,26 +212,22 @@ def train_vision_encoder(
         disable=not accelerator.is_main_process,
     )  # fmt: skip
     started = time.perf_counter()
-    for step, (images, coefficients, points) in enumerate(bar, start=first):
+    for step, (views, pairs) in enumerate(bar, start=first):
         vision_encoder.train(), heads.train()
-        predicted, predicted_points = heads(encode_batch(vision_encoder, images))
-        coefficients, points = coefficients.to(device), points.to(device)
-        visible = points.isfinite()
-        action_loss = ((predicted - coefficients) * scale).square().mean()
-        point_loss = (predicted_points - points.nan_to_num()).square()[visible].mean() * 1000
-        optimizer.step(action_loss + settings.landmark_weight * point_loss, one_cycle(step, steps))
+        losses = _vision_losses(heads(encode_batch(vision_encoder, views.images)), views, pairs, scale)
+        total = torch.stack([settings.weights[name] * loss for name, loss in losses.items()]).sum()
+        optimizer.step(total, one_cycle(step, steps))
         if step % 50 == 0:
-            bar.set_postfix(actions=f"{action_loss:.3f}", points=f"{point_loss:.3f}")
+            bar.set_postfix({name: f"{loss:.3f}" for name, loss in losses.items()})
         if accelerator.is_main_process and ((step + 1) % _SAVE_EVERY == 0 or step + 1 == steps):
             save_state(
                 state_file,
                 tower=vision_encoder.state_dict(), heads=heads.state_dict(), optimizer=optimizer.state_dict(),
                 step=step + 1,
             )  # fmt: skip
-            _, predictions = predict(vision_encoder, heads, held_out.pixels)
-            scores = metrics.score(held_out.coefficients, predictions.clip(0, 1), on_head=False)["model"]
-            summary = ", ".join(f"{f.label} {f.text(scores[f.key])}" for f in metrics.FIGURES if f.key in _LOGGED)
-            tqdm.write(f"{(step + 1) * settings.vision_batch_size} pictures; held out: {summary}")
+            tqdm.write(
+                f"{(step + 1) * settings.vision_batch_size} pictures; " + _held_out(vision_encoder, heads, held_out)
+            )
     _print_speed(accelerator, "vision", (steps - first) * settings.vision_batch_size, started)
     accelerator.wait_for_everyone()
     # Batch norm statistics differ between processes: take those of the checkpoint.
@@ -212,67 +237,101 @@ def train_vision_encoder(
     return vision_encoder, heads
 
 
-def _vision_batch(
-    settings: Settings, accelerator: Accelerator, train: Faces, step: int
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Return this process's images [B, 3, H, W], coefficients [B, 52] and landmarks [B, 70, 2]; odd steps mirrored."""
-    size = settings.vision_batch_size
-    per_epoch = max(1, len(train.pixels) // size)  # fewer faces than a batch are one smaller batch
-    order = np.random.default_rng([settings.seed, step // per_epoch]).permutation(len(train.pixels))
+def _load_vision_encoder(vision_encoder: nn.Module, source: str) -> None:
+    """Load the weights of a checkpoint of this stage, or of the vision encoder of a model."""
+    if Path(source).is_file():
+        vision_encoder.load_state_dict(torch.load(source, weights_only=True)["tower"])
+        return
+    model: Any = load_trained(source).model
+    vision_encoder.load_state_dict(model.model.vision_tower.state_dict())
+
+
+def _vision_losses(
+    predicted: tuple[torch.Tensor, torch.Tensor, torch.Tensor], views: Views, pairs: int, scale: torch.Tensor
+) -> dict[str, torch.Tensor]:
+    """Return the losses of a batch whose last ``2 * pairs`` views are two of each real picture."""
+    device = scale.device
+    coefficients, points, pose = predicted
+    known, true_points, true_pose = views.known.to(device), views.points.to(device), views.pose.to(device)
+    error = ((coefficients - views.coefficients.to(device)) * scale).square()
+    visible, posed = true_points.isfinite(), true_pose.isfinite()
+    losses = {
+        "actions": error[known].mean(),
+        "points": (points - true_points.nan_to_num()).square()[visible].mean() * 1000,
+        "pose": (pose - true_pose.nan_to_num()).square()[posed].mean() * 100,
+    }
+    if pairs:
+        # What two views of one picture show is the same, known or not.
+        mirrored = views.mirrored.to(device)[:, None]
+        upright = torch.where(mirrored, coefficients[:, torch.as_tensor(MIRROR_INDEX, device=device)], coefficients)
+        one, other = upright[-2 * pairs : -pairs], upright[-pairs:]
+        losses["views"] = ((one - other) * scale).square().mean()
+    return losses
+
+
+def _held_out(vision_encoder: nn.Module, heads: nn.Module, held_out: list[Faces]) -> str:
+    """Return the figures on held-out faces of every source: those of the actions that are known."""
+    parts = []
+    for faces, name in zip(held_out, ("renders", "people"), strict=False):
+        _, predictions, pose = predict(vision_encoder, heads, centre(faces))
+        known = faces.known[0]
+        scores = [
+            float(np.corrcoef(predictions[:, action], faces.coefficients[:, action])[0, 1])
+            for action in np.flatnonzero(known)
+            if faces.coefficients[:, action].std() > 0 and predictions[:, action].std() > 0
+        ]
+        mae = np.abs(predictions.clip(0, 1) - faces.coefficients)[:, known].mean()
+        turned = np.degrees(np.nanmean(np.abs(pose - faces.pose)[:, :3]))
+        parts.append(f"{name} correlation {np.mean(scores):.3f}, MAE {mae:.3f}, head {turned:.1f} degrees")
+    return "; ".join(parts)
+
+
+def centre(faces: Faces) -> np.ndarray:
+    """Return the faces' boxes as a model sees them, uint8[N, 128, 128, 3]."""
+    if faces.margin == 1:
+        return faces.pixels
+    spare = (faces.pixels.shape[1] - nano.IMAGE_SIZE) // 2
+    return faces.pixels[:, spare : spare + nano.IMAGE_SIZE, spare : spare + nano.IMAGE_SIZE]
+
+
+def _vision_batch(settings: Settings, accelerator: Accelerator, train: list[Faces], step: int) -> tuple[Views, int]:
+    """Return this process's views of a step, and how many real pictures end them with two views each."""
+    renders, *people = train
+    share = accelerator.num_processes
+    pairs = round(settings.vision_batch_size * settings.people_share / 2 / share) if people else 0
+    seed = (settings.seed * 1_000_003 + step) * 1009 + accelerator.process_index
+    rng = torch.Generator().manual_seed(seed)
+    size = settings.vision_batch_size - 2 * pairs * share
+    parts = [make_views(renders, _indices(settings.seed, step, size, len(renders), accelerator), rng)]
+    if pairs:
+        indices = _indices(settings.seed + 1, step, pairs * share, len(people[0]), accelerator)
+        parts += [make_views(people[0], indices, rng), make_views(people[0], indices, rng)]
+        pairs = len(indices)
+    return concat_views(parts), pairs
+
+
+def _indices(seed: int, step: int, size: int, count: int, accelerator: Accelerator) -> np.ndarray:
+    """Return this process's faces of a step, from a new order in every pass over them."""
+    per_epoch = max(1, count // size)  # fewer faces than a batch are one smaller batch
+    order = np.random.default_rng([seed, step // per_epoch]).permutation(count)
     start = (step % per_epoch) * size
-    indices = np.sort(order[start : start + size])[accelerator.process_index :: accelerator.num_processes]
-    rng = torch.Generator().manual_seed((settings.seed * 1_000_003 + step) * 1009 + accelerator.process_index)
-    pixels, coefficients, points = train.pixels[indices], train.coefficients[indices], train.points[indices]
-    if step % 2:
-        pixels, coefficients = np.ascontiguousarray(pixels[:, :, ::-1]), coefficients[:, MIRROR_INDEX]
-        points = points[:, MIRROR_POINTS] * np.array([-1, 1], dtype=np.float32) + np.array([1, 0], dtype=np.float32)
-    return augment(to_tensor(pixels), rng), torch.from_numpy(coefficients), torch.from_numpy(points)
-
-
-def _swap_sides(name: str) -> str:
-    return name.replace("Left", "#").replace("Right", "Left").replace("#", "Right")
-
-
-MIRROR_POINTS = np.array([POINTS.index(_swap_sides(name)) for name in POINTS])
-
-
-def augment(images: torch.Tensor, rng: torch.Generator) -> torch.Tensor:
-    """Vary light, colour, sharpness and occlusion of images [B, 3, H, W] in [-1, 1], in place; labels stay valid."""
-    n, _, height, width = images.shape
-
-    def uniform(low: float, high: float, *shape: int) -> torch.Tensor:
-        return torch.rand(shape, generator=rng) * (high - low) + low
-
-    def some(share: float) -> torch.Tensor:
-        return (torch.rand(n, generator=rng) < share).nonzero().flatten()
-
-    grey = some(0.15)
-    images[grey] = images[grey].mean(1, keepdim=True)
-    gain = uniform(0.6, 1.4, n, 1, 1, 1) * uniform(0.85, 1.15, n, 3, 1, 1)
-    images.mul_(gain).add_(uniform(-0.3, 0.3, n, 1, 1, 1))
-    soft, coarse, noisy = some(0.2), some(0.1), some(0.4)
-    images[soft] = F.avg_pool2d(images[soft], 3, 1, 1, count_include_pad=False)
-    images[coarse] = F.interpolate(F.avg_pool2d(images[coarse], 2), scale_factor=2.0, mode="bilinear")
-    noise = torch.randn(len(noisy), 3, height, width, generator=rng)
-    images[noisy] += noise * uniform(0, 0.12, len(noisy), 1, 1, 1)
-    for row in some(0.2).tolist():
-        top, left = int(uniform(0, height)), int(uniform(0, width))
-        tall, wide = int(uniform(8, height / 3)), int(uniform(8, width / 3))
-        images[row, :, top : top + tall, left : left + wide] = uniform(-1, 1, 3, 1, 1)
-    return images.clamp_(-1, 1)
+    chosen: np.ndarray = np.sort(order[start : start + size])[accelerator.process_index :: accelerator.num_processes]
+    return chosen
 
 
 def predict(
     vision_encoder: nn.Module, heads: nn.Module, pixels: np.ndarray, *, mirrored: bool = False
-) -> tuple[np.ndarray, np.ndarray]:
-    """Return feature maps float16[N, C, H, W] and the coefficients that the heads predict from them, float32[N, 52]."""
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return feature maps float16[N, C, H, W] and what the heads predict: coefficients [N, 52] and pose [N, 9]."""
     heads.eval()
-    features, coefficients = [], []
+    features, coefficients, poses = [], [], []
     for maps in feature_maps(vision_encoder, pixels, mirrored=mirrored):
         features.append(maps.half().cpu().numpy())
         with torch.inference_mode():
-            coefficients.append(heads(maps)[0].cpu().numpy())
-    return np.concatenate(features), np.concatenate(coefficients)
+            predicted, _, pose = heads(maps)
+        coefficients.append(predicted.cpu().numpy())
+        poses.append(pose.cpu().numpy())
+    return np.concatenate(features), np.concatenate(coefficients), np.concatenate(poses)
 
 
 def _print_speed(accelerator: Accelerator, stage: str, samples: int, started: float) -> None:
@@ -287,8 +346,8 @@ def train_language_model(
     settings: Settings, accelerator: Accelerator, train: Faces, vision_encoder: nn.Module, heads: nn.Module, state: Path
 ) -> tuple[Any, Any]:
     """Train a new language model on the frozen vision encoder; returns model and processor."""
-    features, predicted = predict(vision_encoder, heads, train.pixels)
-    mirrored_features, mirrored_predicted = predict(vision_encoder, heads, train.pixels, mirrored=True)
+    features, predicted, _ = predict(vision_encoder, heads, train.pixels)
+    mirrored_features, mirrored_predicted, _ = predict(vision_encoder, heads, train.pixels, mirrored=True)
     features = np.concatenate([features, mirrored_features])
     predicted = np.concatenate([predicted, mirrored_predicted]).clip(0, 1)
     truth = np.concatenate([train.coefficients, train.coefficients[:, MIRROR_INDEX]])

@@ -10,6 +10,9 @@
       ben: false                                        # no use; same as no entry
       cem: true                                         # show only
       eve: {until: 2027-12-31}                          # show only, up to that day
+      portraits:                                        # unnamed people of a collection (portraits#3-0042)
+        licence: public domain
+        uses: [train, show]
 
 ``train`` includes ``evaluate``. People rendered by ``data_prep/render_faces.py`` need no entry: they do not exist.
 """
@@ -86,7 +89,9 @@ class Consent:
             return ""
         if not subject:
             return "some rows do not say who is in them"
-        permission = self.permissions.get(normalize_name(subject))
+        permission = self.permissions.get(normalize_name(subject)) or self.permissions.get(
+            normalize_name(collection_of(subject))
+        )
         if permission is None:
             return f"no consent of {subject}"
         if use not in permission.uses and not (use == "evaluate" and "train" in permission.uses):
@@ -99,6 +104,11 @@ class Consent:
 def is_rendered(subject: str) -> bool:
     """Return whether a name is one that ``data_prep/render_faces.py`` gives to people."""
     return _RENDERED.fullmatch(subject) is not None
+
+
+def collection_of(subject: str) -> str:
+    """Return the collection whose licence covers an unnamed person, ``portraits`` of ``portraits#3-0042``."""
+    return subject.partition("#")[0]
 
 
 def normalize_name(name: str) -> str:

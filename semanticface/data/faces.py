@@ -33,6 +33,7 @@ FEATURES = Features(
         "subject": Value("string"),
         "look": Value("string"),
         "camera": {key: Value("float32") for key in CAMERA_KEYS},
+        "pose": List(Value("float32"), length=len(arkit.POSE_NAMES)),
         "seed": Value("int64"),
         "answer": Value("string"),
         "points": List(List(Value("float32"), length=2), length=len(POINTS)),
@@ -40,7 +41,8 @@ FEATURES = Features(
     }
 )
 """The columns. ``coefficients`` in the project's order; ``subject`` is the person, whatever the style; ``look`` is the
-style; ``camera`` in degrees (``scale``: the face box's share of the frame's width); ``seed`` reproduces the row;
+style; ``camera`` in degrees (``scale``: the face box's share of the frame's width); ``pose`` in radians
+(``arkit.POSE_NAMES``); ``seed`` reproduces the row;
 ``answer`` is the canonical text of Stage I; ``points`` (``rendering.types.POINTS``) and ``box`` are in pixels."""
 
 _NEEDED = ("picture", "coefficients", "subject", "answer")

@@ -217,6 +217,7 @@ def render_row(
         "subject": subject_name(subject),
         "look": style,
         "camera": {key: float(rendered.camera[key]) for key in CAMERA_KEYS},
+        "pose": rendered.pose,
         "seed": seed,
         "answer": format_answer(rounded, describe(rounded, emotion=settings.emotion)),
         "points": list(rendered.points),

@@ -21,7 +21,7 @@ from transformers import (
     ResNetConfig,
 )
 
-from semanticface.arkit import N_ACTIONS
+from semanticface.arkit import N_ACTIONS, POSE_NAMES
 from semanticface.models.processors import quiet_transformers
 from semanticface.semantics.analysis import Analysis, describe
 from semanticface.semantics.answer import format_answer
@@ -198,8 +198,13 @@ class VisionHeads(nn.Module):
         super().__init__()
         self.coefficients = nn.Linear(channels * cells, N_ACTIONS)
         self.points = nn.Linear(channels * cells, n_points * 2)
+        self.pose = nn.Linear(channels * cells, len(POSE_NAMES))
 
-    def forward(self, feature_map: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return coefficients [B, 52] and points [B, n_points, 2] (0 to 1 over the crop) from [B, C, H, W]."""
+    def forward(self, feature_map: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Predict from feature maps [B, C, H, W].
+
+        Returns:
+            coefficients [B, 52], points [B, n_points, 2] (0 to 1 over the crop), and pose [B, 9], radians.
+        """
         flat = feature_map.flatten(1)
-        return self.coefficients(flat), self.points(flat).unflatten(1, (-1, 2))
+        return self.coefficients(flat), self.points(flat).unflatten(1, (-1, 2)), self.pose(flat)

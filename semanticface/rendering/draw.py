@@ -6,6 +6,7 @@ from functools import lru_cache
 
 import numpy as np
 
+from semanticface.arkit import pose_of
 from semanticface.rendering import cartoon
 from semanticface.rendering.camera import Framing, place_camera
 from semanticface.rendering.conditions import Conditions
@@ -59,4 +60,5 @@ def draw(
             image = photo.draw(mesh, appearance, identity.eye_centres, c, camera, shot=shot, size=size,
                                supersample=supersample, conditions=conditions, lenses=worn.lenses)  # fmt: skip
     points = camera.project(mesh.attributes[head.point_ids, POSITION])[:, :2]
-    return Rendered(image, points, box, camera.to_dict(size, box), c)
+    pose = pose_of((camera.yaw, camera.pitch, camera.roll), head.gaze(c))
+    return Rendered(image, points, box, camera.to_dict(size, box), pose, c)

@@ -49,6 +49,7 @@ class Rendered:
             chin and cheek to cheek under the same camera, made square by its longer side, then enlarged by 1.25.
         camera: yaw, pitch and roll of the head towards the camera and the field of view, in degrees; ``scale`` is the
             box's side as a fraction of the image's.
+        pose: float32[9], ``arkit.POSE_NAMES``: how far the head is turned from the camera, and the eyes in it.
         coefficients: float32[52], as rendered.
     """
 
@@ -56,4 +57,5 @@ class Rendered:
     points: np.ndarray
     box: np.ndarray
     camera: dict[str, float]
+    pose: np.ndarray
     coefficients: np.ndarray

@@ -12,6 +12,7 @@ from semanticface.errors import DatasetError
 from semanticface.models import nano
 from semanticface.rendering.types import POINTS
 from semanticface.training import nano_vision
+from semanticface.vision.crop import Box, crop_face
 from tests.helpers.tiny_models import faces
 
 
@@ -36,7 +37,7 @@ def test_rows_of_several_folders_are_read_in_order_and_once(tmp_path, monkeypatc
     assert found.pixels.shape == (5, nano.IMAGE_SIZE, nano.IMAGE_SIZE, 3)
     np.testing.assert_allclose(found.coefficients, [*one["coefficients"], *other["coefficients"]], atol=1e-6)
     np.testing.assert_allclose(found.points, np.concatenate([one["points"], other["points"]]) / 64, atol=1e-6)
-    expected = np.asarray(other["picture"][1].resize((nano.IMAGE_SIZE, nano.IMAGE_SIZE)))
+    expected = np.asarray(crop_face(other["picture"][1], Box(0, 0, 64, 64), nano.IMAGE_SIZE))
     np.testing.assert_array_equal(found.pixels[4], expected)
 
     monkeypatch.setattr(nano_vision, "atomic_path", None)  # nothing may be written again

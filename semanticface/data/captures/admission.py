@@ -14,7 +14,7 @@ from typing import Protocol, TypeVar
 
 from semanticface.data.captures.dataset import CaptureSet, TakeRecord, split_of
 from semanticface.data.captures.report import PAGE, write_index_page
-from semanticface.data.consent import NAME, Consent, Permission, Use, consent_template, read_consent_file
+from semanticface.data.consent import NAME, Consent, Permission, Use, collection_of, consent_template, read_consent_file
 from semanticface.errors import ConfigError, SemanticFaceError
 from semanticface.utils.files import atomic_open
 
@@ -143,7 +143,7 @@ def adopt_consent(out: Path, consent: Path | None, subjects: Sequence[str]) -> d
     kept = out / NAME
     path = consent or kept
     if not path.is_file():
-        template = consent_template(subjects or ["ann"])
+        template = consent_template(dict.fromkeys(map(collection_of, subjects)) or ["ann"])
         raise ConfigError(
             f"{path}: there is no consent list, and nobody is imported without one. Write this into the file and "
             f"correct it:\n\n{template}"
@@ -186,7 +186,7 @@ def _refusal(what: str, subject: str, splits: Mapping[str, str], permissions: di
     why = Consent(False, permissions).refusal(subject, _use(splits[subject]))
     if not why:
         return ""
-    missing = f" Add an entry:\n\n{consent_template([subject])}" if subject not in permissions else ""
+    missing = f" Add an entry:\n\n{consent_template([collection_of(subject)])}" if subject not in permissions else ""
     return f"{what}: left out of {splits[subject]}: {why}.{missing}"
 
 

@@ -33,6 +33,7 @@ from semanticface.data.consent import NAME as CONSENT
 from semanticface.data.faces import recipe_of_kind, split_at, write_split_index
 from semanticface.errors import DatasetError, SemanticFaceError
 from semanticface.recipe import RECIPE_NAME, git_commit
+from semanticface.rendering.types import POINTS
 from semanticface.utils.files import atomic_open, write_json
 
 FEATURES = Features(
@@ -44,14 +45,15 @@ FEATURES = Features(
         "answer": Value("string"),
         "box": List(Value("float32"), length=4),
         "pose": List(Value("float32"), length=len(arkit.POSE_NAMES)),
+        "points": List(List(Value("float32"), length=2), length=len(POINTS)),
         "take": Value("string"),
         "timecode": Value("string"),
         "frame": Value("int32"),
     }
 )
 """The columns, the first six as in ``faces.FEATURES`` (``look`` is ``capture``). ``pose`` holds the rotations of head
-and eyes as the app wrote them, in its own units, 0 if it did not; ``frame`` counts from 1. Camera, seed and points are
-not known."""
+and eyes (``arkit.POSE_NAMES``), 0 if not known; ``points`` as in ``faces.FEATURES``, NaN if not known; ``frame`` counts
+from 1. Camera and seed are not known."""
 
 _TAKES = "takes"
 _BATCH_ROWS = 64

@@ -13,6 +13,7 @@ from semanticface import arkit
 from semanticface.config import check_range
 from semanticface.data.consent import LOOK
 from semanticface.errors import ConfigError
+from semanticface.rendering.types import POINTS
 from semanticface.semantics.analysis import Analysis, describe
 from semanticface.semantics.answer import format_answer
 from semanticface.vision.crop import Box, crop_face, to_crop
@@ -24,6 +25,7 @@ MIN_SIDE = 64
 """Smallest side of a stored crop in pixels."""
 
 _NO_POSE = np.zeros(len(arkit.POSE_NAMES), np.float32)
+_NO_POINTS = np.full((len(POINTS), 2), np.nan, np.float32)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,6 +81,7 @@ def make_row(
     emotion: bool,
     timecode: str = "",
     pose: np.ndarray | None = None,
+    points: np.ndarray | None = None,
     analysis: Analysis | None = None,
 ) -> dict[str, Any]:
     """Return a row of ``dataset.FEATURES``; a given analysis is kept as far as ``emotion`` allows."""
@@ -96,6 +99,7 @@ def make_row(
         "answer": format_answer(rounded, analysis),
         "box": box,
         "pose": _NO_POSE if pose is None else pose,
+        "points": list(_NO_POINTS if points is None else points),
         "take": take,
         "timecode": timecode,
         "frame": frame,

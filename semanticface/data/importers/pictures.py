@@ -34,8 +34,24 @@ PART_SIZE = 1000
 SECOND_FACE = 0.5
 """A picture is ambiguous if a second face is at least this share as wide as the first."""
 
-Reader = Callable[[Image.Image], "np.ndarray | None"]
-"""Predicts the coefficients of the one face in a crop, float32[52] in [0, 1]; None if it finds no face."""
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Reading:
+    """What a reader finds in a crop of one face.
+
+    Attributes:
+        coefficients: float32[52] in [0, 1], 0 for actions it lacks.
+        points: float32[70, 2], pixel x and y of ``rendering.types.POINTS``, NaN where not known.
+        pose: float32[9], ``arkit.POSE_NAMES``.
+    """
+
+    coefficients: np.ndarray
+    points: np.ndarray
+    pose: np.ndarray
+
+
+Reader = Callable[[Image.Image], "Reading | None"]
+"""Reads the one face in a crop; None if it finds none."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -115,12 +131,12 @@ class PartResult:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class PicturePart:
-    """Pictures of one person.
+    """Pictures of one person, or of some of a collection's people, each of whom is in one picture.
 
     Attributes:
         name: for messages and pages.
         key: base name of its files.
-        subject: who is in them.
+        subject: who is in them, or ``COLLECTION#GROUP``.
         state: hash of the pictures and their coefficients.
         items: the pictures.
         paired: how pictures and coefficients belong together.
@@ -154,7 +170,11 @@ class PicturePart:
                     _add_no_face(out, picture, item)
                 continue
             crop, box = crop_with_context(picture, face, settings.size, settings.context)
-            values = item.coefficients if reader is None else reader(crop)
+            values, pose, points = item.coefficients, item.pose, None
+            if reader is not None:
+                reading = reader(crop)
+                if reading is not None:
+                    values, pose, points = reading.coefficients, reading.pose, reading.points
             if values is None:
                 out.leave_out(
                     "no face", f"{item.location}: {settings.labels['by']} finds no face in the crop. Left out."
@@ -166,11 +186,12 @@ class PicturePart:
                     crop,
                     box,
                     values,
-                    subject=self.subject,
+                    subject=f"{self.subject}-{item.number:04d}" if "#" in self.subject else self.subject,
                     take=self.key,
                     frame=item.number,
                     emotion=settings.emotion,
-                    pose=item.pose,
+                    pose=pose,
+                    points=points,
                     analysis=item.analysis,
                 )
             )

@@ -12,6 +12,7 @@ import numpy as np
 import PIL.Image
 import skia
 
+from semanticface.arkit import pose_of
 from semanticface.errors import ConfigError
 from semanticface.rendering.camera import Framing, square_box
 from semanticface.rendering.cartoon.canvas import View, skia_colour
@@ -20,6 +21,7 @@ from semanticface.rendering.cartoon.hair import paint_beard, paint_body, paint_h
 from semanticface.rendering.cartoon.painter import Painter
 from semanticface.rendering.cartoon.style import Colour, Style, mix, shade, style_of, vivid
 from semanticface.rendering.conditions import Conditions
+from semanticface.rendering.head.rig import Rig
 from semanticface.rendering.sensor import degrade_drawing
 from semanticface.rendering.types import POINTS, Rendered
 
@@ -214,7 +216,8 @@ def draw(
     degrees = np.degrees([view.yaw, view.pitch, view.roll])
     camera = dict(zip(("yaw", "pitch", "roll"), degrees.tolist(), strict=True))
     camera |= {"fov": 0.0, "scale": float(box[2] - box[0]) / size}
-    return Rendered(picture, _landmarks(painter), box, camera, coefficients)
+    pose = pose_of(degrees, Rig.gaze(coefficients))
+    return Rendered(picture, _landmarks(painter), box, camera, pose, coefficients)
 
 
 def _downsample(pixels: np.ndarray, supersample: int) -> np.ndarray:
