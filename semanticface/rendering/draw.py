@@ -16,6 +16,7 @@ from semanticface.rendering.head.mesh import POSITION, build_mesh
 from semanticface.rendering.head.outfit import outfit
 from semanticface.rendering.head.rig import Identity, rig
 from semanticface.rendering.shading import photo, toon
+from semanticface.rendering.shading.beard import grow_beard
 from semanticface.rendering.types import HELD_OUT_STYLE, Rendered
 
 
@@ -43,6 +44,7 @@ def draw(
             mesh, imp.appearance, warp(identity.eye_centres), c, camera, lights=stage_lights(shot, conditions),
             shot=shot, size=size, supersample=supersample, conditions=conditions,
         )  # fmt: skip
+        points = camera.project(mesh.attributes[head.point_ids, POSITION])[:, :2]
     else:
         identity = _identity_of(subject)
         toon_style = toon.toon_style(subject, identity) if style == "toon" else None
@@ -51,7 +53,7 @@ def draw(
         camera, box = place_camera(toon_style.warp(face) if toon_style else face, shot, size, framing, conditions)
         vertices = head.vertices(c, identity)
         worn = outfit(subject, shot, identity, vertices, appearance, conditions)
-        mesh = build_mesh(vertices, identity, appearance.hair, appearance.hair_seed,
+        mesh = build_mesh(grow_beard(vertices, appearance), identity, appearance.hair, appearance.hair_seed,
                           toon_style.warp if toon_style else None, prop=worn.prop, cover=worn.cover)  # fmt: skip
         if toon_style:
             image = toon.draw(mesh, toon_style, identity, c, camera, shot=shot, size=size, supersample=supersample,
@@ -59,6 +61,8 @@ def draw(
         else:
             image = photo.draw(mesh, appearance, identity.eye_centres, c, camera, shot=shot, size=size,
                                supersample=supersample, conditions=conditions, lenses=worn.lenses)  # fmt: skip
-    points = camera.project(mesh.attributes[head.point_ids, POSITION])[:, :2]
+        # Labels lie on the face, under a beard.
+        marks = vertices[head.point_ids]
+        points = camera.project(toon_style.warp(marks) if toon_style else marks)[:, :2]
     pose = pose_of((camera.yaw, camera.pitch, camera.roll), head.gaze(c))
     return Rendered(image, points, box, camera.to_dict(size, box), pose, c)

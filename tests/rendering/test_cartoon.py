@@ -8,9 +8,11 @@ from hypothesis.extra.numpy import arrays
 
 from semanticface import arkit
 from semanticface.errors import ConfigError
+from semanticface.rendering import cartoon
 from semanticface.rendering.cartoon import draw
+from semanticface.rendering.cartoon.anime import style_of
 from semanticface.rendering.cartoon.geometry import face_shape
-from semanticface.rendering.cartoon.style import style_of
+from semanticface.rendering.cartoon.style import BLUSHES, Style
 from semanticface.rendering.types import POINTS
 
 NEUTRAL = arkit.vector({})
@@ -34,7 +36,10 @@ def point(rendered, name: str) -> np.ndarray:
     return rendered.points[POINTS.index(name)]
 
 
-@pytest.mark.parametrize("subject", [None, 3, 8, 17, 29])
+ANIME = [subject for subject in range(40) if style_of(subject).big_eyes and style_of(subject).brows_over_hair == 1.0]
+
+
+@pytest.mark.parametrize("subject", [None, 3, 8, 17, 29, *ANIME[:4]])
 def test_every_action_is_visible_and_grows(subject):
     for name in arkit.NAMES:
         rest = draw_image(coefficients_of(name, 0.0) if name in NEEDS_JAW else NEUTRAL, subject)
@@ -45,7 +50,7 @@ def test_every_action_is_visible_and_grows(subject):
         assert (np.abs(full - half).max(axis=-1) > 12).sum() >= 6, f"{name} at 1 looks as at 0.5"
 
 
-@pytest.mark.parametrize("subject", [None, 11])
+@pytest.mark.parametrize("subject", [None, 11, ANIME[3]])
 def test_no_two_actions_look_alike(subject):
     rendered = np.stack([draw_image(coefficients_of(name), subject) for name in arkit.NAMES])
     for i, name in enumerate(arkit.NAMES):
@@ -198,8 +203,87 @@ def test_subjects_vary():
     assert len(np.unique(rendered, axis=0)) == 40
     styles = [style_of(subject) for subject in range(300)]
     assert len({style.hair for style in styles}) == 13
-    assert len({style.nose_kind for style in styles}) == 5
+    assert len({style.nose_kind for style in styles}) == 9
     assert 10 < sum(style.beard != "none" for style in styles) < 90
+
+
+def box_of(rendered, prefix: str) -> tuple[slice, slice]:
+    """Rows and columns around the points whose names begin with ``prefix``."""
+    points = rendered.points[[i for i, name in enumerate(POINTS) if name.startswith(prefix)]]
+    x0, y0 = np.floor(points.min(axis=0)).astype(int).clip(0)
+    x1, y1 = np.ceil(points.max(axis=0)).astype(int) + 1
+    return slice(y0, y1), slice(x0, x1)
+
+
+def changed_in(subject: int, prefix: str, at: np.ndarray, rest: np.ndarray = NEUTRAL) -> float:
+    """Share of the pixels in the box of some features that actions change."""
+    before, after = (draw(c, subject=subject, shot=None, size=128, supersample=1, framing="crop") for c in (rest, at))
+    rows, columns = box_of(after if prefix in ("lip", "mouth") else before, prefix)
+    difference = np.abs(after.image[rows, columns].astype(int) - before.image[rows, columns])
+    return float((difference.max(axis=-1) > 24).mean())
+
+
+def test_half_of_the_subjects_are_anime():
+    styles = [style_of(subject) for subject in range(300)]
+    anime = [style for style in styles if style.big_eyes]
+    assert 120 < len(anime) < 180
+    assert all(0.1 <= style.mouth_width <= 0.2 and style.lipless for style in anime)
+    assert np.mean([style.eye_height > style.eye_width for style in anime]) > 0.6
+    western = [style for style in styles if not style.big_eyes]
+    assert min(style.mouth_width for style in western) < 0.16 and max(style.mouth_width for style in western) > 0.38
+    assert any(style.eye_height > 1.1 * style.eye_width for style in western)
+    assert 0.15 < np.mean([style.lipless for style in western]) < 0.45
+
+
+@pytest.mark.parametrize("subject", ANIME[:6])
+def test_anime_actions_show_where_they_happen(subject):
+    assert changed_in(subject, "lip", arkit.vector({"jawOpen": 1})) > 0.3
+    assert changed_in(subject, "lip", arkit.vector({"mouthSmileLeft": 1, "mouthSmileRight": 1})) > 0.05
+    for side, other in (("Left", "Right"), ("Right", "Left")):
+        blink = arkit.vector({f"eyeBlink{side}": 1})
+        assert changed_in(subject, f"eye{side}", blink) > 0.3
+        assert changed_in(subject, f"eye{other}", blink) == 0
+        assert changed_in(subject, f"eye{side}", arkit.vector({f"eyeLookOut{side}": 1})) > 0.15
+        assert changed_in(subject, f"brow{side}", arkit.vector({f"browDown{side}": 1})) > 0.02
+
+
+@pytest.mark.parametrize("subject", [None, 5, *ANIME[:4]])
+def test_an_open_mouth_grows_downwards(subject):
+    def opening(level: float) -> float:
+        shape = face_shape(style_of(subject), arkit.vector({"jawOpen": level}))
+        assert shape.mouth.inner_lower[:, 1].min() > shape.outline[8, 1] + 0.05
+        return float((shape.mouth.inner_upper - shape.mouth.inner_lower)[:, 1].max())
+
+    assert opening(0.0) < 0.01 < 0.1 < opening(0.5) < opening(1.0) - 0.1
+
+
+def blushing(monkeypatch, kind: str, shot: int | None = None, **values: float) -> int:
+    """Number of pixels in a blush's colour, which nothing else has."""
+    style = Style(skin=(1.0, 0.9, 0.8), blush=(0.0, 1.0, 0.0), blush_kind=kind, blush_strength=1.0, lipless=True)
+    monkeypatch.setattr(cartoon, "style_of", lambda subject: style)
+    image = draw(arkit.vector(values), subject=0, shot=shot, size=96, framing="crop").image.astype(int)
+    return int((image[..., 1] > np.maximum(image[..., 0], image[..., 2]) + 8).sum())
+
+
+@pytest.mark.parametrize("kind", BLUSHES)
+def test_blush_is_apart_from_every_action(kind, monkeypatch):
+    rest = blushing(monkeypatch, kind)
+    puffed = blushing(monkeypatch, kind, cheekPuff=1)
+    raised = blushing(monkeypatch, kind, cheekSquintLeft=1, cheekSquintRight=1)
+    assert (rest > 0) == (kind != "none")
+    assert abs(puffed - rest) <= 0.2 * rest and abs(raised - rest) <= 0.3 * rest
+
+
+def test_puffed_cheeks_widen_the_outline():
+    for subject in (None, *ANIME[:3]):
+        rest, puffed = (face_shape(style_of(subject), arkit.vector({"cheekPuff": level})).outline for level in (0, 1))
+        assert (np.abs(puffed[4:6, 0]) > np.abs(rest[4:6, 0]) + 0.07).all()
+
+
+def test_blush_varies_with_the_shot(monkeypatch):
+    monkeypatch.setattr(cartoon, "_draw_background", lambda canvas, shot, size: canvas.clear(0xFFFFFFFF))
+    blushes = [blushing(monkeypatch, "none", shot) > 20 for shot in range(40)]
+    assert 2 < sum(blushes) < 20
 
 
 def test_unknown_framing_is_rejected():

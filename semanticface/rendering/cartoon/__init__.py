@@ -15,11 +15,13 @@ import skia
 from semanticface.arkit import pose_of
 from semanticface.errors import ConfigError
 from semanticface.rendering.camera import Framing, square_box
+from semanticface.rendering.cartoon.anime import style_of
+from semanticface.rendering.cartoon.bangs import paint_bangs, paint_bangs_shadow
 from semanticface.rendering.cartoon.canvas import View, skia_colour
 from semanticface.rendering.cartoon.geometry import SIDES, Shape, face_shape
 from semanticface.rendering.cartoon.hair import paint_beard, paint_body, paint_hair
 from semanticface.rendering.cartoon.painter import Painter
-from semanticface.rendering.cartoon.style import Colour, Style, mix, shade, style_of, vivid
+from semanticface.rendering.cartoon.style import Colour, Style, mix, shade, vivid, with_blush
 from semanticface.rendering.conditions import Conditions
 from semanticface.rendering.head.rig import Rig
 from semanticface.rendering.sensor import degrade_drawing
@@ -167,6 +169,15 @@ def _draw_shadow(painter: Painter, contour: skia.Path, shot: int | None) -> None
     canvas.restore()
 
 
+def _style_of_shot(subject: int | None, shot: int | None) -> Style:
+    """The subject's style; in some shots the cheeks blush otherwise than usual, whatever the expression."""
+    style = style_of(subject)
+    if shot is None:
+        return style
+    rng = np.random.default_rng([shot, 0xB1])
+    return with_blush(style, rng) if rng.random() < 0.3 else style
+
+
 def draw(
     coefficients: np.ndarray, *, subject: int | None = 0, shot: int | None = None, size: int = 224,
     supersample: int = 2, framing: Framing = "portrait", conditions: Conditions = "usual",
@@ -185,7 +196,7 @@ def draw(
     if framing not in ("portrait", "crop"):
         raise ConfigError(f"framing {framing!r} is unknown: use 'portrait' or 'crop'.")
     coefficients = np.asarray(coefficients, dtype=np.float32)
-    style = style_of(subject)
+    style = _style_of_shot(subject, shot)
     view, box = _place_view(face_shape(style, np.zeros_like(coefficients)), style, shot, size, framing, conditions)
 
     pixels = np.empty((size * supersample, size * supersample, 4), dtype=np.uint8)
@@ -198,6 +209,7 @@ def draw(
     _draw_shadow(painter, contour, shot)
     paint_beard(painter)
     painter.cheeks()
+    paint_bangs_shadow(painter, contour)
     painter.forehead()
     if style.contour:
         painter.stroke(contour, style.ink, style.line)
@@ -206,9 +218,13 @@ def draw(
     painter.expression_lines()
     painter.nose()
     painter.mouth()
-    paint_hair(painter)
-    for brow in painter.shape.brows:
-        painter.brow(brow)
+    if style.bangs == "none":
+        paint_hair(painter)
+        painter.brows()
+    else:
+        painter.brows()
+        paint_bangs(painter)
+        painter.brows(style.brows_over_hair)
     if style.glasses:
         painter.glasses()
 

@@ -18,7 +18,7 @@ SIDES = (("Left", 1.0), ("Right", -1.0))
 _EYE_T = np.linspace(-1.0, 1.0, 9)  # from the inner to the outer corner
 _BROW_T = np.linspace(0.0, 1.0, 5)  # from the nose outwards
 _LIP_T = np.linspace(-1.0, 1.0, 13)  # from the subject's right to the left corner
-_EYE_POWER = {"almond": 0.8, "oval": 0.6, "round": 0.5}
+_EYE_POWER = {"almond": 0.8, "oval": 0.6, "round": 0.5, "box": 0.4}
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +96,7 @@ def _smoothstep(t: np.ndarray, low: float, high: float) -> np.ndarray:
 
 def outline_of(style: Style, value: Callable[[str], float]) -> np.ndarray:
     """The head's contour, float[17, 3]; index 0 is the crown and 8 the chin."""
-    drop = 0.45 * value("jawOpen")
+    drop = style.jaw_drop * value("jawOpen")
     aside = 0.26 * (value("jawLeft") - value("jawRight"))
     forward, puff = value("jawForward"), value("cheekPuff")
     chin_y = style.chin_y
@@ -117,7 +117,7 @@ def outline_of(style: Style, value: Callable[[str], float]) -> np.ndarray:
     sides = []
     for name, sign in SIDES:
         side = half.copy()
-        side[:, 0] += puff * np.array([0, 0, 0, 0.06, 0.20, 0.12, 0.0])
+        side[:, 0] += puff * np.array([0, 0, 0, 0.08, 0.23, 0.15, 0.0])
         lift = 0.05 * value(f"cheekSquint{name}") + 0.03 * value(f"mouthSmile{name}")
         side[:, 0] += lift * np.array([0, 0, 0.2, 1.0, 0.8, 0, 0])
         side[:, 0] += 0.05 * value(f"mouthStretch{name}") * np.array([0, 0, 0, 0, 0.3, 1.0, 0.6])
@@ -181,25 +181,31 @@ def _mouth(style: Style, value: Callable[[str], float]) -> Mouth:
     shrug_upper, shrug_lower = value("mouthShrugUpper"), value("mouthShrugLower")
     forward, tongue = value("jawForward"), value("tongueOut")
     press = sided("mouthPress")
-    jaw_x = 0.20 * (value("jawLeft") - value("jawRight"))
+    far, small = style.mouth_reach, 1.0 - style.mouth_reach
+    jaw_x = 0.20 * far * (value("jawLeft") - value("jawRight"))
 
-    narrow = (1.0 - 0.42 * funnel) * (1.0 - 0.55 * pucker) * (1.0 - 0.10 * (jaw - close)) * (1.0 - 0.08 * roll_lower)
-    widen = 1.0 + sided("mouthStretch", 0.42) + sided("mouthSmile", 0.22) + sided("mouthDimple", 0.16)
+    # A small mouth widens more with an action than a wide one, and does not narrow as the jaw opens.
+    narrow = (1.0 - 0.42 * funnel) * (1.0 - 0.55 * pucker) * (1.0 - 0.08 * roll_lower)
+    narrow *= 1.0 + (0.9 * small - 0.10) * (jaw - close)
+    widen = 1.0 + sided("mouthStretch", 0.42 + 0.5 * small) + sided("mouthDimple", 0.16)
+    widen = widen + sided("mouthSmile", 0.22 + 0.6 * small)
     x = style.mouth_width * t * narrow * widen
-    x += 0.26 * (value("mouthLeft") - value("mouthRight")) * (1.0 - 0.25 * reach)
+    x += 0.26 * far * (value("mouthLeft") - value("mouthRight")) * (1.0 - 0.25 * reach)
 
     corner = reach**1.6
     line = style.mouth_y + style.mouth_curve * (2.0 * t**2 - 1.0)
-    line = line + corner * (sided("mouthSmile", 0.24) - sided("mouthFrown", 0.22) - sided("mouthStretch", 0.03))
+    line = line + far * corner * (sided("mouthSmile", 0.24) - sided("mouthFrown", 0.22) - sided("mouthStretch", 0.03))
     line = line - 0.04 * arch * sided("mouthSmile") + 0.03 * arch * sided("mouthFrown")
     line = line + 0.06 * (value("mouthLeft") - value("mouthRight")) * t
-    line = line + (0.10 * shrug_lower + 0.05 * shrug_upper) * arch - 0.26 * close - 0.05 * (jaw - close) * corner
+    line = line + (0.10 * shrug_lower + 0.05 * shrug_upper) * arch - 0.05 * (jaw - close) * corner
+    line = line - 0.58 * style.jaw_drop * close
 
     # How far the lips part above and below the line where they meet.
     side_bump = np.clip(1.0 - (reach - 0.45) ** 2 / np.where(reach < 0.45, 1.2, 0.3), 0.0, 1.0)
-    part_up = sided("mouthUpperUp", 0.17 * side_bump) + 0.11 * funnel * arch
+    part_up = sided("mouthUpperUp", 0.17 * far * side_bump) + 0.11 * funnel * arch
     part_up = part_up * (1.0 - 0.6 * roll_upper)
-    part_down = 0.50 * (jaw - close) * arch**0.75 + sided("mouthLowerDown", 0.18 * side_bump) + 0.11 * funnel * arch
+    part_down = style.mouth_open * (jaw - close) * arch**0.75 + 0.11 * funnel * arch
+    part_down = part_down + sided("mouthLowerDown", 0.18 * far * side_bump)
     part_down = part_down + 0.10 * tongue * arch
     part_down = part_down * (1.0 - 0.35 * roll_lower) - (0.05 * forward + 0.06 * roll_lower * (1 - jaw)) * arch
     inner_upper = line + part_up
@@ -222,9 +228,9 @@ def _mouth(style: Style, value: Callable[[str], float]) -> Mouth:
         np.stack([lower_x, inner_lower], axis=-1),
         np.stack([lower_x, outer_lower], axis=-1),
         upper_teeth=style.mouth_y - 0.03 + 0.07 * funnel,
-        lower_teeth=style.mouth_y - 0.07 - 0.43 * jaw + 0.06 * forward - 0.07 * funnel,
+        lower_teeth=style.mouth_y - 0.07 - 0.86 * style.mouth_open * jaw + 0.06 * forward - 0.07 * funnel,
         jaw_x=jaw_x,
-        tongue=float(inner_lower.min() - 0.06 - 0.30 * tongue) if tongue > 0.02 else None,
+        tongue=float(inner_lower.min() - far * (0.06 + 0.30 * tongue)) if tongue > 0.02 else None,
         forward=0.05 + 0.14 * max(funnel, pucker),
         lower_forward=0.2 * forward,
     )

@@ -53,14 +53,15 @@ def paint_body(painter: Painter) -> None:
                 tail[:, 0] *= sign
                 _fill_hair(painter, spline(view.contour(tail), closed=True), 0.9)
         elif far is not None:
-            wide = 1.08 + v
+            reach = 1.08 + v
             fall = np.array(
-                [(0.0, style.crown_y + v), (0.8, 0.95), (wide, 0.3), (wide + 0.04, 0.4 * far), (wide - 0.1, far),
-                 (0.0, far + 0.1), (-wide + 0.1, far), (-wide - 0.04, 0.4 * far), (-wide, 0.3), (-0.8, 0.95)]
+                [(0.0, style.crown_y + v), (0.8, 0.95), (reach, 0.3), (reach + 0.04, 0.4 * far), (reach - 0.1, far),
+                 (0.0, far + 0.1), (-reach + 0.1, far), (-reach - 0.04, 0.4 * far), (-reach, 0.3), (-0.8, 0.95)]
             )  # fmt: skip
             _fill_hair(painter, spline(view.contour(np.column_stack([fall, np.full(10, -0.2)])), closed=True), 0.85)
     # The neck is attached to the skull, so an opening jaw moves in front of it.
-    neck = np.array([(0.42, -0.6, -0.15), (0.44, low - 0.25, -0.2), (0.60, low - 0.7, -0.3)])
+    wide = style.neck
+    neck = np.array([(wide, -0.6, -0.15), (wide + 0.02, low - 0.25, -0.2), (wide + 0.18, low - 0.7, -0.3)])
     mirrored = neck * (-1.0, 1.0, 1.0)
     path = band(view.contour(neck), view.contour(mirrored))
     painter.fill(path, shade(style.skin, 0.86))

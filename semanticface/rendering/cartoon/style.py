@@ -1,12 +1,13 @@
 """The person of a drawn face: proportions, colours and drawing style, from a subject's seed.
 
-Lengths are in units of half the width of an average face.
+Lengths are in units of half the width of an average face. About half of the subjects are in the manner of anime (see
+``anime``), the others in that of Western cartoons.
 """
 
 from __future__ import annotations
 
 import colorsys
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -15,6 +16,8 @@ Colour = tuple[float, float, float]  # red, green, blue, 0 to 1
 HAIR = ("none", "buzz", "parted", "fringe", "spiky", "curly", "afro", "bob", "long", "bun", "mohawk", "tails", "widow")
 NOSES = ("button", "wings", "side", "triangle", "dots")
 EYES = ("almond", "round", "oval")
+BLUSHES = ("none", "disc", "soft", "stripes", "band")
+TEETH = ("rows", "upper", "none")
 BEARDS = ("none", "stubble", "full", "goatee", "moustache")
 
 _SKINS: tuple[Colour, ...] = (
@@ -43,12 +46,16 @@ class Style:
     skin: Colour = (0.96, 0.80, 0.68)
     lips: Colour = (0.80, 0.45, 0.42)
     blush: Colour = (0.93, 0.55, 0.48)
+    blush_kind: str = "disc"
     blush_strength: float = 0.25
     hair_colour: Colour = (0.30, 0.19, 0.12)
     brow_colour: Colour = (0.24, 0.15, 0.10)
     iris: Colour = (0.36, 0.24, 0.13)
     sclera: Colour = (1.0, 1.0, 1.0)
     shirt: Colour = (0.35, 0.45, 0.62)
+    mouth_inside: Colour = (0.22, 0.05, 0.07)
+    lid_shade: float = 0.86  # of the upper lid's skin
+    creases: float = 1.0  # of lines beside features that move anyway, as beside a smile
     # Head: half widths from the crown down, and heights
     cheek: float = 1.0
     jaw: float = 0.80
@@ -56,6 +63,8 @@ class Style:
     chin_y: float = -1.16
     crown_y: float = 1.22
     ear: float = 0.22
+    neck: float = 0.42
+    jaw_drop: float = 0.45  # of the chin at jawOpen 1
     # Eyes
     eye_kind: str = "almond"
     eye_x: float = 0.42
@@ -63,7 +72,12 @@ class Style:
     eye_width: float = 0.24
     eye_height: float = 0.145
     eye_tilt: float = 0.02
-    iris_size: float = 0.115
+    iris_size: float = 0.115  # half its width
+    iris_aspect: float = 1.0  # its height by its width
+    pupil: float = 0.55  # size by the iris
+    big_eyes: bool = False  # drawn as in anime: tapered lash line, shaded iris, several highlights
+    eye_crease: float = 0.7  # strength of the line above the upper lid
+    lower_line: float = 1.0  # share of the lower lid that is drawn, from the outer corner
     lashes: float = 1.5  # width of the upper lash line, in lines
     lash_flick: bool = False
     # Brows
@@ -79,13 +93,21 @@ class Style:
     nose_side: float = 1.0
     mouth_y: float = -0.62
     mouth_width: float = 0.34
+    mouth_open: float = 0.50  # height of the opening at jawOpen 1
+    mouth_reach: float = 1.0  # how far corners and lips move
     upper_lip: float = 0.075
     lower_lip: float = 0.10
     mouth_curve: float = 0.0
     lip_fill: float = 0.85
+    lipless: bool = False  # the mouth is a line, or a shape when open
+    teeth: str = "rows"
     # Extras
     hair: str = "parted"
     hair_volume: float = 0.12
+    bangs: str = "none"
+    bangs_tip: float = 0.5  # height of the tips of bangs
+    hair_shine: bool = False
+    brows_over_hair: float = 1.0  # how strongly brows show through bangs
     beard: str = "none"
     glasses: bool = False
     freckles: int = 0
@@ -107,7 +129,7 @@ def luminance(colour: Colour) -> float:
     return 0.3 * colour[0] + 0.59 * colour[1] + 0.11 * colour[2]
 
 
-def _pick(rng: np.random.Generator, palette: tuple[Colour, ...]) -> Colour:
+def pick(rng: np.random.Generator, palette: tuple[Colour, ...]) -> Colour:
     """A random colour between two neighbours of a palette."""
     place = rng.uniform(0, len(palette) - 1)
     i = min(int(place), len(palette) - 2)
@@ -119,20 +141,34 @@ def vivid(rng: np.random.Generator, saturation: tuple[float, float], value: tupl
     return colorsys.hsv_to_rgb(rng.random(), rng.uniform(*saturation), rng.uniform(*value))
 
 
-def _choose(rng: np.random.Generator, options: tuple[str, ...], plain: float = 0.0) -> str:
+def choose(rng: np.random.Generator, options: tuple[str, ...], plain: float = 0.0) -> str:
     """One of the options; first of all the first one with probability ``plain``."""
     return options[0] if rng.random() < plain else options[int(rng.integers(len(options)))]
 
 
-def style_of(subject: int | None) -> Style:
-    """Sample the style of a subject; ``None`` is the plain average face."""
-    if subject is None:
-        return Style()
+def reach_of(mouth_width: float) -> float:
+    """How far the corners of a mouth move: less for small ones."""
+    return min(1.0, 0.3 + 0.7 * mouth_width / 0.34)
+
+
+def mouth_inside(rng: np.random.Generator) -> Colour:
+    """Colour of an open mouth: dark red, black or plain red."""
+    return mix((0.12, 0.03, 0.05), (0.72, 0.22, 0.22), rng.uniform(0.0, 1.0) ** 2)
+
+
+def with_blush(style: Style, rng: np.random.Generator) -> Style:
+    """The style with another blush, or without one."""
+    kind = choose(rng, BLUSHES, 0.35)
+    return replace(style, blush_kind=kind, blush_strength=rng.uniform(0.25, 0.9))
+
+
+def western_style(subject: int) -> Style:
+    """Sample the style of a Western cartoon."""
     rng = np.random.default_rng([subject, 0xD5])
     fantasy = rng.random() < 0.3
-    skin = vivid(rng, (0.2, 0.65), (0.65, 1.0)) if fantasy else _pick(rng, _SKINS)
+    skin = vivid(rng, (0.2, 0.65), (0.65, 1.0)) if fantasy else pick(rng, _SKINS)
     dark = luminance(skin) < 0.38
-    hair = vivid(rng, (0.4, 0.95), (0.3, 0.95)) if rng.random() < 0.25 else _pick(rng, _HAIRS)
+    hair = vivid(rng, (0.4, 0.95), (0.3, 0.95)) if rng.random() < 0.25 else pick(rng, _HAIRS)
     # Ink is a little tinted by the skin, less on dark skin, where it must stay visible.
     ink = mix((0.04, 0.03, 0.04), skin, rng.uniform(0.0, 0.12 if dark else 0.28))
     lips = (
@@ -143,11 +179,16 @@ def style_of(subject: int | None) -> Style:
     brow = mix(shade(hair, 0.75), (0.08, 0.06, 0.06), rng.uniform(0.0, 0.5))
     if abs(luminance(brow) - luminance(skin)) < 0.16:
         brow = shade(skin, 0.4) if luminance(skin) > 0.3 else mix(skin, (0.0, 0.0, 0.0), 0.8)
-    kind = _choose(rng, EYES)
+    kind = choose(rng, EYES)
     big = rng.uniform(0.85, 1.35)
     eye_width = (0.22 if kind != "round" else 0.19) * big * rng.uniform(0.92, 1.1)
     eye_height = eye_width * {"almond": 0.6, "oval": 0.85, "round": 1.0}[kind] * rng.uniform(0.88, 1.12)
+    if kind != "almond" and rng.random() < 0.3:
+        eye_height *= rng.uniform(1.1, 1.5)
     eye_y = rng.uniform(0.02, 0.14)
+    mouth_width = rng.uniform(0.12, 0.27) if rng.random() < 0.35 else rng.uniform(0.27, 0.42)
+    lipless = rng.random() < 0.3
+    thickness = mouth_width / 0.34 if mouth_width < 0.27 else 1.0
     bearded = rng.random() < 0.16
     return Style(
         line=float(np.exp(rng.uniform(np.log(0.017), np.log(0.05)))),
@@ -156,10 +197,11 @@ def style_of(subject: int | None) -> Style:
         skin=skin,
         lips=lips,
         blush=mix(skin, (0.95, 0.35, 0.35), 0.45),
-        blush_strength=rng.uniform(0.15, 0.8) if rng.random() < 0.6 else 0.0,
+        blush_kind=choose(rng, BLUSHES[:4], 0.35),
+        blush_strength=rng.uniform(0.15, 0.8),
         hair_colour=hair,
         brow_colour=brow,
-        iris=vivid(rng, (0.4, 0.9), (0.3, 0.8)) if fantasy and rng.random() < 0.5 else _pick(rng, _IRISES),
+        iris=vivid(rng, (0.4, 0.9), (0.3, 0.8)) if fantasy and rng.random() < 0.5 else pick(rng, _IRISES),
         sclera=(1.0, 1.0, 1.0) if rng.random() < 0.8 else mix((1.0, 1.0, 1.0), skin, 0.2),
         shirt=vivid(rng, (0.1, 0.8), (0.2, 0.95)),
         cheek=rng.uniform(0.93, 1.08),
@@ -182,19 +224,25 @@ def style_of(subject: int | None) -> Style:
         brow_weight=float(np.exp(rng.uniform(np.log(0.03), np.log(0.12)))),
         brow_arch=rng.uniform(0.01, 0.12),
         brow_slope=rng.normal(0.0, 0.04),
-        nose_kind=_choose(rng, NOSES),
+        nose_kind=choose(rng, NOSES),
         nose_y=rng.uniform(-0.38, -0.22),
         nose_width=rng.uniform(0.10, 0.21),
         nose_side=1.0 if rng.random() < 0.5 else -1.0,
         mouth_y=rng.uniform(-0.69, -0.58),
-        mouth_width=rng.uniform(0.27, 0.42),
-        upper_lip=rng.uniform(0.045, 0.10),
-        lower_lip=rng.uniform(0.06, 0.13),
+        mouth_width=mouth_width,
+        mouth_open=rng.uniform(0.36, 0.52),
+        mouth_reach=reach_of(mouth_width),
+        upper_lip=0.02 if lipless else thickness * rng.uniform(0.045, 0.10),
+        lower_lip=0.025 if lipless else thickness * rng.uniform(0.06, 0.13),
+        lipless=lipless,
+        teeth=choose(rng, TEETH, 0.5),
+        creases=1.0 if rng.random() < 0.6 else 0.0,
+        mouth_inside=mouth_inside(rng),
         mouth_curve=rng.normal(0.0, 0.018),
         lip_fill=rng.uniform(0.6, 1.0) if rng.random() < 0.75 else rng.uniform(0.1, 0.5),
-        hair=_choose(rng, HAIR),
+        hair=choose(rng, HAIR),
         hair_volume=rng.uniform(0.04, 0.24),
-        beard=_choose(rng, BEARDS[1:]) if bearded else "none",
+        beard=choose(rng, BEARDS[1:]) if bearded else "none",
         glasses=rng.random() < 0.12,
         freckles=int(rng.integers(8, 30)) if rng.random() < 0.12 else 0,
         earrings=rng.random() < 0.1,

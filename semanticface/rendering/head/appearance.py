@@ -5,7 +5,7 @@ Colours are linear RGB. Everything follows from the subject's seed and the ident
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -58,6 +58,7 @@ class Appearance:
         wrinkle_depth: of expression wrinkles, about 1.
         hair: hair style, one of ``hair.HAIR_STYLES``.
         hair_seed: seed of the hair's shape.
+        beard_length: how far a full beard hangs below the chin, decimetres.
     """
 
     colours: np.ndarray
@@ -66,6 +67,7 @@ class Appearance:
     wrinkle_depth: float
     hair: str
     hair_seed: int
+    beard_length: float = 0.0
 
 
 def _pick(rng: np.random.Generator, table: np.ndarray, index: float) -> np.ndarray:
@@ -145,7 +147,7 @@ def appearance_of(subject: int | None, identity: Identity) -> Appearance:
     }  # fmt: skip
     colours = np.stack([linear(np.clip(values[k], 0, 255)) for k in range(15)])
     bearded = man and identity.age > 1.8
-    beard = bearded and rng.random() < 0.36
+    beard = bearded and rng.random() < 0.42
     params = np.zeros(ch.N_PARAMS)
     params[ch.BLOTCH] = rng.uniform(0.1, 0.8)
     params[ch.FRECKLES] = rng.uniform(0.3, 1.0) if rng.random() < 0.18 * (1.3 - darkness) else 0.0
@@ -191,4 +193,43 @@ def appearance_of(subject: int | None, identity: Identity) -> Appearance:
     resting = float(np.clip(0.25 * rng.random() + 0.8 * old, 0, 1))
     depth = float(np.clip(rng.normal(0.85 + 0.3 * old, 0.2), 0.4, 1.5))
     seed = int(rng.integers(2**31))
-    return Appearance(colours.astype(np.float32), params.astype(np.float32), resting, depth, style, seed)
+    appearance = Appearance(colours.astype(np.float32), params.astype(np.float32), resting, depth, style, seed)
+    extra = np.random.default_rng([subject, 14])
+    kind = extra.random()
+    if kind < 0.06:
+        return _material(appearance, extra)
+    if kind < 0.14:
+        return _smooth(appearance, extra)
+    if not beard:
+        return appearance
+    long = extra.random() < 0.3
+    return replace(appearance, beard_length=extra.uniform(0.2, 0.7) if long else extra.uniform(0.0, 0.15))
+
+
+def _material(appearance: Appearance, rng: np.random.Generator) -> Appearance:
+    """A head without textures, in one grey, clay or plaster, as in a viewer of 3-D models."""
+    material = linear(
+        np.full(3, rng.uniform(110, 225)) * rng.uniform([1.0, 0.8, 0.65], [1.05, 1.0, 1.0]) ** rng.random()
+    )
+    colours, params = appearance.colours.copy(), np.zeros_like(appearance.params)
+    for row in (ch.SKIN, ch.BLOOD, ch.LIPS, ch.HAIR, ch.LID, ch.SPOT, ch.CLOTH, ch.CLOTH2):
+        colours[row] = material
+    colours[ch.BROW] = material * (1.0 if rng.random() < 0.5 else rng.uniform(0.3, 0.8))
+    if rng.random() < 0.5:  # eyes, teeth and tongue too; iris and pupil remain darker
+        colours[ch.SCLERA], colours[ch.TEETH], colours[ch.TONGUE] = material, material, 0.6 * material
+        colours[ch.IRIS], colours[ch.IRIS_RING] = 0.4 * material, 0.2 * material
+    kept = (ch.BROW_THICK, ch.BROW_LIFT, ch.BROW_ARCH, ch.BROW_LENGTH, ch.BROW_DENSE, ch.IRIS_SIZE, ch.PUPIL, ch.COLLAR,
+            ch.TEETH_GAPS, ch.SEED)  # fmt: skip
+    params[list(kept)] = appearance.params[list(kept)]
+    params[ch.COLLAR], params[ch.PATTERN] = -2.0, 1.0
+    params[ch.SHINE] = rng.uniform(0.0, 0.6)
+    return replace(appearance, colours=np.clip(colours, 0, 1).astype(np.float32), params=params, hair="bald")
+
+
+def _smooth(appearance: Appearance, rng: np.random.Generator) -> Appearance:
+    """Skin without grain or blemish, as that of an avatar in a game."""
+    params = appearance.params.copy()
+    for index in (ch.BLOTCH, ch.PORES, ch.MOLES, ch.BLEMISHES, ch.FRECKLES, ch.VEINS, ch.EYE_BAGS):
+        params[index] = 0.0
+    params[ch.SHINE] = rng.uniform(0.2, 1.0)
+    return replace(appearance, params=params, resting_wrinkles=0.0, wrinkle_depth=appearance.wrinkle_depth * 0.6)

@@ -71,7 +71,8 @@ def shade(  # type: ignore[no-untyped-def]
             if s[10] > 0.5:
                 depth = smoothstep(0.98, 0.55, z)
                 tone = (0.9 + 0.3 * noise(table, x * 12, y * 12, z * 12)) * (1 - 0.85 * depth)
-                r, g, b = 0.30 * tone, 0.075 * tone, 0.07 * tone
+                tone *= 0.52
+                r, g, b = colours[ch.TONGUE, 0] * tone, colours[ch.TONGUE, 1] * tone, colours[ch.TONGUE, 2] * tone
                 gloss, openness, cavity = 0.5 * (1 - depth), 0.35 + 0.3 * (1 - depth), 0.35
             else:
                 r, g, b, gloss = textures.skin(table, colours, params, x, y, z, s[9], s[11], s[12])

@@ -214,4 +214,5 @@ def tooth(table, colours, params, x, y, z, upper):  # type: ignore[no-untyped-de
     tone = (0.92 + 0.12 * noise(table, math.floor(at) * 3.7, params[ch.SEED], 0.0)) * (1 - 0.55 * gap)
     root = smoothstep(-0.20, -0.165, y) if upper else smoothstep(-0.43, -0.46, y)
     r, g, b = colours[ch.TEETH, 0] * tone, colours[ch.TEETH, 1] * tone, colours[ch.TEETH, 2] * tone
-    return r + (0.45 - r) * root, g + (0.14 - g) * root, b + (0.13 - b) * root
+    return (r + (0.8 * colours[ch.TONGUE, 0] - r) * root, g + (colours[ch.TONGUE, 1] - g) * root,
+            b + (colours[ch.TONGUE, 2] - b) * root)  # fmt: skip

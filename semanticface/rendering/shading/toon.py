@@ -84,13 +84,18 @@ def toon_style(subject: int | None, identity: Identity) -> ToonStyle:
     colours[ch.TEETH] = linear(np.array([248, 246, 240]))
     for index in (ch.BLOTCH, ch.PORES, ch.MOLES, ch.VEINS, ch.STUBBLE, ch.BLEMISHES, ch.SPOTS):
         params[index] = 0
+    flat, painted = False, True
+    if subject is not None:
+        extra = np.random.default_rng([subject, 43])
+        flat, painted = extra.random() < 0.25, extra.random() < 0.7
+        params[ch.BLUSH] = extra.uniform(0.2, 1.0) if extra.random() < 0.45 else 0.0
     params[ch.BROW_THICK] *= rng.uniform(1.0, 1.7)
     params[ch.IRIS_SIZE] = rng.uniform(0.46, 0.62)
     params[ch.PUPIL] = rng.uniform(0.35, 0.6)
     eyes = 0.42 if subject is None else rng.uniform(0.0, 1.0)
     widths = (0.9, 1.03, 1.05) if subject is None else tuple(rng.normal([0.93, 1.03, 1.04], [0.11, 0.06, 0.08]))
     shape = cartoon_warp(
-        identity, eyes=eyes, mouth=float(np.clip(rng.normal(0.08, 0.14), -0.2, 0.4)),
+        identity, eyes=eyes, mouth=float(np.clip(rng.normal(0.08 if painted else -0.2, 0.14), -0.35, 0.4)),
         nose=float(np.clip(rng.normal(-0.15, 0.28), -0.5, 0.6)), cheeks=rng.normal(0.05, 0.12),
         chin=rng.normal(0, 0.15), widths=widths, stretch=1.0 if subject is None else float(rng.normal(1.0, 0.07)),
     )  # fmt: skip
@@ -103,10 +108,14 @@ def toon_style(subject: int | None, identity: Identity) -> ToonStyle:
         outline_width = 0.0 if rng.random() < 0.12 else rng.uniform(0.8, 2.2)
         ink = np.clip(rng.normal(0.08, 0.06, 3), 0, 0.35)
         shadow = rng.uniform(0.45, 0.85) * np.clip(rng.normal(1, 0.12, 3), 0.6, 1.3)
+    if flat:  # all in the light, without highlights
+        light_bands[:2] = -2.0, 2.0
+    lip_strength = 0.75 if subject is None else float(rng.beta(1.5, 1.0))
     return ToonStyle(
         Appearance(colours.astype(np.float32), params, plain.resting_wrinkles * 0.6, plain.wrinkle_depth, plain.hair,
-        plain.hair_seed), shape, light_bands.astype(np.float32), shadow.astype(np.float32), ink.astype(np.float32),
-        float(outline_width), lip_strength=0.75 if subject is None else float(rng.beta(1.5, 1.0)),
+        plain.hair_seed, plain.beard_length), shape, light_bands.astype(np.float32), shadow.astype(np.float32),
+        ink.astype(np.float32),
+        float(outline_width), lip_strength=lip_strength if painted else 0.0,
         wrinkle_strength=float(rng.uniform(0.55, 1.0)), highlight=float(rng.random()),
     )  # fmt: skip
 
@@ -158,7 +167,7 @@ def cel_shade(  # type: ignore[no-untyped-def]
                 if z > 0.3:
                     h, _, _ = wrinkle_at(wrinkles, x, y)
                     line = max(line, 0.8 * wrinkle_strength * smoothstep(0.0035, 0.0085, -h))
-                    blush = 0.45 * smoothstep(1.0, 0.2, (ax - 0.42) ** 2 / 0.02 + (y - 0.0) ** 2 / 0.012)
+                    blush = params[ch.BLUSH] * smoothstep(1.0, 0.2, (ax - 0.42) ** 2 / 0.02 + (y - 0.0) ** 2 / 0.012)
                     g, b = g * (1 - 0.25 * blush), b * (1 - 0.18 * blush)
                 k = smoothstep(0.42, 0.56, s[9])
                 k *= lip_strength
