@@ -100,8 +100,23 @@ class FaceLandmarker:
 
     def read(self, image: Image.Image) -> np.ndarray | None:
         """Return float32[52] in [0, 1], 0 for ``tongueOut``; None if MediaPipe finds no face."""
-        found = self._landmarker.detect(self._wrap(np.ascontiguousarray(image.convert("RGB")))).face_blendshapes
+        found = self._detect(image).face_blendshapes
         return vector({each.category_name: each.score for each in found[0]}) if found else None
+
+    def locate(self, image: Image.Image) -> tuple[np.ndarray, np.ndarray] | None:
+        """Return MediaPipe's 478 landmarks, float32[478, 3] in pixels, and what ``read`` returns; None without a face.
+
+        Depth has the scale of x and grows away from the camera.
+        """
+        found = self._detect(image)
+        if not found.face_landmarks:
+            return None
+        points = np.array([[point.x, point.y, point.z] for point in found.face_landmarks[0]], np.float32)
+        scores = {each.category_name: each.score for each in found.face_blendshapes[0]}
+        return points * np.array([image.width, image.height, image.width], np.float32), vector(scores)
+
+    def _detect(self, image: Image.Image) -> Any:
+        return self._landmarker.detect(self._wrap(np.ascontiguousarray(image.convert("RGB"))))
 
 
 def identity(task: str | Path) -> dict[str, str]:

@@ -1,0 +1,93 @@
+"""How faces at rest look: a few distances on the face, from MediaPipe's landmarks, of people and of renders.
+
+A renderer's neutral face must look like people's, or a model that learns from it reads their shape as an expression:
+a gaze at the camera as a look up, thin lips as rolled in. The measures need MediaPipe's landmarks only, so pictures
+and renders are measured alike.
+"""
+
+from __future__ import annotations
+
+from types import MappingProxyType
+
+import numpy as np
+
+from semanticface import arkit
+
+MEASURES: MappingProxyType[str, str] = MappingProxyType(
+    {
+        "iris": "iris above the line of the eye corners, in eye widths",
+        "upper lid": "upper lid above the iris centre, in eye widths",
+        "opening": "lid from lid, in eye widths",
+        "lips": "height of the closed lips, in distances of the eyes",
+        "brow": "brow above the line of the eye corners, in distances of the eyes",
+        "mouth corners": "mouth corners above the line between the lips, in distances of the eyes",
+        "brow sides": "left brow above the right, in distances of the eyes",
+        "mouth sides": "left mouth corner above the right, in distances of the eyes",
+    }
+)
+"""What each measure is; the last two are signed differences of the sides, 0 on a symmetric face."""
+# Landmarks of MediaPipe's face mesh, the subject's left first: eye corners, lids, iris and brow of each side.
+_EYES = ({"corners": (362, 263), "upper": 386, "lower": 374, "iris": 473, "brow": (334, 296, 293, 282, 295, 283)},
+         {"corners": (133, 33), "upper": 159, "lower": 145, "iris": 468, "brow": (105, 66, 63, 52, 65, 53)})  # fmt: skip
+_LIPS_TOP, _LIPS_BOTTOM, _LIPS_INNER, _MOUTH_CORNERS = 0, 17, (13, 14), (291, 61)
+_NOSE_TIP = 1
+
+
+def measure(points: np.ndarray) -> dict[str, float]:
+    """Return the measures of one face by name.
+
+    Args:
+        points: float[478, 2], MediaPipe's landmarks in pixels, y downwards.
+    """
+    corners = np.array([points[list(eye["corners"])] for eye in _EYES])
+    centres = corners.mean(1)
+    across = centres[0] - centres[1]
+    distance = float(np.linalg.norm(across))
+    x, y = across / distance, np.array([across[1], -across[0]]) / distance
+    face = np.stack([(points - centres.mean(0)) @ x, (points - centres.mean(0)) @ y], 1)
+    eyes = []
+    for eye in _EYES:
+        inner, outer = face[list(eye["corners"])]
+        width = np.linalg.norm(outer - inner)
+        along = (outer - inner) / width
+        up = np.array([-along[1], along[0]]) * np.sign(along[0])
+        iris, upper, lower = ((face[eye[key]] - (inner + outer) / 2) @ up / width for key in ("iris", "upper", "lower"))
+        eyes.append((iris, upper - iris, upper - lower))
+    iris, upper, opening = np.mean(eyes, 0)
+    brows = [face[list(eye["brow"]), 1].mean() / distance for eye in _EYES]
+    mouth = face[list(_MOUTH_CORNERS), 1]
+    return {
+        "iris": float(iris),
+        "upper lid": float(upper),
+        "opening": float(opening),
+        "lips": float(face[_LIPS_TOP, 1] - face[_LIPS_BOTTOM, 1]) / distance,
+        "brow": float(np.mean(brows)),
+        "mouth corners": float(mouth.mean() - face[list(_LIPS_INNER), 1].mean()) / distance,
+        "brow sides": float(brows[0] - brows[1]),
+        "mouth sides": float(mouth[0] - mouth[1]) / distance,
+    }
+
+
+def is_at_rest(points: np.ndarray, scores: np.ndarray) -> bool:
+    """Return whether a face is near-neutral, looks at the camera and is seen from the front, by MediaPipe's numbers.
+
+    Args:
+        points: float[478, 2], landmarks in pixels.
+        scores: float[52], MediaPipe's coefficients.
+    """
+    value = arkit.by_name(scores)
+    middle = points[[i for eye in _EYES for i in eye["corners"]]].mean(0)
+    across = points[list(_EYES[0]["corners"])].mean(0) - points[list(_EYES[1]["corners"])].mean(0)
+    turn = (points[_NOSE_TIP] - middle) @ across / (across @ across)
+    return bool(
+        max(value["mouthSmileLeft"], value["mouthSmileRight"]) < 0.2
+        and value["jawOpen"] < 0.1
+        and max(value["eyeBlinkLeft"], value["eyeBlinkRight"]) < 0.3
+        and max(value["mouthPucker"], value["mouthFunnel"]) < 0.5
+        and abs(turn) < 0.12
+    )
+
+
+def statistics(faces: list[dict[str, float]]) -> dict[str, tuple[float, float]]:
+    """Return mean and standard deviation of each measure over faces."""
+    return {name: (float(np.mean(v)), float(np.std(v))) for name in MEASURES for v in [[f[name] for f in faces]]}
