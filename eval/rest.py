@@ -3,9 +3,9 @@
     pip install -c constraints.txt mediapipe                 # and MediaPipe's face_landmarker.task, from its pages
     python eval/rest.py PORTRAITS --task face_landmarker.task
 
-PORTRAITS is a folder of pictures with one face each. Faces that MediaPipe finds near-neutral and seen from the front
-are measured (`semanticface/evaluation/rest.py` says what is measured), and as many subjects rendered with all
-coefficients 0, each from a shot of its own, as training pictures are. The table has mean and standard deviation of
+PORTRAITS is a folder of pictures with one face each; several may be given. Faces that MediaPipe finds near-neutral,
+with closed lips and seen from the front, are measured (`semanticface/evaluation/rest.py` says how), and subjects
+rendered from the front with all coefficients 0. The table has mean and standard deviation of
 each measure on both; `off` is the difference of the means in standard deviations of the people, `spread` the ratio of
 the standard deviations, rendered to real. A good head has every `off` within 0.3 and every `spread` within 25 % of 1.
 
@@ -36,12 +36,12 @@ PICTURE_NAMES = {".jpg", ".jpeg", ".png", ".webp"}
 TILE, COLUMNS, SHEET_FACES = 160, 8, 32
 
 
-def portraits(folder: Path, limit: int | None) -> Iterator[Image.Image]:
-    """Yield the pictures of a folder in the order of their names."""
-    paths = sorted(path for path in folder.glob("*") if path.suffix.lower() in PICTURE_NAMES)
+def portraits(folders: list[Path]) -> Iterator[Image.Image]:
+    """Yield the pictures of folders in the order of their names."""
+    paths = [p for folder in folders for p in sorted(folder.glob("*")) if p.suffix.lower() in PICTURE_NAMES]
     if not paths:
-        raise ConfigError(f"{folder}: no pictures. Give a folder of JPEG, PNG or WebP files.")
-    for path in tqdm(paths[:limit], desc="portraits"):
+        raise ConfigError(f"{', '.join(map(str, folders))}: no pictures. Give a folder of JPEG, PNG or WebP files.")
+    for path in tqdm(paths, desc="portraits"):
         with Image.open(path, formats=("JPEG", "PNG", "WEBP")) as image:
             yield image.convert("RGB")
 
@@ -49,7 +49,7 @@ def portraits(folder: Path, limit: int | None) -> Iterator[Image.Image]:
 def renders(count: int, first: int) -> Iterator[Image.Image]:
     """Yield rendered subjects at rest."""
     for subject in tqdm(range(first, first + count), desc="renders"):
-        yield Image.fromarray(render(np.zeros(N_ACTIONS), subject=subject, shot=subject, size=256).image)
+        yield Image.fromarray(render(np.zeros(N_ACTIONS), subject=subject, size=256).image)
 
 
 def measured(images: Iterator[Image.Image], landmarker: FaceLandmarker, *, select: bool) -> tuple[list[Any], list[Any]]:
@@ -59,7 +59,7 @@ def measured(images: Iterator[Image.Image], landmarker: FaceLandmarker, *, selec
         found = landmarker.locate(image)
         if found is None or (select and not is_at_rest(*found)):
             continue
-        points = found[0]
+        points = found[0][:, :2]
         faces.append(measure(points))
         if len(tiles) < SHEET_FACES:
             centre, half = (points.min(0) + points.max(0)) / 2, np.ptp(points, 0).max() * 0.6
@@ -80,16 +80,15 @@ def sheet(rendered: list[Image.Image], real: list[Image.Image]) -> Image.Image:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Measure and compare; return the exit code."""
     parser = ScriptParser(__doc__)
-    parser.add_argument("portraits", type=Path, metavar="PORTRAITS", help="folder of pictures of people")
+    parser.add_argument("portraits", type=Path, nargs="+", metavar="PORTRAITS", help="folders of pictures of people")
     parser.add_argument("--task", type=Path, required=True, help="MediaPipe's face_landmarker.task")
     parser.add_argument("--count", type=int, default=200, help="subjects to render (default %(default)s)")
     parser.add_argument("--first", type=int, default=0, help="the first subject (default %(default)s)")
-    parser.add_argument("--limit", type=int, help="read only so many portraits")
     parser.add_argument("--out", type=Path, default=Path("outputs/rest"), help="folder (default: %(default)s)")
     options = parser.parse_args(arguments)
     try:
         with FaceLandmarker(options.task) as landmarker:
-            real, real_tiles = measured(portraits(options.portraits, options.limit), landmarker, select=True)
+            real, real_tiles = measured(portraits(options.portraits), landmarker, select=True)
             rendered, rendered_tiles = measured(renders(options.count, options.first), landmarker, select=False)
         if min(len(real), len(rendered)) < 2:
             raise ConfigError(f"{len(real)} portraits and {len(rendered)} renders at rest: too few to compare.")

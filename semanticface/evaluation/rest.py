@@ -27,18 +27,23 @@ MEASURES: MappingProxyType[str, str] = MappingProxyType(
 )
 """What each measure is; the last two are signed differences of the sides, 0 on a symmetric face."""
 # Landmarks of MediaPipe's face mesh, the subject's left first: eye corners, lids, iris and brow of each side.
-_EYES = ({"corners": (362, 263), "upper": 386, "lower": 374, "iris": 473, "brow": (334, 296, 293, 282, 295, 283)},
-         {"corners": (133, 33), "upper": 159, "lower": 145, "iris": 468, "brow": (105, 66, 63, 52, 65, 53)})  # fmt: skip
+_EYES = (
+    {"corners": (362, 263), "upper": 386, "lower": 374, "iris": 473, "brow": (334, 296, 293, 282, 295, 283)},
+    {"corners": (133, 33), "upper": 159, "lower": 145, "iris": 468, "brow": (105, 66, 63, 52, 65, 53)},
+)
 _LIPS_TOP, _LIPS_BOTTOM, _LIPS_INNER, _MOUTH_CORNERS = 0, 17, (13, 14), (291, 61)
-_NOSE_TIP = 1
+_FOREHEAD, _CHIN = 10, 152
+# Of a face at rest, seen from the front: degrees from MediaPipe's usual -6 of pitch, and distances of the eyes.
+_MOST_TURN, _USUAL_PITCH, _MOST_GAP = 12.0, -6.0, 0.06
 
 
 def measure(points: np.ndarray) -> dict[str, float]:
-    """Return the measures of one face by name.
+    """Return the measures of one face by name; the distance of the eyes is that of the middles of their corners.
 
     Args:
-        points: float[478, 2], MediaPipe's landmarks in pixels, y downwards.
+        points: float[478, 2 or more], MediaPipe's landmarks in pixels, y downwards.
     """
+    points = points[:, :2]
     corners = np.array([points[list(eye["corners"])] for eye in _EYES])
     centres = corners.mean(1)
     across = centres[0] - centres[1]
@@ -69,22 +74,23 @@ def measure(points: np.ndarray) -> dict[str, float]:
 
 
 def is_at_rest(points: np.ndarray, scores: np.ndarray) -> bool:
-    """Return whether a face is near-neutral, looks at the camera and is seen from the front, by MediaPipe's numbers.
+    """Return whether a face is near-neutral, its lips closed, and seen from the front, by MediaPipe's numbers.
 
     Args:
-        points: float[478, 2], landmarks in pixels.
+        points: float[478, 3], landmarks in pixels, depth in the same scale.
         scores: float[52], MediaPipe's coefficients.
     """
     value = arkit.by_name(scores)
-    middle = points[[i for eye in _EYES for i in eye["corners"]]].mean(0)
-    across = points[list(_EYES[0]["corners"])].mean(0) - points[list(_EYES[1]["corners"])].mean(0)
-    turn = (points[_NOSE_TIP] - middle) @ across / (across @ across)
+    across = points[_EYES[0]["corners"][1]] - points[_EYES[1]["corners"][1]]
+    down = points[_CHIN] - points[_FOREHEAD]
+    yaw, pitch = np.degrees([np.arctan2(across[2], across[0]), np.arctan2(-down[2], down[1])])
+    upper, lower = points[list(_LIPS_INNER)]
     return bool(
-        max(value["mouthSmileLeft"], value["mouthSmileRight"]) < 0.2
+        max(value["mouthSmileLeft"], value["mouthSmileRight"]) < 0.4
         and value["jawOpen"] < 0.1
         and max(value["eyeBlinkLeft"], value["eyeBlinkRight"]) < 0.3
-        and max(value["mouthPucker"], value["mouthFunnel"]) < 0.5
-        and abs(turn) < 0.12
+        and np.linalg.norm(upper - lower) < _MOST_GAP * np.linalg.norm(across)
+        and max(abs(yaw), abs(pitch - _USUAL_PITCH)) < _MOST_TURN
     )
 
 
