@@ -27,10 +27,9 @@ MEASURES: MappingProxyType[str, str] = MappingProxyType(
 )
 """What each measure is; the last two are signed differences of the sides, 0 on a symmetric face."""
 # Landmarks of MediaPipe's face mesh, the subject's left first: eye corners, lids, iris and brow of each side.
-_EYES = (
-    {"corners": (362, 263), "upper": 386, "lower": 374, "iris": 473, "brow": (334, 296, 293, 282, 295, 283)},
-    {"corners": (133, 33), "upper": 159, "lower": 145, "iris": 468, "brow": (105, 66, 63, 52, 65, 53)},
-)
+_CORNERS = ((362, 263), (133, 33))
+_UPPER_LID, _LOWER_LID, _IRIS = (386, 159), (374, 145), (473, 468)
+_BROWS = ((334, 296, 293, 282, 295, 283), (105, 66, 63, 52, 65, 53))
 _LIPS_TOP, _LIPS_BOTTOM, _LIPS_INNER, _MOUTH_CORNERS = 0, 17, (13, 14), (291, 61)
 _FOREHEAD, _CHIN = 10, 152
 # Of a face at rest, seen from the front: degrees from MediaPipe's usual -6 of pitch, and distances of the eyes.
@@ -44,22 +43,24 @@ def measure(points: np.ndarray) -> dict[str, float]:
         points: float[478, 2 or more], MediaPipe's landmarks in pixels, y downwards.
     """
     points = points[:, :2]
-    corners = np.array([points[list(eye["corners"])] for eye in _EYES])
+    corners = points[np.array(_CORNERS)]
     centres = corners.mean(1)
     across = centres[0] - centres[1]
     distance = float(np.linalg.norm(across))
     x, y = across / distance, np.array([across[1], -across[0]]) / distance
     face = np.stack([(points - centres.mean(0)) @ x, (points - centres.mean(0)) @ y], 1)
     eyes = []
-    for eye in _EYES:
-        inner, outer = face[list(eye["corners"])]
+    for side in range(2):
+        inner, outer = face[list(_CORNERS[side])]
         width = np.linalg.norm(outer - inner)
         along = (outer - inner) / width
         up = np.array([-along[1], along[0]]) * np.sign(along[0])
-        iris, upper, lower = ((face[eye[key]] - (inner + outer) / 2) @ up / width for key in ("iris", "upper", "lower"))
+        iris, upper, lower = (
+            (face[places[side]] - (inner + outer) / 2) @ up / width for places in (_IRIS, _UPPER_LID, _LOWER_LID)
+        )
         eyes.append((iris, upper - iris, upper - lower))
     iris, upper, opening = np.mean(eyes, 0)
-    brows = [face[list(eye["brow"]), 1].mean() / distance for eye in _EYES]
+    brows = [face[list(brow), 1].mean() / distance for brow in _BROWS]
     mouth = face[list(_MOUTH_CORNERS), 1]
     return {
         "iris": float(iris),
@@ -81,7 +82,7 @@ def is_at_rest(points: np.ndarray, scores: np.ndarray) -> bool:
         scores: float[52], MediaPipe's coefficients.
     """
     value = arkit.by_name(scores)
-    across = points[_EYES[0]["corners"][1]] - points[_EYES[1]["corners"][1]]
+    across = points[_CORNERS[0][1]] - points[_CORNERS[1][1]]
     down = points[_CHIN] - points[_FOREHEAD]
     yaw, pitch = np.degrees([np.arctan2(across[2], across[0]), np.arctan2(-down[2], down[1])])
     upper, lower = points[list(_LIPS_INNER)]
