@@ -88,6 +88,12 @@ def arguments() -> argparse.ArgumentParser:
         "--subject", type=int, help="render only this person; the splits then hold out pictures, not people"
     )
     parser.add_argument("--seed", type=int, default=DEFAULTS.seed, help="of the rows (default %(default)s)")
+    parser.add_argument(
+        "--take-share",
+        type=float,
+        default=DEFAULTS.take_share,
+        help="share of expressions as in a recorded take; the others cover every action evenly (default %(default)s)",
+    )
     parser.add_argument("--no-emotion", dest="emotion", action="store_false", help="answers without emotion")
     parser.add_argument(
         "--workers",

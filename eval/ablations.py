@@ -208,7 +208,7 @@ class Ablations:
     def _crops(self, style: str, split: str, rows: int) -> Path:
         settings = RenderSettings(
             rows=rows, looks={style: 1.0}, size=128, supersample=1, framing="crop", splits=SPLITS, only=split,
-            first_subject=FIRST_SUBJECT, subjects=SUBJECTS, seed=SEED,
+            first_subject=FIRST_SUBJECT, subjects=SUBJECTS, seed=SEED, take_share=0.0,
         )  # fmt: skip
         return self._rendered(f"{split}-{style}", settings)
 
@@ -296,7 +296,12 @@ class Ablations:
         most = max(budget.personal)
         splits = {"train": most, "validation": VALIDATION_ROWS, "test": budget.tests}
         settings = RenderSettings(
-            rows=sum(splits.values()), looks={CHARACTER_STYLE: 1.0}, subject=CHARACTER, splits=dict(splits), seed=SEED
+            rows=sum(splits.values()),
+            looks={CHARACTER_STYLE: 1.0},
+            subject=CHARACTER,
+            splits=dict(splits),
+            seed=SEED,
+            take_share=0.0,
         )
         character = functools.cache(lambda: self._rendered(CHARACTER_STYLE, settings))
         inputs = {"tests": budget.tests, "of": most, "steps": budget.steps}

@@ -36,6 +36,7 @@ from semanticface.recipe import RECIPE_NAME, files_sha256, git_commit
 from semanticface.semantics.analysis import describe
 from semanticface.semantics.answer import format_answer
 from semanticface.semantics.expression_sampler import sample_coefficients
+from semanticface.semantics.take_sampler import sample_like_takes
 from semanticface.utils.files import write_json
 from semanticface.utils.progress import tqdm
 from semanticface.vision.image_io import encode_jpeg
@@ -66,6 +67,8 @@ class RenderSettings:
         only: write only this split, with all rows; its people are the same as when all splits are written.
         seed: of the rows.
         emotion: whether answers contain an emotional implication.
+        take_share: share of expressions sampled like those of a recorded take
+            (``semantics.take_sampler``); the others cover every action evenly.
 
     Raises:
         ConfigError: a value is out of range or unknown.
@@ -86,6 +89,7 @@ class RenderSettings:
     only: str | None = None
     seed: int = 0
     emotion: bool = True
+    take_share: float = 0.5
 
     def __post_init__(self) -> None:
         check_range("rows", self.rows, 1)
@@ -94,6 +98,7 @@ class RenderSettings:
         check_range("subjects", self.subjects, 1, 10_000_000)
         check_range("first_subject", self.first_subject, 0, 10_000_000)
         check_range("seed", self.seed, 0)
+        check_range("take_share", self.take_share, 0, 1)
         if self.subject is not None:
             check_range("subject", self.subject, 0)
         if self.framing not in ("portrait", "crop"):
@@ -122,7 +127,9 @@ def renderer_hash() -> str:
         [
             *sorted((package / "rendering").rglob("*.py")),
             package / "semantics" / "expression_sampler.py",
+            package / "semantics" / "take_sampler.py",
             assets.path("head.npz"),
+            assets.path("take.npz"),
         ]
     )
     versions = {name: importlib.metadata.version(name) for name in _RENDER_PACKAGES}
@@ -183,7 +190,10 @@ def make_row(settings: RenderSettings, people: np.ndarray, row_seed: int) -> dic
     style = list(settings.looks)[rng.choice(len(shares), p=shares / shares.sum())]
     subject = int(people[rng.integers(len(people))])
     shot = int(rng.integers(2**31))
-    return render_row(settings, sample_coefficients(rng), style=style, subject=subject, shot=shot, seed=row_seed)
+    # Without takes the sampler is in the state that it has in datasets made before there was a share.
+    like_take = settings.take_share > 0 and rng.random() < settings.take_share
+    coefficients = sample_like_takes(rng) if like_take else sample_coefficients(rng)
+    return render_row(settings, coefficients, style=style, subject=subject, shot=shot, seed=row_seed)
 
 
 def render_row(
@@ -376,8 +386,8 @@ def _start(folder: Path, settings: RenderSettings, overwrite: bool) -> dict[str,
         if existing is None:
             raise DatasetError(f"{folder} holds something else: choose another --out.")
         if not overwrite:
-            # A setting that is newer than the dataset has its default there.
-            old = dataclasses.asdict(RenderSettings()) | (existing.get("settings") or {})
+            # A setting that is newer than the dataset has its default there, and there were no takes.
+            old = dataclasses.asdict(RenderSettings(take_share=0.0)) | (existing.get("settings") or {})
             _refuse_difference(folder, "settings", old, recipe["settings"])
             _refuse_difference(folder, "versions", existing.get("versions") or {}, recipe["versions"])
             return existing

@@ -80,6 +80,7 @@ def render_benchmark_set(pictures: Path, key: str, rows: int, *, size: int = SIZ
         first_subject=FIRST_SUBJECT,
         subjects=SUBJECTS,
         seed=SEED,
+        take_share=0.0,
     )
     return render_set(set_folder(pictures, key, rows), settings, workers=workers)
 

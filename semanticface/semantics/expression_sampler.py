@@ -166,7 +166,7 @@ def _raise_family(values: np.ndarray, family: str, level: float, gains: tuple[fl
             values[index] = max(values[index], level * gain)
 
 
-def _add_prototype(values: np.ndarray, prototype: dict[str, float], rng: np.random.Generator) -> None:
+def add_prototype(values: np.ndarray, prototype: dict[str, float], rng: np.random.Generator) -> None:
     """Add a prototype at random strength, with each component varied and some dropped."""
     strength = rng.uniform(0.35, 1.15)
     gains = _side_gains(rng)
@@ -175,7 +175,8 @@ def _add_prototype(values: np.ndarray, prototype: dict[str, float], rng: np.rand
             _raise_family(values, family, min(level * strength * rng.uniform(0.6, 1.4), 1.0), gains)
 
 
-def _add_independent(values: np.ndarray, count: int, rng: np.random.Generator) -> None:
+def add_independent(values: np.ndarray, count: int, rng: np.random.Generator) -> None:
+    """Raise ``count`` families at random, in place."""
     for choice in rng.choice(len(_FAMILY_NAMES), size=count, replace=False, p=_FAMILY_WEIGHTS):
         _raise_family(values, _FAMILY_NAMES[choice], rng.uniform(0.05, 1.0), _side_gains(rng))
 
@@ -190,7 +191,7 @@ def _add_lids(values: np.ndarray, rng: np.random.Generator) -> None:
     _raise_family(values, "eyeBlink", level, (1.0, other) if rng.random() < 0.5 else (other, 1.0))
 
 
-def _add_gaze(values: np.ndarray, reach: float, rng: np.random.Generator) -> None:
+def add_gaze(values: np.ndarray, reach: float, rng: np.random.Generator) -> None:
     """Turn both eyes to one point, converging if it is near.
 
     Gaze fades as both eyes close, because closed lids hide it and an invisible label would be noise.
@@ -215,8 +216,7 @@ def _keep_larger(values: np.ndarray, first: int, second: int, rest: float) -> No
     values[smaller] *= rest
 
 
-def _apply_constraints(values: np.ndarray, rng: np.random.Generator) -> None:
-    """Enforce the exclusions and requirements between actions."""
+def _suppress_rare_pairs(values: np.ndarray, rng: np.random.Generator) -> None:
     for first, second in _RARELY_TOGETHER:
         rest = 1.0 if rng.random() < 0.12 else 0.0
         a, b = _MEMBERS[first], _MEMBERS[second]
@@ -228,6 +228,10 @@ def _apply_constraints(values: np.ndarray, rng: np.random.Generator) -> None:
             values[list(a)] *= rest
         else:
             values[list(b)] *= rest
+
+
+def apply_exclusions(values: np.ndarray) -> None:
+    """Remove from float[52], in place, what no face can do, such as closed eyes that are wide."""
     for side in _SIDES:
         _keep_larger(values, _I[f"eyeWide{side}"], _I[f"eyeBlink{side}"], 0.0)
     for left, right in (("jawLeft", "jawRight"), ("mouthLeft", "mouthRight")):
@@ -237,6 +241,13 @@ def _apply_constraints(values: np.ndarray, rng: np.random.Generator) -> None:
     if values[tongue] > 0.0:
         values[jaw] = max(values[jaw], 0.1 + 0.25 * values[tongue])
         values[close] = 0.0
+
+
+def _apply_constraints(values: np.ndarray, rng: np.random.Generator) -> None:
+    """Enforce the exclusions and requirements between actions."""
+    _suppress_rare_pairs(values, rng)
+    apply_exclusions(values)
+    jaw, close = _I["jawOpen"], _I["mouthClose"]
     if values[close] > 0.0:
         # Lips closed over a lowered jaw: the jaw must be open at least as far as the lips compensate.
         slack = rng.uniform(0.0, 0.7) if rng.random() < 0.5 else 0.0
@@ -264,22 +275,22 @@ def sample_coefficients(rng: np.random.Generator) -> np.ndarray:
     kind = rng.random()
     reach = 1.0
     if kind < 0.05:
-        _add_independent(values, int(rng.integers(0, 4)), rng)
+        add_independent(values, int(rng.integers(0, 4)), rng)
         values *= 0.12
         reach = 0.15
     else:
         if kind < 0.25:
-            _add_independent(values, int(rng.integers(1, 4)), rng)
+            add_independent(values, int(rng.integers(1, 4)), rng)
         elif kind < 0.65:
             mix = rng.random()
             if mix < 0.7:
-                _add_prototype(values, _EXPRESSIONS[rng.integers(len(_EXPRESSIONS))], rng)
+                add_prototype(values, _EXPRESSIONS[rng.integers(len(_EXPRESSIONS))], rng)
             if mix > 0.45:
-                _add_prototype(values, _VISEMES[rng.integers(len(_VISEMES))], rng)
-            _add_independent(values, int(rng.integers(1, 7)), rng)
+                add_prototype(values, _VISEMES[rng.integers(len(_VISEMES))], rng)
+            add_independent(values, int(rng.integers(1, 7)), rng)
         else:
-            _add_independent(values, int(rng.integers(6, 19)), rng)
+            add_independent(values, int(rng.integers(6, 19)), rng)
         _add_lids(values, rng)
     _apply_constraints(values, rng)
-    _add_gaze(values, reach, rng)
+    add_gaze(values, reach, rng)
     return np.clip(values, 0.0, 1.0).astype(np.float32) + np.float32(0.0)  # the sum turns -0.0 into 0.0

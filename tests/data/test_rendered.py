@@ -355,3 +355,19 @@ def test_script_errors(tmp_path):
     )
     assert bad.returncode == 2 and "photo=2,toon=1" in bad.stderr
     assert faces.recipe_of_kind(tmp_path / "x") is None
+
+
+def test_expressions_are_shared_between_the_samplers(monkeypatch):
+    monkeypatch.setattr(rendered, "sample_like_takes", lambda rng: "take")
+    monkeypatch.setattr(rendered, "sample_coefficients", lambda rng: f"even {rng.random()}")
+    monkeypatch.setattr(rendered, "render_row", lambda settings, coefficients, **rest: coefficients)
+
+    def chosen(share):
+        settings = dataclasses.replace(SMALL, take_share=share)
+        return [rendered.make_row(settings, np.arange(9), seed) for seed in range(60)]
+
+    assert set(chosen(1.0)) == {"take"}
+    assert "take" not in chosen(0.0)
+    assert 15 < chosen(0.5).count("take") < 45
+    with pytest.raises(ConfigError, match="take_share"):
+        dataclasses.replace(SMALL, take_share=1.5)

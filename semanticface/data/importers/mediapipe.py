@@ -165,7 +165,7 @@ class FaceLandmarker:
 
     def measure(self, image: Image.Image) -> Reading | None:
         """Return coefficients, landmarks and pose; None if MediaPipe finds no face."""
-        found = self._landmarker.detect(self._wrap(np.ascontiguousarray(image.convert("RGB"))))
+        found = self._detect(image)
         if not found.face_blendshapes:
             return None
         coefficients = vector({each.category_name: each.score for each in found.face_blendshapes[0]})
@@ -174,6 +174,21 @@ class FaceLandmarker:
             matrix_degrees(np.asarray(found.facial_transformation_matrixes[0])), arkit.gaze_degrees(coefficients)
         )
         return Reading(coefficients, mesh_points(mesh), pose)
+
+    def locate(self, image: Image.Image) -> tuple[np.ndarray, np.ndarray] | None:
+        """Return MediaPipe's 478 landmarks, float32[478, 3] in pixels, and what ``read`` returns; None without a face.
+
+        Depth has the scale of x and grows away from the camera.
+        """
+        found = self._detect(image)
+        if not found.face_landmarks:
+            return None
+        points = np.array([[point.x, point.y, point.z] for point in found.face_landmarks[0]], np.float32)
+        scores = {each.category_name: each.score for each in found.face_blendshapes[0]}
+        return points * np.array([image.width, image.height, image.width], np.float32), vector(scores)
+
+    def _detect(self, image: Image.Image) -> Any:
+        return self._landmarker.detect(self._wrap(np.ascontiguousarray(image.convert("RGB"))))
 
 
 def mesh_points(mesh: np.ndarray) -> np.ndarray:

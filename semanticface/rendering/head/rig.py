@@ -29,6 +29,23 @@ GAINS = {
 }  # fmt: skip
 ORIGIN = np.array([0.0, 6.95, 0.45], np.float32)
 ANCESTRIES = ("african", "asian", "caucasian")
+# Mean of detail axes, by name without side and direction, as a weight of the positive target; others have mean 0. The
+# base mesh has wide eyes, thick lips and low irises; ``eval/rest.py`` measures how far people differ.
+AXIS_MEANS = {
+    "eye-corner1": -0.6, "eye-corner2": -0.6, "eye-eyefold": -0.25, "mouth-scale-vert": -0.45,
+    "mouth-upperlip-height": -0.65, "mouth-lowerlip-height": -0.65,
+}  # fmt: skip
+# Standard deviation of detail axes, as a multiple of the spread; others have 1.
+AXIS_SPREADS = {
+    "eye-height1": 1.3, "eye-height2": 1.3, "eye-height3": 1.3, "eye-scale": 1.2, "eyebrows-trans": 0.7,
+    "mouth-upperlip-height": 1.5, "mouth-lowerlip-height": 1.5, "mouth-scale-vert": 1.3,
+}  # fmt: skip
+# How far age changes the face at rest from 45 years or so on: lower lids and thinner lips.
+AGED_AXIS_MEANS = {"mouth-upperlip-height": -0.3, "mouth-lowerlip-height": -0.3, "eyebrows-trans": -0.3}
+LID_REST, AGED_LID_REST, LID_SPREAD = 0.02, 0.05, 0.055
+"""How far the lids are closed at rest, as ``eyeBlink``: mean, what age adds, standard deviation at a spread of 0.22."""
+EYE_LIFT, EYE_LIFT_SPREAD = 0.022, 0.003
+"""How far eyeballs lie above MakeHuman's place, decimetres: mean and standard deviation."""
 _AGES = ("baby", "child", "young", "old")
 _GAZE_COLUMNS = [
     [arkit.INDEX[f"eyeLook{way}{side}"] for way in ("Out", "In", "Up", "Down")] for side in ("Left", "Right")
@@ -51,6 +68,8 @@ class Identity:
         masculine: 0 to 1.
         age: 0 (baby) over 1 (child) and 2 (young adult) to 3 (old).
         ancestry: weights of ``ANCESTRIES``, sum 1.
+        lids: how far the left and right lids are closed at rest, as ``eyeBlink``; ``vertices`` has them so. Negative
+            for wide eyes.
     """
 
     vertices: np.ndarray
@@ -59,6 +78,7 @@ class Identity:
     masculine: float
     age: float
     ancestry: tuple[float, float, float]
+    lids: tuple[float, float] = (0.0, 0.0)
 
 
 @kernel
@@ -112,7 +132,7 @@ class _DetailAxes:
     """Detail targets as sampling axes.
 
     An axis is a pair of opposite targets, or one target. The left and right axis of a part share one sample,
-    and each adds a little of its own.
+    and each adds a little of its own. ``AXIS_MEANS`` and ``AXIS_SPREADS`` shift and widen some.
     """
 
     def __init__(self, names: list[str]) -> None:
@@ -125,6 +145,7 @@ class _DetailAxes:
         shared: list[int] = []
         own: list[int] = []
         scales: list[float] = []
+        parts: list[str] = []
         first: dict[str, int] = {}
         used: set[str] = set()
         for name in names:
@@ -136,23 +157,61 @@ class _DetailAxes:
             positive.append(index[name])
             negative.append(index[f"{stem}-{pair}"] if pair else -1)
             sided = name[:2] in ("l-", "r-")
+            parts.append(stem[2:] if sided else stem)
+            wider = AXIS_SPREADS.get(parts[-1], 1.0)
             shared.append(first.setdefault(name[2:] if sided else name, len(scales)))
-            scales.append(1.0)
+            scales.append(wider)
             own.append(len(scales) if sided else -1)
             if sided:
-                scales.append(0.2)
+                scales.append(0.2 * wider)
+        self._means, self._aged = (
+            np.array([m.get(part, 0.0) for part in parts]) for m in (AXIS_MEANS, AGED_AXIS_MEANS)
+        )
         self._positive, self._negative = np.array(positive), np.array(negative)
         self._shared, self._own, self._scales = np.array(shared), np.array(own), np.array(scales)
 
-    def sample(self, rng: np.random.Generator, spread: float) -> np.ndarray:
-        """Weights of all detail targets, float64[targets]; every axis is sampled from N(0, ``spread``)."""
+    def sample(self, rng: np.random.Generator, spread: float, aged: float) -> np.ndarray:
+        """Weights of all detail targets, float64[targets].
+
+        Args:
+            rng: source of randomness.
+            spread: standard deviation of the axes that ``AXIS_SPREADS`` does not name.
+            aged: 0 for the means of a young face, 1 for those of an old one.
+        """
         samples = rng.normal(0, spread * self._scales)
         common = samples[self._shared]
         value = np.where(self._own < 0, common, 0.95 * common + samples[self._own])
+        value += self._means + aged * self._aged
         target = np.where(value > 0, self._positive, self._negative)
         weights = np.zeros(self.size)
         weights[target[target >= 0]] = np.abs(value[target >= 0])
         return weights
+
+
+def _sample_rest(rng: np.random.Generator, spread: float, aged: float) -> np.ndarray:
+    """Sample a face's shape at rest as coefficients, float64[52]; eyeBlink may be negative.
+
+    Faces at rest smile or frown a little, press their lips, raise or lower their brows, and not evenly. All of this is
+    shape: labels are 0.
+    """
+    rest = np.zeros(arkit.N_ACTIONS)
+    scale = spread / 0.22
+
+    def add(raised: tuple[str, ...], lowered: tuple[str, ...], both: float, each: float, most: float) -> None:
+        common, own = rng.normal(0, both * scale), rng.normal(0, each * scale, 2)
+        for side, value in zip(("Left", "Right"), np.clip(common + own, -most, most), strict=True):
+            for name in raised if value > 0 else lowered:
+                rest[arkit.INDEX[name + side]] += abs(value)
+
+    lids = np.clip(LID_REST + aged * AGED_LID_REST + rng.normal(0, LID_SPREAD * scale), -0.12, 0.4)
+    add(("mouthSmile",), ("mouthFrown",), 0.05, 0.07, 0.15)
+    add(("browOuterUp",), ("browDown",), 0.03, 0.13, 0.25)
+    add(("mouthPress",), (), 0.08, 0.03, 0.15)
+    for left, right, most in (("mouthLeft", "mouthRight", 0.1), ("jawLeft", "jawRight", 0.1)):
+        value = np.clip(rng.normal(0, 0.04 * scale), -most, most)
+        rest[arkit.INDEX[left if value > 0 else right]] = abs(value)
+    rest[[blink for blink, *_ in _LID_COLUMNS]] = lids + rng.normal(0, 0.025 * scale, 2)
+    return rest
 
 
 class Rig:
@@ -219,12 +278,15 @@ class Rig:
         return out
 
     def _identity(
-        self, macros: np.ndarray, details: np.ndarray | None, masculine: float, age: float, ancestry: tuple[float, ...]
-    ) -> Identity:
+        self, macros: np.ndarray, details: np.ndarray | None, masculine: float, age: float, ancestry: tuple[float, ...],
+        rest: np.ndarray | None = None, eye_lift: float = 0.0,
+    ) -> Identity:  # fmt: skip
         v = self.base.copy()
         _add_deltas(v, macros, *self._macro)
         if details is not None:
             _add_deltas(v, details, *self._detail)
+        for eye in self._eyes:
+            v[eye, 1] += eye_lift
         centres = np.array([(v[e[0]] + v[e[-1]]) / 2 for e in self._eyes])
         v += self._base_centres.mean(0) - centres.mean(0)
         centres = np.array([(v[e[0]] + v[e[-1]]) / 2 for e in self._eyes], np.float32)
@@ -237,23 +299,32 @@ class Rig:
             v[rows] -= np.array([0, 0.055 * (1 - k), 0.05], np.float32)
         # As modelled the tip of the tongue lies before the lower teeth.
         v[self.part == TONGUE] -= np.array([0, 0.02, 0.10], np.float32)
+        lids = (0.0, 0.0)
+        if rest is not None:
+            _add_deltas(v, rest, *self._expression)
+            lids = tuple(float(rest[blink]) for blink, *_ in _LID_COLUMNS)  # type: ignore[assignment]
         _push_lids_out(v, self._lids, centres, radii)
-        return Identity(v, centres, radii, float(masculine), float(age), tuple(float(a) for a in ancestry))  # type: ignore[arg-type]
+        return Identity(v, centres, radii, float(masculine), float(age), tuple(float(a) for a in ancestry), lids)  # type: ignore[arg-type]
 
     def identity(self, seed: int, spread: float = 0.22) -> Identity:
-        """Sample an identity: sex, age, ancestry and build, then details from N(0, ``spread``).
+        """Sample an identity: sex, age, ancestry and build, then details and the face at rest.
 
-        A spread of 0.22 looks human; 0.45 gives caricatures. The two sides share nine tenths of each sample.
+        Details are sampled with a standard deviation of ``spread`` about the means of people. A spread of 0.22 looks
+        human; 0.45 gives caricatures. The two sides share nine tenths of each sample.
         """
         rng = np.random.default_rng([seed, 11])
         masculine = float(np.clip(rng.normal(rng.integers(2), 0.25), 0, 1))
         age = float(np.clip(rng.choice([1.55, 2.0, 2.25, 2.65], p=[0.1, 0.35, 0.35, 0.2]) + rng.normal(0, 0.2), 1.2, 3))
         ancestry = rng.dirichlet([0.35, 0.35, 0.35])
         weight = float(np.clip(rng.normal(0.5, 0.22), 0, 1))
-        details = self._axes.sample(rng, spread)
+        aged = float(np.clip((age - 2.1) / 0.6, 0, 1))
+        details = self._axes.sample(rng, spread, aged)
+        rest = _sample_rest(rng, spread, aged)
+        eye_lift = EYE_LIFT + rng.normal(0, EYE_LIFT_SPREAD) * spread / 0.22
         return self._identity(
-            self._macro_weights(masculine, age, tuple(ancestry), weight), details, masculine, age, tuple(ancestry)
-        )
+            self._macro_weights(masculine, age, tuple(ancestry), weight), details, masculine, age, tuple(ancestry),
+            rest, eye_lift,
+        )  # fmt: skip
 
     @staticmethod
     def _expression_weights(coefficients: np.ndarray) -> np.ndarray:
@@ -303,6 +374,9 @@ class Rig:
         for n in range(len(flat)):
             v = out[n]
             v[:] = identity.vertices
+            # A lid that is partly closed at rest has less way to go.
+            for (blink, *_), closed in zip(_LID_COLUMNS, identity.lids, strict=True):
+                weights[n, blink] *= 1 - closed
             _add_deltas(v, weights[n], *self._expression)
             _push_lids_out(v, self._lids, identity.eye_centres, identity.eye_radii)
             for side, rows in enumerate(self._eyes):
