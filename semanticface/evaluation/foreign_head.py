@@ -5,18 +5,16 @@ head has none of these: it was modelled, textured and rigged by someone else (hi
 ``eval/data/LICENSE-facecap.txt``), from whom come the vertices, the 52 ARKit deltas and the texture. Camera, light,
 background and sensor are those of our photo style. Nothing may be trained on this head or tuned to it.
 
-Added here, because its file has none of it:
+Its lower teeth follow the jaw by its own deltas. Added here, because its file has neither:
 
 * the eyeballs turn by the angles of our own rig (30 degrees out and in, 22 up, 25 down at coefficient 1);
-* a lower row of teeth, the upper one upside down, that follows the jaw: with ``jawOpen`` about the hinge that fits how
-  the chin moves, with the three other jaw actions along the chin.
+* the neck is closed, and the inside of the head is dark, so that an open mouth does not show the background.
 
 ``tongueOut`` moves nothing on this head: leave it out of the score.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +22,7 @@ import numpy as np
 from PIL import Image
 
 from semanticface import arkit
+from semanticface.recipe import files_sha256
 from semanticface.rendering import Rendered, lighting, raster
 from semanticface.rendering.camera import Camera, place_camera
 from semanticface.rendering.head.rig import rig, vertex_normals
@@ -35,12 +34,11 @@ from semanticface.rendering.types import POINTS
 UNSCORED = ("tongueOut",)
 """Actions that do not move this head."""
 
-SKIN, EYE_LEFT, EYE_RIGHT, TEETH = range(4)
+SKIN, EYE_LEFT, EYE_RIGHT, TEETH, INSIDE = range(5)
 _SCALE = 0.1  # to decimetres, as our own heads
-_SHADOW_TEXELS = 256
-_SIDES = ("Left", "Right")
-# In the file's units: the plane in which the upper teeth are mirrored, and how far the lower row is set back.
-_BITE, _SET_BACK, _LOWER_ROW_SCALE = -4.55, 0.25, 0.94
+_SHADOW_TEXELS = 640
+_LOWER_TEETH = 0.145  # of the texture's width: what lies left of it is painted on the lower teeth
+_INSIDE = 0.03  # brightness of the head's inside, of its outside's
 _ROWS = 18  # of a block that ``illuminate`` reads
 
 
@@ -51,14 +49,20 @@ class ForeignHead:
         folder: with ``facecap.npz`` and ``facecap.png``.
 
     Attributes:
+        name: of the person that it shows.
+        identity: hash of the files and of this module: the same identity draws the same pictures, as far as the
+            renderer is the same.
         triangles: int32[T, 3], of corners; a vertex has one corner for each of its places in the texture.
-        part: uint8[T], one of ``SKIN``, ``EYE_LEFT``, ``EYE_RIGHT`` and ``TEETH``.
+        part: uint8[T], one of ``SKIN``, ``EYE_LEFT``, ``EYE_RIGHT``, ``TEETH`` and ``INSIDE``.
+        corners: int64[C], the vertex of each corner.
+        n_surface: number of triangles before those that close the neck, which are last.
         eye_centres: float32[2, 3], left eye first.
-        jaw_angle: rotation of the jaw at ``jawOpen`` 1, radians; positive opens the mouth.
-        jaw_hinge: float32[2], y and z of its axis.
     """
 
+    name = "facecap"
+
     def __init__(self, folder: Path) -> None:
+        self.identity = files_sha256([folder / "facecap.npz", folder / "facecap.png", Path(__file__)])[:16]
         with np.load(folder / "facecap.npz") as file:
             data = dict(file)
         with Image.open(folder / "facecap.png") as opened:
@@ -69,12 +73,8 @@ class ForeignHead:
         self._deltas = _SCALE * data["expr"].astype(np.float32)[[names.index(arkit.SUFFIXED[n]) for n in arkit.NAMES]]
 
         meshes = [
-            (SKIN, data["head_vertices"], *(data[f"head_{what}"] for what in ("faces", "uv", "face_uv"))),
-            *(
-                (part, data[f"eye{side}_vertices"], *(data[f"eye{side}_{what}"] for what in ("faces", "uv", "face_uv")))
-                for part, side in ((EYE_LEFT, "Left"), (EYE_RIGHT, "Right"))
-            ),
-            *_teeth(data),
+            (part, *(data[f"{name}_{what}"] for what in ("vertices", "faces", "uv", "face_uv")))
+            for part, name in ((SKIN, "head"), (EYE_LEFT, "eyeLeft"), (EYE_RIGHT, "eyeRight"), (TEETH, "teeth"))
         ]
         vertices, triangles, corners, uv, part, rows = [], [], [], [], [], []
         n_vertices = n_corners = 0
@@ -89,22 +89,24 @@ class ForeignHead:
             rows.append(slice(n_vertices, n_vertices + len(positions)))
             n_vertices, n_corners = n_vertices + len(positions), n_corners + len(unique)
         self._vertices = np.concatenate(vertices).astype(np.float32)
-        self._corners, self._uv = np.concatenate(corners), np.concatenate(uv).astype(np.float32)
-        self.triangles = np.concatenate(triangles).astype(np.int32)
-        self.part = np.concatenate(part).astype(np.uint8)
-        self._head, self._eyes, self._lower_teeth = rows[0], rows[1:3], rows[4]
+        self.corners, self._uv = np.concatenate(corners), np.concatenate(uv).astype(np.float32)
+        part[0][data["head_uv"][data["head_face_uv"], 0].max(axis=1) < _LOWER_TEETH] = TEETH
+        # The corners of the rim of the neck: any place in the texture will do, as the lid that closes it is dark.
+        rim = np.searchsorted(corners[0], _longest_rim(data["head_faces"]))
+        lid = [(rim[0], rim[k], rim[k + 1]) for k in range(1, len(rim) - 1)]
+        self.n_surface = sum(map(len, triangles))
+        self.triangles = np.concatenate([*triangles, lid]).astype(np.int32)
+        self.part = np.concatenate([*part, np.full(len(lid), INSIDE)]).astype(np.uint8)
+        self._head, self._eyes = rows[0], rows[1:3]
         self.eye_centres = np.stack([_sphere_centre(self._vertices[eye]) for eye in self._eyes])
 
         head = self._vertices[self._head]
-        opening = self._deltas[arkit.INDEX["jawOpen"]]
-        self._chin = np.linalg.norm(opening, axis=1) > 0.75 * np.linalg.norm(opening, axis=1).max()
-        self.jaw_angle, self.jaw_hinge = _hinge(head[self._chin], opening[self._chin])
         # What our own heads' boxes hold too: from the brows to the chin, cheek to cheek.
         brows = np.linalg.norm(self._deltas[arkit.INDEX["browOuterUpLeft"]], axis=1).argmax()
         self._box = (head[:, 2] > 0.1) & (head[:, 1] < head[brows, 1] + 0.05) & (head[:, 1] > -0.9)
 
     def vertices(self, coefficients: np.ndarray) -> np.ndarray:
-        """Positions under an expression, float32[V, 3]: head, left eye, right eye, upper teeth, lower teeth.
+        """Positions under an expression, float32[V, 3]: head and lower teeth, left eye, right eye, upper teeth.
 
         Args:
             coefficients: float[52] in [0, 1], project order.
@@ -114,14 +116,6 @@ class ForeignHead:
         out[self._head] += np.tensordot(c, self._deltas, axes=1)
         for centre, rows, rotation in zip(self.eye_centres, self._eyes, rig().eye_rotations(c), strict=True):
             out[rows] = centre + (out[rows] - centre) @ rotation.T
-        angle = c[arkit.INDEX["jawOpen"]] * self.jaw_angle
-        turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]], np.float32)
-        teeth = out[self._lower_teeth]
-        teeth[:, 1:] = self.jaw_hinge + (teeth[:, 1:] - self.jaw_hinge) @ turn.T
-        for name in ("jawForward", "jawLeft", "jawRight"):
-            i = arkit.INDEX[name]
-            teeth += c[i] * self._deltas[i][self._chin].mean(axis=0)
-        out[self._lower_teeth] = teeth
         return out
 
     def draw(
@@ -141,8 +135,10 @@ class ForeignHead:
         c = np.asarray(coefficients, np.float32)
         camera, box = place_camera(self._vertices[self._head][self._box], shot, size, "portrait")
         vertices = self.vertices(c)
-        faces = self._corners[self.triangles].astype(np.int32)
-        attributes = np.concatenate([self._uv, vertex_normals(vertices, faces)[self._corners], vertices[self._corners]], 1)
+        faces = self.corners[self.triangles[: self.n_surface]].astype(np.int32)
+        attributes = np.concatenate(
+            [self._uv, vertex_normals(vertices, faces)[self.corners], vertices[self.corners]], 1
+        )
         image = self._shade(attributes, camera, sample_lights(shot), background(shot, size), supersample)
         points = np.full((len(POINTS), 2), np.nan, np.float32)
         return Rendered(simulate_sensor(image, shot), points, box, camera.to_dict(size, box), c)
@@ -154,13 +150,16 @@ class ForeignHead:
         side = len(ground) * supersample
         positions = np.ascontiguousarray(attributes[:, 5:8])
         screen = camera.scaled(supersample).project(positions)
-        two_sided = np.zeros(len(self.triangles), bool)
+        two_sided = (self.part == SKIN) | (self.part == INSIDE)
         found, w1, w2, _ = raster.visibility(screen, self.triangles, two_sided, side, side, "foreign")
         out = np.repeat(np.repeat(ground, supersample, axis=0), supersample, axis=1).reshape(-1, 3)
         hit = np.flatnonzero(found != raster.EMPTY)
         triangle, b1, b2 = found.ravel()[hit], w1.ravel()[hit, None], w2.ravel()[hit, None]
         a, b, c = (attributes[self.triangles[triangle, k]] for k in range(3))
         rows = self._material((1 - b1 - b2) * a + b1 * b + b2 * c, self.part[triangle], camera)
+        inside = _seen_from_behind(screen, self.triangles) | (self.part == INSIDE)
+        red = lighting.RED // lighting.BLOCK
+        rows[red : red + 3, inside[triangle]] *= _INSIDE
         out[hit] = _lit(rows, self._lights(positions, camera, lights)).T
         return raster.downsample(out.reshape(side, side, 3), supersample)
 
@@ -227,6 +226,13 @@ class ForeignHead:
         )  # fmt: skip
 
 
+def _seen_from_behind(screen: np.ndarray, triangles: np.ndarray) -> np.ndarray:
+    """Return which triangles show their back, bool[T]."""
+    a, b, c = (screen[triangles[:, k], :2] for k in range(3))
+    ab, ac = b - a, c - a
+    return np.asarray(ab[:, 1] * ac[:, 0] - ab[:, 0] * ac[:, 1] < 0)
+
+
 def _lit(rows: np.ndarray, lights: tuple[Any, ...]) -> np.ndarray:
     """Light samples block by block; float32[3, N], sRGB."""
     red = lighting.RED // lighting.BLOCK
@@ -242,12 +248,20 @@ def _lit(rows: np.ndarray, lights: tuple[Any, ...]) -> np.ndarray:
     return out
 
 
-def _teeth(data: dict[str, np.ndarray]) -> Sequence[tuple[int, np.ndarray, np.ndarray, np.ndarray, np.ndarray]]:
-    """Return the upper row of teeth and the lower one made of it, as (part, vertices, faces, uv, uv of faces)."""
-    upper, faces, uv, face_uv = (data[f"teeth_{what}"] for what in ("vertices", "faces", "uv", "face_uv"))
-    lower = upper * np.array([_LOWER_ROW_SCALE, -1, _LOWER_ROW_SCALE], np.float32)
-    lower += np.array([0, 2 * _BITE, -_SET_BACK], np.float32)
-    return (TEETH, upper, faces, uv, face_uv), (TEETH, lower, faces[:, ::-1], uv, face_uv[:, ::-1])
+def _longest_rim(faces: np.ndarray) -> np.ndarray:
+    """Return the vertices along the longest border of a mesh, int64[R]; here the neck's."""
+    edges = np.concatenate([faces[:, [0, 1]], faces[:, [1, 2]], faces[:, [2, 0]]]).tolist()
+    directed = {(a, b) for a, b in edges}
+    after = {b: a for a, b in directed if (b, a) not in directed}
+    rims = []
+    while after:
+        vertex = next(iter(sorted(after)))
+        rim = []
+        while vertex in after:
+            rim.append(vertex)
+            vertex = after.pop(vertex)
+        rims.append(rim)
+    return np.array(max(rims, key=len))
 
 
 def _sphere_centre(points: np.ndarray) -> np.ndarray:
@@ -255,16 +269,3 @@ def _sphere_centre(points: np.ndarray) -> np.ndarray:
     equations = np.concatenate([2 * points, np.ones((len(points), 1))], axis=1)
     solution = np.linalg.lstsq(equations, (points.astype(np.float64) ** 2).sum(axis=1), rcond=None)[0]
     return solution[:3].astype(np.float32)
-
-
-def _hinge(points: np.ndarray, deltas: np.ndarray) -> tuple[float, np.ndarray]:
-    """Return angle and axis (y, z) of the rotation about an axis along x that best moves points by deltas.
-
-    The angle is that of the best rigid motion in the plane of y and z (Kabsch 1976); the axis stays where it is.
-    """
-    before, after = points[:, 1:].astype(np.float64), (points + deltas)[:, 1:].astype(np.float64)
-    p, q = before - before.mean(axis=0), after - after.mean(axis=0)
-    angle = float(np.arctan2((p[:, 0] * q[:, 1] - p[:, 1] * q[:, 0]).sum(), (p * q).sum()))
-    turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
-    offset = after.mean(axis=0) - turn @ before.mean(axis=0)
-    return angle, np.linalg.solve(np.eye(2) - turn, offset).astype(np.float32)
