@@ -1,18 +1,40 @@
-"""Evaluate a model on four sets of rendered faces with exact labels, next to constant predictors and MediaPipe.
+"""Evaluate a model on rendered faces with exact labels, and on people, next to constant predictors and MediaPipe.
 
     python eval/benchmark.py                                                  # nano, 500 pictures per set; ten minutes
     python eval/benchmark.py --quick                                          # 100 pictures per set
-    python eval/benchmark.py --model outputs/adapter --mediapipe face_landmarker.task
+    python eval/benchmark.py --model outputs/adapter --mediapipe face_landmarker.task --take alex_rom_3.csv
+    python eval/benchmark.py --mediapipe face_landmarker.task --people portraits
 
-The sets are the photo, toon and drawn styles, and the photo style under hard conditions (``shifted``): 500 portraits of
-512 px each, of people from number 8,000,000 on, almost every picture another person. Training sets number their people
-from 0, the face detector's from 5,000,000. Every method gets the whole portrait and detects the face itself, as in use.
-The pictures are rendered once and kept, also after an interruption; a new renderer version renders them again.
+The sets, best evidence first:
+
+* ``foreign``: a head of another maker (``semanticface.evaluation.foreign_head``) with expressions from a real take; 300
+  pictures, 60 with ``--quick``. Nothing is trained on it or tuned to it. 51 actions: its tongue does not move;
+* ``take``: our photo style with expressions from the take;
+* ``photo``, ``toon``, ``drawn``, and the photo style under hard conditions (``shifted``): our own expressions.
+
+Our sets have 500 portraits of 512 px each, of people from number 8,000,000 on, almost every picture another person.
+Training sets number their people from 0, the face detector's from 5,000,000. Every method gets the whole portrait and
+detects the face itself, as in use. The pictures are rendered once and kept, also after an interruption; a new renderer
+version renders them again.
+
+``--take`` is a Live Link Face recording; the published figures use ``anim/alex_rom_3.csv`` of
+github.com/alexdjulin/LiveLinkFace-CSV-Retarget-For-Motionbuilder. Without the option the benchmark looks for
+eval/data/take.csv, and without that it leaves ``foreign`` and ``take`` out. Of ten contiguous blocks of rows, those
+numbered 2, 5 and 8, counted from 0, are measured; the others may be trained on.
+
+Three hundred more pictures (60 with ``--quick``) show unseen people in the photo style without expression: every
+coefficient is 0. ``rest_false_rate`` is the share of all numbers, 52 of each picture in which a face is found, that the
+model answers above 0.15 there.
+
+``--people`` is a folder with photographs of faces, one each, such as official portraits; it needs ``--mediapipe``.
+``semanticface.evaluation.people`` says what is measured: what fires on faces that MediaPipe calls still, the mean
+vertical gaze, and the agreement with MediaPipe where it can be believed. ``--quick`` takes 150 pictures, evenly spaced
+by name, and still faces from all. No name, picture or answer of these people is written anywhere.
 
 All 52 actions are scored, and MediaPipe's 51 when it runs. A picture in which a method finds no face counts as its own
 mean answer over the other pictures (see ``semanticface.evaluation.benchmark``). The share of faces detected is a figure
 of its own, and one table covers the pictures in which every method found a face. Intervals are 95 % bootstrap intervals
-over people.
+over people; on the one foreign head and on photographs, over pictures.
 
 MediaPipe needs ``pip install -c constraints.txt mediapipe`` and the ``face_landmarker.task`` that its users download.
 It processes 140 pictures per second; its answers are kept, so it runs once. Version 1.2.2 contacts a server of its
@@ -23,8 +45,10 @@ worst and some typical pictures of each set) and the answers, ``SET.jsonl``. ``-
 eval/results/benchmark.json and regenerates the figures that documents show from it (see
 ``semanticface.evaluation.published``).
 
-The last line of output is a JSON object: ``photo_corr``, ``photo_mae``, ``toon_corr``, ``drawn_corr``,
-``shifted_corr``, the same names with ``_mediapipe`` if it ran, ``median_mae_gain`` and ``interval_coverage``.
+The last line of output is a JSON object: with a take ``foreign_corr``, ``foreign_mae``, ``take_corr``, ``take_mae``;
+``photo_corr``, ``photo_mae``, ``toon_corr``, ``drawn_corr``, ``shifted_corr``, ``rest_false_rate``; all these with
+``_mediapipe`` if it ran; ``median_mae_gain`` and ``interval_coverage``; with people ``people_agreement``,
+``people_rest_false_rate``, ``people_gaze_up`` and the last two with ``_mediapipe``.
 """
 
 from __future__ import annotations
@@ -49,8 +73,10 @@ from semanticface.data.faces import coefficients_of, load_faces
 from semanticface.data.importers.mediapipe import ACTIONS, FaceLandmarker, identity
 from semanticface.data.rendered import renderer_hash
 from semanticface.errors import ConfigError, SemanticFaceError
-from semanticface.evaluation import metrics, published, report
+from semanticface.evaluation import metrics, people, published, report
 from semanticface.evaluation.benchmark import (
+    FOREIGN,
+    HOME,
     LABELS_FOR_CONSTANTS,
     MODEL,
     PEER,
@@ -58,14 +84,19 @@ from semanticface.evaluation.benchmark import (
     SEED,
     SETS,
     SIZE,
+    TAKE,
     MethodAnswers,
     constant_answers,
+    false_rates,
     headline,
+    held_out_expressions,
     largest_errors,
     render_benchmark_set,
+    render_expressions,
     score_set,
     worst_and_typical,
 )
+from semanticface.evaluation.foreign_head import UNSCORED, ForeignHead
 from semanticface.formats import tables
 from semanticface.inference.predictor import Prediction, Predictor
 from semanticface.models.files import resolve_model
@@ -77,9 +108,15 @@ from semanticface.vision.image_io import load_picture
 
 ROOT = Path(__file__).resolve().parents[1]
 PUBLISHED = ROOT / "eval" / "results" / "benchmark.json"
+DATA = ROOT / "eval" / "data"
+TAKE_FILE = DATA / "take.csv"
 QUICK_ROWS = 100
+FEWER = 3 / 5
+"""Pictures of the foreign head, and of faces at rest, for each one of the other sets."""
+QUICK_PEOPLE = 150
+REST = "rest"
 WORST, TYPICAL = 6, 4
-TITLE = "Benchmark on rendered faces"
+TITLE = "Benchmark"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -119,6 +156,13 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
         "--readout", choices=("greedy", "mean", "median"), help="how numbers are read (default: the model's own)"
     )
     parser.add_argument("--mediapipe", type=Path, metavar="TASK", help="its face_landmarker.task: evaluate it too")
+    parser.add_argument(
+        "--take",
+        type=Path,
+        metavar="CSV",
+        help="recording with the expressions of foreign and take (eval/data/take.csv)",
+    )
+    parser.add_argument("--people", type=Path, metavar="FOLDER", help="photographs of faces; needs --mediapipe")
     parser.add_argument("--quick", action="store_true", help=f"{QUICK_ROWS} pictures per set instead of {ROWS}")
     parser.add_argument(
         "--out", type=Path, default=Path("outputs/benchmark"), help="folder for pictures and results (%(default)s)"
@@ -132,6 +176,12 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     options = parser.parse_args(arguments)
     if options.publish and options.quick:
         parser.error("--publish needs the whole sets: leave out --quick")
+    if options.people is not None and options.mediapipe is None:
+        parser.error("--people compares with MediaPipe: give --mediapipe face_landmarker.task")
+    if options.take is None and TAKE_FILE.is_file():
+        options.take = TAKE_FILE
+    if options.publish and options.take is None:
+        parser.error("--publish needs every set: give --take CSV")
     return options
 
 
@@ -140,9 +190,8 @@ def benchmark(options: argparse.Namespace) -> tuple[dict[str, Any], Path]:
     check_range("batch-size", options.batch_size, 1)
     peer = None if options.mediapipe is None else identity(options.mediapipe)
     weights, _ = resolve_model(options.model)
-    rows = QUICK_ROWS if options.quick else ROWS
-    pictures = options.out / "pictures"
-    folders = {key: render_benchmark_set(pictures, key, rows, size=SIZE, workers=options.workers) for key in SETS}
+    portraits = [] if options.people is None else people.portraits(options.people)
+    folders = _folders(options)
     predictor = Predictor.from_pretrained(
         options.model, device=options.device, mode=options.mode, readout=options.readout
     )
@@ -150,14 +199,19 @@ def benchmark(options: argparse.Namespace) -> tuple[dict[str, Any], Path]:
     mean, median = constant_answers(LABELS_FOR_CONSTANTS)
     name = Path(options.model).name
     out = options.out / "-".join([name, options.mode, readout, *(["quick"] if options.quick else [])])
-    sets = {}
+    sets, rest = {}, {}
     for key, folder in folders.items():
         faces = load_faces(folder, "test")
         answered = None if peer is None else _peer_answers(faces, folder, peer, options)
-        sets[key] = _score(key, faces, predictor, answered, mean, median, options, out)
+        if key == REST:
+            rest = _score_rest(faces, predictor, answered, options, out)
+        else:
+            sets[key] = _score(key, faces, predictor, answered, mean, median, options, out)
+    scored = {key: each.result for key, each in sets.items()}
     results: dict[str, Any] = {
-        "headline": headline({key: scored.result for key, scored in sets.items()}),
-        "sets": {key: scored.result for key, scored in sets.items()},
+        "headline": headline(scored, rest),
+        "sets": scored,
+        "rest": rest,
         "recipe": {
             "command": _command(options),
             "model": name,
@@ -171,10 +225,35 @@ def benchmark(options: argparse.Namespace) -> tuple[dict[str, Any], Path]:
     }
     if peer is not None:
         results["recipe"]["mediapipe"] = peer
+    if options.take is not None:
+        results["recipe"]["take"] = files_sha256([options.take])
+    if portraits:
+        results["people"] = _score_people(portraits, predictor, options)
+        results["headline"] |= people.headline(results["people"])
     _write(out, results, sets)
     if options.publish:
         _publish(results)
     return results, out
+
+
+def _folders(options: argparse.Namespace) -> dict[str, Path]:
+    """Return the folders of the sets and of the faces at rest, rendered if missing."""
+    rows = QUICK_ROWS if options.quick else ROWS
+    fewer = round(rows * FEWER)
+    pictures = options.out / "pictures"
+    out = {}
+    if options.take is None:
+        print("benchmark: no take, so no foreign head: give --take CSV to measure on it", file=sys.stderr)
+    else:
+        expressions = held_out_expressions(options.take)
+        shown = expressions[:fewer].copy()
+        shown[:, [arkit.INDEX[name] for name in UNSCORED]] = 0
+        out[FOREIGN] = render_expressions(pictures, FOREIGN, shown, size=SIZE, head=ForeignHead(DATA))
+        out[TAKE] = render_expressions(pictures, TAKE, expressions[:rows], size=SIZE)
+    for key in HOME:
+        out[key] = render_benchmark_set(pictures, key, rows, size=SIZE, workers=options.workers)
+    out[REST] = render_expressions(pictures, REST, np.zeros((fewer, arkit.N_ACTIONS), np.float32), size=SIZE)
+    return out
 
 
 def _command(options: argparse.Namespace) -> str:
@@ -188,6 +267,10 @@ def _command(options: argparse.Namespace) -> str:
         parts += ["--readout", options.readout]
     if options.mediapipe is not None:
         parts += ["--mediapipe", options.mediapipe.name]
+    if options.take is not None and options.take != TAKE_FILE:
+        parts += ["--take", options.take.name]
+    if options.people is not None:
+        parts += ["--people", options.people.name]
     return shlex.join([*parts, *(["--quick"] if options.quick else [])])
 
 
@@ -225,16 +308,52 @@ def _score(
 ) -> Scored:
     """Predict and score a set; the answers are written too."""
     true = coefficients_of(faces)
-    stream = predictor.stream(_pictures(key, faces), batch_size=options.batch_size)
-    predictions = list(tqdm(stream, desc=f"{Path(options.model).name}: {key}", total=len(faces), unit="picture"))
-    tables.write(out / f"{key}.jsonl", predictions)
+    predictions = _predict(key, faces, predictor, options, out)
     analyses = [each.analysis for each in predictions] if options.mode == "full" else None
     methods = {MODEL: MethodAnswers(metrics.stacked(each.coefficients for each in predictions), analyses=analyses)}
     if peer is not None:
         methods[PEER] = MethodAnswers(peer, actions=ACTIONS)
     summaries = [each.summary for each in predictions]
-    result = score_set(true, faces["subject"], methods, mean=mean, median=median, summaries=summaries, seed=SEED)
+    shown = [name for name in arkit.NAMES if key != FOREIGN or name not in UNSCORED]
+    result = score_set(
+        true, faces["subject"], methods, mean=mean, median=median, summaries=summaries, scored=shown, seed=SEED
+    )
     return Scored(faces, predictions, peer, result)
+
+
+def _predict(key: str, faces: Any, predictor: Predictor, options: argparse.Namespace, out: Path) -> list[Prediction]:
+    """Return the model's predictions for a set, which are written too."""
+    stream = predictor.stream(_pictures(key, faces), batch_size=options.batch_size)
+    predictions = list(tqdm(stream, desc=f"{Path(options.model).name}: {key}", total=len(faces), unit="picture"))
+    tables.write(out / f"{key}.jsonl", predictions)
+    return predictions
+
+
+def _score_rest(
+    faces: Any, predictor: Predictor, peer: np.ndarray | None, options: argparse.Namespace, out: Path
+) -> dict[str, Any]:
+    """Predict faces at rest and count what fires."""
+    answers = {MODEL: metrics.stacked(each.coefficients for each in _predict(REST, faces, predictor, options, out))}
+    if peer is not None:
+        answers[PEER] = peer
+    return false_rates(answers, faces["subject"], actions={PEER: ACTIONS}, seed=SEED)
+
+
+def _score_people(portraits: Sequence[Path], predictor: Predictor, options: argparse.Namespace) -> dict[str, Any]:
+    """Predict photographs of people and compare with MediaPipe; nothing of them is written."""
+    sample = np.ones(len(portraits), bool)
+    if options.quick and len(portraits) > QUICK_PEOPLE:
+        sample[:] = False
+        sample[np.linspace(0, len(portraits) - 1, QUICK_PEOPLE).round().astype(int)] = True
+    with FaceLandmarker(options.mediapipe) as landmarker:
+        bar = tqdm(portraits, desc=f"{PEER}: people", unit="picture")
+        peer = metrics.stacked(landmarker.read(load_picture(path)) for path in bar)
+    wanted = np.flatnonzero(sample | people.still_faces(peer))
+    stream = predictor.stream((portraits[i] for i in wanted), batch_size=options.batch_size)
+    bar = tqdm(stream, desc=f"{Path(options.model).name}: people", total=len(wanted), unit="picture")
+    model = np.full_like(peer, np.nan)
+    model[wanted] = metrics.stacked(each.coefficients for each in bar)
+    return people.score_people(model, peer, sample, seed=SEED)
 
 
 def _pictures(key: str, faces: Any) -> Iterator[Image.Image]:
@@ -248,7 +367,9 @@ def _write(out: Path, results: dict[str, Any], sets: dict[str, Scored]) -> None:
     """Write the results as JSON, Markdown and HTML."""
     write_json(out / "benchmark.json", results, compact=True)
     parts = [f"# {TITLE}", published.how(results), published.summary(results).markdown()]
-    parts.append(published.readout_table(results).markdown())
+    parts += [published.readout_table(results).markdown(), published.rest_table(results).markdown()]
+    if "people" in results:
+        parts += ["## people", *(table.markdown() for table in published.people_tables(results))]
     for key in results["sets"]:
         parts += [f"## {key}: {SETS[key]}", *(table.markdown() for table in published.scope_tables(results, key))]
         parts.append(published.actions_table(results, key).markdown())
@@ -265,8 +386,10 @@ def _write(out: Path, results: dict[str, Any], sets: dict[str, Scored]) -> None:
 
 
 def _sections(results: dict[str, Any], sets: dict[str, Scored]) -> Iterator[TableSection | report.Samples]:
-    summary = [published.summary(results), published.readout_table(results)]
+    summary = [published.summary(results), published.readout_table(results), published.rest_table(results)]
     yield TableSection("Summary", summary, published.plain(published.how(results)))
+    if "people" in results:
+        yield TableSection("People", published.people_tables(results))
     for key, scored in sets.items():
         figures = [*published.scope_tables(results, key), published.actions_table(results, key)]
         yield TableSection(f"{key}: figures", figures, SETS[key])

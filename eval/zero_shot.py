@@ -46,7 +46,7 @@ from semanticface.cli.arguments import add_device, add_no_emotion, positive
 from semanticface.cli.scripts import ScriptParser
 from semanticface.data.rendered import renderer_hash
 from semanticface.errors import ConfigError, SemanticFaceError
-from semanticface.evaluation.benchmark import LABELS_FOR_CONSTANTS, ROWS, SEED, SETS, SIZE, constant_answers
+from semanticface.evaluation.benchmark import HOME, LABELS_FOR_CONSTANTS, ROWS, SEED, SIZE, constant_answers
 from semanticface.evaluation.zero_shot.pictures import PictureSet, benchmark_set, folder_set
 from semanticface.evaluation.zero_shot.questions import (
     EXAMPLE_STYLES,
@@ -88,7 +88,7 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("local", nargs="?", metavar="MODEL", help="nano, a model or adapter folder, or a Hub id")
     what = parser.add_argument_group("pictures")
     what.add_argument(
-        "--sets", nargs="+", choices=SETS, default=["toon", "drawn"], help="sets of the benchmark (toon drawn)"
+        "--sets", nargs="+", choices=HOME, default=["toon", "drawn"], help="sets of the benchmark (toon drawn)"
     )
     what.add_argument("--pictures", type=Path, metavar="DIR", help="your own pictures instead of the sets")
     what.add_argument("--limit", type=positive, default=100, help=f"pictures per set, at most {ROWS} (%(default)s)")

@@ -219,17 +219,22 @@ def render_row(
         framing=settings.framing,
         conditions=settings.conditions,
     )
+    return row_of(rendered, subject=subject_name(subject), look=style, seed=seed, emotion=settings.emotion)
+
+
+def row_of(rendered: rendering.Rendered, *, subject: str, look: str, seed: int, emotion: bool = True) -> dict[str, Any]:
+    """Return the row of ``faces.FEATURES`` of a rendered face; the picture as JPEG bytes without metadata."""
     # Stage I reads the numbers as the answer prints them, so that text and digits agree.
-    rounded = np.round(coefficients, 2)
+    rounded = np.round(rendered.coefficients, 2)
     return {
         "picture": encode_jpeg(PIL.Image.fromarray(rendered.image)),
-        "coefficients": coefficients,
-        "subject": subject_name(subject),
-        "look": style,
+        "coefficients": rendered.coefficients,
+        "subject": subject,
+        "look": look,
         "camera": {key: float(rendered.camera[key]) for key in CAMERA_KEYS},
         "pose": rendered.pose,
         "seed": seed,
-        "answer": format_answer(rounded, describe(rounded, emotion=settings.emotion)),
+        "answer": format_answer(rounded, describe(rounded, emotion=emotion)),
         "points": list(rendered.points),
         "box": rendered.box,
     }

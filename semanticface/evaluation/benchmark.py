@@ -1,10 +1,15 @@
 """The benchmark: rendered sets of faces, and the scores of several methods on the same pictures and actions.
 
+``foreign`` shows the head of another maker (``foreign_head``), which nothing is trained on or tuned to; ``take`` shows
+our own photo style. Both have the expressions of a real take: its rows are divided into ten equal contiguous blocks,
+of which only those in ``HELD_OUT_BLOCKS`` are measured, so that the others may be trained on. The sets in ``HOME``
+have our own heads, styles and expressions.
+
 A method is a model, a peer such as MediaPipe, or a constant predictor. Methods differ in what they answer, so each set
 is scored in up to three scopes:
 
-* ``all``: the model on all 52 actions and all pictures, with the constants;
-* ``shared``: if a peer answers fewer actions, every method on those;
+* ``all``: the model on all actions that the set shows and all pictures, with the constants;
+* ``shared``: if there is a peer, every method on the actions that it answers too;
 * ``found``: if a method has no answer for some pictures, every method on the pictures that all of them answered.
 
 In ``all`` and ``shared``, a picture without an answer counts as the method's own mean answer over the other pictures
@@ -16,6 +21,7 @@ Row k of a set depends only on the set's key and k, so a smaller set is the begi
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,26 +30,43 @@ from typing import Any
 import numpy as np
 
 from semanticface import arkit
-from semanticface.data.rendered import RenderSettings, render_set, renderer_hash
+from semanticface.data.faces import shard_path, write_index, write_shard
+from semanticface.data.rendered import RenderSettings, render_row, render_set, renderer_hash, row_of
+from semanticface.errors import ConfigError
 from semanticface.evaluation import bootstrap, metrics
 from semanticface.evaluation.bootstrap import Estimate
+from semanticface.evaluation.foreign_head import ForeignHead
 from semanticface.evaluation.metrics import BASELINES, vertex_errors
+from semanticface.formats import recording
 from semanticface.inference.intervals import NumberSummary, readout_sums
 from semanticface.inference.intervals import figures as readout_figures
+from semanticface.recipe import RECIPE_NAME
 from semanticface.semantics.analysis import Analysis, describe
 from semanticface.semantics.expression_sampler import sample_coefficients
 from semanticface.semantics.faithfulness import agreement
+from semanticface.utils.files import write_json
+from semanticface.utils.progress import tqdm
 
+FOREIGN, TAKE = "foreign", "take"
 SETS: dict[str, str] = {
+    FOREIGN: "a head of another maker, which nothing was trained on, with expressions from a real take",
+    TAKE: "photo style, people never seen in training, with expressions from a real take",
     "photo": "photo style, people never seen in training",
     "toon": "toon style",
     "drawn": "drawn style",
     "shifted": "photo style under hard conditions: harsh light, blur, noise, compression, occlusion",
 }
-"""Descriptions of the sets by key."""
+"""Descriptions of the sets by key, in the order of the tables."""
+HOME = ("photo", "toon", "drawn", "shifted")
+"""Sets with our own heads, styles and distribution of expressions."""
+BLOCKS, HELD_OUT_BLOCKS = 10, (2, 5, 8)
+"""Blocks of a take, counted from 0, and those that are measured and never trained on."""
+FIRES = 0.15
+"""Coefficient above which an action counts as carried out on a face at rest."""
 
 MODEL, PEER = "model", "mediapipe"
 _DIGITS = 5
+_SHARD_ROWS = 20
 
 ROWS = 500
 SIZE = 512
@@ -66,7 +89,7 @@ def render_benchmark_set(pictures: Path, key: str, rows: int, *, size: int = SIZ
 
     Args:
         pictures: folder of the sets.
-        key: one of ``SETS``.
+        key: one of ``HOME``.
         rows: pictures of the set.
         size: side of the portraits in pixels.
         workers: rendering processes.
@@ -83,6 +106,67 @@ def render_benchmark_set(pictures: Path, key: str, rows: int, *, size: int = SIZ
         take_share=0.0,
     )
     return render_set(set_folder(pictures, key, rows), settings, workers=workers)
+
+
+def held_out_expressions(take: Path) -> np.ndarray:
+    """Return the measured rows of a take, float32[N, 52] in [0, 1], shuffled so that any first part covers them all.
+
+    Args:
+        take: a recording that ``formats.recording`` reads, such as a Live Link Face CSV; rows without a face are left
+            out after the division into blocks.
+
+    Raises:
+        TableError: the file cannot be read.
+        ConfigError: it has no measured rows.
+    """
+    rows = [frame.coefficients for frame in recording.read(take)]
+    numbers = np.concatenate([np.array_split(np.arange(len(rows)), BLOCKS)[k] for k in HELD_OUT_BLOCKS])
+    found = [rows[i] for i in np.random.default_rng(SEED).permutation(numbers)]
+    known = [row for row in found if row is not None]
+    if not known:
+        raise ConfigError(f"{take}: no faces in the rows that are measured. Give a longer recording.")
+    return np.stack(known)
+
+
+def render_expressions(
+    pictures: Path, key: str, expressions: np.ndarray, *, size: int = SIZE, head: ForeignHead | None = None
+) -> Path:
+    """Return the folder of a set with given expressions, rendered if missing; shows a progress bar.
+
+    Args:
+        pictures: folder of the sets.
+        key: of the set, such as ``take``; names the folder and seeds people and shots.
+        expressions: float32[N, 52] in [0, 1]; of ``head``'s, the actions that do not move it must be 0.
+        size: side of the portraits in pixels.
+        head: the foreign head; by default, people of our own in the photo style, as in ``HOME``.
+    """
+    state = hashlib.sha256(np.ascontiguousarray(expressions, np.float32).tobytes())
+    state.update((f"{size} " if head is None else f"{size} {head.identity}").encode())
+    folder = pictures / f"{key}-{len(expressions)}-{renderer_hash()}-{state.hexdigest()[:8]}"
+    if (folder / "dataset_dict.json").is_file():
+        return folder
+    recipe = {"kind": "faces", "set": key, "rows": len(expressions), "size": size, "renderer": renderer_hash()}
+    write_json(folder / RECIPE_NAME, recipe)
+    starts = range(0, len(expressions), _SHARD_ROWS)
+    with tqdm(total=len(expressions), unit="row", desc=f"rendering {folder.name}") as bar:
+        for number, start in enumerate(starts):
+            path = shard_path(folder, "test", number, len(starts))
+            part = expressions[start : start + _SHARD_ROWS]
+            if not path.is_file():
+                write_shard(path, [_row(key, start + k, row, size, head) for k, row in enumerate(part)])
+            bar.update(len(part))
+    write_index(folder, {"test": len(starts)}, recipe)
+    return folder
+
+
+def _row(key: str, number: int, expression: np.ndarray, size: int, head: ForeignHead | None) -> dict[str, Any]:
+    """Return one row of ``faces.FEATURES``; it depends on its arguments only."""
+    rng = np.random.default_rng([SEED, *key.encode(), number])
+    subject, shot = FIRST_SUBJECT + int(rng.integers(SUBJECTS)), int(rng.integers(2**31))
+    if head is not None:
+        return row_of(head.draw(expression, shot=shot, size=size), subject=head.name, look=FOREIGN, seed=shot)
+    settings = RenderSettings(size=size)
+    return render_row(settings, expression, style="photo", subject=subject, shot=shot, seed=shot)
 
 
 def constant_answers(labels: int = LABELS_FOR_CONSTANTS) -> tuple[np.ndarray, np.ndarray]:
@@ -114,17 +198,19 @@ def score_set(
     mean: np.ndarray,
     median: np.ndarray,
     summaries: Sequence[NumberSummary | None] | None = None,
+    scored: Sequence[str] = arkit.NAMES,
     seed: int = 0,
 ) -> Result:
     """Score methods on the same pictures in the scopes of this module.
 
     Args:
         true: ``[N, 52]`` in [0, 1].
-        people: the person in each picture; the bootstrap resamples people, not pictures.
+        people: the person in each picture; the bootstrap resamples people, or pictures if all show the same one.
         methods: by key; ``model`` and optionally ``mediapipe``.
         mean: float[52], the constant mean's answer.
         median: float[52], the constant median's answer.
         summaries: the model's distributions for each picture; None for a picture without an answer.
+        scored: the actions that count, as the pictures show no others.
         seed: of the bootstrap.
 
     Returns:
@@ -155,23 +241,25 @@ def score_set(
     for key in rows:
         of_pictures[key]["valid_share"] = answered.get(key, everything).astype(np.float64)
 
-    shared = tuple(name for name in arkit.NAMES if all(name in method.actions for method in methods.values()))
+    shared = tuple(name for name in scored if all(name in method.actions for method in methods.values()))
     everybody = np.logical_and.reduce(list(answered.values()))
-    scopes = {"all": ([MODEL, *constants], arkit.NAMES, everything)}
-    if len(shared) < arkit.N_ACTIONS:
+    scopes = {"all": ([MODEL, *constants], tuple(scored), everything)}
+    if PEER in methods:
         scopes["shared"] = ([*rows], shared, everything)
     if not everybody.all() and everybody.any():
         scopes["found"] = ([*rows], shared, everybody)
 
+    groups = np.asarray(people) if len(set(people)) > 1 else np.arange(len(true))
     out: Result = {"pictures": len(true), "people": len(set(people)), "scopes": {}}
     out["answered"] = {key: int(each.sum()) for key, each in answered.items()}
     for name, (keys, actions, kept) in scopes.items():
-        weights = bootstrap.resample(np.asarray(people)[kept], seed=seed)
+        weights = bootstrap.resample(groups[kept], seed=seed)
         kept_figures = {key: {figure: values[kept] for figure, values in of_pictures[key].items()} for key in keys}
         out["scopes"][name] = _scope(true[kept], {key: rows[key][kept] for key in keys}, kept_figures, actions, weights)
     supported = {key: method.actions for key, method in methods.items()}
     out["per_action"] = {
-        key: _per_action(true, values, supported.get(key, arkit.NAMES)) for key, values in rows.items()
+        key: _per_action(true, values, [name for name in supported.get(key, arkit.NAMES) if name in scored])
+        for key, values in rows.items()
     }
     pairs = [] if summaries is None else zip(true, summaries, strict=True)
     known = [(truth, summary) for truth, summary in pairs if summary is not None]
@@ -194,12 +282,12 @@ def _scope(
         found[key] = bootstrap.figures(true, answers, weights, actions=indices, of_pictures=per_picture)
     out: Result = {"actions": len(actions), "pictures": len(true)}
     out["figures"] = {
-        key: {figure: _plain(bootstrap.estimate(values)) for figure, values in figures.items()}
+        key: {figure: plain(bootstrap.estimate(values)) for figure, values in figures.items()}
         for key, figures in found.items()
     }
     if PEER in found:
         leads = {figure: found[MODEL][figure] - found[PEER][figure] for figure in ("correlation", "mae")}
-        out["lead"] = {figure: _plain(bootstrap.estimate(values)) for figure, values in leads.items()}
+        out["lead"] = {figure: plain(bootstrap.estimate(values)) for figure, values in leads.items()}
     return out
 
 
@@ -224,27 +312,74 @@ def filled(answers: np.ndarray) -> np.ndarray:
     return out
 
 
-def headline(sets: Mapping[str, Result]) -> dict[str, float | None]:
+def false_rates(
+    answers: Mapping[str, np.ndarray],
+    people: Sequence[str] | np.ndarray,
+    *,
+    actions: Mapping[str, Sequence[str]] | None = None,
+    seed: int = 0,
+) -> Result:
+    """Return how often methods say that an action is carried out on faces at rest.
+
+    Args:
+        answers: float[N, 52] by method, of faces whose coefficients are all 0; NaN rows, which do not count, without an
+            answer.
+        people: the person in each picture; the bootstrap resamples people.
+        actions: the actions that a method answers, all by default.
+        seed: of the bootstrap.
+
+    Returns:
+        A JSON-serializable dict: ``pictures``, and by method ``answered`` (count), ``false_rate`` (the share of all
+        numbers, of each action in each picture, that are above ``FIRES``: [value, low, high], or None without an
+        answer) and ``per_action`` ({action: share of the pictures}).
+    """
+    out: Result = {"pictures": len(people), "answered": {}, "false_rate": {}, "per_action": {}}
+    for key, rows in answers.items():
+        names = list((actions or {}).get(key, arkit.NAMES))
+        known = ~np.isnan(rows).any(axis=1)
+        fires = rows[known][:, [arkit.INDEX[name] for name in names]] > FIRES
+        out["answered"][key] = int(known.sum())
+        out["false_rate"][key], out["per_action"][key] = None, {}
+        if known.any():
+            weights = bootstrap.resample(np.asarray(people)[known], seed=seed)
+            out["false_rate"][key] = plain(bootstrap.estimate(weights @ fires.mean(axis=1) / weights.sum(axis=1)))
+            shares = _rounded(dict(zip(names, fires.mean(axis=0).tolist(), strict=True)))
+            out["per_action"][key] = shares
+    return out
+
+
+def headline(sets: Mapping[str, Result], rest: Result | None = None) -> dict[str, float | None]:
     """Return the figures of the benchmark's last output line.
 
     Args:
-        sets: results of ``score_set`` by key of ``SETS``.
+        sets: results of ``score_set`` by key of ``SETS``; without a take there is no ``foreign`` and no ``take``.
+        rest: result of ``false_rates`` on rendered faces at rest.
 
     Returns:
-        ``photo_corr``, ``photo_mae`` and the other sets' ``_corr`` of the model over all actions; the same names with
-        ``_mediapipe`` of the peer over its actions, if it ran; and of the photo set ``median_mae_gain`` and
-        ``interval_coverage``, as ``intervals.figures`` defines them.
+        ``foreign_corr``, ``foreign_mae``, ``take_corr``, ``take_mae``, ``photo_corr``, ``photo_mae`` and the other
+        sets' ``_corr`` of the model over all actions of the set; the same names with ``_mediapipe`` of the peer over
+        its actions, if it ran; of the photo set ``median_mae_gain`` and ``interval_coverage``, as ``intervals.figures``
+        defines them; and ``rest_false_rate``, with ``_mediapipe`` if it ran.
     """
-    wanted = [("photo", "correlation", "photo_corr"), ("photo", "mae", "photo_mae")]
-    wanted += [(key, "correlation", f"{key}_corr") for key in SETS if key != "photo"]
+    wanted = [
+        (key, figure, f"{key}_{short}")
+        for key in (FOREIGN, TAKE, "photo")
+        for figure, short in (("correlation", "corr"), ("mae", "mae"))
+    ]
+    wanted += [(key, "correlation", f"{key}_corr") for key in HOME if key != "photo"]
     out: dict[str, float | None] = {}
     for method, scope, suffix in ((MODEL, "all", ""), (PEER, "shared", f"_{PEER}")):
         for key, figure, name in wanted:
-            figures = sets[key]["scopes"].get(scope, {"figures": {}})["figures"]
+            figures = sets.get(key, {"scopes": {}})["scopes"].get(scope, {"figures": {}})["figures"]
             if method in figures:
                 value = figures[method][figure]
                 out[name + suffix] = None if value is None else value[0]
-    return out | {name: sets["photo"].get("readout", {}).get(name) for name in ("median_mae_gain", "interval_coverage")}
+    out |= {name: sets["photo"].get("readout", {}).get(name) for name in ("median_mae_gain", "interval_coverage")}
+    for method, suffix in ((MODEL, ""), (PEER, f"_{PEER}")):
+        if rest is not None and method in rest["false_rate"]:
+            value = rest["false_rate"][method]
+            out[f"rest_false_rate{suffix}"] = None if value is None else value[0]
+    return out
 
 
 def worst_and_typical(errors: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
@@ -276,7 +411,8 @@ def _rounded(value: Any) -> Any:
     return None if value is None or np.isnan(value) else round(value, _DIGITS)
 
 
-def _plain(value: Estimate) -> list[float] | None:
+def plain(value: Estimate) -> list[float] | None:
+    """Return a figure of a results file, [value, low, high] rounded, or None if it is undefined."""
     if np.isnan(value.value):
         return None
     return [_rounded(part) for part in (value.value, value.low, value.high)]

@@ -6,12 +6,15 @@ A document shows a figure or a table between two invisible marks:
     …
     <!-- /benchmark -->
 
+Every table begins with the foreign head, if the results have it: in the first row, or in the first columns.
+
 ``fill`` regenerates the text between marks from the results. A test checks that documents match the committed results.
 A mark names one of:
 
 * ``summary``: one row per set; ``tables``: every figure of every set with its interval; ``how``: how they were made;
 * ``readout``: the gain of the median and the mean, and the coverage of the intervals;
 * ``actions KEY``: correlation and mean error of each action in a set;
+* ``rest``: what fires on rendered faces at rest; ``people``: the figures on photographs of people, if there were any;
 * a figure of the benchmark's last output line, such as ``photo_corr``, for use within a sentence.
 """
 
@@ -24,7 +27,7 @@ from typing import Any
 
 from semanticface import arkit
 from semanticface.errors import ConfigError
-from semanticface.evaluation.benchmark import MODEL, PEER, SETS
+from semanticface.evaluation.benchmark import FIRES, FOREIGN, MODEL, PEER, SETS
 from semanticface.evaluation.metrics import BASELINES, FIGURES, Figure
 from semanticface.utils.html import Table
 
@@ -70,14 +73,18 @@ def summary(results: Results) -> Table:
 
 
 def scope_tables(results: Results, name: str) -> list[Table]:
-    """Return the figures of one set with their intervals, one table per scope."""
+    """Return the figures of one set with their intervals, one table per scope, next to those of the foreign head."""
     out = []
     labels = names(results)
+    foreign = {} if name == FOREIGN else results["sets"].get(FOREIGN, {}).get("scopes", {})
     for scope, found in results["sets"][name]["scopes"].items():
-        methods = [key for key in labels if key in found["figures"]]
+        beside = foreign.get(scope, {"figures": {}})
+        methods = [(f"{FOREIGN}: {labels[key]}", beside, key) for key in (MODEL, PEER) if key in beside["figures"]]
+        prefix = f"{name}: " if methods else ""
+        methods += [(f"{prefix}{labels[key]}", found, key) for key in labels if key in found["figures"]]
         rows = []
         for figure in FIGURES:
-            values = [found["figures"][key].get(figure.key) for key in methods]
+            values = [of["figures"][key].get(figure.key) for _, of, key in methods]
             if any(value is not None for value in values):
                 cells = [estimate_text(figure, value, interval=True) for value in values]
                 rows.append([f"{figure.label} {figure.arrow}", *cells])
@@ -85,21 +92,69 @@ def scope_tables(results: Results, name: str) -> list[Table]:
         if "lead" in found:
             leads = [f"{key} {signed_text(found['lead'][key])}" for key in ("correlation", "mae")]
             caption += f" {labels[MODEL]} minus MediaPipe: {', '.join(leads)}."
-        out.append(Table(["figure", *[labels[key] for key in methods]], rows, caption))
+        if prefix:
+            caption += f" *{FOREIGN}*: {beside['actions']} actions, {beside['pictures']} pictures."
+        out.append(Table(["figure", *[head for head, *_ in methods]], rows, caption))
     return out
 
 
 def actions_table(results: Results, name: str) -> Table:
-    """Return correlation and mean error of each action in one set, for every method."""
-    labels, found = names(results), results["sets"][name]["per_action"]
-    columns = [(key, "correlation") for key in (MODEL, PEER) if key in found]
-    columns += [(key, "mae") for key in labels if key in found]
-    head = [f"{labels[key]}: {'correlation' if figure == 'correlation' else 'MAE'}" for key, figure in columns]
-    rows = [
-        [action, *(_BY_KEY[figure].text(found[key].get(action, {}).get(figure)) for key, figure in columns)]
-        for action in arkit.NAMES
+    """Return correlation and mean error of each action in one set, for every method, next to the foreign head's."""
+    labels, sets = names(results), results["sets"]
+    beside = [FOREIGN] if FOREIGN in sets and name != FOREIGN else []
+    columns = [(of, key, "correlation") for of in (*beside, name) for key in (MODEL, PEER)]
+    columns += [(of, key, "mae") for of in beside for key in (MODEL, PEER)]
+    columns += [(name, key, "mae") for key in labels]
+    columns = [(of, key, figure) for of, key, figure in columns if key in sets[of]["per_action"]]
+    head = [
+        f"{f'{of}, ' if beside else ''}{labels[key]}: {'correlation' if figure == 'correlation' else 'MAE'}"
+        for of, key, figure in columns
     ]
+    rows = [
+        [action, *(_BY_KEY[figure].text(sets[of]["per_action"][key].get(action, {}).get(figure))
+                   for of, key, figure in columns)]
+        for action in arkit.NAMES
+    ]  # fmt: skip
     return Table(["action", *head], rows, f"{name}: each action, all pictures.", folded=True)
+
+
+def rest_table(results: Results) -> Table:
+    """Return what fires on rendered faces at rest, and on still faces of people if there were any: share and worst."""
+    labels = names(results)
+    found = {"rendered, at rest": results["rest"]}
+    if "people" in results:
+        found["people, still"] = results["people"]["rest"]
+    methods = [key for key in (MODEL, PEER) if any(key in each["false_rate"] for each in found.values())]
+    head = ["faces", "pictures", *(f"above {FIRES} ↓ {labels[key]}" for key in methods)]
+    head += [f"most often {labels[key]}" for key in methods]
+    rows = []
+    for name, each in found.items():
+        row = [name, str(each["pictures"])]
+        row += [_share_text(each["false_rate"].get(key)) for key in methods]
+        row += [_most_often(each["per_action"].get(key, {})) for key in methods]
+        rows.append(row)
+    caption = "Share of all numbers above the threshold on faces that show no expression; in brackets 95 % intervals."
+    if "people" in results:
+        caption += " MediaPipe chose the still faces of people, which flatters it."
+    return Table(head, rows, caption)
+
+
+def people_tables(results: Results) -> list[Table]:
+    """Return gaze and agreement with MediaPipe on photographs of people, and the agreement by action."""
+    labels, found = names(results), results["people"]
+    rows = [
+        ["gaze, up minus down", *(signed_text(found["gaze_up"][key]) for key in (MODEL, PEER))],
+        ["agreement with MediaPipe (mean correlation) ↑", _interval_text(found["agreement"]), NONE],
+    ]
+    caption = f"{found['pictures']} photographs of people. Agreement: the actions below."
+    tables = [Table(["figure", labels[MODEL], labels[PEER]], rows, caption)]
+    rows = [
+        [action, *(_number(each[figure]) for figure in ("correlation", "mean_model", "mean_mediapipe"))]
+        for action, each in found["actions"].items()
+    ]
+    head = ["action", "correlation with MediaPipe", f"{labels[MODEL]}: mean", "MediaPipe, rescaled: mean"]
+    caption = "Actions that vary and on which MediaPipe agrees with an iPhone's ARKit, and gaze."
+    return [*tables, Table(head, rows, caption, folded=True)]
 
 
 def readout_table(results: Results) -> Table:
@@ -129,13 +184,15 @@ def how(results: Results) -> str:
     recipe, sets = results["recipe"], results["sets"]
     pictures = sorted({found["pictures"] for found in sets.values()})
     amount = str(pictures[0]) if len(pictures) == 1 else f"{pictures[0]} to {pictures[-1]}"
-    people = min(found["people"] for found in sets.values())
+    people = min(found["people"] for key, found in sets.items() if key != FOREIGN)
     shown = "; ".join(f"*{key}*: {text}" for key, text in SETS.items() if key in sets)
+    over = f" (*{FOREIGN}*: pictures)" if FOREIGN in sets else ""
+    labels = "our own labels" if FOREIGN in sets else "labels"
     out = (
         f"`{recipe['command']}`: {amount} pictures per set, of at least {people} people who are in no training set; "
-        f"faces are detected and cropped by the package. {shown}. In brackets: 95 % bootstrap intervals over people. A "
-        "picture in which a method finds no face counts as its own mean answer over the others. The constants always "
-        "answer the mean or the median of the distribution that labels are sampled from."
+        f"faces are detected and cropped by the package. {shown}. In brackets: 95 % bootstrap intervals over "
+        f"people{over}. A picture in which a method finds no face counts as its own mean answer over the others. The "
+        f"constants always answer the mean or the median of the distribution that {labels} are sampled from."
     )
     if "mediapipe" in recipe:
         out += f" MediaPipe {recipe['mediapipe']['version']}, which has no `tongueOut`, is scored on its 51 actions."
@@ -184,18 +241,26 @@ def _content(mark: str, results: Results) -> str:
             for key in results["sets"]
         ]
         return "\n" + "\n\n".join(parts) + "\n"
+    if mark == "rest" and "rest" in results:
+        return f"\n{rest_table(results).markdown()}\n"
+    if mark == "people" and "people" in results:
+        return "\n" + "\n\n".join(table.markdown() for table in people_tables(results)) + "\n"
     if kind == "actions" and name in results["sets"]:
         return f"\n{actions_table(results, name).markdown()}\n"
     known = ", ".join(
-        ["summary", "tables", "readout", "how", *(f"actions {key}" for key in results["sets"]), *results["headline"]]
+        [
+            *("summary", "tables", "readout", "how", *(name for name in ("rest", "people") if name in results)),
+            *(f"actions {key}" for key in results["sets"]),
+            *results["headline"],
+        ]
     )
     raise ConfigError(f"<!-- benchmark:{mark} -->: not in the results. They have {known}.")
 
 
 def _inline(name: str, value: float | None) -> str:
-    if name in ("median_mae_gain", "interval_coverage"):
+    if name in ("median_mae_gain", "interval_coverage") or "_false_rate" in name:
         return _percent(value)
-    return _number(value, 2 if "_corr" in name else 3)
+    return _number(value, 2 if "_corr" in name or "_agreement" in name else 3)
 
 
 def _number(value: float | None, digits: int = 3) -> str:
@@ -204,6 +269,26 @@ def _number(value: float | None, digits: int = 3) -> str:
 
 def _percent(value: float | None) -> str:
     return NONE if value is None else f"{100 * value:.1f} %"
+
+
+def _share_text(value: list[float] | None) -> str:
+    if value is None:
+        return NONE
+    middle, low, high = (f"{100 * part:.1f}" for part in value)
+    return f"{middle} % ({low}–{high})"
+
+
+def _interval_text(value: list[float] | None) -> str:
+    if value is None:
+        return NONE
+    middle, low, high = map(_number, value)
+    return f"{middle} ({low}–{high})"
+
+
+def _most_often(shares: Mapping[str, float], count: int = 4) -> str:
+    """Return the actions that fire most often, such as ``eyeLookUpLeft 47 %, …``."""
+    worst = sorted((item for item in shares.items() if item[1]), key=lambda item: -item[1])[:count]
+    return ", ".join(f"{name} {100 * share:.0f} %" for name, share in worst) or NONE
 
 
 def estimate_text(figure: Figure, value: list[float] | None, *, interval: bool) -> str:

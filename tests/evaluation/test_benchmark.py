@@ -4,12 +4,14 @@ import json
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from semanticface import arkit
+from semanticface.data.faces import coefficients_of, load_faces
 from semanticface.data.rendered import RenderSettings
 from semanticface.evaluation import benchmark, metrics, published
 from semanticface.evaluation.benchmark import MODEL, PEER, MethodAnswers, score_set
-from semanticface.formats import tables
+from semanticface.formats import live_link, tables
 from semanticface.inference.intervals import NumberSummary
 from semanticface.semantics.analysis import describe
 from semanticface.semantics.expression_sampler import sample_coefficients
@@ -139,6 +141,54 @@ class Peer:
         return None if Peer.calls % 3 == 0 else np.full(52, 0.3, np.float32)
 
 
+def write_take(path, rows=20):
+    """Write a Live Link Face recording whose row k has jawOpen k / 100 and a tongue."""
+    at = [arkit.INDEX[name] for name in ("jawOpen", "tongueOut")]
+    recorded = []
+    for k in range(rows):
+        values = np.zeros(52)
+        values[at] = k / 100, 0.5
+        recorded.append(live_link.LiveLinkRow(f"00:00:00:{k:02d}.000", values, np.zeros(9)))
+    live_link.write(path, recorded)
+    return path
+
+
+def test_only_the_held_out_blocks_of_a_take_are_measured(tmp_path):
+    found = benchmark.held_out_expressions(write_take(tmp_path / "take.csv", 40))
+    assert found.shape == (12, 52)
+    rows = np.round(100 * found[:, arkit.INDEX["jawOpen"]]).astype(int)
+    assert sorted(rows.tolist()) == [*range(8, 12), *range(20, 24), *range(32, 36)]
+    assert {row // 4 for row in rows[:6].tolist()} == set(benchmark.HELD_OUT_BLOCKS)
+
+
+def test_false_rates_count_what_fires_at_rest():
+    ours, theirs = np.zeros((4, 52)), np.full((4, 52), 0.1)
+    ours[:2, 0] = 0.2
+    ours[3] = np.nan
+    theirs[:, arkit.INDEX["tongueOut"]] = 1  # does not count
+    found = benchmark.false_rates({MODEL: ours, PEER: theirs}, list("abcd"), actions={PEER: FEWER})
+    assert found["answered"] == {MODEL: 3, PEER: 4}
+    assert found["false_rate"][MODEL][0] == pytest.approx(2 / (3 * 52), abs=1e-5)
+    assert found["false_rate"][PEER] == [0, 0, 0]
+    assert found["per_action"][MODEL][arkit.NAMES[0]] == pytest.approx(2 / 3, abs=1e-5)
+    assert "tongueOut" not in found["per_action"][PEER]
+    assert benchmark.false_rates({MODEL: ours[3:]}, ["a"])["false_rate"] == {MODEL: None}
+
+
+def test_actions_that_a_set_does_not_show_are_not_scored():
+    true = faces(20)
+    answers = true.copy()
+    answers[:, arkit.INDEX["tongueOut"]] = 1 - true[:, arkit.INDEX["tongueOut"]]
+    methods = {MODEL: MethodAnswers(answers), PEER: MethodAnswers(0.5 * true, FEWER)}
+    found = score_set(true, ["head"] * 20, methods, mean=MEAN, median=MEDIAN, scored=FEWER)
+    assert {name: scope["actions"] for name, scope in found["scopes"].items()} == {"all": 51, "shared": 51}
+    value, low, high = found["scopes"]["shared"]["figures"][PEER]["mae"]
+    assert low < value < high  # one person: pictures are resampled
+    assert found["scopes"]["all"]["figures"][MODEL]["mae"][0] == 0
+    assert "tongueOut" not in found["per_action"][MODEL]
+
+
+@pytest.mark.slow
 def test_the_whole_command(script, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(script, "QUICK_ROWS", 4)
     monkeypatch.setattr(script, "SIZE", 64)
@@ -147,33 +197,55 @@ def test_the_whole_command(script, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(script, "identity", lambda task: {"version": "9", "sha256": "ab" * 32})
     model = fast_vlm(tmp_path / "tiny")
     arguments = ["--model", str(model), "--mediapipe", str(tmp_path / "face.task"), "--quick", "--mode", "numbers"]
-    arguments += ["--workers", "1", "--out", str(tmp_path / "out")]
+    take = write_take(tmp_path / "take.csv")
+    people = tmp_path / "people"
+    people.mkdir()
+    for i in range(3):
+        Image.new("RGB", (64, 64), (200, 40 * i, 90)).save(people / f"{i}.png")
+    arguments += ["--take", str(take), "--people", str(people), "--workers", "1", "--out", str(tmp_path / "out")]
     assert script.main(arguments) == 0
     line = json.loads(capsys.readouterr().out.splitlines()[-1])
-    names = ("photo_corr", "photo_mae", "toon_corr", "drawn_corr", "shifted_corr")
-    assert set(line) == {*names, *(f"{name}_mediapipe" for name in names), "median_mae_gain", "interval_coverage"}
+    names = ["foreign_corr", "foreign_mae", "take_corr", "take_mae", "photo_corr", "photo_mae", "toon_corr"]
+    names += ["drawn_corr", "shifted_corr", "rest_false_rate", "people_rest_false_rate", "people_gaze_up"]
+    others = {"median_mae_gain", "interval_coverage", "people_agreement"}
+    assert set(line) == {*names, *(f"{name}_mediapipe" for name in names), *others}
+    assert line["rest_false_rate_mediapipe"] == 1
 
     (out,) = (path for path in (tmp_path / "out").iterdir() if path.name.startswith("tiny-numbers-"))
     results = json.loads((out / "benchmark.json").read_text())
     assert results["headline"] == line
     assert results["recipe"]["command"] == (
-        "python eval/benchmark.py --model tiny --mode numbers --mediapipe face.task --quick"
+        "python eval/benchmark.py --model tiny --mode numbers --mediapipe face.task --take take.csv --people people "
+        "--quick"
     )
-    assert [found["pictures"] for found in results["sets"].values()] == [4, 4, 4, 4]
-    assert sum(found["answered"][PEER] for found in results["sets"].values()) == 16 - 16 // 3
+    assert {key: found["pictures"] for key, found in results["sets"].items()} == {
+        key: 2 if key == "foreign" else 4 for key in benchmark.SETS
+    }
+    assert sum(found["answered"][PEER] for found in (*results["sets"].values(), results["rest"])) == 24 - 24 // 3
+    assert str(people) not in (out / "benchmark.json").read_text()
+    expressions = benchmark.held_out_expressions(take)
+    for key in ("foreign", "take"):
+        (folder,) = (tmp_path / "out" / "pictures").glob(f"{key}-?-*-????????")
+        shown = load_faces(folder, "test")
+        rows = expressions[: len(shown)].copy()
+        if key == "foreign":
+            rows[:, arkit.INDEX["tongueOut"]] = 0
+        assert np.array_equal(coefficients_of(shown), rows)
+        assert all(row["camera"]["yaw"] != 0 for row in shown)
     assert [row.label for row in tables.read_coefficients(out / "toon.jsonl")] == [f"toon/{i}" for i in range(4)]
     assert published.summary(results).markdown() in (out / "benchmark.md").read_text()
     page = (out / "index.html").read_text()
-    assert page.count("<article") == 16
+    assert page.count("<article") == 22
     assert "MediaPipe finds no face." in page
 
     # Neither the pictures nor MediaPipe's answers are made again.
     rendered = {path: path.stat().st_mtime_ns for path in (tmp_path / "out" / "pictures").rglob("*.arrow")}
-    assert len({path.parts[-3] for path in rendered}) == 4
+    assert len({path.parts[-3] for path in rendered}) == 7
     assert script.main(arguments) == 0
     assert {path: path.stat().st_mtime_ns for path in (tmp_path / "out" / "pictures").rglob("*.arrow")} == rendered
-    assert Peer.calls == 16
-    assert json.loads(capsys.readouterr().out.splitlines()[-1]) == line
+    assert Peer.calls == 24 + 2 * 3  # people are read each time
+    again = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert {k: v for k, v in again.items() if "people" not in k} == {k: v for k, v in line.items() if "people" not in k}
 
 
 def test_people_of_the_sets_are_in_no_training_set():
@@ -190,3 +262,17 @@ def test_errors_are_one_line(script, tmp_path, capsys):
     with pytest.raises(SystemExit):
         script.main(["--quick", "--publish"])
     assert "--publish needs the whole sets" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        script.main(["--people", str(tmp_path)])
+    assert "give --mediapipe" in capsys.readouterr().err
+
+
+def test_without_a_take_the_sets_that_need_it_are_named(script, tmp_path, monkeypatch, capsys):
+    asked = []
+    monkeypatch.setattr(script, "TAKE_FILE", tmp_path / "none.csv")
+    monkeypatch.setattr(script, "render_benchmark_set", lambda pictures, key, rows, **_: asked.append((key, rows)))
+    monkeypatch.setattr(script, "render_expressions", lambda pictures, key, rows, **_: asked.append((key, len(rows))))
+    options = script._options(["--quick"])
+    assert set(script._folders(options)) == {*benchmark.HOME, "rest"}
+    assert asked[-1] == ("rest", 60)
+    assert "give --take CSV" in capsys.readouterr().err

@@ -10,8 +10,20 @@ import pytest
 from semanticface import arkit
 from semanticface.errors import ConfigError
 from semanticface.evaluation import published
-from semanticface.evaluation.benchmark import MODEL, PEER, SETS, MethodAnswers, headline, score_set
+from semanticface.evaluation.benchmark import (
+    FOREIGN,
+    HOME,
+    MODEL,
+    PEER,
+    SETS,
+    MethodAnswers,
+    false_rates,
+    headline,
+    score_set,
+)
 from semanticface.evaluation.metrics import BASELINES, FIGURES
+from semanticface.evaluation.people import headline as people_headline
+from semanticface.evaluation.people import score_people
 from semanticface.experiments import ablations, superface
 from semanticface.experiments.ablations import VARIANTS
 from semanticface.inference.intervals import NumberSummary
@@ -36,15 +48,16 @@ def results(*, peer=True):
     names, summaries = [f"p{i}" for i in range(12)], [summary.row(i) for i in range(12)]
     found = score_set(true, names, methods, mean=true.mean(axis=0), median=np.zeros(52), summaries=summaries)
     sets = dict.fromkeys(SETS, found)
+    rest = false_rates({MODEL: true} | ({PEER: true} if peer else {}), names)
     recipe = {"command": "python eval/benchmark.py", "model": "nano"}
     if peer:
         recipe["mediapipe"] = {"version": "1.0", "sha256": "ab"}
-    return {"headline": headline(sets), "sets": sets, "recipe": recipe}
+    return {"headline": headline(sets, rest), "sets": sets, "rest": rest, "recipe": recipe}
 
 
 def test_every_mark_is_filled_and_filling_twice_changes_nothing():
     found = results()
-    names = ["summary", "tables", "readout", "how", "actions toon"]
+    names = ["summary", "tables", "readout", "how", "rest", "actions toon"]
     text = "Read <!-- benchmark:photo_corr -->0.99<!-- /benchmark --> well.\n"
     text += "\n".join(f"<!-- benchmark:{name} -->\nSTALE\n<!-- /benchmark -->" for name in names)
     filled = published.fill(text, found)
@@ -53,7 +66,8 @@ def test_every_mark_is_filled_and_filling_twice_changes_nothing():
     assert "STALE" not in filled
     corr = found["headline"]["photo_corr"]
     assert f"Read <!-- benchmark:photo_corr -->{corr:.2f}<!-- /benchmark --> well." in filled
-    assert f"| mouthPucker | {found['sets']['toon']['per_action'][MODEL]['mouthPucker']['correlation']:.3f} |" in filled
+    pucker = f"{found['sets']['toon']['per_action'][MODEL]['mouthPucker']['correlation']:.3f}"
+    assert f"| mouthPucker | {pucker} | " in filled
     assert published.fill("no marks, photo_corr 0.99", found) == "no marks, photo_corr 0.99"
     with pytest.raises(ConfigError, match="benchmark:photo_cor -->: not in the results"):
         published.fill("<!-- benchmark:photo_cor -->0.9<!-- /benchmark -->", found)
@@ -72,7 +86,7 @@ def test_a_changed_figure_is_restored():
 
 
 def test_tables_name_every_method_and_their_scope():
-    tables = published.scope_tables(results(), "photo")
+    tables = published.scope_tables(results(), FOREIGN)
     assert [list(table.head) for table in tables] == [
         ["figure", "nano", "constant mean", "constant median"],
         ["figure", "nano", "MediaPipe", "constant mean", "constant median"],
@@ -90,9 +104,36 @@ def test_tables_name_every_method_and_their_scope():
     assert readout.rows[0][-2] == "100.0 %"
 
 
+def test_the_foreign_head_comes_first_in_every_table():
+    found = results()
+    assert [row[0] for row in published.summary(found).rows][:2] == ["foreign", "take"]
+    shared = published.scope_tables(found, "photo")[1]
+    assert list(shared.head)[:5] == ["figure", "foreign: nano", "foreign: MediaPipe", "photo: nano", "photo: MediaPipe"]
+    assert shared.caption.endswith("*foreign*: 51 actions, 12 pictures.")
+    head = published.actions_table(found, "photo").head
+    assert list(head[1:5]) == [
+        f"{key}, {name}: correlation" for key in ("foreign", "photo") for name in ("nano", "MediaPipe")
+    ]
+    del found["sets"][FOREIGN]
+    assert published.actions_table(found, "photo").head[1] == "nano: correlation"
+
+
+def test_people_have_their_tables():
+    rng = np.random.default_rng(3)
+    peer = 0.9 * rng.random((30, 52))
+    peer[:10] *= 0.2
+    found = results() | {"people": score_people(np.sqrt(peer), peer, np.ones(30, bool))}
+    filled = published.fill(
+        "<!-- benchmark:rest --><!-- /benchmark --> <!-- benchmark:people --><!-- /benchmark -->", found
+    )
+    assert "| people, still | 10 |" in filled
+    assert "| gaze, up minus down |" in filled
+    assert "| jawOpen | 0.9" in filled
+
+
 def test_without_mediapipe_it_is_not_mentioned():
     alone = results(peer=False)
-    names = ["summary", "tables", "readout", "how", "actions photo"]
+    names = ["summary", "tables", "readout", "how", "rest", "actions photo"]
     text = "".join(f"<!-- benchmark:{name} --><!-- /benchmark -->" for name in names)
     assert "MediaPipe" not in published.fill(text, alone)
     assert not [name for name in alone["headline"] if name.endswith(PEER)]
@@ -121,11 +162,14 @@ def test_no_figure_of_the_benchmark_is_outside_marks():
 
 def test_the_committed_results_are_of_whole_sets_and_the_packaged_model():
     committed = json.loads(COMMITTED.read_text())
-    assert set(committed["sets"]) == set(SETS)
-    for found in committed["sets"].values():
-        assert found["pictures"] >= 500
+    assert set(HOME) <= set(committed["sets"]) <= set(SETS)
+    for name, found in committed["sets"].items():
+        assert found["pictures"] >= (300 if name == FOREIGN else 500)
     assert "--quick" not in committed["recipe"]["command"]
-    assert committed["headline"] == headline(committed["sets"])
+    expected = headline(committed["sets"], committed.get("rest"))
+    if "people" in committed:
+        expected |= people_headline(committed["people"])
+    assert committed["headline"] == expected
     weights = files_sha256(list(NANO.glob("*.safetensors")))
     assert committed["recipe"]["weights"] == weights, "evaluate the new nano: python eval/benchmark.py --publish"
 

@@ -50,7 +50,7 @@ def benchmark_set(pictures: Path, key: str, limit: int, *, size: int = SIZE, wor
 
     Args:
         pictures: folder of the sets; the benchmark's complete set is used if it is there.
-        key: one of ``benchmark.SETS``.
+        key: one of ``benchmark.HOME``.
         limit: number of pictures.
         size: side of the portraits in pixels.
         workers: rendering processes.
