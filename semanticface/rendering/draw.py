@@ -12,29 +12,33 @@ from semanticface.rendering.conditions import Conditions
 from semanticface.rendering.head.appearance import appearance_of
 from semanticface.rendering.head.imp import horns, imp_of, stage_lights
 from semanticface.rendering.head.mesh import POSITION, build_mesh
+from semanticface.rendering.head.movement import varied
 from semanticface.rendering.head.outfit import outfit
 from semanticface.rendering.head.rig import Identity, rig
 from semanticface.rendering.shading import photo, toon
-from semanticface.rendering.types import HELD_OUT_STYLE, Rendered
+from semanticface.rendering.types import HELD_OUT_STYLE, Family, Rendered
 
 
 @lru_cache(maxsize=64)
-def _identity_of(subject: int | None) -> Identity:
-    return rig().average if subject is None else rig().identity(subject)
+def _identity_of(subject: int | None, family: str = "makehuman", vary_actions: bool = False) -> Identity:
+    head = rig(family)
+    if subject is None:
+        return head.average
+    identity = head.identity(subject)
+    return varied(identity, subject) if vary_actions else identity
 
 
 def draw(
     c: np.ndarray, *, style: str, subject: int | None, shot: int | None, size: int, supersample: int, framing: Framing,
-    conditions: Conditions,
+    conditions: Conditions, family: Family, vary_actions: bool,
 ) -> Rendered:  # fmt: skip
     """Draw a face; arguments as for ``semanticface.rendering.render``, which checks them."""
     if style == "drawn":
         return cartoon.draw(c, subject=subject, shot=shot, size=size, supersample=supersample, framing=framing,
                             conditions=conditions)  # fmt: skip
-    head = rig()
     if style == HELD_OUT_STYLE:
         imp = imp_of(subject, _identity_of)
-        identity, warp = imp.identity, imp.warp
+        identity, warp, head = imp.identity, imp.warp, rig()
         camera, box = place_camera(warp(identity.vertices[head.box_ids]), shot, size, framing, conditions)
         mesh = build_mesh(imp.stretch_ears(head.vertices(c, identity)), identity, imp.appearance.hair, 0, warp,
                           horns(identity, 0.55))  # fmt: skip
@@ -43,7 +47,7 @@ def draw(
             shot=shot, size=size, supersample=supersample, conditions=conditions,
         )  # fmt: skip
     else:
-        identity = _identity_of(subject)
+        identity, head = _identity_of(subject, family, vary_actions), rig(family)
         toon_style = toon.toon_style(subject, identity) if style == "toon" else None
         appearance = toon_style.appearance if toon_style else appearance_of(subject, identity)
         face = identity.vertices[head.box_ids]
@@ -57,6 +61,7 @@ def draw(
                               conditions=conditions)  # fmt: skip
         else:
             image = photo.draw(mesh, appearance, identity.eye_centres, c, camera, shot=shot, size=size,
-                               supersample=supersample, conditions=conditions, lenses=worn.lenses)  # fmt: skip
+                               supersample=supersample, conditions=conditions, lenses=worn.lenses,
+                               movement=identity.movement)  # fmt: skip
     points = camera.project(mesh.attributes[head.point_ids, POSITION])[:, :2]
     return Rendered(image, points, box, camera.to_dict(size, box), c)
