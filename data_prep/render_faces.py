@@ -2,14 +2,17 @@
 
     python data_prep/render_faces.py --out outputs/faces --rows 2000 --workers 2
 
-Each row: picture, coefficients, subject, look, camera, seed, answer (Stage I and the 52 numbers), points, box. Each
-person is in one split. The same settings give the same bytes whatever the number of workers; the same command resumes
-a stopped run.
+Each row: picture, coefficients, subject, look, camera, seed, answer (Stage I and the 52 numbers), points, box, family.
+Each person is in one split. The same settings give the same bytes whatever the number of workers; the same command
+resumes a stopped run.
 
 More examples:
 
     # tight crops at the size of the base model, as train/pretrain.py wants them
     python data_prep/render_faces.py --out outputs/crops --rows 40000 --size 128 --supersample 1 --framing crop
+
+    # for training: two families of heads, and people who move in their own ways
+    python data_prep/render_faces.py --out outputs/mixed --rows 40000 --families makehuman=1,ict=1 --vary-actions
 
     # 600 pictures of held-out people
     python data_prep/render_faces.py --out outputs/test --rows 600 --only test
@@ -32,7 +35,7 @@ from semanticface.cli.arguments import weights
 from semanticface.cli.scripts import ScriptParser
 from semanticface.data.rendered import RenderSettings, render_set, rows_by_split, subjects_by_split
 from semanticface.errors import SemanticFaceError
-from semanticface.rendering import CONDITIONS
+from semanticface.rendering import CONDITIONS, FAMILIES
 
 DEFAULTS = RenderSettings()
 
@@ -56,6 +59,16 @@ def arguments() -> argparse.ArgumentParser:
         type=weights("photo=2,toon=1"),
         default=DEFAULTS.looks,
         help=f"share of each style (default {format_shares(DEFAULTS.looks)})",
+    )
+    parser.add_argument(
+        "--families",
+        type=weights("makehuman=2,ict=1"),
+        default=DEFAULTS.families,
+        help=f"share of people with a head of each family: {', '.join(FAMILIES)} "
+        f"(default {format_shares(DEFAULTS.families)})",
+    )
+    parser.add_argument(
+        "--vary-actions", action="store_true", help="every person carries out the actions a little differently"
     )
     parser.add_argument("--size", type=int, default=DEFAULTS.size, help="side in pixels (default %(default)s)")
     parser.add_argument(

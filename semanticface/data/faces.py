@@ -38,12 +38,13 @@ FEATURES = Features(
         "answer": Value("string"),
         "points": List(List(Value("float32"), length=2), length=len(POINTS)),
         "box": List(Value("float32"), length=4),
+        "family": Value("string"),
     }
 )
 """The columns. ``coefficients`` in the project's order; ``subject`` is the person, whatever the style; ``look`` is the
 style; ``camera`` in degrees (``scale``: the face box's share of the frame's width); ``pose`` in radians
-(``arkit.POSE_NAMES``); ``seed`` reproduces the row;
-``answer`` is the canonical text of Stage I; ``points`` (``rendering.types.POINTS``) and ``box`` are in pixels."""
+(``arkit.POSE_NAMES``); ``seed`` reproduces the row; ``answer`` is the canonical text of Stage I; ``points``
+(``rendering.types.POINTS``) and ``box`` are in pixels; ``family`` is that of the head, empty where a style has none."""
 
 _NEEDED = ("picture", "coefficients", "subject", "answer")
 

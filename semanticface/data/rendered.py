@@ -22,7 +22,7 @@ from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from itertools import accumulate
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import numpy as np
 import PIL.Image
@@ -57,6 +57,9 @@ class RenderSettings:
         looks: share of each style, by name; need not sum to 1.
         size: side of the pictures in pixels.
         supersample: samples per pixel and axis.
+        families: share of people with a head of each family, by name (``rendering.FAMILIES``); need not sum to 1. A
+            person's family depends only on their number and on these shares.
+        vary_actions: whether every person carries out the actions a little differently; see ``rendering.render``.
         framing: ``portrait`` for a head somewhere in the frame, ``crop`` for the face's box, the input of a model.
         conditions: ``usual``, or ``hard`` for the shifted test set, never for training; see ``rendering.conditions``.
         splits: share of each split, by name, in the order in which they are written; need not sum to 1.
@@ -78,6 +81,8 @@ class RenderSettings:
     looks: dict[str, float] = dataclasses.field(default_factory=lambda: {"photo": 2.0, "toon": 1.0, "drawn": 1.0})
     size: int = 224
     supersample: int = 2
+    families: dict[str, float] = dataclasses.field(default_factory=lambda: {"makehuman": 1.0})
+    vary_actions: bool = False
     framing: Literal["portrait", "crop"] = "portrait"
     conditions: rendering.Conditions = "usual"
     splits: dict[str, float] = dataclasses.field(
@@ -109,19 +114,22 @@ class RenderSettings:
         for style in self.looks:
             if style not in known:
                 raise ConfigError(f"there is no style {style!r}; the styles are {', '.join(known)}")
+        for family in self.families:
+            if family not in rendering.FAMILIES:
+                raise ConfigError(f"there is no family {family!r}; the families are {', '.join(rendering.FAMILIES)}")
         for split in self.splits:
             if not split.isidentifier():
                 raise ConfigError(f"a split needs a plain name such as train, not {split!r}")
         if self.only is not None and self.only not in self.splits:
             raise ConfigError(f"there is no split {self.only!r}; the splits are {', '.join(self.splits)}")
-        for what, shares in (("looks", self.looks), ("splits", self.splits)):
+        for what, shares in (("looks", self.looks), ("families", self.families), ("splits", self.splits)):
             if not shares or not all(np.isfinite(share) and share > 0 for share in shares.values()):
                 raise ConfigError(f"{what} must be name=share pairs with shares above 0, not {shares}")
 
 
 @functools.cache
 def renderer_hash() -> str:
-    """Return a short hash of the renderer: its code, its head, and the packages it renders with."""
+    """Return a short hash of the renderer: its code, its heads, and the packages it renders with."""
     package = Path(semanticface.__file__).parent
     code = files_sha256(
         [
@@ -129,6 +137,7 @@ def renderer_hash() -> str:
             package / "semantics" / "expression_sampler.py",
             package / "semantics" / "take_sampler.py",
             assets.path("head.npz"),
+            assets.path("head_ict.npz"),
             assets.path("take.npz"),
         ]
     )
@@ -149,6 +158,11 @@ def _hash_int(text: str) -> int:
 def split_of(subject: int, splits: dict[str, float]) -> str:
     """Return the split a person belongs to; depends only on the arguments."""
     return split_at(_hash_int(f"subject {subject}") / 2**63, splits)
+
+
+def family_of(subject: int, families: dict[str, float]) -> rendering.Family:
+    """Return the family of a person's head; depends only on the arguments."""
+    return cast(rendering.Family, split_at(_hash_int(f"family {subject}") / 2**63, families))
 
 
 def subjects_by_split(settings: RenderSettings) -> dict[str, np.ndarray]:
@@ -209,6 +223,8 @@ def render_row(
         shot: seed of camera, light and background.
         seed: for the column of that name.
     """
+    # Drawings have no head, and the imp is one character on MakeHuman's.
+    family = family_of(subject, settings.families) if style in rendering.HEAD_STYLES else "makehuman"
     rendered = rendering.render(
         coefficients,
         style=style,
@@ -218,11 +234,22 @@ def render_row(
         supersample=settings.supersample,
         framing=settings.framing,
         conditions=settings.conditions,
+        family=family,
+        vary_actions=settings.vary_actions,
     )
-    return row_of(rendered, subject=subject_name(subject), look=style, seed=seed, emotion=settings.emotion)
+    return row_of(
+        rendered,
+        subject=subject_name(subject),
+        look=style,
+        seed=seed,
+        emotion=settings.emotion,
+        family="" if style == "drawn" else family,
+    )
 
 
-def row_of(rendered: rendering.Rendered, *, subject: str, look: str, seed: int, emotion: bool = True) -> dict[str, Any]:
+def row_of(
+    rendered: rendering.Rendered, *, subject: str, look: str, seed: int, emotion: bool = True, family: str = ""
+) -> dict[str, Any]:
     """Return the row of ``faces.FEATURES`` of a rendered face; the picture as JPEG bytes without metadata."""
     # Stage I reads the numbers as the answer prints them, so that text and digits agree.
     rounded = np.round(rendered.coefficients, 2)
@@ -237,6 +264,7 @@ def row_of(rendered: rendering.Rendered, *, subject: str, look: str, seed: int, 
         "answer": format_answer(rounded, describe(rounded, emotion=emotion)),
         "points": list(rendered.points),
         "box": rendered.box,
+        "family": family,
     }
 
 

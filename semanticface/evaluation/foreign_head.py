@@ -22,6 +22,7 @@ import numpy as np
 from PIL import Image
 
 from semanticface import arkit
+from semanticface.arkit import gaze_degrees, pose_of
 from semanticface.recipe import files_sha256
 from semanticface.rendering import Rendered, lighting, raster
 from semanticface.rendering.camera import Camera, place_camera
@@ -141,7 +142,8 @@ class ForeignHead:
         )
         image = self._shade(attributes, camera, sample_lights(shot), background(shot, size), supersample)
         points = np.full((len(POINTS), 2), np.nan, np.float32)
-        return Rendered(simulate_sensor(image, shot), points, box, camera.to_dict(size, box), c)
+        pose = pose_of((camera.yaw, camera.pitch, camera.roll), gaze_degrees(c))
+        return Rendered(simulate_sensor(image, shot), points, box, camera.to_dict(size, box), pose, c)
 
     def _shade(
         self, attributes: np.ndarray, camera: Camera, lights: Lights, ground: np.ndarray, supersample: int

@@ -15,14 +15,26 @@ from semanticface.arkit import N_ACTIONS
 from semanticface.errors import ConfigError
 from semanticface.rendering.camera import Framing
 from semanticface.rendering.conditions import CONDITIONS, Conditions, condition_settings
-from semanticface.rendering.types import HELD_OUT_STYLE, POINTS, STYLES, Rendered
+from semanticface.rendering.types import FAMILIES, HEAD_STYLES, HELD_OUT_STYLE, POINTS, STYLES, Family, Rendered
 
-__all__ = ["CONDITIONS", "HELD_OUT_STYLE", "POINTS", "STYLES", "Conditions", "Rendered", "render"]
+__all__ = [
+    "CONDITIONS",
+    "FAMILIES",
+    "HEAD_STYLES",
+    "HELD_OUT_STYLE",
+    "POINTS",
+    "STYLES",
+    "Conditions",
+    "Family",
+    "Rendered",
+    "render",
+]
 
 
 def render(
     coefficients: np.ndarray, *, style: str = "photo", subject: int | None = 0, shot: int | None = None,
     size: int = 224, supersample: int = 2, framing: Framing = "portrait", conditions: Conditions = "usual",
+    family: Family = "makehuman", vary_actions: bool = False,
 ) -> Rendered:  # fmt: skip
     """Render a face.
 
@@ -37,9 +49,12 @@ def render(
             the shot by up to 6 % of its side and 10 % in scale.
         conditions: ``usual``: what models train on; ``hard``: harsh light, blur, noise, compression, occluders,
             large head turns. Without a shot both are the same.
+        family: of heads that ``photo`` and ``toon`` render, one of ``FAMILIES``; the other styles have their own.
+        vary_actions: whether each subject carries out the actions in their own way, see ``head.movement``; otherwise
+            all do exactly what the family's data says. The coefficients are the label either way.
 
     Raises:
-        ConfigError: unknown style, framing or conditions; size or supersample out of range; wrong shape of
+        ConfigError: unknown style, framing, conditions or family; size or supersample out of range; wrong shape of
             ``coefficients``.
     """
     c = np.asarray(coefficients, np.float32)
@@ -51,8 +66,10 @@ def render(
     condition_settings(conditions)
     if style not in (*STYLES, HELD_OUT_STYLE):
         raise ConfigError(f"style {style!r} is unknown: use one of {', '.join((*STYLES, HELD_OUT_STYLE))}.")
+    if family not in FAMILIES:
+        raise ConfigError(f"family {family!r} is unknown: use one of {', '.join(FAMILIES)}.")
     # Imported here so that the package's names and constants load neither numba nor skia.
     from semanticface.rendering.draw import draw
 
     return draw(c, style=style, subject=subject, shot=shot, size=size, supersample=supersample, framing=framing,
-                conditions=conditions)  # fmt: skip
+                conditions=conditions, family=family, vary_actions=vary_actions)  # fmt: skip

@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 
 STYLES = ("photo", "toon", "drawn")
+HEAD_STYLES = ("photo", "toon")
+"""The styles that render any family of heads."""
 HELD_OUT_STYLE = "imp"
 """A goblin that is kept out of the base model's training: the new character of the quickstart."""
+
+Family = Literal["makehuman", "ict"]
+FAMILIES: tuple[Family, ...] = ("makehuman", "ict")
+"""Families of heads, each one maker's mesh, identities and idea of the actions: MakeHuman, and ICT-FaceKit's scans."""
 
 
 def _eye_points(side: str) -> list[str]:

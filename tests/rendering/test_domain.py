@@ -43,10 +43,10 @@ def test_a_beard_hangs_from_the_chin_and_leaves_lips_and_eyes(monkeypatch):
     head = rig()
     bearded = next(appearance for appearance in appearances() if appearance.beard_length > 0.3)
     vertices = head.vertices(arkit.vector({}), head.average)
-    moved = np.abs(grow_beard(vertices, bearded) - vertices).max(1)
+    moved = np.abs(grow_beard(vertices, bearded, head) - vertices).max(1)
     assert moved.max() > 0.15
     assert moved[head.masks[:, 0] > 0.5].max() == 0 and moved[head.base[:, 1] > 0.2].max() == 0
-    assert grow_beard(vertices, replace(bearded, beard_length=0.0)) is vertices
+    assert grow_beard(vertices, replace(bearded, beard_length=0.0), head) is vertices
 
     pictures = []
     for length in (0.0, 0.5):

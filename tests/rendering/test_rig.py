@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from semanticface import arkit
-from semanticface.rendering.head.rig import EYE_LEFT, EYE_RIGHT, GAZE_IN, GAZE_OUT, GAZE_UP, SKIN, Rig, rig
+from semanticface.rendering.head.rig import EYE_LEFT, EYE_RIGHT, SKIN, Rig, rig
 from semanticface.rendering.types import POINTS
 
 
@@ -45,7 +45,7 @@ def test_mirrored_coefficients_give_the_mirrored_head(head: Rig) -> None:
 
 @pytest.mark.parametrize(
     ("name", "axis", "degrees"),
-    [("eyeLookOutLeft", 0, GAZE_OUT), ("eyeLookInLeft", 0, -GAZE_IN), ("eyeLookUpLeft", 1, GAZE_UP)],
+    [("eyeLookOutLeft", 0, 30.0), ("eyeLookInLeft", 0, -30.0), ("eyeLookUpLeft", 1, 22.0)],
 )
 def test_gaze_rotates_the_eyeball_by_the_stated_angle(head: Rig, name: str, axis: int, degrees: float) -> None:
     pupil = int(np.flatnonzero(head.part == EYE_LEFT)[0])
@@ -57,8 +57,8 @@ def test_gaze_rotates_the_eyeball_by_the_stated_angle(head: Rig, name: str, axis
 
 
 def test_both_eyes_look_to_the_subjects_left(head: Rig) -> None:
-    gaze = head.gaze(coefficients("eyeLookOutLeft", "eyeLookInRight"))
-    assert np.allclose(gaze, [[GAZE_OUT, 0], [GAZE_IN, 0]])
+    gaze = head.eye_angles(coefficients("eyeLookOutLeft", "eyeLookInRight"))
+    assert np.allclose(gaze, [[30, 0], [30, 0]])
 
 
 def test_lids_meet_at_blink_whatever_the_gaze(head: Rig) -> None:

@@ -12,7 +12,7 @@ import numpy as np
 import PIL.Image
 import skia
 
-from semanticface.arkit import pose_of
+from semanticface.arkit import gaze_degrees, pose_of
 from semanticface.errors import ConfigError
 from semanticface.rendering.camera import Framing, square_box
 from semanticface.rendering.cartoon.anime import style_of
@@ -23,7 +23,6 @@ from semanticface.rendering.cartoon.hair import paint_beard, paint_body, paint_h
 from semanticface.rendering.cartoon.painter import Painter
 from semanticface.rendering.cartoon.style import Colour, Style, mix, shade, vivid, with_blush
 from semanticface.rendering.conditions import Conditions
-from semanticface.rendering.head.rig import Rig
 from semanticface.rendering.sensor import degrade_drawing
 from semanticface.rendering.types import POINTS, Rendered
 
@@ -232,7 +231,7 @@ def draw(
     degrees = np.degrees([view.yaw, view.pitch, view.roll])
     camera = dict(zip(("yaw", "pitch", "roll"), degrees.tolist(), strict=True))
     camera |= {"fov": 0.0, "scale": float(box[2] - box[0]) / size}
-    pose = pose_of(degrees, Rig.gaze(coefficients))
+    pose = pose_of(degrees, gaze_degrees(coefficients))
     return Rendered(picture, _landmarks(painter), box, camera, pose, coefficients)
 
 

@@ -91,7 +91,7 @@ def glasses(identity: Identity, seed: int, tinted: bool) -> tuple[Prop, Lenses]:
         radius = up_radius = rng.uniform(0.008, 0.013)
 
     z0 = _frame_z(identity, centre[0] + a, centre[1] - b, centre[1] + b, centre[1])
-    nose = identity.vertices[_fit_vertices().nose]
+    nose = identity.vertices[_fit_vertices(identity.family).nose]
     nose = nose[abs(nose[:, 1] - centre[1] - 0.04) < 0.05]
     z_nose = float(nose[:, 2].max()) + 0.03 if len(nose) else z0
 
@@ -112,7 +112,7 @@ def glasses(identity: Identity, seed: int, tinted: bool) -> tuple[Prop, Lenses]:
             upper = upper[np.argsort(-outline[upper, 0])]
             frame.append(make_prop(*tube(rim[upper], radius, forward), material))
         hinge = rim[np.argmax(outline[:, 0] + 0.6 * outline[:, 1])] + [0, 0, -0.01]
-        arm = _temple_arm(identity, hinge, identity.vertices[_fit_vertices().ear_roots[k]].mean(0), side)
+        arm = _temple_arm(identity, hinge, identity.vertices[_fit_vertices(identity.family).ear_roots[k]].mean(0), side)
         arm_radius = radius * (0.9 if frame_kind == "plastic" else 1.0)
         frame.append(make_prop(*tube(arm, arm_radius, np.array([0.0, 1.0, 0.0]), up_radius=1.6 * up_radius), material))
     high = centre[1] + b * rng.uniform(0.15, 0.5)
@@ -151,8 +151,8 @@ class _FitVertices:
 
 
 @cache
-def _fit_vertices() -> _FitVertices:
-    r, b = rig(), rig().base
+def _fit_vertices(family: str) -> _FitVertices:
+    r, b = rig(family), rig(family).base
     skin = (r.part == SKIN) & (r.masks[:, 1] < 0.5) & (b[:, 2] > 0.3) & (b[:, 1] > -0.5) & (b[:, 1] < 1.0)
     ear_roots = []
     for side in (1, -1):
@@ -166,7 +166,7 @@ def _fit_vertices() -> _FitVertices:
 
 def _frame_z(identity: Identity, half_width: float, low: float, high: float, centre: float) -> float:
     """Depth at which the frame clears brows, lids and cheeks."""
-    v = identity.vertices[_fit_vertices().face]
+    v = identity.vertices[_fit_vertices(identity.family).face]
     x, y = abs(v[:, 0]), v[:, 1]
     under = v[(x > 0.16) & (x < half_width) & (y > low - 0.02) & (y < high)]
     transmission = under[:, 2] - _TILT * (under[:, 1] - centre) + _WRAP * under[:, 0] ** 2
@@ -175,18 +175,18 @@ def _frame_z(identity: Identity, half_width: float, low: float, high: float, cen
 
 
 @cache
-def _temple_vertices(side: int) -> np.ndarray:
+def _temple_vertices(family: str, side: int) -> np.ndarray:
     """Skin beside the head on one side that a temple arm passes, int64[N]."""
-    b = rig().base
+    r, b = rig(family), rig(family).base
     beside = (side * b[:, 0] > 0.3) & (abs(b[:, 1] - 0.3) < 0.5) & (abs(b[:, 2] - 0.3) < 0.7)
-    return np.flatnonzero((rig().part == SKIN) & (rig().masks[:, 3] < 0.3) & beside)
+    return np.flatnonzero((r.part == SKIN) & (r.masks[:, 3] < 0.3) & beside)
 
 
 def _temple_arm(identity: Identity, hinge: np.ndarray, ear: np.ndarray, side: int) -> np.ndarray:
     """Path from the hinge along the temple over the ear and down behind it, outside the skin; float[N, 3]."""
     t = np.linspace(0, 1, 9)[:, None]
     path = hinge + (ear - hinge) * t
-    skull = identity.vertices[_temple_vertices(side)]
+    skull = identity.vertices[_temple_vertices(identity.family, side)]
     beside = (abs(skull[:, 1] - path[:, 1:2]) < 0.10) & (abs(skull[:, 2] - path[:, 2:]) < 0.12)
     widest = np.where(beside, side * skull[:, 0], 0.0).max(1) + 0.012
     path[1:, 0] = side * np.maximum(side * path[1:, 0], widest[1:])
@@ -221,10 +221,11 @@ _UP, _OUT = np.array([0.0, 1.0, 0.0]), np.array([1.0, 0.0, 0.0])
 
 
 @cache
-def _lobe(side: int) -> np.ndarray:
+def _lobe(family: str, side: int) -> np.ndarray:
     """The lowest vertices of an ear, int64[N]."""
-    ear = np.flatnonzero((rig().masks[:, 3] > 0.5) & (side * rig().base[:, 0] > 0))
-    return ear[rig().base[ear, 1] < np.quantile(rig().base[ear, 1], 0.12)]
+    r = rig(family)
+    ear = np.flatnonzero((r.masks[:, 3] > 0.5) & (side * r.base[:, 0] > 0))
+    return ear[r.base[ear, 1] < np.quantile(r.base[ear, 1], 0.12)]
 
 
 def earrings(identity: Identity, seed: int) -> Prop:
@@ -239,7 +240,7 @@ def earrings(identity: Identity, seed: int) -> Prop:
     kind, size = rng.random(), rng.uniform(0.7, 1.3)
     parts = []
     for side in (1, -1) if rng.random() < 0.92 else (1,):
-        low = identity.vertices[_lobe(side)]
+        low = identity.vertices[_lobe(identity.family, side)]
         lobe = np.array([side * (side * low[:, 0]).max(), low[:, 1].mean(), low[:, 2].mean()])
         if kind < 0.45:  # a stud
             ball = lobe + side * _OUT * np.linspace(0.0, 0.02, 3)[:, None]

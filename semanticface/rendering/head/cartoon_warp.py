@@ -75,9 +75,9 @@ def cartoon_warp(
     widths: tuple[float, float, float], stretch: float,
 ) -> CartoonWarp:  # fmt: skip
     """A warp for a head; eyes to chin are added scales, 0 keeps the feature."""
-    base = rig().base
+    head = rig(identity.family)
+    base, landmarks = head.base, head.point_ids
     offsets = identity.vertices - base
-    landmarks = rig().point_ids
 
     def centre(x: float, y: float, z: float) -> np.ndarray:
         nearest = landmarks[np.argmin(((base[landmarks] - (x, y, z)) ** 2).sum(1))]

@@ -71,9 +71,9 @@ def skull_distance(y: np.ndarray, azimuth: np.ndarray) -> np.ndarray:
 
 
 @cache
-def _warp_fit() -> tuple[np.ndarray, np.ndarray]:
+def _warp_fit(family: str) -> tuple[np.ndarray, np.ndarray]:
     """Scalp and neck vertices, and the pseudo-inverse that fits a quadratic displacement field to them."""
-    r = rig()
+    r = rig(family)
     b = r.base
     plain = (r.part == SKIN) & (r.masks[:, 1] < 0.1) & (r.masks[:, 3] < 0.3)
     rows = np.flatnonzero(plain & ((b[:, 2] < 0.5) | (b[:, 1] > 0.75)))
@@ -174,8 +174,8 @@ def _bun(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
 
 def fit_to_head(identity: Identity, positions: np.ndarray) -> np.ndarray:
     """Move base-mesh positions around the skull to an identity's skull; float32[N, 3]."""
-    rows, solve = _warp_fit()
-    field = solve @ (identity.vertices[rows] - rig().base[rows])
+    rows, solve = _warp_fit(identity.family)
+    field = solve @ (identity.vertices[rows] - rig(identity.family).base[rows])
     return (positions + _quadratic_terms(positions) @ field).astype(np.float32)
 
 

@@ -42,9 +42,9 @@ class Mesh:
 
 
 @cache
-def _clothes() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _clothes(family: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """The hem of the cropped body extended down: (hem vertices int64[B], offsets float32[2B, 3], triangles)."""
-    r = rig()
+    r = rig(family)
     skin = r.triangles[r.part[r.triangles[:, 0]] == SKIN]
     edges = np.concatenate([skin[:, [0, 1]], skin[:, [1, 2]], skin[:, [2, 0]]])
     directed = {(int(a), int(b)) for a, b in edges}
@@ -52,7 +52,7 @@ def _clothes() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     rim = sorted({i for e in hem for i in e})
     positions = {v: k for k, v in enumerate(rim)}
     n, first = len(rim), len(r.base)
-    offsets = np.concatenate([np.tile([1.18, -0.45, 1.05], (n, 1)), np.tile([1.3, -4.0, 1.05], (n, 1))])
+    offsets = r.hem.astype(float).repeat(n, axis=0)
     triangles = []
     for a, b in hem:
         ring = [a, b, first + positions[a], first + positions[b], first + n + positions[a], first + n + positions[b]]
@@ -78,8 +78,8 @@ def build_mesh(
         prop: what is worn or held; *optional*.
         cover: headwear that presses the hair down; *optional*.
     """
-    rim, offsets, _ = _clothes()
-    fixed, part, casts_shadow, fine = _fixed()
+    rim, offsets, _ = _clothes(identity.family)
+    fixed, part, casts_shadow, fine = _fixed(identity.family)
     hair_vertices, hair_base, hair_triangles = hair or hair_mesh(identity, hair_style, hair_seed, cover)
     n, m, h = len(vertices), len(fixed), len(fixed) + len(hair_vertices)
     positions = np.empty((h + (len(prop.positions) if prop else 0), 3), np.float32)
@@ -90,7 +90,7 @@ def build_mesh(
     attributes = np.zeros((len(positions), N_ATTRIBUTES), np.float32)
     attributes[:m] = fixed
     attributes[n:m, BASE], attributes[m:h, BASE], attributes[m:, OPENNESS] = positions[n:m], hair_base, 1.0
-    n_opaque, lashes = _triangles()
+    n_opaque, lashes = _triangles(identity.family)
     extra = [hair_triangles + np.int32(m)]
     if prop:
         positions[h:], attributes[h:, BASE], attributes[h:, MASK] = prop.positions, prop.colour, prop.surface
@@ -109,27 +109,27 @@ def build_mesh(
 
 
 @cache
-def _triangles() -> tuple[np.ndarray, np.ndarray]:
-    """Triangles of every head: (head and clothes, lashes)."""
-    r = rig()
+def _triangles(family: str) -> tuple[np.ndarray, np.ndarray]:
+    """Triangles of every head of a family: (head and clothes, lashes)."""
+    r = rig(family)
     is_lash = r.part[r.triangles[:, 0]] == LASHES
-    return np.concatenate([r.triangles[~is_lash], _clothes()[2]]), r.triangles[is_lash]
+    return np.concatenate([r.triangles[~is_lash], _clothes(family)[2]]), r.triangles[is_lash]
 
 
 @cache
-def _fixed() -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """The same in all meshes: attributes of head and clothes; part, shadow and fine flags of ``_triangles``."""
-    r = rig()
+def _fixed(family: str) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """The same in a family's meshes: attributes of head and clothes; part, shadow, fine flags of ``_triangles``."""
+    r = rig(family)
     n = len(r.base)
-    attributes = np.zeros((n + len(_clothes()[1]), N_ATTRIBUTES), np.float32)
+    attributes = np.zeros((n + len(_clothes(family)[1]), N_ATTRIBUTES), np.float32)
     attributes[:n, BASE], attributes[:n, MASK], attributes[:n, OPENNESS], attributes[n:, OPENNESS] = (
         r.base,
         r.masks,
         r.openness,
         1.0,
     )
-    n_opaque, lashes = _triangles()
-    cloth = len(_clothes()[2])
+    n_opaque, lashes = _triangles(family)
+    cloth = len(_clothes(family)[2])
     skull = r.part[n_opaque[:-cloth, 0]]
     part = np.concatenate([skull, np.full(cloth, CLOTH, np.uint8), np.full(len(lashes), LASHES, np.uint8)])
     casts_shadow = np.isin(part, (SKIN, CLOTH))

@@ -30,14 +30,14 @@ _OBJECT_COLOURS = np.array(
 
 
 @cache
-def _face_skin_ids() -> np.ndarray:
-    r = rig()
+def _face_skin_ids(family: str) -> np.ndarray:
+    r = rig(family)
     return np.flatnonzero((r.part == SKIN) & (r.masks[:, 1] < 0.5) & (r.base[:, 1] > -1.1) & (r.base[:, 2] > -0.1))
 
 
-def _face_skin(vertices: np.ndarray) -> np.ndarray:
+def _face_skin(vertices: np.ndarray, family: str) -> np.ndarray:
     """Skin of the face and brow under the expression, float32[N, 3]."""
-    return vertices[_face_skin_ids()]
+    return vertices[_face_skin_ids(family)]
 
 
 @kernel
@@ -101,21 +101,22 @@ def _finger(path: np.ndarray, radius: float, material: Material, up: np.ndarray,
     return Prop(finger.positions, colour.astype(np.float32), finger.surface, finger.triangles)
 
 
-def hand(vertices: np.ndarray, appearance: Appearance, seed: int) -> Prop:
+def hand(vertices: np.ndarray, appearance: Appearance, seed: int, family: str = "makehuman") -> Prop:
     """A hand that touches the face.
 
     Args:
         vertices: float32[V, 3], the head under its expression.
         appearance: of the subject, whose hand it is.
         seed: of position and pose.
+        family: of the head.
     """
     rng = np.random.default_rng([seed, 15])
     shares = np.array([rest[3] for rest in _HAND_POSES])
     positions, turns, bends, _ = _HAND_POSES[rng.choice(len(_HAND_POSES), p=shares / shares.sum())]
     side = rng.choice([-1.0, 1.0])
     target = np.array(positions) * [side, 1, 1] + rng.normal(0, 0.05, 3)
-    r = rig()
-    skin = _face_skin(vertices)
+    r = rig(family)
+    skin = _face_skin(vertices, family)
     touch = vertices[np.argmin(((r.base - target) ** 2).sum(1))]
     out = touch * [1, 0.5, 1] - [0, 0, 0.1]
     out = out / np.linalg.norm(out)
@@ -206,7 +207,7 @@ def _slab(middle: np.ndarray, axes: np.ndarray, half: np.ndarray, material: Mate
     return make_prop(np.concatenate(positions), np.array(triangles), material)
 
 
-def held_object(vertices: np.ndarray, appearance: Appearance, seed: int) -> Prop:
+def held_object(vertices: np.ndarray, appearance: Appearance, seed: int, family: str = "makehuman") -> Prop:
     """A microphone, a cup or a phone in front of the face, and the hand that holds it; arguments as for ``hand``."""
     rng = np.random.default_rng([seed, 16])
     material, blood = _skin_material(appearance, rng), appearance.colours[channel.BLOOD]
@@ -214,7 +215,7 @@ def held_object(vertices: np.ndarray, appearance: Appearance, seed: int) -> Prop
         linear_rgb(_OBJECT_COLOURS[rng.integers(len(_OBJECT_COLOURS))] * rng.uniform(0.7, 1.1)), rng.uniform(0.3, 1.6)
     )
     side = rng.choice([-1.0, 1.0])
-    mouth = vertices[np.argmin(((rig().base - [0, -0.32, 1.0]) ** 2).sum(1))]
+    mouth = vertices[np.argmin(((rig(family).base - [0, -0.32, 1.0]) ** 2).sum(1))]
     kind = rng.random()
     if kind < 0.35:  # a microphone
         axis = np.array([-0.35 * side, 1.0, -0.55 + 0.2 * rng.random()])
@@ -240,7 +241,7 @@ def held_object(vertices: np.ndarray, appearance: Appearance, seed: int) -> Prop
     else:  # a phone: at the ear, or before the lower face
         glass = Material((0.012, 0.012, 0.014), 2.2)
         if rng.random() < 0.5:
-            ear = vertices[(rig().masks[:, 3] > 0.5) & (side * rig().base[:, 0] > 0)].mean(0)
+            ear = vertices[(rig(family).masks[:, 3] > 0.5) & (side * rig(family).base[:, 0] > 0)].mean(0)
             middle = ear + np.array([0.14 * side, -0.35, 0.22])
             long = np.array([-0.05 * side, 0.9, -0.42])
             flat = np.array([side, 0.05, 0.15])
@@ -269,10 +270,10 @@ def held_object(vertices: np.ndarray, appearance: Appearance, seed: int) -> Prop
     return join_props(parts)
 
 
-def loose_hair(vertices: np.ndarray, appearance: Appearance, seed: int) -> Prop:
+def loose_hair(vertices: np.ndarray, appearance: Appearance, seed: int, family: str = "makehuman") -> Prop:
     """Loose hair from the hairline across forehead, eyes or cheeks; arguments as for ``hand``."""
     rng = np.random.default_rng([seed, 17])
-    skin = _face_skin(vertices)
+    skin = _face_skin(vertices, family)
     skin = skin[skin[:, 2] > 0.2]
     root, fall = rng.normal(0, 0.28), rng.choice([-1.0, 1.0])
     low = rng.uniform(-0.25, 0.55)

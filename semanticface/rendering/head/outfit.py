@@ -69,7 +69,7 @@ def outfit(
     kind = shot_rng.random()
     if kind < settings.held_object:
         make = hand if kind < 0.68 * settings.held_object else held_object
-        props.append(make(vertices, appearance, shot))
+        props.append(make(vertices, appearance, shot, identity.family))
     if shot_rng.random() < settings.loose_hair and appearance.hair not in ("bald", "crop", "afro"):
-        props.append(loose_hair(vertices, appearance, shot))
+        props.append(loose_hair(vertices, appearance, shot, identity.family))
     return Outfit(join_props(props) if props else None, lenses, cover)

@@ -1,9 +1,11 @@
-"""The head rig: identity and expression in, vertices out.
+"""The head rig: identity and expression in, vertices out, for every family of heads.
 
 Units are decimetres; y points up, z out of the face and +x to the subject's left. The origin lies inside the head,
 midway between the ears. Eyes are aligned across identities, so heads differ in shape and not in position.
 
-The data (see ``assets/HEAD_LICENSE.md``) is the MakeHuman base mesh with the "Face Units" expressions, both CC0.
+A family is data: one mesh with its identities and its deltas of the 52 actions. ``makehuman`` (see
+``assets/HEAD_LICENSE.md``) is the MakeHuman base mesh with the "Face Units" expressions, both CC0; ``ict`` (see
+``assets/head_ict.LICENSE``) is ICT-FaceKit's model. All textures are painted in the coordinates of the first.
 """
 
 from __future__ import annotations
@@ -17,17 +19,19 @@ import numpy as np
 
 from semanticface import arkit, assets
 from semanticface.rendering.kernels import kernel
+from semanticface.rendering.types import POINTS
 
 SKIN, EYE_LEFT, EYE_RIGHT, UPPER_TEETH, LOWER_TEETH, TONGUE, LASHES = range(7)
 
-# Degrees an eyeball rotates at coefficient 1; the pack's gaze targets reach 10-15 only.
-GAZE_OUT, GAZE_IN, GAZE_UP, GAZE_DOWN = 30.0, 30.0, 22.0, 25.0
 # Gain of targets that move less than faces do at the action's full strength.
 GAINS = {
     "eyeSquint": 1.2, "browInnerUp": 1.4, "browOuterUp": 1.2, "mouthStretch": 1.35, "mouthDimple": 1.2,
     "noseSneer": 1.35, "cheekSquint": 1.15, "mouthFrown": 1.15, "tongueOut": 1.8,
 }  # fmt: skip
 ORIGIN = np.array([0.0, 6.95, 0.45], np.float32)
+_FILES = {"makehuman": "head.npz", "ict": "head_ict.npz"}
+# Clothes hang from the hem of the body in rings: factor along x, drop along y in decimetres, factor along z.
+_HEM = np.array([[1.18, -0.45, 1.05], [1.3, -4.0, 1.05]], np.float32)
 ANCESTRIES = ("african", "asian", "caucasian")
 # Mean of detail axes, by name without side and direction, as a weight of the positive target; others have mean 0. The
 # base mesh has wide eyes, thick lips and low irises; ``eval/rest.py`` measures how far people differ.
@@ -47,14 +51,26 @@ LID_REST, AGED_LID_REST, LID_SPREAD = 0.02, 0.05, 0.055
 EYE_LIFT, EYE_LIFT_SPREAD = 0.022, 0.003
 """How far eyeballs lie above MakeHuman's place, decimetres: mean and standard deviation."""
 _AGES = ("baby", "child", "young", "old")
-_GAZE_COLUMNS = [
-    [arkit.INDEX[f"eyeLook{way}{side}"] for way in ("Out", "In", "Up", "Down")] for side in ("Left", "Right")
-]
+# Spread of the weights of a family's identity modes; 1 is how much the scanned people differ.
+_MODE_SPREAD = 0.8
 _GAINS = np.array([GAINS.get(n.removesuffix("Left").removesuffix("Right"), 1.0) for n in arkit.NAMES])
 _LID_COLUMNS = [
     [arkit.INDEX[f"eye{a}{side}"] for a in ("Blink", "LookDown", "LookUp", "Squint", "Wide")]
     for side in ("Left", "Right")
 ]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Movement:
+    """How one head carries out the 52 actions.
+
+    Attributes:
+        mixing: float32[52, 52]; row k holds what the deltas of action k are weighted with, by coefficient.
+        gaze: float32[2, 2], gain of the eyes' angle: (left, right) x (sideways, up and down).
+    """
+
+    mixing: np.ndarray
+    gaze: np.ndarray
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -68,6 +84,8 @@ class Identity:
         masculine: 0 to 1.
         age: 0 (baby) over 1 (child) and 2 (young adult) to 3 (old).
         ancestry: weights of ``ANCESTRIES``, sum 1.
+        family: of heads, one of ``rendering.types.FAMILIES``.
+        movement: how this head carries out the actions; ``None`` for exactly as the family's data has them.
         lids: how far the left and right lids are closed at rest, as ``eyeBlink``; ``vertices`` has them so. Negative
             for wide eyes.
     """
@@ -78,6 +96,8 @@ class Identity:
     masculine: float
     age: float
     ancestry: tuple[float, float, float]
+    family: str = "makehuman"
+    movement: Movement | None = None
     lids: tuple[float, float] = (0.0, 0.0)
 
 
@@ -126,6 +146,11 @@ def vertex_normals(vertices, triangles):  # type: ignore[no-untyped-def]
         if r > 0.0:
             out[i, 0], out[i, 1], out[i, 2] = out[i, 0] / r, out[i, 1] / r, out[i, 2] / r
     return out
+
+
+def _deltas_of(data: dict[str, np.ndarray], kind: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Sparse targets of a head file: offsets [T + 1], vertex index int64[K], delta float32[K, 3]."""
+    return data[f"{kind}_offsets"], data[f"{kind}_rows"].astype(np.int64), data[f"{kind}_deltas"].astype(np.float32)
 
 
 class _DetailAxes:
@@ -215,12 +240,14 @@ def _sample_rest(rng: np.random.Generator, spread: float, aged: float) -> np.nda
 
 
 class Rig:
-    """The average head, its 52 actions and its identity targets. Get it from ``rig()``; it never changes.
+    """The average head of a family, its 52 actions and its identities. Get it from ``rig()``; it never changes.
 
     Attributes:
+        family: one of ``rendering.types.FAMILIES``.
         triangles: int32[T, 3].
         part: uint8[V], one of ``SKIN`` … ``LASHES``.
-        base: float32[V, 3], the base mesh. A vertex has the same place on every face; textures use these coordinates.
+        base: float32[V, 3], places on MakeHuman's base mesh. A place means the same on every face of every family:
+            textures use these coordinates.
         masks: float32[V, 4] in [0, 1]: lips, inside of the mouth, eyelids, ears.
         openness: float32[V], ambient occlusion of the base mesh: 1 is fully open.
         uv: float32[V, 2], MakeHuman's texture coordinates (0 on the eyeballs).
@@ -229,14 +256,17 @@ class Rig:
         box_ids: int64[B], skin vertices from brow tops to chin and cheek to cheek.
         lash_centre: float32[3], centre of the left eyeball on the base mesh.
         inter_pupil: distance between the average head's pupils, decimetres.
+        hem: float32[2, 3], rings of clothes below the hem: factor along x, drop along y, factor along z.
     """
 
-    def __init__(self) -> None:
-        with np.load(assets.path("head.npz")) as file:
+    def __init__(self, family: str = "makehuman") -> None:
+        with np.load(assets.path(_FILES[family])) as file:
             data = dict(file)
         if tuple(data["expression_names"]) != arkit.NAMES:
-            raise ValueError("assets/head.npz has other actions than arkit: run data_prep/assets/build_head.py again")
-        self.base = data["vertices"] - ORIGIN
+            raise ValueError(f"assets/{_FILES[family]} has other actions than arkit: build it again (data_prep/assets)")
+        self.family = family
+        self.base = data["base"] if "base" in data else data["vertices"] - ORIGIN
+        self.hem = data.get("hem", _HEM)
         self.triangles = data["triangles"].astype(np.int32)
         self.part = data["part"]
         self.masks = data["masks"].astype(np.float32) / 255
@@ -248,20 +278,28 @@ class Rig:
             (self.part == SKIN) & (self.base[:, 2] > 0.25) & (self.base[:, 1] < 0.56) & (self.base[:, 1] > -0.76)
             & (self.masks[:, 1] < 0.5)
         )  # fmt: skip
-        self._expression, self._macro, self._detail = (
-            (data[f"{k}_offsets"], data[f"{k}_rows"].astype(np.int64), data[f"{k}_deltas"].astype(np.float32))
-            for k in ("expression", "macro", "detail")
-        )
-        self._macro_names = [str(n) for n in data["macro_names"]]
-        self._axes = _DetailAxes([str(n) for n in data["detail_names"]])
+        self._expression = _deltas_of(data, "expression")
+        self._gains = data.get("gains", _GAINS)
         self._eyes = [np.flatnonzero(self.part == k) for k in (EYE_LEFT, EYE_RIGHT)]
-        self._base_centres = data["eye_centres"] - ORIGIN
+        self._base_centres = np.array([(self.base[e[0]] + self.base[e[-1]]) / 2 for e in self._eyes])
+        if family == "makehuman":
+            self._base_centres = data["eye_centres"] - ORIGIN
         self.lash_centre = self._base_centres[0]
         skin = np.flatnonzero(self.part == SKIN)
         near = [np.linalg.norm(self.base[skin] - c, axis=1) < 0.3 for c in self._base_centres]
         self._lids = nb.typed.List([skin[n] for n in near])
         self._teeth = [np.flatnonzero(self.part == k) for k in (UPPER_TEETH, LOWER_TEETH)]
-        self.average = self._identity(self._macro_weights(0.5, 2.0, (1 / 3,) * 3, 0.5), None, 0.5, 2.0, (1 / 3,) * 3)
+        if family == "makehuman":
+            self._macro, self._detail = _deltas_of(data, "macro"), _deltas_of(data, "detail")
+            self._macro_names = [str(n) for n in data["macro_names"]]
+            self._axes = _DetailAxes([str(n) for n in data["detail_names"]])
+            self.average = self._identity(
+                self._macro_weights(0.5, 2.0, (1 / 3,) * 3, 0.5), None, 0.5, 2.0, (1 / 3,) * 3
+            )
+        else:
+            self._vertices, self._modes = data["vertices"], data["modes"]
+            self._mode_scales = data["mode_scales"]
+            self.average = self._from_modes(np.zeros(len(self._modes)), 0.5, 2.0, (1 / 3,) * 3)
         self.inter_pupil = float(np.linalg.norm(self.average.eye_centres[0] - self.average.eye_centres[1]))
 
     def _macro_weights(self, masculine: float, age: float, ancestry: tuple[float, ...], weight: float) -> np.ndarray:
@@ -304,7 +342,43 @@ class Rig:
             _add_deltas(v, rest, *self._expression)
             lids = tuple(float(rest[blink]) for blink, *_ in _LID_COLUMNS)  # type: ignore[assignment]
         _push_lids_out(v, self._lids, centres, radii)
-        return Identity(v, centres, radii, float(masculine), float(age), tuple(float(a) for a in ancestry), lids)  # type: ignore[arg-type]
+        return Identity(v, centres, radii, float(masculine), float(age), tuple(float(a) for a in ancestry), lids=lids)  # type: ignore[arg-type]
+
+    def _from_modes(self, weights: np.ndarray, masculine: float, age: float, ancestry: tuple[float, ...]) -> Identity:
+        """A head of a family whose identities are dense modes, by their weights."""
+        scaled = (weights * self._mode_scales).astype(np.float32)
+        v = self._vertices + np.tensordot(scaled, self._modes.astype(np.float32), 1)
+        middle = np.mean([(v[e[0]] + v[e[-1]]) / 2 for e in self._eyes], axis=0)
+        v += self._base_centres.mean(0) - middle
+        centres = np.array([(v[e[0]] + v[e[-1]]) / 2 for e in self._eyes], np.float32)
+        radii = np.array([np.linalg.norm(v[e] - c, axis=1).mean() for e, c in zip(self._eyes, centres, strict=True)])
+        radii = radii.astype(np.float32)
+        _push_lids_out(v, self._lids, centres, radii)
+        movement = Movement(np.diag(self._closing(v)).astype(np.float32), np.ones((2, 2), np.float32))
+        return Identity(v, centres, radii, float(masculine), float(age), tuple(float(a) for a in ancestry),  # type: ignore[arg-type]
+                        self.family, movement)  # fmt: skip
+
+    def _closing(self, vertices: np.ndarray) -> np.ndarray:
+        """Gain of each action with which this head's lids close as the average head's do at eyeBlink 1; float64[52]."""
+        gains = np.ones(arkit.N_ACTIONS)
+        points = dict(zip(POINTS, self.point_ids, strict=True))
+        for side in ("Left", "Right"):
+            upper = [points[f"eye{side}Upper{k}"] for k in ("Inner", "Outer")]
+            lower = [points[f"eye{side}Lower{k}"] for k in ("Inner", "Outer")]
+            deltas = self.deltas(f"eyeBlink{side}")[:, 1]
+            travel = float((deltas[lower] - deltas[upper]).mean())
+            rest = float((self._vertices[upper, 1] - self._vertices[lower, 1]).mean())
+            own = float((vertices[upper, 1] - vertices[lower, 1]).mean())
+            gains[arkit.INDEX[f"eyeBlink{side}"]] = np.clip(1 + (own - rest) / travel, 0.7, 1.7)
+        return gains
+
+    def deltas(self, action: str) -> np.ndarray:
+        """What an action at 1 adds to the vertices, before ``GAINS``; float32[V, 3]."""
+        out = np.zeros_like(self.base)
+        offsets, rows, deltas = self._expression
+        own = slice(offsets[arkit.INDEX[action]], offsets[arkit.INDEX[action] + 1])
+        out[rows[own]] = deltas[own]
+        return out
 
     def identity(self, seed: int, spread: float = 0.22) -> Identity:
         """Sample an identity: sex, age, ancestry and build, then details and the face at rest.
@@ -316,6 +390,9 @@ class Rig:
         masculine = float(np.clip(rng.normal(rng.integers(2), 0.25), 0, 1))
         age = float(np.clip(rng.choice([1.55, 2.0, 2.25, 2.65], p=[0.1, 0.35, 0.35, 0.2]) + rng.normal(0, 0.2), 1.2, 3))
         ancestry = rng.dirichlet([0.35, 0.35, 0.35])
+        if self.family != "makehuman":
+            weights = rng.normal(0, spread / 0.22 * _MODE_SPREAD, len(self._modes))
+            return self._from_modes(weights, masculine, age, tuple(ancestry))
         weight = float(np.clip(rng.normal(0.5, 0.22), 0, 1))
         aged = float(np.clip((age - 2.1) / 0.6, 0, 1))
         details = self._axes.sample(rng, spread, aged)
@@ -326,10 +403,10 @@ class Rig:
             rest, eye_lift,
         )  # fmt: skip
 
-    @staticmethod
-    def _expression_weights(coefficients: np.ndarray) -> np.ndarray:
-        """Coefficients times ``GAINS``; a closed lid is not moved further by gaze or squint."""
-        weights = coefficients * _GAINS
+    def _expression_weights(self, coefficients: np.ndarray, movement: Movement | None) -> np.ndarray:
+        """Coefficients times the family's gains; a closed lid is not moved further by gaze or squint."""
+        weights = coefficients if movement is None else coefficients @ movement.mixing.T
+        weights = weights * self._gains
         for blink, down, up, squint, wide in _LID_COLUMNS:
             open_ = 1 - coefficients[..., blink]
             weights[..., down] *= open_
@@ -338,20 +415,18 @@ class Rig:
             weights[..., wide] *= open_
         return weights
 
-    @staticmethod
-    def gaze(coefficients: np.ndarray) -> np.ndarray:
-        """Rotation of the eyes in degrees, [..., 2, 2]: (left, right) x (towards the subject's left, up)."""
-        c = np.asarray(coefficients, np.float32)
-        out = np.zeros((*c.shape[:-1], 2, 2), np.float32)
-        for side, (o, i, u, d) in enumerate(_GAZE_COLUMNS):
-            sign = 1 - 2 * side
-            out[..., side, 0] = sign * (GAZE_OUT * c[..., o] - GAZE_IN * c[..., i])
-            out[..., side, 1] = GAZE_UP * c[..., u] - GAZE_DOWN * c[..., d]
-        return out
+    def eye_angles(self, coefficients: np.ndarray, movement: Movement | None = None) -> np.ndarray:
+        """Degrees that the eyes are turned in the head, float32[..., 2, 2]: as ``arkit.gaze_degrees``.
 
-    def eye_rotations(self, coefficients: np.ndarray) -> np.ndarray:
+        ``movement`` is that of the identity; without it the eyes turn by exactly the angles of the gaze actions.
+        """
+        gaze: np.ndarray = arkit.gaze_degrees(np.asarray(coefficients, np.float32)).astype(np.float32)
+        return gaze if movement is None else gaze * movement.gaze
+
+    def eye_rotations(self, coefficients: np.ndarray, movement: Movement | None = None) -> np.ndarray:
         """Rotation matrices of the eyeballs, float32[..., 2, 3, 3], from eye space (z out of the pupil) to the head."""
-        yaw, pitch = np.moveaxis(np.radians(self.gaze(coefficients)), -1, 0)
+        gaze = self.eye_angles(coefficients, movement)
+        yaw, pitch = np.moveaxis(np.radians(gaze), -1, 0)
         cy, sy, cp, sp, zero = np.cos(yaw), np.sin(yaw), np.cos(pitch), np.sin(pitch), np.zeros_like(yaw)
         rows = [[cy, -sy * sp, sy * cp], [zero, cp, sp], [-sy, -cy * sp, cy * cp]]
         return np.stack([np.stack(r, -1) for r in rows], -2).astype(np.float32)
@@ -369,7 +444,8 @@ class Rig:
         identity = identity or self.average
         c = np.asarray(coefficients, np.float32)
         flat = c.reshape(-1, arkit.N_ACTIONS)
-        weights, rotations = self._expression_weights(flat), self.eye_rotations(flat)
+        weights = self._expression_weights(flat, identity.movement)
+        rotations = self.eye_rotations(flat, identity.movement)
         out = np.empty((len(flat), *identity.vertices.shape), np.float32)
         for n in range(len(flat)):
             v = out[n]
@@ -387,7 +463,11 @@ class Rig:
         return out.reshape(*c.shape[:-1], *identity.vertices.shape)
 
 
+def rig(family: str = "makehuman") -> Rig:
+    """The rig of a family of heads, loaded once per process."""
+    return _rig(family)
+
+
 @cache
-def rig() -> Rig:
-    """The rig, loaded once per process."""
-    return Rig()
+def _rig(family: str) -> Rig:
+    return Rig(family)

@@ -9,7 +9,7 @@ import numpy as np
 
 from semanticface.rendering.head import channel as ch
 from semanticface.rendering.head.appearance import Appearance
-from semanticface.rendering.head.rig import SKIN, rig
+from semanticface.rendering.head.rig import SKIN, Rig
 from semanticface.rendering.kernels import kernel, smoothstep
 from semanticface.rendering.shading.textures import beard
 
@@ -34,10 +34,9 @@ def _grow(vertices, base, lips, is_skin, params, length):  # type: ignore[no-unt
     return out
 
 
-def grow_beard(vertices: np.ndarray, appearance: Appearance) -> np.ndarray:
+def grow_beard(vertices: np.ndarray, appearance: Appearance, head: Rig) -> np.ndarray:
     """Vertices of a head with the appearance's beard, float32[V, 3]; the same array without one."""
     if appearance.beard_length <= 0.0:
         return vertices
-    head = rig()
     lips = np.ascontiguousarray(head.masks[:, 0])
     return _grow(vertices, head.base, lips, head.part == SKIN, appearance.params, np.float32(appearance.beard_length))

@@ -13,7 +13,7 @@ from semanticface.rendering.head import channel as ch
 from semanticface.rendering.head.accessories import Lenses
 from semanticface.rendering.head.appearance import Appearance
 from semanticface.rendering.head.mesh import CLOTH, HAIR, N_ATTRIBUTES, PROP, Mesh
-from semanticface.rendering.head.rig import EYE_LEFT, EYE_RIGHT, LOWER_TEETH, SKIN, TONGUE, UPPER_TEETH, rig
+from semanticface.rendering.head.rig import EYE_LEFT, EYE_RIGHT, LOWER_TEETH, SKIN, TONGUE, UPPER_TEETH, Movement, rig
 from semanticface.rendering.kernels import NOISE_TABLE, kernel, noise, scratch_buffer, smoothstep
 from semanticface.rendering.lighting import Lights, illuminate, sample_lights, tone_map
 from semanticface.rendering.sensor import simulate_sensor
@@ -208,7 +208,7 @@ def blend_lashes(out, triangle_ids, index, offsets, colours, params, background,
 def draw(
     mesh: Mesh, appearance: Appearance, eye_centres: np.ndarray, coefficients: np.ndarray, camera: Camera, *,
     shot: int | None, size: int, supersample: int, conditions: Conditions, lights: Lights | None = None,
-    lenses: Lenses | None = None,
+    lenses: Lenses | None = None, movement: Movement | None = None,
 ) -> np.ndarray:  # fmt: skip
     """Shade a mesh as a photograph.
 
@@ -224,6 +224,7 @@ def draw(
         conditions: of light and sensor.
         lights: replace those of the shot; *optional*.
         lenses: of glasses; *optional*.
+        movement: how this head's eyes turn; *optional*.
 
     Returns:
         uint8[size, size, 3].
@@ -240,7 +241,8 @@ def draw(
     smooth, first_samples = antialias.find_smooth_pixels(
         samples, view.triangle_ids, view.inv_depth, view.part, mesh.fine, has_lash, supersample, focal
     )
-    inputs = _shading_inputs(view, mesh, appearance, eye_centres, coefficients, lights)
+    rotations = rig().eye_rotations(coefficients, movement)
+    inputs = _shading_inputs(view, mesh, appearance, eye_centres, rotations, coefficients, lights)
     shade(out, first_samples, supersample, *inputs)
     shade(out, antialias.find_edge_samples(samples, out, view.triangle_ids, smooth, supersample), 1, *inputs)
     colours, params = appearance.colours, appearance.params
@@ -254,8 +256,9 @@ def draw(
 
 
 def _shading_inputs(
-    view: View, mesh: Mesh, appearance: Appearance, eye_centres: np.ndarray, coefficients: np.ndarray, lights: Lights
-) -> tuple[object, ...]:
+    view: View, mesh: Mesh, appearance: Appearance, eye_centres: np.ndarray, eye_rotations: np.ndarray,
+    coefficients: np.ndarray, lights: Lights,
+) -> tuple[object, ...]:  # fmt: skip
     """The arguments of ``shade`` after the samples, in order."""
     rotation = view.camera.rotation
     directions = (lights.directions @ rotation).astype(np.float32)
@@ -264,7 +267,7 @@ def _shading_inputs(
     camera_position = (np.array([0, 0, view.camera.distance], np.float32) @ rotation).astype(np.float32)
     return (
         view.triangle_ids, view.w1, view.w2, mesh.attributes, view.triangles, view.part,
-        rig().eye_rotations(coefficients), eye_centres, wrinkles, NOISE_TABLE, appearance.colours, appearance.params,
+        eye_rotations, eye_centres, wrinkles, NOISE_TABLE, appearance.colours, appearance.params,
         directions, lights.colours, lights.sky, lights.ground, rotation[1].copy(), camera_position, shadow.depth,
         shadow.bounds, shadow.right, shadow.up, np.float32(lights.softness), np.float32(lights.exposure),
     )  # fmt: skip

@@ -324,8 +324,9 @@ def draw(
     )
     inputs = (
         view.triangle_ids, view.w1, view.w2, mesh.attributes, view.triangles, view.part, INK_GROUPS,
-        rig().eye_rotations(coefficients), style.warp(identity.eye_centres), wrinkles, NOISE_TABLE, appearance.colours,
-        appearance.params, shadow.light, tint.astype(np.float32), style.light_bands, style.shadow, style.ink,
+        rig().eye_rotations(coefficients, identity.movement), style.warp(identity.eye_centres), wrinkles, NOISE_TABLE,
+        appearance.colours, appearance.params, shadow.light, tint.astype(np.float32), style.light_bands, style.shadow,
+        style.ink,
         np.float32(style.lip_strength), np.float32(style.wrinkle_strength), np.float32(style.highlight), shadow.depth,
         shadow.bounds, shadow.right, shadow.up,
     )  # fmt: skip
