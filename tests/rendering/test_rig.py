@@ -124,3 +124,23 @@ def test_points_lie_where_their_names_say(head: Rig) -> None:
     heights = [at[name][1] for name in down]
     assert heights == sorted(heights, reverse=True)
     assert 0.5 < head.inter_pupil < 0.75
+
+
+def test_faces_at_rest_differ_and_are_uneven_by_shape(head: Rig) -> None:
+    people = [head.identity(seed) for seed in range(12)]
+    lids = np.array([p.lids for p in people])
+    assert lids.std(0).min() > 0.03
+    assert 0 < np.abs(lids[:, 0] - lids[:, 1]).max() < 0.15
+    corners = [POINTS.index(name) for name in ("lipCornerLeft", "lipCornerRight")]
+    heights = np.array([p.vertices[head.point_ids[corners], 1] for p in people])
+    assert 0.005 < np.abs(heights[:, 0] - heights[:, 1]).max() < 0.1
+
+
+def test_low_lids_close_as_far_as_others(head: Rig) -> None:
+    upper, lower = (POINTS.index(f"eyeLeft{lid}Inner") for lid in ("Upper", "Lower"))
+    gaps = []
+    for seed in range(8):
+        v = head.vertices(coefficients("eyeBlinkLeft"), head.identity(seed))
+        gaps.append(v[head.point_ids[upper], 1] - v[head.point_ids[lower], 1])
+    open_gap = np.diff(head.average.vertices[head.point_ids[[lower, upper]], 1])[0]
+    assert np.abs(gaps).max() < 0.4 * open_gap

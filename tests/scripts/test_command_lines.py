@@ -9,6 +9,7 @@ from tests.helpers.scripts import load_script
 WANTING = {
     "train/pretrain.py": "--faces, --out",
     "eval/evaluate.py": "--dataset",
+    "eval/rest.py": "PORTRAITS, --task",
     "eval/zero_shot.py": "a local MODEL, or a server",
     "data_prep/describe.py": "SOURCE, TARGET",
     "data_prep/export_swift.py": "DATASET, --out",

@@ -50,6 +50,8 @@ LID_REST, AGED_LID_REST, LID_SPREAD = 0.02, 0.05, 0.055
 """How far the lids are closed at rest, as ``eyeBlink``: mean, what age adds, standard deviation at a spread of 0.22."""
 EYE_LIFT, EYE_LIFT_SPREAD = 0.022, 0.003
 """How far eyeballs lie above MakeHuman's place, decimetres: mean and standard deviation."""
+EYE_LOWERED = 0.07
+"""How much lower they lie if the lids were closed at rest, decimetres."""
 _AGES = ("baby", "child", "young", "old")
 # Spread of the weights of a family's identity modes; 1 is how much the scanned people differ.
 _MODE_SPREAD = 0.8
@@ -397,7 +399,9 @@ class Rig:
         aged = float(np.clip((age - 2.1) / 0.6, 0, 1))
         details = self._axes.sample(rng, spread, aged)
         rest = _sample_rest(rng, spread, aged)
-        eye_lift = EYE_LIFT + rng.normal(0, EYE_LIFT_SPREAD) * spread / 0.22
+        # Eyes under low lids lie lower, or they would be half hidden.
+        low = rest[[blink for blink, *_ in _LID_COLUMNS]].mean()
+        eye_lift = EYE_LIFT - EYE_LOWERED * low + rng.normal(0, EYE_LIFT_SPREAD) * spread / 0.22
         return self._identity(
             self._macro_weights(masculine, age, tuple(ancestry), weight), details, masculine, age, tuple(ancestry),
             rest, eye_lift,
