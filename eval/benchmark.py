@@ -7,9 +7,9 @@
 
 The sets, best evidence first:
 
-* ``foreign``: a head of another maker (``semanticface.evaluation.foreign_head``) with expressions from a real take; 300
-  pictures, 60 with ``--quick``. Nothing is trained on it or tuned to it. 51 actions: its tongue does not move;
-* ``take``: our photo style with expressions from the take;
+* ``foreign``: a head of another maker (``semanticface.evaluation.foreign_head``) with expressions like a real take's;
+  300 pictures, 60 with ``--quick``. Nothing is trained on it or tuned to it. 51 actions: its tongue does not move;
+* ``take``: our photo style with such expressions;
 * ``photo``, ``toon``, ``drawn``, and the photo style under hard conditions (``shifted``): our own expressions.
 
 Our sets have 500 portraits of 512 px each, of people from number 8,000,000 on, almost every picture another person.
@@ -17,10 +17,11 @@ Training sets number their people from 0, the face detector's from 5,000,000. Ev
 detects the face itself, as in use. The pictures are rendered once and kept, also after an interruption; a new renderer
 version renders them again.
 
-``--take`` is a Live Link Face recording; the published figures use ``anim/alex_rom_3.csv`` of
-github.com/alexdjulin/LiveLinkFace-CSV-Retarget-For-Motionbuilder. Without the option the benchmark looks for
-eval/data/take.csv, and without that it leaves ``foreign`` and ``take`` out. Of ten contiguous blocks of rows, those
-numbered 2, 5 and 8, counted from 0, are measured; the others may be trained on.
+The expressions of ``foreign`` and ``take`` have the statistics of a real take (eval/data/take.npz, which
+data_prep/assets/build_take.py makes): ``anim/alex_rom_3.csv`` of
+github.com/alexdjulin/LiveLinkFace-CSV-Retarget-For-Motionbuilder. ``--take`` names a Live Link Face recording whose own
+rows are shown instead. Of ten contiguous blocks of rows, those numbered 2, 5 and 8, counted from 0, are measured; the
+others may be trained on.
 
 Three hundred more pictures (60 with ``--quick``) show unseen people in the photo style without expression: every
 coefficient is 0. ``rest_false_rate`` is the share of all numbers, 52 of each picture in which a face is found, that the
@@ -45,10 +46,10 @@ worst and some typical pictures of each set) and the answers, ``SET.jsonl``. ``-
 eval/results/benchmark.json and regenerates the figures that documents show from it (see
 ``semanticface.evaluation.published``).
 
-The last line of output is a JSON object: with a take ``foreign_corr``, ``foreign_mae``, ``take_corr``, ``take_mae``;
-``photo_corr``, ``photo_mae``, ``toon_corr``, ``drawn_corr``, ``shifted_corr``, ``rest_false_rate``; all these with
-``_mediapipe`` if it ran; ``median_mae_gain`` and ``interval_coverage``; with people ``people_agreement``,
-``people_rest_false_rate``, ``people_gaze_up`` and the last two with ``_mediapipe``.
+The last line of output is a JSON object: ``foreign_corr``, ``foreign_mae``, ``take_corr``, ``take_mae``, ``photo_corr``,
+``photo_mae``, ``toon_corr``, ``drawn_corr``, ``shifted_corr``, ``rest_false_rate``; all these with ``_mediapipe`` if it
+ran; ``median_mae_gain`` and ``interval_coverage``; with people ``people_agreement``, ``people_rest_false_rate``,
+``people_gaze_up`` and the last two with ``_mediapipe``.
 """
 
 from __future__ import annotations
@@ -91,6 +92,7 @@ from semanticface.evaluation.benchmark import (
     headline,
     held_out_expressions,
     largest_errors,
+    modelled_expressions,
     render_benchmark_set,
     render_expressions,
     score_set,
@@ -109,7 +111,6 @@ from semanticface.vision.image_io import load_picture
 ROOT = Path(__file__).resolve().parents[1]
 PUBLISHED = ROOT / "eval" / "results" / "benchmark.json"
 DATA = ROOT / "eval" / "data"
-TAKE_FILE = DATA / "take.csv"
 QUICK_ROWS = 100
 FEWER = 3 / 5
 """Pictures of the foreign head, and of faces at rest, for each one of the other sets."""
@@ -160,7 +161,7 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
         "--take",
         type=Path,
         metavar="CSV",
-        help="recording with the expressions of foreign and take (eval/data/take.csv)",
+        help="recording with the expressions of foreign and take (default: expressions with a real take's statistics)",
     )
     parser.add_argument("--people", type=Path, metavar="FOLDER", help="photographs of faces; needs --mediapipe")
     parser.add_argument("--quick", action="store_true", help=f"{QUICK_ROWS} pictures per set instead of {ROWS}")
@@ -178,10 +179,6 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
         parser.error("--publish needs the whole sets: leave out --quick")
     if options.people is not None and options.mediapipe is None:
         parser.error("--people compares with MediaPipe: give --mediapipe face_landmarker.task")
-    if options.take is None and TAKE_FILE.is_file():
-        options.take = TAKE_FILE
-    if options.publish and options.take is None:
-        parser.error("--publish needs every set: give --take CSV")
     return options
 
 
@@ -243,13 +240,13 @@ def _folders(options: argparse.Namespace) -> dict[str, Path]:
     pictures = options.out / "pictures"
     out = {}
     if options.take is None:
-        print("benchmark: no take, so no foreign head: give --take CSV to measure on it", file=sys.stderr)
+        expressions = modelled_expressions(DATA / "take.npz", rows)
     else:
         expressions = held_out_expressions(options.take)
-        shown = expressions[:fewer].copy()
-        shown[:, [arkit.INDEX[name] for name in UNSCORED]] = 0
-        out[FOREIGN] = render_expressions(pictures, FOREIGN, shown, size=SIZE, head=ForeignHead(DATA))
-        out[TAKE] = render_expressions(pictures, TAKE, expressions[:rows], size=SIZE)
+    shown = expressions[:fewer].copy()
+    shown[:, [arkit.INDEX[name] for name in UNSCORED]] = 0
+    out[FOREIGN] = render_expressions(pictures, FOREIGN, shown, size=SIZE, head=ForeignHead(DATA))
+    out[TAKE] = render_expressions(pictures, TAKE, expressions[:rows], size=SIZE)
     for key in HOME:
         out[key] = render_benchmark_set(pictures, key, rows, size=SIZE, workers=options.workers)
     out[REST] = render_expressions(pictures, REST, np.zeros((fewer, arkit.N_ACTIONS), np.float32), size=SIZE)
@@ -267,7 +264,7 @@ def _command(options: argparse.Namespace) -> str:
         parts += ["--readout", options.readout]
     if options.mediapipe is not None:
         parts += ["--mediapipe", options.mediapipe.name]
-    if options.take is not None and options.take != TAKE_FILE:
+    if options.take is not None:
         parts += ["--take", options.take.name]
     if options.people is not None:
         parts += ["--people", options.people.name]

@@ -47,6 +47,8 @@ from semanticface.training.muon import MuonAdamW
 from semanticface.training.nano_pretraining import (
     PretrainData,
     PretrainSettings,
+    adopt_model,
+    like_renders,
     make_targets,
     new_model,
     one_cycle,
@@ -61,6 +63,7 @@ from semanticface.utils.progress import tqdm
 
 _SAVE_EVERY = 1000  # steps of the vision stage
 _TOKENIZER_SAMPLES = 4000
+_PEOPLE_SHARE = 0.15  # of real faces among the faces of the language stage
 
 
 @dataclasses.dataclass(frozen=True)
@@ -81,6 +84,7 @@ class Settings:
         views_weight: weight of the difference between two views of one real picture.
         language_samples: pictures that the language model trains on.
         language_learning_rate: as ``vision_learning_rate``.
+        language_init: model whose language model and tokenizer to start from; None starts from scratch.
         language_batch_size: as ``vision_batch_size``.
         numbers: layout of the 52 numbers.
         seed: of initial weights, order and augmentation.
@@ -99,6 +103,7 @@ class Settings:
     views_weight: float = 0.3
     language_samples: int = 80_000
     language_learning_rate: float = 3e-3
+    language_init: str | None = None
     language_batch_size: int = 32
     numbers: Numbers = "parallel"
     seed: int = 0
@@ -125,6 +130,8 @@ def main() -> int:
     add("--vision-samples", type=int, default=Settings.vision_samples, help="pictures for the vision encoder")
     add("--vision-learning-rate", type=float, default=Settings.vision_learning_rate)
     add("--language-samples", type=int, default=Settings.language_samples, help="pictures for the language model")
+    add("--language-learning-rate", type=float, default=Settings.language_learning_rate)
+    add("--language-init", metavar="MODEL", help="start the language model from this model, with its tokenizer")
     add("--numbers", choices=get_args(Numbers), default=Settings.numbers, help="layout of the numbers (%(default)s)")
     add("--seed", type=int, default=Settings.seed)
     options = parser.parse_args()
@@ -147,7 +154,7 @@ def pretrain(settings: Settings) -> None:
     for name, some, others in zip(("rendered", "real"), train, held_out, strict=False):
         accelerator.print(f"{len(some)} {name} training faces, {len(others)} held out, of other subjects")
     vision_encoder, heads = train_vision_encoder(settings, accelerator, train, held_out, out / "tower.pt")
-    model, processor = train_language_model(settings, accelerator, train[0], vision_encoder, heads, out / "language.pt")
+    model, processor = train_language_model(settings, accelerator, train, vision_encoder, heads, out / "language.pt")
     if not accelerator.is_main_process:
         return
     with atomic_path(out / "model") as folder:
@@ -334,6 +341,22 @@ def predict(
     return np.concatenate(features), np.concatenate(coefficients), np.concatenate(poses)
 
 
+def _read_both_ways(vision_encoder: nn.Module, heads: nn.Module, faces: Faces) -> tuple[np.ndarray, np.ndarray]:
+    """Return feature maps float16[2N, C, H, W] and readings float32[2N, 52] in [0, 1] of faces and of mirror images."""
+    both = [predict(vision_encoder, heads, centre(faces), mirrored=mirrored)[:2] for mirrored in (False, True)]
+    return np.concatenate([maps for maps, _ in both]), np.concatenate([values for _, values in both]).clip(0, 1)
+
+
+def _build_processor(settings: Settings, truth: np.ndarray, predicted: np.ndarray) -> Any:
+    """Return a processor with a tokenizer of the answers to learn."""
+    sample = np.random.default_rng(settings.seed).permutation(len(truth))[:_TOKENIZER_SAMPLES]
+    texts = []
+    for values in (truth[sample], predicted[sample]):
+        texts += [format_answer(each, analysis) for each, analysis in zip(values, describe_many(values), strict=True)]
+    prompt = load_prompt("distill")
+    return nano.build_processor(nano.build_tokenizer([*texts, *[prompt.system, prompt.user] * 200]))
+
+
 def _print_speed(accelerator: Accelerator, stage: str, samples: int, started: float) -> None:
     if accelerator.is_main_process and samples > 0:
         print(f"{stage}: {samples / (time.perf_counter() - started):.1f} samples a second")
@@ -343,25 +366,36 @@ def _print_speed(accelerator: Accelerator, stage: str, samples: int, started: fl
 
 
 def train_language_model(
-    settings: Settings, accelerator: Accelerator, train: Faces, vision_encoder: nn.Module, heads: nn.Module, state: Path
+    settings: Settings,
+    accelerator: Accelerator,
+    train: list[Faces],
+    vision_encoder: nn.Module,
+    heads: nn.Module,
+    state: Path,
 ) -> tuple[Any, Any]:
-    """Train a new language model on the frozen vision encoder; returns model and processor."""
-    features, predicted, _ = predict(vision_encoder, heads, train.pixels)
-    mirrored_features, mirrored_predicted, _ = predict(vision_encoder, heads, train.pixels, mirrored=True)
-    features = np.concatenate([features, mirrored_features])
-    predicted = np.concatenate([predicted, mirrored_predicted]).clip(0, 1)
-    truth = np.concatenate([train.coefficients, train.coefficients[:, MIRROR_INDEX]])
-
-    sample = np.random.default_rng(settings.seed).permutation(len(truth))[:_TOKENIZER_SAMPLES]
-    texts = []
-    for values in (truth[sample], predicted[sample]):
-        texts += [format_answer(each, analysis) for each, analysis in zip(values, describe_many(values), strict=True)]
-    prompt = load_prompt("distill")
-    tokenizer = nano.build_tokenizer([*texts, *[prompt.system, prompt.user] * 200])
-    processor = nano.build_processor(tokenizer)
-    model = new_model(tokenizer, vision_encoder, settings.seed)
+    """Train a language model on the frozen vision encoder; returns model and processor."""
+    renders, *people = train
+    features, predicted = _read_both_ways(vision_encoder, heads, renders)
+    truth = np.concatenate([renders.coefficients, renders.coefficients[:, MIRROR_INDEX]])
+    exact = np.ones(len(truth), bool)
+    if settings.language_init:
+        bundle = load_trained(settings.language_init)
+        processor, model = bundle.processor, adopt_model(bundle, vision_encoder)
+    else:
+        processor = _build_processor(settings, truth, predicted)
+        model = new_model(processor.tokenizer, vision_encoder, settings.seed)
+    if people:
+        maps, readings = _read_both_ways(vision_encoder, heads, people[0])
+        # Real faces are few: each takes part several times, with other draws of what it may be.
+        times = max(1, round(_PEOPLE_SHARE * len(truth) / len(readings)))
+        rng = np.random.default_rng([settings.seed, 2])
+        drawn = [like_renders(predicted, truth, readings, rng) for _ in range(times)]
+        truth = np.concatenate([truth, *drawn])
+        features = np.concatenate([features, *[maps] * times])
+        predicted = np.concatenate([predicted, *[readings] * times])
+        exact = np.concatenate([exact, np.zeros(len(truth) - len(exact), bool)])
     # The encoder's own predictions are far less noisy targets of the means than single labels.
-    data = PretrainData(features, truth, predicted, mean_targets=predicted)
+    data = PretrainData(features, truth, predicted, mean_targets=predicted, exact=exact)
     plan = PretrainSettings(
         settings.language_samples,
         settings.language_learning_rate,

@@ -6,7 +6,8 @@ The take is a Live Link Face CSV (`semanticface/assets/TAKE_LICENSE.txt` says wh
 rows, those with index 2, 5 and 8 are held out for measuring. The others are grouped by k-means; stored are the mean
 expression, the spread and the share of each group, and how the face rests. No row of the take is stored.
 
-`--held-out` writes means, standard deviations and correlations of the held-out blocks, which the tests compare with.
+`--held-out` groups the held-out blocks alone, for the benchmark; `--moments` writes means, standard deviations and
+correlations of the held-out blocks, which the tests compare with.
 """
 
 from __future__ import annotations
@@ -50,17 +51,20 @@ def main() -> None:
     parser = ScriptParser(__doc__)
     parser.add_argument("take", type=Path, metavar="TAKE", help="CSV of Live Link Face")
     parser.add_argument("--out", type=Path, default=assets.path("take.npz"), help="(default: %(default)s)")
-    parser.add_argument("--held-out", type=Path, help="also write the statistics of the held-out blocks to this file")
+    parser.add_argument("--held-out", action="store_true", help="group the held-out blocks, not the others")
+    parser.add_argument("--moments", type=Path, help="also write the moments of the held-out blocks to this file")
     options = parser.parse_args()
     take = np.stack([row.coefficients for row in tables.read_coefficients(options.take)]).astype(np.float64)
     rows, held_out = split_rows(take)
-    if options.held_out is not None:
+    if options.moments is not None:
         both = np.concatenate([held_out, arkit.mirror(held_out)])
         with np.errstate(invalid="ignore"):  # an action that never moves has no correlation
             correlation = np.nan_to_num(np.corrcoef(both.T))
-        with atomic_path(options.held_out) as temporary, temporary.open("wb") as file:
+        with atomic_path(options.moments) as temporary, temporary.open("wb") as file:
             np.savez_compressed(file, means=np.float16(both.mean(0)), sds=np.float16(both.std(0)),
                                 correlation=np.float16(correlation))  # fmt: skip
+    if options.held_out:
+        rows = held_out
     member = group(rows)
     shares = np.bincount(member, minlength=GROUPS)
     # A group of a few rows would give those rows away: it joins the others.

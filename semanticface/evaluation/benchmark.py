@@ -44,6 +44,7 @@ from semanticface.recipe import RECIPE_NAME
 from semanticface.semantics.analysis import Analysis, describe
 from semanticface.semantics.expression_sampler import sample_coefficients
 from semanticface.semantics.faithfulness import agreement
+from semanticface.semantics.take_sampler import TakeStatistics
 from semanticface.utils.files import write_json
 from semanticface.utils.progress import tqdm
 
@@ -106,6 +107,12 @@ def render_benchmark_set(pictures: Path, key: str, rows: int, *, size: int = SIZ
         take_share=0.0,
     )
     return render_set(set_folder(pictures, key, rows), settings, workers=workers)
+
+
+def modelled_expressions(statistics: Path, count: int) -> np.ndarray:
+    """Return expressions with the statistics of a take's measured rows, float32[count, 52] in [0, 1]."""
+    take, rng = TakeStatistics.load(statistics), np.random.default_rng(SEED)
+    return np.stack([take.sample(rng) for _ in range(count)]).astype(np.float32)
 
 
 def held_out_expressions(take: Path) -> np.ndarray:

@@ -7,7 +7,9 @@ varied, and speech, blinks and gaze are added as ``expression_sampler`` has them
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from functools import cache
+from pathlib import Path
 
 import numpy as np
 
@@ -29,21 +31,40 @@ _LEFT, _RIGHT = ([i for i, name in enumerate(arkit.NAMES) if name.endswith(side)
 _JAW, _CLOSE = INDEX["jawOpen"], INDEX["mouthClose"]
 
 
+@dataclass(frozen=True, eq=False)
+class TakeStatistics:
+    """Groups of alike frames of a take; ``data_prep/assets/build_take.py`` writes them.
+
+    Attributes:
+        shares: float64[K], cumulated shares of the groups.
+        means, spreads: float64[K, 52], mean and standard deviation of each group.
+        rest: float64[52], the face at rest.
+    """
+
+    shares: np.ndarray
+    means: np.ndarray
+    spreads: np.ndarray
+    rest: np.ndarray
+
+    @classmethod
+    def load(cls, path: Path) -> TakeStatistics:
+        """Read statistics from an npz file."""
+        with np.load(path) as file:
+            shares = np.cumsum(file["shares"], dtype=float)
+            return cls(shares / shares[-1], file["means"] / 255, file["spreads"] / 255, file["rest"] / 255)
+
+    def sample(self, rng: np.random.Generator) -> np.ndarray:
+        """Sample one expression of the take, float64[52]."""
+        k = int(np.searchsorted(self.shares, rng.random()))
+        # Frames of a group differ together (how strong) more than each action on its own.
+        together = 0.7 * rng.normal() * np.sign(self.means[k])
+        spread = self.spreads[k] * (together + 0.7 * rng.normal(size=arkit.N_ACTIONS))
+        return np.clip(self.means[k] + spread, 0.0, 1.0)
+
+
 @cache
-def _take() -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Return cumulated shares [K], means [K, 52] and spreads [K, 52] of the groups, and the face at rest [52]."""
-    with np.load(assets.path("take.npz")) as file:
-        shares = np.cumsum(file["shares"], dtype=float)
-        return shares / shares[-1], file["means"] / 255, file["spreads"] / 255, file["rest"] / 255
-
-
-def _sample_group(rng: np.random.Generator) -> np.ndarray:
-    """Sample one expression of the take, float64[52]."""
-    shares, means, spreads, _ = _take()
-    k = int(np.searchsorted(shares, rng.random()))
-    # Frames of a group differ together (how strong) more than each action on its own.
-    spread = spreads[k] * (0.7 * rng.normal() * np.sign(means[k]) + 0.7 * rng.normal(size=arkit.N_ACTIONS))
-    return np.clip(means[k] + spread, 0.0, 1.0)
+def _take() -> TakeStatistics:
+    return TakeStatistics.load(assets.path("take.npz"))
 
 
 def _add_blink(values: np.ndarray, rng: np.random.Generator) -> None:
@@ -68,12 +89,12 @@ def sample_like_takes(rng: np.random.Generator) -> np.ndarray:
         float32[52] in [0, 1], project order. ``mouthClose <= jawOpen``; ``tongueOut`` implies an open jaw; at most one
         of each eye's wide/blink, up/down and in/out and of jaw and mouth left/right is above 0.
     """
-    values = _sample_group(rng)
+    take = _take()
+    values = take.sample(rng)
     if rng.random() < 0.2:
-        values[_LOWER] = _sample_group(rng)[_LOWER]
+        values[_LOWER] = take.sample(rng)[_LOWER]
     if rng.random() < 0.5:
-        rest = _take()[3]
-        values = np.maximum(values - rest, 0.0) / (1.0 - rest)
+        values = np.maximum(values - take.rest, 0.0) / (1.0 - take.rest)
     values *= rng.uniform(0.6, 1.3)
     if rng.random() < 0.1:
         values[_LEFT if rng.random() < 0.5 else _RIGHT] *= rng.uniform(0.2, 0.8)

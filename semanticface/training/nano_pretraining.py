@@ -67,12 +67,14 @@ class PretrainData:
         truth: float32[N, 52], ground truth coefficients.
         predicted: float32[N, 52] in [0, 1], coefficients predicted from the feature maps.
         mean_targets: float32[N, 52], targets of the means of the numbers' distributions.
+        exact: bool[N], whether ``truth`` is that of the whole face; None if all are. Others teach numbers, no words.
     """
 
     features: np.ndarray
     truth: np.ndarray
     predicted: np.ndarray
     mean_targets: np.ndarray
+    exact: np.ndarray | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -84,12 +86,14 @@ class PretrainExample:
         analysis: of the ground truth.
         predicted_analysis: of the coefficients predicted from the feature map.
         index: position in the batch.
+        exact: whether the ground truth is that of the whole face.
     """
 
     coefficients: np.ndarray
     analysis: Analysis
     predicted_analysis: Analysis
     index: int
+    exact: bool = True
 
 
 MakeTargets = Callable[[AnswerEncoder, PretrainExample], list[AnswerEncoding]]
@@ -98,9 +102,11 @@ MakeTargets = Callable[[AnswerEncoder, PretrainExample], list[AnswerEncoding]]
 
 def make_targets(encoder: AnswerEncoder, example: PretrainExample) -> list[AnswerEncoding]:
     """Nano's targets: for every other picture numbers behind the predicted analysis, for the others the ground truth
-    analysis, and numbers without analysis."""
+    analysis, and numbers without analysis. Without exact ground truth there are only numbers."""
     if example.index % 2:
         return [encoder(format_answer(example.coefficients, example.predicted_analysis), "numbers")]
+    if not example.exact:
+        return [encoder(format_answer(example.coefficients, None), "numbers")]
     both = [
         encoder(format_answer(example.coefficients, example.analysis), "analysis"),
         encoder(format_answer(example.coefficients, None), "numbers"),
@@ -138,6 +144,43 @@ class PretrainSettings:
     def batch_indices(self, step: int, count: int) -> np.ndarray:
         """Return which of ``count`` pictures a step takes; int64[batch_size]."""
         return np.random.default_rng([self.seed, 1, step]).integers(0, count, self.batch_size)
+
+
+def like_renders(
+    predicted: np.ndarray, truth: np.ndarray, readings: np.ndarray, rng: np.random.Generator
+) -> np.ndarray:
+    """Sample what real faces may be, given what the vision encoder reads from them.
+
+    Nobody knows the true coefficients of a photograph. Each is drawn from renders that the encoder reads alike, so that
+    the language model learns how sure it can be and not the reading itself.
+
+    Args:
+        predicted: float32[N, 52], read from renders.
+        truth: float32[N, 52], of the same renders.
+        readings: float32[M, 52], read from real pictures.
+        rng: of the draws.
+
+    Returns:
+        float32[M, 52].
+    """
+    out = np.empty_like(readings)
+    near = max(1, len(predicted) // 100)
+    for action in range(readings.shape[1]):
+        order = np.argsort(predicted[:, action])
+        place = np.searchsorted(predicted[order, action], readings[:, action]) + rng.integers(
+            -near, near + 1, len(readings)
+        )
+        out[:, action] = truth[order[place.clip(0, len(order) - 1)], action]
+    return out
+
+
+def adopt_model(bundle: Any, vision_encoder: nn.Module) -> Any:
+    """Return a trained model with another vision encoder, frozen, and a language model to train on."""
+    model: Any = bundle.model.float()
+    model.requires_grad_(True)
+    model.model.vision_tower.load_state_dict(vision_encoder.state_dict())
+    model.model.vision_tower.requires_grad_(False).eval()
+    return model.to(next(vision_encoder.parameters()).device)
 
 
 def new_model(tokenizer: Any, vision_encoder: nn.Module, seed: int) -> Any:
@@ -196,6 +239,8 @@ def pretrain_language_model(
         optimizer.load_state_dict(state["optimizer"])
         first = state["step"]
 
+    exact = np.ones(len(data.truth), bool) if data.exact is None else data.exact
+
     def make_batch(step: int) -> tuple[Any, ...]:
         indices = settings.batch_indices(step, len(data.truth))[accelerator.process_index :: accelerator.num_processes]
         emotion = step % _NO_EMOTION_EVERY != _NO_EMOTION_EVERY - 1
@@ -204,7 +249,9 @@ def pretrain_language_model(
         rows = [
             (encoding, index)
             for position, (index, analysis, other) in enumerate(zip(indices, analyses, predicted, strict=True))
-            for encoding in make_targets(encoder, PretrainExample(data.truth[index], analysis, other, position))
+            for encoding in make_targets(
+                encoder, PretrainExample(data.truth[index], analysis, other, position, exact[index])
+            )
         ]
         return _pack(rows, prompts[emotion], data)
 

@@ -267,12 +267,14 @@ def test_errors_are_one_line(script, tmp_path, capsys):
     assert "give --mediapipe" in capsys.readouterr().err
 
 
-def test_without_a_take_the_sets_that_need_it_are_named(script, tmp_path, monkeypatch, capsys):
-    asked = []
-    monkeypatch.setattr(script, "TAKE_FILE", tmp_path / "none.csv")
-    monkeypatch.setattr(script, "render_benchmark_set", lambda pictures, key, rows, **_: asked.append((key, rows)))
-    monkeypatch.setattr(script, "render_expressions", lambda pictures, key, rows, **_: asked.append((key, len(rows))))
-    options = script._options(["--quick"])
-    assert set(script._folders(options)) == {*benchmark.HOME, "rest"}
-    assert asked[-1] == ("rest", 60)
-    assert "give --take CSV" in capsys.readouterr().err
+def test_without_a_take_expressions_have_its_statistics(script, monkeypatch):
+    asked = {}
+    monkeypatch.setattr(script, "render_benchmark_set", lambda pictures, key, rows, **_: asked.update({key: rows}))
+    monkeypatch.setattr(script, "render_expressions", lambda pictures, key, rows, **_: asked.update({key: rows}))
+    assert list(script._folders(script._options(["--quick"]))) == [*benchmark.SETS, "rest"]
+    foreign, take = asked["foreign"], asked["take"]
+    assert foreign.shape == (60, 52) and take.shape == (100, 52) and asked["rest"].max() == 0
+    tongue = arkit.INDEX["tongueOut"]
+    assert foreign[:, tongue].max() == 0
+    assert np.array_equal(np.delete(foreign, tongue, 1), np.delete(take[:60], tongue, 1))
+    assert take.min() >= 0 and take.max() <= 1 and (take > 0.05).sum(1).mean() > 5
