@@ -46,10 +46,10 @@ worst and some typical pictures of each set) and the answers, ``SET.jsonl``. ``-
 eval/results/benchmark.json and regenerates the figures that documents show from it (see
 ``semanticface.evaluation.published``).
 
-The last line of output is a JSON object: ``foreign_corr``, ``foreign_mae``, ``take_corr``, ``take_mae``, ``photo_corr``,
-``photo_mae``, ``toon_corr``, ``drawn_corr``, ``shifted_corr``, ``rest_false_rate``; all these with ``_mediapipe`` if it
-ran; ``median_mae_gain`` and ``interval_coverage``; with people ``people_agreement``, ``people_rest_false_rate``,
-``people_gaze_up`` and the last two with ``_mediapipe``.
+The last line of output is a JSON object: ``foreign_corr``, ``foreign_mae``, ``take_corr``, ``take_mae``,
+``photo_corr``, ``photo_mae``, ``toon_corr``, ``drawn_corr``, ``shifted_corr``, ``rest_false_rate``; all these with
+``_mediapipe`` if it ran; ``median_mae_gain`` and ``interval_coverage``; with people ``people_agreement``,
+``people_rest_false_rate``, ``people_gaze_up`` and the last two with ``_mediapipe``.
 """
 
 from __future__ import annotations

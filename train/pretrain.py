@@ -61,7 +61,7 @@ from semanticface.utils.files import atomic_path
 from semanticface.utils.prefetch import prefetch
 from semanticface.utils.progress import tqdm
 
-_SAVE_EVERY = 1000  # steps of the vision stage
+_SAVE_EVERY = 250  # steps of the vision stage
 _TOKENIZER_SAMPLES = 4000
 _PEOPLE_SHARE = 0.15  # of real faces among the faces of the language stage
 

@@ -32,13 +32,14 @@ def desk(tmp_path, monkeypatch):
     monkeypatch.setattr(mediapipe, "PACKAGE", "numpy")
     monkeypatch.setattr(mediapipe, "FaceTracker", WholePicture)
     monkeypatch.setattr(pictures, "_detect_faces", lambda image: [Box(0, 0, *image.size)])
-    agree(tmp_path, "ann", "ben", "holiday")
+    agree(tmp_path, "ann", "ben", "holiday", "portraits")
     (tmp_path / "face_landmarker.task").write_bytes(b"weights")
     for who in ("ann", "ben"):
         for number in range(2):
             grey(tmp_path / "photos" / who / f"{number}.png", 0.3 + number / 10)
     grey(tmp_path / "holiday" / "0.png", 0.5)
     grey(tmp_path / "crops" / "0.png", 0.5)
+    grey(tmp_path / "portraits" / "0.png", 0.5)
     write_clip(tmp_path / "ann.mp4", bars(4, 64, 64))
     found = scores(0.4)
     faces = [categories(found)]
@@ -61,13 +62,13 @@ def test_every_command_of_the_page(desk, monkeypatch, capsys):
             assert task.is_file()
 
         def __enter__(self):
-            return SimpleNamespace(read=reader)
+            return SimpleNamespace(measure=reader)
 
         def __exit__(self, *_):
             pass
 
     words = commands("imports.md")
-    assert len(words) == 10
+    assert len(words) == 11
     for line in words:
         if line[0] == "semanticface":
             assert main(line[1:]) == 0, line
@@ -83,6 +84,8 @@ def test_every_command_of_the_page(desk, monkeypatch, capsys):
     sets = [index.parent for index in (desk / "outputs").glob("*/dataset_dict.json")]
     left = {folder.name: who(folder) for folder in sets}
     assert left["published"] == left["photos"] == left["saved"] == {"ben"} and left["csv"] == set()
+    (unnamed,) = left["people"]
+    assert unnamed.startswith("portraits#") and unnamed.endswith("-0001")
     for name in ("swift", "swift-published"):
         rows = [json.loads(line) for path in (desk / "outputs" / name).glob("*.jsonl") for line in path.open()]
         assert [each["subject"] for each in rows] == ["ben"]

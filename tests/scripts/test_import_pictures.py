@@ -21,9 +21,10 @@ from semanticface.data.faces import coefficients_of, dataset_record, load_faces
 from semanticface.data.importers import mediapipe, pictures
 from semanticface.data.importers.mediapipe import UNKNOWN, WEAK, collect_parts, labels
 from semanticface.data.importers.mediapipe_saved import read_saved
-from semanticface.data.importers.pictures import PictureSettings, import_parts
+from semanticface.data.importers.pictures import PictureSettings, Reading, import_parts
 from semanticface.errors import ConfigError, DatasetError, SemanticFaceError, TableError
 from semanticface.recipe import RECIPE_NAME
+from semanticface.rendering.types import POINTS
 from semanticface.semantics.answer import parse_answer
 from semanticface.training.datasets import check_rows
 from semanticface.vision.crop import Box
@@ -54,7 +55,13 @@ def scores(jaw, **more):
 def reader(picture):
     """A stand-in for MediaPipe: jawOpen is the brightness of the picture; a black one has no face."""
     bright = float(np.asarray(picture).mean()) / 255
-    return mediapipe.vector(scores(bright)) if bright > 0.01 else None
+    return reading_of(scores(bright)) if bright > 0.01 else None
+
+
+def reading_of(found):
+    """What MediaPipe reads with these scores: landmarks all over, a head turned to the side."""
+    points = np.linspace(0, 60, 2 * len(POINTS), dtype=np.float32).reshape(-1, 2)
+    return Reading(mediapipe.vector(found), points, arkit.pose_of((20, 0, 0), np.zeros((2, 2))))
 
 
 def grey(path, share):
@@ -150,7 +157,7 @@ def test_frames_of_a_video_are_selected_and_keep_their_numbers(tmp_path, monkeyp
     agree(out, "ann")
 
     def read(picture):
-        return mediapipe.vector(scores(number_of(np.asarray(picture)) / 100))
+        return reading_of(scores(number_of(np.asarray(picture)) / 100))
 
     parts = collect_parts([tmp_path / "ann"])
     done = import_parts(parts, out, picture_settings(crop="find", apart=0.045), reader=read, log=lambda _: None)
@@ -162,6 +169,8 @@ def test_frames_of_a_video_are_selected_and_keep_their_numbers(tmp_path, monkeyp
     assert all(later - earlier >= 5 for earlier, later in itertools.pairwise(numbers))
     assert record.counts["no face"] == 1 and record.counts["near duplicate"] > 10 and done.left_out
     assert record.counts.get("damaged frame", 0) >= 1
+    assert arkit.head_degrees(np.array(faces["pose"][0]))[0] == pytest.approx(20)
+    assert faces["points"][0][-1] == pytest.approx([60, 60], abs=1)
     codes = list(faces["timecode"])
     assert codes[0] == "00:00:00:00.000" and codes == sorted(codes)
     assert "film.mp4, frame 8: no face found" in " ".join(record.remarks)
@@ -328,7 +337,7 @@ def test_the_script(tmp_path, monkeypatch, capsys):
             assert path == task
 
         def __enter__(self):
-            return SimpleNamespace(read=reader)
+            return SimpleNamespace(measure=reader)
 
         def __exit__(self, *_):
             Landmarker.closed += 1
