@@ -174,6 +174,7 @@ Yaw is positive towards the subject's right, pitch downwards, roll towards the s
 head turn it against the camera, those of an eye turn it in the head. Measured on a take for the eyes, whose gaze
 actions move with them (docs/formats.md); the head's follow from ARKit's axes, which the app treats alike.
 """
+N_POSE = len(POSE_NAMES)
 _POSE_SWAP = np.array([0, 1, 2, 6, 7, 8, 3, 4, 5])
 _POSE_SIGNS = np.array([-1, 1, -1] * 3, dtype=np.float32)
 
@@ -235,6 +236,12 @@ def pose_of(head: Sequence[float] | np.ndarray, gaze: np.ndarray) -> np.ndarray:
     eyes = np.concatenate([-gaze, np.zeros_like(gaze[..., :1])], axis=-1)  # [..., 2, 3]
     angles = np.concatenate([head * (-1, -1, 1), eyes.reshape(*eyes.shape[:-2], 6)], axis=-1)
     return np.radians(angles).astype(np.float32)
+
+
+def pose_units(pose: np.ndarray) -> np.ndarray:
+    """Return a pose's share of the way from -1 to 1 radian, in [0, 1]: what models predict; any shape, clipped."""
+    units: np.ndarray = (np.clip(pose, -1.0, 1.0) + 1) / 2
+    return units
 
 
 def head_degrees(pose: np.ndarray) -> np.ndarray:

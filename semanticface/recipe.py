@@ -83,6 +83,7 @@ def make_recipe(
     settings: Mapping[str, Any],
     metrics: Mapping[str, Any],
     numbers: str = "sequential",
+    pose: bool = False,
     trained_on: Sequence[Mapping[str, Any]] | None = None,
 ) -> dict[str, Any]:
     """Return the content of ``semanticface.json`` for a model.
@@ -97,21 +98,26 @@ def make_recipe(
         settings: all user-chosen settings.
         metrics: measured on held-out rows.
         numbers: ``sequential`` or ``parallel`` decoding of the 52 numbers.
+        pose: whether the model predicts the pose too; needs parallel decoding.
         trained_on: training datasets (``data.provenance``); omitted if None.
     """
-    return {
-        "kind": kind,
-        "base": dict(base) if base is not None else None,
-        "prompt": dict(prompt),
-        "emotion": emotion,
-        "readout": readout,
-        "numbers": numbers,
-        "image_size": image_size,
-        "settings": dict(settings),
-        "versions": versions(),
-        "commit": git_commit(),
-        "metrics": dict(metrics),
-    } | ({} if trained_on is None else {"trained_on": [dict(source) for source in trained_on]})
+    return (
+        {
+            "kind": kind,
+            "base": dict(base) if base is not None else None,
+            "prompt": dict(prompt),
+            "emotion": emotion,
+            "readout": readout,
+            "numbers": numbers,
+            "image_size": image_size,
+            "settings": dict(settings),
+            "versions": versions(),
+            "commit": git_commit(),
+            "metrics": dict(metrics),
+        }
+        | ({"pose": True} if pose else {})
+        | ({} if trained_on is None else {"trained_on": [dict(source) for source in trained_on]})
+    )
 
 
 def write_recipe(folder: str | Path, recipe: Mapping[str, Any]) -> None:

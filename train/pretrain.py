@@ -31,7 +31,7 @@ from accelerate import Accelerator
 from torch import nn
 from transformers import AutoModel
 
-from semanticface.arkit import MIRROR_INDEX
+from semanticface.arkit import MIRROR_INDEX, mirror_pose, pose_units
 from semanticface.cli.scripts import ScriptParser
 from semanticface.config import check_range
 from semanticface.errors import SemanticFaceError
@@ -167,6 +167,7 @@ def pretrain(settings: Settings) -> None:
             emotion=True,
             readout="mean",
             numbers=settings.numbers,
+            pose=settings.numbers == "parallel",
             image_size=nano.IMAGE_SIZE,
             settings=dataclasses.asdict(settings),
             metrics={},
@@ -341,10 +342,17 @@ def predict(
     return np.concatenate(features), np.concatenate(coefficients), np.concatenate(poses)
 
 
-def _read_both_ways(vision_encoder: nn.Module, heads: nn.Module, faces: Faces) -> tuple[np.ndarray, np.ndarray]:
-    """Return feature maps float16[2N, C, H, W] and readings float32[2N, 52] in [0, 1] of faces and of mirror images."""
-    both = [predict(vision_encoder, heads, centre(faces), mirrored=mirrored)[:2] for mirrored in (False, True)]
-    return np.concatenate([maps for maps, _ in both]), np.concatenate([values for _, values in both]).clip(0, 1)
+def _read_both_ways(
+    vision_encoder: nn.Module, heads: nn.Module, faces: Faces
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Read faces, then their mirror images.
+
+    Returns:
+        feature maps float16[2N, C, H, W], coefficients float32[2N, 52] in [0, 1] and poses float32[2N, 9].
+    """
+    both = [predict(vision_encoder, heads, centre(faces), mirrored=mirrored) for mirrored in (False, True)]
+    maps, values, poses = (np.concatenate(parts) for parts in zip(*both, strict=True))
+    return maps, values.clip(0, 1), poses
 
 
 def _build_processor(settings: Settings, truth: np.ndarray, predicted: np.ndarray) -> Any:
@@ -375,8 +383,9 @@ def train_language_model(
 ) -> tuple[Any, Any]:
     """Train a language model on the frozen vision encoder; returns model and processor."""
     renders, *people = train
-    features, predicted = _read_both_ways(vision_encoder, heads, renders)
+    features, predicted, turned = _read_both_ways(vision_encoder, heads, renders)
     truth = np.concatenate([renders.coefficients, renders.coefficients[:, MIRROR_INDEX]])
+    pose = np.concatenate([renders.pose, mirror_pose(renders.pose)])
     exact = np.ones(len(truth), bool)
     if settings.language_init:
         bundle = load_trained(settings.language_init)
@@ -385,7 +394,7 @@ def train_language_model(
         processor = _build_processor(settings, truth, predicted)
         model = new_model(processor.tokenizer, vision_encoder, settings.seed)
     if people:
-        maps, readings = _read_both_ways(vision_encoder, heads, people[0])
+        maps, readings, directions = _read_both_ways(vision_encoder, heads, people[0])
         # Real faces are few: each takes part several times, with other draws of what it may be.
         times = max(1, round(_PEOPLE_SHARE * len(truth) / len(readings)))
         rng = np.random.default_rng([settings.seed, 2])
@@ -393,9 +402,12 @@ def train_language_model(
         truth = np.concatenate([truth, *drawn])
         features = np.concatenate([features, *[maps] * times])
         predicted = np.concatenate([predicted, *[readings] * times])
+        turned = np.concatenate([turned, *[directions] * times])
+        pose = np.concatenate([pose, *[np.concatenate([people[0].pose, mirror_pose(people[0].pose)])] * times])
         exact = np.concatenate([exact, np.zeros(len(truth) - len(exact), bool)])
     # The encoder's own predictions are far less noisy targets of the means than single labels.
-    data = PretrainData(features, truth, predicted, mean_targets=predicted, exact=exact)
+    means = np.concatenate([predicted, pose_units(turned)], axis=1)
+    data = PretrainData(features, truth, predicted, mean_targets=means, exact=exact, pose=pose)
     plan = PretrainSettings(
         settings.language_samples,
         settings.language_learning_rate,

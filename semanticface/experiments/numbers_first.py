@@ -91,7 +91,8 @@ class Explainer:
         return [Analysis.from_dict(json.loads(_ANALYSIS_OPENS + text)) for text in texts]
 
     def _new_state(self) -> AnswerState:
-        return AnswerState(self._matcher.deep_copy(), np.random.default_rng(0), np.zeros(0))
+        none = np.zeros(0)
+        return AnswerState(self._matcher.deep_copy(), np.random.default_rng(0), none, none, none)
 
 
 class _GrammarLogitsProcessor(LogitsProcessor):

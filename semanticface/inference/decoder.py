@@ -30,11 +30,18 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
-from semanticface.arkit import N_ACTIONS, NAMES
+from semanticface.arkit import N_ACTIONS, N_POSE, NAMES
 from semanticface.errors import ModelError
 from semanticface.inference.number_readout import N_VALUES, NumberStates, NumberTrie, Readout
 from semanticface.models.answer_tokens import Numbers, NumberTokens
-from semanticface.semantics.answer import ANALYSIS_END, ARKIT_START, FIRST_KEY, NUMBER_TEXTS
+from semanticface.semantics.answer import (
+    ANALYSIS_END,
+    ARKIT_START,
+    FIRST_KEY,
+    NUMBER_TEXTS,
+    POSE_KEYS,
+    POSE_TEXTS,
+)
 from semanticface.semantics.grammar import SLICES, analysis_grammar, max_answer_bytes
 
 Mode = Literal["full", "numbers"]
@@ -50,23 +57,23 @@ class AnswerState:
     Attributes:
         matcher: the grammar's state in the analysis; None without one.
         rng: samples the analysis.
-        uniforms: float64[52, tokens of a number] in [0, 1), sample the numbers by inverse CDF.
+        uniforms: float64[N, tokens of a number] in [0, 1), sample the numbers by inverse CDF.
         tokens: decoded so far, up to the key of the first number.
         forced: tokens that come next whatever the model's logits.
         text: the bytes of ``tokens``.
-        values: int64[52] in hundredths, -1 until decoded.
-        probs: float32[52, 101], the model's distribution of each decoded number; see
+        values: int64[N], 0 to 100, -1 until decoded; N is 52, or 61 with the pose.
+        probs: float32[N, 101], the model's distribution of each decoded number; see
             ``semanticface.inference.number_readout``.
     """
 
     matcher: LLMatcher | None
     rng: np.random.Generator
     uniforms: np.ndarray
+    values: np.ndarray
+    probs: np.ndarray
     tokens: list[int] = field(default_factory=list)
     forced: deque[int] = field(default_factory=deque)
     text: bytearray = field(default_factory=bytearray)
-    values: np.ndarray = field(default_factory=lambda: np.full(N_ACTIONS, -1))
-    probs: np.ndarray = field(default_factory=lambda: np.zeros((N_ACTIONS, N_VALUES), dtype=np.float32))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -77,10 +84,12 @@ class DecodedAnswer:
         text: canonical.
         probs: float32[52, 101], probability of each value from 0.00 to 1.00, as far as it is known (see
             ``semanticface.inference.number_readout``).
+        pose_probs: float32[9, 101], likewise of each rotation from -1.00 to 1.00; None where the model predicts none.
     """
 
     text: str
     probs: np.ndarray
+    pose_probs: np.ndarray | None = None
 
 
 class AnswerDecoder:
@@ -92,10 +101,11 @@ class AnswerDecoder:
         readout: how numbers are read at temperature 0; see ``semanticface.inference.number_readout``.
         numbers: the layout of the numbers that the model was trained with; see ``semanticface.models.answer_tokens``.
         mode: ``full`` decodes analysis and numbers, ``numbers`` the numbers alone.
+        pose: whether the model also predicts the pose, in parallel.
 
     Attributes:
         max_new_tokens: within which every answer ends, the end token included.
-        keys: the tokens before each of the 52 numbers; the first key also ends the analysis, if any.
+        keys: the tokens before each of the 52 or 61 numbers; the first key also ends the analysis, if any.
         trie: the token spellings of the numbers.
 
     Raises:
@@ -111,7 +121,10 @@ class AnswerDecoder:
         readout: Readout = "greedy",
         numbers: Numbers = "sequential",
         mode: Mode = "full",
+        pose: bool = False,
     ) -> None:
+        if pose and numbers != "parallel":
+            raise ModelError("the pose is predicted with parallel numbers only: leave it out of the model's recipe.")
         if not isinstance(tokenizer, PreTrainedTokenizerFast):
             raise ModelError(
                 f"{type(tokenizer).__name__} is not a fast tokenizer: save the model with a tokenizer.json."
@@ -131,8 +144,9 @@ class AnswerDecoder:
         self.tokenizer = tokenizer
         self.number_tokens = NumberTokens.from_tokenizer(tokenizer)
         opening = self.number_tokens.keys[0] if mode == "full" else self.number_tokens.opening
-        self.keys = (opening, *self.number_tokens.keys[1:])
-        self.trie = NumberTrie(self.number_tokens.value_tokens)
+        self.n_numbers = N_ACTIONS + (N_POSE if pose else 0)
+        self.keys = (opening, *self.number_tokens.keys[1 : self.n_numbers])
+        self.trie = NumberTrie(self.number_tokens.value_tokens, self.number_tokens.pose_value_tokens if pose else ())
         self._vocabulary = llguidance.hf.from_tokenizer(tokenizer, slices=list(SLICES))
         self._matcher = LLMatcher(self._vocabulary, analysis_grammar(emotion=emotion))
         if self._matcher.is_error():
@@ -187,8 +201,13 @@ class AnswerDecoder:
         rows = []
         for seed in seeds:
             rng = np.random.default_rng(seed)
-            uniforms = rng.random((N_ACTIONS, self.trie.depth))
-            row = AnswerState(self._matcher.deep_copy() if self.mode == "full" else None, rng, uniforms)
+            row = AnswerState(
+                self._matcher.deep_copy() if self.mode == "full" else None,
+                rng,
+                uniforms=rng.random((self.n_numbers, self.trie.depth)),
+                values=np.full(self.n_numbers, -1),
+                probs=np.zeros((self.n_numbers, N_VALUES), dtype=np.float32),
+            )
             if row.matcher is None:
                 row.forced.extend(self.number_tokens.opening)
             else:
@@ -258,8 +277,14 @@ class AnswerDecoder:
         analysis = "{"
         if row.matcher is not None:
             analysis = row.text[: -len(FIRST_KEY)].decode("ascii", errors="replace") + ANALYSIS_END
-        numbers = [f'"{name}":{NUMBER_TEXTS[value]}' for name, value in zip(NAMES, row.values.tolist(), strict=True)]
-        return DecodedAnswer(f"{analysis}{ARKIT_START}{','.join(numbers)}}}}}", row.probs)
+        values = row.values.tolist()
+        numbers = ",".join(
+            [f'"{name}":{NUMBER_TEXTS[value]}' for name, value in zip(NAMES, values[:N_ACTIONS], strict=True)]
+        )
+        rotations = zip(POSE_KEYS, values[N_ACTIONS:], strict=False)
+        numbers += "".join([key + POSE_TEXTS[value] for key, value in rotations])
+        pose_probs = row.probs[N_ACTIONS:] if len(values) > N_ACTIONS else None
+        return DecodedAnswer(f"{analysis}{ARKIT_START}{numbers}}}}}", row.probs[:N_ACTIONS], pose_probs)
 
     def _force(self, row: AnswerState) -> None:
         assert row.matcher is not None

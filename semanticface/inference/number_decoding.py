@@ -130,13 +130,15 @@ def _verify(
 
 
 def decode_parallel(batch: Batch) -> None:
-    """Decode numbers that attend to the analysis and their own key: all 52 at once, each token by token.
+    """Decode numbers that attend to the analysis and their own key: all at once, each token by token.
 
     The first forward pass runs the tokens of the analysis that are not cached yet, the key of each number, and the
     common prefix of numbers (``0.`` with digits).
     """
-    trie = batch.decoder.trie
+    trie, count = batch.decoder.trie, batch.decoder.n_numbers
     prefix, nodes = trie.common_prefix()
+    # Rotations may begin with a minus: their branches do not hold the prefix.
+    n_prefix = np.where(np.arange(count) < N_ACTIONS, len(prefix), 0)
     branch_starts = [batch.n_prompt + batch.decoder.n_analysis_tokens(row) for row in batch.rows]
     # The token that ends the analysis may also hold the start of what follows, and be cached: run it again.
     batch.n_cached = np.minimum(batch.n_cached, branch_starts)
@@ -152,23 +154,26 @@ def decode_parallel(batch: Batch) -> None:
     position_offsets: list[int] = []
     n_keys = np.array([len(key) for key in batch.decoder.keys])
     for branch_id, key in enumerate(batch.decoder.keys, start=1):
-        ids += [*key, *prefix]
-        branch_ids += [branch_id] * (len(key) + len(prefix))
-        position_offsets += range(len(key) + len(prefix))
-    key_ends = np.cumsum(n_keys + len(prefix)) - len(prefix) - 1  # column of each key's last token
+        start = [*key, *prefix[: n_prefix[branch_id - 1]]]
+        ids += start
+        branch_ids += [branch_id] * len(start)
+        position_offsets += range(len(start))
+    key_ends = np.cumsum(n_keys + n_prefix) - n_prefix - 1  # column of each key's last token
     branches = [
         Branches(start, [HIDDEN] * n + branch_ids, [0] * n + position_offsets)
         for start, n in zip(branch_starts, n_pad, strict=True)
     ]
-    wanted = width + np.unique(np.add.outer(key_ends, np.flatnonzero(trie.n_children[nodes] > 1)))
+    levels = np.flatnonzero(trie.n_children[nodes] > 1)
+    wanted = width + np.unique([*np.add.outer(key_ends[:N_ACTIONS], levels).ravel(), *key_ends[N_ACTIONS:]])
     inputs = [[*each, *[batch.decoder.pad_token_id] * n, *ids] for each, n in zip(analyses, n_pad, strict=True)]
     logits = batch.forward(inputs, wanted, branches=branches)
     batch.n_cached = batch.n_cached + width + len(ids)
 
     # All numbers of all rows, one after the other.
-    row = np.arange(len(batch.rows)).repeat(N_ACTIONS)
-    number = np.tile(np.arange(N_ACTIONS), len(batch.rows))
-    states = NumberStates.start(len(row))
+    row = np.arange(len(batch.rows)).repeat(count)
+    number = np.tile(np.arange(count), len(batch.rows))
+    is_rotation = number >= N_ACTIONS
+    states = NumberStates.start(len(row), np.where(is_rotation, trie.pose_root, 0))
     tokens: list[list[int]] = [[] for _ in row]
     n_run = np.zeros(len(row), dtype=np.int64)  # tokens of each number that its branch holds
 
@@ -191,7 +196,11 @@ def decode_parallel(batch: Batch) -> None:
         """Return logits for nodes with a single child."""
         return np.zeros((len(chosen), trie.ids.shape[1]))
 
-    on_prefix = np.arange(len(row))
+    if is_rotation.any():
+        rotations = np.flatnonzero(is_rotation)
+        columns = np.searchsorted(wanted, width + key_ends[number[rotations]])
+        step(rotations, batch.number_logits(logits, row[rotations], columns, states.node[rotations]))
+    on_prefix = np.flatnonzero(~is_rotation)
     for level, node in enumerate(nodes):
         number_logits = no_logits(on_prefix)
         if trie.n_children[node] > 1:
@@ -202,7 +211,7 @@ def decode_parallel(batch: Batch) -> None:
             on_prefix = on_prefix[chosen_tokens == prefix[level]]
             n_run[on_prefix] += 1
     # Hide the prefix tokens that a number did not choose.
-    for n in np.flatnonzero(n_run < len(prefix)).tolist():
+    for n in np.flatnonzero(n_run < n_prefix[number]).tolist():
         after_key = n_pad[row[n]] + int(key_ends[number[n]]) + 1
         row_ids = branches[row[n]].ids
         row_ids[after_key + n_run[n] : after_key + len(prefix)] = [HIDDEN] * (len(prefix) - int(n_run[n]))
@@ -234,5 +243,5 @@ def decode_parallel(batch: Batch) -> None:
         columns = np.searchsorted(wanted, columns)
         step(unfinished, batch.number_logits(logits, row[unfinished], columns, states.node[unfinished]))
     for index, each in enumerate(batch.rows):
-        own = slice(index * N_ACTIONS, (index + 1) * N_ACTIONS)
+        own = slice(index * count, (index + 1) * count)
         each.values[:], each.probs[:] = states.value[own], states.probs[own]

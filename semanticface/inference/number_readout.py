@@ -47,7 +47,7 @@ class NumberStates:
 
     Attributes:
         node: int64[N], position in the trie; -1 where the number is complete.
-        value: int64[N], hundredths, where the number is complete.
+        value: int64[N], 0 to 100, where the number is complete: hundredths, of a rotation fiftieths from -1.
         path_prob: float64[N], probability of the path taken.
         probs: float64[N, 101], probability of each value, as far as the path tells; each row sums to 1.
     """
@@ -58,10 +58,10 @@ class NumberStates:
     probs: np.ndarray
 
     @classmethod
-    def start(cls, count: int) -> NumberStates:
-        """Return the states before the first token."""
+    def start(cls, count: int, root: int | np.ndarray = 0) -> NumberStates:
+        """Return the states before the first token, at a node of the trie."""
         probs = np.full((count, N_VALUES), 1 / N_VALUES)
-        return cls(np.zeros(count, np.int64), np.full(count, -1), np.ones(count), probs)
+        return cls(np.full(count, root, np.int64), np.full(count, -1), np.ones(count), probs)
 
     def take(self, chosen: np.ndarray) -> NumberStates:
         """Return a copy of some states; int64[n] or bool[N]."""
@@ -78,28 +78,36 @@ class NumberTrie:
 
     Args:
         value_tokens: the tokens of each value from 0.00 to 1.00; none is a prefix of another.
+        pose_value_tokens: likewise of each rotation from -1.00 to 1.00, for models that predict the pose.
 
     Attributes:
+        pose_root: the node before the first token of a rotation; -1 without. That of a number is 0.
         ids: int64[nodes, C], the tokens that can follow at a node; repeated to fill a row.
         n_children: int64[nodes].
         depth: most tokens of a number.
         path: int64[101, depth], the node before each token of a value; -1 after its last.
     """
 
-    def __init__(self, value_tokens: Sequence[tuple[int, ...]]) -> None:
+    def __init__(
+        self, value_tokens: Sequence[tuple[int, ...]], pose_value_tokens: Sequence[tuple[int, ...]] = ()
+    ) -> None:
         self.value_tokens = tuple(value_tokens)
+        spellings = [self.value_tokens, tuple(pose_value_tokens)] if pose_value_tokens else [self.value_tokens]
+        # A path is the kind of number, then its tokens.
         reached: dict[tuple[int, ...], list[int]] = {}
-        for value, tokens in enumerate(value_tokens):
-            for length in range(len(tokens) + 1):
-                reached.setdefault(tokens[:length], []).append(value)
-        inner = set(reached) - set(self.value_tokens)
-        index = {path: node for node, path in enumerate(sorted(inner, key=len))}
+        for kind, spelling in enumerate(spellings):
+            for value, tokens in enumerate(spelling):
+                for length in range(len(tokens) + 1):
+                    reached.setdefault((kind, *tokens[:length]), []).append(value)
+        whole = {(kind, *tokens) for kind, spelling in enumerate(spellings) for tokens in spelling}
+        index = {path: node for node, path in enumerate(sorted(set(reached) - whole, key=len))}
+        self.pose_root = index.get((1,), -1)
         children: list[list[tuple[int, ...]]] = [[] for _ in index]
         for path in sorted(reached):
-            if path:
+            if len(path) > 1:
                 children[index[path[:-1]]].append(path)
         width = max(map(len, children))
-        self.depth = max(map(len, value_tokens))
+        self.depth = max(len(tokens) for spelling in spellings for tokens in spelling)
         self.n_children = np.array([len(each) for each in children])
         shape = (len(children), width)
         self.ids = np.zeros(shape, dtype=np.int64)
@@ -120,8 +128,8 @@ class NumberTrie:
                     self._leaf_value[node, child] = reached[path][0]
         self._is_fill = np.arange(width) >= self.n_children[:, None]
         self.path = np.full((N_VALUES, self.depth), -1)
-        for value, tokens in enumerate(value_tokens):
-            self.path[value, : len(tokens)] = [index[tokens[:length]] for length in range(len(tokens))]
+        for value, tokens in enumerate(self.value_tokens):
+            self.path[value, : len(tokens)] = [index[(0, *tokens[:length])] for length in range(len(tokens))]
 
     def step(
         self,

@@ -20,12 +20,12 @@ import numpy as np
 import torch
 from PIL import Image, ImageOps
 
-from semanticface.arkit import MIRROR_INDEX, by_name
+from semanticface.arkit import MIRROR_INDEX, POSE_NAMES, by_name, mirror_pose
 from semanticface.errors import AnswerError, PictureError
 from semanticface.inference.decoder import AnswerDecoder, DecodedAnswer, Mode
 from semanticface.inference.engine import DecodingEngine
-from semanticface.inference.intervals import NumberSummary, interval_dict, summarize
-from semanticface.inference.number_readout import Readout
+from semanticface.inference.intervals import COVERAGE, NumberSummary, interval_dict, shortest, summarize
+from semanticface.inference.number_readout import Readout, mean_value
 from semanticface.models.inputs import prompt_inputs
 from semanticface.models.loading import Bundle, load_trained
 from semanticface.prompts import load_prompt
@@ -60,6 +60,9 @@ class Prediction:
         summary: greedy, mean, median and interval of each coefficient, one of which ``coefficients`` is, rounded; None
             unless ``ok``.
         probs: float32[52, 101], the distributions behind it (``decoder.DecodedAnswer``); None unless asked for.
+        pose: float32[9], radians, ``arkit.POSE_NAMES``: how head and eyes are turned, the expectation of each rotation;
+            None unless ``ok``, and of models that do not predict it.
+        pose_interval: float32[9, 2], which holds each rotation with probability 0.8 by the model's own distribution.
     """
 
     image: str
@@ -72,6 +75,8 @@ class Prediction:
     note: str = ""
     summary: NumberSummary | None = None
     probs: np.ndarray | None = None
+    pose: np.ndarray | None = None
+    pose_interval: np.ndarray | None = None
 
     @property
     def mean(self) -> np.ndarray | None:
@@ -110,6 +115,8 @@ class Prediction:
             out["coefficients"] = {name: round(value, 4) for name, value in by_name(self.coefficients).items()}
         if self.summary is not None:
             out |= interval_dict(self.summary.interval, self.summary.calibrated)
+        if self.pose is not None:
+            out["pose"] = {name: round(value, 4) for name, value in zip(POSE_NAMES, self.pose.tolist(), strict=True)}
         out["analysis"] = None if self.analysis is None else self.analysis.to_dict()
         if self.text and self.status != "ok":
             out["text"] = self.text
@@ -175,6 +182,7 @@ class Predictor:
             readout=readout or recipe["readout"],
             numbers=recipe["numbers"],
             mode=mode,
+            pose=recipe.get("pose", False),
         )
         self.engine = DecodingEngine(decoder, bundle.model)
         self.readout = decoder.readout
@@ -338,8 +346,20 @@ class Predictor:
             except AnswerError:
                 out.append(plain)  # reported by `_prediction`
             else:
-                out.append(DecodedAnswer(format_answer(values, analysis), probs))
+                pose_probs = _both_poses(plain, mirrored)
+                pose = None if pose_probs is None else 2 * mean_value(pose_probs) - 1
+                out.append(DecodedAnswer(format_answer(values, analysis, pose), probs, pose_probs))
         return out
+
+
+def _both_poses(plain: DecodedAnswer, mirrored: DecodedAnswer) -> np.ndarray | None:
+    """Return the mean distributions of the rotations in a picture and in its mirror image, float32[9, 101]."""
+    if plain.pose_probs is None or mirrored.pose_probs is None:
+        return None
+    order = mirror_pose(np.arange(len(POSE_NAMES)))  # negative where the angle is negated
+    signs = mirror_pose(np.ones(len(POSE_NAMES)))
+    back = mirrored.pose_probs[np.abs(order).astype(int)]
+    return (plain.pose_probs + np.where(signs[:, None] < 0, back[:, ::-1], back)) / 2
 
 
 def prepare(picture: Picture, index: int, crop: Crop, size: int, name: str = "") -> PreparedFace | Prediction:
@@ -388,6 +408,11 @@ def _prediction(face: PreparedFace, decoded: DecodedAnswer, summary: NumberSumma
         answer = parse_answer(text)
     except AnswerError as error:
         return Prediction(face.image, "invalid_answer", f"{face.image}: {error}", text=text, box=face.box)
+    pose, pose_interval = None, None
+    if decoded.pose_probs is not None:
+        pose = (2 * mean_value(decoded.pose_probs) - 1).astype(np.float32)
+        low, high, _ = shortest(decoded.pose_probs, COVERAGE)
+        pose_interval = np.stack([low, high], axis=-1).astype(np.float32) / 50 - 1
     return Prediction(
         face.image,
         "ok",
@@ -399,4 +424,6 @@ def _prediction(face: PreparedFace, decoded: DecodedAnswer, summary: NumberSumma
         note=face.note,
         summary=summary,
         probs=decoded.probs if keep_probs else None,
+        pose=pose,
+        pose_interval=pose_interval,
     )

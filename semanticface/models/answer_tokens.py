@@ -2,10 +2,11 @@
 
 ``sequential`` is the text as it stands: each number attends to all numbers before it.
 
-``parallel`` attaches 52 branches to the analysis. A branch holds the key tokens that name one number and the first
-tokens of that number. It attends to the prompt, the analysis and itself, never to another branch, and every branch
-starts at the position after the analysis. So all 52 numbers are read at once: in one forward pass where a number is one
-token (nano), in two where it is several (digits). The resulting text is the same JSON.
+``parallel`` attaches 52 branches to the analysis, and nine more where an answer has a pose. A branch holds the key
+tokens that name one number and the first tokens of that number. It attends to the prompt, the analysis and itself,
+never to another branch, and every branch starts at the position after the analysis. So all numbers are read at once: in
+one forward pass where a number is one token (nano), in two where it is several (digits). The resulting text is the same
+JSON.
 
 In both layouts the label of a position is the token *it* predicts. Sequentially that is the next token; at the end of a
 branch's key it is the number.
@@ -21,9 +22,17 @@ from typing import Any, Literal
 import numpy as np
 import torch
 
-from semanticface.arkit import N_ACTIONS, NAMES
+from semanticface.arkit import N_ACTIONS, N_POSE, NAMES
 from semanticface.errors import DatasetError, ModelError
-from semanticface.semantics.answer import ANALYSIS_END, ARKIT_START, FIRST_KEY, NUMBER_TEXTS
+from semanticface.semantics.answer import (
+    ANALYSIS_END,
+    ARKIT_START,
+    FIRST_KEY,
+    NUMBER_TEXTS,
+    POSE_KEYS,
+    POSE_START,
+    POSE_TEXTS,
+)
 
 Numbers = Literal["sequential", "parallel"]
 """Layout of the 52 numbers, in training and inference."""
@@ -41,17 +50,19 @@ _VALUE = re.compile(r":(-?[0-9.]+)")
 
 
 def number_owners(answer: str) -> np.ndarray:
-    """Return which of the 52 numbers each character of a canonical answer belongs to.
+    """Return which number each character of a canonical answer belongs to.
 
     Returns:
-        int[len(answer)]: 0 to 51 on the digits and the point of a coefficient, -1 elsewhere.
+        int[len(answer)]: 0 to 51 on the digits and the point of a coefficient, 52 to 60 on those of the pose, -1
+        elsewhere.
     """
     owners = np.full(len(answer), -1)
     start = answer.rfind(ARKIT_START)
     found = list(_VALUE.finditer(answer, start + len(ARKIT_START))) if start >= 0 else []
-    if len(found) != N_ACTIONS:
+    expected = N_ACTIONS + (N_POSE if POSE_START in answer[start:] else 0)
+    if start < 0 or len(found) != expected:
         raise DatasetError(
-            f"an answer holds {len(found)} coefficients, not {N_ACTIONS}: {answer[:80]!r}… "
+            f"an answer holds {len(found)} numbers, not {expected}: {answer[:80]!r}… "
             "Write the column answer with data_prep/describe.py."
         )
     for number, match in enumerate(found):
@@ -64,16 +75,23 @@ class NumberTokens:
     """How a tokenizer spells the ``arkit`` half of an answer; keys and numbers never share a token.
 
     Attributes:
-        keys: for each of the 52 numbers the tokens that name it; the first key begins with the end of the analysis.
+        keys: for each of the 52 numbers and the nine of the pose the tokens that name it; the first key begins with the
+            end of the analysis, the first of the pose with that of the 52.
         opening: the tokens before the first number of an answer without analysis.
         closing: the tokens after the last number.
         value_tokens: the tokens of each value, 0.00 to 1.00.
+        pose_value_tokens: those of each rotation, -1.00 to 1.00.
     """
 
     keys: tuple[tuple[int, ...], ...]
     opening: tuple[int, ...]
     closing: tuple[int, ...]
     value_tokens: tuple[tuple[int, ...], ...]
+    pose_value_tokens: tuple[tuple[int, ...], ...]
+
+    def tokens_of(self, number: int, value: int) -> tuple[int, ...]:
+        """Return the tokens of a value, 0 to 100, of one of the 61 numbers."""
+        return (self.value_tokens if number < N_ACTIONS else self.pose_value_tokens)[value]
 
     @classmethod
     def from_tokenizer(cls, tokenizer: Any) -> NumberTokens:
@@ -85,9 +103,10 @@ class NumberTokens:
                 raise ModelError(f"the tokenizer cannot spell answers: it turns {text!r} into other text")
             return tuple(ids)
 
-        keys = [tokens(FIRST_KEY), *(tokens(f',"{name}":') for name in NAMES[1:])]
+        keys = [tokens(FIRST_KEY), *(tokens(f',"{name}":') for name in NAMES[1:]), *map(tokens, POSE_KEYS)]
         opening = tokens("{" + FIRST_KEY.removeprefix(ANALYSIS_END))
-        return cls(tuple(keys), opening, tokens("}}"), tuple(map(tokens, NUMBER_TEXTS)))
+        values, rotations = (tuple(map(tokens, texts)) for texts in (NUMBER_TEXTS, POSE_TEXTS))
+        return cls(tuple(keys), opening, tokens("}}"), values, rotations)
 
 
 @dataclass(frozen=True)
@@ -100,7 +119,7 @@ class AnswerEncoding:
         branch_ids: 0 for tokens that all later ones attend to, k + 1 for the branch of number k; see ``branch_mask``.
         labels: the token each position predicts, ``IGNORE_INDEX`` for none; one more than ``ids``.
         loss_weights: weight of each label in the loss.
-        number_ids: which of the 52 numbers each label is part of, -1 for none.
+        number_ids: which of the 61 numbers each label is part of, -1 for none.
     """
 
     ids: list[int] = field(default_factory=list)
@@ -135,12 +154,15 @@ class AnswerEncoder:
         return self._parallel(answer, loss_on) if self.parallel else self._sequential(answer, loss_on)
 
     def _parse(self, answer: str) -> tuple[list[int], bool, list[int]]:
-        """Return the tokens of the analysis, whether there is one, and the 52 numbers in hundredths."""
+        """Return the tokens of the analysis, whether there is one, and the 52 or 61 numbers as values 0 to 100."""
         opens = answer.rfind(ARKIT_START)
         owners = number_owners(answer)
         starts = np.flatnonzero(np.diff(owners, prepend=-1) * (owners >= 0)).tolist()
         try:
-            values = [NUMBER_TEXTS.index(answer[start : start + 4]) for start in starts]
+            values = [
+                (POSE_TEXTS if number >= N_ACTIONS else NUMBER_TEXTS).index(_VALUE.match(answer, start - 1)[1])  # type: ignore[index]
+                for number, start in enumerate(starts)
+            ]
         except ValueError:
             raise DatasetError(
                 f"an answer is not in the canonical form: {answer[:80]!r}… Write it with data_prep/describe.py."
@@ -156,7 +178,7 @@ class AnswerEncoder:
         analysis, has_analysis, values = self._parse(answer)
         labels, number_ids = list(analysis), [-1] * len(analysis)
         for number, value in enumerate(values):
-            key, digits = self._key(number, has_analysis), self.number_tokens.value_tokens[value]
+            key, digits = self._key(number, has_analysis), self.number_tokens.tokens_of(number, value)
             labels += [*key, *digits]
             number_ids += [-1] * len(key) + [number] * len(digits)
         labels += [*self.number_tokens.closing, self.end_token_id]
@@ -179,7 +201,7 @@ class AnswerEncoder:
         if loss_on == "analysis":
             return encoding
         for number, value in enumerate(values):
-            key, digits = self._key(number, has_analysis), self.number_tokens.value_tokens[value]
+            key, digits = self._key(number, has_analysis), self.number_tokens.tokens_of(number, value)
             ids = [*key, *digits[:-1]]
             encoding.ids.extend(ids)
             encoding.position_offsets.extend(range(n + 1, n + 1 + len(ids)))

@@ -24,12 +24,11 @@ from transformers import (
 from semanticface.arkit import N_ACTIONS, POSE_NAMES
 from semanticface.models.processors import quiet_transformers
 from semanticface.semantics.analysis import Analysis, describe
-from semanticface.semantics.answer import format_answer
+from semanticface.semantics.answer import NUMBER_TEXTS, POSE_KEYS, POSE_TEXTS, format_answer
 
 IMAGE_SIZE = 128
 STRIDE = 32
 HIDDEN_SIZES = (32, 64, 160, 256)
-NUMBERS = tuple(f"{value / 100:.2f}" for value in range(101))
 SPECIAL_TOKENS = ("<|pad|>", "<|end|>", "<|system|>", "<|user|>", "<|assistant|>", "<image>")
 
 CHAT_TEMPLATE = (
@@ -65,6 +64,12 @@ def structure_tokens() -> list[str]:
     return list(found)
 
 
+def add_pose_tokens(tokenizer: PreTrainedTokenizerFast) -> None:
+    """Make every key and rotation of a pose one token, where it is not yet."""
+    texts = [*POSE_KEYS, *POSE_TEXTS]
+    tokenizer.add_tokens([AddedToken(text, normalized=False) for text in texts if text not in tokenizer.get_vocab()])
+
+
 def build_tokenizer(texts: Iterable[str], *, words: int = 768) -> PreTrainedTokenizerFast:
     """Train a byte-level BPE on ``texts`` (answers and prompts); any string encodes and decodes exactly.
 
@@ -95,8 +100,8 @@ def build_tokenizer(texts: Iterable[str], *, words: int = 768) -> PreTrainedToke
             yield text
 
     tokenizer.train_from_iterator(free_text(), trainer)
-    tokenizer.add_tokens([AddedToken(text, normalized=False) for text in (*structure_tokens(), *NUMBERS)])
-    return PreTrainedTokenizerFast(
+    tokenizer.add_tokens([AddedToken(text, normalized=False) for text in (*structure_tokens(), *NUMBER_TEXTS)])
+    fast = PreTrainedTokenizerFast(
         tokenizer_object=tokenizer,
         pad_token="<|pad|>",
         eos_token="<|end|>",
@@ -106,6 +111,8 @@ def build_tokenizer(texts: Iterable[str], *, words: int = 768) -> PreTrainedToke
         model_input_names=["input_ids", "attention_mask"],
         padding_side="right",
     )
+    add_pose_tokens(fast)
+    return fast
 
 
 @quiet_transformers()
@@ -173,16 +180,30 @@ def build_model(tokenizer: PreTrainedTokenizerFast) -> FastVlmForConditionalGene
     model.generation_config.pad_token_id = tokenizer.pad_token_id
     with torch.no_grad():
         table: torch.Tensor = model.lm_head.weight  # tied to the embeddings
-        values = torch.linspace(0, 1, len(NUMBERS))[:, None]
-        order = torch.arange(24)
-        waves = torch.cos(torch.pi * values * order) / (1 + order).sqrt()
-        table[number_token_ids(tokenizer)] = waves @ torch.randn(len(order), table.shape[1]) * table.std()
+        smooth = _smooth_embeddings(table)
+        # Rotations first: some of their texts are numbers too.
+        table[pose_token_ids(tokenizer)] = _smooth_embeddings(table)
+        table[number_token_ids(tokenizer)] = smooth
     return model
+
+
+def _smooth_embeddings(table: torch.Tensor) -> torch.Tensor:
+    """Return embeddings [101, D] of the scale of a table's that are smooth functions of their index."""
+    values = torch.linspace(0, 1, len(NUMBER_TEXTS))[:, None]
+    order = torch.arange(24)
+    waves = torch.cos(torch.pi * values * order) / (1 + order).sqrt()
+    smooth: torch.Tensor = waves @ torch.randn(len(order), table.shape[1]) * table.std()
+    return smooth
 
 
 def number_token_ids(tokenizer: PreTrainedTokenizerFast) -> torch.Tensor:
     """Return the ids of the tokens ``0.00`` to ``1.00``; int64[101]."""
-    return torch.tensor(tokenizer.convert_tokens_to_ids(list(NUMBERS)))
+    return torch.tensor(tokenizer.convert_tokens_to_ids(list(NUMBER_TEXTS)))
+
+
+def pose_token_ids(tokenizer: PreTrainedTokenizerFast) -> torch.Tensor:
+    """Return the ids of the tokens ``-1.00`` to ``1.00`` of rotations; int64[101]."""
+    return torch.tensor(tokenizer.convert_tokens_to_ids(list(POSE_TEXTS)))
 
 
 class VisionHeads(nn.Module):

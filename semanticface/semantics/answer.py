@@ -1,8 +1,8 @@
-"""The answer a model generates, `{"analysis": …, "arkit": {…52…}}`: schema, canonical text and parser.
+"""The answer a model generates, `{"analysis": …, "arkit": {…52…}, "pose": {…9…}}`: schema, text and parser.
 
 ``format_answer`` writes the canonical text: no spaces, two decimals per coefficient, fixed key order. ``parse_answer``
 also reads what models write in practice: prose or code fences around the JSON, free spacing and key order, PascalCase
-and ``_L``/``_R`` spellings, Live Link's nine head and eye pose values in addition to the 52, and a bare object of
+and ``_L``/``_R`` spellings, Live Link's nine rotations of head and eyes beside or among the 52, and a bare object of
 coefficients without ``analysis`` (the published SemanticFace outputs are numbered prose followed by one). The result
 is 52 numbers in [0, 1] or an ``AnswerError``; nothing is filled in, clipped or guessed.
 """
@@ -17,7 +17,16 @@ from typing import Any, Literal, NoReturn
 
 import numpy as np
 
-from semanticface.arkit import N_ACTIONS, NAME_OF, NAMES, POSE_NAMES, REGIONS, to_hundredths
+from semanticface.arkit import (
+    N_ACTIONS,
+    N_POSE,
+    NAME_OF,
+    NAMES,
+    POSE_NAMES,
+    REGIONS,
+    pose_units,
+    to_hundredths,
+)
 from semanticface.errors import AnswerError
 from semanticface.semantics.analysis import Analysis
 
@@ -50,11 +59,18 @@ SCHEMA: dict[str, Any] = {
             "required": list(NAMES),
             "additionalProperties": False,
         },
+        "pose": {
+            "type": "object",
+            "properties": {name: {"type": "number", "minimum": -1, "maximum": 1} for name in POSE_NAMES},
+            "required": list(POSE_NAMES),
+            "additionalProperties": False,
+        },
     },
     "required": ["analysis", "arkit"],
     "additionalProperties": False,
 }
-"""JSON Schema (draft 2020-12) of an answer; ``emotional_implication`` is absent when emotion is off."""
+"""JSON Schema (draft 2020-12) of an answer; ``emotional_implication`` is absent when emotion is off, ``pose``
+(``arkit.POSE_NAMES``, radians) where a model does not predict it."""
 
 MAX_CHARACTERS = 1_000_000
 """Longer texts are rejected unparsed; a real answer has about 1,500 characters."""
@@ -68,6 +84,9 @@ MAX_DEFAULT_LENGTH = 192
 NUMBER_TEXTS = tuple(f"{number / 100:.2f}" for number in range(101))
 """Every number a canonical answer can contain."""
 
+POSE_TEXTS = tuple(f"{(number - 50) / 50:.2f}" for number in range(101))
+"""Every rotation a canonical answer can contain, radians: as many as there are numbers, 1.1 degrees apart."""
+
 ARKIT_START = '"arkit":{'
 """Text before the numbers of a canonical answer; unambiguous, because free text contains no quotes."""
 
@@ -76,6 +95,12 @@ ANALYSIS_END = '"},'
 
 FIRST_KEY = f'{ANALYSIS_END}{ARKIT_START}"{NAMES[0]}":'
 """Text between the last character of the analysis and the first number."""
+
+POSE_START = '},"pose":{'
+"""Text between the last coefficient and the first key of the pose."""
+
+POSE_KEYS = (f'{POSE_START}"{POSE_NAMES[0]}":', *(f',"{name}":' for name in POSE_NAMES[1:]))
+"""Text before each rotation."""
 
 _KEYS = tuple(f'"{name}":' for name in NAMES)
 _ACTION_NAMES = frozenset(NAMES)
@@ -133,12 +158,13 @@ class _NotFiniteError(ValueError):
     pass
 
 
-def format_answer(coefficients: np.ndarray, analysis: Analysis | None) -> str:
+def format_answer(coefficients: np.ndarray, analysis: Analysis | None, pose: np.ndarray | None = None) -> str:
     """Return the canonical text of an answer: compact JSON, two decimals, fixed key order.
 
     Args:
         coefficients: [52] in [0, 1], project order; rounded to hundredths.
         analysis: its ``emotional_implication`` is omitted if None; None writes numbers only.
+        pose: [9] radians, ``arkit.POSE_NAMES``; clipped to 1 radian and rounded to a fiftieth.
 
     Raises:
         ValueError: a wrong shape, or a value outside [0, 1].
@@ -147,6 +173,12 @@ def format_answer(coefficients: np.ndarray, analysis: Analysis | None) -> str:
     if values.shape != (N_ACTIONS,):
         raise ValueError(f"expected [{N_ACTIONS}] coefficients, got shape {values.shape}")
     numbers = ",".join([key + NUMBER_TEXTS[value] for key, value in zip(_KEYS, values.tolist(), strict=True)])
+    if pose is not None:
+        rotations = np.asarray(pose, dtype=np.float64)
+        if rotations.shape != (N_POSE,) or not np.isfinite(rotations).all():
+            raise ValueError(f"expected [{N_POSE}] finite rotations, got shape {rotations.shape}")
+        rotations = np.rint(100 * pose_units(rotations)).astype(np.int64)
+        numbers += "".join([key + POSE_TEXTS[k] for key, k in zip(POSE_KEYS, rotations.tolist(), strict=True)])
     if analysis is None:
         return f"{{{ARKIT_START}{numbers}}}}}"
     text = json.dumps(analysis.to_dict(), ensure_ascii=False, separators=(",", ":"))
@@ -255,7 +287,7 @@ def _list(names: list[str]) -> str:
 
 def _parse_object(value: dict[str, Any]) -> Answer:
     if "arkit" in value or "analysis" in value:
-        unknown = [key for key in value if key not in ("analysis", "arkit")]
+        unknown = [key for key in value if key not in ("analysis", "arkit", "pose")]
         if unknown:
             raise AnswerError("unknown_keys", f"next to analysis and arkit: {_list([_short(key) for key in unknown])}")
         if "arkit" not in value:
@@ -263,6 +295,10 @@ def _parse_object(value: dict[str, Any]) -> Answer:
         if not isinstance(value["arkit"], dict):
             raise AnswerError("not_a_number", "arkit must be an object of 52 numbers")
         coefficients, pose = _numbers(value["arkit"])
+        if "pose" in value:
+            if pose is not None:
+                raise AnswerError("duplicate_keys", "the rotations are given twice, in arkit and in pose")
+            pose = _rotations(value["pose"])
         return Answer(coefficients, _analysis(value.get("analysis")), pose)
     coefficients, pose = _numbers(value)
     return Answer(coefficients, None, pose)
@@ -290,6 +326,22 @@ def _numbers(values: dict[str, Any]) -> tuple[np.ndarray, dict[str, float] | Non
         missing = [name for name in NAMES if name not in found]
         raise AnswerError("missing_keys", f"{len(missing)} of the 52 actions are missing: {_list(missing)}")
     return np.array([found[name] for name in NAMES], dtype=np.float32), pose or None
+
+
+def _rotations(values: object) -> dict[str, float]:
+    if not isinstance(values, dict):
+        raise AnswerError("not_a_number", f"pose must be an object of {N_POSE} rotations")
+    pose: dict[str, float] = {}
+    for key, value in values.items():
+        name = _pose_name(key)
+        if name is None:
+            raise AnswerError("unknown_keys", f"in pose: {_short(key)}")
+        if name in pose:
+            raise AnswerError("duplicate_keys", f"{name} is given twice, in different spellings")
+        pose[name] = _number(name, value, bounded=False)
+    if missing := [name for name in POSE_NAMES if name not in pose]:
+        raise AnswerError("missing_keys", f"{len(missing)} of the {N_POSE} rotations are missing: {_list(missing)}")
+    return pose
 
 
 def _number(name: str, value: object, bounded: bool) -> float:

@@ -18,6 +18,8 @@ from semanticface.semantics.answer import (
     MAX_DEFAULT_LENGTH,
     MAX_LENGTH,
     NUMBER_TEXTS,
+    POSE_KEYS,
+    POSE_TEXTS,
 )
 
 # Printable ASCII without quote and backslash; a text does not start with a space.
@@ -60,4 +62,5 @@ def max_answer_bytes(*, emotion: bool = True) -> int:
     """Return the length of the longest possible answer in bytes."""
     texts = sum(len(before) + MAX_LENGTH.get(name, MAX_DEFAULT_LENGTH) for name, before in _fields(emotion))
     numbers = sum(len(f'"{name}":,') + len(NUMBER_TEXTS[0]) for name in NAMES)
+    numbers += sum(len(key) + len(POSE_TEXTS[0]) for key in POSE_KEYS)
     return texts + len(ANALYSIS_END + ARKIT_START) + numbers + len("}")

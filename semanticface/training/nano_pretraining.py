@@ -21,6 +21,7 @@ import torch.nn.functional as F
 from accelerate import Accelerator
 from torch import nn
 
+from semanticface.arkit import N_ACTIONS
 from semanticface.models import nano
 from semanticface.models.answer_tokens import (
     IGNORE_INDEX,
@@ -66,7 +67,9 @@ class PretrainData:
         features: float16[N, C, H, W], the vision encoder's feature maps.
         truth: float32[N, 52], ground truth coefficients.
         predicted: float32[N, 52] in [0, 1], coefficients predicted from the feature maps.
-        mean_targets: float32[N, 52], targets of the means of the numbers' distributions.
+        mean_targets: float32[N, 61], targets of the means of the numbers' distributions, those of the pose in
+            ``arkit.pose_units``; [N, 52] without pose.
+        pose: float32[N, 9], radians (``arkit.POSE_NAMES``); None teaches no pose.
         exact: bool[N], whether ``truth`` is that of the whole face; None if all are. Others teach numbers, no words.
     """
 
@@ -75,6 +78,7 @@ class PretrainData:
     predicted: np.ndarray
     mean_targets: np.ndarray
     exact: np.ndarray | None = None
+    pose: np.ndarray | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -87,6 +91,7 @@ class PretrainExample:
         predicted_analysis: of the coefficients predicted from the feature map.
         index: position in the batch.
         exact: whether the ground truth is that of the whole face.
+        pose: float32[9], radians, or None.
     """
 
     coefficients: np.ndarray
@@ -94,6 +99,7 @@ class PretrainExample:
     predicted_analysis: Analysis
     index: int
     exact: bool = True
+    pose: np.ndarray | None = None
 
 
 MakeTargets = Callable[[AnswerEncoder, PretrainExample], list[AnswerEncoding]]
@@ -104,12 +110,12 @@ def make_targets(encoder: AnswerEncoder, example: PretrainExample) -> list[Answe
     """Nano's targets: for every other picture numbers behind the predicted analysis, for the others the ground truth
     analysis, and numbers without analysis. Without exact ground truth there are only numbers."""
     if example.index % 2:
-        return [encoder(format_answer(example.coefficients, example.predicted_analysis), "numbers")]
+        return [encoder(format_answer(example.coefficients, example.predicted_analysis, example.pose), "numbers")]
     if not example.exact:
-        return [encoder(format_answer(example.coefficients, None), "numbers")]
+        return [encoder(format_answer(example.coefficients, None, example.pose), "numbers")]
     both = [
         encoder(format_answer(example.coefficients, example.analysis), "analysis"),
-        encoder(format_answer(example.coefficients, None), "numbers"),
+        encoder(format_answer(example.coefficients, None, example.pose), "numbers"),
     ]
     return [concat_branches(both)] if encoder.parallel else both
 
@@ -175,8 +181,14 @@ def like_renders(
 
 
 def adopt_model(bundle: Any, vision_encoder: nn.Module) -> Any:
-    """Return a trained model with another vision encoder, frozen, and a language model to train on."""
+    """Return a trained model with another vision encoder, frozen, and a language model to train on.
+
+    Its tokenizer gets the tokens of a pose if it lacks them.
+    """
     model: Any = bundle.model.float()
+    nano.add_pose_tokens(bundle.tokenizer)
+    if model.get_input_embeddings().num_embeddings < len(bundle.tokenizer):
+        model.resize_token_embeddings(len(bundle.tokenizer), mean_resizing=False)
     model.requires_grad_(True)
     model.model.vision_tower.load_state_dict(vision_encoder.state_dict())
     model.model.vision_tower.requires_grad_(False).eval()
@@ -223,8 +235,9 @@ def pretrain_language_model(
     """
     tokenizer = processor.tokenizer
     prompts = {emotion: _prompt_ids(processor, emotion) for emotion in (True, False)}
-    number_ids = nano.number_token_ids(tokenizer)
-    values = torch.linspace(0, 1, len(number_ids), device=accelerator.device)
+    # The tokens of the values of a number, and of a rotation.
+    number_ids = torch.stack([nano.number_token_ids(tokenizer), nano.pose_token_ids(tokenizer)])
+    values = torch.linspace(0, 1, number_ids.shape[1], device=accelerator.device)
     encoder = AnswerEncoder(tokenizer, tokenizer.eos_token_id, numbers=settings.numbers)
 
     trainable = {name: weight for name, weight in model.named_parameters() if weight.requires_grad}
@@ -240,6 +253,7 @@ def pretrain_language_model(
         first = state["step"]
 
     exact = np.ones(len(data.truth), bool) if data.exact is None else data.exact
+    poses = [None] * len(data.truth) if data.pose is None else data.pose
 
     def make_batch(step: int) -> tuple[Any, ...]:
         indices = settings.batch_indices(step, len(data.truth))[accelerator.process_index :: accelerator.num_processes]
@@ -250,7 +264,7 @@ def pretrain_language_model(
             (encoding, index)
             for position, (index, analysis, other) in enumerate(zip(indices, analyses, predicted, strict=True))
             for encoding in make_targets(
-                encoder, PretrainExample(data.truth[index], analysis, other, position, exact[index])
+                encoder, PretrainExample(data.truth[index], analysis, other, position, exact[index], poses[index])
             )
         ]
         return _pack(rows, prompts[emotion], data)
@@ -273,9 +287,10 @@ def pretrain_language_model(
             hidden = model.model.language_model(inputs_embeds=embeds, position_ids=positions.to(ids.device), rows=rows)
             logits = model.lm_head(hidden.last_hidden_state[0, labelled]).float()  # [labels, V]
         token_loss = F.cross_entropy(logits, labels[labelled])
-        is_number = owners[labelled] >= 0
-        means = logits[is_number][:, number_ids].softmax(-1) @ values
-        number_loss = (means - mean_targets.to(ids.device)[labelled][is_number]).square().mean()
+        owner = owners[labelled]
+        own_ids = number_ids.to(ids.device)[(owner[owner >= 0] >= N_ACTIONS).long()]  # [numbers, 101]
+        means = logits[owner >= 0].gather(1, own_ids).softmax(-1) @ values
+        number_loss = (means - mean_targets.to(ids.device)[labelled][owner >= 0]).square().mean()
         optimizer.step(token_loss + _MEAN_WEIGHT * number_loss, settings.lr_factor(step))
         if step % 20 == 0:
             bar.set_postfix(tokens=f"{token_loss:.3f}", numbers=f"{number_loss:.4f}")
