@@ -106,7 +106,7 @@ def _from_csv(path: Path) -> Iterator[RecordedFrame]:
             timecode = row.label if parse(row.label) else ""
             # Our CSV has six decimals; float32 would add digits.
             values = np.round(row.coefficients.astype(np.float64), 6)
-            yield RecordedFrame(row.line, name, timecode=timecode, values=values)
+            yield RecordedFrame(row.line, name, timecode=timecode, values=values, pose=row.pose)
 
 
 def _from_jsonl(path: Path) -> Iterator[RecordedFrame]:

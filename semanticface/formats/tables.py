@@ -18,6 +18,7 @@ import os
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -34,6 +35,8 @@ from semanticface.utils.files import atomic_open
 
 COLUMNS: tuple[str, ...] = ("image", *arkit.NAMES)
 """The header of our own CSV."""
+COLUMNS_WITH_POSE: tuple[str, ...] = (*COLUMNS, *arkit.POSE_NAMES)
+"""The header where head and eye rotations are known."""
 SUFFIXES = (".csv", ".jsonl")
 MAX_ROWS = 1_000_000
 """More than four hours of capture at 60 rows per second."""
@@ -54,6 +57,7 @@ class TableRow:
         analysis: from JSONL, or None.
         box: crop box x0, y0, x1, y1 in pixels, from JSONL written by predict, or None.
         live_link: the unclipped row of a Live Link CSV, with rotations, or None.
+        pose: float64[9], ``arkit.POSE_NAMES``, from our CSV, or None.
         error: message with file, line and fix; empty in a valid row.
     """
 
@@ -63,6 +67,7 @@ class TableRow:
     analysis: Analysis | None = None
     box: tuple[float, float, float, float] | None = None
     live_link: LiveLinkRow | None = None
+    pose: np.ndarray | None = None
     error: str = ""
 
 
@@ -79,6 +84,8 @@ class Outcome(Protocol):
     def coefficients(self) -> np.ndarray | None: ...
     @property
     def analysis(self) -> Analysis | None: ...
+    @property
+    def pose(self) -> np.ndarray | None: ...
     def to_dict(self) -> dict[str, Any]: ...
 
 
@@ -92,6 +99,7 @@ class RowResult:
         reason: error message; empty if ``ok``.
         coefficients: float32[52], or None.
         analysis: the analysis, or None.
+        pose: float[9], radians, ``arkit.POSE_NAMES``; None if not known.
     """
 
     image: str
@@ -99,6 +107,7 @@ class RowResult:
     reason: str = ""
     coefficients: np.ndarray | None = None
     analysis: Analysis | None = None
+    pose: np.ndarray | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Return a JSON object with image, status, reason (if any), coefficients by action name, analysis."""
@@ -107,6 +116,8 @@ class RowResult:
             out["reason"] = self.reason
         values = self.coefficients
         out["coefficients"] = None if values is None else dict(zip(arkit.NAMES, _rounded(values), strict=True))
+        if self.pose is not None:
+            out["pose"] = dict(zip(arkit.POSE_NAMES, _rounded(self.pose), strict=True))
         out["analysis"] = None if self.analysis is None else self.analysis.to_dict()
         return out
 
@@ -150,7 +161,8 @@ def read_objects(path: str | os.PathLike[str]) -> Iterator[tuple[int, dict[str, 
 def write(path: str | os.PathLike[str], outcomes: Iterable[Outcome]) -> None:
     """Write outcomes atomically as JSONL or CSV, by the suffix of ``path``.
 
-    The CSV has the columns ``COLUMNS``; a failed picture keeps its row, with 52 empty cells.
+    The CSV has the columns ``COLUMNS``, or ``COLUMNS_WITH_POSE`` if the first good row has a pose; a failed picture
+    keeps its row, with empty cells.
 
     Raises:
         SemanticFaceError: another suffix, a folder of that name, or a failed write.
@@ -163,10 +175,20 @@ def write(path: str | os.PathLike[str], outcomes: Iterable[Outcome]) -> None:
                 file.write(json.dumps(outcome.to_dict(), ensure_ascii=False, allow_nan=False) + "\n")
             return
         table = csv.writer(file, lineterminator="\n")
-        table.writerow(COLUMNS)
+        outcomes, failed = iter(outcomes), []
         for outcome in outcomes:
-            values = [""] * arkit.N_ACTIONS if outcome.coefficients is None else list(_rounded(outcome.coefficients))
-            table.writerow([re.sub(r"[\r\n]+", " ", outcome.image), *values])
+            failed.append(outcome)
+            if outcome.coefficients is not None:
+                break
+        columns = COLUMNS_WITH_POSE if failed and failed[-1].pose is not None else COLUMNS
+        table.writerow(columns)
+        for outcome in chain(failed, outcomes):
+            numbers: list[float | str] = []
+            if outcome.coefficients is not None:
+                numbers += _rounded(outcome.coefficients)
+                numbers += [] if outcome.pose is None else _rounded(outcome.pose)
+            numbers += [""] * (len(columns) - 1 - len(numbers))
+            table.writerow([re.sub(r"[\r\n]+", " ", outcome.image), *numbers[: len(columns) - 1]])
 
 
 def check_output(path: str | os.PathLike[str]) -> str:
@@ -210,7 +232,8 @@ def _read_csv_rows(path: Path) -> Iterator[TableRow]:
 
 
 def _check_header(path: Path, header: Sequence[str], is_live_link: bool) -> None:
-    expected = arkit.LIVE_LINK_COLUMNS if is_live_link else COLUMNS
+    own = COLUMNS_WITH_POSE if len(header) > len(COLUMNS) else COLUMNS
+    expected = arkit.LIVE_LINK_COLUMNS if is_live_link else own
     kind = "a Live Link Face export" if is_live_link else "a table of image and 52 actions"
     found = list(header)
     if is_live_link and len(found) > 1 and found[1] == "BlendshapeCount":
@@ -242,16 +265,22 @@ def _csv_row(cells: Sequence[str], header: Sequence[str], is_live_link: bool, nu
         raise TableError(f"{at}: no coefficients: the prediction of this picture failed. Repeat it or remove the row.")
     recorded = live_link.parse_row(cells, at, header) if is_live_link else None
     if recorded is not None:
-        first, values = 3, recorded.coefficients.tolist()
+        first, values, pose = 3, recorded.coefficients.tolist(), None
     else:
         first = 2
         values = [
             csv_lines.parse_number(cell, f"{at}, column {column} ({header[column - 1]})")
-            for column, cell in enumerate(cells[1:], start=2)
+            for column, cell in enumerate(cells[1 : len(COLUMNS)], start=2)
         ]
+        rotations = [
+            csv_lines.parse_number(cell, f"{at}, column {column} ({header[column - 1]})")
+            for column, cell in enumerate(cells[len(COLUMNS) :], start=len(COLUMNS) + 1)
+            if cell.strip()
+        ]
+        pose = np.array(rotations, dtype=np.float64) if len(rotations) == arkit.N_POSE else None
     for column, value in enumerate(values, start=first):
         _check_range(value, f"{at}, column {column} ({header[column - 1]})")
-    return TableRow(number, cells[0], _vector(values), live_link=recorded)
+    return TableRow(number, cells[0], _vector(values), live_link=recorded, pose=pose)
 
 
 def _check_range(value: float, at: str) -> None:

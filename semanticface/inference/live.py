@@ -22,10 +22,11 @@ from typing import TypeVar
 import numpy as np
 from PIL import Image
 
+from semanticface.arkit import N_ACTIONS
 from semanticface.errors import PictureError, VideoError
 from semanticface.formats.live_link_udp import Subject
-from semanticface.inference.predictor import Predictor
-from semanticface.utils.one_euro import Settings, coefficient_filter
+from semanticface.inference.predictor import Prediction, Predictor
+from semanticface.utils.one_euro import Settings, coefficient_filter, pose_filter
 from semanticface.utils.prefetch import prefetch
 from semanticface.vision.crop import crop_face
 from semanticface.vision.face_tracker import FaceTracker
@@ -44,7 +45,7 @@ _JOIN_TIMEOUT = 2.0  # seconds for a camera's thread to end
 
 T = TypeVar("T")
 Predict = Callable[[Sequence[Frame]], list[np.ndarray | None]]
-"""Maps frames in order to float64[52] each, None where there is no answer."""
+"""Maps frames in order to float64[61] each: coefficients and pose, or float64[52] without; None for no answer."""
 
 
 class FaceReader:
@@ -59,15 +60,19 @@ class FaceReader:
         self._predictor = predictor
         self._tracker = FaceTracker()
         self._filter = None if smoothing is None else coefficient_filter(smoothing)
+        self._pose_filter = pose_filter()
 
     def read(self, frames: Sequence[Frame]) -> list[np.ndarray | None]:
-        """Return the coefficients of the next frames, float64[52] each, None where there is no face or no answer."""
+        """Return coefficients and pose of the next frames, float64[61] each, [52] if the model predicts no pose.
+
+        None where there is no face or no answer.
+        """
         crops = [self._crop(frame) for frame in frames]
         answers = self._predictor.stream(
             [crop for crop in crops if crop is not None], batch_size=max(1, len(crops)), crop="none"
         )
-        found = [None if crop is None else next(answers).coefficients for crop in crops]
-        return [self._smooth(values, float(frame.time)) for values, frame in zip(found, frames, strict=True)]
+        found = [None if crop is None else next(answers) for crop in crops]
+        return [self._smooth(answer, float(frame.time)) for answer, frame in zip(found, frames, strict=True)]
 
     def _crop(self, frame: Frame) -> Image.Image | None:
         if frame.picture is None:
@@ -78,11 +83,15 @@ class FaceReader:
         except PictureError:
             return None
 
-    def _smooth(self, values: np.ndarray | None, seconds: float) -> np.ndarray | None:
-        if values is None:
+    def _smooth(self, answer: Prediction | None, seconds: float) -> np.ndarray | None:
+        if answer is None or answer.coefficients is None:
             return None
-        exact = values.astype(np.float64)
-        return exact if self._filter is None else self._filter.step(exact, seconds)
+        values = answer.coefficients.astype(np.float64)
+        pose = np.zeros(0) if answer.pose is None else answer.pose.astype(np.float64)
+        if self._filter is not None:
+            values = self._filter.step(values, seconds)
+            pose = self._pose_filter.step(pose, seconds) if len(pose) else pose
+        return np.concatenate([values, pose])
 
 
 @dataclass(slots=True)
@@ -164,7 +173,7 @@ def video_packets(
     with contextlib.closing(faces):
         for seconds, values in chain(list(islice(faces, PREBUFFER)), faces):
             clock.start()
-            yield float(seconds), subject.packet(seconds, values)
+            yield float(seconds), _packet(subject, seconds, values)
             stats.add(now(), max(0.0, -clock.left(seconds)), values is not None)
 
 
@@ -211,6 +220,13 @@ def _timed(block: Sequence[Frame], values: Sequence[np.ndarray | None]) -> Itera
     return zip((frame.time for frame in block), values, strict=True)
 
 
+def _packet(subject: Subject, seconds: Fraction, values: np.ndarray | None) -> bytes:
+    """Return the packet of what ``Predict`` returned for a frame."""
+    if values is None or len(values) == N_ACTIONS:
+        return subject.packet(seconds, values)
+    return subject.packet(seconds, values[:N_ACTIONS], values[N_ACTIONS:])
+
+
 # --- camera -------------------------------------------------------------------------------------------------------
 
 
@@ -250,7 +266,7 @@ def camera_packets(
             seconds = Fraction(arrived - first)
             picture = Image.fromarray(frame.to_ndarray(format="rgb24"))
             (values,) = predict([Frame(number, seconds, picture)])
-            yield 0.0, subject.packet(seconds, values)
+            yield 0.0, _packet(subject, seconds, values)
             sent = now()
             stats.add(sent, sent - arrived, values is not None)
 

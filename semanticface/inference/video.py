@@ -28,7 +28,7 @@ from semanticface.formats.tables import RowResult
 from semanticface.inference.intervals import interval_dict
 from semanticface.inference.predictor import Prediction, Predictor
 from semanticface.semantics.analysis import Analysis
-from semanticface.utils.one_euro import Settings, coefficient_filter
+from semanticface.utils.one_euro import Settings, coefficient_filter, pose_filter
 from semanticface.utils.prefetch import prefetch
 from semanticface.utils.progress import tqdm
 from semanticface.vision.crop import Box, crop_face
@@ -228,21 +228,23 @@ def _answer(take: Take, frame: _PreparedFrame, predictions: Iterator[Prediction]
         reason=reason,
         coefficients=prediction.coefficients,
         analysis=prediction.analysis,
+        pose=prediction.pose,
         interval=prediction.interval,
         calibrated=prediction.summary is not None and prediction.summary.calibrated,
     )
 
 
 def _csv_rows(answers: Iterable[FrameAnswer], smoothing: Settings | None) -> Iterator[LiveLinkRow]:
-    """Yield the rows of a Live Link CSV; head and eye rotations are not predicted and stay 0."""
-    pose = np.zeros(len(arkit.POSE_NAMES))
+    """Yield the rows of a Live Link CSV; rotations are 0 where the model does not predict them."""
     smooth = None if smoothing is None else coefficient_filter(smoothing)
+    steady = None if smoothing is None else pose_filter()
     for answer in answers:
         if answer.coefficients is not None:
             values = answer.coefficients.astype(np.float64)
-            yield LiveLinkRow(
-                answer.timecode, values if smooth is None else smooth.step(values, float(answer.time)), pose
-            )
+            pose = np.zeros(arkit.N_POSE) if answer.pose is None else answer.pose.astype(np.float64)
+            if smooth is not None and steady is not None:
+                values, pose = smooth.step(values, float(answer.time)), steady.step(pose, float(answer.time))
+            yield LiveLinkRow(answer.timecode, values, pose)
 
 
 def _report(take: Take, answers: Iterable[FrameAnswer]) -> Report:
@@ -351,6 +353,7 @@ class PartialFile:
                     "coefficients": None if values is None else np.asarray(values, np.float32).tolist(),
                     "interval": None if answer.interval is None else np.rint(answer.interval * 100).tolist(),
                     "calibrated": answer.calibrated,
+                    "pose": None if answer.pose is None else np.asarray(answer.pose, np.float32).tolist(),
                     "analysis": answer.analysis and answer.analysis.to_dict(),
                     "box": answer.box and corners(answer.box),
                     "note": answer.note,
@@ -374,6 +377,7 @@ class PartialFile:
                     row["reason"],
                     None if values is None else np.array(values, np.float32),
                     None if analysis is None else Analysis.from_dict(analysis),
+                    None if row["pose"] is None else np.array(row["pose"], np.float32),
                     row["frame"],
                     Fraction(row["time"]),
                     box=None if box is None else Box(*box),

@@ -109,6 +109,15 @@ def _weight(cutoff: float | np.ndarray, elapsed: float) -> np.ndarray:
     return 1.0 / (1.0 + 1.0 / (2 * math.pi * np.asarray(cutoff) * elapsed))
 
 
+POSE = OneEuroSettings(1.5, 6.0)
+"""Settings for rotations in radians: heads turn slower than faces move, and tremble less."""
+
+
+def pose_filter() -> OneEuroFilter:
+    """Return a filter over the nine rotations of ``arkit.POSE_NAMES``; none comes near a half turn, so none wraps."""
+    return OneEuroFilter(np.full(arkit.N_POSE, POSE.min_cutoff), np.full(arkit.N_POSE, POSE.beta))
+
+
 def coefficient_filter(settings: Settings = DEFAULTS) -> OneEuroFilter:
     """Return a filter over the 52 coefficients; values in [0, 1] stay in [0, 1].
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from semanticface import arkit
 from semanticface.errors import SemanticFaceError, TableError
-from semanticface.formats import tables
+from semanticface.formats import recording, tables
 from semanticface.formats.tables import RowResult, read_coefficients
 from semanticface.semantics.analysis import describe
 
@@ -276,3 +276,23 @@ def test_a_failed_write_leaves_nothing(tmp_path):
     assert (tmp_path / "x.csv").read_text() == "before"
     with pytest.raises(SemanticFaceError, match=r"x\.txt: .*Use the suffix \.jsonl or \.csv"):
         tables.write(tmp_path / "x.txt", [])
+
+
+def test_a_csv_has_rotations_where_they_are_known(tmp_path):
+    pose = np.linspace(-0.4, 0.4, 9)
+    rows = [
+        tables.RowResult("a.jpg", "no_face", "no face"),
+        tables.RowResult("b.jpg", coefficients=np.full(52, 0.5, np.float32), pose=pose),
+        tables.RowResult("c.jpg", coefficients=np.zeros(52, np.float32)),
+    ]
+    tables.write(tmp_path / "out.csv", rows)
+    header, *lines = (tmp_path / "out.csv").read_text().splitlines()
+    assert header.split(",") == [*tables.COLUMNS, *arkit.POSE_NAMES]
+    assert [len(line.split(",")) for line in lines] == [62, 62, 62]
+    bad, good, plain = tables.read_coefficients(tmp_path / "out.csv")
+    assert bad.error and plain.pose is None and not plain.error
+    np.testing.assert_allclose(good.pose, pose, atol=1e-6)
+    frames = list(recording.read(tmp_path / "out.csv"))
+    np.testing.assert_allclose(frames[1].pose, pose, atol=1e-6)
+    tables.write(tmp_path / "out.jsonl", rows)
+    np.testing.assert_allclose(list(recording.read(tmp_path / "out.jsonl"))[1].pose, pose, atol=1e-6)

@@ -8,7 +8,7 @@ import pytest
 import torch
 from PIL import Image
 
-from semanticface.arkit import N_ACTIONS
+from semanticface.arkit import N_ACTIONS, POSE_NAMES, pose_units
 from semanticface.errors import ModelError
 from semanticface.inference.decoder import AnswerDecoder
 from semanticface.inference.engine import DecodingEngine
@@ -220,10 +220,11 @@ def forward(bundle, crops, texts: list[str], analyses: list[list[int]] | None = 
         return batch, bundle.model(**to_model_inputs(bundle.model, inputs)).logits
 
 
+@pytest.mark.parametrize("pose", [False, True])
 @pytest.mark.parametrize(("mode", "readout"), HOW)
-def test_parallel_numbers_are_decoded_as_they_were_trained(bundle, mode, readout, monkeypatch):
+def test_parallel_numbers_are_decoded_as_they_were_trained(bundle, mode, readout, pose, monkeypatch):
     """Against one forward pass over the answer as the collator encodes it."""
-    decoder = AnswerDecoder(bundle.tokenizer, readout=readout, mode=mode, numbers="parallel")
+    decoder = AnswerDecoder(bundle.tokenizer, readout=readout, mode=mode, numbers="parallel", pose=pose)
     crops = pictures(bundle, 6)
     rows = []
     monkeypatch.setattr(decoder, "start", lambda *given: rows.extend(type(decoder).start(decoder, *given)) or rows)
@@ -231,17 +232,19 @@ def test_parallel_numbers_are_decoded_as_they_were_trained(bundle, mode, readout
         texts = DecodingEngine(decoder, bundle.model).generate_text(prompt_inputs(bundle, PROMPT, crops))
     analyses = [row.tokens[: decoder.n_analysis_tokens(row)] for row in rows]
     if mode == "numbers":
-        most = 1 + max(map(len, decoder.number_tokens.value_tokens)) - len(decoder.trie.common_prefix()[0])
-        assert passes.language <= 1 + most
+        prefix = 0 if pose else len(decoder.trie.common_prefix()[0])  # rotations may begin with a minus
+        assert passes.language <= 2 + decoder.trie.depth - prefix
     batch, logits = forward(bundle, crops, texts, analyses)
     for row, text in enumerate(texts):
         answer = parse_answer(text)
-        assert format_answer(answer.coefficients, answer.analysis) == text
-        assert (answer.analysis is None) == (mode == "numbers")
-        for number, value in enumerate((answer.coefficients * 100).round().astype(int).tolist()):
+        turned = None if answer.pose is None else np.array([answer.pose[name] for name in POSE_NAMES])
+        assert format_answer(answer.coefficients, answer.analysis, turned) == text
+        assert (answer.analysis is None) == (mode == "numbers") and (turned is not None) == pose
+        units = answer.coefficients if turned is None else np.concatenate([answer.coefficients, pose_units(turned)])
+        for number, value in enumerate((units * 100).round().astype(int).tolist()):
             columns = (batch["number_ids"][row] == number).nonzero().flatten().tolist()
-            states = NumberStates.start(1)
-            for column, token in zip(columns, decoder.trie.value_tokens[value], strict=True):
+            states = NumberStates.start(1, 0 if number < N_ACTIONS else decoder.trie.pose_root)
+            for column, token in zip(columns, decoder.number_tokens.tokens_of(number, value), strict=True):
                 number_logits = logits[row, column].double().numpy()[decoder.trie.ids[states.node]]
                 assert decoder.trie.step(states, number_logits, readout=readout)[0] == token
             assert states.value[0] == value

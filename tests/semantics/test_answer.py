@@ -333,3 +333,37 @@ def test_fuzz_no_crash_and_no_false_acceptance():
         "no_json", "truncated", "bad_json", "missing_keys", "unknown_keys", "duplicate_keys", "not_a_number",
         "not_finite", "out_of_range", "ambiguous",
     }, codes  # fmt: skip
+
+
+def test_a_pose_is_written_and_read_in_radians():
+    """Rotations are rounded to fiftieths and clipped to one radian; Live Link's nine names, beside the 52."""
+    pose = np.array([-0.444, 0.3, 0, 1.5, -2, 0.001, 0.011, -0.011, 0.6])
+    text = format_answer(np.zeros(52), describe(np.zeros(52)), pose)
+    read = parse_answer(text).pose
+    assert read == dict(zip(POSE_NAMES, [-0.44, 0.3, 0, 1, -1, 0, 0.02, -0.02, 0.6], strict=True))
+    jsonschema.validate(json.loads(text), SCHEMA)
+    bare = format_answer(np.zeros(52), None, pose)
+    assert parse_answer(bare).pose == read and parse_answer(bare).analysis is None
+    with pytest.raises(ValueError, match="9"):
+        format_answer(np.zeros(52), None, np.zeros(8))
+    with pytest.raises(ValueError, match="finite"):
+        format_answer(np.zeros(52), None, np.full(9, np.nan))
+
+
+@pytest.mark.parametrize(
+    ("pose", "code"),
+    [
+        ("3", "not_a_number"),
+        ("{}", "missing_keys"),
+        ('{"HeadYaw":0.1}', "missing_keys"),
+        ('{"HeadYaw":"left"}', "not_a_number"),
+        ('{"HeadYaw":1e999}', "not_finite"),
+        ('{"NoseYaw":0.1}', "unknown_keys"),
+        ('{"HeadYaw":0.1,"headYaw":0.1}', "duplicate_keys"),
+    ],
+)
+def test_a_bad_pose_is_an_error(pose, code):
+    text = format_answer(np.zeros(52), None)[:-1] + f',"pose":{pose}}}'
+    with pytest.raises(AnswerError) as caught:
+        parse_answer(text)
+    assert caught.value.code == code

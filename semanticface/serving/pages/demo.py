@@ -300,7 +300,11 @@ class Demo:
             raise PictureError(prediction.status, prediction.reason)
         jsonl = json.dumps(prediction.to_dict(), ensure_ascii=False, allow_nan=False) + "\n"
         # Head and eye rotations are not predicted and stay 0, as in recordings by predict.
-        row = LiveLinkRow("00:00:00:00.000", prediction.coefficients.astype(float), np.zeros(len(arkit.POSE_NAMES)))
+        row = LiveLinkRow(
+            "00:00:00:00.000",
+            prediction.coefficients.astype(float),
+            np.zeros(arkit.N_POSE) if prediction.pose is None else prediction.pose.astype(float),
+        )
         csv = f"{live_link.HEADER}\n{live_link.format_row(row)}\n"
         return {"kind": "picture", "jsonl": jsonl, "csv": csv, "note": prediction.note, "checked": _checked(prediction)}
 
