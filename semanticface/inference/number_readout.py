@@ -100,7 +100,9 @@ class NumberTrie:
                 for length in range(len(tokens) + 1):
                     reached.setdefault((kind, *tokens[:length]), []).append(value)
         whole = {(kind, *tokens) for kind, spelling in enumerate(spellings) for tokens in spelling}
-        index = {path: node for node, path in enumerate(sorted(set(reached) - whole, key=len))}
+        index = {
+            path: node for node, path in enumerate(sorted(set(reached) - whole, key=lambda path: (len(path), path)))
+        }
         self.pose_root = index.get((1,), -1)
         children: list[list[tuple[int, ...]]] = [[] for _ in index]
         for path in sorted(reached):

@@ -57,7 +57,7 @@ def keys_of_lines(path):
 
 
 def test_answers():
-    answer = json.loads(format_answer(VALUES, describe(VALUES)))
+    answer = json.loads(format_answer(VALUES, describe(VALUES), np.zeros(9)))
     assert listed("Answers") == flat(answer, into=("analysis",))
     for region in answer["analysis"]["muscle_movements"]:
         assert f"`{region}`" in PAGE
@@ -67,8 +67,9 @@ def test_predictions(tmp_path):
     interval = np.stack([VALUES, VALUES], axis=1)
     summary = NumberSummary(VALUES, VALUES, VALUES, interval, True)
     good = Prediction(
-        "a.png", "ok", coefficients=VALUES, analysis=describe(VALUES), box=Box(0, 0, 9, 9), note="x", summary=summary
-    )
+        "a.png", "ok", coefficients=VALUES, analysis=describe(VALUES), box=Box(0, 0, 9, 9), note="x", summary=summary,
+        pose=np.zeros(9, np.float32),
+    )  # fmt: skip
     bad = Prediction("b.png", "invalid_answer", "why", text="{")
     tables.write(tmp_path / "out.jsonl", [good, bad])
     written = {key for line in keys_of_lines(tmp_path / "out.jsonl") for key in line}
@@ -137,7 +138,7 @@ def test_described_tables(tmp_path):
 
 def test_recipes_of_models():
     recipe = read_recipe(ROOT / "semanticface" / "assets" / "nano")
-    assert set(listed("`semanticface.json` of a model")) == {*recipe, KEY}
+    assert set(listed("`semanticface.json` of a model")) == {*recipe, KEY, "pose"}
 
 
 def test_training_data_of_an_adapter(tmp_path):
