@@ -140,7 +140,7 @@ class AnswerDecoder:
         self.readout: Readout = readout
         self.numbers: Numbers = numbers
         self.mode: Mode = mode
-        self.max_new_tokens = max_answer_bytes(emotion=emotion) + 1
+        self.max_new_tokens = max_answer_bytes(emotion=emotion, pose=pose) + 1
         self.tokenizer = tokenizer
         self.number_tokens = NumberTokens.from_tokenizer(tokenizer)
         opening = self.number_tokens.keys[0] if mode == "full" else self.number_tokens.opening

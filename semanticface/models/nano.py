@@ -182,7 +182,8 @@ def build_model(tokenizer: PreTrainedTokenizerFast) -> FastVlmForConditionalGene
         table: torch.Tensor = model.lm_head.weight  # tied to the embeddings
         smooth = _smooth_embeddings(table)
         # Rotations first: some of their texts are numbers too.
-        table[pose_token_ids(tokenizer)] = _smooth_embeddings(table)
+        if POSE_KEYS[0] in tokenizer.get_vocab():
+            table[pose_token_ids(tokenizer)] = _smooth_embeddings(table)
         table[number_token_ids(tokenizer)] = smooth
     return model
 

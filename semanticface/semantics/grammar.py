@@ -58,9 +58,9 @@ def analysis_grammar(*, emotion: bool = True, after_numbers: bool = False) -> st
     return LLMatcher.grammar_from_lark("\n".join([f"start: {' '.join(body)}", *texts]) + "\n")
 
 
-def max_answer_bytes(*, emotion: bool = True) -> int:
+def max_answer_bytes(*, emotion: bool = True, pose: bool = False) -> int:
     """Return the length of the longest possible answer in bytes."""
     texts = sum(len(before) + MAX_LENGTH.get(name, MAX_DEFAULT_LENGTH) for name, before in _fields(emotion))
     numbers = sum(len(f'"{name}":,') + len(NUMBER_TEXTS[0]) for name in NAMES)
-    numbers += sum(len(key) + len(POSE_TEXTS[0]) for key in POSE_KEYS)
+    numbers += pose * sum(len(key) + len(POSE_TEXTS[0]) for key in POSE_KEYS)
     return texts + len(ANALYSIS_END + ARKIT_START) + numbers + len("}")

@@ -236,7 +236,8 @@ def pretrain_language_model(
     tokenizer = processor.tokenizer
     prompts = {emotion: _prompt_ids(processor, emotion) for emotion in (True, False)}
     # The tokens of the values of a number, and of a rotation.
-    number_ids = torch.stack([nano.number_token_ids(tokenizer), nano.pose_token_ids(tokenizer)])
+    kinds = [nano.number_token_ids] if data.pose is None else [nano.number_token_ids, nano.pose_token_ids]
+    number_ids = torch.stack([ids_of(tokenizer) for ids_of in kinds])  # [kinds, 101]
     values = torch.linspace(0, 1, number_ids.shape[1], device=accelerator.device)
     encoder = AnswerEncoder(tokenizer, tokenizer.eos_token_id, numbers=settings.numbers)
 

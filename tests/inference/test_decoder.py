@@ -125,7 +125,7 @@ def test_stage_one_answers_are_in_the_grammar_and_forced_tokens_are_those_of_tra
         spellings = decoder.number_tokens
         numbers = [spellings.value_tokens[round(100 * float(value))] for value in parse_answer(text).coefficients]
         expected = [*numbers[0]]
-        for key, number in zip(spellings.keys[1:], numbers[1:], strict=True):
+        for key, number in zip(decoder.keys[1:], numbers[1:], strict=True):
             expected += [*key, *number]
         assert list(rest) == [*expected, *spellings.closing]
         assert len(text) <= max_answer_bytes(emotion=emotion)

@@ -76,7 +76,7 @@ def test_a_blink_closes_the_eye_of_every_head(head: Rig, seed: int | None) -> No
         assert left < 0.35 * rest
 
 
-def test_the_second_familys_teeth_lie_behind_the_lips_and_its_lids_before_the_eyes() -> None:
+def test_teeth_of_the_second_family_lie_behind_the_lips_and_its_lids_before_the_eyes() -> None:
     head = rig("ict")
     points = dict(zip(POINTS, head.point_ids, strict=True))
     for seed in range(4):

@@ -158,7 +158,7 @@ def test_number_owners_marks_digits_and_points_only():
 
 
 def test_number_owners_refuses_an_answer_without_52_numbers():
-    with pytest.raises(DatasetError, match="51 coefficients"):
+    with pytest.raises(DatasetError, match="51 numbers, not 52"):
         number_owners(tiny_models.answers(1)[0].replace('"tongueOut":', '"tongueOut"'))
 
 
