@@ -2,7 +2,12 @@
 
 import os
 import shutil
+import signal
 import socket
+
+# A suite started in the background of a shell ignores Ctrl-C, and so would every program that its tests interrupt.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # Before any library reads them. Test processes run side by side, so each keeps to one thread.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
