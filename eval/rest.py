@@ -27,23 +27,20 @@ from semanticface.arkit import N_ACTIONS
 from semanticface.cli.scripts import ScriptParser
 from semanticface.data.importers.mediapipe import FaceLandmarker
 from semanticface.errors import ConfigError, SemanticFaceError
+from semanticface.evaluation import people
 from semanticface.evaluation.rest import MEASURES, is_at_rest, measure, statistics
 from semanticface.rendering import render
 from semanticface.utils.files import atomic_path
 from semanticface.utils.progress import tqdm
+from semanticface.vision.image_io import load_picture
 
-PICTURE_NAMES = {".jpg", ".jpeg", ".png", ".webp"}
 TILE, COLUMNS, SHEET_FACES = 160, 8, 32
 
 
 def portraits(folders: list[Path]) -> Iterator[Image.Image]:
     """Yield the pictures of folders in the order of their names."""
-    paths = [p for folder in folders for p in sorted(folder.glob("*")) if p.suffix.lower() in PICTURE_NAMES]
-    if not paths:
-        raise ConfigError(f"{', '.join(map(str, folders))}: no pictures. Give a folder of JPEG, PNG or WebP files.")
-    for path in tqdm(paths, desc="portraits"):
-        with Image.open(path, formats=("JPEG", "PNG", "WEBP")) as image:
-            yield image.convert("RGB")
+    for path in tqdm([path for folder in folders for path in people.portraits(folder)], desc="portraits"):
+        yield load_picture(path)
 
 
 def renders(count: int, first: int) -> Iterator[Image.Image]:
@@ -97,12 +94,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except SemanticFaceError as error:
         print(f"rest: {error}", file=sys.stderr)
         return 2
-    people, ours = statistics(real), statistics(rendered)
+    theirs, ours = statistics(real), statistics(rendered)
     print(f"{len(real)} portraits at rest, {len(rendered)} renders\n")
     print(f"{'':14} {'people':>15} {'rendered':>15} {'off':>6} {'spread':>6}")
     figures = {}
     for name, what in MEASURES.items():
-        (mean, sd), (our_mean, our_sd) = people[name], ours[name]
+        (mean, sd), (our_mean, our_sd) = theirs[name], ours[name]
         figures[name] = {
             "people": [round(mean, 4), round(sd, 4)],
             "rendered": [round(our_mean, 4), round(our_sd, 4)],

@@ -175,8 +175,9 @@ head turn it against the camera, those of an eye turn it in the head. Measured o
 actions move with them (docs/formats.md); the head's follow from ARKit's axes, which the app treats alike.
 """
 N_POSE = len(POSE_NAMES)
-_POSE_SWAP = np.array([0, 1, 2, 6, 7, 8, 3, 4, 5])
-_POSE_SIGNS = np.array([-1, 1, -1] * 3, dtype=np.float32)
+POSE_MIRROR_INDEX = np.array([0, 1, 2, 6, 7, 8, 3, 4, 5])
+POSE_MIRROR_SIGNS = np.array([-1, 1, -1] * 3, dtype=np.float32)
+"""The mirrored face's pose is ``pose[..., POSE_MIRROR_INDEX] * POSE_MIRROR_SIGNS``: eyes swapped, yaw, roll negated."""
 
 LIVE_LINK_COLUMNS: tuple[str, ...] = (
     "Timecode", "BlendShapeCount", *(PASCAL_CASE[name] for name in NAMES), *POSE_NAMES,
@@ -189,6 +190,11 @@ NAME_OF: dict[str, str] = {
 """Every known spelling, lower case, to our name."""
 
 
+def stem(name: str) -> str:
+    """Return an action's name without its side, ``mouthSmile`` of ``mouthSmileLeft``; ``jaw`` of ``jawLeft``."""
+    return name.removesuffix("Left").removesuffix("Right")
+
+
 def mirror(coefficients: np.ndarray) -> np.ndarray:
     """Return the coefficients of the mirrored face; shape ``[..., 52]`` in and out."""
     coefficients = np.asarray(coefficients)
@@ -199,13 +205,13 @@ def mirror(coefficients: np.ndarray) -> np.ndarray:
 
 def mirror_pose(pose: np.ndarray) -> np.ndarray:
     """Return the pose of the mirrored face: eyes swapped, yaw and roll negated; shape ``[..., 9]`` in and out."""
-    mirrored: np.ndarray = np.asarray(pose)[..., _POSE_SWAP] * _POSE_SIGNS
+    mirrored: np.ndarray = np.asarray(pose)[..., POSE_MIRROR_INDEX] * POSE_MIRROR_SIGNS
     return mirrored
 
 
 GAZE_DEGREES = {"Out": 30.0, "In": 30.0, "Up": 22.0, "Down": 25.0}
-"""Degrees that an eye turns at coefficient 1 of each gaze action; a fit to an iPhone's
-take gives 35 to the side and 32 up and down."""
+"""Degrees that an eye turns at coefficient 1 of each gaze action; a fit to an iPhone's take gives 35 to the side and 32
+up and down."""
 
 
 def gaze_degrees(coefficients: np.ndarray) -> np.ndarray:
@@ -244,10 +250,9 @@ def pose_units(pose: np.ndarray) -> np.ndarray:
     return units
 
 
-def head_degrees(pose: np.ndarray) -> np.ndarray:
-    """Return the head's angles of a pose [..., 9] as ``pose_of`` takes them, float32[..., 3]."""
-    degrees: np.ndarray = np.degrees(np.asarray(pose, np.float32)[..., :3]) * np.array([-1, -1, 1], np.float32)
-    return degrees
+def pose_from_units(units: np.ndarray) -> np.ndarray:
+    """Return the pose in radians that models predict as ``pose_units``, float32; any shape."""
+    return (2 * np.asarray(units, np.float64) - 1).astype(np.float32)
 
 
 def vector(values: Mapping[str, float]) -> np.ndarray:

@@ -31,10 +31,11 @@ from accelerate import Accelerator
 from torch import nn
 from transformers import AutoModel
 
-from semanticface.arkit import MIRROR_INDEX, mirror_pose, pose_units
+from semanticface.arkit import MIRROR_INDEX, NAMES, mirror_pose, pose_units
 from semanticface.cli.scripts import ScriptParser
 from semanticface.config import check_range
 from semanticface.errors import SemanticFaceError
+from semanticface.evaluation import metrics
 from semanticface.models import nano
 from semanticface.models.answer_tokens import Numbers
 from semanticface.models.loading import load_trained
@@ -282,15 +283,12 @@ def _held_out(vision_encoder: nn.Module, heads: nn.Module, held_out: list[Faces]
     parts = []
     for faces, name in zip(held_out, ("renders", "people"), strict=False):
         _, predictions, pose = predict(vision_encoder, heads, centre(faces))
-        known = faces.known[0]
-        scores = [
-            float(np.corrcoef(predictions[:, action], faces.coefficients[:, action])[0, 1])
-            for action in np.flatnonzero(known)
-            if faces.coefficients[:, action].std() > 0 and predictions[:, action].std() > 0
-        ]
-        mae = np.abs(predictions.clip(0, 1) - faces.coefficients)[:, known].mean()
+        each = metrics.score(faces.coefficients, predictions.clip(0, 1), on_head=False)["model"]["per_action"]
+        known = [each[name] for name, is_known in zip(NAMES, faces.known[0], strict=True) if is_known]
+        correlation = np.mean([action["correlation"] for action in known if action["correlation"] is not None])
+        mae = np.mean([action["mae"] for action in known])
         turned = np.degrees(np.nanmean(np.abs(pose - faces.pose)[:, :3]))
-        parts.append(f"{name} correlation {np.mean(scores):.3f}, MAE {mae:.3f}, head {turned:.1f} degrees")
+        parts.append(f"{name} correlation {correlation:.3f}, MAE {mae:.3f}, head {turned:.1f} degrees")
     return "; ".join(parts)
 
 

@@ -31,6 +31,7 @@ from semanticface.rendering.head.rig import (
     UPPER_TEETH,
     Rig,
     rig,
+    sphere_of,
 )
 from semanticface.rendering.types import POINTS
 from semanticface.utils.files import atomic_open
@@ -306,13 +307,6 @@ class Model:
         return np.zeros_like(next(iter(shapes.values())))
 
 
-def sphere_of(points: np.ndarray) -> tuple[np.ndarray, float]:
-    """Centre and radius of the sphere through points."""
-    terms = np.concatenate([2 * points, np.ones((len(points), 1))], 1)
-    solution = np.linalg.lstsq(terms, (points**2).sum(1), rcond=None)[0]
-    return solution[:3], float(np.sqrt(solution[3] + (solution[:3] ** 2).sum()))
-
-
 class Parts:
     """Eyeballs, teeth and tongue: those of ``head.npz`` at the model's place, moved by affine fits of its deltas."""
 
@@ -439,7 +433,7 @@ def build(path: Path, modes: int, triangles: int) -> dict[str, np.ndarray]:
     solid = all_triangles[part[all_triangles[:, 0]] == SKIN].astype(np.int32)
     openness = occlusion(vertices, vertex_normals(vertices, all_triangles), solid)
     openness = (openness + openness[flipped]) / 2
-    gains = [STRENGTHS.get(name.removesuffix("Left").removesuffix("Right"), 1.0) for name in arkit.NAMES]
+    gains = [STRENGTHS.get(arkit.stem(name), 1.0) for name in arkit.NAMES]
     offsets, rows, deltas = sparse(moves)
     return {
         "vertices": vertices.astype(np.float32), "base": place.astype(np.float32),

@@ -19,18 +19,11 @@ import numpy as np
 from semanticface import arkit, assets
 from semanticface.cli.scripts import ScriptParser
 from semanticface.formats import tables
+from semanticface.semantics.take_sampler import split_rows
 from semanticface.utils.files import atomic_path
 
-BLOCKS, HELD_OUT = 10, (2, 5, 8)
 GROUPS, ROUNDS = 160, 40
 REST_QUANTILE = 0.2
-
-
-def split_rows(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return the rows to fit and those held out."""
-    blocks = np.array_split(rows, BLOCKS)
-    fitted = [block for k, block in enumerate(blocks) if k not in HELD_OUT]
-    return np.concatenate(fitted), np.concatenate([blocks[k] for k in HELD_OUT])
 
 
 def group(rows: np.ndarray, seed: int = 0) -> np.ndarray:
@@ -55,7 +48,7 @@ def main() -> None:
     parser.add_argument("--moments", type=Path, help="also write the moments of the held-out blocks to this file")
     options = parser.parse_args()
     take = np.stack([row.coefficients for row in tables.read_coefficients(options.take)]).astype(np.float64)
-    rows, held_out = split_rows(take)
+    rows, held_out = (take[numbers] for numbers in split_rows(len(take)))
     if options.moments is not None:
         both = np.concatenate([held_out, arkit.mirror(held_out)])
         with np.errstate(invalid="ignore"):  # an action that never moves has no correlation

@@ -33,7 +33,7 @@ FEATURES = Features(
         "subject": Value("string"),
         "look": Value("string"),
         "camera": {key: Value("float32") for key in CAMERA_KEYS},
-        "pose": List(Value("float32"), length=len(arkit.POSE_NAMES)),
+        "pose": List(Value("float32"), length=arkit.N_POSE),
         "seed": Value("int64"),
         "answer": Value("string"),
         "points": List(List(Value("float32"), length=2), length=len(POINTS)),

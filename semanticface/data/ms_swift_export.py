@@ -120,7 +120,7 @@ def published_answer(coefficients: np.ndarray, analysis: Analysis, pose: np.ndar
         prose.append(f"It suggests: {analysis.emotional_implication}.")
     prose.append(f"Symmetry: {analysis.symmetry}.")
     numbered = "\n".join(f"{number}. {text}" for number, text in enumerate(prose, start=1))
-    values = np.concatenate([coefficients, np.zeros(len(arkit.POSE_NAMES)) if pose is None else pose]).astype(float)
+    values = np.concatenate([coefficients, np.zeros(arkit.N_POSE) if pose is None else pose]).astype(float)
     names = [*(arkit.PASCAL_CASE[name] for name in arkit.NAMES), *arkit.POSE_NAMES]
     # Adding 0 turns -0.0 into 0.0.
     numbers = {name: round(value, 1) + 0.0 for name, value in zip(names, values.tolist(), strict=True)}

@@ -2,8 +2,8 @@
 
 ``foreign`` shows the head of another maker (``foreign_head``), which nothing is trained on or tuned to; ``take`` shows
 our own photo style. Both have the expressions of a real take: its rows are divided into ten equal contiguous blocks,
-of which only those in ``HELD_OUT_BLOCKS`` are measured, so that the others may be trained on. The sets in ``HOME``
-have our own heads, styles and expressions.
+of which only some are measured (``semantics.take_sampler.HELD_OUT_BLOCKS``), so that the others may be trained on. The
+sets in ``HOME`` have our own heads, styles and expressions.
 
 A method is a model, a peer such as MediaPipe, or a constant predictor. Methods differ in what they answer, so each set
 is scored in up to three scopes:
@@ -44,7 +44,7 @@ from semanticface.recipe import RECIPE_NAME
 from semanticface.semantics.analysis import Analysis, describe
 from semanticface.semantics.expression_sampler import sample_coefficients
 from semanticface.semantics.faithfulness import agreement
-from semanticface.semantics.take_sampler import TakeStatistics
+from semanticface.semantics.take_sampler import TakeStatistics, split_rows
 from semanticface.utils.files import write_json
 from semanticface.utils.progress import tqdm
 
@@ -60,8 +60,6 @@ SETS: dict[str, str] = {
 """Descriptions of the sets by key, in the order of the tables."""
 HOME = ("photo", "toon", "drawn", "shifted")
 """Sets with our own heads, styles and distribution of expressions."""
-BLOCKS, HELD_OUT_BLOCKS = 10, (2, 5, 8)
-"""Blocks of a take, counted from 0, and those that are measured and never trained on."""
 FIRES = 0.15
 """Coefficient above which an action counts as carried out on a face at rest."""
 
@@ -127,7 +125,7 @@ def held_out_expressions(take: Path) -> np.ndarray:
         ConfigError: it has no measured rows.
     """
     rows = [frame.coefficients for frame in recording.read(take)]
-    numbers = np.concatenate([np.array_split(np.arange(len(rows)), BLOCKS)[k] for k in HELD_OUT_BLOCKS])
+    _, numbers = split_rows(len(rows))
     found = [rows[i] for i in np.random.default_rng(SEED).permutation(numbers)]
     known = [row for row in found if row is not None]
     if not known:

@@ -26,7 +26,7 @@ from semanticface.arkit import gaze_degrees, pose_of
 from semanticface.recipe import files_sha256
 from semanticface.rendering import Rendered, lighting, raster
 from semanticface.rendering.camera import Camera, place_camera
-from semanticface.rendering.head.rig import rig, vertex_normals
+from semanticface.rendering.head.rig import rig, sphere_of, vertex_normals
 from semanticface.rendering.lighting import Lights, illuminate, sample_lights
 from semanticface.rendering.sensor import simulate_sensor
 from semanticface.rendering.shading.background import background
@@ -99,7 +99,7 @@ class ForeignHead:
         self.triangles = np.concatenate([*triangles, lid]).astype(np.int32)
         self.part = np.concatenate([*part, np.full(len(lid), INSIDE)]).astype(np.uint8)
         self._head, self._eyes = rows[0], rows[1:3]
-        self.eye_centres = np.stack([_sphere_centre(self._vertices[eye]) for eye in self._eyes])
+        self.eye_centres = np.stack([sphere_of(self._vertices[eye])[0] for eye in self._eyes]).astype(np.float32)
 
         head = self._vertices[self._head]
         # What our own heads' boxes hold too: from the brows to the chin, cheek to cheek.
@@ -264,10 +264,3 @@ def _longest_rim(faces: np.ndarray) -> np.ndarray:
             vertex = after.pop(vertex)
         rims.append(rim)
     return np.array(max(rims, key=len))
-
-
-def _sphere_centre(points: np.ndarray) -> np.ndarray:
-    """Return the centre of the sphere nearest to the points, float32[3], by least squares."""
-    equations = np.concatenate([2 * points, np.ones((len(points), 1))], axis=1)
-    solution = np.linalg.lstsq(equations, (points.astype(np.float64) ** 2).sum(axis=1), rcond=None)[0]
-    return solution[:3].astype(np.float32)

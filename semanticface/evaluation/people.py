@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 
 from semanticface import arkit
-from semanticface.data.importers.mediapipe import ACTIONS
+from semanticface.data.importers.mediapipe import ACTIONS, BELIEVED
 from semanticface.errors import ConfigError
 from semanticface.evaluation import bootstrap
 from semanticface.evaluation.benchmark import MODEL, PEER, false_rates, plain
@@ -30,32 +30,6 @@ from semanticface.vision.image_io import SUFFIXES
 STILL = 0.3
 VARIES = 0.02
 """Standard deviation of MediaPipe's scores below which an action is left out of the agreement."""
-_GAZE = ("eyeLookUp", "eyeLookDown", "eyeLookIn", "eyeLookOut")
-_SCALES: dict[str, tuple[float, float]] = {
-    "jawOpen": (1.03, 0.0), "mouthRight": (1.66, 0.0), "mouthPucker": (0.74, 0.04), "mouthSmile": (0.82, 0.0),
-    "browInnerUp": (0.89, 0.0), "browDown": (2.99, 0.02), "jawLeft": (1.64, 0.0), "browOuterUp": (0.75, -0.08),
-    "mouthUpperUp": (0.43, 0.04), "mouthLeft": (1.02, 0.0), "eyeBlink": (1.02, -0.04), "mouthShrugLower": (1.17, 0.08),
-    "eyeWide": (6.8, 0.05), "jawRight": (0.51, 0.02), "mouthLowerDown": (2.84, 0.15),
-    **dict.fromkeys(_GAZE, (1.0, 0.0)),
-}  # fmt: skip
-
-
-def _believed() -> dict[str, tuple[float, float]]:
-    """Return ``_SCALES`` by full name: ``mouthSmile`` stands for both sides."""
-    return {
-        name: _SCALES[stem]
-        for name in arkit.NAMES
-        for stem in (name, name.removesuffix("Left").removesuffix("Right"))
-        if stem in _SCALES and not (stem != name and name in _SCALES)
-    }
-
-
-BELIEVED: dict[str, tuple[float, float]] = _believed()
-"""Scale and offset from MediaPipe's score to ARKit's coefficient, by action, for actions on which it can be believed.
-
-Measured on 6,653 frames of one person filmed with an iPhone's ARKit: the actions whose correlation with ARKit is at
-least 0.7. Gaze, which that person hardly moved, is taken as it is.
-"""
 _STILL_ACTIONS = [arkit.INDEX[name] for name in BELIEVED if not name.startswith(("eyeLook", "browDown"))]
 
 

@@ -110,7 +110,7 @@ def _live_link_rows(
     warn: Callable[[str], None],
 ) -> Iterator[LiveLinkRow]:
     labels = TimecodeLabels(fps)
-    no_pose = np.zeros(len(arkit.POSE_NAMES))
+    no_pose = np.zeros(arkit.N_POSE)
     for frame in frames:
         if frame.values is None:
             continue

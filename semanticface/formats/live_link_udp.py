@@ -65,7 +65,7 @@ def packet(
     )
     if values is None:
         return head
-    rotations = np.zeros(len(arkit.POSE_NAMES)) if pose is None else pose
+    rotations = np.zeros(arkit.N_POSE) if pose is None else pose
     numbers = np.concatenate([np.asarray(values)[_ORDER], rotations]).astype(">f4")
     return head + struct.pack(">B", N_VALUES) + numbers.tobytes()
 

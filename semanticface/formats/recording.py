@@ -244,7 +244,7 @@ def track(path: Path, fps: Fraction | None, warn: Callable[[str], None]) -> Coef
         labels.append(parse(frame.timecode) if frame.timecode else None)
         row_seconds.append(frame.time)
         values.extend(np.clip(frame.values, 0, 1))
-        pose.extend(np.zeros(len(arkit.POSE_NAMES)) if frame.pose is None else frame.pose)
+        pose.extend(np.zeros(arkit.N_POSE) if frame.pose is None else frame.pose)
     if not rows:
         raise TableError(f"{path}: no row with coefficients. Give another file.")
     rate, frames = _timecode_frames(path, labels, fps)
@@ -265,7 +265,7 @@ def track(path: Path, fps: Fraction | None, warn: Callable[[str], None]) -> Coef
     return CoefficientTrack(
         times=np.array([float(seconds[index] - seconds[0]) for index in kept]),
         values=np.frombuffer(values, np.float32).reshape(-1, arkit.N_ACTIONS)[kept] + np.float32(0),
-        pose=np.frombuffer(pose, np.float32).reshape(-1, len(arkit.POSE_NAMES))[kept],
+        pose=np.frombuffer(pose, np.float32).reshape(-1, arkit.N_POSE)[kept],
         rate=rate,
         start=frames[0] if frames is not None else Fraction(0),
     )

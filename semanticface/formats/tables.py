@@ -175,14 +175,14 @@ def write(path: str | os.PathLike[str], outcomes: Iterable[Outcome]) -> None:
                 file.write(json.dumps(outcome.to_dict(), ensure_ascii=False, allow_nan=False) + "\n")
             return
         table = csv.writer(file, lineterminator="\n")
-        outcomes, failed = iter(outcomes), []
+        outcomes, first = iter(outcomes), []
         for outcome in outcomes:
-            failed.append(outcome)
+            first.append(outcome)
             if outcome.coefficients is not None:
                 break
-        columns = COLUMNS_WITH_POSE if failed and failed[-1].pose is not None else COLUMNS
+        columns = COLUMNS_WITH_POSE if first and first[-1].pose is not None else COLUMNS
         table.writerow(columns)
-        for outcome in chain(failed, outcomes):
+        for outcome in chain(first, outcomes):
             numbers: list[float | str] = []
             if outcome.coefficients is not None:
                 numbers += _rounded(outcome.coefficients)

@@ -26,7 +26,7 @@ from semanticface.arkit import N_ACTIONS
 from semanticface.errors import PictureError, VideoError
 from semanticface.formats.live_link_udp import Subject
 from semanticface.inference.predictor import Prediction, Predictor
-from semanticface.utils.one_euro import Settings, coefficient_filter, pose_filter
+from semanticface.utils.one_euro import FaceFilter, Settings
 from semanticface.utils.prefetch import prefetch
 from semanticface.vision.crop import crop_face
 from semanticface.vision.face_tracker import FaceTracker
@@ -59,8 +59,7 @@ class FaceReader:
     def __init__(self, predictor: Predictor, smoothing: Settings | None = None) -> None:
         self._predictor = predictor
         self._tracker = FaceTracker()
-        self._filter = None if smoothing is None else coefficient_filter(smoothing)
-        self._pose_filter = pose_filter()
+        self._filter = FaceFilter(smoothing)
 
     def read(self, frames: Sequence[Frame]) -> list[np.ndarray | None]:
         """Return coefficients and pose of the next frames, float64[61] each, [52] if the model predicts no pose.
@@ -86,12 +85,8 @@ class FaceReader:
     def _smooth(self, answer: Prediction | None, seconds: float) -> np.ndarray | None:
         if answer is None or answer.coefficients is None:
             return None
-        values = answer.coefficients.astype(np.float64)
-        pose = np.zeros(0) if answer.pose is None else answer.pose.astype(np.float64)
-        if self._filter is not None:
-            values = self._filter.step(values, seconds)
-            pose = self._pose_filter.step(pose, seconds) if len(pose) else pose
-        return np.concatenate([values, pose])
+        values, pose = self._filter.step(answer.coefficients, answer.pose, seconds)
+        return values if pose is None else np.concatenate([values, pose])
 
 
 @dataclass(slots=True)

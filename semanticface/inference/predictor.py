@@ -20,12 +20,12 @@ import numpy as np
 import torch
 from PIL import Image, ImageOps
 
-from semanticface.arkit import MIRROR_INDEX, POSE_NAMES, by_name, mirror_pose
+from semanticface.arkit import MIRROR_INDEX, POSE_MIRROR_INDEX, POSE_MIRROR_SIGNS, POSE_NAMES, by_name, pose_from_units
 from semanticface.errors import AnswerError, PictureError
 from semanticface.inference.decoder import AnswerDecoder, DecodedAnswer, Mode
 from semanticface.inference.engine import DecodingEngine
 from semanticface.inference.intervals import COVERAGE, NumberSummary, interval_dict, shortest, summarize
-from semanticface.inference.number_readout import Readout, mean_value
+from semanticface.inference.number_readout import VALUES, Readout, mean_value
 from semanticface.models.inputs import prompt_inputs
 from semanticface.models.loading import Bundle, load_trained
 from semanticface.prompts import load_prompt
@@ -347,7 +347,7 @@ class Predictor:
                 out.append(plain)  # reported by `_prediction`
             else:
                 pose_probs = _both_poses(plain, mirrored)
-                pose = None if pose_probs is None else 2 * mean_value(pose_probs) - 1
+                pose = None if pose_probs is None else pose_from_units(mean_value(pose_probs))
                 out.append(DecodedAnswer(format_answer(values, analysis, pose), probs, pose_probs))
         return out
 
@@ -356,10 +356,8 @@ def _both_poses(plain: DecodedAnswer, mirrored: DecodedAnswer) -> np.ndarray | N
     """Return the mean distributions of the rotations in a picture and in its mirror image, float32[9, 101]."""
     if plain.pose_probs is None or mirrored.pose_probs is None:
         return None
-    order = mirror_pose(np.arange(len(POSE_NAMES)))  # negative where the angle is negated
-    signs = mirror_pose(np.ones(len(POSE_NAMES)))
-    back = mirrored.pose_probs[np.abs(order).astype(int)]
-    return (plain.pose_probs + np.where(signs[:, None] < 0, back[:, ::-1], back)) / 2
+    back = mirrored.pose_probs[POSE_MIRROR_INDEX]
+    return (plain.pose_probs + np.where(POSE_MIRROR_SIGNS[:, None] < 0, back[:, ::-1], back)) / 2
 
 
 def prepare(picture: Picture, index: int, crop: Crop, size: int, name: str = "") -> PreparedFace | Prediction:
@@ -410,9 +408,9 @@ def _prediction(face: PreparedFace, decoded: DecodedAnswer, summary: NumberSumma
         return Prediction(face.image, "invalid_answer", f"{face.image}: {error}", text=text, box=face.box)
     pose, pose_interval = None, None
     if decoded.pose_probs is not None:
-        pose = (2 * mean_value(decoded.pose_probs) - 1).astype(np.float32)
+        pose = pose_from_units(mean_value(decoded.pose_probs))
         low, high, _ = shortest(decoded.pose_probs, COVERAGE)
-        pose_interval = np.stack([low, high], axis=-1).astype(np.float32) / 50 - 1
+        pose_interval = pose_from_units(VALUES[np.stack([low, high], axis=-1)])
     return Prediction(
         face.image,
         "ok",

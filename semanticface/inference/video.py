@@ -28,7 +28,7 @@ from semanticface.formats.tables import RowResult
 from semanticface.inference.intervals import interval_dict
 from semanticface.inference.predictor import Prediction, Predictor
 from semanticface.semantics.analysis import Analysis
-from semanticface.utils.one_euro import Settings, coefficient_filter, pose_filter
+from semanticface.utils.one_euro import FaceFilter, Settings
 from semanticface.utils.prefetch import prefetch
 from semanticface.utils.progress import tqdm
 from semanticface.vision.crop import Box, crop_face
@@ -236,15 +236,11 @@ def _answer(take: Take, frame: _PreparedFrame, predictions: Iterator[Prediction]
 
 def _csv_rows(answers: Iterable[FrameAnswer], smoothing: Settings | None) -> Iterator[LiveLinkRow]:
     """Yield the rows of a Live Link CSV; rotations are 0 where the model does not predict them."""
-    smooth = None if smoothing is None else coefficient_filter(smoothing)
-    steady = None if smoothing is None else pose_filter()
+    smooth, unknown = FaceFilter(smoothing), np.zeros(arkit.N_POSE)
     for answer in answers:
         if answer.coefficients is not None:
-            values = answer.coefficients.astype(np.float64)
-            pose = np.zeros(arkit.N_POSE) if answer.pose is None else answer.pose.astype(np.float64)
-            if smooth is not None and steady is not None:
-                values, pose = smooth.step(values, float(answer.time)), steady.step(pose, float(answer.time))
-            yield LiveLinkRow(answer.timecode, values, pose)
+            values, pose = smooth.step(answer.coefficients, answer.pose, float(answer.time))
+            yield LiveLinkRow(answer.timecode, values, unknown if pose is None else pose)
 
 
 def _report(take: Take, answers: Iterable[FrameAnswer]) -> Report:

@@ -60,7 +60,7 @@ def number_owners(answer: str) -> np.ndarray:
     start = answer.rfind(ARKIT_START)
     found = list(_VALUE.finditer(answer, start + len(ARKIT_START))) if start >= 0 else []
     expected = N_ACTIONS + (N_POSE if POSE_START in answer[start:] else 0)
-    if start < 0 or len(found) != expected:
+    if len(found) != expected:
         raise DatasetError(
             f"an answer holds {len(found)} numbers, not {expected}: {answer[:80]!r}… "
             "Write the column answer with data_prep/describe.py."

@@ -21,7 +21,7 @@ from transformers import (
     ResNetConfig,
 )
 
-from semanticface.arkit import N_ACTIONS, POSE_NAMES
+from semanticface.arkit import N_ACTIONS, N_POSE
 from semanticface.models.processors import quiet_transformers
 from semanticface.semantics.analysis import Analysis, describe
 from semanticface.semantics.answer import NUMBER_TEXTS, POSE_KEYS, POSE_TEXTS, format_answer
@@ -220,7 +220,7 @@ class VisionHeads(nn.Module):
         super().__init__()
         self.coefficients = nn.Linear(channels * cells, N_ACTIONS)
         self.points = nn.Linear(channels * cells, n_points * 2)
-        self.pose = nn.Linear(channels * cells, len(POSE_NAMES))
+        self.pose = nn.Linear(channels * cells, N_POSE)
 
     def forward(self, feature_map: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Predict from feature maps [B, C, H, W].

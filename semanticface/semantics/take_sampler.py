@@ -31,6 +31,17 @@ _LEFT, _RIGHT = ([i for i, name in enumerate(arkit.NAMES) if name.endswith(side)
 _JAW, _CLOSE = INDEX["jawOpen"], INDEX["mouthClose"]
 
 
+BLOCKS, HELD_OUT_BLOCKS = 10, (2, 5, 8)
+"""Equal contiguous blocks of a take's rows, counted from 0, and those that are measured and never trained on."""
+
+
+def split_rows(count: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return which of ``count`` rows of a take may be fitted, and which are held out; int64[n] each."""
+    blocks = np.array_split(np.arange(count), BLOCKS)
+    fitted = [block for k, block in enumerate(blocks) if k not in HELD_OUT_BLOCKS]
+    return np.concatenate(fitted), np.concatenate([blocks[k] for k in HELD_OUT_BLOCKS])
+
+
 @dataclass(frozen=True, eq=False)
 class TakeStatistics:
     """Groups of alike frames of a take; ``data_prep/assets/build_take.py`` writes them.

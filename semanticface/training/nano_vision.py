@@ -14,7 +14,7 @@ from accelerate import Accelerator
 from datasets import Dataset
 from torch import nn
 
-from semanticface.arkit import N_ACTIONS, POSE_NAMES
+from semanticface.arkit import N_ACTIONS, N_POSE
 from semanticface.data.consent import KIND
 from semanticface.data.faces import load_faces, recipe_of_kind
 from semanticface.data.importers.mediapipe import to_arkit
@@ -102,7 +102,7 @@ def _decode(parts: dict[Path, Dataset], out: Path, margin: float, split: str) ->
     coefficients = np.zeros((count, N_ACTIONS), np.float32)
     known = np.ones((count, N_ACTIONS), bool)
     points = np.empty((count, len(POINTS), 2), np.float32)
-    pose = np.full((count, len(POSE_NAMES)), np.nan, np.float32)
+    pose = np.full((count, N_POSE), np.nan, np.float32)
     bar = tqdm(desc=f"reading {split}", total=count, unit="face")
     index = 0
     for folder, part in parts.items():

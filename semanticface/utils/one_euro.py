@@ -113,11 +113,6 @@ POSE = OneEuroSettings(1.5, 6.0)
 """Settings for rotations in radians: heads turn slower than faces move, and tremble less."""
 
 
-def pose_filter() -> OneEuroFilter:
-    """Return a filter over the nine rotations of ``arkit.POSE_NAMES``; none comes near a half turn, so none wraps."""
-    return OneEuroFilter(np.full(arkit.N_POSE, POSE.min_cutoff), np.full(arkit.N_POSE, POSE.beta))
-
-
 def coefficient_filter(settings: Settings = DEFAULTS) -> OneEuroFilter:
     """Return a filter over the 52 coefficients; values in [0, 1] stay in [0, 1].
 
@@ -130,3 +125,26 @@ def coefficient_filter(settings: Settings = DEFAULTS) -> OneEuroFilter:
         if setting is not None:
             min_cutoff[indices], beta[indices] = setting.min_cutoff, setting.beta
     return OneEuroFilter(min_cutoff, beta)
+
+
+class FaceFilter:
+    """Filters the coefficients and the pose of one face over time.
+
+    Args:
+        settings: as for ``coefficient_filter``; None filters nothing.
+    """
+
+    def __init__(self, settings: Settings | None) -> None:
+        self._coefficients = None if settings is None else coefficient_filter(settings)
+        # No rotation comes near a half turn, so none wraps.
+        self._pose = OneEuroFilter(np.full(arkit.N_POSE, POSE.min_cutoff), np.full(arkit.N_POSE, POSE.beta))
+
+    def step(
+        self, coefficients: np.ndarray, pose: np.ndarray | None, time: float
+    ) -> tuple[np.ndarray, np.ndarray | None]:
+        """Return coefficients float64[52] and pose float64[9], None if not known, at ``time`` in seconds."""
+        values = coefficients.astype(np.float64)
+        rotations = None if pose is None else pose.astype(np.float64)
+        if self._coefficients is None:
+            return values, rotations
+        return self._coefficients.step(values, time), None if rotations is None else self._pose.step(rotations, time)

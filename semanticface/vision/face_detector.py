@@ -14,7 +14,6 @@ import functools
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -25,6 +24,7 @@ from torch.nn import functional
 
 from semanticface import assets
 from semanticface.errors import ModelError
+from semanticface.utils.precision import has_bfloat16
 from semanticface.vision import centerface
 from semanticface.vision.centerface import FEATURES, CenterFaceNet, Pointwise
 from semanticface.vision.crop import Box, crop_face, from_crop
@@ -239,12 +239,6 @@ def non_max_suppression(boxes: list[Box]) -> list[Box]:
     return kept
 
 
-def _has_native_bfloat16() -> bool:
-    # bfloat16 is slower where it is emulated; torch before 2.13 has no capabilities.
-    capabilities: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
-    return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
-
-
 def load_face_detector(path: str | Path) -> FaceDetector:
     """Load a detector from a safetensors file, in bfloat16 if the processor supports it natively (1.5 times as fast).
 
@@ -262,7 +256,7 @@ def load_face_detector(path: str | Path) -> FaceDetector:
             f"cannot load the face detector {path}: {error}. Train one with train/face_detector.py."
         ) from error
     net = net.eval().to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stubs lack it
-    return FaceDetector(net.bfloat16() if _has_native_bfloat16() else net, recipe)
+    return FaceDetector(net.bfloat16() if has_bfloat16(torch.device("cpu")) else net, recipe)
 
 
 @functools.lru_cache(maxsize=1)

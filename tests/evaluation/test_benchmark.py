@@ -13,6 +13,7 @@ from semanticface.evaluation import benchmark, metrics, published
 from semanticface.evaluation.benchmark import MODEL, PEER, MethodAnswers, score_set
 from semanticface.formats import live_link, tables
 from semanticface.inference.intervals import NumberSummary
+from semanticface.semantics import take_sampler
 from semanticface.semantics.analysis import describe
 from semanticface.semantics.expression_sampler import sample_coefficients
 from tests.helpers.scripts import load_script
@@ -158,7 +159,7 @@ def test_only_the_held_out_blocks_of_a_take_are_measured(tmp_path):
     assert found.shape == (12, 52)
     rows = np.round(100 * found[:, arkit.INDEX["jawOpen"]]).astype(int)
     assert sorted(rows.tolist()) == [*range(8, 12), *range(20, 24), *range(32, 36)]
-    assert {row // 4 for row in rows[:6].tolist()} == set(benchmark.HELD_OUT_BLOCKS)
+    assert {row // 4 for row in rows[:6].tolist()} == set(take_sampler.HELD_OUT_BLOCKS)
 
 
 def test_false_rates_count_what_fires_at_rest():

@@ -39,7 +39,7 @@ def face(number: int) -> np.ndarray:
 
 def row(number: int, when: str) -> LiveLinkRow:
     """Return the row of a frame, counted from 0."""
-    return LiveLinkRow(when, face(number), np.linspace(-0.1, 0.1, len(arkit.POSE_NAMES)))
+    return LiveLinkRow(when, face(number), np.linspace(-0.1, 0.1, arkit.N_POSE))
 
 
 def write_take(

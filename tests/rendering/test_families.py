@@ -31,10 +31,8 @@ def head(request: pytest.FixtureRequest) -> Rig:
 
 
 def coefficients(*names: str, **values: float) -> np.ndarray:
-    c = np.zeros(arkit.N_ACTIONS, np.float32)
-    for name, value in {**dict.fromkeys(names, 1.0), **values}.items():
-        c[arkit.INDEX[name]] = value
-    return c
+    """Coefficients with the named actions at 1, or at the value given."""
+    return arkit.vector(dict.fromkeys(names, 1.0) | values)
 
 
 @pytest.mark.parametrize("action", arkit.ACTIONS, ids=lambda a: a.name)

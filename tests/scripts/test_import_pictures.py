@@ -169,7 +169,7 @@ def test_frames_of_a_video_are_selected_and_keep_their_numbers(tmp_path, monkeyp
     assert all(later - earlier >= 5 for earlier, later in itertools.pairwise(numbers))
     assert record.counts["no face"] == 1 and record.counts["near duplicate"] > 10 and done.left_out
     assert record.counts.get("damaged frame", 0) >= 1
-    assert arkit.head_degrees(np.array(faces["pose"][0]))[0] == pytest.approx(20)
+    assert np.degrees(-faces["pose"][0][0]) == pytest.approx(20)
     assert faces["points"][0][-1] == pytest.approx([60, 60], abs=1)
     codes = list(faces["timecode"])
     assert codes[0] == "00:00:00:00.000" and codes == sorted(codes)

@@ -95,7 +95,7 @@ def test_skipped_candidates_could_not_reach_the_threshold():
 
 @pytest.mark.parametrize("fast", [False, True])
 def test_faces_are_the_same_in_either_precision(monkeypatch, fast):
-    monkeypatch.setattr(face_detector, "_has_native_bfloat16", lambda: fast)
+    monkeypatch.setattr(face_detector, "has_bfloat16", lambda device: fast)
     loaded = load_face_detector(WEIGHTS)
     assert loaded.net.answer.weight.dtype == (torch.bfloat16 if fast else torch.float32)
     picture, box = face("toon", 4)

@@ -44,7 +44,7 @@ FEATURES = Features(
         "look": Value("string"),
         "answer": Value("string"),
         "box": List(Value("float32"), length=4),
-        "pose": List(Value("float32"), length=len(arkit.POSE_NAMES)),
+        "pose": List(Value("float32"), length=arkit.N_POSE),
         "points": List(List(Value("float32"), length=2), length=len(POINTS)),
         "take": Value("string"),
         "timecode": Value("string"),

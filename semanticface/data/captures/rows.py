@@ -24,7 +24,7 @@ CONTEXT = 1.5
 MIN_SIDE = 64
 """Smallest side of a stored crop in pixels."""
 
-_NO_POSE = np.zeros(len(arkit.POSE_NAMES), np.float32)
+_NO_POSE = np.zeros(arkit.N_POSE, np.float32)
 _NO_POINTS = np.full((len(POINTS), 2), np.nan, np.float32)
 
 

@@ -32,7 +32,7 @@ def movement_of(subject: int) -> Movement:
     gaze = np.array([rng.uniform(_GAZE_MIN, _GAZE_MAX), rng.uniform(_GAZE_MIN, _GAZE_MAX)], np.float32)
     gains: dict[str, float] = {}
     for name in arkit.NAMES:
-        stem = name.removesuffix("Left").removesuffix("Right")
+        stem = arkit.stem(name)
         if stem not in gains:
             low, high = _LIMITS.get(stem, (_GAIN_MIN, _GAIN_MAX))
             gains[stem] = float(np.clip(rng.normal(1, _GAIN_STD), low, high))

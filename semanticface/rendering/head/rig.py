@@ -55,7 +55,7 @@ EYE_LOWERED = 0.07
 _AGES = ("baby", "child", "young", "old")
 # Spread of the weights of a family's identity modes; 1 is how much the scanned people differ.
 _MODE_SPREAD = 0.8
-_GAINS = np.array([GAINS.get(n.removesuffix("Left").removesuffix("Right"), 1.0) for n in arkit.NAMES])
+_GAINS = np.array([GAINS.get(arkit.stem(n), 1.0) for n in arkit.NAMES])
 _LID_COLUMNS = [
     [arkit.INDEX[f"eye{a}{side}"] for a in ("Blink", "LookDown", "LookUp", "Squint", "Wide")]
     for side in ("Left", "Right")
@@ -153,6 +153,14 @@ def vertex_normals(vertices, triangles):  # type: ignore[no-untyped-def]
 def _deltas_of(data: dict[str, np.ndarray], kind: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Sparse targets of a head file: offsets [T + 1], vertex index int64[K], delta float32[K, 3]."""
     return data[f"{kind}_offsets"], data[f"{kind}_rows"].astype(np.int64), data[f"{kind}_deltas"].astype(np.float32)
+
+
+def sphere_of(points: np.ndarray) -> tuple[np.ndarray, float]:
+    """Return centre, float64[3], and radius of the sphere nearest to points [N, 3], by least squares."""
+    points = np.asarray(points, np.float64)
+    terms = np.concatenate([2 * points, np.ones((len(points), 1))], 1)
+    solution = np.linalg.lstsq(terms, (points**2).sum(1), rcond=None)[0]
+    return solution[:3], float(np.sqrt(solution[3] + (solution[:3] ** 2).sum()))
 
 
 class _DetailAxes:

@@ -352,7 +352,7 @@ def build(model: str = "nano", *, emotion: bool = True, device: str | None = Non
 
 def _action(action: arkit.Action) -> dict[str, Any]:
     """Return an action for the page: its name, a label without region and side, and its mirror."""
-    base = action.name if action.side == "both" else action.name.removesuffix("Left").removesuffix("Right")
+    base = action.name if action.side == "both" else arkit.stem(action.name)
     words = "".join(f" {letter.lower()}" if letter.isupper() else letter for letter in base).split()
     label = " ".join(words[1:] if words[0] in _REGION_WORDS else words) or "sideways"
     return {"name": action.name, "words": label, "side": action.side, "mirror": action.mirror, "facs": action.facs}
