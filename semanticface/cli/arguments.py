@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable
 from fractions import Fraction
+from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
 from semanticface.vision.timecode import parse_rate
@@ -50,6 +51,17 @@ def add_no_emotion(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--no-emotion", action="store_true", help="leave out what emotion the face suggests")
 
 
+def add_neutral(parser: argparse._ActionsContainer) -> None:
+    """Add ``--neutral``."""
+    parser.add_argument(
+        "--neutral",
+        type=neutral,
+        metavar="PICTURE|SECONDS",
+        help="take the person's face at rest off every answer; blinks still close the eyes. PICTURE shows it; SECONDS "
+        "of a video: its calmest, wherever they are; of a camera: its first",
+    )
+
+
 def add_seed(parser: argparse.ArgumentParser, purpose: str) -> None:
     """Add ``--seed``."""
     parser.add_argument("--seed", type=seed, default=0, help=f"{purpose} {_DEFAULT}")
@@ -73,6 +85,17 @@ def box(text: str) -> Box:
     if not (x0 < x1 < float("inf") and y0 < y1 < float("inf")):
         raise argparse.ArgumentTypeError(f"{text!r} has no area: give left,top,right,bottom in pixels")
     return Box(x0, y0, x1, y1)
+
+
+def neutral(text: str) -> Path | float:
+    """Parse ``--neutral``: the name of a picture, or seconds up to an hour, with or without an s."""
+    try:
+        seconds = float(text.removesuffix("s"))
+    except ValueError:
+        return Path(text)
+    if not 0 < seconds <= 3600:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds above 0 and up to 3600")
+    return seconds
 
 
 def weights(example: str) -> Callable[[str], dict[str, float]]:

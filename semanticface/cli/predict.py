@@ -23,8 +23,7 @@ def add_commands(commands: Subparsers) -> None:
         "predict",
         "predict 52 coefficients and an analysis from pictures or a video of a face",
         "Reads PNG, JPEG and WebP; a folder means the pictures in it, sorted by name. The face is detected and\n"
-        "cropped first; of several faces the one with the highest confidence is used. Everything runs on this\n"
-        "machine.\n\n"
+        "cropped first; of several faces the largest. Everything runs on this machine.\n\n"
         "The JSONL has one object per picture, in order: image, status (ok, or a short code with a reason),\n"
         "coefficients (by action name), interval (lowest and highest value of each with a probability of 80 %;\n"
         "calibrated says whether it was fitted on held-out faces), analysis. The CSV has image and the 52 actions; a\n"
@@ -68,6 +67,7 @@ def add_commands(commands: Subparsers) -> None:
         help="also read each picture's mirror image and average both: a little more accurate, twice the time",
     )
     arguments.add_no_emotion(parser)
+    arguments.add_neutral(parser)
     predict_video.add_options(parser)
     parser.set_defaults(run=_run)
 
@@ -87,6 +87,8 @@ def _run(options: argparse.Namespace) -> int:
         raise SemanticFaceError("--mirror averages what --temperature would sample. Leave one of them out.")
     if options.report is not None and Path(options.report).suffix.lower() != ".html":
         raise SemanticFaceError(f"{options.report}: a report is a web page. End its name in .html.")
+    if isinstance(options.neutral, float):
+        raise SemanticFaceError("--neutral SECONDS is for a video. Give a picture of the person at rest instead.")
     pictures = list(map(os.fspath, expand(options.pictures)))  # str: a third of a Path's memory
 
     from semanticface.inference.predictor import Predictor
@@ -99,6 +101,8 @@ def _run(options: argparse.Namespace) -> int:
         emotion=not options.no_emotion,
         mirror=options.mirror,
     )
+    if options.neutral is not None:
+        predictor.neutral = predict_video.neutral_face(options.neutral, predictor)
     crop: Literal["auto", "none"] | Box = "none" if options.no_crop else options.box or "auto"
     stream = predictor.stream(
         pictures,

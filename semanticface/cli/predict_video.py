@@ -24,6 +24,8 @@ from semanticface.vision.timecode import (
 
 if TYPE_CHECKING:
     from semanticface.inference.decoder import Mode
+    from semanticface.inference.neutral import NeutralFace
+    from semanticface.inference.predictor import Predictor
     from semanticface.utils.one_euro import OneEuroSettings
     from semanticface.vision.video_reader import Take
 
@@ -37,6 +39,7 @@ ABOUT = (
 )
 EXAMPLES = (
     "semanticface predict take.mp4 --out Scene1_1_Ann.csv --smooth",
+    "semanticface predict take.mp4 --neutral 2 --out take.csv",
     "semanticface predict frames/ --fps 25 --out take.csv --smooth-region mouth=2,4 --smooth-region gaze=off",
 )
 SMOOTHING_HELP = "brows 1,3, eyes off, gaze 1.5,3, cheeks 1,2, nose 1,2, mouth 1.5,3, jaw 1,3, tongue 1,3"
@@ -125,6 +128,8 @@ def run(options: argparse.Namespace) -> int:
         mirror=options.mirror,
     )
     try:
+        if options.neutral is not None:
+            predictor.neutral = neutral_face(options.neutral, predictor, take)
         report = predict_take(
             take,
             Path(options.out),
@@ -139,6 +144,7 @@ def run(options: argparse.Namespace) -> int:
                 "readout": options.readout,
                 "emotion": emotion,
                 "mirror": options.mirror,
+                "neutral": None if predictor.neutral is None else predictor.neutral.rest.tolist(),
             },
         )
     except KeyboardInterrupt:
@@ -150,6 +156,16 @@ def run(options: argparse.Namespace) -> int:
     rows = report.frames - (report.failed if Path(options.out).suffix.lower() == ".csv" else 0)
     print(f"{options.out}: {rows} rows of {report.frames} frames, {report.failed} failed", file=sys.stderr)
     return 1 if report.failed or report.shortfall else 0
+
+
+def neutral_face(neutral: Path | float, predictor: Predictor, take: Take | None = None) -> NeutralFace:
+    """Return the face at rest that ``--neutral`` names: a picture's, or that of some seconds of ``take``."""
+    from semanticface.inference.neutral_source import neutral_from_picture, neutral_from_take
+
+    if take is None or isinstance(neutral, Path):
+        return neutral_from_picture(predictor, Path(str(neutral)))
+    warn(f"{take.path}: looking for its calmest {neutral:g} s")
+    return neutral_from_take(predictor, take, neutral)
 
 
 def check_timecode_rate(fps: Fraction) -> Fraction:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from semanticface.cli import arguments
 from semanticface.cli.arguments import Subparsers, add_command
 from semanticface.cli.output import warn
-from semanticface.cli.predict_video import check_timecode_rate
+from semanticface.cli.predict_video import check_timecode_rate, neutral_face
 from semanticface.errors import SemanticFaceError
 from semanticface.vision.timecode import parse_timecode
 
@@ -72,6 +72,7 @@ def add_commands(commands: Subparsers) -> None:
     live.add_argument("--model", help='"nano" (default; in the package), a folder or a Hub id')
     arguments.add_device(live)
     live.add_argument("--smooth", action="store_true", help="smooth the numbers, as predict --smooth does")
+    arguments.add_neutral(live)
     parser.set_defaults(run=_run)
 
 
@@ -84,7 +85,12 @@ def _run(options: argparse.Namespace) -> int:
         return _camera(options)
     if is_video(options.file):
         return _video(options)
-    given = {"--model": options.model, "--device": options.device, "--smooth": options.smooth}
+    given = {
+        "--model": options.model,
+        "--device": options.device,
+        "--smooth": options.smooth,
+        "--neutral": options.neutral,
+    }
     for option, value in given.items():
         if value:
             raise SemanticFaceError(f"{option} is for videos and cameras. Leave it out for a recording.")
@@ -119,7 +125,7 @@ def _video(options: argparse.Namespace) -> int:
     take = open_take(options.file)
     name = _name(options)
     subject = Subject(name, *_rate_and_start(take, options.fps))
-    reader = _reader(options)
+    reader = _reader(options, take)
 
     from semanticface.inference.live import StreamStats, video_packets
 
@@ -153,13 +159,21 @@ def _camera(options: argparse.Namespace) -> int:
     return 0
 
 
-def _reader(options: argparse.Namespace) -> FaceReader:
+def _reader(options: argparse.Namespace, take: Take | None = None) -> FaceReader:
+    """Return the reader of a video, or of a camera, whose first seconds show the face at rest."""
     from semanticface.inference.live import FaceReader
+    from semanticface.inference.neutral import NeutralLearner
     from semanticface.inference.predictor import Predictor
     from semanticface.utils import one_euro
 
     predictor = Predictor.from_pretrained(options.model or "nano", device=options.device, mode="numbers")
-    return FaceReader(predictor, one_euro.DEFAULTS if options.smooth else None)
+    learner = None
+    if take is None and isinstance(options.neutral, float):
+        warn(f"keep a calm face for {options.neutral:g} s")
+        learner = NeutralLearner(options.neutral)
+    elif options.neutral is not None:
+        predictor.neutral = neutral_face(options.neutral, predictor, take)
+    return FaceReader(predictor, one_euro.DEFAULTS if options.smooth else None, learner)
 
 
 def _send(

@@ -25,6 +25,7 @@ from PIL import Image
 from semanticface.arkit import N_ACTIONS
 from semanticface.errors import PictureError, VideoError
 from semanticface.formats.live_link_udp import Subject
+from semanticface.inference.neutral import NeutralLearner
 from semanticface.inference.predictor import Prediction, Predictor
 from semanticface.utils.one_euro import FaceFilter, Settings
 from semanticface.utils.prefetch import prefetch
@@ -54,10 +55,14 @@ class FaceReader:
     Args:
         predictor: the model.
         smoothing: of the numbers, see ``one_euro``; None leaves them as predicted.
+        neutral: learns the face at rest from the first seconds; None takes off what ``predictor.neutral`` does.
     """
 
-    def __init__(self, predictor: Predictor, smoothing: Settings | None = None) -> None:
+    def __init__(
+        self, predictor: Predictor, smoothing: Settings | None = None, neutral: NeutralLearner | None = None
+    ) -> None:
         self._predictor = predictor
+        self._neutral = neutral
         self._tracker = FaceTracker()
         self._filter = FaceFilter(smoothing)
 
@@ -85,7 +90,8 @@ class FaceReader:
     def _smooth(self, answer: Prediction | None, seconds: float) -> np.ndarray | None:
         if answer is None or answer.coefficients is None:
             return None
-        values, pose = self._filter.step(answer.coefficients, answer.pose, seconds)
+        values = answer.coefficients if self._neutral is None else self._neutral.step(answer.coefficients, seconds)
+        values, pose = self._filter.step(values, answer.pose, seconds)
         return values if pose is None else np.concatenate([values, pose])
 
 

@@ -8,6 +8,7 @@ distributions (``semanticface.inference.intervals``).
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 import os
 from collections.abc import Iterable, Iterator, Sequence
@@ -25,15 +26,16 @@ from semanticface.errors import AnswerError, PictureError
 from semanticface.inference.decoder import AnswerDecoder, DecodedAnswer, Mode
 from semanticface.inference.engine import DecodingEngine
 from semanticface.inference.intervals import COVERAGE, NumberSummary, interval_dict, shortest, summarize
+from semanticface.inference.neutral import NeutralFace
 from semanticface.inference.number_readout import VALUES, Readout, mean_value
 from semanticface.models.inputs import prompt_inputs
 from semanticface.models.loading import Bundle, load_trained
 from semanticface.prompts import load_prompt
 from semanticface.recipe import calibrated_level
-from semanticface.semantics.analysis import Analysis
+from semanticface.semantics.analysis import Analysis, describe
 from semanticface.semantics.answer import format_answer, parse_answer
 from semanticface.vision.crop import Box, crop_face
-from semanticface.vision.face_detector import detect_faces
+from semanticface.vision.face_detector import detect_faces, main_face
 from semanticface.vision.image_io import load_picture
 
 Picture = str | Path | bytes | Image.Image
@@ -150,6 +152,9 @@ class Predictor:
     Attributes:
         readout: how the numbers of the answers are read.
         level: the level of the intervals (``intervals.fit_level``); None where they are not calibrated.
+        neutral: a person's face at rest (``semanticface.inference.neutral``), taken off every answer; None at first.
+            Analyses are then those of the coefficients that remain, in the words of Stage I; text and distributions
+            stay the model's.
 
     Raises:
         ModelError: answers cannot be decoded with the model's tokenizer.
@@ -188,6 +193,7 @@ class Predictor:
         self.readout = decoder.readout
         self.mirror = mirror
         self.level = calibrated_level(recipe, mode)
+        self.neutral: NeutralFace | None = None
 
     @classmethod
     def from_pretrained(
@@ -326,6 +332,8 @@ class Predictor:
             _prediction(faces[index // answers], each, summaries.row(index), keep_probs)
             for index, each in enumerate(decoded)
         ]
+        if self.neutral is not None:
+            predictions = [_without_rest(prediction, self.neutral) for prediction in predictions]
         return [predictions[index * answers : (index + 1) * answers] for index in range(len(faces))]
 
     def _decode(
@@ -396,8 +404,8 @@ def _choose_box(image: Image.Image, name: str, crop: Crop) -> tuple[Box, str]:
         raise PictureError(
             "no_face", f"{name}: no face found. Give a box around it, or use the whole picture as it is."
         )
-    note = f"{len(faces)} faces found; this is the most prominent" if len(faces) > 1 else ""
-    return faces[0], note
+    note = f"{len(faces)} faces found; this is the largest" if len(faces) > 1 else ""
+    return main_face(faces), note
 
 
 def _prediction(face: PreparedFace, decoded: DecodedAnswer, summary: NumberSummary, keep_probs: bool) -> Prediction:
@@ -425,3 +433,21 @@ def _prediction(face: PreparedFace, decoded: DecodedAnswer, summary: NumberSumma
         pose=pose,
         pose_interval=pose_interval,
     )
+
+
+def _without_rest(prediction: Prediction, neutral: NeutralFace) -> Prediction:
+    """Return a prediction without what the face shows at rest."""
+    if prediction.coefficients is None or prediction.summary is None:
+        return prediction
+    coefficients, analysis = neutral.apply(prediction.coefficients), prediction.analysis
+    if analysis is not None:
+        analysis = describe(coefficients, emotion=analysis.emotional_implication is not None)
+    read = prediction.summary
+    summary = NumberSummary(
+        neutral.apply(read.greedy),
+        neutral.apply(read.mean),
+        neutral.apply(read.median),
+        neutral.apply(read.interval.T).T,
+        read.calibrated,
+    )
+    return dataclasses.replace(prediction, coefficients=coefficients, analysis=analysis, summary=summary)

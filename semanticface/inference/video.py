@@ -97,7 +97,7 @@ class Report:
 
 
 @dataclass(frozen=True, slots=True)
-class _PreparedFrame:
+class PreparedFrame:
     """A frame ready for the model, or the reason why it is not, and the tracker's state after it."""
 
     frame: Frame
@@ -172,7 +172,7 @@ def model_record(name: str, predictor: Predictor) -> dict[str, Any]:
 def _predict(take: Take, partial: PartialFile, predictor: Predictor, crop: Crop, batch_size: int) -> None:
     """Predict the frames that ``partial`` lacks."""
     frames = prefetch(
-        _prepared_frames(take, crop, predictor.bundle.image_size, partial.frames, partial.state), depth=2 * batch_size
+        cropped_frames(take, predictor.bundle.image_size, crop, partial.frames, partial.state), depth=2 * batch_size
     )
     with partial, tqdm(total=take.count, initial=partial.frames, unit="frame") as bar, contextlib.closing(frames):
         while chunk := list(islice(frames, batch_size)):
@@ -182,10 +182,10 @@ def _predict(take: Take, partial: PartialFile, predictor: Predictor, crop: Crop,
             bar.update(len(chunk))
 
 
-def _prepared_frames(
-    take: Take, crop: Crop, size: int, skip: int, state: dict[str, Any] | None
-) -> Iterator[_PreparedFrame]:
-    """Yield the frames after the first ``skip``, cropped."""
+def cropped_frames(
+    take: Take, size: int, crop: Crop = "track", skip: int = 0, state: dict[str, Any] | None = None
+) -> Iterator[PreparedFrame]:
+    """Yield the frames after the first ``skip``, cropped to ``size`` pixels; ``state`` is the tracker's before them."""
     tracker = FaceTracker(state=state) if crop == "track" else None
     for frame in islice(take.frames(skip), skip, None):
         status, reason, note, cut, box = frame.code or "ok", frame.reason, "", None, None
@@ -197,7 +197,7 @@ def _prepared_frames(
                 status, reason = error.code, f"{take.path}, frame {frame.number}: {error}"
         # Only the crop waits for the model.
         frame = dataclasses.replace(frame, picture=None)
-        yield _PreparedFrame(frame, cut, box, status, reason, note, None if tracker is None else tracker.state)
+        yield PreparedFrame(frame, cut, box, status, reason, note, None if tracker is None else tracker.state)
 
 
 def _choose_box(frame: Frame, crop: Crop, tracker: FaceTracker | None) -> tuple[Box, str]:
@@ -211,7 +211,7 @@ def _choose_box(frame: Frame, crop: Crop, tracker: FaceTracker | None) -> tuple[
     return crop if isinstance(crop, Box) else Box(0, 0, *frame.picture.size), ""
 
 
-def _answer(take: Take, frame: _PreparedFrame, predictions: Iterator[Prediction]) -> FrameAnswer:
+def _answer(take: Take, frame: PreparedFrame, predictions: Iterator[Prediction]) -> FrameAnswer:
     """Return the answer to a frame; takes the next prediction if the frame has a crop."""
     number = frame.frame.number
     name = f"{take.path}, frame {number}"

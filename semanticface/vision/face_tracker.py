@@ -19,7 +19,7 @@ from PIL import Image
 
 from semanticface.utils.one_euro import OneEuroFilter
 from semanticface.vision.crop import Box
-from semanticface.vision.face_detector import FaceDetector, default_face_detector
+from semanticface.vision.face_detector import FaceDetector, default_face_detector, main_face
 
 DETECT_EVERY = 60
 """Frames between full-frame detections while the face is in view."""
@@ -103,10 +103,11 @@ class FaceTracker:
                 return near, ""
         # A new face: restart the filter.
         self._filter = OneEuroFilter(_MIN_CUTOFF, _BETA)
-        self._unit = faces[0].width
-        several = f"{len(faces)} faces found; following the most prominent one" if len(faces) > 1 else ""
+        main = main_face(faces)
+        self._unit = main.width
+        several = f"{len(faces)} faces found; following the largest one" if len(faces) > 1 else ""
         again = "" if previous is None else "the face was lost; following one found elsewhere in the picture"
-        return faces[0], several or again
+        return main, several or again
 
     def _smooth(self, box: Box, time: float) -> Box:
         (x, y), side, unit = box.centre, box.width, self._unit

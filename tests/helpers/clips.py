@@ -116,6 +116,7 @@ class PixelPredictor:
     """
 
     bundle = SimpleNamespace(image_size=32, recipe={"kind": "test"})
+    neutral = None
 
     def __init__(self, kill_after: int | None = None, fails_on: tuple[int, ...] = ()) -> None:
         self.batches: list[int] = []

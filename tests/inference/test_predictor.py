@@ -327,7 +327,7 @@ def test_no_face_and_several_faces_are_reported(nano_like, monkeypatch):
     assert "picture 1: no face found" in none.reason
     assert (one.status, one.box, one.note) == ("ok", Box(4, 4, 40, 40), "")
     assert (two.status, two.box, two.reason) == ("ok", Box(0, 0, 24, 24), "")
-    assert two.note == "2 faces found; this is the most prominent"
+    assert two.note == "2 faces found; this is the largest"
 
 
 def test_json_form(nano_like):

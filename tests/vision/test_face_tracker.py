@@ -115,7 +115,7 @@ def test_the_same_face_is_followed():
     # When the whole frame is searched again, the other face is the more prominent one.
     detector, seen = see([[left, right], *[[right, left]] * (DETECT_EVERY + 3)])
     assert detector.searched == 2
-    assert seen[0].note == "2 faces found; following the most prominent one"
+    assert seen[0].note == "2 faces found; following the largest one"
     assert {s.box for s in seen} == {left} and not any(s.note for s in seen[1:])
 
 
