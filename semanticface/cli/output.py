@@ -56,7 +56,8 @@ def summary(outcome: Outcome) -> str:
     from semanticface import arkit
     from semanticface.evaluation.metrics import ACTIVE
 
-    lines = [outcome.image]
+    face = getattr(outcome, "face", 0)  # of predictions of all faces of a picture
+    lines = [f"{outcome.image}, face {face}" if face else outcome.image]
     if outcome.coefficients is None:
         return f"{outcome.image}\n  {outcome.status}: {outcome.reason}\n"
     analysis = outcome.analysis

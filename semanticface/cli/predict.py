@@ -32,6 +32,7 @@ def add_commands(commands: Subparsers) -> None:
         "semanticface predict face.jpg",
         "semanticface predict photos/ --out faces.csv",
         "semanticface predict frame.png --box 120,80,360,320 --report face.html",
+        "semanticface predict party.jpg --all-faces --out faces.jsonl",
         "semanticface predict crops/ --no-crop --model outputs/my-adapter --out faces.jsonl",
         *predict_video.EXAMPLES,
     )
@@ -41,6 +42,7 @@ def add_commands(commands: Subparsers) -> None:
     parser.add_argument("--report", metavar="X.html", help="also write a page with pictures, analyses and bars")
     where = parser.add_mutually_exclusive_group()
     where.add_argument("--no-crop", action="store_true", help="the pictures are square crops of one face already")
+    where.add_argument("--all-faces", action="store_true", help="a row for every face of a picture, from the left")
     where.add_argument(
         "--box", type=arguments.box, metavar="X0,Y0,X1,Y1", help="the face's box in pixels, the same in all pictures"
     )
@@ -103,7 +105,9 @@ def _run(options: argparse.Namespace) -> int:
     )
     if options.neutral is not None:
         predictor.neutral = predict_video.neutral_face(options.neutral, predictor)
-    crop: Literal["auto", "none"] | Box = "none" if options.no_crop else options.box or "auto"
+    crop: Literal["auto", "all", "none"] | Box = options.box or "auto"
+    if options.no_crop or options.all_faces:
+        crop = "none" if options.no_crop else "all"
     stream = predictor.stream(
         pictures,
         batch_size=options.batch_size,
@@ -111,7 +115,8 @@ def _run(options: argparse.Namespace) -> int:
         temperature=options.temperature,
         seed=options.seed,
     )
-    predictions = tqdm(stream, total=len(pictures), unit="picture", disable=len(pictures) == 1)
+    unit, total = ("face", None) if options.all_faces else ("picture", len(pictures))
+    predictions = tqdm(stream, total=total, unit=unit, disable=len(pictures) == 1)
     if options.report is None:
         return deliver(predictions, options, log=tqdm.write)
 

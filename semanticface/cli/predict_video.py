@@ -100,6 +100,8 @@ def is_take(options: argparse.Namespace) -> bool:
         raise SemanticFaceError("--smooth is for a Live Link CSV. End the name after --out in .csv, or leave it out.")
     if options.report is not None:
         raise SemanticFaceError("--report is for pictures. See a take with: semanticface render TAKE.csv --out DIR")
+    if options.all_faces:
+        raise SemanticFaceError("--all-faces is for pictures: a take follows one face. Choose another one with --box.")
     if options.temperature > 0:
         raise SemanticFaceError("--temperature is for pictures: sampled frames would jump. Leave it out for a take.")
     return True

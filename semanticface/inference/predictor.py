@@ -39,7 +39,7 @@ from semanticface.vision.face_detector import detect_faces, main_face
 from semanticface.vision.image_io import load_picture
 
 Picture = str | Path | bytes | Image.Image
-Crop = Literal["auto", "none"] | Box
+Crop = Literal["auto", "all", "none"] | Box
 
 _log = logging.getLogger(__name__)
 _SMALL = 20_000_000  # parameters; nano has 5.5 million
@@ -65,6 +65,7 @@ class Prediction:
         pose: float32[9], radians, ``arkit.POSE_NAMES``: how head and eyes are turned, the expectation of each rotation;
             None unless ``ok``, and of models that do not predict it.
         pose_interval: float32[9, 2], which holds each rotation with probability 0.8 by the model's own distribution.
+        face: which face of the picture, counted from 1 and from the left, where all were asked for; otherwise 0.
     """
 
     image: str
@@ -79,6 +80,7 @@ class Prediction:
     probs: np.ndarray | None = None
     pose: np.ndarray | None = None
     pose_interval: np.ndarray | None = None
+    face: int = 0
 
     @property
     def mean(self) -> np.ndarray | None:
@@ -104,6 +106,8 @@ class Prediction:
         ``interval`` has [lowest, highest] by action name; ``calibrated`` is as in ``NumberSummary``.
         """
         out: dict[str, Any] = {"image": self.image, "status": self.status}
+        if self.face:
+            out["face"] = self.face
         if self.reason:
             out["reason"] = self.reason
         if self.note:
@@ -134,6 +138,7 @@ class PreparedFace:
     crop: Image.Image
     box: Box
     note: str
+    face: int = 0
 
 
 class Predictor:
@@ -270,8 +275,9 @@ class Predictor:
             pictures: paths, file contents or Pillow images.
             batch_size: pictures decoded together, at least 1. Results do not depend on it, except where two tokens are
                 equally likely to within rounding.
-            crop: ``auto`` finds the face, and says so in ``note`` when there were several; ``none`` takes the whole
-                picture; a box, in pixels of the upright picture, takes that part of every picture.
+            crop: ``auto`` finds the largest face, and says so in ``note`` when there were several; ``all`` gives one
+                prediction for each face, from the left; ``none`` takes the whole picture; a box, in pixels of the
+                upright picture, takes that part of every picture.
             temperature: 0 gives the best answer; above 0 samples one.
             seed: of sampling. A picture's samples depend on the seed and its index, not on its batch.
             answers: samples of each picture, at least 1, in consecutive predictions; the picture is encoded once. A
@@ -291,13 +297,17 @@ class Predictor:
             raise ValueError(f"temperature is {temperature}: give 0 with mirror, which averages distributions")
         if seed < 0:
             raise ValueError(f"seed is {seed}: give 0 or more")
-        if not isinstance(crop, Box) and crop not in ("auto", "none"):
-            raise ValueError(f"crop is {crop!r}: give auto, none or a Box")
+        if not isinstance(crop, Box) and crop not in ("auto", "all", "none"):
+            raise ValueError(f"crop is {crop!r}: give auto, all, none or a Box")
         numbered = enumerate(pictures)
         while chunk := list(islice(numbered, batch_size)):
-            prepared = [prepare(picture, index, crop, self.bundle.image_size) for index, picture in chunk]
+            size = self.bundle.image_size
+            prepared = [item for index, picture in chunk for item in prepare_all(picture, index, crop, size)]
             faces = [item for item in prepared if isinstance(item, PreparedFace)]
-            answered = iter(self.answer(faces, temperature, seed, answers, keep_probs))
+            batches = (faces[start : start + batch_size] for start in range(0, len(faces), batch_size))
+            answered = (
+                each for batch in batches for each in self.answer(batch, temperature, seed, answers, keep_probs)
+            )
             for item in prepared:
                 if isinstance(item, PreparedFace):
                     yield from next(answered)
@@ -326,7 +336,8 @@ class Predictor:
             if len(faces) > 1:
                 return [self.answer([face], temperature, seed, answers, keep_probs)[0] for face in faces]
             reason = f"{faces[0].image}: the model failed: {error}"
-            return [[Prediction(faces[0].image, "model_failed", reason, box=faces[0].box)]]
+            failed = Prediction(faces[0].image, "model_failed", reason, box=faces[0].box, face=faces[0].face)
+            return [[failed]]
         summaries = summarize(self.engine.decoder.trie, np.stack([each.probs for each in decoded]), self.level)
         predictions = [
             _prediction(faces[index // answers], each, summaries.row(index), keep_probs)
@@ -374,17 +385,25 @@ def prepare(picture: Picture, index: int, crop: Crop, size: int, name: str = "")
     Args:
         picture: a path, a file's bytes or a Pillow image.
         index: its index among the pictures, which seeds its samples.
-        crop: as in ``Predictor.stream``.
+        crop: as in ``Predictor.stream``, but for ``all``.
         size: side of the crop in pixels, ``bundle.image_size``.
         name: its name in the prediction and in errors; by default the path, or ``picture 1`` for index 0.
     """
+    (item,) = prepare_all(picture, index, crop, size, name)
+    return item
+
+
+def prepare_all(picture: Picture, index: int, crop: Crop, size: int, name: str = "") -> list[PreparedFace | Prediction]:
+    """Load a picture and crop one face, or ``all``, or return why that failed; arguments as in ``prepare``."""
     name = name or _name(picture, index)
     try:
         image = load_picture(picture, name=name)
-        box, note = _choose_box(image, name, crop)
-        return PreparedFace(name, index, crop_face(image, box, size), box, note)
+        return [
+            PreparedFace(name, index, crop_face(image, box, size), box, note, face)
+            for face, (box, note) in _choose_boxes(image, name, crop)
+        ]
     except PictureError as error:
-        return Prediction(name, error.code, str(error))
+        return [Prediction(name, error.code, str(error))]
 
 
 def _name(picture: Picture, index: int) -> str:
@@ -393,19 +412,21 @@ def _name(picture: Picture, index: int) -> str:
     return getattr(picture, "filename", "") or f"picture {index + 1}"
 
 
-def _choose_box(image: Image.Image, name: str, crop: Crop) -> tuple[Box, str]:
-    """Return the box to crop and a note on the choice."""
+def _choose_boxes(image: Image.Image, name: str, crop: Crop) -> list[tuple[int, tuple[Box, str]]]:
+    """Return each box to crop and a note on the choice, numbered as in ``Prediction.face``."""
     if isinstance(crop, Box):
-        return crop, ""
+        return [(0, (crop, ""))]
     if crop == "none":
-        return Box(0, 0, image.width, image.height), ""
+        return [(0, (Box(0, 0, image.width, image.height), ""))]
     faces = detect_faces(image)
     if not faces:
         raise PictureError(
             "no_face", f"{name}: no face found. Give a box around it, or use the whole picture as it is."
         )
+    if crop == "all":
+        return list(enumerate(((box, "") for box in sorted(faces, key=lambda box: box.centre)), start=1))
     note = f"{len(faces)} faces found; this is the largest" if len(faces) > 1 else ""
-    return main_face(faces), note
+    return [(0, (main_face(faces), note))]
 
 
 def _prediction(face: PreparedFace, decoded: DecodedAnswer, summary: NumberSummary, keep_probs: bool) -> Prediction:
@@ -413,7 +434,8 @@ def _prediction(face: PreparedFace, decoded: DecodedAnswer, summary: NumberSumma
     try:
         answer = parse_answer(text)
     except AnswerError as error:
-        return Prediction(face.image, "invalid_answer", f"{face.image}: {error}", text=text, box=face.box)
+        reason = f"{face.image}: {error}"
+        return Prediction(face.image, "invalid_answer", reason, text=text, box=face.box, face=face.face)
     pose, pose_interval = None, None
     if decoded.pose_probs is not None:
         pose = pose_from_units(mean_value(decoded.pose_probs))
@@ -432,6 +454,7 @@ def _prediction(face: PreparedFace, decoded: DecodedAnswer, summary: NumberSumma
         probs=decoded.probs if keep_probs else None,
         pose=pose,
         pose_interval=pose_interval,
+        face=face.face,
     )
 
 

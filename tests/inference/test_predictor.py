@@ -330,6 +330,30 @@ def test_no_face_and_several_faces_are_reported(nano_like, monkeypatch):
     assert two.note == "2 faces found; this is the largest"
 
 
+def test_the_largest_face_is_read_unless_it_is_doubtful(nano_like, monkeypatch):
+    card, person, wall = Box(0, 0, 10, 10, 0.95), Box(12, 0, 40, 28, 0.8), Box(0, 8, 40, 48, 0.3)
+    monkeypatch.setattr(predict, "detect_faces", lambda image: [card, person, wall])
+    assert nano_like(pictures(1))[0].box == person
+
+
+def test_all_faces_have_a_row_each(nano_like, monkeypatch):
+    left, right = Box(0, 0, 24, 24, 0.5), Box(24, 24, 48, 48, 0.9)
+    monkeypatch.setattr(predict, "detect_faces", lambda image: [right, left] if image.width == 48 else [])
+    first, empty, third = pictures(3)
+    empty = empty.resize((40, 40))
+    # Three faces in one batch of two pictures and the next, and an empty picture between them.
+    found = nano_like([first, empty, third], crop="all", batch_size=2)
+    assert [(each.image, each.face, each.box) for each in found] == [
+        ("picture 1", 1, left), ("picture 1", 2, right), ("picture 2", 0, None), ("picture 3", 1, left),
+        ("picture 3", 2, right),
+    ]  # fmt: skip
+    assert found[2].status == "no_face"
+    for each, picture in zip((found[0], found[4]), (first, third), strict=True):
+        (alone,) = nano_like([picture], crop=each.box)
+        assert each.text == alone.text
+    assert list(found[1].to_dict())[:3] == ["image", "status", "face"] and "face" not in found[2].to_dict()
+
+
 def test_json_form(nano_like):
     good, bad = (p.to_dict() for p in nano_like([pictures(1)[0], b""], crop="none"))
     assert list(good) == ["image", "status", "box", "coefficients", "interval", "calibrated", "analysis"]
