@@ -57,7 +57,7 @@ def convert(
         out: output file.
         form: output format.
         fps: rows per second without timecodes (30), or the timecode rate for an animation; see ``recording.track``.
-        warn: called with a message for each invalid row, and for actions missing in an avatar.
+        warn: called with a message for each invalid row, and for actions and bones missing in an avatar.
         avatar: .glb or .vrm to animate instead of the project's head.
 
     Raises:
@@ -77,9 +77,13 @@ def convert(
         counts.rows = len(track.times) + counts.failed
         if avatar is None:
             write_head(out, track, source.stem)
-        elif missing := write_avatar(out, avatar, track, source.stem):
-            number = f"{len(missing)} of {arkit.N_ACTIONS} actions"
-            warn(f"{avatar}: no morph target for {', '.join(missing)} ({number}). They do not show.")
+        else:
+            unmoved = write_avatar(out, avatar, track, source.stem)
+            if unmoved.actions:
+                number = f"{len(unmoved.actions)} of {arkit.N_ACTIONS} actions"
+                warn(f"{avatar}: no morph target for {', '.join(unmoved.actions)} ({number}). They do not show.")
+            if unmoved.bones:
+                warn(f"{avatar}: no bone for the {', the '.join(unmoved.bones)}. Recorded rotations do not show there.")
         return counts
     frames = _count_rows(source, counts, warn)
     first = next(frames, None)

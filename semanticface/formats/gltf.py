@@ -11,6 +11,7 @@ import os
 import struct
 from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -24,7 +25,7 @@ MAX_BYTES = 2**30
 """Larger avatars are rejected."""
 
 _COMPONENTS = {np.dtype("u1"): 5121, np.dtype("<u2"): 5123, np.dtype("<u4"): 5125, np.dtype("<f4"): 5126}
-_SHAPES = {1: "SCALAR", 2: "VEC2", 3: "VEC3", 4: "VEC4"}
+_SHAPES = {1: "SCALAR", 2: "VEC2", 3: "VEC3", 4: "VEC4", 16: "MAT4"}
 
 
 class Glb:
@@ -62,13 +63,17 @@ class Glb:
         self._binary += data
         return self.add("bufferViews", item)
 
-    def accessor(self, values: np.ndarray, target: int | None = None, *, bounds: bool = False) -> int:
+    def accessor(
+        self, values: np.ndarray, target: int | None = None, *, bounds: bool = False, normalized: bool = False
+    ) -> int:
         """Append an array as an accessor.
 
         Args:
-            values: [N] or [N, 2 to 4], float32, uint8, uint16 or uint32; rows of 4-byte multiples in vertices.
+            values: [N], [N, 2 to 4] or column-major matrices [N, 16], float32, uint8, uint16 or uint32; rows of 4-byte
+                multiples in vertices.
             target: see ``view``.
             bounds: write ``min`` and ``max``, required for positions and animation times.
+            normalized: integers stand for 0 to 1.
         """
         rows = values.reshape(len(values), -1)
         rows = np.ascontiguousarray(rows, rows.dtype.newbyteorder("<"))
@@ -79,6 +84,8 @@ class Glb:
         item |= {"count": len(rows), "type": _SHAPES[rows.shape[1]]}
         if bounds:
             item |= {"min": rows.min(0).tolist(), "max": rows.max(0).tolist()}
+        if normalized:
+            item["normalized"] = True
         return self.add("accessors", item)
 
     def sparse(self, values: np.ndarray, threshold: float, *, bounds: bool = False) -> int:
@@ -110,13 +117,20 @@ class Glb:
         """Append an image; ``kind`` is ``image/png`` or ``image/jpeg``."""
         return self.add("images", {"bufferView": self.view(data), "mimeType": kind})
 
-    def animate(self, name: str, times: np.ndarray, weights: Mapping[int, np.ndarray]) -> None:
-        """Append a linearly interpolated animation of morph target weights.
+    def animate(
+        self,
+        name: str,
+        times: np.ndarray,
+        weights: Mapping[int, np.ndarray],
+        rotations: Mapping[int, np.ndarray] = MappingProxyType({}),
+    ) -> None:
+        """Append a linearly interpolated animation of morph target weights and rotations.
 
         Args:
             name: of the animation.
             times: float64[T], seconds, increasing.
             weights: by node, float32[T, targets of its mesh].
+            rotations: by node, unit quaternions [T, 4], x, y, z, w.
         """
         seconds = times.astype(np.float32)
         # Times must increase, but after hours float32 cannot resolve a millisecond.
@@ -124,10 +138,11 @@ class Glb:
         clock = self.accessor(seconds[kept], bounds=True)
         channels: list[dict[str, Any]] = []
         samplers: list[dict[str, Any]] = []
-        for node, values in weights.items():
-            channels.append({"sampler": len(samplers), "target": {"node": node, "path": "weights"}})
-            output = self.accessor(values[kept].ravel())
-            samplers.append({"input": clock, "interpolation": "LINEAR", "output": output})
+        outputs = [(node, "weights", values[kept].ravel()) for node, values in weights.items()]
+        outputs += [(node, "rotation", values[kept].astype(np.float32)) for node, values in rotations.items()]
+        for node, path, values in outputs:
+            channels.append({"sampler": len(samplers), "target": {"node": node, "path": path}})
+            samplers.append({"input": clock, "interpolation": "LINEAR", "output": self.accessor(values)})
         self.add("animations", {"name": name, "channels": channels, "samplers": samplers})
 
     def write(self, path: str | os.PathLike[str]) -> None:

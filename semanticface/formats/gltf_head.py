@@ -3,12 +3,17 @@
 Metres; y up, z out of the face, x to the subject's left. Skin, eyes and lashes are baked to textures by the shaders of
 the photo style. Morph targets add linearly, as in any avatar; our renderer also keeps lids off the eyeballs and rotates
 the eyes, so combined expressions differ slightly.
+
+The joint ``Head`` turns the head on its neck, ``LeftEye`` and ``RightEye`` the eyeballs. The gaze actions move the
+eyeballs as morph targets already, so the eyes' joints turn by what is left to the recorded rotation.
 """
 
 from __future__ import annotations
 
 import io
+from collections.abc import Sequence
 from dataclasses import dataclass
+from enum import IntEnum
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +23,7 @@ from PIL import Image
 from semanticface import __version__, arkit
 from semanticface.formats.gltf import ARRAY_BUFFER, ELEMENT_ARRAY_BUFFER, Glb
 from semanticface.formats.recording import CoefficientTrack
+from semanticface.formats.rotations import gaze_rotations, inverse, multiply, recorded_eyes, recorded_head
 from semanticface.rendering.head import channel
 from semanticface.rendering.head.appearance import Appearance, appearance_of
 from semanticface.rendering.head.mesh import CLOTH, HAIR, NORMAL, POSITION, Mesh, build_mesh
@@ -34,6 +40,8 @@ _SEAM = 0.05  # triangles wider than this in texture space cross a seam
 _BLEED = 6  # texels of colour bleed beyond borders, so that filtering shows no background
 _IRIS_EXTENT = 0.75  # extent of the eye texture from the pupil in eyeball radii; the rest is white
 _LASH_TURN, _LASH_NEAR, _LASH_FAR = 1.7, 0.145, 0.235  # radians and decimetres around the eyeball's centre
+_NECK, _SKULL = (0.0, -1.2, -0.1), (0.0, -0.3, -0.05)  # joints of the neck and the head in decimetres
+_NECK_LOW, _NECK_HIGH, _NECK_SLOPE = -1.15, -0.6, 0.3  # where the head's turn fades out: y + slope * z
 _COLLAR = -1.22  # height on the base mesh below which cloth starts
 _CLAMPED = {"magFilter": 9729, "minFilter": 9987, "wrapS": 33071, "wrapT": 33071}
 
@@ -65,15 +73,53 @@ class _Part:
     two_sided: bool = False
 
 
+class HeadJoint(IntEnum):
+    """The joints of the head's skin, in its order."""
+
+    NECK = 0
+    HEAD = 1
+    LEFT_EYE = 2
+    RIGHT_EYE = 3
+
+
+_JOINT_NAMES = ("Neck", "Head", "LeftEye", "RightEye")
+
+
+@dataclass(frozen=True, slots=True)
+class Head:
+    """The head without an animation.
+
+    Attributes:
+        glb: the document.
+        face: the node with the 52 morph targets.
+        joints: the nodes of ``HeadJoint``.
+    """
+
+    glb: Glb
+    face: int
+    joints: tuple[int, ...]
+
+
 def write_head(path: Path, track: CoefficientTrack, name: str) -> None:
     """Write the head to a .glb with a recording as its animation ``name``."""
-    glb, face = build_head()
-    glb.animate(name, track.times, {face: track.values})
-    glb.write(path)
+    head = build_head()
+    animate_head(head.glb, head.face, head.joints, track, name)
+    head.glb.write(path)
 
 
-def build_head() -> tuple[Glb, int]:
-    """Return the head without an animation, and the node to animate."""
+def animate_head(glb: Glb, face: int, joints: Sequence[int], track: CoefficientTrack, name: str) -> None:
+    """Add a recording to a ``Head`` as its animation ``name``, with the rotations that it has."""
+    rotations: dict[int, np.ndarray] = {}
+    if (turned := recorded_head(track)) is not None:
+        rotations[joints[HeadJoint.HEAD]] = turned
+    if (eyes := recorded_eyes(track)) is not None:
+        left_over = multiply(eyes, inverse(gaze_rotations(track.values)))
+        rotations[joints[HeadJoint.LEFT_EYE]], rotations[joints[HeadJoint.RIGHT_EYE]] = left_over.swapaxes(0, 1)
+    glb.animate(name, track.times, {face: track.values}, rotations)
+
+
+def build_head() -> Head:
+    """Return the head without an animation."""
     glb = Glb()
     glb.document["asset"] |= {"generator": f"SemanticFace {__version__}", "copyright": "Head: MakeHuman data, CC0"}
     paints = appearance_of(None, rig().average)
@@ -92,19 +138,59 @@ def build_head() -> tuple[Glb, int]:
     }
     static = [_primitive(glb, part, built[0]) for part in _static_parts(built[0], paints)]
     rest = {"name": "Hair and clothes", "primitives": static}
-    face_node = glb.add("nodes", {"name": "Face", "mesh": glb.add("meshes", face)})
-    rest_node = glb.add("nodes", {"name": "Hair and clothes", "mesh": glb.add("meshes", rest)})
-    head = glb.add("nodes", {"name": "Head", "children": [face_node, rest_node]})
-    glb.document["scene"] = glb.add("scenes", {"nodes": [head]})
-    return glb, face_node
+    skin, joints = _add_joints(glb)
+    face_node = glb.add("nodes", {"name": "Face", "mesh": glb.add("meshes", face), "skin": skin})
+    rest_node = glb.add("nodes", {"name": "Hair and clothes", "mesh": glb.add("meshes", rest), "skin": skin})
+    # A parent would not move skinned meshes: they stand beside the joints.
+    glb.document["scene"] = glb.add("scenes", {"nodes": [joints[HeadJoint.NECK], face_node, rest_node]})
+    return Head(glb, face_node, joints)
+
+
+def _add_joints(glb: Glb) -> tuple[int, tuple[int, ...]]:
+    """Add the joints and their skin; return the skin and the nodes of ``HeadJoint``."""
+    left, right = rig().average.eye_centres.astype(float)
+    places = np.array([_NECK, _SKULL, left, right]) * float(_METRES)
+    parents = (None, HeadJoint.NECK, HeadJoint.HEAD, HeadJoint.HEAD)
+    joints = tuple(
+        glb.add("nodes", {"name": name, "translation": (place - (0 if up is None else places[up])).tolist()})
+        for name, place, up in zip(_JOINT_NAMES, places, parents, strict=True)
+    )
+    glb.document["nodes"][joints[HeadJoint.NECK]]["children"] = [joints[HeadJoint.HEAD]]
+    glb.document["nodes"][joints[HeadJoint.HEAD]]["children"] = list(joints[HeadJoint.LEFT_EYE :])
+    inverse_bind = np.tile(np.eye(4, dtype=np.float32), (len(joints), 1, 1))
+    inverse_bind[:, 3, :3] = -places  # column-major
+    skin = {"joints": list(joints), "inverseBindMatrices": glb.accessor(inverse_bind.reshape(-1, 16))}
+    return glb.add("skins", skin), joints
+
+
+def _skin_weights(part: _Part, position: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the joints of a part's vertices and their weights, 255 for 1, both uint8[N, 4]."""
+    joints, weights = np.zeros((len(position), 4), np.uint8), np.zeros((len(position), 4), np.uint8)
+    if part.name == "Eyes":
+        joints[:, 0] = np.where(position[:, 0] > 0, HeadJoint.LEFT_EYE, HeadJoint.RIGHT_EYE)
+        weights[:, 0] = 255
+        return joints, weights
+    height = position[:, 1] + _NECK_SLOPE * position[:, 2]
+    # The throat bends with the chin, the teeth and the tongue do not.
+    share = np.clip((height - _NECK_LOW) / (_NECK_HIGH - _NECK_LOW), 0, 1)
+    if part.name in ("Teeth", "Tongue", "Lashes"):
+        share = np.ones_like(share)
+    share = np.rint(255 * share * share * (3 - 2 * share))
+    turned = share > 0
+    joints[turned, 0], weights[:, 0] = HeadJoint.HEAD, np.where(turned, share, 255)
+    weights[turned, 1] = 255 - share[turned]
+    return joints, weights
 
 
 def _primitive(glb: Glb, part: _Part, mesh: Mesh, moved: list[Mesh] | None = None) -> dict[str, Any]:
     """Add a part's vertices, triangles and material; ``moved``: the mesh at each morph target's full weight."""
     position, normal = (mesh.attributes[part.rows, at] for at in (POSITION, NORMAL))
+    joints, weights = _skin_weights(part, position)
     attributes = {
         "POSITION": glb.accessor(position * _METRES, ARRAY_BUFFER, bounds=True),
         "NORMAL": glb.accessor(_unit(normal), ARRAY_BUFFER),
+        "JOINTS_0": glb.accessor(joints, ARRAY_BUFFER),
+        "WEIGHTS_0": glb.accessor(weights, ARRAY_BUFFER, normalized=True),
     }
     surface: dict[str, Any] = {
         "baseColorFactor": [*map(float, part.colour), 1.0],

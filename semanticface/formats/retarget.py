@@ -7,6 +7,10 @@ in all meshes.
 Accepted names: ``eyeBlinkLeft``, ``EyeBlinkLeft``, ``eye_blink_left``, ``eyeBlink_L``, ``EyeBlink.L``; with a prefix
 that ends in a separator (``blendShape1.``, ``Fcl_``, ``rig_head:``); with Blender's suffix ``.001``; and
 ``browInnerUp`` and ``cheekPuff`` as two halves.
+
+The head's bone turns by the recorded rotation. Most avatars with morph targets for the gaze have bones for the eyes
+too; they stay at rest, or the eyes would move twice. Eyes without such targets are turned, by the recorded rotation or
+by what the gaze actions stand for.
 """
 
 from __future__ import annotations
@@ -22,10 +26,13 @@ import numpy as np
 from semanticface import arkit
 from semanticface.errors import SemanticFaceError
 from semanticface.formats import gltf
+from semanticface.formats.bones import find_bones, turn_bone
 from semanticface.formats.recording import CoefficientTrack
+from semanticface.formats.rotations import gaze_rotations, recorded_eyes, recorded_head
 
 _SEPARATORS = re.compile(r"[^A-Za-z0-9]+")
 _COPY = re.compile(r"\.\d{3}$")
+_SIDES = ("Left", "Right")
 _MAX_LISTED = 8  # morph targets listed in an error message
 
 
@@ -33,7 +40,7 @@ def _spellings() -> dict[str, str]:
     out: dict[str, str] = {}
     for name in arkit.NAMES:
         out[name.lower()] = name
-        for side in ("Left", "Right"):
+        for side in _SIDES:
             if name.endswith(side):
                 out[(name.removesuffix(side) + side[0]).lower()] = name
     return out
@@ -41,9 +48,7 @@ def _spellings() -> dict[str, str]:
 
 _ACTION_OF = _spellings()
 """Lower-case name without separators to action."""
-_HALF_OF = {
-    f"{name}{side}".lower(): name for name in ("browInnerUp", "cheekPuff") for side in ("Left", "Right", "L", "R")
-}
+_HALF_OF = {f"{name}{side}".lower(): name for name in ("browInnerUp", "cheekPuff") for side in (*_SIDES, "L", "R")}
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,7 +123,20 @@ def find_bindings(document: Mapping[str, Any]) -> list[MorphBinding]:
     return out
 
 
-def write_avatar(path: Path, avatar: Path, track: CoefficientTrack, name: str) -> list[str]:
+@dataclass(frozen=True, slots=True)
+class Unmoved:
+    """What a recording has and an avatar lacks.
+
+    Attributes:
+        actions: without a morph target, and without a bone that does the same.
+        bones: of ``bones.BONES`` that have recorded rotations.
+    """
+
+    actions: list[str]
+    bones: list[str]
+
+
+def write_avatar(path: Path, avatar: Path, track: CoefficientTrack, name: str) -> Unmoved:
     """Write a copy of an avatar with a recording as an additional animation.
 
     Args:
@@ -127,17 +145,16 @@ def write_avatar(path: Path, avatar: Path, track: CoefficientTrack, name: str) -
         track: the recording.
         name: of the animation.
 
-    Returns:
-        The actions without a morph target in the avatar.
-
     Raises:
-        SemanticFaceError: not binary glTF, no matching morph target, data in external files, or a failed write.
+        SemanticFaceError: not binary glTF, nothing to move, data in external files, or a failed write.
     """
     glb = gltf.read(avatar)
     document = glb.document
     try:
         found = find_bindings(document)
-        if not found:
+        moved = {arkit.NAMES[binding.action] for binding in found}
+        rotations, missing = _rotations(document, track, moved)
+        if not found and not rotations:
             raise SemanticFaceError(f"{avatar}: {_no_match_message(document)}")
         buffers, images = document.get("buffers", []), document.get("images", [])
         external = [part for part in (*buffers, *images) if not str(part.get("uri", "data:")).startswith("data:")]
@@ -146,10 +163,33 @@ def write_avatar(path: Path, avatar: Path, track: CoefficientTrack, name: str) -
         weights = _weights(document, found, track.values)
     except (KeyError, TypeError, IndexError, AttributeError, ValueError) as error:
         raise SemanticFaceError(f"{avatar}: its glTF is damaged ({error!r}). Export it again.") from error
-    glb.animate(name, track.times, weights)
+    glb.animate(name, track.times, weights, rotations)
     glb.write(path)
-    moved = {binding.action for binding in found}
-    return [action for index, action in enumerate(arkit.NAMES) if index not in moved]
+    return Unmoved([action for action in arkit.NAMES if action not in moved], missing)
+
+
+def _rotations(
+    document: dict[str, Any], track: CoefficientTrack, moved: set[str]
+) -> tuple[dict[int, np.ndarray], list[str]]:
+    """Return rotations of bones by node, and the missing bones; adds the gaze actions that bones do to ``moved``."""
+    bones = find_bones(document)
+    turns: dict[str, np.ndarray] = {}
+    if (head := recorded_head(track)) is not None:
+        turns["head"] = head
+    eyes = recorded_eyes(track)
+    missing = [bone for bone in turns if bone not in bones]
+    for side, bone in enumerate(("left eye", "right eye")):
+        gaze = {action for action in arkit.NAMES if action.startswith("eyeLook") and action.endswith(_SIDES[side])}
+        if moved & gaze:
+            continue
+        if bone in bones:
+            turns[bone] = (gaze_rotations(track.values) if eyes is None else eyes)[:, side]
+            moved |= gaze
+        elif eyes is not None:
+            missing.append(bone)
+    return {
+        bones[bone]: turn_bone(document, bones[bone], turn) for bone, turn in turns.items() if bone in bones
+    }, missing
 
 
 def _weights(document: Mapping[str, Any], found: Sequence[MorphBinding], values: np.ndarray) -> dict[int, np.ndarray]:

@@ -10,8 +10,14 @@ from semanticface import arkit
 from semanticface.cli.main import main
 from semanticface.formats import live_link
 from semanticface.formats.live_link import LiveLinkRow
+from semanticface.rendering.camera import rotation_matrix
 from semanticface.rendering.head.rig import rig
-from tests.helpers.glb_reader import animated, load
+from tests.helpers.glb_reader import animated, load, world
+
+POSE = np.array(
+    [[0.0] * 9, [0.4, 0, 0, 0, 0, 0, 0, 0, 0], [0, 0.3, 0, -0.2, 0.1, 0, 0.3, 0.1, 0],
+     [0, 0, 0.35, 0, 0, 0, 0, 0, 0], [0.3, -0.2, -0.25, 0.1, -0.3, 0, 0.1, -0.3, 0]]
+)  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -20,7 +26,7 @@ def head(tmp_path_factory):
     rng = np.random.default_rng(3)
     values = rng.uniform(0, 1, (5, 52))
     codes = [f"10:00:00:{frame:06.3f}" for frame in (40, 42, 44, 48.5, 50)]
-    live_link.write(folder / "a.csv", map(LiveLinkRow, codes, values, np.zeros((5, 9))))
+    live_link.write(folder / "a.csv", map(LiveLinkRow, codes, values, POSE))
     assert main(["convert", str(folder / "a.csv"), "--to", "glb", "--out", str(folder / "a.glb")]) == 0
     return *load(folder / "a.glb"), values, folder / "a.glb"
 
@@ -52,6 +58,49 @@ def test_every_morph_target_equals_the_rig(head):
             assert {tuple(np.round(point, 5)) for point in base[:3].astype(float).tolist()} <= place
             reach = max(reach, np.abs(shift).max())
         assert reach == pytest.approx(np.abs(moved[number] - still).max() * 0.1, rel=1e-4), name
+
+
+def forward(document, arrays, name, row):
+    """Return where a joint's x (to its left), y (up) and z (forward) axes point, columns of [3, 3]."""
+    (node,) = [n for n, item in enumerate(document["nodes"]) if item["name"] == name]
+    return world(document, arrays, row)[node, :3, :3]
+
+
+def test_the_head_turns_as_the_renderer_turns_it(head):
+    document, arrays, *_ = head
+    for row, (yaw, pitch, roll) in enumerate(np.degrees(POSE[:, :3]) * (-1, -1, 1)):
+        assert np.allclose(forward(document, arrays, "Head", row), rotation_matrix(yaw, pitch, roll), atol=1e-6)
+    right, down, shoulder = (forward(document, arrays, "Head", row) for row in (1, 2, 3))
+    assert right[0, 2] < -0.3 and down[1, 2] < -0.2 and shoulder[0, 1] > 0.3
+
+
+def test_the_eyes_turn_once(head):
+    document, arrays, _, values, _ = head
+    for row in range(len(POSE)):
+        for side, name in enumerate(("LeftEye", "RightEye")):
+            moved = rig().eye_rotations(values[row].astype(np.float32))[side]  # what the morph targets stand for
+            yaw, pitch, _ = POSE[row, 3 + 3 * side : 6 + 3 * side]
+            wanted = [-np.sin(yaw) * np.cos(pitch), -np.sin(pitch), np.cos(yaw) * np.cos(pitch)]
+            turned = forward(document, arrays, "Head", row).T @ forward(document, arrays, name, row)
+            assert np.allclose(turned @ moved @ (0, 0, 1), wanted, atol=1e-5), (row, name)
+
+
+def test_the_shoulders_stay(head):
+    document, arrays, *_ = head
+    joints = {document["nodes"][joint]["name"]: n for n, joint in enumerate(document["skins"][0]["joints"])}
+    for mesh in document["meshes"]:
+        for part in mesh["primitives"]:
+            used = {key: arrays[accessor] for key, accessor in part["attributes"].items()}
+            share = (used["WEIGHTS_0"] * (used["JOINTS_0"] != joints["Neck"])).sum(1) / 255
+            y = used["POSITION"][:, 1]
+            assert (share[y > -0.03] > 0.9).all() and (share[y < -0.16] == 0).all()
+
+
+def test_a_recording_without_rotations_turns_nothing(tmp_path):
+    live_link.write(tmp_path / "a.csv", [LiveLinkRow("10:00:00:00.000", np.zeros(52), np.zeros(9))])
+    assert main(["convert", str(tmp_path / "a.csv"), "--to", "glb", "--out", str(tmp_path / "a.glb")]) == 0
+    document, *_ = load(tmp_path / "a.glb")
+    assert [each["target"]["path"] for each in document["animations"][0]["channels"]] == ["weights"]
 
 
 def test_left_is_the_subjects_left(head):

@@ -11,9 +11,11 @@ from hypothesis import strategies as st
 from semanticface import arkit
 from semanticface.cli.main import main
 from semanticface.formats import gltf, live_link
+from semanticface.formats.bones import find_bones, match_bone
 from semanticface.formats.live_link import LiveLinkRow
 from semanticface.formats.retarget import find_bindings, match_action
-from tests.helpers.glb_reader import animated, load
+from semanticface.rendering.camera import rotation_matrix
+from tests.helpers.glb_reader import animated, load, world
 
 
 def snake(name):
@@ -204,3 +206,144 @@ def test_unusable_avatars(take, tmp_path, capsys):
     assert not (tmp_path / "out.glb").exists()
     assert convert(take[0], tmp_path, out="avatar.glb") == 2
     assert main(["convert", str(take[0]), "--to", "csv", "--avatar", "a.glb", "--out", str(tmp_path / "a.csv")]) == 2
+
+
+RIGS = {
+    "ready player me": ("Head", "LeftEye", "RightEye"),
+    "mixamo": ("mixamorig:Head", "mixamorig:LeftEye", "mixamorig:RightEye"),
+    "mixamo in three.js": ("mixamorigHead", "mixamorigLeftEye", "mixamorigRightEye"),
+    "character creator": ("CC_Base_Head", "CC_Base_L_Eye", "CC_Base_R_Eye"),
+    "vroid": ("J_Bip_C_Head", "J_Adj_L_FaceEye", "J_Adj_R_FaceEye"),
+    "blender": ("head", "eye.L", "eye.R"),
+    "rigify": ("DEF-head", "DEF-eye.L", "DEF-eye.R"),
+    "biped": ("Bip001 Head", "Bip001 LEye", "Bip001 REye"),
+    "unity": ("head", "eye_left", "eye_right"),
+    "plain": ("HEAD", "lefteye", "righteye"),
+    "eyeballs": ("Head.001", "EyeballL", "EyeballR"),
+}
+
+
+@pytest.mark.parametrize("names", RIGS.values(), ids=RIGS)
+def test_bones_of_common_rigs(names):
+    assert [match_bone(name) for name in names] == ["head", "left eye", "right eye"]
+
+
+@pytest.mark.parametrize(
+    "name", ["HeadTop_End", "head_end", "Headphones", "Wolf3D_Head", "eye", "LeftEye_end", "eyebrow.L", "lid.T.L", "",
+             "Ahead", "LeftEyeRight", "EyelashLeft"]
+)  # fmt: skip
+def test_other_bones_do_not_match(name):
+    assert match_bone(name) is None
+
+
+@given(st.text(max_size=30))
+def test_any_bone_can_be_matched(name):
+    assert match_bone(name) in (None, "head", "left eye", "right eye")
+
+
+POSE = [0.4, 0.2, -0.3, 0.1, -0.2, 0, 0.3, -0.2, 0]
+SQUARE = float(np.sqrt(0.5))
+
+
+@pytest.fixture
+def turned(tmp_path):
+    """A take in which the head and the eyes turn."""
+    rows = np.zeros((2, 52))
+    rows[1, arkit.INDEX["eyeLookUpLeft"]] = 1
+    poses = np.array([[0.01] * 9, POSE])
+    live_link.write(tmp_path / "take.csv", map(LiveLinkRow, ["00:00:00:00.000", "00:00:00:01.000"], rows, poses))
+    return tmp_path / "take.csv"
+
+
+def give_bones(path, names, *, extensions=None, matrix=False):
+    """Add a skeleton whose armature stands on its side, as Blender and FBX converters write it."""
+
+    def change(document):
+        first = len(document["nodes"])
+        leaning = {"rotation": [-SQUARE, 0.0, 0.0, SQUARE]}
+        if matrix:
+            leaning = {"matrix": [1.0, 0, 0, 0, 0, 0, -1, 0, 0, 1, 0, 0, 0, 0, 0, 1]}
+        bones = [{"name": name, "rotation": [0.0, 0.6, 0.0, 0.8]} for name in names]
+        if matrix:
+            bones[0] = {"name": names[0], "matrix": [0.0, 2, 0, 0, -2, 0, 0, 0, 0, 0, 2, 0, 1, 2, 3, 1]}
+        document["nodes"] += [{"name": "Armature", **leaning, "children": [first + 1]}, *bones]
+        bones[0]["children"] = [first + 2 + n for n in range(len(bones) - 1)]
+        document["scenes"][0]["nodes"].append(first)
+        document["extensions"] = (extensions or (lambda _: {}))(first + 1)
+
+    rewrite(path, change)
+
+
+def moved(document, arrays, name):
+    """Return the rotation of a bone against its rest in the avatar's axes, [3, 3]."""
+    (node,) = [n for n, item in enumerate(document["nodes"]) if item.get("name") == name]
+    before, after = (world(document, arrays, row)[node, :3, :3] for row in (None, 1))
+    return after @ np.linalg.inv(before)
+
+
+@pytest.mark.parametrize("matrix", [False, True])
+@pytest.mark.parametrize("gaze", [False, True])
+def test_the_head_turns_and_the_eyes_once(turned, tmp_path, capsys, gaze, matrix):
+    names = [name for name in arkit.NAMES if gaze or "eyeLook" not in name]
+    write_avatar(tmp_path / "avatar.glb", names)
+    give_bones(tmp_path / "avatar.glb", RIGS["mixamo"], matrix=matrix)
+    assert convert(turned, tmp_path) == 0
+    assert "no " not in capsys.readouterr().err
+    document, arrays, _ = load(tmp_path / "out.glb")
+    yaw, pitch, roll = np.degrees(POSE[:3]) * (-1, -1, 1)
+    head = moved(document, arrays, "mixamorig:Head")
+    assert np.allclose(head, rotation_matrix(yaw, pitch, roll), atol=1e-6)
+    for name, (yaw, pitch) in {"LeftEye": POSE[3:5], "RightEye": POSE[6:8]}.items():
+        looks = head.T @ moved(document, arrays, f"mixamorig:{name}") @ (0, 0, 1)
+        wanted = (-np.sin(yaw) * np.cos(pitch), -np.sin(pitch), np.cos(yaw) * np.cos(pitch))
+        assert np.allclose(looks, (0, 0, 1) if gaze else wanted, atol=1e-6)
+
+
+def test_eyes_follow_the_actions_of_a_take_without_rotations(take, tmp_path, capsys):
+    write_avatar(tmp_path / "avatar.glb", [name for name in arkit.NAMES if "eyeLook" not in name])
+    give_bones(tmp_path / "avatar.glb", RIGS["blender"])
+    assert convert(take[0], tmp_path) == 0
+    assert "no " not in capsys.readouterr().err
+    document, arrays, _ = load(tmp_path / "out.glb")
+    (yaw, pitch), _ = np.radians(arkit.gaze_degrees(take[1][1]))
+    looks = moved(document, arrays, "eye.L") @ (0, 0, 1)
+    assert np.allclose(looks, (np.sin(yaw) * np.cos(pitch), np.sin(pitch), np.cos(yaw) * np.cos(pitch)), atol=1e-6)
+    assert np.allclose(moved(document, arrays, "head"), np.eye(3))
+
+
+@pytest.mark.parametrize("version", [0, 1])
+def test_the_bones_of_a_vrm(turned, tmp_path, version):
+    def extensions(first):
+        names = zip(("head", "leftEye", "rightEye"), range(first, first + 3), strict=True)
+        if version:
+            return {"VRMC_vrm": {"humanoid": {"humanBones": {name: {"node": node} for name, node in names}}}}
+        return {"VRM": {"humanoid": {"humanBones": [{"bone": name, "node": node} for name, node in names]}}}
+
+    write_avatar(tmp_path / "avatar.vrm", ["jawOpen"])
+    give_bones(tmp_path / "avatar.vrm", ["a", "b", "c"], extensions=extensions)
+    assert convert(turned, tmp_path, "avatar.vrm", "out.vrm") == 0
+    document, arrays, _ = load(tmp_path / "out.vrm")
+    yaw, pitch, roll = np.degrees(POSE[:3]) * (-1, -1, 1)
+    around = np.diag([1, 1, 1] if version else [-1, 1, -1])  # a VRM 0 looks along -z
+    assert np.allclose(moved(document, arrays, "a"), around @ rotation_matrix(yaw, pitch, roll) @ around, atol=1e-6)
+
+
+def test_missing_bones_are_reported_once(turned, tmp_path, capsys):
+    write_avatar(tmp_path / "avatar.glb", ["jawOpen"])
+    assert convert(turned, tmp_path) == 0
+    error = capsys.readouterr().err
+    assert error.count("no bone for the head, the left eye, the right eye") == 1
+
+
+def test_a_rig_without_morph_targets_turns_its_head(turned, tmp_path, capsys):
+    write_avatar(tmp_path / "avatar.glb", [])
+    give_bones(tmp_path / "avatar.glb", RIGS["mixamo"])
+    assert convert(turned, tmp_path) == 0
+    assert "(44 of 52 actions)" in capsys.readouterr().err
+    document, _, _ = load(tmp_path / "out.glb")
+    assert len(document["animations"][0]["channels"]) == 3
+
+
+def test_skinned_meshes_and_odd_spellings_are_no_bones():
+    nodes = [{"name": "EyeLeft", "skin": 0}, {"name": "Head", "mesh": 0}, {"name": "rig_head"}, {"name": "LeftEye"}]
+    assert find_bones({"nodes": nodes, "skins": [{"joints": [2]}]}) == {"head": 2, "left eye": 3}

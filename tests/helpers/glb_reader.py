@@ -1,7 +1,7 @@
 """A binary glTF reader that shares nothing with the library and checks the specification.
 
 ``load(path)`` fails on the first violation of the glTF 2.0 specification in files like ours: chunk lengths, alignment,
-bounds, index ranges, ``min`` and ``max``, morph targets, animations.
+bounds, index ranges, ``min`` and ``max``, morph targets, skins, animations. ``world`` places nodes as a player does.
 """
 
 import json
@@ -10,7 +10,7 @@ import struct
 import numpy as np
 
 TYPES = {5121: "<u1", 5123: "<u2", 5125: "<u4", 5126: "<f4"}
-WIDTH = {"SCALAR": 1, "VEC2": 2, "VEC3": 3, "VEC4": 4}
+WIDTH = {"SCALAR": 1, "VEC2": 2, "VEC3": 3, "VEC4": 4, "MAT4": 16}
 
 
 def load(path):
@@ -29,6 +29,9 @@ def load(path):
     arrays = [_array(document, binary, item) for item in document["accessors"]]
     for mesh in document["meshes"]:
         _check_mesh(document, mesh, arrays)
+    for node in document["nodes"]:
+        if "skin" in node:
+            _check_skin(document, node, arrays)
     for animation in document.get("animations", []):
         _check_animation(document, animation, arrays)
     return document, arrays, binary
@@ -87,18 +90,65 @@ def _check_animation(document, animation, arrays):
     assert animation["channels"]
     for channel in animation["channels"]:
         sampler = animation["samplers"][channel["sampler"]]
-        times, weights = arrays[sampler["input"]].ravel(), arrays[sampler["output"]].ravel()
+        times, values = arrays[sampler["input"]].ravel(), arrays[sampler["output"]]
         assert times[0] >= 0 and (np.diff(times) > 0).all()
         assert {"min", "max"} <= document["accessors"][sampler["input"]].keys()
-        assert channel["target"]["path"] == "weights"
-        mesh = document["meshes"][document["nodes"][channel["target"]["node"]]["mesh"]]
-        assert len(weights) == len(times) * len(mesh["primitives"][0]["targets"])
+        node = document["nodes"][channel["target"]["node"]]
+        if channel["target"]["path"] == "rotation":
+            assert values.shape == (len(times), 4) and "matrix" not in node
+            assert np.allclose(np.linalg.norm(values, axis=1), 1, atol=1e-6)
+        else:
+            assert channel["target"]["path"] == "weights"
+            mesh = document["meshes"][node["mesh"]]
+            assert values.size == len(times) * len(mesh["primitives"][0]["targets"])
+    targets = [(each["target"]["node"], each["target"]["path"]) for each in animation["channels"]]
+    assert len(set(targets)) == len(targets)
 
 
-def animated(document, arrays, node):
-    """Return (times, weights [T, targets]) of a node."""
+def _check_skin(document, node, arrays):
+    skin = document["skins"][node["skin"]]
+    assert arrays[skin["inverseBindMatrices"]].shape == (len(skin["joints"]), 16)
+    assert document["nodes"].index(node) in document["scenes"][document["scene"]]["nodes"]
+    for part in document["meshes"][node["mesh"]]["primitives"]:
+        joints, weights = (arrays[part["attributes"][name]] for name in ("JOINTS_0", "WEIGHTS_0"))
+        assert document["accessors"][part["attributes"]["WEIGHTS_0"]]["normalized"]
+        assert joints.shape[1] == weights.shape[1] == 4 and joints.max() < len(skin["joints"])
+        assert (weights.sum(1, dtype=int) == 255).all() and not joints[weights == 0].any()
+
+
+def world(document, arrays, row=None):
+    """Return the nodes' matrices [N, 4, 4], at rest or at a row of the last animation."""
+    turned = {}
+    if row is not None:
+        animation = document["animations"][-1]
+        for channel in animation["channels"]:
+            if channel["target"]["path"] == "rotation":
+                values = arrays[animation["samplers"][channel["sampler"]]["output"]]
+                turned[channel["target"]["node"]] = values[row]
+    out = np.tile(np.eye(4), (len(document["nodes"]), 1, 1))
+
+    def place(index, parent):
+        node, own = document["nodes"][index], np.eye(4)
+        if "matrix" in node:
+            own = np.reshape(node["matrix"], (4, 4)).T
+        else:
+            x, y, z, w = turned.get(index, node.get("rotation", (0, 0, 0, 1)))
+            cross = np.array([[0, -z, y], [z, 0, -x], [-y, x, 0]])
+            own[:3, :3] = (np.eye(3) + 2 * w * cross + 2 * cross @ cross) * node.get("scale", (1, 1, 1))
+            own[:3, 3] = node.get("translation", (0, 0, 0))
+        out[index] = parent @ own
+        for child in node.get("children", []):
+            place(child, out[index])
+
+    for root in document["scenes"][document["scene"]]["nodes"]:
+        place(root, np.eye(4))
+    return out
+
+
+def animated(document, arrays, node, path="weights"):
+    """Return (times, values [T, width]) of a node."""
     for channel in document["animations"][-1]["channels"]:
-        if channel["target"]["node"] == node:
+        if channel["target"] == {"node": node, "path": path}:
             sampler = document["animations"][-1]["samplers"][channel["sampler"]]
             times = arrays[sampler["input"]].ravel()
             return times, arrays[sampler["output"]].reshape(len(times), -1)

@@ -27,7 +27,7 @@ from semanticface import __version__, arkit, assets
 from semanticface.errors import PictureError, SemanticFaceError, VideoError
 from semanticface.formats import gltf, live_link
 from semanticface.formats.convert import convert
-from semanticface.formats.gltf_head import build_head
+from semanticface.formats.gltf_head import animate_head, build_head
 from semanticface.formats.live_link import LiveLinkRow
 from semanticface.formats.recording import CoefficientTrack, track
 from semanticface.inference.predictor import Prediction, Predictor
@@ -155,30 +155,29 @@ def animated_head(track: CoefficientTrack, name: str) -> bytes:
     """Return the head animated by a track, as a .glb; a single row rises from rest and stays.
 
     Args:
-        track: times [T] in seconds and coefficients [T, 52].
+        track: times [T] in seconds, coefficients [T, 52] and pose [T, 9].
         name: of the animation.
     """
-    data, face = _head()
-    times, values = track.times, track.values
-    if len(times) == 1:
-        times = np.array([0.0, RISE, HOLD])
-        values = np.concatenate([np.zeros_like(values), values, values])
+    data, face, joints = _head()
+    if len(track.times) == 1:
+        values, pose = (np.concatenate([np.zeros_like(each), each, each]) for each in (track.values, track.pose))
+        track = dataclasses.replace(track, times=np.array([0.0, RISE, HOLD]), values=values, pose=pose)
     with tempfile.TemporaryDirectory(prefix="semanticface-head-") as folder:
         path = Path(folder) / "head.glb"
         path.write_bytes(data)
         glb = gltf.read(path)
-        glb.animate(name, times, {face: values})
+        animate_head(glb, face, joints, track, name)
         glb.write(path)
         return path.read_bytes()
 
 
 @lru_cache(maxsize=1)
-def _head() -> tuple[bytes, int]:
-    glb, face = build_head()
+def _head() -> tuple[bytes, int, tuple[int, ...]]:
+    head = build_head()
     with tempfile.TemporaryDirectory(prefix="semanticface-head-") as folder:
         path = Path(folder) / "head.glb"
-        glb.write(path)
-        return path.read_bytes(), face
+        head.glb.write(path)
+        return path.read_bytes(), head.face, head.joints
 
 
 # --- the page ---------------------------------------------------------------------------------------------------------
@@ -299,7 +298,6 @@ class Demo:
         if prediction.coefficients is None:
             raise PictureError(prediction.status, prediction.reason)
         jsonl = json.dumps(prediction.to_dict(), ensure_ascii=False, allow_nan=False) + "\n"
-        # Head and eye rotations are not predicted and stay 0, as in recordings by predict.
         row = LiveLinkRow(
             "00:00:00:00.000",
             prediction.coefficients.astype(float),
