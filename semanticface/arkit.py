@@ -11,6 +11,7 @@ units from the FACS manual (Ekman, Friesen, Hager 2002) as far as one unit descr
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -18,6 +19,8 @@ from typing import Literal
 import numpy as np
 
 Side = Literal["left", "right", "both"]
+
+_SEPARATORS = re.compile(r"[\s_.:-]+")
 
 REGIONS = ("brows", "eyes", "gaze", "cheeks", "nose", "mouth", "jaw", "tongue")
 
@@ -188,6 +191,16 @@ NAME_OF: dict[str, str] = {
     spelling.lower(): name for name in NAMES for spelling in (name, PASCAL_CASE[name], SUFFIXED[name])
 }
 """Every known spelling, lower case, to our name."""
+
+KEY_OF: dict[str, str] = {
+    spelling.lower(): name for name in NAMES for spelling in (name, re.sub("(L)eft$|(R)ight$", r"\1\2", name))
+}
+"""Every known spelling, lower case and without separators, to our name: ``eyeblinkleft`` and ``eyeblinkl``."""
+
+
+def column_key(text: str) -> str:
+    """Return a name in lower case without spaces and separators, as in ``KEY_OF``."""
+    return _SEPARATORS.sub("", text).lower() if text.isascii() else text
 
 
 def stem(name: str) -> str:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from semanticface.cli import arguments
 from semanticface.cli.arguments import Subparsers, add_command
-from semanticface.cli.output import warn
+from semanticface.cli.output import grouped_warnings, warn
 from semanticface.errors import SemanticFaceError
 
 
@@ -18,8 +18,8 @@ def add_commands(commands: Subparsers) -> None:
         commands,
         "convert",
         "convert a recording to another format",
-        "IN is a Live Link Face CSV (63 columns), a JSONL or CSV written by predict, or an ms-swift JSONL as\n"
-        "published with SemanticFace (messages or response).\n\n"
+        "IN is a Live Link Face CSV (or another app's: columns are found by name), a JSONL or CSV written by predict,\n"
+        "or an ms-swift JSONL as published with SemanticFace (messages or response).\n\n"
         "livelink  Live Link Face CSV, for Unreal, Maya and Blender: timecode, the 52, head and eye rotations (0 if\n"
         "          unknown). Unreal takes slate, take and subject from a name such as Scene1_1_Ann.csv. Unreadable\n"
         "          rows are left out, which the timecodes show.\n"
@@ -46,7 +46,7 @@ def add_commands(commands: Subparsers) -> None:
         type=arguments.rate,
         metavar="N",
         help="rows per second of a recording without times (default: 30); for glb also the frames per second that its "
-        "timecodes count (default: 60 if a frame number exceeds 29, else 30)",
+        "timecodes count (default: what they show)",
     )
     parser.add_argument("--avatar", type=Path, metavar="X.glb", help="for glb: animate this .glb or .vrm instead")
     parser.set_defaults(run=_run)
@@ -63,6 +63,9 @@ def _run(options: argparse.Namespace) -> int:
     elif options.form == "glb" and options.out.suffix.lower() == ".vrm":
         raise SemanticFaceError(f"{options.out}: the plain head is no VRM. Give an --avatar, or end the name in .glb.")
     check_not_an_input(options.out, options.file, options.avatar)
-    counts = convert.convert(options.file, options.out, options.form, options.fps, warn, options.avatar)
+    with grouped_warnings() as warn_row:
+        counts = convert.convert(
+            options.file, options.out, options.form, options.fps, warn_row, options.avatar, note=warn
+        )
     print(f"{options.out}: {counts.rows} rows, {counts.failed} failed", file=sys.stderr)
     return 1 if counts.failed else 0

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from semanticface.cli.arguments import OUT_HELP, Subparsers, add_command, add_no_emotion
-from semanticface.cli.output import deliver
+from semanticface.cli.output import deliver, warn
 
 if TYPE_CHECKING:
     from semanticface.formats.tables import RowResult
@@ -23,7 +23,7 @@ def add_commands(commands: Subparsers) -> None:
         commands,
         "describe",
         "describe coefficients in words",
-        "FILE is a Live Link Face CSV (63 columns), or a CSV (image and the 52 actions) or JSONL written by predict.\n"
+        "FILE is a Live Link Face CSV, or a CSV (image and the 52 actions) or JSONL written by predict.\n"
         "Left and right are the subject's own.",
         "semanticface describe take.csv",
         "semanticface describe take.csv --no-emotion --out take.jsonl",
@@ -35,7 +35,8 @@ def add_commands(commands: Subparsers) -> None:
 
 
 def _run(options: argparse.Namespace) -> int:
-    return deliver(_described(options.file, emotion=not options.no_emotion), options)
+    rows = _described(options.file, emotion=not options.no_emotion)
+    return deliver(rows, options, grouped=True, gaps=("no_face",))
 
 
 def _described(path: Path, *, emotion: bool) -> Iterator[RowResult]:
@@ -44,13 +45,13 @@ def _described(path: Path, *, emotion: bool) -> Iterator[RowResult]:
     from semanticface.formats.tables import RowResult, read_coefficients
     from semanticface.semantics.analysis import describe_many
 
-    rows = read_coefficients(path)
+    rows = read_coefficients(path, warn)
     while block := list(islice(rows, _BLOCK)):
         good = [row.coefficients for row in block if row.coefficients is not None]
         analyses = iter(describe_many(np.stack(good), emotion=emotion) if good else [])
         for row in block:
             name = row.label or f"{path.name}:{row.line}"
             if row.coefficients is None:
-                yield RowResult(name, "bad_row", row.error)
+                yield RowResult(name, "no_face" if row.lost else "bad_row", row.error)
             else:
                 yield RowResult(name, coefficients=row.coefficients, analysis=next(analyses))

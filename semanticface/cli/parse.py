@@ -34,7 +34,7 @@ def add_commands(commands: Subparsers) -> None:
 
 
 def _run(options: argparse.Namespace) -> int:
-    return deliver(_parsed(options.file, emotion=not options.no_emotion), options)
+    return deliver(_parsed(options.file, emotion=not options.no_emotion), options, grouped=True)
 
 
 def _parsed(path: Path, *, emotion: bool) -> Iterator[RowResult]:

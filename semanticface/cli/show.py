@@ -8,7 +8,7 @@ from pathlib import Path
 
 from semanticface.cli import arguments
 from semanticface.cli.arguments import Subparsers, add_command
-from semanticface.cli.output import warn
+from semanticface.cli.output import grouped_warnings
 from semanticface.errors import SemanticFaceError
 
 _MAX_WARNINGS = 20
@@ -56,27 +56,18 @@ def _run(options: argparse.Namespace) -> int:
     if suffix in VIDEOS and options.rows is not None:
         raise SemanticFaceError("--rows is for a sheet: a video shows all rows. Leave it out.")
 
-    warnings = 0
-
-    def warn_some(text: str) -> None:
-        nonlocal warnings
-        warnings += 1
-        if warnings <= _MAX_WARNINGS:
-            warn(text)
-
-    comparison = Comparison(options.file, warn_some, video=options.video, folder=options.pictures, style=options.style)
-    if options.fps is not None and (suffix in SHEETS or comparison.take is not None):
-        raise SemanticFaceError("--fps is for a video of single pictures. Leave it out.")
-    check_not_an_input(options.out, options.file, *comparison.inputs())
-    size = {} if options.size is None else {"size": options.size}
-    if suffix in SHEETS:
-        counts = comparison.write_sheet(
-            options.out, **size, **({} if options.rows is None else {"max_rows": options.rows})
-        )
-    else:
-        counts = comparison.write_video(options.out, **size, **({} if options.fps is None else {"rate": options.fps}))
-    if warnings > _MAX_WARNINGS:
-        warn(f"{warnings - _MAX_WARNINGS} more warnings of this kind")
+    with grouped_warnings(_MAX_WARNINGS) as warn:
+        comparison = Comparison(options.file, warn, video=options.video, folder=options.pictures, style=options.style)
+        if options.fps is not None and (suffix in SHEETS or comparison.take is not None):
+            raise SemanticFaceError("--fps is for a video of single pictures. Leave it out.")
+        check_not_an_input(options.out, options.file, *comparison.inputs())
+        size = {} if options.size is None else {"size": options.size}
+        if suffix in SHEETS:
+            rows = {} if options.rows is None else {"max_rows": options.rows}
+            counts = comparison.write_sheet(options.out, **size, **rows)
+        else:
+            rate = {} if options.fps is None else {"rate": options.fps}
+            counts = comparison.write_video(options.out, **size, **rate)
     what = "rows" if suffix in SHEETS or comparison.take is None else "frames"
     print(f"{options.out}: {counts.shown} {what}, {counts.incomplete} without picture or answer", file=sys.stderr)
     return 1 if counts.incomplete else 0

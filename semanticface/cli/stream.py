@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from semanticface.cli import arguments
 from semanticface.cli.arguments import Subparsers, add_command
-from semanticface.cli.output import warn
+from semanticface.cli.output import grouped_warnings, warn
 from semanticface.cli.predict_video import check_timecode_rate, neutral_face
 from semanticface.errors import SemanticFaceError
 from semanticface.vision.timecode import parse_timecode
@@ -64,7 +64,7 @@ def add_commands(commands: Subparsers) -> None:
         "--fps",
         type=arguments.rate,
         metavar="N",
-        help="recording: frames per second that timecodes count (default: 60 if a frame number exceeds 29, else 30), "
+        help="recording: frames per second that timecodes count (default: what they show), "
         "or rows per second without timecodes (30); video: frames per second that timecodes count (default: its own "
         "rate); camera: frames per second to request (30)",
     )
@@ -102,14 +102,15 @@ def _recording(options: argparse.Namespace) -> int:
     from semanticface.formats.recording import track
 
     bad = 0
-
-    def warn_bad(text: str) -> None:
-        nonlocal bad
-        bad += 1
-        warn(text)
-
     name = _name(options)
-    take = track(Path(options.file), options.fps, warn_bad)
+    with grouped_warnings() as warn_row:
+
+        def warn_bad(text: str) -> None:
+            nonlocal bad
+            bad += 1
+            warn_row(text)
+
+        take = track(Path(options.file), options.fps, warn_bad, warn)
     total = None if options.loop else len(take.times)
     sent, stopped = _send(live_link_udp.packets(take, name, loop=options.loop), options, name, total)
     print(f"{sent} frames sent, {bad} rows left out", file=sys.stderr)

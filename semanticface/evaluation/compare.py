@@ -102,7 +102,7 @@ class Comparison:
         if style not in STYLES:
             raise SemanticFaceError(f"{style}: no such style. Choose one of {', '.join(STYLES)}.")
         self._file, self._warn, self._folder, self._style = file, warn, folder, style
-        self._rows = read_rows(file)
+        self._rows = read_rows(file, warn)
         if not self._rows:
             raise TableError(f"{file}: no rows below the header. Give a file with coefficients.")
         self.take = find_take(file, self._rows, video, folder)
@@ -233,11 +233,11 @@ class Comparison:
         raise VideoError(f"{take.path}: no frame of it can be read. Export it again.")
 
     def _is_incomplete(self, entry: Entry) -> bool:
-        """Whether a row lacks its picture or answer; warns if so."""
+        """Whether a row lacks its picture or answer, other than a face that the app had lost; warns if so."""
         if entry.row is None:
             return False
         reasons = [entry.missing] if entry.picture is None else []
-        reasons += [entry.row.reason] if entry.row.values is None else []
+        reasons += [entry.row.reason] if entry.row.failed else []
         for reason in reasons:
             self._warn(reason)
         return bool(reasons)

@@ -11,10 +11,11 @@ from pathlib import Path
 import numpy as np
 
 from semanticface import arkit
-from semanticface.data.captures.pairing import BASES, NTSC, Label, TakeRows, detect_base, pair_rows, parse_label, ticks
+from semanticface.data.captures.pairing import Label, TakeRows, detect_base, pair_rows, parse_label, ticks
 from semanticface.errors import SemanticFaceError, TableError, VideoError
 from semanticface.evaluation.metrics import ACTIVE
 from semanticface.formats.recording import DEFAULT_RATE, PROGRESS_DELAY, RecordedFrame, read
+from semanticface.formats.timecode_count import BASES, NTSC
 from semanticface.utils.progress import tqdm
 from semanticface.vision.crop import Box
 from semanticface.vision.timecode import standard_rate, timecode_base
@@ -47,11 +48,12 @@ class ShownRow:
     frame: int | None
     time: Fraction | None
     timecode: str
+    failed: bool
 
 
-def read_rows(file: Path) -> list[ShownRow]:
-    """Read every row of a file that ``recording.read`` supports; bad rows keep their place."""
-    return [_row(moment) for moment in tqdm(read(file), unit="row", delay=PROGRESS_DELAY, leave=False)]
+def read_rows(file: Path, note: Callable[[str], None] | None = None) -> list[ShownRow]:
+    """Read every row of a file that ``recording.read`` supports; bad rows keep their place. ``note``: see there."""
+    return [_row(moment) for moment in tqdm(read(file, note), unit="row", delay=PROGRESS_DELAY, leave=False)]
 
 
 def _row(moment: RecordedFrame) -> ShownRow:
@@ -65,6 +67,7 @@ def _row(moment: RecordedFrame) -> ShownRow:
         frame if isinstance(frame, int) and not isinstance(frame, bool) and frame > 0 else None,
         moment.time,
         moment.timecode,
+        moment.failed,
     )
 
 

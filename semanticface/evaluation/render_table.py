@@ -25,8 +25,8 @@ _THUMBNAIL = 160
 def render_table(file: Path, folder: Path, *, style: str = "photo", size: int = 256, sheet: bool = False) -> int:
     """Render each good row of a table as ``folder/NNNNNN.png``, numbered from 1; return the number of bad rows.
 
-    A bad row is reported on standard error and leaves a gap in the numbers. Existing pictures are kept, so the same
-    call resumes an interrupted one.
+    A bad row is reported on standard error and, like one without a face, leaves a gap in the numbers. Existing pictures
+    are kept, so the same call resumes an interrupted one.
 
     Args:
         file: a CSV or JSONL that ``tables.read_coefficients`` reads.
@@ -41,12 +41,14 @@ def render_table(file: Path, folder: Path, *, style: str = "photo", size: int = 
     """
     if style not in STYLES:
         raise SemanticFaceError(f"{style}: no such style. Choose one of {', '.join(STYLES)}.")
-    rows = list(read_coefficients(file))
+    rows = list(read_coefficients(file, lambda text: tqdm.write(f"semanticface: {text}", file=sys.stderr)))
     if not rows:
         raise TableError(f"{file}: no rows below the header. Give a file with coefficients.")
     _claim(folder, file, style, size)
     drawn = []
     for number, row in enumerate(tqdm(rows, unit="picture"), start=1):
+        if row.lost:
+            continue
         if row.coefficients is None:
             tqdm.write(f"semanticface: {row.error}", file=sys.stderr)
             continue
@@ -58,7 +60,7 @@ def render_table(file: Path, folder: Path, *, style: str = "photo", size: int = 
                 Image.fromarray(picture).save(temporary)
     if sheet and drawn:
         _write_sheet(folder / "sheet.png", drawn)
-    return len(rows) - len(drawn)
+    return len(rows) - len(drawn) - sum(row.lost for row in rows)
 
 
 def _claim(folder: Path, file: Path, style: str, size: int) -> None:

@@ -47,6 +47,8 @@ def convert(
     fps: Fraction | None,
     warn: Callable[[str], None],
     avatar: Path | None = None,
+    *,
+    note: tables.Note,
 ) -> Counts:
     """Convert a recording to one of ``FORMATS`` atomically.
 
@@ -57,8 +59,10 @@ def convert(
         out: output file.
         form: output format.
         fps: rows per second without timecodes (30), or the timecode rate for an animation; see ``recording.track``.
-        warn: called with a message for each invalid row, and for actions and bones missing in an avatar.
+        warn: called with a message for each invalid row.
         avatar: .glb or .vrm to animate instead of the project's head.
+        note: called with what is worth knowing: of the source as in ``recording.read``, actions and bones missing
+            in an avatar.
 
     Raises:
         TableError: the source is not a recording, or has no usable row.
@@ -73,19 +77,19 @@ def convert(
             counts.failed += 1
             warn(text)
 
-        track = read_track(source, fps, count)
-        counts.rows = len(track.times) + counts.failed
+        track = read_track(source, fps, count, note)
+        counts.rows = track.total
         if avatar is None:
             write_head(out, track, source.stem)
         else:
-            unmoved = write_avatar(out, avatar, track, source.stem)
+            unmoved = write_avatar(out, avatar, track, source.stem, note)
             if unmoved.actions:
                 number = f"{len(unmoved.actions)} of {arkit.N_ACTIONS} actions"
-                warn(f"{avatar}: no morph target for {', '.join(unmoved.actions)} ({number}). They do not show.")
+                note(f"{avatar}: no morph target for {', '.join(unmoved.actions)} ({number}). They do not show.")
             if unmoved.bones:
-                warn(f"{avatar}: no bone for the {', the '.join(unmoved.bones)}. Recorded rotations do not show there.")
+                note(f"{avatar}: no bone for the {', the '.join(unmoved.bones)}. Recorded rotations do not show there.")
         return counts
-    frames = _count_rows(source, counts, warn)
+    frames = _count_rows(source, counts, warn, note)
     first = next(frames, None)
     if first is None:
         raise TableError(f"{source}: no rows below the header. Give a file with coefficients.")
@@ -97,10 +101,12 @@ def convert(
     return counts
 
 
-def _count_rows(source: Path, counts: Counts, warn: Callable[[str], None]) -> Iterator[RecordedFrame]:
-    for frame in tqdm(read(source), unit="row", delay=PROGRESS_DELAY, leave=False):
+def _count_rows(
+    source: Path, counts: Counts, warn: Callable[[str], None], note: tables.Note
+) -> Iterator[RecordedFrame]:
+    for frame in tqdm(read(source, note), unit="row", delay=PROGRESS_DELAY, leave=False):
         counts.rows += 1
-        if frame.status != "ok":
+        if frame.failed:
             counts.failed += 1
             warn(frame.reason)
         yield frame
@@ -115,6 +121,7 @@ def _live_link_rows(
 ) -> Iterator[LiveLinkRow]:
     labels = TimecodeLabels(fps)
     no_pose = np.zeros(arkit.N_POSE)
+    written = 0
     for frame in frames:
         if frame.values is None:
             continue
@@ -126,6 +133,7 @@ def _live_link_rows(
             counts.failed += 1
             warn(f"{source}, {error}")
             continue
+        written += 1
         yield LiveLinkRow(timecode, frame.values, no_pose if frame.pose is None else frame.pose)
-    if counts.failed == counts.rows:
+    if not written:
         raise TableError(f"{source}: no row with coefficients. Give another file.")

@@ -196,5 +196,5 @@ def read(path: str | os.PathLike[str]) -> Glb:
         if version != 2 or not isinstance(document, dict):
             raise ValueError(f"version {version}")
     except (struct.error, KeyError, ValueError, RecursionError) as error:
-        raise SemanticFaceError(f"{path}: damaged, or not glTF 2.0 ({error}). Export it again.") from error
+        raise SemanticFaceError(f"{path}: damaged, or not glTF 2.0. Export it again.") from error
     return Glb(document, chunks.get(BIN_CHUNK, b""))

@@ -1,4 +1,4 @@
-"""Parse and format rows of a Live Link Face CSV, 63 columns (``arkit.LIVE_LINK_COLUMNS``).
+"""Parse and format rows of a Live Link Face CSV, 63 columns (``arkit.LIVE_LINK_COLUMNS``); others are read by name.
 
 ``format_row(parse_row(...))`` reproduces recorded rows digit by digit.
 
@@ -16,8 +16,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from semanticface import arkit
-from semanticface.errors import TableError
-from semanticface.utils.csv_lines import parse_number, quote
+from semanticface.formats.columns import LIVE_LINK, Columns
+from semanticface.utils.csv_lines import parse_number
 from semanticface.utils.files import atomic_open
 
 HEADER = ",".join(arkit.LIVE_LINK_COLUMNS)
@@ -40,23 +40,30 @@ class LiveLinkRow:
     pose: np.ndarray
 
 
-def parse_row(cells: Sequence[str], at: str, header: Sequence[str] = arkit.LIVE_LINK_COLUMNS) -> LiveLinkRow:
-    """Parse the 63 cells of a row; a ``TableError`` for a count other than 61 or a cell that is not a finite number.
+def parse_row(cells: Sequence[str], at: str, columns: Columns = LIVE_LINK) -> LiveLinkRow:
+    """Parse the cells of a row.
 
     Args:
         cells: one string per column.
         at: file and line, for errors.
-        header: the file's own column names, for errors.
+        columns: of the file.
+
+    Raises:
+        TableError: a cell is not a finite number. The count may be any: apps write 51, 52, 61 or 61.0.
     """
-    if cells[1].strip() != str(N_VALUES):
-        raise TableError(f"{at}, column 2: {header[1]} is {quote(cells[1])}, expected {N_VALUES}. Remove the row.")
-    values = np.array(
-        [
-            parse_number(cell, f"{at}, column {column} ({header[column - 1]})")
-            for column, cell in enumerate(cells[2:], start=3)
-        ]
+    assert columns.timecode is not None
+    if columns.count is not None:
+        parse_number(cells[columns.count], columns.where(columns.count, at))
+    values = [parse_number(cells[column], columns.where(column, at)) for column in columns.actions]
+    return LiveLinkRow(cells[columns.timecode].strip(), np.array(values), parse_pose(cells, at, columns))
+
+
+def parse_pose(cells: Sequence[str], at: str, columns: Columns) -> np.ndarray:
+    """Return the rotations of a row, float64[9], ``arkit.POSE_NAMES``; 0 where a column or its cell is empty."""
+    there = [None if column is None or not cells[column].strip() else column for column in columns.pose]
+    return np.array(
+        [0.0 if column is None else parse_number(cells[column], columns.where(column, at)) for column in there]
     )
-    return LiveLinkRow(cells[0], values[: arkit.N_ACTIONS], values[arkit.N_ACTIONS :])
 
 
 def format_row(row: LiveLinkRow) -> str:

@@ -8,7 +8,8 @@ inference. Numbers keep all digits of the file. ``track`` adds a time axis.
 from __future__ import annotations
 
 from array import array
-from collections.abc import Callable, Iterator, Mapping
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
@@ -19,6 +20,7 @@ import numpy as np
 from semanticface import arkit
 from semanticface.errors import AnswerError, TableError
 from semanticface.formats import tables
+from semanticface.formats.timecode_count import BASES, find_counting
 from semanticface.semantics.analysis import Analysis
 from semanticface.semantics.answer import parse_answer
 from semanticface.utils import csv_lines
@@ -45,7 +47,7 @@ class RecordedFrame:
         reason: error message with file and line; empty if ``ok``.
         timecode: ``HH:MM:SS:FF.fff``, or empty.
         time: seconds, as written by ``predict`` for takes, or None.
-        values: float64[52] as in the file, from -0.02 to 1.02; None unless ``ok``.
+        values: float64[52] as in the file, up to ``tables.OVERSHOOT`` beyond 0 and 1; None unless ``ok``.
         pose: float64[9], ``arkit.POSE_NAMES``, in the file's units, or None.
         analysis: the analysis, or None.
         extra: other keys of our JSONL.
@@ -61,6 +63,11 @@ class RecordedFrame:
     pose: np.ndarray | None = None
     analysis: Analysis | None = None
     extra: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def failed(self) -> bool:
+        """Whether something is wrong with the row; a frame of a take without a face is a gap in it."""
+        return self.status != "ok" and not (self.status == "no_face" and bool(self.timecode))
 
     @property
     def coefficients(self) -> np.ndarray | None:
@@ -83,19 +90,25 @@ class RecordedFrame:
         return out
 
 
-def read(path: Path) -> Iterator[RecordedFrame]:
+def read(path: Path, note: tables.Note | None = None) -> Iterator[RecordedFrame]:
     """Yield the rows of a recording, including invalid ones.
+
+    Args:
+        path: the file.
+        note: called with what is worth knowing and no error, once for the file; see ``tables``.
 
     Raises:
         TableError: the file is missing, empty, of an unknown format, or too long (``tables.MAX_ROWS``).
     """
-    return _from_jsonl(path) if path.suffix.lower() == ".jsonl" else _from_csv(path)
+    return _from_jsonl(path, note) if path.suffix.lower() == ".jsonl" else _from_csv(path, note)
 
 
-def _from_csv(path: Path) -> Iterator[RecordedFrame]:
-    for row in tables.read_coefficients(path):
+def _from_csv(path: Path, note: tables.Note | None) -> Iterator[RecordedFrame]:
+    for row in tables.read_coefficients(path, note):
         name = row.label or f"{path.name}:{row.line}"
-        if row.coefficients is None:
+        if row.lost:
+            yield RecordedFrame(row.line, name, "no_face", row.error, row.label)
+        elif row.coefficients is None:
             yield RecordedFrame(row.line, name, "bad_row", row.error)
         elif row.live_link is not None:
             recorded = row.live_link
@@ -109,18 +122,27 @@ def _from_csv(path: Path) -> Iterator[RecordedFrame]:
             yield RecordedFrame(row.line, name, timecode=timecode, values=values, pose=row.pose)
 
 
-def _from_jsonl(path: Path) -> Iterator[RecordedFrame]:
-    for line, found, error in tables.read_objects(path):
-        if found is None:
-            yield RecordedFrame(line, f"{path.name}:{line}", "bad_row", error)
-        elif "coefficients" not in found and ("messages" in found or "response" in found):
-            yield _parse_ms_swift(found, path, line)
-        else:
-            yield _parse_jsonl_row(found, path, line)
+def _from_jsonl(path: Path, note: tables.Note | None) -> Iterator[RecordedFrame]:
+    frames: deque[RecordedFrame] = deque()
+
+    def rows() -> Iterator[tables.TableRow]:
+        for line, found, error in tables.read_objects(path):
+            row = tables.TableRow(line, "", error=error)
+            if found is None:
+                frames.append(RecordedFrame(line, f"{path.name}:{line}", "bad_row", error))
+            elif "coefficients" not in found and ("messages" in found or "response" in found):
+                frames.append(_parse_ms_swift(found, path, line))
+            else:
+                row = tables.parse_row(found, path, line)
+                frames.append(_parse_jsonl_row(row, found, path))
+            yield row
+
+    for _ in tables.noted(rows(), path, note):
+        yield frames.popleft()
 
 
-def _parse_jsonl_row(found: dict[str, Any], path: Path, line: int) -> RecordedFrame:
-    row = tables.parse_row(found, path, line)
+def _parse_jsonl_row(row: tables.TableRow, found: dict[str, Any], path: Path) -> RecordedFrame:
+    line = row.line
     name = row.label or f"{path.name}:{line}"
     at = f"{path}, line {line}"
     extra = {key: value for key, value in found.items() if key not in _OURS}
@@ -206,6 +228,7 @@ class CoefficientTrack:
         pose: float32[T, 9], ``arkit.POSE_NAMES``; 0 if not in the file.
         rate: timecode rate in fps.
         start: the first row's timecode in frames since midnight; 0 without timecodes.
+        total: rows in the file, with those that have no place in the track.
     """
 
     times: np.ndarray
@@ -213,9 +236,12 @@ class CoefficientTrack:
     pose: np.ndarray
     rate: Fraction
     start: Fraction
+    total: int
 
 
-def track(path: Path, fps: Fraction | None, warn: Callable[[str], None]) -> CoefficientTrack:
+def track(
+    path: Path, fps: Fraction | None, warn: Callable[[str], None], note: tables.Note | None = None
+) -> CoefficientTrack:
     """Read a recording with a time axis.
 
     Times come from the file's seconds, else from its timecodes, else rows are evenly spaced. Invalid rows, and rows not
@@ -223,8 +249,10 @@ def track(path: Path, fps: Fraction | None, warn: Callable[[str], None]) -> Coef
 
     Args:
         path: see ``read``.
-        fps: timecode rate (default: 60 if any FF exceeds 29, else 30), or rows per second without timecodes (30).
-        warn: called with a message for each skipped row.
+        fps: timecode rate (default: what the timecodes show, ``timecode_count``), or rows per second without
+            timecodes (30).
+        warn: called with a message for each skipped row; rows without a face (``RecordedFrame.failed``) are a gap.
+        note: see ``read``.
 
     Raises:
         TableError: as ``read``, or no usable row.
@@ -233,21 +261,25 @@ def track(path: Path, fps: Fraction | None, warn: Callable[[str], None]) -> Coef
     labels: list[tuple[int, Fraction] | None] = []
     row_seconds: list[Fraction | None] = []
     values, pose = array("f"), array("f")
-    for count, frame in enumerate(tqdm(read(path), unit="row", delay=PROGRESS_DELAY, leave=False)):
+    total, drop_frame = 0, False
+    for count, frame in enumerate(tqdm(read(path, note), unit="row", delay=PROGRESS_DELAY, leave=False)):
+        total += 1
         if frame.values is None:
-            warn(frame.reason)
+            if frame.failed:
+                warn(frame.reason)
             continue
         if frame.timecode and parse(frame.timecode) is None:
             warn(f"{path}, line {frame.line}: {csv_lines.quote(frame.timecode)} is not a timecode. Correct it.")
             continue
         rows.append(count)
         labels.append(parse(frame.timecode) if frame.timecode else None)
+        drop_frame |= ";" in frame.timecode
         row_seconds.append(frame.time)
         values.extend(np.clip(frame.values, 0, 1))
         pose.extend(np.zeros(arkit.N_POSE) if frame.pose is None else frame.pose)
     if not rows:
         raise TableError(f"{path}: no row with coefficients. Give another file.")
-    rate, frames = _timecode_frames(path, labels, fps)
+    rate, frames = _timecode_frames(path, labels, fps, drop_frame=drop_frame)
     if None not in row_seconds:
         seconds = [time for time in row_seconds if time is not None]
     elif frames is not None:
@@ -268,33 +300,34 @@ def track(path: Path, fps: Fraction | None, warn: Callable[[str], None]) -> Coef
         pose=np.frombuffer(pose, np.float32).reshape(-1, arkit.N_POSE)[kept],
         rate=rate,
         start=frames[0] if frames is not None else Fraction(0),
+        total=total,
     )
 
 
 def _timecode_frames(
-    path: Path, labels: list[tuple[int, Fraction] | None], fps: Fraction | None
+    path: Path, labels: Sequence[tuple[int, Fraction] | None], fps: Fraction | None, *, drop_frame: bool
 ) -> tuple[Fraction, list[Fraction] | None]:
     """Return the timecode rate, and frames since the first one's midnight or None if some lack timecodes."""
     present = [label for label in labels if label is not None]
+    rate = None if fps is None else fps if round(fps) in BASES else timecode_rate(fps)
+    counting = find_counting(present, drop_frame=drop_frame, rate=rate)
     highest = max((int(frame) for _, frame in present), default=0)
-    rate = timecode_rate(fps) if fps is not None else Fraction(60 if highest >= 30 else 30)
-    base = round(rate)
-    if highest >= base:
+    if highest >= counting.base:
         raise TableError(
-            f"{path}: a timecode has frame {highest}, but there are only {base} at {format_rate(rate)} fps. "
-            "Give the timecodes' rate, or omit it."
+            f"{path}: a timecode has frame {highest}, but there are only {counting.base} at "
+            f"{format_rate(counting.rate)} fps. Give the timecodes' rate, or omit it."
         )
     if len(present) < len(labels):
-        return rate, None
+        return counting.rate, None
     out: list[Fraction] = []
     days = 0
     for seconds, frame in present:
-        now = (seconds + days * _DAY) * base + frame
-        if out and now + _DAY * base / 2 < out[-1]:  # past midnight
+        now = counting.frame(seconds + days * _DAY, frame)
+        if out and now + _DAY * counting.base / 2 < out[-1]:  # past midnight
             days += 1
-            now += _DAY * base
+            now = counting.frame(seconds + days * _DAY, frame)
         out.append(now)
-    return rate, out
+    return counting.rate, out
 
 
 class TimecodeLabels:

@@ -16,7 +16,7 @@ by what the gaze actions stand for.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,27 +27,15 @@ from semanticface import arkit
 from semanticface.errors import SemanticFaceError
 from semanticface.formats import gltf
 from semanticface.formats.bones import find_bones, turn_bone
+from semanticface.formats.columns import listed
 from semanticface.formats.recording import CoefficientTrack
 from semanticface.formats.rotations import gaze_rotations, recorded_eyes, recorded_head
 
 _SEPARATORS = re.compile(r"[^A-Za-z0-9]+")
 _COPY = re.compile(r"\.\d{3}$")
 _SIDES = ("Left", "Right")
-_MAX_LISTED = 8  # morph targets listed in an error message
+_REST_SHAPES = {"basis", "neutral", "base", "basisshape", "default", "rest", "original", "restpose"}
 
-
-def _spellings() -> dict[str, str]:
-    out: dict[str, str] = {}
-    for name in arkit.NAMES:
-        out[name.lower()] = name
-        for side in _SIDES:
-            if name.endswith(side):
-                out[(name.removesuffix(side) + side[0]).lower()] = name
-    return out
-
-
-_ACTION_OF = _spellings()
-"""Lower-case name without separators to action."""
 _HALF_OF = {f"{name}{side}".lower(): name for name in ("browInnerUp", "cheekPuff") for side in (*_SIDES, "L", "R")}
 
 
@@ -76,19 +64,24 @@ def match_action(name: str) -> tuple[str, int] | None:
     parts = [part for part in _SEPARATORS.split(_COPY.sub("", name)) if part]
     for first in range(len(parts)):
         key = "".join(parts[first:]).lower()
-        found = _ACTION_OF.get(key) or _HALF_OF.get(key)
+        found = arkit.KEY_OF.get(key) or _HALF_OF.get(key)
         if found is None:
             continue
         # A corrective such as jawOpen_mouthClose is not an action.
         before = {"".join(parts[i:j]).lower() for i in range(first) for j in range(i + 1, first + 1)}
-        if before & _ACTION_OF.keys():
+        if before & arkit.KEY_OF.keys():
             return None
-        return found, int(first > 0) + 2 * (key not in _ACTION_OF)
+        return found, int(first > 0) + 2 * (key not in arkit.KEY_OF)
     return None
 
 
-def find_bindings(document: Mapping[str, Any]) -> list[MorphBinding]:
-    """Return all bindings of a glTF document; a malformed one raises errors of various types."""
+def find_bindings(document: Mapping[str, Any], note: Callable[[str], None] = lambda _: None) -> list[MorphBinding]:
+    """Return all bindings of a glTF document; a malformed one raises errors of various types.
+
+    Args:
+        document: its JSON.
+        note: called with a sentence on names and expressions that are not used.
+    """
     nodes = document.get("nodes", [])
     meshes = document.get("meshes", [])
     counts = [len(mesh["primitives"][0].get("targets", [])) for mesh in meshes]
@@ -98,22 +91,29 @@ def find_bindings(document: Mapping[str, Any]) -> list[MorphBinding]:
             nodes_of.setdefault(node["mesh"], []).append(node_index)
     out = [
         binding
-        for binding in _expressions(document, nodes_of)
+        for binding in _expressions(document, nodes_of, note)
         if "mesh" in nodes[binding.node] and 0 <= binding.target < counts[nodes[binding.node]["mesh"]]
     ]
     from_expressions = {binding.action for binding in out}
     for mesh, node_indices in nodes_of.items():
         best: dict[int, tuple[int, list[int]]] = {}
-        for target, name in enumerate(_target_names(meshes[mesh])[: counts[mesh]]):
+        left: list[str] = []
+        names = _fitting_names(document, mesh, counts[mesh], note)
+        for target, name in enumerate(names):
             found = match_action(name)
             if found is None or arkit.INDEX[found[0]] in from_expressions:
                 continue
             action, rank = arkit.INDEX[found[0]], found[1]
             known = best.get(action)
             if known is None or rank < known[0]:
+                left += [] if known is None else [names[other] for other in known[1]]
                 best[action] = rank, [target]
-            elif rank == known[0] and rank >= 2:  # the other half of the action
+            elif rank == known[0]:  # the other half of the action, or lashes beside lids
                 known[1].append(target)
+            else:
+                left.append(name)
+        if left:
+            note(f"{_mesh_name(document, mesh)}: not moved, since another name fits better: {listed(left)}.")
         out += [
             MorphBinding(node_index, target, action)
             for node_index in node_indices
@@ -136,7 +136,7 @@ class Unmoved:
     bones: list[str]
 
 
-def write_avatar(path: Path, avatar: Path, track: CoefficientTrack, name: str) -> Unmoved:
+def write_avatar(path: Path, avatar: Path, track: CoefficientTrack, name: str, note: Callable[[str], None]) -> Unmoved:
     """Write a copy of an avatar with a recording as an additional animation.
 
     Args:
@@ -144,6 +144,7 @@ def write_avatar(path: Path, avatar: Path, track: CoefficientTrack, name: str) -
         avatar: .glb or .vrm.
         track: the recording.
         name: of the animation.
+        note: called with a sentence on names and expressions of the avatar that are not used.
 
     Raises:
         SemanticFaceError: not binary glTF, nothing to move, data in external files, or a failed write.
@@ -151,7 +152,7 @@ def write_avatar(path: Path, avatar: Path, track: CoefficientTrack, name: str) -
     glb = gltf.read(avatar)
     document = glb.document
     try:
-        found = find_bindings(document)
+        found = find_bindings(document, lambda text: note(f"{avatar}: {text}"))
         moved = {arkit.NAMES[binding.action] for binding in found}
         rotations, missing = _rotations(document, track, moved)
         if not found and not rotations:
@@ -162,7 +163,9 @@ def write_avatar(path: Path, avatar: Path, track: CoefficientTrack, name: str) -
             raise SemanticFaceError(f"{avatar}: it refers to external files. Export it as one .glb.")
         weights = _weights(document, found, track.values)
     except (KeyError, TypeError, IndexError, AttributeError, ValueError) as error:
-        raise SemanticFaceError(f"{avatar}: its glTF is damaged ({error!r}). Export it again.") from error
+        raise SemanticFaceError(
+            f"{avatar}: its glTF is damaged: a mesh, node or accessor is missing or malformed. Export it again."
+        ) from error
     glb.animate(name, track.times, weights, rotations)
     glb.write(path)
     return Unmoved([action for action in arkit.NAMES if action not in moved], missing)
@@ -211,38 +214,98 @@ def _weights(document: Mapping[str, Any], found: Sequence[MorphBinding], values:
     return out
 
 
-def _target_names(mesh: Mapping[str, Any]) -> list[str]:
-    """Return the names of a mesh's morph targets, which exporters store in one of three locations."""
-    first = mesh["primitives"][0]
-    for holder in (mesh, first):
+def _fitting_names(
+    document: Mapping[str, Any], mesh: int, count: int, note: Callable[[str], None] = lambda _: None
+) -> list[str]:
+    """Return the names of a mesh's ``count`` morph targets; none if there is another number of them.
+
+    Such names are off by some targets, and three.js ignores them too. Only a leading name of the rest shape, which is
+    no target, is known to be one too many.
+    """
+    names = _target_names(document, mesh)
+    if len(names) == count + 1 and arkit.column_key(names[0]) in _REST_SHAPES:
+        return names[1:]
+    if len(names) == count:
+        return names
+    if names:
+        note(
+            f"{_mesh_name(document, mesh)}: {len(names)} names for {count} morph targets: which is whose is not known. "
+            "It is not moved; export it again."
+        )
+    return []
+
+
+def _mesh_name(document: Mapping[str, Any], mesh: int) -> str:
+    name = document["meshes"][mesh].get("name")
+    return f"mesh {name}" if isinstance(name, str) and name else f"mesh {mesh}"
+
+
+def _target_names(document: Mapping[str, Any], mesh: int) -> list[str]:
+    """Return the names of a mesh's morph targets, which exporters store in one of four locations."""
+    whole = document["meshes"][mesh]
+    first = whole["primitives"][0]
+    for holder in (whole, first):
         names = (holder.get("extras") or {}).get("targetNames")
-        if isinstance(names, list):
+        if isinstance(names, list) and names:
             return [str(name) for name in names]
-    extras = [target.get("extra") or target.get("extras") or {} for target in first.get("targets", [])]
-    return [str(extra.get("name") or extra.get("targetName") or "") for extra in extras]
+    targets = first.get("targets", [])
+    extras = [target.get("extra") or target.get("extras") or {} for target in targets]
+    names = [str(extra.get("name") or extra.get("targetName") or "") for extra in extras]
+    if any(names):
+        return names
+    accessors = [document["accessors"][min(target.values())] if target else {} for target in targets]
+    names = [str(accessor.get("name") or "") for accessor in accessors]
+    return names if any(names) else []
 
 
-def _expressions(document: Mapping[str, Any], nodes_of: Mapping[int, list[int]]) -> Iterator[MorphBinding]:
-    """Yield the bindings of a VRM's expressions with ARKit names."""
-    extensions = document.get("extensions", {})
-    for group in extensions.get("VRM", {}).get("blendShapeMaster", {}).get("blendShapeGroups", []):
-        if found := match_action(group.get("name", "")):
-            for bind in group.get("binds") or []:
-                for node in nodes_of.get(bind["mesh"], []):
-                    yield MorphBinding(node, bind["index"], arkit.INDEX[found[0]], bind["weight"] / 100)
-    expressions = extensions.get("VRMC_vrm", {}).get("expressions", {})
-    for name, expression in (expressions.get("custom") or {}).items():
-        if found := match_action(name):
-            for bind in expression.get("morphTargetBinds") or []:
-                yield MorphBinding(bind["node"], bind["index"], arkit.INDEX[found[0]], bind["weight"])
+def _expressions(
+    document: Mapping[str, Any], nodes_of: Mapping[int, list[int]], note: Callable[[str], None]
+) -> Iterator[MorphBinding]:
+    """Yield the bindings of a VRM's expressions with ARKit names; odd expressions are left out."""
+    for name, binds, place, whole in _vrm_expressions(document):
+        found = match_action(name)
+        if found is None:
+            continue
+        try:
+            yield from [
+                MorphBinding(node, int(bind["index"]), arkit.INDEX[found[0]], float(bind["weight"]) / whole)
+                for bind in binds or []
+                for node in (nodes_of.get(bind["mesh"], []) if place == "mesh" else [_existing(document, bind["node"])])
+            ]
+        except (KeyError, TypeError, IndexError, AttributeError, ValueError):
+            note(f"the expression {name} is malformed and left out.")
+
+
+def _existing(document: Mapping[str, Any], node: int) -> int:
+    document["nodes"][node]
+    return node
+
+
+def _vrm_expressions(document: Mapping[str, Any]) -> Iterator[tuple[str, Any, str, float]]:
+    """Yield name, binds, what a bind refers to and the weight that is 1, of each expression that has a name."""
+    groups = _inside(document, "extensions", "VRM", "blendShapeMaster", "blendShapeGroups")
+    for group in groups if isinstance(groups, list) else []:
+        if isinstance(group, Mapping) and isinstance(name := group.get("name"), str):
+            yield name, group.get("binds"), "mesh", 100.0
+    custom = _inside(document, "extensions", "VRMC_vrm", "expressions", "custom")
+    for name, expression in custom.items() if isinstance(custom, Mapping) else ():
+        if isinstance(expression, Mapping):
+            yield name, expression.get("morphTargetBinds"), "node", 1.0
+
+
+def _inside(value: Any, *keys: str) -> Any:
+    for key in keys:
+        value = value.get(key) if isinstance(value, Mapping) else None
+    return value
 
 
 def _no_match_message(document: Mapping[str, Any]) -> str:
-    names = [name for mesh in document.get("meshes", []) for name in _target_names(mesh) if name]
+    meshes = document.get("meshes", [])
+    names = [name for mesh in range(len(meshes)) for name in _target_names(document, mesh) if name]
     if not names:
         return "no named morph target. Export shape keys with their names."
-    more = f" and {len(names) - _MAX_LISTED} more" if len(names) > _MAX_LISTED else ""
+    if any(match_action(name) for name in names):
+        return "the names of its morph targets do not fit their number. Export it again."
     return (
-        f"no morph target with an ARKit name (found {', '.join(names[:_MAX_LISTED])}{more}). "
-        "Rename them after the actions, such as jawOpen."
+        f"no morph target with an ARKit name (found {listed(names)}). Rename them after the actions, such as jawOpen."
     )

@@ -1,13 +1,14 @@
 """Coefficient tables: CSV and JSONL, read strictly and written atomically.
 
-Three formats are read, distinguished by header or suffix:
+Two formats are read, distinguished by suffix:
 
-* Live Link Face CSV: 63 columns, ``arkit.LIVE_LINK_COLUMNS`` (``BlendshapeCount`` is accepted for the second).
-* Our CSV: ``image``, then the 52 camelCase action names in the project's order.
+* CSV: the 52 actions by name, in any order and spelling (``columns``), as Live Link Face and other capture apps write
+  them with a ``Timecode``, and we with ``image``.
 * Our JSONL: one object per line with ``image``, ``status``, ``coefficients``, ``analysis``, as written by ``predict``.
 
 Other files raise ``TableError``. An invalid row is returned in order with ``error`` set instead, so that later rows
-keep their numbers.
+keep their numbers. What is no error but worth knowing goes to ``note``, once for a file: columns left out, values
+beyond 0 and 1, rows in which the app had lost the face.
 """
 
 from __future__ import annotations
@@ -16,8 +17,8 @@ import csv
 import json
 import os
 import re
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path
 from typing import Any, Protocol
@@ -27,6 +28,7 @@ import numpy as np
 from semanticface import arkit
 from semanticface.errors import SemanticFaceError, TableError
 from semanticface.formats import live_link
+from semanticface.formats.columns import Columns, find_columns, listed
 from semanticface.formats.live_link import LiveLinkRow
 from semanticface.semantics.analysis import Analysis
 from semanticface.utils import csv_lines
@@ -42,8 +44,15 @@ MAX_ROWS = 1_000_000
 """More than four hours of capture at 60 rows per second."""
 MAX_CSV_LINE = 2**16
 MAX_JSON_LINE = 2**20
-OVERSHOOT = 0.02
-"""Tolerance outside [0, 1], clipped: capture apps occasionally write 1.0033."""
+OVERSHOOT = 0.25
+"""Farthest outside [0, 1] that is read, and clipped in ``coefficients``: capture apps overshoot."""
+
+_SMALL_OVERSHOOT = 0.02  # beyond, it must be part of a movement
+_MOVEMENT = 0.5  # largest step of an action from one row to the next that leads to an overshoot
+_ROUNDING = 1e-6  # no overshoot, but 1 in float32
+_GAZE = frozenset(arkit.REGION_INDEX["gaze"].tolist())
+
+Note = Callable[[str], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +68,8 @@ class TableRow:
         live_link: the unclipped row of a Live Link CSV, with rotations, or None.
         pose: float64[9], ``arkit.POSE_NAMES``, from our CSV, or None.
         error: message with file, line and fix; empty in a valid row.
+        lost: the app had lost the face: no coefficients, and no mistake of the file; ``error`` says so.
+        outside: the values that ``coefficients`` has clipped.
     """
 
     line: int
@@ -69,6 +80,8 @@ class TableRow:
     live_link: LiveLinkRow | None = None
     pose: np.ndarray | None = None
     error: str = ""
+    lost: bool = False
+    outside: tuple[float, ...] = ()
 
 
 class Outcome(Protocol):
@@ -122,14 +135,46 @@ class RowResult:
         return out
 
 
-def read_coefficients(path: str | os.PathLike[str]) -> Iterator[TableRow]:
+def read_coefficients(path: str | os.PathLike[str], note: Note | None = None) -> Iterator[TableRow]:
     """Yield the rows of a Live Link CSV, our CSV or our JSONL, including invalid ones.
+
+    Args:
+        path: the file.
+        note: called with a sentence for each kind of thing worth knowing, see above; by default nothing is said.
 
     Raises:
         TableError: the file is missing, empty, not a coefficient table, or has more than ``MAX_ROWS`` rows.
     """
     path = Path(path)
-    return _read_jsonl_rows(path) if path.suffix.lower() == ".jsonl" else _read_csv_rows(path)
+    if path.suffix.lower() == ".jsonl":
+        return noted(_read_jsonl_rows(path), path, note)
+    return noted(_read_csv_rows(path, note), path, note)
+
+
+def noted(rows: Iterable[TableRow], path: Path, note: Note | None) -> Iterator[TableRow]:
+    """Yield the rows; at their end say how many had no face, and how many values lay beyond 0 and 1."""
+    lost: list[int] = []
+    outside: list[float] = []
+    for row in rows:
+        if row.lost:
+            lost.append(row.line)
+        outside += row.outside
+        yield row
+    if note is None:
+        return
+    if lost:
+        lines = f"line {lost[0]}" if len(lost) == 1 else f"lines {lost[0]} to {lost[-1]}"
+        note(f"{path}: no face in {_count(len(lost), 'row')} ({lines}). They are a gap.")
+    if outside:
+        farthest = max(outside, key=lambda value: abs(value - 0.5))
+        note(
+            f"{path}: {_count(len(outside), 'value')} beyond 0 or 1, the farthest {farthest:g}, as capture apps write "
+            "them. Another recording keeps them; everything else takes them for 0 or 1."
+        )
+
+
+def _count(number: int, thing: str) -> str:
+    return f"{number:,} {thing}{'' if number == 1 else 's'}"
 
 
 def read_objects(path: str | os.PathLike[str]) -> Iterator[tuple[int, dict[str, Any] | None, str]]:
@@ -210,14 +255,22 @@ def _one_line(text: object) -> str:
     return " ".join(str(text).split())
 
 
-def _read_csv_rows(path: Path) -> Iterator[TableRow]:
+def _read_csv_rows(path: Path, note: Note | None) -> Iterator[TableRow]:
     text_lines = csv_lines.read_lines(path, max_line_bytes=MAX_CSV_LINE, max_lines=MAX_ROWS)
     number, text, problem = next(text_lines)
     if problem:
         raise TableError(problem)
-    header = csv_lines.parse_cells(text, f"{path}, line {number}")
-    is_live_link = header[0].lower() == "timecode"
-    _check_header(path, header, is_live_link)
+    at = f"{path}, line {number}"
+    columns = find_columns(csv_lines.parse_cells(text, at), at)
+    if columns.unknown and note is not None:
+        names = [columns.header[column].strip() or f"column {column + 1}" for column in columns.unknown]
+        note(f"{path}: {_count(len(names), 'column')} left out, of another name: {listed(names)}.")
+    rows = _parsed_csv_rows(path, text_lines, columns)
+    return _without_spikes(rows, path, columns) if columns.is_recording else rows
+
+
+def _parsed_csv_rows(path: Path, text_lines: Iterator[tuple[int, str, str]], columns: Columns) -> Iterator[TableRow]:
+    name = columns.timecode if columns.is_recording else columns.image
     for number, text, problem in text_lines:
         if problem:
             yield TableRow(number, "", error=problem)
@@ -225,67 +278,89 @@ def _read_csv_rows(path: Path) -> Iterator[TableRow]:
         label = ""
         try:
             cells = csv_lines.parse_cells(text, f"{path}, line {number}")
-            label = cells[0]
-            yield _csv_row(cells, header, is_live_link, number, f"{path}, line {number}")
+            label = cells[name] if name is not None and name < len(cells) else ""
+            yield _csv_row(cells, label, columns, number, f"{path}, line {number}")
         except TableError as error:
             yield TableRow(number, label, error=str(error))
 
 
-def _check_header(path: Path, header: Sequence[str], is_live_link: bool) -> None:
-    own = COLUMNS_WITH_POSE if len(header) > len(COLUMNS) else COLUMNS
-    expected = arkit.LIVE_LINK_COLUMNS if is_live_link else own
-    kind = "a Live Link Face export" if is_live_link else "a table of image and 52 actions"
-    found = list(header)
-    if is_live_link and len(found) > 1 and found[1] == "BlendshapeCount":
-        found[1] = "BlendShapeCount"
-    if tuple(found) == tuple(expected):
-        return
-    if not is_live_link and found[0] != "image":
-        hint = " Its cells seem to be separated by ';': save it with commas." if ";" in found[0] else ""
-        raise TableError(
-            f"{path}, line 1: the header starts with {quote(found[0])}, which is not a coefficient table.{hint} "
-            "Give a Live Link Face CSV (63 columns) or a CSV of image and the 52 camelCase action names."
-        )
-    for column, (name, wanted) in enumerate(zip(found, expected, strict=False), start=1):
-        if name != wanted:
-            raise TableError(
-                f"{path}, line 1: column {column} is {quote(name)}, {kind} has {wanted!r} there. "
-                "Restore the exact header."
+def _without_spikes(rows: Iterator[TableRow], path: Path, columns: Columns) -> Iterator[TableRow]:
+    """Reject values beyond 0 and 1 that no movement leads to.
+
+    Apps overshoot at the end of a movement. A value that is beyond in one row alone, with both rows around it at rest,
+    is a damaged number. Gaze is left alone: it is computed from the eyes' angles, and eyes do jump.
+    """
+    before: np.ndarray | None = None
+    waiting: TableRow | None = None
+    for row in chain(rows, [None]):
+        after = None if row is None else row.coefficients
+        if waiting is not None:
+            around = [values for values in (before, after) if values is not None]
+            yield _checked_spike(waiting, around, path, columns)
+            before = waiting.coefficients
+        waiting = row
+
+
+def _checked_spike(row: TableRow, around: Sequence[np.ndarray], path: Path, columns: Columns) -> TableRow:
+    if row.live_link is None or not row.outside or not around:
+        return row
+    values = row.live_link.coefficients
+    for index in np.flatnonzero((values < -_SMALL_OVERSHOOT) | (values > 1 + _SMALL_OVERSHOOT)).tolist():
+        if index not in _GAZE and all(abs(other[index] - values[index]) > _MOVEMENT for other in around):
+            where = columns.where(columns.actions[index], f"{path}, line {row.line}")
+            next_to = " and ".join(f"{other[index]:.2g}" for other in around)
+            return TableRow(
+                row.line,
+                row.label,
+                error=f"{where}: {values[index]:g} is outside 0 to 1, next to {next_to}. "
+                "Correct the value or remove the row.",
             )
-    raise TableError(f"{path}, line 1: {len(found)} columns, {kind} has {len(expected)}. Restore the exact header.")
+    return row
 
 
-def _csv_row(cells: Sequence[str], header: Sequence[str], is_live_link: bool, number: int, at: str) -> TableRow:
+def _csv_row(cells: list[str], label: str, columns: Columns, number: int, at: str) -> TableRow:
     if cells == [""]:
         raise TableError(f"{at}: an empty line. Remove it.")
-    if len(cells) != len(header):
-        what = "a short row" if len(cells) < len(header) else "a long row"
-        raise TableError(f"{at}: {what}, {len(cells)} cells where the header has {len(header)}. Export the file again.")
-    if not is_live_link and not any(cell.strip() for cell in cells[1:]):
+    width = len(columns.header)
+    if len(cells) > width and not any(cell.strip() for cell in cells[width:]):
+        cells = cells[:width]  # commas at the end
+    if columns.is_recording and _has_lost_face(cells, columns):
+        return TableRow(number, label, error=f"{at}: no face. The app had lost it.", lost=True)
+    if len(cells) != width:
+        what = "a short row" if len(cells) < width else "a long row"
+        raise TableError(f"{at}: {what}, {len(cells)} cells where the header has {width}. Export the file again.")
+    if not columns.is_recording and not any(cells[column].strip() for column in columns.actions):
         raise TableError(f"{at}: no coefficients: the prediction of this picture failed. Repeat it or remove the row.")
-    recorded = live_link.parse_row(cells, at, header) if is_live_link else None
-    if recorded is not None:
-        first, values, pose = 3, recorded.coefficients.tolist(), None
+    recorded = pose = None
+    if columns.is_recording:
+        recorded = live_link.parse_row(cells, at, columns)
+        values = recorded.coefficients.tolist()
     else:
-        first = 2
-        values = [
-            csv_lines.parse_number(cell, f"{at}, column {column} ({header[column - 1]})")
-            for column, cell in enumerate(cells[1 : len(COLUMNS)], start=2)
-        ]
-        rotations = [
-            csv_lines.parse_number(cell, f"{at}, column {column} ({header[column - 1]})")
-            for column, cell in enumerate(cells[len(COLUMNS) :], start=len(COLUMNS) + 1)
-            if cell.strip()
-        ]
-        pose = np.array(rotations, dtype=np.float64) if len(rotations) == arkit.N_POSE else None
-    for column, value in enumerate(values, start=first):
-        _check_range(value, f"{at}, column {column} ({header[column - 1]})")
-    return TableRow(number, cells[0], _vector(values), live_link=recorded, pose=pose)
+        values = [csv_lines.parse_number(cells[column], columns.where(column, at)) for column in columns.actions]
+        if all(column is not None and cells[column].strip() for column in columns.pose):
+            pose = live_link.parse_pose(cells, at, columns)
+    for column, value in zip(columns.actions, values, strict=True):
+        if not -OVERSHOOT <= value <= 1 + OVERSHOOT:
+            _check_range(value, columns.where(column, at))
+    row = TableRow(number, label, _vector(values), live_link=recorded, pose=pose)
+    outside = _outside(values)
+    return replace(row, outside=outside) if outside else row
+
+
+def _has_lost_face(cells: Sequence[str], columns: Columns) -> bool:
+    """Whether the app counted no coefficients; such a row may end there, as its network packets do."""
+    if columns.count is None or columns.count >= len(cells):
+        return False
+    return re.fullmatch(r"\s*0+(\.0*)?\s*", cells[columns.count]) is not None
 
 
 def _check_range(value: float, at: str) -> None:
     if not -OVERSHOOT <= value <= 1 + OVERSHOOT:
         raise TableError(f"{at}: {value:g} is outside 0 to 1. Correct the value or remove the row.")
+
+
+def _outside(values: Sequence[float]) -> tuple[float, ...]:
+    return tuple(value for value in values if not -_ROUNDING <= value <= 1 + _ROUNDING)
 
 
 def _vector(values: Sequence[float]) -> np.ndarray:
@@ -315,7 +390,9 @@ def parse_row(row: dict[str, Any], path: Path, line: int) -> TableRow:
     try:
         return _json_row(row, label, line, f"{path}, line {line}")
     except TableError as error:
-        return TableRow(line, label, error=str(error))
+        # A frame of a video without a face, as predict writes it.
+        lost = row.get("status") == "no_face" and isinstance(row.get("timecode"), str)
+        return TableRow(line, label, error=str(error), lost=lost)
 
 
 def _json_row(row: dict[str, Any], label: str, line: int, at: str) -> TableRow:
@@ -341,7 +418,8 @@ def _json_row(row: dict[str, Any], label: str, line: int, at: str) -> TableRow:
             raise TableError(f"{at}: the box is not four numbers. Correct it or set it to null.")
         x0, y0, x1, y1 = (_json_number(value, f"{at}, box") for value in box)
         box = x0, y0, x1, y1
-    return TableRow(line, label, _vector([values[name] for name in arkit.NAMES]), analysis, box)
+    numbers = [values[name] for name in arkit.NAMES]
+    return TableRow(line, label, _vector(numbers), analysis, box, outside=_outside(numbers))
 
 
 def _json_number(value: object, at: str) -> float:

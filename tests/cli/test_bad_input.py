@@ -126,8 +126,11 @@ VALUES = ",".join(["0.5"] * 52)
 @pytest.mark.parametrize(
     ("content", "words"),
     [
-        ("Timecode,BlendShapeCount,EyeBlinkLeft\n1,61,0\n", ["line 1", "3 columns", "63", "Restore the exact header"]),
-        (f"image,{','.join(arkit.NAMES[::-1])}\na,{VALUES}\n", ["line 1", "column 2", "Restore the exact header"]),
+        (
+            "Timecode,BlendShapeCount,EyeBlinkLeft\n1,61,0\n",
+            ["line 1", "no column for", "(51 of the 52 actions)", "Export the file again"],
+        ),
+        (f"image,{','.join(arkit.NAMES)},jaw_open\na,{VALUES},0\n", ["line 1", "jawOpen is there twice", "Keep one"]),
         (f"name;{';'.join(arkit.NAMES)}\n", ["line 1", "separated by ';'", "commas"]),
         ("", ["empty", "again"]),
         (b"\xff\xfe\x00\x00" * 9, ["not UTF-8", "Save"]),

@@ -49,7 +49,9 @@ def test_left_and_right_keep_their_columns():
     assert sum(float(cell) for cell in cells[2:]) == 0.25
 
 
-@pytest.mark.parametrize(("column", "cell", "word"), [(1, "52", "expected 61"), (7, "x", "column 8 .EyeSquintLeft.")])
+@pytest.mark.parametrize(
+    ("column", "cell", "word"), [(1, "many", "column 2 .BlendShapeCount."), (7, "x", "column 8 .EyeSquintLeft.")]
+)
 def test_invalid_cells_are_named(column, cell, word):
     cells = ["13:13:04:31.652", "61", *["0"] * 61]
     cells[column] = cell

@@ -1,6 +1,7 @@
 """Recordings: every format keeps its numbers, and rows get their times."""
 
 import json
+import math
 from fractions import Fraction
 
 import numpy as np
@@ -11,6 +12,7 @@ from semanticface.errors import TableError
 from semanticface.formats import live_link, tables
 from semanticface.formats.live_link import LiveLinkRow
 from semanticface.formats.recording import RecordedFrame, TimecodeLabels, read, track
+from semanticface.formats.timecode_count import BASES
 from semanticface.semantics.analysis import describe
 from semanticface.semantics.answer import format_answer
 from semanticface.vision.timecode import parse
@@ -21,7 +23,7 @@ def face(**values):
 
 
 def write_take(path, timecodes):
-    rows = [LiveLinkRow(code, face(jawOpen=n / 100), np.zeros(9)) for n, code in enumerate(timecodes)]
+    rows = [LiveLinkRow(code, face(jawOpen=n % 100 / 100), np.zeros(9)) for n, code in enumerate(timecodes)]
     live_link.write(path, rows)
     return path
 
@@ -166,3 +168,82 @@ def test_timecodes_are_the_recordings_own_or_valid_in_unreal():
     for fps, codes in ((None, ["00.000", "02.000"]), (Fraction(50), ["00.000", "02.400"])):
         labels = TimecodeLabels(fps)
         assert [labels.label(RecordedFrame(2, "x"), row) for row in (0, 2)] == [f"00:00:00:{code}" for code in codes]
+
+
+def timecodes(count, base, *, start=36_000, drop_frame=False, mark=":"):
+    """Timecodes of consecutive frames, counted one by one."""
+    second, frame, out = start, 0, []
+    for _ in range(count):
+        if drop_frame and second % 60 == 0 and second // 60 % 10 and frame == 0:
+            frame = base // 15
+        out.append(f"{second // 3600:02d}:{second // 60 % 60:02d}:{second % 60:02d}{mark}{frame:02d}.000")
+        frame += 1
+        if frame == base:
+            second, frame = second + 1, 0
+    return out
+
+
+@pytest.mark.parametrize("base", [15, *BASES])
+@pytest.mark.parametrize("every", [1, 2])
+def test_the_rate_is_inferred_from_the_timecodes(tmp_path, base, every):
+    codes = timecodes(60 if base < 50 else 2 * base, base)[::every]
+    found = track(write_take(tmp_path / "a.csv", codes), None, pytest.fail)
+    assert found.rate == base and found.start == 36_000 * base
+    assert np.allclose(found.times, np.arange(len(codes)) * every / base, atol=1e-9)
+
+
+def test_frames_lost_here_and_there_do_not_change_the_rate(tmp_path):
+    codes = timecodes(200, 25)
+    kept = [n for n in range(200) if n not in (24, 49, 50, 77, 120)]
+    found = track(write_take(tmp_path / "a.csv", [codes[n] for n in kept]), None, pytest.fail)
+    assert found.rate == 25 and np.allclose(found.times, np.array(kept) / 25)
+
+
+@pytest.mark.parametrize(
+    ("base", "start", "mark"),
+    [(30, 36_000, ";"), (30, 36_059, ";"), (30, 36_059, ":"), (60, 36_059, ":"), (30, 86_399, ";")],
+)
+def test_drop_frame_timecode(tmp_path, base, start, mark):
+    codes = [
+        f"{int(code[:2]) % 24:02d}{code[2:]}" for code in timecodes(75, base, start=start, drop_frame=True, mark=mark)
+    ]
+    found = track(write_take(tmp_path / "a.csv", codes), None, pytest.fail)
+    assert found.rate == Fraction(base * 1000, 1001)
+    assert np.allclose(found.times, np.arange(75) * 1001 / 1000 / base, atol=1e-9)
+
+
+def test_no_drop_frame_without_missing_numbers(tmp_path):
+    found = track(write_take(tmp_path / "a.csv", timecodes(75, 30, start=36_059)), None, pytest.fail)
+    assert found.rate == 30 and np.allclose(np.diff(found.times), 1 / 30)
+
+
+@pytest.mark.parametrize("base", [24, 25, 30, 60])
+@pytest.mark.parametrize("count", [10, 130])
+@pytest.mark.parametrize("rounding", [math.floor, round])
+def test_milliseconds_behind_the_frame(tmp_path, base, count, rounding):
+    """As NeuroSync writes them: 01.016 is the second frame at 60."""
+    codes = [
+        f"{code[:-3]}{rounding(n % base * 1000 / base):03d}" for n, code in enumerate(timecodes(count, base, start=0))
+    ]
+    found = track(write_take(tmp_path / "a.csv", codes), None, pytest.fail)
+    assert found.rate == base and np.allclose(np.diff(found.times), 1 / base, atol=1e-9)
+
+
+def test_milliseconds_that_say_more_than_the_frame(tmp_path):
+    times = np.cumsum(np.random.default_rng(3).integers(12, 60, 80)) / 1000
+    codes = [f"00:00:{int(t):02d}:{int(t % 1 * 60 + 1e-6):02d}.{round(t % 1 * 1000):03d}" for t in times.tolist()]
+    found = track(write_take(tmp_path / "a.csv", codes), None, pytest.fail)
+    assert found.rate == 60 and np.allclose(found.times, times - times[0], atol=1e-9)
+
+
+def test_a_lost_face_is_a_gap(tmp_path):
+    path = write_take(tmp_path / "a.csv", timecodes(6, 30))
+    lines = path.read_text().splitlines()
+    lines[3:5] = [",".join([line.split(",")[0], "0", *["0"] * 61]) for line in lines[3:5]]
+    path.write_text("\n".join(lines) + "\n")
+    notes = []
+    found = track(path, None, pytest.fail, notes.append)
+    assert np.allclose(found.times * 30, [0, 1, 4, 5]) and found.total == 6 and len(notes) == 1
+    frames = list(read(path))
+    assert [frame.status for frame in frames] == ["ok", "ok", "no_face", "no_face", "ok", "ok"]
+    assert not any(frame.failed for frame in frames) and frames[2].timecode == "10:00:00:02.000"

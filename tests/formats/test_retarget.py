@@ -76,6 +76,9 @@ def write_avatar(path, names, *, location="mesh", extensions=None, nodes=1):
     if location == "target":
         for target, name in zip(targets, names, strict=True):
             target["extra"] = {"name": name}
+    elif location == "accessor":
+        for target, name in zip(targets, names, strict=True):
+            accessors[target["POSITION"]]["name"] = name
     else:
         (mesh if location == "mesh" else part)["extras"] = {"targetNames": names}
     document = {
@@ -186,7 +189,7 @@ def test_vrm_expressions_are_used(take, tmp_path, version):
     assert document["extensions"] == extensions
 
 
-@pytest.mark.parametrize("location", ["mesh", "primitive", "target"])
+@pytest.mark.parametrize("location", ["mesh", "primitive", "target", "accessor"])
 def test_names_in_every_exporter_location(tmp_path, location):
     document = write_avatar(tmp_path / "avatar.glb", ["jawOpen", "noseSneer_L"], location=location)
     assert [drive.action for drive in find_bindings(document)] == [arkit.INDEX["jawOpen"], arkit.INDEX["noseSneerLeft"]]
@@ -199,10 +202,11 @@ def test_unusable_avatars(take, tmp_path, capsys):
     write_avatar(tmp_path / "avatar.glb", [])
     assert convert(take[0], tmp_path) == 2
     assert "no named morph target" in capsys.readouterr().err
-    data = {"VRM": {"blendShapeMaster": {"blendShapeGroups": [{"name": "jawOpen", "binds": [{}]}]}}}
-    write_avatar(tmp_path / "avatar.glb", ["jawOpen"], extensions=data)
+    write_avatar(tmp_path / "avatar.glb", ["jawOpen"])
+    rewrite(tmp_path / "avatar.glb", lambda document: document["meshes"].clear())
     assert convert(take[0], tmp_path) == 2
-    assert "avatar.glb: its glTF is damaged" in capsys.readouterr().err
+    error = capsys.readouterr().err
+    assert "avatar.glb: its glTF is damaged: a mesh, node or accessor is missing" in error and "Error(" not in error
     assert not (tmp_path / "out.glb").exists()
     assert convert(take[0], tmp_path, out="avatar.glb") == 2
     assert main(["convert", str(take[0]), "--to", "csv", "--avatar", "a.glb", "--out", str(tmp_path / "a.csv")]) == 2
@@ -347,3 +351,111 @@ def test_a_rig_without_morph_targets_turns_its_head(turned, tmp_path, capsys):
 def test_skinned_meshes_and_odd_spellings_are_no_bones():
     nodes = [{"name": "EyeLeft", "skin": 0}, {"name": "Head", "mesh": 0}, {"name": "rig_head"}, {"name": "LeftEye"}]
     assert find_bones({"nodes": nodes, "skins": [{"joints": [2]}]}) == {"head": 2, "left eye": 3}
+
+
+def weights_of(path, node=0):
+    """The animated weights of a node, [targets, T], also of meshes whose names do not fit."""
+    glb = gltf.read(path)
+    animation = glb.document["animations"][-1]
+    (channel,) = [
+        channel for channel in animation["channels"] if channel["target"] == {"node": node, "path": "weights"}
+    ]
+    item = glb.document["accessors"][animation["samplers"][channel["sampler"]]["output"]]
+    view = glb.document["bufferViews"][item["bufferView"]]
+    values = np.frombuffer(bytes(glb._binary), "<f4", item["count"], view["byteOffset"])
+    return values.reshape(4, -1).T
+
+
+def test_names_on_accessors_in_every_mesh(take, tmp_path):
+    def second(document):
+        document["meshes"].append(json.loads(json.dumps(document["meshes"][0])))
+        document["nodes"].append({"mesh": 1})
+        document["scenes"][0]["nodes"].append(1)
+
+    path, rows = take
+    names = ["jawOpen", "eyeBlinkLeft", "browInnerUp"]
+    write_avatar(tmp_path / "avatar.glb", names, location="accessor")
+    rewrite(tmp_path / "avatar.glb", second)
+    assert convert(path, tmp_path) == 0
+    for node in (0, 1):
+        assert np.allclose(weights_of(tmp_path / "out.glb", node), [rows[:, arkit.INDEX[name]] for name in names])
+
+
+@pytest.mark.parametrize("rest", ["Basis", "neutral", "Basis_Shape"])
+def test_a_leading_name_of_the_rest_shape_is_no_target(take, tmp_path, rest):
+    path, rows = take
+    names = ["jawOpen", "eyeBlinkLeft", "browInnerUp"]
+    write_avatar(tmp_path / "avatar.glb", names)
+    rewrite(tmp_path / "avatar.glb", lambda document: document["meshes"][0]["extras"]["targetNames"].insert(0, rest))
+    assert convert(path, tmp_path) == 0
+    assert np.allclose(weights_of(tmp_path / "out.glb"), [rows[:, arkit.INDEX[name]] for name in names])
+
+
+@pytest.mark.parametrize("names", [["jawOpen", "smirk", "eyeBlinkLeft", "x"], ["jawOpen", "smirk"]])
+def test_another_number_of_names_moves_nothing(take, tmp_path, capsys, names):
+    def rename(document):
+        document["meshes"][0] |= {"name": "Face", "extras": {"targetNames": names}}
+
+    write_avatar(tmp_path / "avatar.glb", ["jawOpen", "smirk", "eyeBlinkLeft"])
+    rewrite(tmp_path / "avatar.glb", rename)
+    assert convert(take[0], tmp_path) == 2
+    error = capsys.readouterr().err
+    assert f"avatar.glb: mesh Face: {len(names)} names for 3 morph targets" in error
+    assert "the names of its morph targets do not fit their number" in error and not (tmp_path / "out.glb").exists()
+
+
+def test_an_action_twice_in_a_mesh_moves_both(take, tmp_path, capsys):
+    path, rows = take
+    write_avatar(tmp_path / "avatar.glb", ["jawOpen", "jawOpen", "browInnerUp", "jawOpen.001", "lash_jawOpen"])
+    assert convert(path, tmp_path) == 0
+    jaw, brow = (rows[:, arkit.INDEX[name]] for name in ("jawOpen", "browInnerUp"))
+    assert np.allclose(weights_of(tmp_path / "out.glb"), [jaw, jaw, brow, jaw, jaw * 0])
+    assert "mesh 0: not moved, since another name fits better: lash_jawOpen." in capsys.readouterr().err
+
+
+BINDS = [{"mesh": 0, "node": 0, "index": 0, "weight": 100}]
+ODD_GROUPS = [
+    None, 3, {}, {"name": None, "binds": []}, {"name": 7, "binds": BINDS}, {"name": "TongueOut", "binds": 3},
+    {"name": "CheekPuff", "binds": [{}]}, {"name": "NoseSneerLeft", "binds": [{**BINDS[0], "weight": "1"}, None]},
+    {"name": "MouthClose", "binds": [{**BINDS[0], "mesh": [0], "node": [0]}]}, {"name": "JawLeft", "binds": None},
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("version", [0, 1])
+def test_odd_vrm_expressions_are_left_out(take, tmp_path, capsys, version):
+    path, rows = take
+    groups = [*ODD_GROUPS, {"name": "JawOpen", "binds": BINDS}]
+    extensions = {"VRM": {"blendShapeMaster": {"blendShapeGroups": groups}}}
+    if version == 1:
+        custom = {
+            str(group["name"]): {"morphTargetBinds": group.get("binds")}
+            for group in groups
+            if isinstance(group, dict) and "name" in group and group["name"] != "JawOpen"
+        }
+        custom["jawOpen"] = {"morphTargetBinds": [{**BINDS[0], "weight": 1.0}]}
+        extensions = {"VRMC_vrm": {"expressions": {"custom": custom | {"browInnerUp": None}}}}
+    write_avatar(tmp_path / "avatar.vrm", ["k0", "k1", "k2"], extensions=extensions)
+    assert convert(path, tmp_path, "avatar.vrm", "out.vrm") == 0
+    jaw = rows[:, arkit.INDEX["jawOpen"]]
+    assert np.allclose(weights_of(tmp_path / "out.vrm"), [jaw, jaw * 0, jaw * 0], atol=1e-6)
+    error = capsys.readouterr().err
+    assert "the expression CheekPuff is malformed and left out" in error and "Error" not in error
+
+
+KEYS = st.sampled_from(["name", "binds", "mesh", "index", "weight"])
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers(-3, 3) | st.sampled_from(["jawOpen", "binds"]),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(KEYS, inner),
+    max_leaves=8,
+)
+
+
+@given(JSON)
+def test_any_vrm_extension_is_read(value):
+    mesh = {"primitives": [{"targets": [{"POSITION": 0}]}], "extras": {"targetNames": ["mouthClose"]}}
+    for extensions in (
+        {"VRM": value}, {"VRM": {"blendShapeMaster": {"blendShapeGroups": value}}},
+        {"VRMC_vrm": {"expressions": {"custom": value}}},
+    ):  # fmt: skip
+        document = {"nodes": [{"mesh": 0}], "meshes": [mesh], "extensions": extensions}
+        assert arkit.INDEX["mouthClose"] in {binding.action for binding in find_bindings(document)}

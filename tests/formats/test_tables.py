@@ -98,7 +98,7 @@ def test_an_invalid_cell_is_named_and_does_not_shift_others(tmp_path, index, cel
     [
         (take_row()[:-1], "a short row, 62 cells where the header has 63"),
         ([*take_row(), "0"], "a long row, 64 cells"),
-        (take_row(count="60"), "column 2: BlendShapeCount is '60', expected 61"),
+        (take_row(count="many"), "column 2 (BlendShapeCount): 'many' is not a number"),
         (take_row(pose=["x"] * 9), "column 55 (HeadYaw): 'x' is not a number"),
         ([""], "an empty line"),
         (['"unclosed', *take_row()[1:]], "quotation mark"),
@@ -129,13 +129,11 @@ def test_last_line_without_line_end(tmp_path):
 @pytest.mark.parametrize(
     ("header", "word"),
     [
-        (["Timecode", "BlendShapeCount", *arkit.LIVE_LINK_COLUMNS[3:], "Extra"], "column 3 is 'EyeLookDownLeft'"),
-        (arkit.LIVE_LINK_COLUMNS[:-9], "54 columns, a Live Link Face export has 63"),
-        ([*arkit.LIVE_LINK_COLUMNS, "More"], "64 columns"),
-        (["timecode", *arkit.LIVE_LINK_COLUMNS[1:]], "column 1 is 'timecode'"),
-        (["image", *arkit.PASCAL_CASE.values()], "column 2 is 'EyeBlinkLeft'"),
-        (["image", *arkit.UDP_ORDER], "column 17 is 'jawLeft'"),
-        (["name", *arkit.NAMES], "starts with 'name'"),
+        (["Timecode", *arkit.LIVE_LINK_COLUMNS[3:]], "no column for eyeBlinkLeft (1 of the 52 actions)"),
+        (["Timecode", *arkit.NAMES[10:]], "eyeLookUpLeft, eyeSquintLeft, eyeWideLeft, eyeBlinkRight and 2 more (10"),
+        ([*arkit.LIVE_LINK_COLUMNS, "jaw_open"], "jawOpen is there twice, in columns 20 (JawOpen) and 64 (jaw_open)"),
+        ([*arkit.LIVE_LINK_COLUMNS, "head yaw"], "HeadYaw is there twice"),
+        (["Timecode", "a", "b"], "starts with 'Timecode'"),
         ([";".join(tables.COLUMNS)], "separated by ';'"),
         (["\x00\x01\x02"], "not a coefficient table"),
     ],
@@ -296,3 +294,88 @@ def test_a_csv_has_rotations_where_they_are_known(tmp_path):
     np.testing.assert_allclose(frames[1].pose, pose, atol=1e-6)
     tables.write(tmp_path / "out.jsonl", rows)
     np.testing.assert_allclose(list(recording.read(tmp_path / "out.jsonl"))[1].pose, pose, atol=1e-6)
+
+
+ORDERS = {
+    "the app's": arkit.PASCAL_CASE.values(),
+    "ours": arkit.NAMES,
+    "packets'": arkit.UDP_ORDER,
+    "sides swapped": [arkit.NAMES[k] for k in arkit.MIRROR_INDEX],
+    "sorted": sorted(arkit.SUFFIXED.values()),
+    "spaced": [arkit.SUFFIXED[name].replace("_", " ").title().swapcase() for name in reversed(arkit.NAMES)],
+}
+
+
+def by_name(header, values):
+    """Cells of a row for a header in any spelling."""
+    return [f"{values[arkit.KEY_OF[arkit.column_key(name)]]:.6f}" for name in header]
+
+
+@pytest.mark.parametrize("order", ORDERS)
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ({"Timecode": "10:00:00:00.000", "BlendShapeCount": "61"}, dict.fromkeys(arkit.POSE_NAMES, "0.25")),
+        ({"timecode": "10:00:00:00.000", "BlendshapeCount": "51"}, {}),
+        ({"BlendShapeCount": "61.0", "TIMECODE": "10:00:00:00.000"}, {"note": "x", "Confidence": "0.9"}),
+        ({"image": "a.png"}, {}),
+        ({}, {"": ""}),
+    ],
+)
+def test_columns_are_found_by_name(tmp_path, order, before, after):
+    names = list(ORDERS[order])
+    values = {name: (17 * k % 100) / 100 for k, name in enumerate(arkit.NAMES)}
+    text = "\n".join(
+        [",".join([*before, *names, *after]), ",".join([*before.values(), *by_name(names, values), *after.values()])]
+    )
+    notes = []
+    (tmp_path / "t.csv").write_text(text)
+    (row,) = read_coefficients(tmp_path / "t.csv", notes.append)
+    assert not row.error and row.coefficients.tolist() == [np.float32(values[name]) for name in arkit.NAMES]
+    assert (row.live_link is not None) == any(key.lower() == "timecode" for key in before)
+    if row.live_link is not None:
+        assert row.live_link.timecode == "10:00:00:00.000"
+        assert row.live_link.pose.tolist() == [0.25 if "HeadYaw" in after else 0.0] * 9
+    unknown = f"{tmp_path / 't.csv'}: 2 columns left out, of another name: note, Confidence."
+    assert notes == ([unknown] if "note" in after else [])
+
+
+@pytest.mark.parametrize("lost", [take_row("b", ["0"] * 52, count="0"), take_row("b", count=" 0.0"), ["b", "0"]])
+def test_rows_without_a_face_are_no_error(tmp_path, lost):
+    notes = []
+    (tmp_path / "t.csv").write_text(live_link(take_row("a"), lost, lost, take_row("c")))
+    rows = list(read_coefficients(tmp_path / "t.csv", notes.append))
+    assert [row.lost for row in rows] == [False, True, True, False] and [row.line for row in rows] == [2, 3, 4, 5]
+    assert rows[1].coefficients is None and "no face" in rows[1].error and "emove" not in rows[1].error
+    assert notes == [f"{tmp_path / 't.csv'}: no face in 2 rows (lines 3 to 4). They are a gap."]
+
+
+def test_apps_overshoot(tmp_path):
+    """At the end of a movement any action may, and gaze, which jumps, anywhere; a lone spike is a damaged number."""
+    jaw, gaze = arkit.INDEX["jawOpen"], arkit.INDEX["eyeLookInLeft"]
+    cells = [list(VALUES) for _ in range(6)]
+    for row, value in enumerate(["0.2", "0.9", "1.0421", "1.04", "0.3", "0.1"]):
+        cells[row][jaw] = value
+    cells[4][gaze] = "1.0533"
+    notes = []
+    (tmp_path / "t.csv").write_text(live_link(*(take_row(f"{n}", row) for n, row in enumerate(cells))))
+    rows = list(read_coefficients(tmp_path / "t.csv", notes.append))
+    assert not any(row.error for row in rows)
+    assert [row.coefficients[jaw] for row in rows[1:4]] == [np.float32(0.9), 1, 1] and rows[4].coefficients[gaze] == 1
+    assert rows[2].live_link.coefficients[jaw] == 1.0421 and rows[4].live_link.coefficients[gaze] == 1.0533
+    assert [note.split(",")[0] for note in notes] == [f"{tmp_path / 't.csv'}: 3 values beyond 0 or 1"]
+    assert "the farthest 1.0533" in notes[0]
+    cells[1][jaw] = cells[3][jaw] = "0.2"
+    (tmp_path / "t.csv").write_text(live_link(*(take_row(f"{n}", row) for n, row in enumerate(cells))))
+    rows = list(read_coefficients(tmp_path / "t.csv", notes.append))
+    assert [bool(row.error) for row in rows] == [False, False, True, False, False, False]
+    assert "line 4, column 20 (JawOpen): 1.0421 is outside 0 to 1, next to 0.2 and 0.2" in rows[2].error
+
+
+def test_an_overshoot_survives_jsonl(tmp_path):
+    row = {"image": "a", "coefficients": {**GOOD, "jawOpen": 1.0533}}
+    notes = []
+    (tmp_path / "t.jsonl").write_text(json.dumps(row) + "\n")
+    (found,) = recording.read(tmp_path / "t.jsonl", notes.append)
+    assert found.values[arkit.INDEX["jawOpen"]] == 1.0533 and found.coefficients[arkit.INDEX["jawOpen"]] == 1
+    assert len(notes) == 1 and "1 value beyond 0 or 1" in notes[0]

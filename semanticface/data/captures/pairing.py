@@ -27,13 +27,16 @@ import numpy as np
 
 from semanticface.errors import SemanticFaceError, TableError
 from semanticface.formats import tables
+from semanticface.formats.timecode_count import (
+    BASES,
+    NTSC,
+    dropped_before,
+    find_base,
+    is_drop_frame,
+    milliseconds_behind,
+)
 from semanticface.utils import csv_lines as lines
 from semanticface.vision.timecode import parse, timecode_rate
-
-BASES = (24, 25, 30, 50, 60)
-"""Frames that a second of timecode can count; 29.97 and 59.94 count 30 and 60."""
-NTSC = Fraction(1000, 1001)
-"""Ratio of the rates 23.976, 29.97 and 59.94 to those they are counted as."""
 
 _UNIT = 1000  # thousandths of a frame
 _DAY = 24 * 60 * 60
@@ -45,10 +48,14 @@ Source = Literal["frame log", "timecode of the video", "first row"]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Label:
-    """A timecode whose frames per second are not known yet: whole seconds, and FF in thousandths of a frame."""
+    """A timecode whose frames per second are not known yet: whole seconds, and FF in thousandths of a frame.
+
+    ``drop_frame`` if it is written with a ``;``.
+    """
 
     seconds: int
     frame: int
+    drop_frame: bool = False
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -108,7 +115,7 @@ def parse_label(text: str) -> Label | None:
     found = parse(text)
     if found is None or (ticks := found[1] * _UNIT).denominator > 1:
         return None
-    return Label(found[0], int(ticks))
+    return Label(found[0], int(ticks), ";" in text)
 
 
 def read_rows(path: Path, name: str) -> TakeRows:
@@ -180,9 +187,7 @@ def read_log(path: Path, name: str) -> tuple[list[LoggedFrame], str]:
 
 
 def detect_base(labels: Sequence[Label], frame_rate: Fraction) -> int:
-    """Return how many frames a second of these timecodes counts, one of ``BASES``.
-
-    The step from one second to the next shows it: it is as long as the other steps.
+    """Return how many frames a second of these timecodes counts, mostly one of ``BASES``.
 
     Args:
         labels: of consecutive rows.
@@ -195,13 +200,10 @@ def detect_base(labels: Sequence[Label], frame_rate: Fraction) -> int:
     possible = [base for base in BASES if base * _UNIT > frames.max()]
     if not possible:
         raise TableError(f"a timecode counts frame {frames.max() // _UNIT}, but a second has at most {BASES[-1]}.")
+    if (found := find_base(seconds, frames / _UNIT)) is not None:
+        return found
     elapsed, steps = np.diff(seconds), np.diff(frames)
-    within, across = steps[(elapsed == 0) & (steps > 0)], steps[elapsed == 1]
-    if len(within) and len(across):
-        step = np.median(within) - np.median(across)
-        base = min(possible, key=lambda base: abs(base * _UNIT - step))
-        if abs(base * _UNIT - step) <= np.median(within) / 2:
-            return base
+    within = steps[(elapsed == 0) & (steps > 0)]
     # Less than a second: assume that rows come at the frame rate, or at half or twice that.
     step = float(np.median(within)) / _UNIT if len(within) else 1.0
 
@@ -215,9 +217,16 @@ def detect_base(labels: Sequence[Label], frame_rate: Fraction) -> int:
 
 
 def ticks(labels: Sequence[Label], base: int) -> np.ndarray:
-    """Return thousandths of a frame since the first label's midnight, int64[N], still growing after 23:59:59."""
+    """Return thousandths of a frame since the first label's midnight, int64[N], still growing after 23:59:59.
+
+    Numbers that drop-frame timecode leaves out are not counted, nor milliseconds behind FF.
+    """
     seconds, frames = _columns(labels)
+    if milliseconds_behind(frames / _UNIT, base) == "even":
+        frames = frames // _UNIT * _UNIT
     out = seconds * base * _UNIT + frames
+    if _are_drop_frame(labels, base):
+        out -= dropped_before(seconds, base) * _UNIT
     day = _DAY * base * _UNIT
     midnights = np.cumsum(np.diff(out, prepend=out[:1]) < -day // 2)
     unwrapped: np.ndarray = out + midnights * day
@@ -250,6 +259,7 @@ def pair_rows(
         return _pair_by_log(rows, times, frame_rate, log)
     base = detect_base(rows.labels, frame_rate)
     at = ticks(rows.labels, base)
+    drop_frame = _are_drop_frame(rows.labels, base)
     source: Source = "timecode of the video"
     warning = ""
     first = None
@@ -257,12 +267,13 @@ def pair_rows(
     if label is not None:
         start_base = start_base or round(timecode_rate(frame_rate))
         if label.frame < start_base * _UNIT:
-            first = _first_tick(label, start_base, base, int(at[0]))
+            dropped = dropped_before(label.seconds, start_base) if label.drop_frame and drop_frame else 0
+            first = _first_tick(label, dropped, start_base, base, int(at[0]))
     if first is None:
         first, source = int(at[0]), "first row"
         why = f"the video's timecode {start} cannot be read" if start else "the video has no timecode"
         warning = f"{why} and there is no frame log: its first frame is paired with the first row. Check the report."
-    elif start and ";" in start:
+    elif start and ";" in start and not drop_frame:
         warning = f"the video's timecode {start} is drop-frame, those of the rows are not. Check the report."
     seconds = np.array([float(time) for time in times])
     fits = []
@@ -302,9 +313,12 @@ def _pair_by_log(
     return Pairing(frames, "frame log", base, Fraction(base), offset * 1000 / base, warning)
 
 
-def _first_tick(label: Label, start_base: int, base: int, first_row: int) -> int:
-    """Return the tick of the first frame from its timecode, which has its own base and often counts whole frames."""
-    whole = label.seconds * start_base * _UNIT + label.frame
+def _first_tick(label: Label, dropped: int, start_base: int, base: int, first_row: int) -> int:
+    """Return the tick of the first frame from its timecode, which has its own base and often counts whole frames.
+
+    ``dropped`` numbers before it are left out by drop-frame timecode.
+    """
+    whole = (label.seconds * start_base - dropped) * _UNIT + label.frame
     phase = 0 if label.frame % _UNIT else first_row * start_base // base % _UNIT
     tick = (whole + phase) * base // start_base
     return tick + _days_apart(tick, first_row, base)
@@ -350,6 +364,11 @@ def _misfit(frames: np.ndarray, offset_ms: np.ndarray) -> tuple[int, float]:
     """Sort key, lower is better: rows without a frame, then the spread of offsets in whole milliseconds."""
     paired = offset_ms[frames >= 0]
     return int((frames < 0).sum()), float(np.round(np.std(paired))) if len(paired) else np.inf
+
+
+def _are_drop_frame(labels: Sequence[Label], base: int) -> bool:
+    seconds, frames = _columns(labels)
+    return is_drop_frame(seconds, frames / _UNIT, base, marked=any(label.drop_frame for label in labels))
 
 
 def _columns(labels: Sequence[Label]) -> tuple[np.ndarray, np.ndarray]:

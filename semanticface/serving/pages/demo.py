@@ -131,7 +131,7 @@ def read_clip(path: Path, name: str, predictor: Predictor, on_frame: Callable[[i
                 if "no face found" in report.remarks[0]:  # its fix is for the command line
                     raise VideoError(f"{name}: no face found. Try a clip in which the face is larger and not covered.")
                 raise VideoError(f"{name}: {report.remarks[0].removeprefix(f'{name}, ')}")
-            convert(rows, recording, "livelink", None, lambda _: None)
+            convert(rows, recording, "livelink", None, lambda _: None, note=lambda _: None)
             jsonl, csv = rows.read_text(encoding="utf-8"), recording.read_text(encoding="utf-8")
     except VideoError as error:
         raise VideoError(str(error).replace(str(path), name)) from error
