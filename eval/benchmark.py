@@ -32,6 +32,11 @@ model answers above 0.15 there.
 vertical gaze, and the agreement with MediaPipe where it can be believed. ``--quick`` takes 150 pictures, evenly spaced
 by name, and still faces from all. No name, picture or answer of these people is written anywhere.
 
+Rotations of head and eyes are scored in degrees, of models that predict them, on the pictures with an answer. Of
+MediaPipe, the head's are its transformation matrix's, the eyes' those that its gaze actions stand for. Another set
+(``gaze``, as many pictures as *foreign*) tells pose and gaze apart, see ``semanticface.evaluation.pose``: is the gaze
+read as well on turned heads that look at the camera as on frontal ones?
+
 All 52 actions are scored, and MediaPipe's 51 when it runs. A picture in which a method finds no face counts as its own
 mean answer over the other pictures (see ``semanticface.evaluation.benchmark``). The share of faces detected is a figure
 of its own, and one table covers the pictures in which every method found a face. Intervals are 95 % bootstrap intervals
@@ -47,9 +52,11 @@ eval/results/benchmark.json and regenerates the figures that documents show from
 ``semanticface.evaluation.published``).
 
 The last line of output is a JSON object: ``foreign_corr``, ``foreign_mae``, ``take_corr``, ``take_mae``,
-``photo_corr``, ``photo_mae``, ``toon_corr``, ``drawn_corr``, ``shifted_corr``, ``rest_false_rate``; all these with
-``_mediapipe`` if it ran; ``median_mae_gain`` and ``interval_coverage``; with people ``people_agreement``,
-``people_rest_false_rate``, ``people_gaze_up`` and the last two with ``_mediapipe``.
+``photo_corr``, ``photo_mae``, ``toon_corr``, ``drawn_corr``, ``shifted_corr``, ``rest_false_rate``; ``head_degrees``,
+``gaze_degrees`` (*photo*), ``head_degrees_foreign``, ``gaze_degrees_foreign``, null for a model without rotations;
+``gaze_mae_turned`` and ``gaze_mae_frontal``; all these with ``_mediapipe`` if it ran; ``median_mae_gain`` and
+``interval_coverage``; with people ``people_agreement``, ``people_rest_false_rate``, ``people_gaze_up`` and the last two
+with ``_mediapipe``.
 """
 
 from __future__ import annotations
@@ -74,7 +81,7 @@ from semanticface.data.faces import coefficients_of, load_faces
 from semanticface.data.importers.mediapipe import ACTIONS, FaceLandmarker, identity
 from semanticface.data.rendered import renderer_hash
 from semanticface.errors import ConfigError, SemanticFaceError
-from semanticface.evaluation import metrics, people, published, report
+from semanticface.evaluation import metrics, people, pose, published, report
 from semanticface.evaluation.benchmark import (
     FOREIGN,
     HOME,
@@ -99,7 +106,8 @@ from semanticface.evaluation.benchmark import (
     worst_and_typical,
 )
 from semanticface.evaluation.foreign_head import UNSCORED, ForeignHead
-from semanticface.formats import tables
+from semanticface.formats import recording, tables
+from semanticface.formats.recording import RecordedFrame
 from semanticface.inference.predictor import Prediction, Predictor
 from semanticface.models.files import resolve_model
 from semanticface.recipe import files_sha256, git_commit, versions
@@ -115,9 +123,17 @@ QUICK_ROWS = 100
 FEWER = 3 / 5
 """Pictures of the foreign head, and of faces at rest, for each one of the other sets."""
 QUICK_PEOPLE = 150
-REST = "rest"
+REST, GAZE = "rest", "gaze"
 WORST, TYPICAL = 6, 4
 TITLE = "Benchmark"
+
+
+@dataclasses.dataclass(frozen=True)
+class PeerAnswers:
+    """MediaPipe's answers for a set: coefficients float[N, 52] and pose float[N, 9], NaN rows if it finds no face."""
+
+    coefficients: np.ndarray
+    pose: np.ndarray
 
 
 @dataclasses.dataclass(frozen=True)
@@ -126,7 +142,7 @@ class Scored:
 
     faces: Any
     predictions: list[Prediction]
-    peer: np.ndarray | None
+    peer: PeerAnswers | None
     result: dict[str, Any]
 
 
@@ -142,6 +158,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print("benchmark: interrupted; the pictures rendered so far are kept", file=sys.stderr)
         return 130
     print(f"\n{published.summary(results).markdown()}\n\n{published.readout_table(results).markdown()}")
+    print(f"\n{published.pose_table(results).markdown()}")
     print(f"\n{folder / 'index.html'}\n")
     print(json.dumps(results["headline"]))
     return 0
@@ -196,19 +213,23 @@ def benchmark(options: argparse.Namespace) -> tuple[dict[str, Any], Path]:
     mean, median = constant_answers(LABELS_FOR_CONSTANTS)
     name = Path(options.model).name
     out = options.out / "-".join([name, options.mode, readout, *(["quick"] if options.quick else [])])
-    sets, rest = {}, {}
+    sets, rest, gaze = {}, {}, {}
     for key, folder in folders.items():
         faces = load_faces(folder, "test")
         answered = None if peer is None else _peer_answers(faces, folder, peer, options)
         if key == REST:
             rest = _score_rest(faces, predictor, answered, options, out)
+        elif key == GAZE:
+            methods = _coefficients(_predict(GAZE, faces, predictor, options, out), answered)
+            gaze = pose.gaze_errors(coefficients_of(faces), methods, seed=SEED)
         else:
             sets[key] = _score(key, faces, predictor, answered, mean, median, options, out)
     scored = {key: each.result for key, each in sets.items()}
     results: dict[str, Any] = {
-        "headline": headline(scored, rest),
+        "headline": headline(scored, rest) | _pose_headline(scored, gaze, peer is not None),
         "sets": scored,
         "rest": rest,
+        "gaze": gaze,
         "recipe": {
             "command": _command(options),
             "model": name,
@@ -249,6 +270,8 @@ def _folders(options: argparse.Namespace) -> dict[str, Path]:
     out[TAKE] = render_expressions(pictures, TAKE, expressions[:rows], size=SIZE)
     for key in HOME:
         out[key] = render_benchmark_set(pictures, key, rows, size=SIZE, workers=options.workers)
+    looking, shots = pose.gaze_pairs(expressions[:fewer], SEED)
+    out[GAZE] = render_expressions(pictures, GAZE, looking, size=SIZE, shots=shots)
     out[REST] = render_expressions(pictures, REST, np.zeros((fewer, arkit.N_ACTIONS), np.float32), size=SIZE)
     return out
 
@@ -271,33 +294,50 @@ def _command(options: argparse.Namespace) -> str:
     return shlex.join([*parts, *(["--quick"] if options.quick else [])])
 
 
-def _peer_answers(faces: Any, folder: Path, peer: dict[str, str], options: argparse.Namespace) -> np.ndarray:
-    """Return MediaPipe's answers, float32[N, 52], with NaN rows if it finds no face; they are cached in a file."""
-    path = folder.with_name(f"{folder.name}-mediapipe-{peer['version']}-{peer['sha256'][:8]}.jsonl")
+def _peer_answers(faces: Any, folder: Path, peer: dict[str, str], options: argparse.Namespace) -> PeerAnswers:
+    """Return MediaPipe's answers; they are cached in a file."""
+    path = folder.with_name(f"{folder.name}-mediapipe-pose-{peer['version']}-{peer['sha256'][:8]}.jsonl")
     if not path.is_file():
         bar = tqdm(faces.select_columns("picture"), desc=f"{PEER}: {folder.name}", unit="picture")
         with FaceLandmarker(options.mediapipe) as landmarker:
-            found = [landmarker.read(load_picture(row["picture"])) for row in bar]
+            found = [landmarker.measure(load_picture(row["picture"])) for row in bar]
         tables.write(
             path,
             [
                 tables.RowResult(f"test/{i}", "no_face", "MediaPipe finds no face")
                 if each is None
-                else tables.RowResult(f"test/{i}", coefficients=each)
+                else tables.RowResult(f"test/{i}", coefficients=each.coefficients, pose=each.pose)
                 for i, each in enumerate(found)
             ],
         )
-    answers = metrics.stacked(row.coefficients for row in tables.read_coefficients(path))
-    if len(answers) != len(faces):
-        raise ConfigError(f"{path} has {len(answers)} answers for {len(faces)} pictures: remove it and run again.")
-    return answers
+    rows = list(recording.read(path))
+    if len(rows) != len(faces):
+        raise ConfigError(f"{path} has {len(rows)} answers for {len(faces)} pictures: remove it and run again.")
+    return PeerAnswers(metrics.stacked(row.coefficients for row in rows), _poses(rows))
+
+
+def _poses(answers: Sequence[Prediction | RecordedFrame]) -> np.ndarray:
+    """Return the poses of answers, float64[N, 9]; NaN rows without one."""
+    unknown = np.full(arkit.N_POSE, np.nan)
+    return np.array([unknown if each.pose is None else each.pose for each in answers], np.float64)
+
+
+def _coefficients(predictions: Sequence[Prediction], peer: PeerAnswers | None) -> dict[str, np.ndarray]:
+    """Return the coefficients by method, float[N, 52]; NaN rows without an answer."""
+    own = {MODEL: metrics.stacked(each.coefficients for each in predictions)}
+    return own if peer is None else own | {PEER: peer.coefficients}
+
+
+def _pose_headline(sets: dict[str, Any], gaze: dict[str, Any], with_peer: bool) -> dict[str, Any]:
+    suffixes = {"": sets["photo"]["pose"], "_foreign": sets[FOREIGN]["pose"]}
+    return pose.pose_headline(suffixes, gaze, {MODEL: ""} | ({PEER: f"_{PEER}"} if with_peer else {}))
 
 
 def _score(
     key: str,
     faces: Any,
     predictor: Predictor,
-    peer: np.ndarray | None,
+    peer: PeerAnswers | None,
     mean: np.ndarray,
     median: np.ndarray,
     options: argparse.Namespace,
@@ -309,12 +349,14 @@ def _score(
     analyses = [each.analysis for each in predictions] if options.mode == "full" else None
     methods = {MODEL: MethodAnswers(metrics.stacked(each.coefficients for each in predictions), analyses=analyses)}
     if peer is not None:
-        methods[PEER] = MethodAnswers(peer, actions=ACTIONS)
+        methods[PEER] = MethodAnswers(peer.coefficients, actions=ACTIONS)
     summaries = [each.summary for each in predictions]
     shown = [name for name in arkit.NAMES if key != FOREIGN or name not in UNSCORED]
     result = score_set(
         true, faces["subject"], methods, mean=mean, median=median, summaries=summaries, scored=shown, seed=SEED
     )
+    poses = {MODEL: _poses(predictions)} | ({} if peer is None else {PEER: peer.pose})
+    result["pose"] = pose.pose_errors(np.array(faces["pose"][:]), poses, faces["subject"], seed=SEED)
     return Scored(faces, predictions, peer, result)
 
 
@@ -327,12 +369,10 @@ def _predict(key: str, faces: Any, predictor: Predictor, options: argparse.Names
 
 
 def _score_rest(
-    faces: Any, predictor: Predictor, peer: np.ndarray | None, options: argparse.Namespace, out: Path
+    faces: Any, predictor: Predictor, peer: PeerAnswers | None, options: argparse.Namespace, out: Path
 ) -> dict[str, Any]:
     """Predict faces at rest and count what fires."""
-    answers = {MODEL: metrics.stacked(each.coefficients for each in _predict(REST, faces, predictor, options, out))}
-    if peer is not None:
-        answers[PEER] = peer
+    answers = _coefficients(_predict(REST, faces, predictor, options, out), peer)
     return false_rates(answers, faces["subject"], actions={PEER: ACTIONS}, seed=SEED)
 
 
@@ -365,6 +405,7 @@ def _write(out: Path, results: dict[str, Any], sets: dict[str, Scored]) -> None:
     write_json(out / "benchmark.json", results, compact=True)
     parts = [f"# {TITLE}", published.how(results), published.summary(results).markdown()]
     parts += [published.readout_table(results).markdown(), published.rest_table(results).markdown()]
+    parts.append(published.pose_table(results).markdown())
     if "people" in results:
         parts += ["## people", *(table.markdown() for table in published.people_tables(results))]
     for key in results["sets"]:
@@ -384,6 +425,7 @@ def _write(out: Path, results: dict[str, Any], sets: dict[str, Scored]) -> None:
 
 def _sections(results: dict[str, Any], sets: dict[str, Scored]) -> Iterator[TableSection | report.Samples]:
     summary = [published.summary(results), published.readout_table(results), published.rest_table(results)]
+    summary.append(published.pose_table(results))
     yield TableSection("Summary", summary, published.plain(published.how(results)))
     if "people" in results:
         yield TableSection("People", published.people_tables(results))
@@ -408,7 +450,7 @@ def _cards(scored: Scored, true: np.ndarray, errors: np.ndarray, rows: np.ndarra
             else f"Largest errors: {largest_errors(true[i], predicted.coefficients)}. "
         )
         if scored.peer is not None:
-            error = np.abs(scored.peer[i] - true[i])[[arkit.INDEX[name] for name in ACTIONS]].mean()
+            error = np.abs(scored.peer.coefficients[i] - true[i])[[arkit.INDEX[name] for name in ACTIONS]].mean()
             note += "MediaPipe finds no face." if np.isnan(error) else f"MediaPipe's mean error: {error:.3f}."
         yield report.Sample(
             predicted.image,

@@ -134,7 +134,13 @@ def held_out_expressions(take: Path) -> np.ndarray:
 
 
 def render_expressions(
-    pictures: Path, key: str, expressions: np.ndarray, *, size: int = SIZE, head: ForeignHead | None = None
+    pictures: Path,
+    key: str,
+    expressions: np.ndarray,
+    *,
+    size: int = SIZE,
+    head: ForeignHead | None = None,
+    shots: Sequence[int | None] | None = None,
 ) -> Path:
     """Return the folder of a set with given expressions, rendered if missing; shows a progress bar.
 
@@ -144,9 +150,12 @@ def render_expressions(
         expressions: float32[N, 52] in [0, 1]; of ``head``'s, the actions that do not move it must be 0.
         size: side of the portraits in pixels.
         head: the foreign head; by default, people of our own in the photo style, as in ``HOME``.
+        shots: seeds of the shots; by default they follow from ``key``.
     """
+    shots = [None] * len(expressions) if shots is None else shots
     state = hashlib.sha256(np.ascontiguousarray(expressions, np.float32).tobytes())
     state.update((f"{size} " if head is None else f"{size} {head.identity}").encode())
+    state.update("".join(f" {shot}" for shot in shots if shot is not None).encode())
     folder = pictures / f"{key}-{len(expressions)}-{renderer_hash()}-{state.hexdigest()[:8]}"
     if (folder / "dataset_dict.json").is_file():
         return folder
@@ -158,16 +167,20 @@ def render_expressions(
             path = shard_path(folder, "test", number, len(starts))
             part = expressions[start : start + _SHARD_ROWS]
             if not path.is_file():
-                write_shard(path, [_row(key, start + k, row, size, head) for k, row in enumerate(part)])
+                rows = (_row(key, start + k, row, size, head, shots[start + k]) for k, row in enumerate(part))
+                write_shard(path, list(rows))
             bar.update(len(part))
     write_index(folder, {"test": len(starts)}, recipe)
     return folder
 
 
-def _row(key: str, number: int, expression: np.ndarray, size: int, head: ForeignHead | None) -> dict[str, Any]:
+def _row(
+    key: str, number: int, expression: np.ndarray, size: int, head: ForeignHead | None, shot: int | None
+) -> dict[str, Any]:
     """Return one row of ``faces.FEATURES``; it depends on its arguments only."""
     rng = np.random.default_rng([SEED, *key.encode(), number])
-    subject, shot = FIRST_SUBJECT + int(rng.integers(SUBJECTS)), int(rng.integers(2**31))
+    subject, own = FIRST_SUBJECT + int(rng.integers(SUBJECTS)), int(rng.integers(2**31))
+    shot = own if shot is None else shot
     if head is not None:
         return row_of(head.draw(expression, shot=shot, size=size), subject=head.name, look=FOREIGN, seed=shot)
     settings = RenderSettings(size=size)

@@ -14,6 +14,7 @@ A mark names one of:
 * ``summary``: one row per set; ``tables``: every figure of every set with its interval; ``how``: how they were made;
 * ``readout``: the gain of the median and the mean, and the coverage of the intervals;
 * ``actions KEY``: correlation and mean error of each action in a set;
+* ``pose``: errors of head and eye rotations, if the results have them;
 * ``rest``: what fires on rendered faces at rest; ``people``: the figures on photographs of people, if there were any;
 * a figure of the benchmark's last output line, such as ``photo_corr``, for use within a sentence.
 """
@@ -27,6 +28,7 @@ from typing import Any
 
 from semanticface import arkit
 from semanticface.errors import ConfigError
+from semanticface.evaluation import pose
 from semanticface.evaluation.benchmark import FIRES, FOREIGN, MODEL, PEER, SETS
 from semanticface.evaluation.metrics import BASELINES, FIGURES, Figure
 from semanticface.utils.html import Table
@@ -157,6 +159,28 @@ def people_tables(results: Results) -> list[Table]:
     return [*tables, Table(head, rows, caption, folded=True)]
 
 
+def pose_table(results: Results) -> Table:
+    """Return the errors of rotations in degrees, one row per set and method, and of the gaze on turned heads."""
+    labels = names(results)
+    rows = [
+        [name, labels[method], str(each["answered"]), *(_interval_text(each[figure], 1) for figure in pose.FIGURES)]
+        for name, found in results["sets"].items()
+        for method, each in found.get("pose", {}).items()
+    ]
+    if not any(MODEL in found.get("pose", {}) for found in results["sets"].values()):
+        rows.append(["all", labels[MODEL], NONE, *[NONE] * len(pose.FIGURES)])
+    apart = "; ".join(
+        f"{labels[method]} {_interval_text(each['turned'])} and {_interval_text(each['frontal'])}"
+        for method, each in results["gaze"].items()
+    )
+    caption = (
+        "Mean absolute errors in degrees, of the pictures with an answer. MediaPipe: its transformation matrix, and "
+        "its gaze actions as angles. MAE of the gaze actions on turned heads that look at the camera, and on frontal "
+        f"heads whose eyes are turned as far: {apart}."
+    )
+    return Table(["set", "", "pictures", *(f"{name} ↓" for name in pose.FIGURES)], rows, caption)
+
+
 def readout_table(results: Results) -> Table:
     """Return the figures of the readouts and intervals of the model's distributions."""
     readouts = ("greedy", "median", "mean")
@@ -241,19 +265,17 @@ def _content(mark: str, results: Results) -> str:
             for key in results["sets"]
         ]
         return "\n" + "\n\n".join(parts) + "\n"
+    if mark == "pose" and "gaze" in results:
+        return f"\n{pose_table(results).markdown()}\n"
     if mark == "rest" and "rest" in results:
         return f"\n{rest_table(results).markdown()}\n"
     if mark == "people" and "people" in results:
         return "\n" + "\n\n".join(table.markdown() for table in people_tables(results)) + "\n"
     if kind == "actions" and name in results["sets"]:
         return f"\n{actions_table(results, name).markdown()}\n"
-    known = ", ".join(
-        [
-            *("summary", "tables", "readout", "how", *(name for name in ("rest", "people") if name in results)),
-            *(f"actions {key}" for key in results["sets"]),
-            *results["headline"],
-        ]
-    )
+    optional = [name for name, key in (("pose", "gaze"), ("rest", "rest"), ("people", "people")) if key in results]
+    sets = [f"actions {key}" for key in results["sets"]]
+    known = ", ".join(["summary", "tables", "readout", "how", *optional, *sets, *results["headline"]])
     raise ConfigError(f"<!-- benchmark:{mark} -->: not in the results. They have {known}.")
 
 
@@ -278,10 +300,10 @@ def _share_text(value: list[float] | None) -> str:
     return f"{middle} % ({low}–{high})"
 
 
-def _interval_text(value: list[float] | None) -> str:
+def _interval_text(value: list[float] | None, digits: int = 3) -> str:
     if value is None:
         return NONE
-    middle, low, high = map(_number, value)
+    middle, low, high = (_number(part, digits) for part in value)
     return f"{middle} ({low}–{high})"
 
 

@@ -8,6 +8,7 @@ from PIL import Image
 
 from semanticface import arkit
 from semanticface.data.faces import coefficients_of, load_faces
+from semanticface.data.importers.pictures import Reading
 from semanticface.data.rendered import RenderSettings
 from semanticface.evaluation import benchmark, metrics, published
 from semanticface.evaluation.benchmark import MODEL, PEER, MethodAnswers, score_set
@@ -141,6 +142,10 @@ class Peer:
         assert picture.size == (64, 64)
         return None if Peer.calls % 3 == 0 else np.full(52, 0.3, np.float32)
 
+    def measure(self, picture):
+        found = self.read(picture)
+        return None if found is None else Reading(found, np.zeros((70, 2), np.float32), np.full(9, 0.1, np.float32))
+
 
 def write_take(path, rows=20):
     """Write a Live Link Face recording whose row k has jawOpen k / 100 and a tongue."""
@@ -208,9 +213,12 @@ def test_the_whole_command(script, tmp_path, monkeypatch, capsys):
     line = json.loads(capsys.readouterr().out.splitlines()[-1])
     names = ["foreign_corr", "foreign_mae", "take_corr", "take_mae", "photo_corr", "photo_mae", "toon_corr"]
     names += ["drawn_corr", "shifted_corr", "rest_false_rate", "people_rest_false_rate", "people_gaze_up"]
+    names += ["head_degrees", "gaze_degrees", "head_degrees_foreign", "gaze_degrees_foreign"]
+    names += ["gaze_mae_turned", "gaze_mae_frontal"]
     others = {"median_mae_gain", "interval_coverage", "people_agreement"}
     assert set(line) == {*names, *(f"{name}_mediapipe" for name in names), *others}
     assert line["rest_false_rate_mediapipe"] == 1
+    assert line["head_degrees"] is None and line["head_degrees_foreign_mediapipe"] > 1
 
     (out,) = (path for path in (tmp_path / "out").iterdir() if path.name.startswith("tiny-numbers-"))
     results = json.loads((out / "benchmark.json").read_text())
@@ -222,7 +230,7 @@ def test_the_whole_command(script, tmp_path, monkeypatch, capsys):
     assert {key: found["pictures"] for key, found in results["sets"].items()} == {
         key: 2 if key == "foreign" else 4 for key in benchmark.SETS
     }
-    assert sum(found["answered"][PEER] for found in (*results["sets"].values(), results["rest"])) == 24 - 24 // 3
+    assert sum(found["answered"][PEER] for found in (*results["sets"].values(), results["rest"])) == 24 - 7
     assert str(people) not in (out / "benchmark.json").read_text()
     expressions = benchmark.held_out_expressions(take)
     for key in ("foreign", "take"):
@@ -241,10 +249,10 @@ def test_the_whole_command(script, tmp_path, monkeypatch, capsys):
 
     # Neither the pictures nor MediaPipe's answers are made again.
     rendered = {path: path.stat().st_mtime_ns for path in (tmp_path / "out" / "pictures").rglob("*.arrow")}
-    assert len({path.parts[-3] for path in rendered}) == 7
+    assert len({path.parts[-3] for path in rendered}) == 8
     assert script.main(arguments) == 0
     assert {path: path.stat().st_mtime_ns for path in (tmp_path / "out" / "pictures").rglob("*.arrow")} == rendered
-    assert Peer.calls == 24 + 2 * 3  # people are read each time
+    assert Peer.calls == 26 + 2 * 3  # people are read each time
     again = json.loads(capsys.readouterr().out.splitlines()[-1])
     assert {k: v for k, v in again.items() if "people" not in k} == {k: v for k, v in line.items() if "people" not in k}
 
@@ -272,7 +280,7 @@ def test_without_a_take_expressions_have_its_statistics(script, monkeypatch):
     asked = {}
     monkeypatch.setattr(script, "render_benchmark_set", lambda pictures, key, rows, **_: asked.update({key: rows}))
     monkeypatch.setattr(script, "render_expressions", lambda pictures, key, rows, **_: asked.update({key: rows}))
-    assert list(script._folders(script._options(["--quick"]))) == [*benchmark.SETS, "rest"]
+    assert list(script._folders(script._options(["--quick"]))) == [*benchmark.SETS, "gaze", "rest"]
     foreign, take = asked["foreign"], asked["take"]
     assert foreign.shape == (60, 52) and take.shape == (100, 52) and asked["rest"].max() == 0
     tongue = arkit.INDEX["tongueOut"]

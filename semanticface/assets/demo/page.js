@@ -189,12 +189,14 @@ function clear(state = "error") {
   find(".sf-regions").replaceChildren();
   head?.set({});
   showBars({}, {});
+  showPose(null);
 }
 
 // Shows one row on the head, the bars and the analysis.
 function showRow(row, atOnce) {
-  head?.set(row.coefficients, atOnce);
+  head?.set(row.coefficients, atOnce, row.pose);
   showBars(row.coefficients, row.interval || {});
+  showPose(row.pose);
   showAnalysis(row.analysis);
   if (!answer.live) showBox(row.box);
 }
@@ -227,8 +229,9 @@ function play() {
     const row = playing.rows[index];
     if (playing.at !== index) {
       playing.at = index;
-      head?.set(row.coefficients, true);
+      head?.set(row.coefficients, true, row.pose);
       showBars(row.coefficients, row.interval || {});
+      showPose(row.pose);
       root.dataset.frame = row.frame;
     }
     if (now - shownAt > STEP && playing.analysisAt !== index) {
@@ -302,6 +305,47 @@ function showBars(values, interval) {
     box.setAttribute("aria-valuenow", value.toFixed(2));
     box.setAttribute("aria-valuetext", range
       ? `${value.toFixed(2)}, likely ${range[0].toFixed(2)} to ${range[1].toFixed(2)}` : value.toFixed(2));
+  }
+}
+
+// --- rotations ----------------------------------------------------------------------------------------------------
+
+const WAYS = { Yaw: ["right", "left"], Pitch: ["down", "up"], Roll: ["left", "right"] }; // of positive and negative angles
+const FARTHEST = 60; // degrees: an end of the track
+const rotations = new Map();
+
+function buildPose() {
+  for (const name of setup.rotations) {
+    const row = make("div", "sf-row");
+    const track = make("span", "sf-track");
+    const bar = make("i"), number = make("b");
+    track.append(bar);
+    row.append(make("span", "", name.replace(/\B[A-Z]/g, " $&").toLowerCase()), track, number);
+    track.setAttribute("role", "meter");
+    track.setAttribute("aria-valuemin", -FARTHEST);
+    track.setAttribute("aria-valuemax", FARTHEST);
+    track.setAttribute("aria-label", name);
+    row.dataset.rotation = name;
+    rotations.set(name, { row, track, bar, number });
+    find(".sf-pose").append(row);
+  }
+}
+
+// The rotations of a row, of models that predict them.
+function showPose(pose) {
+  find(".sf-pose").hidden = !pose;
+  if (!pose) return;
+  for (const [name, { row, track, bar, number }] of rotations) {
+    const degrees = Math.round(pose[name] * 180 / Math.PI);
+    const way = WAYS[/Yaw|Pitch|Roll/.exec(name)[0]][degrees > 0 ? 0 : 1];
+    const far = Math.min(Math.abs(degrees), FARTHEST) / FARTHEST * 50;
+    // The subject's right is on the left, as in the picture.
+    const leftwards = ["right", "down"].includes(way);
+    Object.assign(bar.style, { left: `${leftwards ? 50 - far : 50}%`, width: `${far}%` });
+    number.textContent = degrees ? `${Math.abs(degrees)}° ${way}` : "0°";
+    track.setAttribute("aria-valuenow", degrees);
+    track.setAttribute("aria-valuetext", number.textContent);
+    row.classList.toggle("sf-on", Math.abs(degrees) > 2);
   }
 }
 
@@ -485,13 +529,14 @@ async function start() {
   find(".sf-model").textContent = `SemanticFace ${setup.version}, model ${setup.model}, `
     + `${(setup.parameters / 1e6).toFixed(1)} million parameters.`;
   buildBars();
+  buildPose();
   showBars({}, {});
   buildExamples();
   root.dataset.ready = "page";
   try {
     const viewer = await import(new URL(`${root.dataset.assets}/viewer.js`, document.baseURI));
     head = await viewer.openHead(find(".sf-head"), bytes(await ask("head")).buffer);
-    if (answer) head.set(answer.rows[0].coefficients, true);
+    if (answer) head.set(answer.rows[0].coefficients, true, answer.rows[0].pose);
     head.mirror(root.dataset.mirror === "true");
   } catch (error) {
     console.warn("no head:", error);

@@ -50,8 +50,11 @@ export async function openHead(canvas, glb) {
 
   const still = matchMedia("(prefers-reduced-motion: reduce)");
   const names = Object.keys(parts[0].morphTargetDictionary);
-  const now = new Float32Array(names.length);
-  const goal = new Float32Array(names.length);
+  // The eyes turn by their actions' morph targets, so of the rotations only the head's are drawn.
+  const skull = gltf.scene.getObjectByName("Head");
+  const turns = ["HeadYaw", "HeadPitch", "HeadRoll"];
+  const now = new Float32Array(names.length + turns.length);
+  const goal = new Float32Array(now.length);
   let asked = 0;
   let last = 0;
 
@@ -66,7 +69,9 @@ export async function openHead(canvas, glb) {
       now[k] = Math.abs(left) < 0.002 ? goal[k] : now[k] + left * share;
       moving ||= now[k] !== goal[k];
     }
-    for (const part of parts) part.morphTargetInfluences.splice(0, now.length, ...now);
+    for (const part of parts) part.morphTargetInfluences.splice(0, names.length, ...now.subarray(0, names.length));
+    const [yaw, pitch, roll] = now.subarray(names.length);
+    skull.rotation.set(pitch, -yaw, -roll, "ZXY");
     renderer.render(scene, camera);
     canvas.dataset.drawn = Number(canvas.dataset.drawn || 0) + 1;
     canvas.dataset.moving = moving;
@@ -117,12 +122,12 @@ export async function openHead(canvas, glb) {
 
   return {
     front,
-    // Coefficients by action name; `at once` for a clip, where the next ones come a moment later.
-    set(values, atOnce = false) {
-      names.forEach((name, k) => {
-        goal[k] = values[name] || 0;
-        if (atOnce) now[k] = goal[k];
-      });
+    // Coefficients by action name, rotations in radians by Live Link's names; `at once` for a clip, where the next ones
+    // come a moment later.
+    set(values, atOnce = false, pose = null) {
+      names.forEach((name, k) => { goal[k] = values[name] || 0; });
+      turns.forEach((name, k) => { goal[names.length + k] = pose?.[name] || 0; });
+      if (atOnce) now.set(goal);
       redraw();
     },
     mirror(on) {

@@ -230,6 +230,7 @@ class Demo:
                 region: [_action(action) for action in arkit.ACTIONS if action.region == region]
                 for region in arkit.REGIONS
             },
+            "rotations": list(arkit.POSE_NAMES),
             "examples": [{"file": file, "kind": kind} for file, kind in EXAMPLES],
         }
 
