@@ -54,7 +54,9 @@ eval/results/benchmark.json and regenerates the figures that documents show from
 The last line of output is a JSON object: ``foreign_corr``, ``foreign_mae``, ``take_corr``, ``take_mae``,
 ``photo_corr``, ``photo_mae``, ``toon_corr``, ``drawn_corr``, ``shifted_corr``, ``rest_false_rate``; ``head_degrees``,
 ``gaze_degrees`` (*photo*), ``head_degrees_foreign``, ``gaze_degrees_foreign``, null for a model without rotations;
-``gaze_mae_turned`` and ``gaze_mae_frontal``; all these with ``_mediapipe`` if it ran; ``median_mae_gain`` and
+``gaze_mae_turned`` and ``gaze_mae_frontal``; all these with ``_mediapipe`` if it ran; ``own_words_hold``,
+``words_true_photo`` and ``words_true_foreign``, the shares of the claims in the analyses that hold for their own
+numbers (in the worst set) and for the ground truth, with ``--mode full``; ``median_mae_gain`` and
 ``interval_coverage``; with people ``people_agreement``, ``people_rest_false_rate``, ``people_gaze_up`` and the last two
 with ``_mediapipe``.
 """
@@ -112,7 +114,7 @@ from semanticface.inference.predictor import Prediction, Predictor
 from semanticface.models.files import resolve_model
 from semanticface.recipe import files_sha256, git_commit, versions
 from semanticface.utils.files import atomic_open, write_json
-from semanticface.utils.html import TableSection, write_page
+from semanticface.utils.html import Table, TableSection, write_page
 from semanticface.utils.progress import tqdm
 from semanticface.vision.image_io import load_picture
 
@@ -157,8 +159,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("benchmark: interrupted; the pictures rendered so far are kept", file=sys.stderr)
         return 130
-    print(f"\n{published.summary(results).markdown()}\n\n{published.readout_table(results).markdown()}")
-    print(f"\n{published.pose_table(results).markdown()}")
+    shown = [published.summary(results), published.readout_table(results), published.pose_table(results)]
+    print("\n" + "\n\n".join(table.markdown() for table in (*shown, *_words(results))))
     print(f"\n{folder / 'index.html'}\n")
     print(json.dumps(results["headline"]))
     return 0
@@ -406,6 +408,7 @@ def _write(out: Path, results: dict[str, Any], sets: dict[str, Scored]) -> None:
     parts = [f"# {TITLE}", published.how(results), published.summary(results).markdown()]
     parts += [published.readout_table(results).markdown(), published.rest_table(results).markdown()]
     parts.append(published.pose_table(results).markdown())
+    parts += [table.markdown() for table in _words(results)]
     if "people" in results:
         parts += ["## people", *(table.markdown() for table in published.people_tables(results))]
     for key in results["sets"]:
@@ -423,9 +426,15 @@ def _write(out: Path, results: dict[str, Any], sets: dict[str, Scored]) -> None:
     write_page(out / "index.html", TITLE, _sections(results, sets), recipe=facts)
 
 
+def _words(results: dict[str, Any]) -> list[Table]:
+    """Return the table of the words, if the model has written any."""
+    return [published.words_table(results)] if results["recipe"]["mode"] == "full" else []
+
+
 def _sections(results: dict[str, Any], sets: dict[str, Scored]) -> Iterator[TableSection | report.Samples]:
     summary = [published.summary(results), published.readout_table(results), published.rest_table(results)]
     summary.append(published.pose_table(results))
+    summary += _words(results)
     yield TableSection("Summary", summary, published.plain(published.how(results)))
     if "people" in results:
         yield TableSection("People", published.people_tables(results))

@@ -9,7 +9,7 @@ import json
 import subprocess
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import semanticface
 from semanticface.errors import ModelError
@@ -149,6 +149,16 @@ def read_recipe(folder: str | Path) -> dict[str, Any]:
         raise ModelError(f"{path}: numbers is {recipe['numbers']!r}, not {' or '.join(_LAYOUTS)}: update SemanticFace.")
     _check_calibration(recipe.get("calibration"), path)
     return recipe
+
+
+def default_order(recipe: Mapping[str, Any]) -> Literal["numbers", "analysis"]:
+    """Return what a model decodes first in full answers (``inference.decoder.Order``).
+
+    Numbers come first if they are decoded in parallel and the model has learnt them without an analysis.
+    """
+    augment = recipe["settings"].get("augment")
+    learnt = not isinstance(augment, dict) or bool(augment.get("numbers_only_prob", 0))
+    return "numbers" if recipe["numbers"] == "parallel" and learnt else "analysis"
 
 
 def calibrated_level(recipe: Mapping[str, Any], mode: str) -> float | None:

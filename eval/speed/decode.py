@@ -145,7 +145,11 @@ def ours(bundle: Bundle, layouts: Sequence[tuple[Mode, Numbers | None]]) -> dict
     out: dict[str, Method] = {}
     for mode, numbers in layouts:
         decoder = AnswerDecoder(
-            bundle.tokenizer, emotion=bundle.recipe["emotion"], numbers=numbers or "sequential", mode=mode
+            bundle.tokenizer,
+            emotion=bundle.recipe["emotion"],
+            numbers=numbers or "sequential",
+            mode=mode,
+            order="numbers" if numbers == "parallel" else "analysis",
         )
         if numbers:
             out[name_of(mode, numbers)] = DecodingEngine(decoder, bundle.model).generate_text

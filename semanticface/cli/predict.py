@@ -54,8 +54,15 @@ def add_commands(commands: Subparsers) -> None:
     parser.add_argument(
         "--mode",
         choices=("full", "numbers"),
-        help="full: the analysis, then numbers conditioned on it; numbers: numbers only, several times as fast "
+        help="full: numbers and analysis; numbers: numbers only, several times as fast "
         "(default: full; numbers for a video to .csv, which holds no analysis)",
+    )
+    parser.add_argument(
+        "--order",
+        choices=("numbers", "analysis"),
+        help="what mode full decodes first: numbers, and then an analysis that holds for them; or the analysis, and "
+        "then numbers conditioned on it, after which what does not hold is replaced and listed under repaired "
+        "(default: numbers for models that decode them in parallel and without an analysis)",
     )
     parser.add_argument(
         "--readout",
@@ -102,6 +109,7 @@ def _run(options: argparse.Namespace) -> int:
         readout=options.readout,
         emotion=not options.no_emotion,
         mirror=options.mirror,
+        order=options.order,
     )
     if options.neutral is not None:
         predictor.neutral = predict_video.neutral_face(options.neutral, predictor)

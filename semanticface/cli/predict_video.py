@@ -128,6 +128,7 @@ def run(options: argparse.Namespace) -> int:
         readout=options.readout,
         emotion=emotion,
         mirror=options.mirror,
+        order=options.order,
     )
     try:
         if options.neutral is not None:

@@ -241,7 +241,8 @@ def score_set(
           ``correlation`` and ``mae`` minus the peer's, [value, low, high], over the same resamples;
         * ``per_action``: {method: {action: {correlation, mae}}} over all pictures;
         * ``readout``: ``intervals.figures`` of the summaries, if there are any, plus the ``correlation`` of greedy,
-          mean and median.
+          mean and median;
+        * ``words``: ``words_of`` the model's analyses, if there are any.
     """
     true = np.asarray(true, np.float64)
     for key, method in methods.items():
@@ -279,6 +280,8 @@ def score_set(
         key: _per_action(true, values, [name for name in supported.get(key, arkit.NAMES) if name in scored])
         for key, values in rows.items()
     }
+    if methods[MODEL].analyses is not None:
+        out["words"] = words_of(true, methods[MODEL])
     pairs = [] if summaries is None else zip(true, summaries, strict=True)
     known = [(truth, summary) for truth, summary in pairs if summary is not None]
     if known:
@@ -318,6 +321,40 @@ def _readout(true: np.ndarray, summaries: Sequence[NumberSummary]) -> Result:
         answers = np.stack([getattr(summary, name) for summary in summaries])
         out[name]["correlation"] = float(bootstrap.figures(true, answers, once)["correlation"][0])
     rounded: Result = _rounded(out)
+    return rounded
+
+
+def words_of(true: np.ndarray, method: MethodAnswers) -> Result:
+    """Return how true a method's words are, beside what Stage I's rules write from the same numbers.
+
+    Returns:
+        A JSON-serializable dict: ``own_hold``, the share of all claims in the analyses that hold for the answers beside
+        them; ``true`` and ``rules_true``, the share that holds for the ground truth, of the method's words and the
+        rules'; ``claims`` and ``rules_claims``, how many there are in a picture. None without an analysis.
+    """
+    counts = np.zeros((3, 2))  # own numbers, truth, rules and truth: claims that hold, claims
+    n_analyses = 0
+    for analysis, answer, truth in zip(method.analyses or (), method.answers, true, strict=True):
+        if analysis is None:
+            continue
+        n_analyses += 1
+        numbers, label = answer.astype(np.float32), truth.astype(np.float32)
+        pairs = ((analysis, numbers), (analysis, label), (describe(numbers), label))
+        for row, (words, measure) in enumerate(pairs):
+            found = agreement(words, measure)
+            counts[row] += len(found.holds), len(found.holds) + len(found.contradicts)
+    holds, claims = counts.T
+
+    def ratio(part: float, whole: float) -> float | None:
+        return part / whole if whole else None
+
+    rounded: Result = _rounded(
+        {
+            **{key: ratio(holds[row], claims[row]) for row, key in enumerate(("own_hold", "true", "rules_true"))},
+            "claims": ratio(claims[1], n_analyses),
+            "rules_claims": ratio(claims[2], n_analyses),
+        }
+    )
     return rounded
 
 
@@ -376,8 +413,10 @@ def headline(sets: Mapping[str, Result], rest: Result | None = None) -> dict[str
     Returns:
         ``foreign_corr``, ``foreign_mae``, ``take_corr``, ``take_mae``, ``photo_corr``, ``photo_mae`` and the other
         sets' ``_corr`` of the model over all actions of the set; the same names with ``_mediapipe`` of the peer over
-        its actions, if it ran; of the photo set ``median_mae_gain`` and ``interval_coverage``, as ``intervals.figures``
-        defines them; and ``rest_false_rate``, with ``_mediapipe`` if it ran.
+        its actions, if it ran; ``own_words_hold``, the least ``own_hold`` of ``words_of`` any set, ``words_true_photo``
+        and ``words_true_foreign``, if there are analyses; of the photo set ``median_mae_gain`` and
+        ``interval_coverage``, as ``intervals.figures`` defines them; and ``rest_false_rate``, with ``_mediapipe`` if
+        it ran.
     """
     wanted = [
         (key, figure, f"{key}_{short}")
@@ -393,6 +432,11 @@ def headline(sets: Mapping[str, Result], rest: Result | None = None) -> dict[str
                 value = figures[method][figure]
                 out[name + suffix] = None if value is None else value[0]
     out |= {name: sets["photo"].get("readout", {}).get(name) for name in ("median_mae_gain", "interval_coverage")}
+    words = {key: found["words"] for key, found in sets.items() if "words" in found}
+    if words:
+        known = [each["own_hold"] for each in words.values() if each["own_hold"] is not None]
+        out["own_words_hold"] = min(known, default=None)
+        out |= {f"words_true_{key}": words[key]["true"] for key in ("photo", FOREIGN) if key in words}
     for method, suffix in ((MODEL, ""), (PEER, f"_{PEER}")):
         if rest is not None and method in rest["false_rate"]:
             value = rest["false_rate"][method]

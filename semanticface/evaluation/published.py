@@ -15,6 +15,7 @@ A mark names one of:
 * ``readout``: the gain of the median and the mean, and the coverage of the intervals;
 * ``actions KEY``: correlation and mean error of each action in a set;
 * ``pose``: errors of head and eye rotations, if the results have them;
+* ``words``: how many claims of the analyses hold, beside those of the rules;
 * ``rest``: what fires on rendered faces at rest; ``people``: the figures on photographs of people, if there were any;
 * a figure of the benchmark's last output line, such as ``photo_corr``, for use within a sentence.
 """
@@ -203,6 +204,29 @@ def readout_table(results: Results) -> Table:
     return Table([*head, "interval coverage", "interval width ↓"], rows, caption)
 
 
+def words_table(results: Results) -> Table:
+    """Return how true the model's words are in each set, beside the rules' words from the same numbers."""
+    head = [
+        "pictures",
+        "hold for their own numbers ↑",
+        "true ↑",
+        "rules: true ↑",
+        "claims in a picture",
+        "rules: claims",
+    ]
+    rows = []
+    for name, result in results["sets"].items():
+        if "words" in result:
+            found = result["words"]
+            shares = (_percent(found[key]) for key in ("own_hold", "true", "rules_true"))
+            rows.append([name, *shares, *(_number(found[key], 1) for key in ("claims", "rules_claims"))])
+    caption = (
+        "Claims in the analyses, and in what the rules of Stage I write from the same numbers. What is left unsaid "
+        "does not count."
+    )
+    return Table(head, rows, caption)
+
+
 def how(results: Results) -> str:
     """Return a few sentences on how the figures were made."""
     recipe, sets = results["recipe"], results["sets"]
@@ -259,6 +283,8 @@ def _content(mark: str, results: Results) -> str:
         return f"\n{summary(results).markdown()}\n"
     if mark == "readout":
         return f"\n{readout_table(results).markdown()}\n"
+    if mark == "words":
+        return f"\n{words_table(results).markdown()}\n"
     if mark == "tables":
         parts = [
             f"### {key}\n\n" + "\n\n".join(table.markdown() for table in scope_tables(results, key))
@@ -275,12 +301,12 @@ def _content(mark: str, results: Results) -> str:
         return f"\n{actions_table(results, name).markdown()}\n"
     optional = [name for name, key in (("pose", "gaze"), ("rest", "rest"), ("people", "people")) if key in results]
     sets = [f"actions {key}" for key in results["sets"]]
-    known = ", ".join(["summary", "tables", "readout", "how", *optional, *sets, *results["headline"]])
+    known = ", ".join(["summary", "tables", "readout", "words", "how", *optional, *sets, *results["headline"]])
     raise ConfigError(f"<!-- benchmark:{mark} -->: not in the results. They have {known}.")
 
 
 def _inline(name: str, value: float | None) -> str:
-    if name in ("median_mae_gain", "interval_coverage") or "_false_rate" in name:
+    if name in ("median_mae_gain", "interval_coverage") or "_false_rate" in name or "words_" in name:
         return _percent(value)
     return _number(value, 2 if "_corr" in name or "_agreement" in name else 3)
 

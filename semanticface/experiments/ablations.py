@@ -22,7 +22,7 @@ from semanticface.inference.predictor import Predictor
 from semanticface.models.answer_tokens import AnswerEncoder, AnswerEncoding, concat_branches
 from semanticface.models.loading import Bundle
 from semanticface.semantics.analysis import Analysis, describe_many
-from semanticface.semantics.answer import format_answer
+from semanticface.semantics.answer import format_answer, parse_answer
 from semanticface.semantics.faithfulness import agreement
 from semanticface.training.nano_pretraining import MakeTargets, PretrainExample
 from semanticface.utils.html import Table
@@ -100,13 +100,14 @@ def predict(
     Returns:
         float32[N, 52] in [0, 1], NaN in rows without an answer, and N analyses if the order has any.
     """
-    predictor = Predictor(bundle, mode="full" if order == "analysis, numbers" else "numbers")
+    predictor = Predictor(bundle, mode="full" if order == "analysis, numbers" else "numbers", order="analysis")
     stream = predictor.stream(crops, batch_size=batch_size, crop="none")
     predictions = list(tqdm(stream, desc=name, total=len(crops), unit="picture"))
     coefficients = metrics.stacked(each.coefficients for each in predictions)
     if order == "numbers":
         return coefficients, None
-    analyses = [each.analysis for each in predictions]
+    # As the model wrote them: the predictions' own are repaired.
+    analyses = [parse_answer(each.text).analysis if each.status == "ok" else None for each in predictions]
     if order == "numbers, analysis":
         explainer = Explainer(bundle)
         valid = np.flatnonzero(~np.isnan(coefficients).any(axis=1))

@@ -45,7 +45,7 @@ _LIMITS = """- One face per picture, from frontal to about 35 degrees to a side.
   mouth corners.
 - Nobody has measured whether it works equally well across skin tones, ages and faces. It has not been tested on
   children or on people whose faces move differently, for example after a palsy.
-- The analysis is the most likely text and tends to overstate. If analysis and numbers differ, trust the numbers."""
+- The analysis says nothing that contradicts the numbers, but both can be wrong: trust neither blindly."""
 
 _EMOTION_LAW = """`emotional_implication` infers an emotion from a face. The EU AI Act (Regulation (EU) 2024/1689)
 prohibits this at work and in education except for medical and safety reasons (Article 5(1)(f)), classifies other

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import logging
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, cast, get_args
 
@@ -42,10 +42,19 @@ from semanticface.semantics.answer import (
     POSE_KEYS,
     POSE_TEXTS,
 )
-from semanticface.semantics.grammar import SLICES, analysis_grammar, max_answer_bytes
+from semanticface.semantics.grammar import SLICES, analysis_grammar, max_answer_bytes, statements_grammar
+from semanticface.semantics.statements import statements
 
 Mode = Literal["full", "numbers"]
 """Analysis and numbers, or the numbers alone."""
+
+Order = Literal["numbers", "analysis"]
+"""What of a full answer is decoded first. The text has the analysis first in either case.
+
+``numbers``: the numbers are read from the picture alone, as in mode ``numbers``. The analysis is then decoded among the
+phrases that hold for them (``semantics.statements``), so it cannot contradict them. Parallel numbers only.
+``analysis``: the analysis is decoded freely, and the numbers follow from the picture and the analysis.
+"""
 
 _log = logging.getLogger(__name__)
 
@@ -55,7 +64,7 @@ class AnswerState:
     """One answer while it is decoded.
 
     Attributes:
-        matcher: the grammar's state in the analysis; None without one.
+        matcher: the grammar's state in the analysis; None without one, and before the numbers that come first.
         rng: samples the analysis.
         uniforms: float64[N, tokens of a number] in [0, 1), sample the numbers by inverse CDF.
         tokens: decoded so far, up to the key of the first number.
@@ -101,6 +110,7 @@ class AnswerDecoder:
         readout: how numbers are read at temperature 0; see ``semanticface.inference.number_readout``.
         numbers: the layout of the numbers that the model was trained with; see ``semanticface.models.answer_tokens``.
         mode: ``full`` decodes analysis and numbers, ``numbers`` the numbers alone.
+        order: what is decoded first in mode ``full``.
         pose: whether the model also predicts the pose, in parallel.
 
     Attributes:
@@ -121,6 +131,7 @@ class AnswerDecoder:
         readout: Readout = "greedy",
         numbers: Numbers = "sequential",
         mode: Mode = "full",
+        order: Order = "analysis",
         pose: bool = False,
     ) -> None:
         if pose and numbers != "parallel":
@@ -129,9 +140,16 @@ class AnswerDecoder:
             raise ModelError(
                 f"{type(tokenizer).__name__} is not a fast tokenizer: save the model with a tokenizer.json."
             )
-        for name, value, known in (("readout", readout, Readout), ("numbers", numbers, Numbers), ("mode", mode, Mode)):
+        for name, value, known in (
+            ("readout", readout, Readout),
+            ("numbers", numbers, Numbers),
+            ("mode", mode, Mode),
+            ("order", order, Order),
+        ):
             if value not in get_args(known):
                 raise ModelError(f"{name} {value!r} is unknown: it must be {' or '.join(get_args(known))}.")
+        if order == "numbers" and numbers != "parallel":
+            raise ModelError("only parallel numbers can be decoded before the analysis: leave order out.")
         if tokenizer.eos_token_id is None:
             raise ModelError("the tokenizer has no end token: set eos_token in its tokenizer_config.json.")
         self.eos_token_id = int(tokenizer.eos_token_id)
@@ -140,17 +158,17 @@ class AnswerDecoder:
         self.readout: Readout = readout
         self.numbers: Numbers = numbers
         self.mode: Mode = mode
+        self.numbers_first = mode == "full" and order == "numbers"
         self.max_new_tokens = max_answer_bytes(emotion=emotion, pose=pose) + 1
         self.tokenizer = tokenizer
         self.number_tokens = NumberTokens.from_tokenizer(tokenizer)
-        opening = self.number_tokens.keys[0] if mode == "full" else self.number_tokens.opening
+        analysis_first = mode == "full" and order == "analysis"
+        opening = self.number_tokens.keys[0] if analysis_first else self.number_tokens.opening
         self.n_numbers = N_ACTIONS + (N_POSE if pose else 0)
         self.keys = (opening, *self.number_tokens.keys[1 : self.n_numbers])
         self.trie = NumberTrie(self.number_tokens.value_tokens, self.number_tokens.pose_value_tokens if pose else ())
         self._vocabulary = llguidance.hf.from_tokenizer(tokenizer, slices=list(SLICES))
-        self._matcher = LLMatcher(self._vocabulary, analysis_grammar(emotion=emotion))
-        if self._matcher.is_error():
-            raise ModelError(f"the tokenizer cannot spell answers: {self._matcher.get_error()}")
+        self._free = self._matcher(analysis_grammar(emotion=emotion))
         self._pieces: dict[int, bytes] = {}
 
     def generate_token_by_token(
@@ -160,6 +178,7 @@ class AnswerDecoder:
         *,
         temperature: float = 0.0,
         seeds: Sequence[int | Sequence[int]] | None = None,
+        change_numbers: Callable[[list[AnswerState]], None] | None = None,
     ) -> list[DecodedAnswer]:
         """Decode through ``model.generate``, one token a forward pass; prompts are padded on the left."""
         if self.numbers == "parallel":
@@ -169,6 +188,8 @@ class AnswerDecoder:
             model.generate(
                 **inputs, generation_config=self.generation_config(), logits_processor=LogitsProcessorList([processor])
             )
+        if change_numbers is not None:
+            change_numbers(processor.rows)
         return [self.finish(row) for row in processor.rows]
 
     def generation_config(self) -> GenerationConfig:
@@ -202,18 +223,30 @@ class AnswerDecoder:
         for seed in seeds:
             rng = np.random.default_rng(seed)
             row = AnswerState(
-                self._matcher.deep_copy() if self.mode == "full" else None,
+                self._free.deep_copy() if self.mode == "full" and not self.numbers_first else None,
                 rng,
                 uniforms=rng.random((self.n_numbers, self.trie.depth)),
                 values=np.full(self.n_numbers, -1),
                 probs=np.zeros((self.n_numbers, N_VALUES), dtype=np.float32),
             )
-            if row.matcher is None:
-                row.forced.extend(self.number_tokens.opening)
-            else:
+            if row.matcher is not None:
                 self._force(row)
+            elif not self.numbers_first:
+                row.forced.extend(self.number_tokens.opening)
             rows.append(row)
         return rows
+
+    def start_analysis(self, row: AnswerState) -> None:
+        """Let a row whose numbers came first continue with an analysis that holds for them."""
+        found = statements(row.values[:N_ACTIONS], row.probs[:N_ACTIONS], emotion=self.emotion)
+        row.matcher = self._matcher(statements_grammar(found))
+        self._force(row)
+
+    def _matcher(self, grammar: str) -> LLMatcher:
+        matcher = LLMatcher(self._vocabulary, grammar)
+        if matcher.is_error():
+            raise ModelError(f"the tokenizer cannot spell answers: {matcher.get_error()}")
+        return matcher
 
     def analysis_done(self, row: AnswerState) -> bool:
         """Return whether the next token is the first of the first number."""

@@ -2,11 +2,11 @@
 
 * The prompt before the image is the same for every image: its keys and values are computed once (prefix cache).
 * Tokens that the grammar forces run together with the token before them.
-* The analysis is decoded speculatively: an n-gram draft proposes tokens, one forward pass verifies several, and the
-  first one that the model would not have chosen is replaced by the model's own.
+* The analysis is decoded speculatively: an n-gram draft proposes tokens that the grammar allows, one forward pass
+  verifies several, and the first one that the model would not have chosen is replaced by the model's own.
 * Sequential numbers are drafted and verified all at once until every draft is right (``decode_sequential``).
 * Parallel numbers need no draft: they take one or two forward passes (``decode_parallel``); without an analysis
-  they even run together with the prompt.
+  before them they even run together with the prompt.
 
 Rows of a batch advance independently (``batch.RowCache``). Batch sizes and code paths round differently, so a tie may
 resolve differently than token by token.
@@ -14,7 +14,7 @@ resolve differently than token by token.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -37,6 +37,8 @@ _MIN_DRAFT_PROB = 0.02
 
 _OWN_WEIGHT = 2
 """Weight of the model's own analyses in the draft, relative to those of Stage I."""
+
+ChangeNumbers = Callable[[list[AnswerState]], None]
 
 _KNOWN_INPUTS = {"input_ids", "attention_mask", "pixel_values", "pixel_attention_mask", "image_grid_thw",
                  "mm_token_type_ids", "image_sizes"}  # fmt: skip
@@ -76,6 +78,8 @@ class DecodingEngine:
         temperature: float = 0.0,
         seeds: Sequence[int | Sequence[int]] | None = None,
         repeats: int = 1,
+        change_numbers: ChangeNumbers | None = None,
+        explain: bool = True,
     ) -> list[DecodedAnswer]:
         """Decode ``repeats`` answers for each row of ``inputs``; those of one row are consecutive.
 
@@ -86,6 +90,9 @@ class DecodingEngine:
             temperature: 0 takes the best token; above 0 samples.
             seeds: one for each answer.
             repeats: answers a row.
+            change_numbers: changes ``values`` and ``probs`` of the answers once they are decoded; an analysis that is
+                decoded after its numbers follows the changed ones.
+            explain: False leaves out an analysis that would be decoded after its numbers.
 
         Returns:
             B x repeats answers.
@@ -99,22 +106,40 @@ class DecodingEngine:
             if self.decoder.numbers == "parallel":
                 raise ModelError(f"numbers cannot be decoded in parallel: {reason}. Train with numbers: sequential.")
             repeated = {name: value.repeat_interleave(repeats, 0) for name, value in inputs.items()}
-            return self.decoder.generate_token_by_token(self.model, repeated, temperature=temperature, seeds=seeds)
+            return self.decoder.generate_token_by_token(
+                self.model, repeated, temperature=temperature, seeds=seeds, change_numbers=change_numbers
+            )
         rows = self.decoder.start(len(inputs["input_ids"]) * repeats, temperature, seeds)
         if rows:
             with torch.inference_mode():
-                self._decode(dict(inputs), rows, repeats, temperature)
+                self._decode(dict(inputs), rows, repeats, temperature, change_numbers, explain)
         return [self.decoder.finish(row) for row in rows]
 
-    def _decode(self, inputs: dict[str, Any], rows: list[AnswerState], repeats: int, temperature: float) -> None:
+    def _decode(
+        self,
+        inputs: dict[str, Any],
+        rows: list[AnswerState],
+        repeats: int,
+        temperature: float,
+        change_numbers: ChangeNumbers | None,
+        explain: bool,
+    ) -> None:
         prefix = self.prefix(inputs["input_ids"][0].tolist())
         batch = Batch(self.decoder, self.model, prefix, inputs, rows, repeats, temperature)
-        if self.decoder.mode == "full":
+        if self.decoder.mode == "full" and not self.decoder.numbers_first:
             _decode_analysis(batch, self.draft())
         if self.decoder.numbers == "parallel":
             decode_parallel(batch)
         else:
             self._last_values = decode_sequential(batch, self._last_values)
+        if change_numbers is not None:
+            change_numbers(rows)
+        if self.decoder.numbers_first and explain:
+            # The analysis follows the prompt alone: it overwrites the numbers in the cache.
+            batch.n_cached[:] = batch.n_prompt
+            for row in rows:
+                self.decoder.start_analysis(row)
+            _decode_analysis(batch, self.draft())
 
     def draft(self) -> NgramDraft:
         """Return the draft of analyses; it starts with what Stage I says of some typical expressions."""
@@ -164,7 +189,7 @@ def _decode_analysis(batch: Batch, draft: NgramDraft) -> None:
         for index in active:
             row = batch.rows[index]
             uncached = row.tokens[batch.n_cached[index] - batch.n_prompt :]
-            drafted, draft_parents = draft.propose(row.tokens, max_draft, _MIN_DRAFT_PROB)
+            drafted, draft_parents = draft.propose(row.tokens, max_draft, _MIN_DRAFT_PROB, row.matcher)
             tokens.append(uncached + drafted)
             # A draft whose parent is -1 follows the last token known.
             parents.append([*range(-1, len(uncached) - 1), *(len(uncached) + parent for parent in draft_parents)])

@@ -11,6 +11,7 @@ import heapq
 from collections.abc import Sequence
 
 import numpy as np
+from llguidance import LLMatcher
 
 from semanticface.semantics.expression_sampler import sample_coefficients
 
@@ -40,37 +41,53 @@ class NgramDraft:
                 counts = self._counts.setdefault(context, {})
                 counts[tokens[end]] = counts.get(tokens[end], 0) + weight
 
-    def propose(self, tokens: Sequence[int], max_tokens: int, min_prob: float) -> tuple[list[int], list[int]]:
+    def propose(
+        self, tokens: Sequence[int], max_tokens: int, min_prob: float, matcher: LLMatcher | None = None
+    ) -> tuple[list[int], list[int]]:
         """Return the likeliest continuations as a tree, parents before children.
 
         Args:
             tokens: the answer so far.
             max_tokens: size of the tree.
             min_prob: continuations less likely than this are left out.
+            matcher: state of the grammar after ``tokens``, not changed; None proposes what it does not allow too.
 
         Returns:
             The tokens, and for each the index of its parent, -1 for those that follow ``tokens``.
         """
         out: list[int] = []
         parents: list[int] = []
-        # (minus the probability, order of discovery, context, parent, token)
-        frontier: list[tuple[float, int, tuple[int, ...], int, int]] = []
+        # (minus the probability, order of discovery, context, parent, grammar before the token, token)
+        frontier: list[tuple[float, int, tuple[int, ...], int, LLMatcher | None, int]] = []
         found = 0
 
-        def expand(context: tuple[int, ...], prob: float, parent: int) -> None:
+        def expand(context: tuple[int, ...], prob: float, parent: int, state: LLMatcher | None) -> None:
             nonlocal found
-            for token, conditional in self._probs(context, min_prob / prob).items():
+            probs = self._probs(context, min_prob / prob)
+            if state is not None:
+                probs = _allowed(probs, state)
+            for token, conditional in probs.items():
                 if prob * conditional >= min_prob:
                     found += 1
-                    heapq.heappush(frontier, (-prob * conditional, found, context, parent, token))
+                    heapq.heappush(frontier, (-prob * conditional, found, context, parent, state, token))
 
-        expand(tuple(tokens[-_CONTEXTS[0] :]), 1.0, -1)
+        expand(tuple(tokens[-_CONTEXTS[0] :]), 1.0, -1, matcher)
         while frontier and len(out) < max_tokens:
-            prob, _, context, parent, token = heapq.heappop(frontier)
-            out.append(token)
-            parents.append(parent)
-            expand((*context, token)[-_CONTEXTS[0] :], -prob, len(out) - 1)
-        return out, parents
+            prob, _, context, parent, state, token = heapq.heappop(frontier)
+            follows = [token]
+            if state is not None:
+                state = state.deep_copy()
+                state.consume_token(token)
+                forced = state.compute_ff_tokens()
+                if forced and state.consume_tokens(forced):
+                    follows += forced
+            for each in follows:
+                out.append(each)
+                parents.append(parent)
+                parent = len(out) - 1
+            if state is None or not state.is_accepting():
+                expand((*context, *follows)[-_CONTEXTS[0] :], -prob, parent, state)
+        return out[:max_tokens], parents[:max_tokens]
 
     def _probs(self, context: tuple[int, ...], min_prob: float) -> dict[int, float]:
         """Return next-token probabilities; shorter contexts are skipped once less than ``min_prob`` is left."""
@@ -87,6 +104,13 @@ class NgramDraft:
                 if left < min_prob:
                     break
         return probs
+
+
+def _allowed(probs: dict[int, float], state: LLMatcher) -> dict[int, float]:
+    """Return the probabilities of the tokens that the grammar allows, given that it allows them."""
+    allowed = {token: prob for token, prob in probs.items() if state.validate_tokens([token])}
+    total = sum(allowed.values())
+    return {token: prob / total for token, prob in allowed.items()}
 
 
 def typical_expressions(count: int = 512) -> np.ndarray:

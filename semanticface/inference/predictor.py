@@ -11,8 +11,8 @@ from __future__ import annotations
 import dataclasses
 import logging
 import os
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
@@ -21,9 +21,18 @@ import numpy as np
 import torch
 from PIL import Image, ImageOps
 
-from semanticface.arkit import MIRROR_INDEX, POSE_MIRROR_INDEX, POSE_MIRROR_SIGNS, POSE_NAMES, by_name, pose_from_units
+from semanticface.arkit import (
+    MIRROR_INDEX,
+    N_ACTIONS,
+    POSE_MIRROR_INDEX,
+    POSE_MIRROR_SIGNS,
+    POSE_NAMES,
+    by_name,
+    pose_from_units,
+    to_hundredths,
+)
 from semanticface.errors import AnswerError, PictureError
-from semanticface.inference.decoder import AnswerDecoder, DecodedAnswer, Mode
+from semanticface.inference.decoder import AnswerDecoder, AnswerState, DecodedAnswer, Mode, Order
 from semanticface.inference.engine import DecodingEngine
 from semanticface.inference.intervals import COVERAGE, NumberSummary, interval_dict, shortest, summarize
 from semanticface.inference.neutral import NeutralFace
@@ -31,9 +40,10 @@ from semanticface.inference.number_readout import VALUES, Readout, mean_value
 from semanticface.models.inputs import prompt_inputs
 from semanticface.models.loading import Bundle, load_trained
 from semanticface.prompts import load_prompt
-from semanticface.recipe import calibrated_level
+from semanticface.recipe import calibrated_level, default_order
 from semanticface.semantics.analysis import Analysis, describe
-from semanticface.semantics.answer import format_answer, parse_answer
+from semanticface.semantics.answer import parse_answer
+from semanticface.semantics.repair import repaired
 from semanticface.vision.crop import Box, crop_face
 from semanticface.vision.face_detector import detect_faces, main_face
 from semanticface.vision.image_io import load_picture
@@ -56,6 +66,8 @@ class Prediction:
         reason: why there is no answer, in a sentence with the fix; empty when there is one.
         coefficients: float32[52] in [0, 1], project order; None unless ``ok``.
         analysis: the explanation; None unless ``ok``, and in mode ``numbers``.
+        repaired: of an analysis that was decoded before its numbers, what of it did not hold for them and was replaced
+            (``semanticface.semantics.repair``): the model's words by region or key; mostly empty.
         text: the answer as decoded; empty where the model did not run.
         box: the part of the upright picture that the model saw; None where it did not run.
         note: a remark on a good answer, such as further faces in the picture; mostly empty.
@@ -81,6 +93,7 @@ class Prediction:
     pose: np.ndarray | None = None
     pose_interval: np.ndarray | None = None
     face: int = 0
+    repaired: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def mean(self) -> np.ndarray | None:
@@ -124,6 +137,8 @@ class Prediction:
         if self.pose is not None:
             out["pose"] = {name: round(value, 4) for name, value in zip(POSE_NAMES, self.pose.tolist(), strict=True)}
         out["analysis"] = None if self.analysis is None else self.analysis.to_dict()
+        if self.repaired:
+            out["repaired"] = dict(self.repaired)
         if self.text and self.status != "ok":
             out["text"] = self.text
         return out
@@ -153,6 +168,8 @@ class Predictor:
         emotion: False leaves emotion out of question and answers, whatever the recipe says.
         mirror: also predict each picture's mirror image and average both distributions of each coefficient, for twice
             the time; the analysis is that of the picture itself.
+        order: what mode ``full`` decodes first, ``numbers`` or ``analysis`` (``semanticface.inference.decoder.Order``);
+            None takes ``recipe.default_order``.
 
     Attributes:
         readout: how the numbers of the answers are read.
@@ -173,6 +190,7 @@ class Predictor:
         readout: Readout | None = None,
         emotion: bool = True,
         mirror: bool = False,
+        order: Order | None = None,
     ) -> None:
         recipe = bundle.recipe
         self.bundle = bundle
@@ -192,12 +210,13 @@ class Predictor:
             readout=readout or recipe["readout"],
             numbers=recipe["numbers"],
             mode=mode,
+            order=order or default_order(recipe),
             pose=recipe.get("pose", False),
         )
         self.engine = DecodingEngine(decoder, bundle.model)
         self.readout = decoder.readout
         self.mirror = mirror
-        self.level = calibrated_level(recipe, mode)
+        self.level = calibrated_level(recipe, "numbers" if decoder.numbers_first else mode)
         self.neutral: NeutralFace | None = None
 
     @classmethod
@@ -210,6 +229,7 @@ class Predictor:
         readout: Readout | None = None,
         emotion: bool = True,
         mirror: bool = False,
+        order: Order | None = None,
     ) -> Predictor:
         """Load ``nano``, a model or adapter folder, or a model from the hub.
 
@@ -222,6 +242,7 @@ class Predictor:
             readout: as in the class.
             emotion: as in the class.
             mirror: as in the class.
+            order: as in the class.
 
         Raises:
             ModelError: the model is missing, damaged or unsafe.
@@ -233,7 +254,7 @@ class Predictor:
             # A second thread makes nano a sixth faster on an idle machine, and several times slower next to a browser:
             # its steps are so short that threads mostly wait for each other.
             torch.set_num_threads(1)
-        return cls(bundle, mode=mode, readout=readout, emotion=emotion, mirror=mirror)
+        return cls(bundle, mode=mode, readout=readout, emotion=emotion, mirror=mirror, order=order)
 
     def __call__(
         self,
@@ -351,32 +372,28 @@ class Predictor:
         self, crops: Sequence[Image.Image], temperature: float, seeds: Sequence[Sequence[int]], answers: int
     ) -> list[DecodedAnswer]:
         inputs = prompt_inputs(self.bundle, self.prompt, crops)
-        decoded = self.engine.generate(inputs, temperature=temperature, seeds=seeds, repeats=answers)
         if not self.mirror:
-            return decoded
+            return self.engine.generate(inputs, temperature=temperature, seeds=seeds, repeats=answers)
         flipped = prompt_inputs(self.bundle, self.prompt, [ImageOps.mirror(crop) for crop in crops])
-        decoder = self.engine.decoder
-        out = []
-        for plain, mirrored in zip(decoded, self.engine.generate(flipped), strict=True):
-            probs = (plain.probs + mirrored.probs[MIRROR_INDEX]) / 2
-            values = getattr(summarize(decoder.trie, probs), self.readout)
-            try:
-                analysis = parse_answer(plain.text).analysis
-            except AnswerError:
-                out.append(plain)  # reported by `_prediction`
-            else:
-                pose_probs = _both_poses(plain, mirrored)
-                pose = None if pose_probs is None else pose_from_units(mean_value(pose_probs))
-                out.append(DecodedAnswer(format_answer(values, analysis, pose), probs, pose_probs))
-        return out
+        mirrored = self.engine.generate(flipped, explain=False)
+
+        def average(rows: list[AnswerState]) -> None:
+            for row, other in zip(rows, mirrored, strict=True):
+                row.probs[:N_ACTIONS] = (row.probs[:N_ACTIONS] + other.probs[MIRROR_INDEX]) / 2
+                summary = summarize(self.engine.decoder.trie, row.probs[:N_ACTIONS])
+                row.values[:N_ACTIONS] = to_hundredths(getattr(summary, self.readout))
+                if other.pose_probs is not None:
+                    row.probs[N_ACTIONS:] = _both_poses(row.probs[N_ACTIONS:], other.pose_probs)
+                    row.values[N_ACTIONS:] = np.rint(100 * mean_value(row.probs[N_ACTIONS:]))
+
+        return self.engine.generate(inputs, change_numbers=average)
 
 
-def _both_poses(plain: DecodedAnswer, mirrored: DecodedAnswer) -> np.ndarray | None:
+def _both_poses(plain: np.ndarray, mirrored: np.ndarray) -> np.ndarray:
     """Return the mean distributions of the rotations in a picture and in its mirror image, float32[9, 101]."""
-    if plain.pose_probs is None or mirrored.pose_probs is None:
-        return None
-    back = mirrored.pose_probs[POSE_MIRROR_INDEX]
-    return (plain.pose_probs + np.where(POSE_MIRROR_SIGNS[:, None] < 0, back[:, ::-1], back)) / 2
+    back = mirrored[POSE_MIRROR_INDEX]
+    both: np.ndarray = (plain + np.where(POSE_MIRROR_SIGNS[:, None] < 0, back[:, ::-1], back)) / 2
+    return both
 
 
 def prepare(picture: Picture, index: int, crop: Crop, size: int, name: str = "") -> PreparedFace | Prediction:
@@ -436,6 +453,10 @@ def _prediction(face: PreparedFace, decoded: DecodedAnswer, summary: NumberSumma
     except AnswerError as error:
         reason = f"{face.image}: {error}"
         return Prediction(face.image, "invalid_answer", reason, text=text, box=face.box, face=face.face)
+    analysis = answer.analysis
+    changed: dict[str, str] = {}
+    if analysis is not None:
+        analysis, changed = repaired(analysis, answer.coefficients)
     pose, pose_interval = None, None
     if decoded.pose_probs is not None:
         pose = pose_from_units(mean_value(decoded.pose_probs))
@@ -446,7 +467,7 @@ def _prediction(face: PreparedFace, decoded: DecodedAnswer, summary: NumberSumma
         "ok",
         "",
         answer.coefficients,
-        answer.analysis,
+        analysis,
         text=text,
         box=face.box,
         note=face.note,
@@ -455,6 +476,7 @@ def _prediction(face: PreparedFace, decoded: DecodedAnswer, summary: NumberSumma
         pose=pose,
         pose_interval=pose_interval,
         face=face.face,
+        repaired=changed,
     )
 
 
@@ -473,4 +495,4 @@ def _without_rest(prediction: Prediction, neutral: NeutralFace) -> Prediction:
         neutral.apply(read.interval.T).T,
         read.calibrated,
     )
-    return dataclasses.replace(prediction, coefficients=coefficients, analysis=analysis, summary=summary)
+    return dataclasses.replace(prediction, coefficients=coefficients, analysis=analysis, summary=summary, repaired={})

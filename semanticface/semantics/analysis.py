@@ -53,6 +53,13 @@ class Analysis:
         out["symmetry"] = self.symmetry
         return out
 
+    def texts(self) -> dict[str, str]:
+        """Return every text by its key or region, in the order of an answer."""
+        out = {"expression_category": self.expression_category, **self.muscle_movements}
+        if self.emotional_implication is not None:
+            out["emotional_implication"] = self.emotional_implication
+        return out | {"symmetry": self.symmetry}
+
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Analysis:
         """Build from the JSON form, in any key order.

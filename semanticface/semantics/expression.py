@@ -179,14 +179,15 @@ def scores(values: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return strength, np.where(present, together, 0).astype(np.float32), mean
 
 
-def _classify(strength: np.ndarray, score: np.ndarray) -> list[int | str]:
-    """Return each face's index in ``CATEGORIES``, or ``NEUTRAL_CATEGORY`` or ``MIXED_CATEGORY``."""
+_HAS_EMOTION = np.array([cue is not None for _, _, cue in CATEGORIES])
+
+
+def _best(strength: np.ndarray, score: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return each face's best category, int64[N], and whether it is neutral or mixed instead, bool[N]."""
     best = score.argmax(axis=1)
     others = ((strength >= 2 * PRESENT) & _COUNTED & ~_OWN[best]).sum(axis=1)
-    return [
-        NEUTRAL_CATEGORY if best_score < NEUTRAL_BELOW else MIXED_CATEGORY if rest >= MIXED_FROM else index
-        for index, best_score, rest in zip(best.tolist(), score.max(axis=1).tolist(), others.tolist(), strict=True)
-    ]
+    neutral = score.max(axis=1) < NEUTRAL_BELOW
+    return best, neutral, ~neutral & (others >= MIXED_FROM)
 
 
 def cue(emotion: str, strength: float) -> str:
@@ -198,30 +199,30 @@ def categories(values: np.ndarray) -> list[tuple[str, str | None]]:
     """Return each face's (category, emotion cue or None), from coefficients in hundredths [N, 52]."""
     strength, score, mean = scores(values)
     out: list[tuple[str, str | None]] = []
-    for row, index in enumerate(_classify(strength, score)):
-        if isinstance(index, str):
-            out.append((index, None))
+    found = zip(*(each.tolist() for each in _best(strength, score)), strict=True)
+    for row, (best, neutral, mixed) in enumerate(found):
+        if neutral or mixed:
+            out.append((NEUTRAL_CATEGORY if neutral else MIXED_CATEGORY, None))
         else:
-            name, _, emotion = CATEGORIES[index]
-            out.append((name, cue(emotion, float(mean[row, index])) if emotion else None))
+            name, _, emotion = CATEGORIES[best]
+            out.append((name, cue(emotion, float(mean[row, best])) if emotion else None))
     return out
 
 
-def measures(values: np.ndarray) -> dict[str, int]:
-    """Return measures of one face's expression, in hundredths, from coefficients in hundredths [52].
+def measures(values: np.ndarray) -> dict[str, np.ndarray]:
+    """Return measures of faces' expressions, int64[N] in hundredths, from coefficients in hundredths [N, 52].
 
     Keys: each of ``EMOTIONS`` (the largest mean signal of the present categories that suggest it), ``own emotion``
     (the same for the face's own cue, 0 without one) and ``expression`` (the best score, at most 100).
     """
-    strength, score, mean = scores(values[None])
-    out = dict.fromkeys(EMOTIONS, 0)
-    percent = np.rint(np.where(score[0] > 0, mean[0], 0) * 100).astype(int).tolist()
-    for own, (_, _, emotion) in zip(percent, CATEGORIES, strict=True):
-        if emotion:
-            out[emotion] = max(out[emotion], own)
-    out["joy"] = max(out["joy"], out["pleasure"])  # analyses do not distinguish pleasure from joy
-    (index,) = _classify(strength, score)
-    suggests = not isinstance(index, str) and CATEGORIES[index][2]
-    out["own emotion"] = percent[index] if suggests else 0
-    out["expression"] = int(min(score.max(), 1) * 100)
+    strength, score, mean = scores(values)
+    percent = np.rint(np.where(score > 0, mean, 0) * 100).astype(np.int64)
+    out = {
+        emotion: percent[:, [cue == emotion for _, _, cue in CATEGORIES]].max(axis=1, initial=0) for emotion in EMOTIONS
+    }
+    out["joy"] = np.maximum(out["joy"], out["pleasure"])  # analyses do not distinguish pleasure from joy
+    best, neutral, mixed = _best(strength, score)
+    plain = ~neutral & ~mixed & _HAS_EMOTION[best]
+    out["own emotion"] = np.where(plain, percent[np.arange(len(best)), best], 0)
+    out["expression"] = (np.minimum(score.max(axis=1), 1) * 100).astype(np.int64)
     return out

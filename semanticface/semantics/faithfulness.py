@@ -4,9 +4,13 @@ The parser understands the project's own phrases exactly and free English tolera
 movements and intensities, sides, "not", "relaxed", comparisons of both sides. Unknown words make no claim.
 
 A claim bounds a number computed from coefficients: an action (each of several, or both sides combined if the text
-names no side), the difference of two sides, or a measure of the whole face (``_measures``). The bounds are the range
-of the stated intensity, widened by ``TOLERANCE`` on both sides, because adjacent intensities share a boundary and FACS
-coders also agree only within one level.
+names no side), the difference of two sides, or a measure of the whole face (``Faces``). The bounds are the range of the
+stated intensity, widened by ``TOLERANCE`` on both sides, because adjacent intensities share a boundary and FACS coders
+also agree only within one level.
+
+Doubt widens a claim. "slightly or clearly raised" spans both ranges; "perhaps slightly raised" denies only what is more
+than slight; "perhaps relaxed" allows slight movements. What excludes nothing ("perhaps raised", "perhaps joy") is no
+claim.
 """
 
 from __future__ import annotations
@@ -15,7 +19,7 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
 
@@ -34,6 +38,7 @@ _VISIBLE = round(VISIBLE * 100)
 _SLACK = 20  # hundredths, about one grade, by which one side may differ from a claim about both
 _SIDE = re.compile("(?:Left|Right|Lower|Upper)$")
 _PUNCTUATION = re.compile(r"[,;.:()/]")
+_SLIGHT = "slightly"  # how much may move where something is perhaps at rest
 _SHUT = 40  # hundredths of a blink that count as closed without a stated intensity
 
 Test = Literal["each", "any", "mean", "difference", "measure"]
@@ -90,9 +95,9 @@ def agreement(analysis: Analysis, coefficients: np.ndarray) -> Agreement:
     holds: list[Claim] = []
     contradicts: list[Claim] = []
     mentioned: set[str] = set()
-    measures = _measures(values)
+    faces = Faces(values[None])
     for claim in claims(analysis):
-        (holds if _holds(claim, values, measures) else contradicts).append(claim)
+        (holds if faces.first_holds(claim) else contradicts).append(claim)
         if claim.source != "expression_category" and (claim.high > _VISIBLE + TOLERANCE or claim.test == "difference"):
             mentioned.update(claim.actions)
     visible = (name for name, value in zip(NAMES, values, strict=True) if value >= _VISIBLE)
@@ -103,55 +108,99 @@ def agreement(analysis: Analysis, coefficients: np.ndarray) -> Agreement:
 
 def claims(analysis: Analysis) -> tuple[Claim, ...]:
     """Return every claim parsed from an analysis."""
-    out = [*_parse("expression_category", analysis.expression_category)]
-    for region in REGIONS:
-        out += _parse(region, analysis.muscle_movements[region])
-    if analysis.emotional_implication is not None:
-        out += _parse_emotion("emotional_implication", analysis.emotional_implication)
-    out += _parse("symmetry", analysis.symmetry)
-    return tuple(out)
+    return tuple(claim for source, text in analysis.texts().items() for claim in text_claims(source, text))
 
 
 # --- checking -----------------------------------------------------------------------------------------------------
 
 
-def _measures(values: np.ndarray) -> dict[str, int]:
-    """Return measures of the whole face, in hundredths."""
+class Faces:
+    """Faces to check claims against.
 
-    def of(name: str) -> int:
-        return int(values[INDEX[name]])
+    Args:
+        values: int[N, 52], coefficients in hundredths.
+    """
 
-    aperture = max(of("jawOpen") - of("mouthClose"), 0)
-    teeth = [of(f"mouth{way}{side}") for way in ("LowerDown", "UpperUp") for side in ("Left", "Right")]
-    return {
-        "asymmetry": int(np.abs(values[PAIR_LEFT] - values[PAIR_RIGHT]).max()),
-        "wink": abs(of("eyeBlinkLeft") - of("eyeBlinkRight")),
-        "mouth open": aperture,
-        "lips apart": max(aperture, *teeth),
-        **expression.measures(values),
-    }
+    def __init__(self, values: np.ndarray) -> None:
+        self.values = np.ascontiguousarray(values.T, dtype=np.int64)  # [52, N]
+        self._expression: dict[str, np.ndarray] | None = None
+        self._ranges: dict[tuple[str, ...], tuple[list[_Range], list[_Range]]] = {}
+
+    def hold(self, claim: Claim) -> np.ndarray:
+        """Return for which faces a claim holds; bool[N]."""
+        out: np.ndarray = _matches(claim, self._ranges_of(claim)[1])
+        return out
+
+    def first_holds(self, claim: Claim) -> bool:
+        """Return whether a claim holds for the first face, much faster than ``hold``."""
+        return bool(_matches(claim, self._ranges_of(claim)[0]))
+
+    def _ranges_of(self, claim: Claim) -> tuple[list[_Range], list[_Range]]:
+        """Return the ranges of the numbers that a claim bounds, of the first face and of all."""
+        key = (claim.test, *claim.actions)
+        found = self._ranges.get(key)
+        if found is None:
+            ranges = [
+                _Range(own.min(axis=0), own.max(axis=0), own.sum(axis=0) / len(own)) for own in self._found(claim)
+            ]
+            first = [_Range(*(each[0].item() for each in found)) for found in ranges]
+            found = self._ranges[key] = first, ranges
+        return found
+
+    def _found(self, claim: Claim) -> list[np.ndarray]:
+        """Return the numbers that a claim bounds; groups of int64[n, N], of which one must match."""
+        if claim.test == "measure":
+            return [self._measure(claim.actions[0])[None]]
+        own = self.values[[INDEX[name] for name in claim.actions]]
+        if claim.test == "difference":
+            return [(own[0] - own[1])[None]]
+        if claim.test != "any":
+            return [own]
+        sides: dict[str, list[int]] = {}
+        for row, name in enumerate(claim.actions):
+            sides.setdefault(_SIDE.sub("", name), []).append(row)
+        return [own[rows] for rows in sides.values()]
+
+    def _measure(self, name: str) -> np.ndarray:
+        """Return a measure of the whole face, int64[N] in hundredths."""
+
+        def of(action: str) -> np.ndarray:
+            return self.values[INDEX[action]]
+
+        if name == "asymmetry":
+            return np.abs(self.values[PAIR_LEFT] - self.values[PAIR_RIGHT]).max(axis=0)
+        if name == "wink":
+            return np.abs(of("eyeBlinkLeft") - of("eyeBlinkRight"))
+        if name in ("mouth open", "lips apart"):
+            aperture = np.maximum(of("jawOpen") - of("mouthClose"), 0)
+            teeth = [of(f"mouth{way}{side}") for way in ("LowerDown", "UpperUp") for side in ("Left", "Right")]
+            return aperture if name == "mouth open" else np.maximum.reduce([aperture, *teeth])
+        if self._expression is None:
+            self._expression = expression.measures(self.values.T)
+        return self._expression[name]
 
 
-def _holds(claim: Claim, values: np.ndarray, measures: dict[str, int]) -> bool:
-    if claim.test == "measure":
-        return claim.low <= measures[claim.actions[0]] <= claim.high
-    own = [int(values[INDEX[name]]) for name in claim.actions]
-    if claim.test == "each":
-        return all(claim.low <= value <= claim.high for value in own)
-    if claim.test == "difference":
-        return claim.low <= own[0] - own[1] <= claim.high
-    sides: dict[str, list[int]] = {}
-    for name, value in zip(claim.actions, own, strict=True):
-        sides.setdefault("" if claim.test == "mean" else _SIDE.sub("", name), []).append(value)
-    return any(_combined_holds(values, claim) for values in sides.values())
+class _Range(NamedTuple):
+    """Least, largest and mean of some numbers, of one face or of many."""
+
+    least: Any
+    most: Any
+    mean: Any
 
 
-def _combined_holds(values: list[int], claim: Claim) -> bool:
-    """Return whether both sides of an action combined match the claim, and neither is far from it."""
-    mean = sum(values) / len(values)
-    found = (mean,) if claim.test == "mean" else (mean, max(values))
-    near = all(claim.low - _SLACK <= value <= claim.high + _SLACK for value in values)
-    return near and any(claim.low <= value <= claim.high for value in found)
+def _matches(claim: Claim, ranges: Sequence[_Range]) -> Any:
+    """Return whether one of the ranges is as a claim says."""
+    if claim.test in ("each", "difference", "measure"):
+        ((least, most, _),) = ranges
+        return (claim.low <= least) & (most <= claim.high)
+    # The mean matches, or for "any" the larger one, and no side is far from it.
+    out: Any = False
+    for least, most, mean in ranges:
+        found = (claim.low <= mean) & (mean <= claim.high)
+        if claim.test == "any":
+            found = found | ((claim.low <= most) & (most <= claim.high))
+        out = out | (found & (claim.low - _SLACK <= least) & (most <= claim.high + _SLACK))
+    return out
 
 
 # --- parsing ------------------------------------------------------------------------------------------------------
@@ -167,6 +216,7 @@ class _Chunk:
     sides: list[str] = field(default_factory=list)
     directions: list[str] = field(default_factory=list)
     grade: str | None = None
+    maybe: bool = False
     negated: bool = False
     more: bool = False
     rest: bool = False
@@ -179,14 +229,16 @@ class _Chunk:
 
 
 @lru_cache(maxsize=1 << 14)
-def _parse(source: str, text: str) -> tuple[Claim, ...]:
-    """Parse the claims of one text; ``source`` is a region, ``expression_category`` or ``symmetry``."""
+def text_claims(source: str, text: str) -> tuple[Claim, ...]:
+    """Return the claims parsed from one text of an analysis; ``source`` is its region or key."""
+    if source == "emotional_implication":
+        return tuple(_parse_emotion(source, text))
     found: list[Claim] = []
     if source == "symmetry":
         found += _parse_symmetry(text)
     if source == "expression_category":
         found += _parse_emotion(source, text) if text != UNCLEAR else ()
-        if NEUTRAL_CATEGORY in text.lower().split():
+        if NEUTRAL_CATEGORY in text.lower().split() and not _doubtful(text):
             return (
                 *found,
                 Claim(source, text, "measure", ("expression",), 0, round(NEUTRAL_BELOW * 100) + 2 * TOLERANCE),
@@ -233,6 +285,8 @@ def _chunk(part: Sequence[Token], text: str, source: str) -> _Chunk:
             (chunk.directions if aims else chunk.sides).append(value)
         elif kind == lexicon.GRADE:
             chunk.grade = value
+        elif kind == lexicon.MAYBE:
+            chunk.maybe = True
         elif kind == lexicon.NOT:
             chunk.negated = True
         elif kind == lexicon.MORE:
@@ -265,6 +319,7 @@ def _fill_from_neighbours(clause: list[_Chunk], before: _Chunk | None) -> None:
             previous = clause[i - 1]
             chunk.nouns = list(previous.nouns)
             chunk.sides = chunk.sides or list(previous.sides)
+            chunk.maybe = chunk.maybe or (chunk.grade is None and previous.maybe)
             chunk.grade = chunk.grade or (None if chunk.looks and not chunk.nouns else previous.grade)
             chunk.negated = chunk.negated or previous.negated
 
@@ -292,7 +347,7 @@ def _next_moving(chunks: list[_Chunk]) -> _Chunk | None:
 
 
 def _chunk_claims(chunk: _Chunk, source: str) -> Iterator[Claim]:
-    if chunk.skip and not chunk.moves:
+    if (chunk.skip and not chunk.moves) or (chunk.maybe and (chunk.negated or not (chunk.grade or chunk.rest))):
         return
     if chunk.rest:
         yield from _rest_claim(chunk, source)
@@ -300,6 +355,8 @@ def _chunk_claims(chunk: _Chunk, source: str) -> Iterator[Claim]:
     low, high = _bounds(chunk)
     side = _single_side(chunk.sides)
     relative = chunk.more or source == "symmetry"
+    if relative and chunk.maybe:
+        return
     for noun, verb in _noun_verbs(chunk, source):
         measure = _measure_claim(noun, verb, chunk, source)
         if measure is not None:
@@ -335,6 +392,8 @@ def _bounds(chunk: _Chunk) -> tuple[int, int]:
     low, high = GRADE_RANGES[chunk.grade] if chunk.grade else (_VISIBLE, 100)
     if not chunk.grade and {"closed", "blink", "wink"} & set(chunk.verbs):
         low = _SHUT
+    if chunk.maybe:  # "perhaps slightly raised": at most slightly
+        low = 0
     return max(low - TOLERANCE, 0), min(high + TOLERANCE, 100)
 
 
@@ -382,9 +441,9 @@ def _rest_claim(chunk: _Chunk, source: str) -> Iterator[Claim]:
         names = {name for noun in chunk.nouns for actions in MEANINGS.get(noun, {}).values() for name in actions}
     else:
         names = {NAMES[i] for i in REGION_INDEX[source]}
-    if names:
-        ordered = _on_side(tuple(name for name in NAMES if name in names), _single_side(chunk.sides))
-        yield Claim(source, chunk.text, "each", ordered, 0, _VISIBLE + TOLERANCE - 1)
+    if ordered := _on_side(tuple(name for name in NAMES if name in names), _single_side(chunk.sides)):
+        high = GRADE_RANGES[_SLIGHT][1] + TOLERANCE if chunk.maybe else _VISIBLE + TOLERANCE - 1
+        yield Claim(source, chunk.text, "each", ordered, 0, high)
 
 
 def _comparison_claims(chunk: _Chunk, source: str, noun: str, verb: str, side: str | None) -> Iterator[Claim]:
@@ -401,8 +460,14 @@ def _comparison_claims(chunk: _Chunk, source: str, noun: str, verb: str, side: s
             yield Claim(source, chunk.text, "difference", pair, TOLERANCE, 100)
 
 
+def _doubtful(text: str) -> bool:
+    return any(token.kind == lexicon.MAYBE for token in lexicon.tokens(text))
+
+
 def _parse_symmetry(text: str) -> Iterator[Claim]:
     words = text.lower().replace("-", " ")
+    if _doubtful(text):
+        return
     asymmetric = any(word in words for word in ("asymm", "not symm", "uneven", "lopsided", "one sided"))
     mild = re.search(r"\b(?:mostly|nearly|largely|roughly|almost|slight(?:ly)?|fairly|mild(?:ly)?)\b", words)
     if asymmetric:
@@ -416,6 +481,8 @@ def _parse_symmetry(text: str) -> Iterator[Claim]:
 
 def _parse_emotion(source: str, text: str) -> Iterator[Claim]:
     words = text.lower()
+    if _doubtful(text):
+        return
     if UNCLEAR in words or "neutral" in words or "no clear emotion" in words:
         if source == "emotional_implication":
             yield Claim(source, text, "measure", ("own emotion",), 0, 50)

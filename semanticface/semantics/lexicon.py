@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import re
 from functools import lru_cache
+from itertools import pairwise
 from typing import NamedTuple
 
 from semanticface.semantics.phrasing import GRADES
 
-NOUN, VERB, GRADE, SIDE, NOT, MORE, LOOK, AND, BREAK, REST, SKIP = (
-    "noun", "verb", "grade", "side", "not", "more", "look", "and", "break", "rest", "skip",
+NOUN, VERB, GRADE, MAYBE, SIDE, NOT, MORE, LOOK, AND, BREAK, REST, SKIP = (
+    "noun", "verb", "grade", "maybe", "side", "not", "more", "look", "and", "break", "rest", "skip",
 )  # fmt: skip
 
 
@@ -26,8 +27,13 @@ class Token(NamedTuple):
     stop: int
 
 
-GRADE_RANGES: dict[str, tuple[int, int]] = {adverb: (low, high) for adverb, low, high in GRADES} | {"half": (30, 70)}
-"""Coefficient range of each intensity, in hundredths."""
+_NEXT = tuple(pairwise(GRADES))
+GRADE_RANGES: dict[str, tuple[int, int]] = {
+    **{adverb: (low, high) for adverb, low, high in GRADES},
+    "half": (30, 70),
+    **{f"{weaker} or {stronger}": (low, high) for (weaker, low, _), (stronger, _, high) in _NEXT},
+}
+"""Coefficient range of each intensity, in hundredths, and of doubt between two adjacent ones."""
 
 # kind -> value -> regular expressions. At one position the longest match wins.
 _PHRASES: dict[str, dict[str, str]] = {
@@ -93,6 +99,7 @@ _PHRASES: dict[str, dict[str, str]] = {
         "fully": r"full(?:y)?|complete(?:ly)?|maxim(?:um|al|ally)|extreme(?:ly)?|entire(?:ly)?|total(?:ly)?",
         "half": r"half(?:way)?|partly|partially|partial",
     },
+    MAYBE: {"maybe": r"perhaps|maybe|possibly|probably|apparently|seemingly"},
     SIDE: {
         "left": r"(?:on |to |at |towards? )?(?:the |his |her |their )?(?:subject's |person's |character's )?left"
         r"(?:wards?)?(?: (?:side|half)(?: of (?:the )?)?)?",
@@ -115,6 +122,10 @@ _PHRASES: dict[str, dict[str, str]] = {
     },
 }
 
+_PHRASES[GRADE] |= {
+    f"{weaker} or {stronger}": f"(?:{_PHRASES[GRADE][weaker]}) (?:or|to) (?:{_PHRASES[GRADE][stronger]})"
+    for (weaker, *_), (stronger, *_) in _NEXT
+}
 
 _PATTERNS = [
     (kind, value, re.compile(rf"(?:{phrases})(?![\w'])"))

@@ -258,7 +258,8 @@ ASYMMETRIC = 25
 """Difference of left and right, in hundredths, from which a face is asymmetric."""
 
 
-def _more(pair: int, side: str) -> str:
+def difference_phrase(pair: int, side: str) -> str:
+    """Return the phrase for a pair of ``PAIRS`` whose ``side`` is the stronger."""
     stem, words = PAIRS[pair]
     return f"{words} {side}" if stem in ("mouth", "jaw") else f"{side} {words} more"
 
@@ -269,7 +270,7 @@ def _symmetry_phrases() -> np.ndarray:
     Kinds: symmetric; mostly symmetric; asymmetric; asymmetric in two pairs. A difference has the index 2 * pair, plus
     1 if the right side is stronger.
     """
-    more = [_more(pair, side) for pair in range(len(PAIRS)) for side in ("left", "right")]
+    more = [difference_phrase(pair, side) for pair in range(len(PAIRS)) for side in ("left", "right")]
     out = np.full((4, len(more), len(more)), "symmetric", dtype=object)
     for first, words in enumerate(more):
         out[1, first] = f"mostly symmetric, {words}"

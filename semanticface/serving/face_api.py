@@ -58,6 +58,9 @@ class FaceReply(BaseModel):
         description="the analysis; null unless ok, and with mode numbers",
         json_schema_extra={"properties": SCHEMA["properties"]["analysis"]["properties"]},
     )
+    repaired: dict[str, str] | None = Field(
+        None, description="the model's words that did not hold for the coefficients and were replaced; usually absent"
+    )
     text: str | None = Field(None, description="an answer that could not be parsed; absent if ok")
 
 

@@ -68,7 +68,7 @@ def test_predictions(tmp_path):
     summary = NumberSummary(VALUES, VALUES, VALUES, interval, True)
     good = Prediction(
         "a.png", "ok", coefficients=VALUES, analysis=describe(VALUES), box=Box(0, 0, 9, 9), note="x", summary=summary,
-        pose=np.zeros(9, np.float32),
+        pose=np.zeros(9, np.float32), repaired={"jaw": "fully open"}, face=1,
     )  # fmt: skip
     bad = Prediction("b.png", "invalid_answer", "why", text="{")
     tables.write(tmp_path / "out.jsonl", [good, bad])

@@ -17,6 +17,7 @@ from semanticface.inference.intervals import NumberSummary
 from semanticface.semantics import take_sampler
 from semanticface.semantics.analysis import describe
 from semanticface.semantics.expression_sampler import sample_coefficients
+from semanticface.semantics.faithfulness import agreement, claims
 from tests.helpers.scripts import load_script
 from tests.helpers.tiny_models import fast_vlm
 
@@ -192,6 +193,27 @@ def test_actions_that_a_set_does_not_show_are_not_scored():
     assert low < value < high  # one person: pictures are resampled
     assert found["scopes"]["all"]["figures"][MODEL]["mae"][0] == 0
     assert "tongueOut" not in found["per_action"][MODEL]
+
+
+def test_words_are_counted_claim_by_claim_beside_those_of_the_rules():
+    true = np.stack([arkit.vector({"jawOpen": 0.9}), arkit.vector({"browInnerUp": 0.5})])
+    answers = np.stack([arkit.vector({"jawOpen": 0.9}), arkit.vector({"jawOpen": 0.9}), true[0] * np.nan])
+    right, wrong = describe(answers[0]), describe(np.zeros(52))
+    method = MethodAnswers(answers, analyses=[right, wrong, None])
+    found = benchmark.words_of(np.stack([*true, true[0]]), method)
+    n_right, n_wrong = (len(claims(each)) for each in (right, wrong))
+    assert found["claims"] == (n_right + n_wrong) / 2 and found["rules_claims"] == n_right
+    false = sum(not agreement(wrong, answers[1]).holds.count(claim) for claim in claims(wrong))
+    assert found["own_hold"] == pytest.approx(1 - false / (n_right + n_wrong), abs=1e-5)
+    assert 0.5 < found["true"] < 1 and 0.5 < found["rules_true"] < 1
+    line = benchmark.headline({key: {"scopes": {}, "words": found} for key in ("photo", "foreign")})
+    assert line["own_words_hold"] == found["own_hold"]
+    assert line["words_true_photo"] == line["words_true_foreign"] == found["true"]
+    results = {"sets": {"photo": {"words": found}, "toon": {}}}
+    ((name, own, *_),) = published.words_table(results).rows
+    assert (name, own) == ("photo", f"{100 * found['own_hold']:.1f} %")
+    silent = benchmark.words_of(true[:1], MethodAnswers(answers[:1], analyses=[None]))
+    assert set(silent.values()) == {None}
 
 
 @pytest.mark.slow

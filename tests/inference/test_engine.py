@@ -8,7 +8,7 @@ import pytest
 import torch
 from PIL import Image
 
-from semanticface.arkit import N_ACTIONS, POSE_NAMES, pose_units
+from semanticface.arkit import INDEX, N_ACTIONS, POSE_NAMES, pose_units
 from semanticface.errors import ModelError
 from semanticface.inference.decoder import AnswerDecoder
 from semanticface.inference.engine import DecodingEngine
@@ -18,6 +18,7 @@ from semanticface.models.inputs import prompt_inputs
 from semanticface.models.loading import ModelConfig, load_base
 from semanticface.prompts import load_prompt
 from semanticface.semantics.answer import NUMBER_TEXTS, format_answer, parse_answer
+from semanticface.semantics.faithfulness import agreement
 from semanticface.training.collator import Collator, Example
 from tests.helpers import tiny_models
 from tests.helpers.random_weights import randomize_weights
@@ -299,9 +300,9 @@ def test_encodings_about_one_picture_do_not_attend_to_each_other(bundle):
     torch.testing.assert_close(logits(whole), apart, rtol=1e-3, atol=1e-3)
 
 
-@pytest.mark.parametrize("mode", ["full", "numbers"])
-def test_a_parallel_answer_does_not_depend_on_its_batch(bundle, mode):
-    decoder = AnswerDecoder(bundle.tokenizer, numbers="parallel", mode=mode, readout="mean")
+@pytest.mark.parametrize(("mode", "order"), [("full", "analysis"), ("full", "numbers"), ("numbers", "numbers")])
+def test_a_parallel_answer_does_not_depend_on_its_batch(bundle, mode, order):
+    decoder = AnswerDecoder(bundle.tokenizer, numbers="parallel", mode=mode, order=order, readout="mean")
     together = DecodingEngine(decoder, bundle.model).generate_text(inputs_of(bundle, 7))
     engine = DecodingEngine(decoder, bundle.model)
     apart = [engine.generate_text(prompt_inputs(bundle, PROMPT, [crop]))[0]
@@ -327,6 +328,52 @@ def test_adversarial_weights_give_valid_answers(bundle, adversary, numbers):
     for text in texts:
         answer = parse_answer(text)
         assert format_answer(answer.coefficients, answer.analysis) == text
+
+
+@pytest.mark.parametrize("adversary", [None, "nan", "infinite"])
+def test_an_analysis_after_its_numbers_holds_for_them(bundle, adversary):
+    """Whatever the model prefers to say; and the numbers are those of mode ``numbers``."""
+    fill = {"nan": torch.nan, "infinite": torch.inf}.get(adversary)
+    hook = bundle.model.get_output_embeddings().register_forward_hook(
+        lambda _, args, out: out if fill is None else torch.full_like(out, fill)
+    )
+    alone, both = (
+        DecodingEngine(AnswerDecoder(bundle.tokenizer, numbers="parallel", mode=mode, order="numbers"), bundle.model)
+        for mode in ("numbers", "full")
+    )
+    try:
+        for how in ({}, {"temperature": 1.0, "seeds": range(4), "repeats": 2}):
+            inputs = inputs_of(bundle, 2)
+            for bare, full in zip(alone.generate(inputs, **how), both.generate(inputs, **how), strict=True):
+                answer = parse_answer(full.text)
+                assert np.array_equal(answer.coefficients, parse_answer(bare.text).coefficients)
+                np.testing.assert_array_equal(full.probs, bare.probs)
+                assert agreement(answer.analysis, answer.coefficients).contradicts == ()
+                assert format_answer(answer.coefficients, answer.analysis) == full.text
+    finally:
+        hook.remove()
+
+
+def test_changed_numbers_are_explained(bundle):
+    decoder = AnswerDecoder(bundle.tokenizer, numbers="parallel", order="numbers")
+
+    def open_the_jaw(rows):
+        for row in rows:
+            row.values[:], row.probs[:] = 0, np.eye(1, 101)
+            row.values[INDEX["jawOpen"]], row.probs[INDEX["jawOpen"]] = 90, np.eye(1, 101, 90)
+
+    engine = DecodingEngine(decoder, bundle.model)
+    (found,) = engine.generate(inputs_of(bundle, 1), change_numbers=open_the_jaw)
+    answer = parse_answer(found.text)
+    assert answer.coefficients[INDEX["jawOpen"]] == np.float32(0.9)
+    assert answer.analysis.muscle_movements["jaw"] == "fully open"
+    (bare,) = engine.generate(inputs_of(bundle, 1), explain=False)
+    assert parse_answer(bare.text).analysis is None
+
+
+def test_numbers_that_follow_each_other_cannot_come_before_the_analysis(bundle):
+    with pytest.raises(ModelError, match="parallel"):
+        AnswerDecoder(bundle.tokenizer, numbers="sequential", order="numbers")
 
 
 def test_the_tiny_tokenizers_spell_numbers_differently(bundle, architecture):

@@ -1,8 +1,12 @@
 """Drafts come from the longest context with enough counts, and stop where they are unlikely."""
 
+import llguidance.hf
 from hypothesis import given
 from hypothesis import strategies as st
+from llguidance import LLMatcher
+from transformers import AutoTokenizer
 
+from semanticface import assets
 from semanticface.inference import ngram_draft
 from semanticface.inference.ngram_draft import NgramDraft, typical_expressions
 from semanticface.semantics.analysis import describe_many
@@ -13,6 +17,23 @@ def chain(proposal: tuple[list[int], list[int]]) -> list[int]:
     tokens, parents = proposal
     assert parents == list(range(-1, len(tokens) - 1))
     return tokens
+
+
+def test_what_the_grammar_forbids_is_not_proposed_and_what_it_forces_is():
+    tokenizer = AutoTokenizer.from_pretrained(assets.path("nano"))
+    vocabulary = llguidance.hf.from_tokenizer(tokenizer)
+    matcher = LLMatcher(vocabulary, LLMatcher.grammar_from_regex("both (brows slightly raised|eyes closed)"))
+    both, brows, eyes, slightly, clearly, raised = (
+        tokenizer(text, add_special_tokens=False)["input_ids"][0]
+        for text in ("both", " brows", " eyes", " slightly", " clearly", " raised")
+    )
+    draft = NgramDraft()
+    draft.update([both, clearly], weight=9)
+    draft.update([both, brows, clearly])
+    matcher.consume_token(both)
+    assert chain(draft.propose([both], 9, 0.01, matcher)) == [brows, slightly, raised]
+    assert chain(draft.propose([both], 2, 0.01, matcher)) == [brows, slightly]
+    assert matcher.validate_tokens([eyes]), "the state itself is not advanced"
 
 
 def test_counted_tokens_are_proposed():

@@ -17,6 +17,7 @@ from semanticface.inference.predictor import Prediction, Predictor
 from semanticface.models.loading import load_trained
 from semanticface.prompts import load_prompt
 from semanticface.semantics.answer import parse_answer
+from semanticface.semantics.faithfulness import agreement
 from semanticface.vision.crop import Box
 from tests.helpers import tiny_models
 from tests.helpers.random_weights import randomize_weights
@@ -80,7 +81,8 @@ def test_random_weights_give_valid_predictions(predictors, name, temperature):
         assert prediction.coefficients.shape == (52,)
         answer = parse_answer(prediction.text)
         assert np.array_equal(answer.coefficients, prediction.coefficients)
-        assert answer.analysis == prediction.analysis
+        assert {**prediction.analysis.texts(), **prediction.repaired} == answer.analysis.texts()
+        assert agreement(prediction.analysis, prediction.coefficients).contradicts == ()
     assert found[0].text != found[1].text
 
 
@@ -157,6 +159,31 @@ def test_a_calibrated_model_has_other_intervals_and_reports_it(folders):
     assert widths[1].mean() > widths[0].mean()
     assert [one.to_dict()["calibrated"] for one in (raw, fitted)] == [False, True]
     assert Predictor(bundle, mode="full").level is None
+
+
+@pytest.mark.parametrize("mirror", [False, True])
+def test_nano_reads_the_numbers_first_and_says_what_holds_for_them(mirror):
+    bundle = load_trained("nano", device="cpu")
+    numbers, full = (
+        Predictor(bundle, mode=mode, mirror=mirror)(pictures(2), crop="none") for mode in ("numbers", "full")
+    )
+    for bare, found in zip(numbers, full, strict=True):
+        assert np.array_equal(bare.coefficients, found.coefficients)
+        assert np.array_equal(bare.interval, found.interval)
+        assert agreement(found.analysis, found.coefficients).contradicts == ()
+        assert found.repaired == {} and "repaired" not in found.to_dict()
+
+
+def test_words_before_their_numbers_are_repaired():
+    bundle = load_trained("nano", device="cpu")
+    written, changed = 0, 0
+    for found in Predictor(bundle, order="analysis")(pictures(3), crop="none"):
+        assert agreement(found.analysis, found.coefficients).contradicts == ()
+        own = parse_answer(found.text).analysis.texts()
+        assert own == {**found.analysis.texts(), **found.repaired}
+        assert found.to_dict().get("repaired", {}) == found.repaired
+        written, changed = written + len(own), changed + len(found.repaired)
+    assert 0 < changed < written
 
 
 @pytest.mark.parametrize("readout", ["greedy", "mean", "median"])

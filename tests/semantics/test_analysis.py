@@ -13,7 +13,7 @@ from hypothesis.extra.numpy import arrays
 from semanticface.arkit import NAMES, REGIONS, mirror, to_hundredths, vector
 from semanticface.semantics.analysis import GRADES, UNCLEAR, VISIBLE, Analysis, describe, describe_many, visible
 from semanticface.semantics.expression import CATEGORIES, EMOTIONS, MIXED_CATEGORY, NEUTRAL_CATEGORY
-from semanticface.semantics.faithfulness import agreement
+from semanticface.semantics.faithfulness import agreement, text_claims
 from semanticface.semantics.lexicon import EMOTION_WORDS
 from semanticface.semantics.movements import RELAXED
 
@@ -449,3 +449,23 @@ WORDS = re.findall(
 def test_any_sequence_of_known_words_can_be_checked(text, coefficients):
     result = agreement(Analysis(text, dict.fromkeys(REGIONS, text), text, text), coefficients)
     assert 0 <= result.score <= 1
+
+
+@pytest.mark.parametrize(
+    ("region", "text", "bounds"),
+    [
+        ("mouth", "lips slightly or clearly funneled", [(15, 64)]),
+        ("eyes", "both eyelids slightly to clearly lowered", [(15, 64)]),
+        ("mouth", "both corners perhaps slightly pulled up, slightly or clearly stretched", [(0, 44), (15, 64)]),
+        ("jaw", "maybe slightly open and clearly pushed forward", [(0, 44), (35, 64)]),
+        ("gaze", "looking perhaps slightly up", [(0, 44)]),
+        ("brows", "perhaps relaxed", [(0, 44)]),
+        ("brows", "perhaps raised", []),
+        ("brows", "unclear", []),
+        ("symmetry", "perhaps symmetric", []),
+        ("emotional_implication", "perhaps joy", []),
+        ("expression_category", "perhaps neutral", []),
+    ],
+)
+def test_doubt_widens_a_claim_and_what_excludes_nothing_is_none(region, text, bounds):
+    assert [(claim.low, claim.high) for claim in text_claims(region, text)] == bounds
