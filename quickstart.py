@@ -14,6 +14,8 @@ import sys
 import time
 from pathlib import Path
 
+from semanticface.cli.scripts import QUICKSTART_FACES
+
 ROOT = Path(__file__).resolve().parent
 BIN = Path(sys.executable).parent
 OUT = "outputs/quickstart"
@@ -21,8 +23,7 @@ OUT = "outputs/quickstart"
 STEPS = (
     (
         "Render a character nano has never seen, with exact labels, and describe every face in words (Stage I)",
-        f"python data_prep/render_faces.py --out {OUT}/faces --styles imp=1 --subject 7 --rows 800"
-        " --splits train=0.7,validation=0.1,test=0.2",
+        f"python data_prep/render_faces.py --out {OUT}/faces {QUICKSTART_FACES}",
     ),
     (
         "How well does nano read this character as shipped?",

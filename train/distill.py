@@ -26,7 +26,7 @@ from typing import Literal
 import transformers
 from accelerate import PartialState
 
-from semanticface.cli.scripts import ScriptParser
+from semanticface.cli.scripts import QUICKSTART_FACES, ScriptParser
 from semanticface.config import read_settings
 from semanticface.data.consent import require_consent
 from semanticface.data.faces import dataset_record, load_faces
@@ -50,7 +50,6 @@ from semanticface.training.trainer import TrainSettings, claim_output_dir, train
 
 ROOT = Path(__file__).resolve().parents[1]
 QUICKSTART = ROOT / "train" / "configs" / "quickstart.yaml"
-QUICKSTART_FACES = "--styles imp=1 --subject 7 --rows 800 --splits train=0.7,validation=0.1,test=0.2"
 
 
 @dataclass(frozen=True)

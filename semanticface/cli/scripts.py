@@ -6,6 +6,9 @@ import argparse
 import re
 from typing import Any, NoReturn
 
+QUICKSTART_FACES = "--styles imp=1 --subject 7 --rows 800 --splits train=0.7,validation=0.1,test=0.2"
+"""Options of data_prep/render_faces.py for the quickstart's character."""
+
 
 class ScriptParser(argparse.ArgumentParser):
     """A parser that takes its ``--help`` from a docstring and answers a usage error with one line.
