@@ -22,7 +22,7 @@ def add_commands(commands: Subparsers) -> None:
         "show predictions next to their inputs, as a sheet or as a video",
         "FILE is a JSONL or CSV written by predict, of pictures or of a video, or a Live Link Face CSV with its\n"
         "--video. --out X.png (or .jpg) is a sheet of rows spread evenly over the file: the face, the head rendered\n"
-        "from its coefficients, and a caption. --out X.mp4 is a video of all rows, input left and head right, with\n"
+        "from its numbers, and a caption. --out X.mp4 is a video of all rows, input left and head right, with\n"
         "the input's own timing and no sound. A missing picture or answer becomes a grey panel that says why.\n"
         "Pictures are looked up where FILE says and next to FILE, frames by number or timecode.",
         "semanticface show faces.jsonl --out sheet.png",
@@ -34,6 +34,7 @@ def add_commands(commands: Subparsers) -> None:
     parser.add_argument("--video", type=Path, metavar="VIDEO", help="the video of FILE (default: the one it names)")
     parser.add_argument("--pictures", type=Path, metavar="DIR", help="folder where the pictures or the video are now")
     parser.add_argument("--style", default="photo", help="of the head: photo, toon or drawn (default: %(default)s)")
+    parser.add_argument("--frontal", action="store_true", help="do not turn the heads by the rotations of FILE")
     parser.add_argument(
         "--size", type=arguments.size, help="side of each head in pixels (default: 224 in a sheet, 360 in a video)"
     )
@@ -57,7 +58,14 @@ def _run(options: argparse.Namespace) -> int:
         raise SemanticFaceError("--rows is for a sheet: a video shows all rows. Leave it out.")
 
     with grouped_warnings(_MAX_WARNINGS) as warn:
-        comparison = Comparison(options.file, warn, video=options.video, folder=options.pictures, style=options.style)
+        comparison = Comparison(
+            options.file,
+            warn,
+            video=options.video,
+            folder=options.pictures,
+            style=options.style,
+            frontal=options.frontal,
+        )
         if options.fps is not None and (suffix in SHEETS or comparison.take is not None):
             raise SemanticFaceError("--fps is for a video of single pictures. Leave it out.")
         check_not_an_input(options.out, options.file, *comparison.inputs())

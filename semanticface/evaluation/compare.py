@@ -84,6 +84,7 @@ class Comparison:
         video: the video of the rows; by default the one that the file names.
         folder: where pictures are, if neither at their path nor next to the file.
         style: one of ``rendering.STYLES``.
+        frontal: whether heads face the camera, whatever rotations the rows have.
 
     Raises:
         TableError: no such file, no rows, or rows whose frames cannot be determined.
@@ -98,10 +99,12 @@ class Comparison:
         video: Path | None = None,
         folder: Path | None = None,
         style: str = "photo",
+        frontal: bool = False,
     ) -> None:
         if style not in STYLES:
             raise SemanticFaceError(f"{style}: no such style. Choose one of {', '.join(STYLES)}.")
         self._file, self._warn, self._folder, self._style = file, warn, folder, style
+        self._frontal = frontal
         self._rows = read_rows(file, warn)
         if not self._rows:
             raise TableError(f"{file}: no rows below the header. Give a file with coefficients.")
@@ -245,15 +248,19 @@ class Comparison:
     def _with_heads(self, entries: Iterable[Entry], size: int) -> Iterator[tuple[Entry, np.ndarray | None]]:
         """Yield each entry with its head, uint8[size, size, 3], in order; later heads render in the background."""
 
-        def draw(values: np.ndarray) -> np.ndarray:
-            return render(values, style=self._style, subject=None, size=size, framing="crop").image
+        def draw(values: np.ndarray, pose: np.ndarray | None) -> np.ndarray:
+            pose = None if self._frontal else pose
+            return render(values, style=self._style, subject=None, size=size, framing="crop", pose=pose).image
 
         with ThreadPoolExecutor(_THREADS) as pool:
             waiting: deque[tuple[Entry, Future[np.ndarray] | None]] = deque()
             try:
                 for entry in entries:
-                    values = None if entry.row is None else entry.row.values
-                    waiting.append((entry, None if values is None else pool.submit(draw, values)))
+                    row = entry.row
+                    if row is None or row.values is None:
+                        waiting.append((entry, None))
+                    else:
+                        waiting.append((entry, pool.submit(draw, row.values, row.pose)))
                     if len(waiting) > 2 * _THREADS:
                         done, head = waiting.popleft()
                         yield done, None if head is None else head.result()

@@ -38,6 +38,7 @@ class ShownRow:
         frame: of a video, from 1; None if the file does not say.
         time: of the frame in seconds; None if the file does not say.
         timecode: ``HH:MM:SS:FF.fff``; empty if the file has none.
+        pose: float[9] in radians; None if the file does not say.
     """
 
     name: str
@@ -49,6 +50,7 @@ class ShownRow:
     time: Fraction | None
     timecode: str
     failed: bool
+    pose: np.ndarray | None
 
 
 def read_rows(file: Path, note: Callable[[str], None] | None = None) -> list[ShownRow]:
@@ -68,6 +70,7 @@ def _row(moment: RecordedFrame) -> ShownRow:
         moment.time,
         moment.timecode,
         moment.failed,
+        moment.pose,
     )
 
 

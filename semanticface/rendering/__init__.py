@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from semanticface.arkit import N_ACTIONS
+from semanticface.arkit import N_ACTIONS, N_POSE
 from semanticface.errors import ConfigError
 from semanticface.rendering.camera import Framing
 from semanticface.rendering.conditions import CONDITIONS, Conditions, condition_settings
@@ -34,7 +34,7 @@ __all__ = [
 def render(
     coefficients: np.ndarray, *, style: str = "photo", subject: int | None = 0, shot: int | None = None,
     size: int = 224, supersample: int = 2, framing: Framing = "portrait", conditions: Conditions = "usual",
-    family: Family = "makehuman", vary_actions: bool = False,
+    family: Family = "makehuman", vary_actions: bool = False, pose: np.ndarray | None = None,
 ) -> Rendered:  # fmt: skip
     """Render a face.
 
@@ -52,10 +52,11 @@ def render(
         family: of heads that ``photo`` and ``toon`` render, one of ``FAMILIES``; the other styles have their own.
         vary_actions: whether each subject carries out the actions in their own way, see ``head.movement``; otherwise
             all do exactly what the family's data says. The coefficients are the label either way.
+        pose: [9], ``arkit.POSE_NAMES`` in radians: turns the head without a shot; the eyes follow the coefficients.
 
     Raises:
         ConfigError: unknown style, framing, conditions or family; size or supersample out of range; wrong shape of
-            ``coefficients``.
+            ``coefficients`` or ``pose``.
     """
     c = np.asarray(coefficients, np.float32)
     if c.shape != (N_ACTIONS,) or not np.isfinite(c).all():
@@ -68,8 +69,13 @@ def render(
         raise ConfigError(f"style {style!r} is unknown: use one of {', '.join((*STYLES, HELD_OUT_STYLE))}.")
     if family not in FAMILIES:
         raise ConfigError(f"family {family!r} is unknown: use one of {', '.join(FAMILIES)}.")
+    turn = np.zeros(3) if pose is None else np.degrees(np.asarray(pose, np.float64)[:3]) * (-1, -1, 1)
+    if turn.shape != (3,) or not np.isfinite(turn).all():
+        raise ConfigError(f"pose must be {N_POSE} finite numbers.")
+    yaw, pitch, roll = turn.tolist()
     # Imported here so that the package's names and constants load neither numba nor skia.
     from semanticface.rendering.draw import draw
 
     return draw(c, style=style, subject=subject, shot=shot, size=size, supersample=supersample, framing=framing,
-                conditions=conditions, family=family, vary_actions=vary_actions)  # fmt: skip
+                conditions=conditions, family=family, vary_actions=vary_actions,
+                turn=(yaw, pitch, roll))  # fmt: skip

@@ -76,7 +76,12 @@ def square_box(points: np.ndarray) -> np.ndarray:
 
 
 def place_camera(
-    face: np.ndarray, shot: int | None, size: int, framing: Framing, conditions: Conditions = "usual"
+    face: np.ndarray,
+    shot: int | None,
+    size: int,
+    framing: Framing,
+    conditions: Conditions = "usual",
+    turn: tuple[float, float, float] = (0.0, 0.0, 0.0),
 ) -> tuple[Camera, np.ndarray]:
     """Sample a camera for a shot.
 
@@ -86,13 +91,14 @@ def place_camera(
         size: side of the square image in pixels.
         framing: ``portrait`` puts the head anywhere in the frame, ``crop`` fills the frame with the box.
         conditions: decides how far heads turn.
+        turn: yaw, pitch and roll in degrees without a shot, with the signs of ``Camera``.
 
     Returns:
         The camera, and the box in pixels.
     """
     if framing not in ("portrait", "crop"):
         raise ConfigError(f"framing {framing!r} is unknown: use 'portrait' or 'crop'.")
-    yaw = pitch = roll = 0.0
+    yaw, pitch, roll = turn
     fov, fraction, shift = 20.0, 0.72, np.zeros(2)
     jitter, zoom = np.zeros(2), 1.0
     if shot is not None:

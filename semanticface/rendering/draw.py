@@ -32,16 +32,16 @@ def _identity_of(subject: int | None, family: str = "makehuman", vary_actions: b
 
 def draw(
     c: np.ndarray, *, style: str, subject: int | None, shot: int | None, size: int, supersample: int, framing: Framing,
-    conditions: Conditions, family: Family, vary_actions: bool,
+    conditions: Conditions, family: Family, vary_actions: bool, turn: tuple[float, float, float],
 ) -> Rendered:  # fmt: skip
-    """Draw a face; arguments as for ``semanticface.rendering.render``, which checks them."""
+    """Draw a face; arguments as for ``semanticface.rendering.render``, which checks them; ``turn`` as for cameras."""
     if style == "drawn":
         return cartoon.draw(c, subject=subject, shot=shot, size=size, supersample=supersample, framing=framing,
-                            conditions=conditions)  # fmt: skip
+                            conditions=conditions, turn=turn)  # fmt: skip
     if style == HELD_OUT_STYLE:
         imp = imp_of(subject, _identity_of)
         identity, warp, head = imp.identity, imp.warp, rig()
-        camera, box = place_camera(warp(identity.vertices[head.box_ids]), shot, size, framing, conditions)
+        camera, box = place_camera(warp(identity.vertices[head.box_ids]), shot, size, framing, conditions, turn)
         mesh = build_mesh(imp.stretch_ears(head.vertices(c, identity)), identity, imp.appearance.hair, 0, warp,
                           horns(identity, 0.55))  # fmt: skip
         image = photo.draw(
@@ -54,7 +54,8 @@ def draw(
         toon_style = toon.toon_style(subject, identity) if style == "toon" else None
         appearance = toon_style.appearance if toon_style else appearance_of(subject, identity)
         face = identity.vertices[head.box_ids]
-        camera, box = place_camera(toon_style.warp(face) if toon_style else face, shot, size, framing, conditions)
+        face = toon_style.warp(face) if toon_style else face
+        camera, box = place_camera(face, shot, size, framing, conditions, turn)
         vertices = head.vertices(c, identity)
         worn = outfit(subject, shot, identity, vertices, appearance, conditions)
         mesh = build_mesh(grow_beard(vertices, appearance, head), identity, appearance.hair, appearance.hair_seed,

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -18,7 +19,10 @@ from semanticface.cli.main import main
 from semanticface.cli.predict_video import SMOOTHING_HELP
 from semanticface.evaluation import report
 from semanticface.formats import tables
+from semanticface.formats.tables import read_coefficients
 from semanticface.inference import predictor
+from semanticface.prompts import load_prompt
+from semanticface.recipe import make_recipe, prompt_record, write_recipe
 from semanticface.semantics.answer import parse_answer
 from semanticface.utils import one_euro
 from tests.helpers.tiny_models import answers, fast_vlm
@@ -232,6 +236,25 @@ def test_predict_numbers_only(capsys, model, pictures, tmp_path):
     )
     (row,) = [json.loads(line) for line in out.read_text().splitlines()]
     assert code == 0 and row["analysis"] is None and list(row["coefficients"]) == list(arkit.NAMES)
+
+
+def test_predicted_rotations_reach_the_csv(capsys, model, pictures, tmp_path):
+    """With a tiny model whose recipe has the pose."""
+    turning = shutil.copytree(model, tmp_path / "turning")
+    prompt = load_prompt("distill")
+    recipe = make_recipe("base", base=None, prompt=prompt_record(prompt), emotion=True, readout="mean", image_size=32,
+                         settings={}, metrics={}, numbers="parallel", pose=True)  # fmt: skip
+    write_recipe(turning, recipe)
+    out = tmp_path / "x.csv"
+    predict = ("predict", pictures / "a.png", "--model", turning, "--no-crop", "--mode", "numbers", "--out", out)
+    assert run(capsys, *predict)[0] == 0
+    header, row = csv.reader(out.read_text().splitlines())
+    rotations = dict(zip(header, row, strict=True))
+    assert list(rotations)[-9:] == list(arkit.POSE_NAMES)
+    assert all(0 < abs(float(rotations[name])) <= 1 for name in arkit.POSE_NAMES)
+    assert run(capsys, "convert", out, "--to", "livelink", "--out", tmp_path / "y.csv")[0] == 0
+    (recorded,) = [each.live_link for each in read_coefficients(tmp_path / "y.csv")]
+    assert recorded.pose == pytest.approx([float(rotations[name]) for name in arkit.POSE_NAMES], abs=1e-6)
 
 
 def test_readout_and_mirror_change_the_answer(capsys, pictures, tmp_path):

@@ -83,6 +83,17 @@ def test_a_sheet_shows_every_row_in_order(pictures):
     ]
 
 
+def test_heads_are_turned_as_the_file_says(pictures):
+    turned = np.array([0.5, 0.2, -0.3, 0, 0, 0, 0, 0, 0])
+    tables.write("turned.jsonl", [tables.RowResult("0.png", coefficients=face(0), pose=turned)])
+    for options, pose in (([], turned), (["--frontal"], None)):
+        assert main(["show", "turned.jsonl", "--out", "sheet.png", "--size", str(SIZE), *options]) == 0
+        ((_, right),) = cells("sheet.png")
+        wanted = render(face(0), subject=None, size=SIZE, framing="crop", pose=pose)
+        assert np.array_equal(right, wanted.image)
+        assert np.allclose(wanted.pose[:3], 0 if pose is None else turned[:3])
+
+
 def test_rows_of_a_sheet_are_spread_evenly(pictures):
     assert Comparison(pictures, lambda _: None).write_sheet(Path("sheet.png"), size=SIZE, max_rows=2).shown == 2
     shown = cells("sheet.png")

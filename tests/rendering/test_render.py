@@ -48,6 +48,20 @@ def test_sideways_actions_move_points_to_the_subjects_side(name: str, sign: int)
     assert sign * (moved.points[at, 0] - still.points[at, 0]) > 1
 
 
+@pytest.mark.parametrize("style", ["photo", "toon", "drawn"])
+def test_the_head_turns_by_a_pose(style):
+    plain = render(np.zeros(52), style=style, subject=None, size=48)
+    for number, axis in enumerate((0, 1, 0)):  # to the right, down, to the left shoulder
+        pose = np.zeros(9)
+        pose[number] = 0.3
+        turned = render(np.zeros(52), style=style, subject=None, size=48, pose=pose)
+        assert np.allclose(turned.pose, pose, atol=1e-6)
+        nose, brow = POINTS.index("noseTip"), POINTS.index("noseBridge")
+        moved = (turned.points - plain.points)[[nose, brow], axis] / 48
+        low, high = moved[0], moved[0] - moved[1]
+        assert (low < -0.02, low > 0.02, high < -0.005)[number], (style, number, moved)
+
+
 def test_a_mirrored_expression_is_about_the_flipped_image() -> None:
     rng = np.random.default_rng(4)
     c = (rng.random(52) * (rng.random(52) < 0.25)).astype(np.float32)

@@ -32,10 +32,17 @@ _TURNS = {"usual": ((13, 32), (7, 20), (6, 25)), "hard": ((19, 38), (11, 24), (1
 
 
 def _place_view(
-    neutral: Shape, style: Style, shot: int | None, size: int, framing: Framing, conditions: Conditions
+    neutral: Shape,
+    style: Style,
+    shot: int | None,
+    size: int,
+    framing: Framing,
+    conditions: Conditions,
+    turn: tuple[float, float, float],
 ) -> tuple[View, np.ndarray]:
     """Sample the view of the head; return it and the box of the neutral face."""
-    view = View()
+    limits = [limit for _, limit in _TURNS["hard"]]
+    view = View(*np.radians(np.clip(turn, np.negative(limits), limits)).tolist())
     fraction, shift, jitter, zoom = 0.72, np.zeros(2), np.zeros(2), 1.0
     if shot is not None:
         rng = np.random.default_rng([shot, 0xD7])
@@ -180,6 +187,7 @@ def _style_of_shot(subject: int | None, shot: int | None) -> Style:
 def draw(
     coefficients: np.ndarray, *, subject: int | None = 0, shot: int | None = None, size: int = 224,
     supersample: int = 2, framing: Framing = "portrait", conditions: Conditions = "usual",
+    turn: tuple[float, float, float] = (0.0, 0.0, 0.0),
 ) -> Rendered:  # fmt: skip
     """Draw a cartoon face.
 
@@ -191,12 +199,15 @@ def draw(
         supersample: the canvas is this many times larger, then averaged; lines are antialiased at 1 already.
         framing: ``portrait``, the head somewhere in the frame, or ``crop``, the frame is the face's box.
         conditions: of head pose and image degradation.
+        turn: yaw, pitch and roll in degrees without a shot, with the signs of ``camera.Camera``; a flat face turns as
+            far as it can.
     """
     if framing not in ("portrait", "crop"):
         raise ConfigError(f"framing {framing!r} is unknown: use 'portrait' or 'crop'.")
     coefficients = np.asarray(coefficients, dtype=np.float32)
     style = _style_of_shot(subject, shot)
-    view, box = _place_view(face_shape(style, np.zeros_like(coefficients)), style, shot, size, framing, conditions)
+    neutral = face_shape(style, np.zeros_like(coefficients))
+    view, box = _place_view(neutral, style, shot, size, framing, conditions, turn)
 
     pixels = np.empty((size * supersample, size * supersample, 4), dtype=np.uint8)
     canvas = skia.Surface(pixels).getCanvas()
