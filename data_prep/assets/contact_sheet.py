@@ -4,7 +4,8 @@
 
 For each style, ``<style>_actions.png`` shows the plain subject at rest and with each of the 52 actions at 1
 (``mouthClose`` and ``tongueOut`` with an open jaw), and ``<style>_random.png`` shows random subjects, shots and
-expressions; ``looks.jpg``, the README's image, shows two rows of each. Check them after every change to a style.
+expressions; ``looks.jpg``, the README's image, shows two rows of each; ``pose.jpg``, of docs/formats.md, what positive
+rotations of head and eyes look like. Check them after every change to a style.
 """
 
 from __future__ import annotations
@@ -54,6 +55,26 @@ def actions(style: str, size: int, subject: int | None) -> Image.Image:
     return sheet(images, labels, 9)
 
 
+def rotations(size: int) -> Image.Image:
+    """The plain head with each rotation of head and left eye at a positive angle."""
+    eyes = {
+        "EyeYaw": {"eyeLookInLeft": 1.0, "eyeLookOutRight": 1.0},
+        "EyePitch": {"eyeLookDownLeft": 1.0, "eyeLookDownRight": 1.0},
+    }
+    images, labels = [], []
+    for number, name in enumerate(arkit.POSE_NAMES[:3]):
+        pose = np.zeros(arkit.N_POSE)
+        pose[number] = 0.45
+        images.append(render(np.zeros(arkit.N_ACTIONS), subject=None, size=size, pose=pose).image)
+        labels.append(f"{name} +0.45")
+    for name, values in eyes.items():
+        rendered = render(arkit.vector(values), subject=None, size=size, framing="crop")
+        images.append(rendered.image)
+        angle = rendered.pose[arkit.POSE_NAMES.index(f"Left{name}")]
+        labels.append(f"Left{name}, Right{name} {angle:+.2f}")
+    return sheet(images, labels, len(images))
+
+
 def random_faces(style: str, options: argparse.Namespace, columns: int = 8) -> Image.Image:
     """Random subjects, shots and expressions."""
     images = []
@@ -90,6 +111,8 @@ def main() -> None:
             with atomic_path(target) as temporary:
                 image.save(temporary)
             tqdm.write(str(target))
+    with atomic_path(options.out / "pose.jpg") as temporary:
+        rotations(options.size).save(temporary, quality=88)
     overview = Image.fromarray(np.concatenate([np.asarray(row) for row in rows]))
     overview = overview.resize((960, round(960 * overview.height / overview.width)), Image.Resampling.LANCZOS)
     with atomic_path(options.out / "looks.jpg") as temporary:
