@@ -1,5 +1,7 @@
-"""The list of packages: all of ``semanticface/``, and ``prompts/`` installed as ``semanticface.prompt_texts``."""
+"""The list of packages: ``semanticface/``, and what is installed below it: ``prompts/`` and the scripts."""
 
 from setuptools import find_packages, setup
 
-setup(packages=[*find_packages(include=["semanticface*"]), "semanticface.prompt_texts"])
+SCRIPTS = [f"semanticface.scripts.{folder}" for folder in ("train", "eval", "data_prep")]
+
+setup(packages=[*find_packages(include=["semanticface*"]), "semanticface.prompt_texts", *SCRIPTS])

@@ -109,7 +109,8 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
         value = getattr(options, name)
         if value is not None and value < least:
             parser.error(f"--{name.replace('_', '-')} is {value}: give at least {least}")
-    options.command = shlex.join(["python", "eval/evaluate.py", *(sys.argv[1:] if arguments is None else arguments)])
+    name = parser.prog.split() if parser.prog.startswith("semanticface ") else ["python", "eval/evaluate.py"]
+    options.command = shlex.join([*name, *(sys.argv[1:] if arguments is None else arguments)])
     return options
 
 

@@ -138,7 +138,7 @@ def read_recipe(folder: str | Path) -> dict[str, Any]:
     except FileNotFoundError as error:
         raise ModelError(
             f"{path} is missing: the folder was not written by SemanticFace, or its training did not finish. "
-            "Copy the whole folder, or train again with train/distill.py."
+            "Copy the whole folder, or train again with `semanticface train`."
         ) from error
     except (OSError, ValueError) as error:
         raise ModelError(f"{path} cannot be read: {error}. Copy the folder again from its source.") from error

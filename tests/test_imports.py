@@ -58,7 +58,7 @@ def test_reading_a_face_loads_neither_renderer_nor_training():
     picture = str(ROOT / "examples" / "astronaut.jpg")
     code = f"from semanticface import Predictor; Predictor.from_pretrained('nano')([{picture!r}])"
     (rest,) = loaded(code, (*heavy, *ours))
-    # transformers asks accelerate for the placement of weights.
+    # transformers looks into accelerate where it is installed; the test below hides it.
     assert set(rest) <= {"accelerate"}
 
 
@@ -69,3 +69,33 @@ def test_the_exports_load_when_they_are_asked_for():
     assert first == [] and "torch" in last
     assert {"Prediction", "Predictor", "describe", "load_faces", "render"} <= set(dir(semanticface))
     assert callable(semanticface.render) and callable(semanticface.describe)
+
+
+def test_commands_that_read_faces_need_no_training_packages(tmp_path):
+    """The packages of the extra ``train`` are hidden, as where only ``pip install semanticface`` ran."""
+    (tmp_path / "answer.jsonl").write_text('{"answer": "no"}\n')
+    (tmp_path / "adapter").mkdir()
+    for name in ("adapter_config.json", "adapter_model.safetensors"):
+        (tmp_path / "adapter" / name).write_text("{}")
+    lines = f"""
+predict {ROOT}/examples/astronaut.jpg --out a.jsonl --report a.html
+describe a.jsonl
+convert a.jsonl --out S_1_Ann.csv
+convert a.jsonl --out a.glb
+show a.jsonl --out a.png
+stream S_1_Ann.csv --to 127.0.0.1:9
+parse answer.jsonl
+predict {ROOT}/examples/astronaut.jpg --model adapter
+calibrate nano faces
+"""
+    program = f"""
+import sys
+sys.modules.update(dict.fromkeys(("accelerate", "bitsandbytes", "datasets", "peft", "tensorboard", "trl")))
+from semanticface.cli.main import main
+print([main(line.split()) for line in {lines.strip().splitlines()!r}])
+"""
+    done = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True)
+    assert done.stdout.splitlines()[-1] == "[0, 0, 0, 0, 0, 0, 1, 2, 2]", done.stderr
+    needs = "Install it: pip install 'semanticface[train]'"
+    assert f"semanticface: adapter is an adapter, which needs peft. {needs}" in done.stderr
+    assert f"semanticface: calibrate needs datasets, which is not installed. {needs}" in done.stderr

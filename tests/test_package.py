@@ -78,3 +78,12 @@ def test_prompts_and_assets_are_found(installed, tmp_path):
 
 def test_the_command_is_installed(installed, tmp_path):
     assert "predict" in run(installed / "semanticface", "--help", cwd=tmp_path)
+
+
+def test_scripts_are_commands_of_the_installed_package(installed, tmp_path):
+    out = run(installed / "semanticface", "render-faces", "--rows", "3", "--subjects", "3", "--size", "64", "--out",
+              tmp_path / "faces", "--workers", "1", cwd=tmp_path)  # fmt: skip
+    assert "3 rows" in out and (tmp_path / "faces").is_dir()
+    config = run(installed / "python", "-c", "from semanticface.cli.script_commands import script_path as path; "
+                 "print(path('train/configs/quickstart.yaml').is_file())", cwd=tmp_path)  # fmt: skip
+    assert config.strip() == "True"

@@ -99,7 +99,8 @@ def log_setup(bundle: Bundle, settings: Settings, rows: int) -> None:
     )
     gpu = bundle.device.type == "cuda"
     reason = "set in the config" if settings.model.dtype != "auto" else f"auto, on {bundle.device.type}"
-    log(f"base      {settings.model.base}, {everything:,} parameters, commit {bundle.recipe['source']['revision']}")
+    commit = bundle.recipe["source"]["revision"]
+    log(f"base      {settings.model.base}, {everything - trainable:,} parameters, commit {commit}")
     log(f"device    {bundle.device}: {'GPU found' if gpu else 'no GPU, or the config asks for the CPU'}")
     log(f"dtype     {model.dtype} for the base ({reason}), float32 for LoRA")
     if settings.model.quantize == "nf4":

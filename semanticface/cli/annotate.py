@@ -39,14 +39,14 @@ def _add_annotate(commands: Subparsers) -> None:
         "choose which of two rendered faces is nearer to a picture",
         "Serves a page to your browser, on this machine only: a picture and two renders of one neutral head that\n"
         "differ in expression. Choose with the arrow keys; ? shows all keys. CANDIDATES is the candidates.jsonl\n"
-        "that train/prefer.py wrote, --dataset the folder of faces that it was sampled for.\n\n"
+        "that semanticface prefer wrote, --dataset the folder of faces that it was sampled for.\n\n"
         "Every choice is stored as you make it. Stop with Ctrl-C at any time; the same command resumes. Several\n"
         "annotators can share one database, each under a pseudonym, at the same time. Some questions go to all of\n"
         "them (--overlap) and some come twice (--repeats, --mirrored), so that `semanticface choices` can report\n"
         "how reliable the choices are.\n\n"
         "Faces that this project rendered can always be shown. A real person is only shown if DATASET/consent.yaml\n"
         "allows it:\n\n"
-        "  subjects:\n    ann: true\n    ben: {until: 2027-12-31}",
+        "  subjects:\n    ann:\n      reference: form signed on 2026-03-14, binder 7\n      uses: [train, show]",
         "semanticface annotate outputs/run/round-1/candidates.jsonl --dataset outputs/faces --annotator robin",
         "semanticface annotate candidates.jsonl --dataset faces --annotator kim --regions lower --database all.sqlite",
         "semanticface choices outputs/run/round-1/choices.sqlite --export choices.jsonl",
@@ -95,7 +95,7 @@ def _add_annotate(commands: Subparsers) -> None:
     parser.add_argument(
         "--size", type=arguments.size, default=640, help="side of the pictures in pixels (default: %(default)s)"
     )
-    parser.add_argument("--port", type=arguments.port, default=7860, help="of 127.0.0.1 (default: %(default)s)")
+    parser.add_argument("--port", type=arguments.port, default=7861, help="of 127.0.0.1 (default: %(default)s)")
     parser.add_argument(
         "--seed",
         type=arguments.seed,

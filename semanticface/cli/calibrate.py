@@ -16,7 +16,7 @@ def add_commands(commands: Subparsers) -> None:
         "calibrate",
         "fit a model's intervals to faces it was not trained on",
         "MODEL is nano or the folder of a model or adapter, DATASET a folder of labelled faces such as\n"
-        "data_prep/render_faces.py writes. The intervals are fitted on half of its people so that they contain 80 %\n"
+        "semanticface render-faces writes. The intervals are fitted on half of its people so that they contain 80 %\n"
         "of the true values; coverage is measured on the other half. The result is stored in MODEL's\n"
         "semanticface.json, for both modes (full and numbers). Uncalibrated intervals are the model's own.",
         "semanticface calibrate outputs/my-adapter outputs/faces",

@@ -43,7 +43,7 @@ def add_commands(commands: Subparsers) -> None:
         nargs="+",
         default=[],
         metavar="X.json",
-        help="benchmark.json of eval/benchmark.py, metrics.json of eval/evaluate.py",
+        help="benchmark.json of eval/benchmark.py, metrics.json of semanticface evaluate",
     )
     parser.add_argument("--picture", type=Path, metavar="P", help="show this picture (metadata removed), not a render")
     parser.add_argument("--consent", metavar="TEXT", help="where consent for --picture is documented, or its licence")

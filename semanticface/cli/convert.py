@@ -30,17 +30,20 @@ def add_commands(commands: Subparsers) -> None:
         "          ARKit names are found in any spelling (eyeBlinkLeft, EyeBlinkLeft, eye_blink_left, eyeBlink_L,\n"
         "          Fcl_EyeBlinkLeft), as are a VRM's expressions; missing ones are named.\n\n"
         "Unreadable rows are named on standard error.",
-        "semanticface convert faces.jsonl --to livelink --out Scene1_1_Ann.csv",
-        "semanticface convert take.csv --to jsonl --out take.jsonl",
+        "semanticface convert faces.jsonl --out Scene1_1_Ann.csv",
+        "semanticface convert take.csv --out take.jsonl",
         "semanticface convert swift.jsonl --to csv --out faces.csv",
-        "semanticface convert take.csv --to glb --out take.glb",
-        "semanticface convert take.csv --to glb --avatar robot.vrm --out robot-take.glb",
+        "semanticface convert take.csv --out take.glb",
+        "semanticface convert take.csv --avatar robot.vrm --out robot-take.glb",
     )
     parser.add_argument("file", type=Path, metavar="IN", help="CSV or JSONL of coefficients")
-    parser.add_argument(
-        "--to", required=True, choices=("livelink", "jsonl", "csv", "glb"), dest="form", help="output format"
-    )
     parser.add_argument("--out", type=Path, required=True, metavar="OUT", help="output file")
+    parser.add_argument(
+        "--to",
+        choices=("livelink", "jsonl", "csv", "glb"),
+        dest="form",
+        help="output format (default: by the name of OUT; of .csv, livelink)",
+    )
     parser.add_argument(
         "--fps",
         type=arguments.rate,
@@ -56,6 +59,7 @@ def _run(options: argparse.Namespace) -> int:
     from semanticface.formats import convert
     from semanticface.utils.files import check_not_an_input
 
+    options.form = options.form or convert.format_of(options.out)
     convert.check_output_name(options.out, options.form)
     if options.avatar is not None:
         if options.form != "glb":

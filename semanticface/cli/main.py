@@ -25,6 +25,7 @@ from semanticface.cli import (
     predict,
     push,
     render,
+    script_commands,
     serve,
     show,
     stream,
@@ -34,19 +35,37 @@ from semanticface.errors import SemanticFaceError
 
 _COMMANDS = (
     predict, calibrate, parse, describe, render, convert, stream, show, serve, demo, annotate, forget, card, push,
+    script_commands,
 )  # fmt: skip
+
+_EXTRAS = {
+    **dict.fromkeys(("accelerate", "bitsandbytes", "datasets", "peft", "tensorboard"), "train"),
+    "trl": "align",
+}
+"""Optional packages that a command may lack, and the extra of pyproject.toml that installs each."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code; ``argv`` defaults to the process's arguments."""
     for file in (sys.stdout, sys.stderr):
         file.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
-    options = _parser().parse_args(argv)
+    words = list(sys.argv[1:] if argv is None else argv)
     try:
-        code = options.run(options)
+        code = script_commands.run(words)
+        if code is None:
+            code = _run(words)
         sys.stdout.flush()
     except SemanticFaceError as error:
         print(f"semanticface: {error}", file=sys.stderr)
+        return 2
+    except ModuleNotFoundError as error:
+        if error.name not in _EXTRAS:
+            raise
+        print(
+            f"semanticface: {words[0]} needs {error.name}, which is not installed. "
+            f"Install it: pip install 'semanticface[{_EXTRAS[error.name]}]'",
+            file=sys.stderr,
+        )
         return 2
     except KeyboardInterrupt:
         print("semanticface: interrupted", file=sys.stderr)
@@ -66,6 +85,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     return code
 
 
+def _run(words: list[str]) -> int:
+    parser = _parser()
+    options = parser.parse_args(words)
+    if options.run is None:
+        parser.print_help()
+        return 0
+    return int(options.run(options))
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="semanticface",
@@ -80,7 +108,8 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--version", action="version", version=f"semanticface {__version__}")
-    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND")
+    parser.set_defaults(run=None)
     for module in _COMMANDS:
         module.add_commands(commands)
     return parser

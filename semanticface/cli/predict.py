@@ -13,6 +13,7 @@ from semanticface.cli.output import deliver
 from semanticface.errors import SemanticFaceError
 
 if TYPE_CHECKING:
+    from semanticface.formats.tables import RowResult
     from semanticface.vision.crop import Box
 
 
@@ -99,6 +100,8 @@ def _run(options: argparse.Namespace) -> int:
     if isinstance(options.neutral, float):
         raise SemanticFaceError("--neutral SECONDS is for a video. Give a picture of the person at rest instead.")
     pictures = list(map(os.fspath, expand(options.pictures)))  # str: a third of a Path's memory
+    if failures := _if_all_fail(pictures):
+        return deliver(failures, options)
 
     from semanticface.inference.predictor import Predictor
 
@@ -134,3 +137,20 @@ def _run(options: argparse.Namespace) -> int:
     code = deliver(report.watch(predictions), options, log=tqdm.write)
     report.write(options.report, model=options.model)
     return code
+
+
+def _if_all_fail(pictures: list[str]) -> list[RowResult]:
+    """Return why no picture can be read, before a model is loaded for nothing; empty if one can."""
+    from semanticface.errors import PictureError
+    from semanticface.formats.tables import RowResult
+    from semanticface.vision.image_io import load_picture
+
+    failures = []
+    for name in pictures:
+        try:
+            load_picture(name)
+        except PictureError as error:
+            failures.append(RowResult(name, error.code, str(error)))
+        else:
+            return []
+    return failures

@@ -177,7 +177,7 @@ def consent_template(subjects: Iterable[str]) -> str:
     for subject in subjects:
         lines += [
             f"  {json.dumps(subject, ensure_ascii=not subject.isprintable())}:",  # YAML ends lines at more than \n
-            "    reference: form signed on 2026-03-14, binder 7  # where the consent is; or licence: CC-BY-4.0",
+            "    reference: form signed on 2026-03-14, binder 7  # where the consent is; or licence: own drawing",
             f"    uses: [train, evaluate, show]  # what they agreed to, any of {', '.join(USES)}",
             "    until: 2027-12-31  # the last day; remove the line if there is none",
         ]
@@ -243,10 +243,12 @@ def require_consent(dataset: str | Path, faces: datasets.Dataset, use: Use) -> N
         return
     consent = read_consent(folder)
     people = sorted(real_people(faces, rendered=consent.rendered))
-    refused = [why for subject in people if (why := consent.refusal(subject, use))]
+    refused = {subject: why for subject in people if (why := consent.refusal(subject, use))}
     if refused:
-        reasons = "; ".join(refused[:_MAX_NAMED]) + (" …" if len(refused) > _MAX_NAMED else "")
+        reasons = "; ".join(list(refused.values())[:_MAX_NAMED]) + (" …" if len(refused) > _MAX_NAMED else "")
+        named = [subject for subject in refused if subject][:_MAX_NAMED]
+        entries = f" Such entries in {folder / NAME} allow it:\n\n{consent_template(named)}" if named else ""
         raise ConfigError(
             f"{folder / NAME}: {reasons}. Ask them and add it there, or delete their faces with `semanticface forget "
-            "SUBJECT`."
+            f"SUBJECT`.{entries.rstrip()}"
         )

@@ -124,14 +124,14 @@ def load_faces(folder: str | Path, split: str) -> datasets.Dataset:
     """
     folder = Path(folder)
     if not folder.is_dir():
-        raise DatasetError(f"{folder}: no such folder. Make it with: python data_prep/render_faces.py --out {folder}")
+        raise DatasetError(f"{folder}: no such folder. Make it with: semanticface render-faces --out {folder}")
     index = folder / "dataset_dict.json"
     if not index.is_file():
         if recipe_of_kind(folder) is not None:
             raise DatasetError(f"{folder} is incomplete. Run the command that makes it again; it resumes.")
         raise DatasetError(
             f"{folder} is not a dataset of faces: dataset_dict.json is missing. Give the folder that "
-            "data_prep/render_faces.py (or save_to_disk of a DatasetDict) wrote, not a folder inside it."
+            "semanticface render-faces (or save_to_disk of a DatasetDict) wrote, not a folder inside it."
         )
     splits = _read_json(index).get("splits", [])
     if split not in splits:
@@ -149,7 +149,7 @@ def load_faces(folder: str | Path, split: str) -> datasets.Dataset:
     if missing:
         raise DatasetError(
             f"{folder} lacks the columns {', '.join(missing)}; it has {', '.join(loaded.column_names)}. "
-            "Rename yours, or make answers with data_prep/describe.py."
+            "Rename yours, or make answers with `semanticface write-answers`."
         )
     if not isinstance(loaded.features["picture"], Image):
         raise DatasetError(f"{folder}: the column picture must be a datasets.Image, not {loaded.features['picture']}.")

@@ -145,7 +145,7 @@ def _lines(
         try:
             answer = parse_answer(row["answer"] or "")
             if answer.analysis is None:
-                raise DatasetError("its answer has no analysis. Make it with data_prep/describe.py.")
+                raise DatasetError("its answer has no analysis. Make it with `semanticface write-answers`.")
             picture = _crop(load_picture(picture_bytes(row["picture"], at), name=at), row.get("box"))
         except SemanticFaceError as error:
             message = str(error)

@@ -31,6 +31,19 @@ class Counts:
     failed: int = 0
 
 
+def format_of(out: Path) -> str:
+    """Return the format that an output file's name asks for: the first of ``FORMATS`` with its suffix.
+
+    Raises:
+        SemanticFaceError: no format has it.
+    """
+    for form, suffixes in FORMATS.items():
+        if out.suffix.lower() in suffixes:
+            return form
+    known = ", ".join(dict.fromkeys(suffix for suffixes in FORMATS.values() for suffix in suffixes))
+    raise SemanticFaceError(f"{out}: its name says no format. End it in one of {known}, or add --to.")
+
+
 def check_output_name(out: Path, form: str) -> None:
     """Check that an output file has a suffix of the format and is not a folder."""
     suffixes = FORMATS[form]

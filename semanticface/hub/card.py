@@ -193,7 +193,7 @@ def _figures(figures: Sequence[Figures]) -> str:
     if not figures:
         return (
             "Not measured: this card was written without a results file, so it makes no claim about quality.\n"
-            "`python eval/evaluate.py` and `python eval/benchmark.py` write such files."
+            "`semanticface evaluate` and `python eval/benchmark.py` write such files."
         )
     return "\n\n".join(each.text for each in figures)
 

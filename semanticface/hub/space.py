@@ -85,7 +85,7 @@ def write_space(
                 content = each.path.read_bytes() if each.content is None else each.content
                 (temporary / MODEL / each.name).write_bytes(content)
         (temporary / APP).write_text(_app(folder), encoding="utf-8")
-        (temporary / REQUIREMENTS).write_text("".join(f"{line}\n" for line in requirements()), encoding="utf-8")
+        (temporary / REQUIREMENTS).write_text("".join(f"{line}\n" for line in requirements(folder)), encoding="utf-8")
         (temporary / README).write_text(_card(folder, repo, licence), encoding="utf-8")
 
 
@@ -104,10 +104,11 @@ def list_space(folder: Path, model: Path) -> list[UploadEntry]:
     return [_classify(path, path.relative_to(folder).as_posix(), package, parts) for path in paths]
 
 
-def requirements() -> list[str]:
-    """Return this package's dependencies, pinned to the installed versions."""
+def requirements(model: Path) -> list[str]:
+    """Return what the Space of a model needs beyond this package, pinned to the installed versions."""
     named = [line for line in importlib.metadata.requires(PACKAGE) or [] if "extra ==" not in line]
-    needed = sorted({re.match(r"[\w.-]+", line)[0] for line in named} | {_GRADIO})  # type: ignore[index]
+    adapted = {"peft"} if (model / "adapter_config.json").exists() else set()
+    needed = sorted({re.match(r"[\w.-]+", line)[0] for line in named} | {_GRADIO} | adapted)  # type: ignore[index]
     return [f"{name}=={_version(name)}" for name in needed]
 
 

@@ -148,9 +148,12 @@ class DecodingEngine:
             encode = self.decoder.tokenizer
             first_key = list(self.decoder.number_tokens.keys[0])
             values = typical_expressions()
-            for analysis in describe_many(values, emotion=self.decoder.emotion):
-                text = format_answer(np.zeros(N_ACTIONS), analysis).partition(ANALYSIS_END + ARKIT_START)[0]
-                self._draft.update([*encode(text, add_special_tokens=False)["input_ids"], *first_key])
+            texts = [
+                format_answer(np.zeros(N_ACTIONS), analysis).partition(ANALYSIS_END + ARKIT_START)[0]
+                for analysis in describe_many(values, emotion=self.decoder.emotion)
+            ]
+            for ids in encode(texts, add_special_tokens=False)["input_ids"]:
+                self._draft.update([*ids, *first_key])
         return self._draft
 
     def prefix(self, ids: list[int]) -> PrefixCache | None:

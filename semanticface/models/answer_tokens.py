@@ -63,7 +63,7 @@ def number_owners(answer: str) -> np.ndarray:
     if len(found) != expected:
         raise DatasetError(
             f"an answer holds {len(found)} numbers, not {expected}: {answer[:80]!r}… "
-            "Write the column answer with data_prep/describe.py."
+            "Write the column answer with `semanticface write-answers`."
         )
     for number, match in enumerate(found):
         owners[slice(*match.span(1))] = number
@@ -165,7 +165,7 @@ class AnswerEncoder:
             ]
         except ValueError:
             raise DatasetError(
-                f"an answer is not in the canonical form: {answer[:80]!r}… Write it with data_prep/describe.py."
+                f"an answer is not in the canonical form: {answer[:80]!r}… Write it with `semanticface write-answers`."
             ) from None
         analysis = answer[: opens - len(ANALYSIS_END)] if opens > 1 else ""
         ids = self.tokenizer(analysis, add_special_tokens=False)["input_ids"] if analysis else []

@@ -7,6 +7,7 @@ safetensors only. A model name is ``nano`` (the base in this package), a folder,
 from __future__ import annotations
 
 import copy
+import importlib.util
 import json
 import os
 import re
@@ -185,13 +186,15 @@ def load_base(config: ModelConfig) -> Bundle:
     check_files(folder)
     device = choose_device(config.device)
     dtype = choose_dtype(config.dtype, device)
+    # accelerate puts weights where they belong as they are read; without it they pass through the CPU's memory.
+    placed = config.quantize == "nf4" or (device.type != "cpu" and importlib.util.find_spec("accelerate") is not None)
     try:
         architecture = AutoConfig.from_pretrained(folder, trust_remote_code=False)
         quantization = _nf4(architecture, dtype) if config.quantize == "nf4" else None
         loaded: Any = AutoModelForImageTextToText.from_pretrained(
             folder,
             dtype=dtype,
-            device_map={"": device},
+            device_map={"": device} if placed else None,
             quantization_config=quantization,
             use_safetensors=True,
             trust_remote_code=False,
@@ -202,6 +205,8 @@ def load_base(config: ModelConfig) -> Bundle:
     model, report = loaded
     if quantization is not None:
         _keep_trainable(model)
+    elif not placed:
+        model.to(device)
     for module in model.modules():
         if isinstance(module, torch.nn.Conv2d):
             module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # a quarter faster on a CPU
@@ -343,6 +348,8 @@ def load_trained(
     if not any((folder / file).exists() for file in ("adapter_config.json", "adapter_model.safetensors")):
         return load_base(ModelConfig(str(name), revision, dtype, device, quantize, _recorded_side(folder)))
     check_files(folder, adapter=True)
+    if importlib.util.find_spec("peft") is None:
+        raise ModelError(f"{folder} is an adapter, which needs peft. Install it: pip install 'semanticface[train]'")
     recipe = read_recipe(folder)
     record = recipe["base"] or {}
     where = record.get("name", "")
@@ -392,7 +399,7 @@ def _attach(bundle: Bundle, folder: Path, trainable: bool) -> Any:
             "another model or another version of transformers or peft: load it there, or train again."
         )
     if not changes:
-        raise ModelError(f"the adapter in {folder} is untrained: every lora_B is zero. Train it with train/distill.py.")
+        raise ModelError(f"the adapter in {folder} is untrained: every lora_B is zero. `semanticface train` it.")
     ids = bundle.tokenizer("brows raised, jaw dropped", add_special_tokens=False, return_tensors="pt").input_ids
     # Where peft finds the base's config when it saves; the recipe's name would be looked up on the hub.
     model.peft_config[model.active_adapter].base_model_name_or_path = bundle.model.config.name_or_path

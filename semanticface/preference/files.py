@@ -207,7 +207,7 @@ def _parse_header(record: Mapping[str, Any] | None, problem: str, path: str | Pa
     at = f"{path}, line 1"
     if record is None or record.get("kind") != _CANDIDATES:
         why = problem or f"{at}: not the header of a file of candidates."
-        raise TableError(f"{why} Give the candidates.jsonl that train/prefer.py wrote.")
+        raise TableError(f"{why} Give the candidates.jsonl that semanticface prefer wrote.")
     return CandidateHeader(
         field(record, "model", str, at),
         field(record, "dataset", str, at),

@@ -80,7 +80,7 @@ def run_rounds(runner: RoundRunner, judges: Judges) -> Rounds:
         SemanticFaceError: a file cannot be written.
     """
     if not (runner.start / "adapter_config.json").exists():
-        raise ModelError(f"{runner.start} is not an adapter: train one with train/distill.py, and start from that.")
+        raise ModelError(f"{runner.start} is not an adapter: train one with `semanticface train`, and start from that.")
     log = runner.log
     answers = runner.predict_held_out(0)
     metrics: list[dict[str, Any]] = [runner.held_out_set.errors(answers)]

@@ -76,7 +76,7 @@ def check_rows(faces: datasets.Dataset, folder: str | Path, *, emotion: bool) ->
         if answer.analysis is None or text != format_answer(answer.coefficients, answer.analysis):
             raise DatasetError(
                 f"{folder}, row {index}: the answer is not in the canonical form. "
-                "Write the column answer with data_prep/describe.py."
+                "Write the column answer with `semanticface write-answers`."
             )
         has_emotion = answer.analysis.emotional_implication is not None
         if has_emotion != emotion:
@@ -216,7 +216,9 @@ class TrainFaces(torch.utils.data.Dataset[Example]):
             return Example(crop, answer, "analysis", features)
         other = parse_answer(self._without_pictures[int(rng.integers(len(self.faces)))]["answer"]).analysis
         if other is None:
-            raise DatasetError("an answer holds no analysis. Write the column answer with data_prep/describe.py.")
+            raise DatasetError(
+                "an answer holds no analysis. Write the column answer with `semanticface write-answers`."
+            )
         return Example(crop, format_answer(parse_answer(answer).coefficients, other), "numbers", features)
 
 

@@ -76,8 +76,8 @@ def read_faces(
     for source, part in parts.items():
         if "points" not in part.column_names:
             raise DatasetError(
-                f"{source} has no column points. Make it with data_prep/render_faces.py --framing crop, or with "
-                "data_prep/import_pictures.py --mediapipe."
+                f"{source} has no column points. Make it with `semanticface render-faces --framing crop`, or with "
+                "`semanticface import pictures --mediapipe`."
             )
     key = json.dumps([[part._fingerprint for part in parts.values()], margin, _LAYOUT])
     folder = out / f"{split}-{hashlib.sha256(key.encode()).hexdigest()[:16]}"

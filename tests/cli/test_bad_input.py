@@ -211,3 +211,13 @@ def test_predict_checks_its_outputs_before_loading_a_model(tmp_path):
     one_line(command("predict", picture, "--report", tmp_path / "a.pdf", "--model", "gone"), "a.pdf", ".html")
     (tmp_path / "none").mkdir()
     one_line(command("predict", tmp_path / "none", "--model", "gone"), "none", "no picture in this folder")
+
+
+def test_predict_reads_its_pictures_before_loading_a_model(tmp_path):
+    out = tmp_path / "a.jsonl"
+    (tmp_path / "text.png").write_text("no picture")
+    done = command("predict", tmp_path / "gone.png", tmp_path / "text.png", "--out", out, "--model", "none")
+    assert done.returncode == 1 and "gone.png: no such file. Check the path." in done.stderr
+    assert "no model" not in done.stderr
+    rows = list(map(json.loads, out.read_text().splitlines()))
+    assert [row["status"] for row in rows] == ["missing", "not_a_picture"]

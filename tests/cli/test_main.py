@@ -18,7 +18,8 @@ from semanticface.cli import describe
 from semanticface.cli.main import main
 from semanticface.cli.predict_video import SMOOTHING_HELP
 from semanticface.evaluation import report
-from semanticface.formats import tables
+from semanticface.formats import live_link, tables
+from semanticface.formats.live_link import LiveLinkRow
 from semanticface.formats.tables import read_coefficients
 from semanticface.inference import predictor
 from semanticface.prompts import load_prompt
@@ -151,6 +152,21 @@ def test_describe(capsys, take, tmp_path):
     assert "emotional" not in out.read_text()
     code, printed, _ = run(capsys, "describe", out)
     assert printed.count("symmetry") == 2
+
+
+def test_describe_prints_a_recording_by_segments(capsys, tmp_path):
+    faces = [{}] * 20 + [{"jawOpen": 0.9}] * 3 + [{}] * 2 + [{"mouthSmileLeft": 0.8, "mouthSmileRight": 0.8}] * 20
+    rows = [
+        LiveLinkRow(f"00:00:{n // 30:02d}:{n % 30:02d}.000", arkit.vector(face).astype(float), np.zeros(9))
+        for n, face in enumerate(faces)
+    ]
+    live_link.write(tmp_path / "take.csv", rows)
+    code, printed, _ = run(capsys, "describe", tmp_path / "take.csv")
+    names = [line for line in printed.splitlines() if line and not line.startswith(" ")]
+    assert code == 0 and "smile" in printed
+    assert names == ["00:00:00:00.000 to 00:00:00:24.000, 25 frames", "00:00:00:25.000 to 00:00:01:14.000, 20 frames"]
+    _, printed, _ = run(capsys, "describe", tmp_path / "take.csv", "--all")
+    assert printed.count("symmetry") == len(faces)
 
 
 def test_describe_more_rows_than_a_block(capsys, tmp_path, monkeypatch):
@@ -318,6 +334,7 @@ def streamed(monkeypatch):
 def test_predictions_are_not_kept(capsys, streamed, tmp_path, monkeypatch, output):
     monkeypatch.setattr(report, "MAX_PREDICTIONS", 2)
     names = [tmp_path / f"{number}.png" for number in range(30)]
+    Image.new("RGB", (40, 40)).save(names[0])
     out = [] if output is None else ["--out", tmp_path / output]
     code, printed, errors = run(capsys, "predict", *names, *out, "--report", tmp_path / "r.html")
     assert code == 1
@@ -331,20 +348,22 @@ def test_predictions_are_not_kept(capsys, streamed, tmp_path, monkeypatch, outpu
 
 
 def test_predict_prints_as_it_goes_and_writes_whole_files(capsys, streamed, tmp_path):
-    names = [tmp_path / "a.png", tmp_path / "b.png", tmp_path / "stop.png"]
+    pictures = tmp_path / "pictures"
+    pictures.mkdir()
+    names = [pictures / "a.png", pictures / "b.png", pictures / "stop.png"]
+    Image.new("RGB", (40, 40)).save(names[0])
     code, printed, _ = run(capsys, "predict", *names)
     assert code == 130 and f"{names[1]}\n" in printed
     (tmp_path / "x.jsonl").write_text("kept")
     code, _, _ = run(capsys, "predict", *names, "--out", tmp_path / "x.jsonl")
     assert code == 130
-    assert [path.name for path in tmp_path.iterdir()] == ["x.jsonl"]
+    assert {path.name for path in tmp_path.iterdir()} == {"pictures", "x.jsonl"}
     assert (tmp_path / "x.jsonl").read_text() == "kept"
 
 
 @pytest.mark.parametrize(
     ("arguments", "word"),
     [
-        ([], "COMMAND"),
         (["predict"], "PICTURE"),
         (["predict", "a.png", "--box", "1,2,3"], "'1,2,3' is not four numbers such as"),
         (["predict", "a.png", "--box", "9,9,3,3"], "no area"),
@@ -361,6 +380,11 @@ def test_predict_prints_as_it_goes_and_writes_whole_files(capsys, streamed, tmp_
 )
 def test_usage_errors(capsys, arguments, word):
     assert word in usage(capsys, *arguments)
+
+
+def test_the_bare_command_prints_its_help(capsys):
+    code, printed, errors = run(capsys)
+    assert code == 0 and printed.startswith("usage: semanticface") and "predict" in printed and not errors
 
 
 @pytest.mark.parametrize("command", ["predict", "parse", "describe", "render"])

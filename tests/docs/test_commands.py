@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from semanticface.cli.main import _parser
+from semanticface.cli.scripts import COMMANDS
 from tests.helpers.pages import ROOT
 
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -35,6 +36,11 @@ def subparsers() -> dict[str, argparse.ArgumentParser]:
     return choices
 
 
+def options_of(script: str) -> set[str]:
+    source = (ROOT / script).read_text() + (ROOT / "semanticface/cli/import_arguments.py").read_text()
+    return {"--help", *re.findall(r'"(--[a-z][\w-]*)"', source)}
+
+
 @pytest.mark.parametrize("path", [*PAGES, *SCRIPTS], ids=lambda path: str(path.relative_to(ROOT)))
 def test_commands_name_what_exists(path):
     parsers = subparsers()
@@ -44,12 +50,16 @@ def test_commands_name_what_exists(path):
             if words[1].startswith("-"):
                 continue
             known = set(parsers[words[1]]._option_string_actions)
+            command = next(
+                (name for name in COMMANDS.values() if name.split() == words[1 : 1 + len(name.split())]), None
+            )
+            if command is not None:
+                known = options_of(next(script for script, name in COMMANDS.items() if name == command))
         else:
             script = next((word for word in words if word.endswith(".py")), None)
             if script is None or not re.match(r"(train|eval|data_prep)/|quickstart", script):
                 continue
             assert (ROOT / script).is_file(), words
             options = [word for word in options if words.index(word) > words.index(script)]
-            source = (ROOT / script).read_text() + (ROOT / "semanticface/cli/import_arguments.py").read_text()
-            known = {"--help", *re.findall(r'"(--[a-z][\w-]*)"', source)}
+            known = options_of(script)
         assert set(options) <= known, words

@@ -31,8 +31,8 @@ def run(*words):
 
 
 def test_a_take_round_trips_through_jsonl(take, tmp_path):
-    assert run(take, "--to", "jsonl", "--out", tmp_path / "a.jsonl") == 0
-    assert run(tmp_path / "a.jsonl", "--to", "livelink", "--out", tmp_path / "S_1_Ann.csv") == 0
+    assert run(take, "--out", tmp_path / "a.jsonl") == 0
+    assert run(tmp_path / "a.jsonl", "--out", tmp_path / "S_1_Ann.csv") == 0
     assert (tmp_path / "S_1_Ann.csv").read_bytes() == take.read_bytes()
     first = json.loads((tmp_path / "a.jsonl").read_text().splitlines()[0])
     assert first["timecode"] == "13:13:04:31.652" and first["pose"].keys() == set(arkit.POSE_NAMES)
@@ -108,6 +108,14 @@ def test_empty_recordings_are_rejected(tmp_path, capsys, form):
     out = tmp_path / f"out.{form.replace('livelink', 'csv')}"
     assert run(tmp_path / "empty.csv", "--to", form, "--out", out) == 2
     assert "empty.csv" in capsys.readouterr().err and not out.exists()
+
+
+def test_a_name_without_a_known_ending_needs_a_format(take, tmp_path, capsys):
+    assert run(take, "--out", tmp_path / "a.txt") == 2
+    assert (
+        "a.txt: its name says no format. End it in one of .csv, .jsonl, .glb, .vrm, or add --to."
+        in capsys.readouterr().err
+    )
 
 
 def test_the_head_cannot_be_written_as_vrm(take, tmp_path, capsys):

@@ -198,7 +198,7 @@ def test_errors_name_the_fix(monkeypatch, capsys, changes, tmp_path):
     asked = ["--config", ROOT / CONFIGS[1], "--choices", database, "--set", *changes]
     message = fails(monkeypatch, capsys, *asked)
     assert "choices.sqlite holds no choices" in message and "Give what semanticface choices --export wrote." in message
-    assert "is not an adapter: train one with train/distill.py" in fails(monkeypatch, capsys, *config, "model=nano")
+    assert "is not an adapter: train one with `semanticface train`" in fails(monkeypatch, capsys, *config, "model=nano")
     assert "judge must be one of simulated, people" in fails(monkeypatch, capsys, *config, "judge=me")
     missing = fails(monkeypatch, capsys, *config, f"dataset={tmp_path / 'none'}")
     assert "no such folder" in missing

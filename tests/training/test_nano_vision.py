@@ -46,7 +46,7 @@ def test_rows_of_several_folders_are_read_in_order_and_once(tmp_path, monkeypatc
 
 
 def test_faces_without_landmarks_are_refused(tmp_path):
-    with pytest.raises(DatasetError, match=r"plain has no column points\. Make it with data_prep/render_faces\.py"):
+    with pytest.raises(DatasetError, match=r"plain has no column points\. Make it with `semanticface render-faces"):
         nano_vision.read_faces([faces(tmp_path / "plain")], "train", tmp_path / "kept", Accelerator(cpu=True))
 
 
