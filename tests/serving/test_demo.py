@@ -19,6 +19,7 @@ from playwright.sync_api import sync_playwright
 from semanticface import arkit
 from semanticface.cli.main import main
 from semanticface.formats import recording, tables
+from semanticface.formats.rotations import head_rotations
 from semanticface.inference.predictor import Predictor
 from semanticface.rendering import render
 from semanticface.serving.pages import demo as demo_app
@@ -28,7 +29,7 @@ from semanticface.vision.image_io import load_picture
 from tests.cli.test_annotate import _free_port
 from tests.formats.test_retarget import write_avatar
 from tests.helpers.clips import bars, write_clip, write_sound
-from tests.helpers.glb_reader import load
+from tests.helpers.glb_reader import animated, load
 from tests.helpers.pages import commands
 
 PERSON = 5_000_003
@@ -99,6 +100,17 @@ def test_the_page_and_the_command_can_omit_emotion(demo):
     silent = Demo(demo._predictors[True], "nano", emotion=False)
     assert silent.setup()["emotion"] is False and demo.setup()["emotion"] is True
     assert "emotional_implication" not in read(silent, "a.png", picture)["jsonl"]
+
+
+def test_the_animated_head_turns_by_the_pose(demo, tmp_path):
+    assert demo.setup()["rotations"] == list(arkit.POSE_NAMES)
+    pose = np.array([0.4, 0.2, -0.3, 0, 0, 0, 0, 0, 0])
+    row = tables.RowResult("a.png", coefficients=np.zeros(52), pose=pose)
+    (tmp_path / "a.glb").write_bytes(base64.b64decode(demo.animation("a.png", json.dumps(row.to_dict()))["data"]))
+    document, arrays, _ = load(tmp_path / "a.glb")
+    (head,) = [n for n, node in enumerate(document["nodes"]) if node["name"] == "Head"]
+    _, turns = animated(document, arrays, head, "rotation")
+    assert np.allclose(turns, [[0, 0, 0, 1], head_rotations(pose), head_rotations(pose)], atol=1e-6)
 
 
 def test_the_labels_of_the_actions_are_unique():
