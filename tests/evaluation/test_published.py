@@ -73,7 +73,7 @@ def test_every_mark_is_filled_and_filling_twice_changes_nothing():
         published.fill("<!-- benchmark:photo_cor -->0.9<!-- /benchmark -->", found)
     for name in ("readout", "actions toon", "photo_corr"):
         with pytest.raises(ConfigError, match=rf"They have .*\b{name}\b"):
-            published.fill("<!-- benchmark:words --><!-- /benchmark -->", found)
+            published.fill("<!-- benchmark:unknown --><!-- /benchmark -->", found)
 
 
 def test_a_changed_figure_is_restored():
