@@ -58,11 +58,13 @@ def _run(options: argparse.Namespace) -> int:
     # nano's licence is known; for other models only their makers can say.
     licence = (options.licence or ("apache-2.0" if options.model == "nano" else "")).lower() or None
     if options.space is not None:
+        from semanticface.hub.licences import check_licence
         from semanticface.hub.space import write_space
 
         for name in ("base", "datasets", "results", "picture", "consent", "notes"):
             if getattr(options, name):
                 raise ConfigError(f"--{name} is for a card: leave it out with --space, or write the card first.")
+        check_licence(licence)
         write_space(options.model, options.space, repo=options.repo, licence=licence, force=options.force)
         print(f"{options.space}: the Space. Try it here: cd {options.space} && python app.py")
         return 0

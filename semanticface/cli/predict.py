@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Literal
 
 from semanticface.cli import arguments, predict_video
 from semanticface.cli.arguments import OUT_HELP, Subparsers, add_command
-from semanticface.cli.output import deliver
+from semanticface.cli.output import deliver, warn
 from semanticface.errors import SemanticFaceError
 
 if TYPE_CHECKING:
@@ -99,7 +99,7 @@ def _run(options: argparse.Namespace) -> int:
         raise SemanticFaceError(f"{options.report}: a report is a web page. End its name in .html.")
     if isinstance(options.neutral, float):
         raise SemanticFaceError("--neutral SECONDS is for a video. Give a picture of the person at rest instead.")
-    pictures = list(map(os.fspath, expand(options.pictures)))  # str: a third of a Path's memory
+    pictures = list(map(os.fspath, expand(options.pictures, warn)))  # str: a third of a Path's memory
     if failures := _if_all_fail(pictures):
         return deliver(failures, options)
 

@@ -2,7 +2,8 @@
 
 ``read`` accepts a Live Link Face CSV, our CSV, our JSONL, and ms-swift JSONL, in which SemanticFace was published:
 ``messages`` with the answer's JSON in the last one (and the picture's name in ``images``), or ``response`` from its
-inference. Numbers keep all digits of the file. ``track`` adds a time axis.
+inference; also other forms of training rows (``training_row``). Numbers keep all digits of the file. ``track``
+adds a time axis.
 """
 
 from __future__ import annotations
@@ -33,6 +34,8 @@ PROGRESS_DELAY = 2
 """Seconds before a progress bar appears."""
 
 _DAY = 24 * 60 * 60
+_TRAINING_KEYS = {"messages", "response", "conversations", "completion"}
+_ROLES = {"gpt": "assistant", "model": "assistant", "human": "user"}
 _OURS = {"image", "timecode", "status", "reason", "coefficients", "pose", "analysis"}
 
 
@@ -100,7 +103,7 @@ def read(path: Path, note: tables.Note | None = None) -> Iterator[RecordedFrame]
     Raises:
         TableError: the file is missing, empty, of an unknown format, or too long (``tables.MAX_ROWS``).
     """
-    return _from_jsonl(path, note) if path.suffix.lower() == ".jsonl" else _from_csv(path, note)
+    return _from_jsonl(path, note) if path.suffix.lower() in (".jsonl", ".json") else _from_csv(path, note)
 
 
 def _from_csv(path: Path, note: tables.Note | None) -> Iterator[RecordedFrame]:
@@ -130,7 +133,7 @@ def _from_jsonl(path: Path, note: tables.Note | None) -> Iterator[RecordedFrame]
             row = tables.TableRow(line, "", error=error)
             if found is None:
                 frames.append(RecordedFrame(line, f"{path.name}:{line}", "bad_row", error))
-            elif "coefficients" not in found and ("messages" in found or "response" in found):
+            elif "coefficients" not in found and found.keys() & _TRAINING_KEYS:
                 frames.append(_parse_ms_swift(found, path, line))
             else:
                 row = tables.parse_row(found, path, line)
@@ -186,7 +189,8 @@ def _pose(given: object, at: str) -> np.ndarray | None:
 
 
 def _parse_ms_swift(found: dict[str, Any], path: Path, line: int) -> RecordedFrame:
-    """Parse a row of the published JSONL, or of ms-swift inference."""
+    """Parse a row of the published JSONL, of ms-swift inference, or of another form of training rows."""
+    found = training_row(found)
     name, at = _image_name(found) or f"{path.name}:{line}", f"{path}, line {line}"
     text = found.get("response")
     if not isinstance(text, str):
@@ -205,6 +209,45 @@ def _parse_ms_swift(found: dict[str, Any], path: Path, line: int) -> RecordedFra
     if pose is not None and (pose.keys() != set(arkit.POSE_NAMES) or not any(pose.values())):
         pose = None
     return RecordedFrame(line, name, values=values, pose=_pose(pose, at), analysis=answer.analysis)
+
+
+def training_row(found: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a training row as ms-swift has it: ``messages`` with text as content, and ``images``.
+
+    Read are also messages with content in parts (OpenAI, TRL), ``conversations`` with ``from`` and ``value``
+    (ShareGPT), and ``prompt`` with ``completion``, as text or messages (TRL). Other rows come back as they are.
+    """
+    turns = found.get("messages", found.get("conversations"))
+    if turns is None and "completion" in found:
+        turns = []
+        for role, key in (("user", "prompt"), ("assistant", "completion")):
+            said = found.get(key)
+            turns += said if isinstance(said, list) else [{"role": role, "content": said}]
+    if not isinstance(turns, list):
+        return dict(found)
+    messages, pictures = [], []
+    for turn in turns:
+        if not isinstance(turn, Mapping):
+            continue
+        role = turn.get("role", turn.get("from"))
+        content = turn.get("content", turn.get("value"))
+        if isinstance(content, list):
+            parts = [part for part in content if isinstance(part, Mapping)]
+            pictures += [name for part in parts if (name := _part_image(part)) is not None]
+            content = "".join(part["text"] for part in parts if isinstance(part.get("text"), str)) or None
+        messages.append({"role": _ROLES.get(role, role) if isinstance(role, str) else role, "content": content})
+    row = dict(found) | {"messages": messages}
+    if "images" not in row:
+        row["images"] = [row["image"]] if isinstance(row.get("image"), str) else pictures
+    return row
+
+
+def _part_image(part: Mapping[str, Any]) -> str | None:
+    """Return the picture that a part of a message names; one without a name belongs to ``images``."""
+    named = next((part[key] for key in ("image", "image_url", "path", "url") if part.get(key)), None)
+    if isinstance(named, Mapping):
+        named = named.get("url") or named.get("path")
+    return named if isinstance(named, str) else None
 
 
 def _image_name(found: Mapping[str, Any]) -> str:

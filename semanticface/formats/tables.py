@@ -44,6 +44,7 @@ MAX_ROWS = 1_000_000
 """More than four hours of capture at 60 rows per second."""
 MAX_CSV_LINE = 2**16
 MAX_JSON_LINE = 2**20
+MAX_ARRAY = 2**28
 OVERSHOOT = 0.25
 """Farthest outside [0, 1] that is read, and clipped in ``coefficients``: capture apps overshoot."""
 
@@ -178,7 +179,7 @@ def _count(number: int, thing: str) -> str:
 
 
 def read_objects(path: str | os.PathLike[str]) -> Iterator[tuple[int, dict[str, Any] | None, str]]:
-    """Yield ``(line, object or None, error)`` for each line of a JSONL file.
+    """Yield ``(line, object or None, error)`` for each line of a JSONL file, or item of an array in a JSON file.
 
     Strict: no NaN, no Infinity, no duplicate keys. Blank lines are errors, except at the end.
 
@@ -186,6 +187,9 @@ def read_objects(path: str | os.PathLike[str]) -> Iterator[tuple[int, dict[str, 
         TableError: the file is missing, empty, or has more than ``MAX_ROWS`` lines.
     """
     path = Path(path)
+    if path.suffix.lower() == ".json":
+        yield from _read_array(path)
+        return
     for line, text, problem in csv_lines.read_lines(path, max_line_bytes=MAX_JSON_LINE, max_lines=MAX_ROWS):
         at = f"{path}, line {line}"
         if problem:
@@ -201,6 +205,23 @@ def read_objects(path: str | os.PathLike[str]) -> Iterator[tuple[int, dict[str, 
             yield line, value, ""
         else:
             yield line, None, f"{at}: a JSON {type(value).__name__}. Each line must contain one JSON object."
+
+
+def _read_array(path: Path) -> Iterator[tuple[int, dict[str, Any] | None, str]]:
+    try:
+        if path.stat().st_size > MAX_ARRAY:
+            raise TableError(f"{path}: larger than {MAX_ARRAY // 2**20} MiB. Write it as JSONL, one object a line.")
+        text = path.read_text(encoding="utf-8-sig")
+        items = json.loads(text, parse_constant=_reject_constant, object_pairs_hook=_reject_duplicate_keys)
+    except OSError as error:
+        raise TableError(f"{path}: {error.strerror}. Check the path.") from error
+    except (ValueError, RecursionError) as error:
+        raise TableError(f"{path}: not valid JSON ({_one_line(error)}). End the name of JSONL in .jsonl.") from error
+    if not isinstance(items, list) or not items:
+        raise TableError(f"{path}: not an array of rows. Give a JSON array of objects, or JSONL named .jsonl.")
+    for number, item in enumerate(items, start=1):
+        wrong = "" if isinstance(item, dict) else f"{path}, line {number}: an item that is no object. Remove it."
+        yield number, None if wrong else item, wrong
 
 
 def write(path: str | os.PathLike[str], outcomes: Iterable[Outcome]) -> None:

@@ -15,6 +15,7 @@ from semanticface.hub import card_text
 from semanticface.hub.card_example import Example, given_example, rendered_example
 from semanticface.hub.card_figures import Figures, read_figures
 from semanticface.hub.card_mark import README, RENDERED, marked, read_mark
+from semanticface.hub.licences import check_licence
 from semanticface.hub.public_recipe import local_base, public, training_data
 from semanticface.inference.predictor import Predictor
 from semanticface.models.files import NANO, check_files, resolve_model
@@ -23,7 +24,6 @@ from semanticface.utils.files import atomic_open
 
 PICTURE = "example.jpg"
 _TAGS = ("semanticface", "face", "facial-expression", "facs", "arkit", "blendshapes", "animation", "avatar")
-_LICENCE = re.compile(r"[a-z0-9][a-z0-9.+-]*")
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 
 
@@ -60,8 +60,7 @@ class CardSettings:
             for each in filter(None, ids):
                 if not _HUB_ID.fullmatch(each):
                     raise ConfigError(f"{name} {each!r} is not a Hub id: write it as OWNER/NAME.")
-        if self.licence is not None and not _LICENCE.fullmatch(self.licence):
-            raise ConfigError(f"licence {self.licence!r}: give the Hub's id of it, such as apache-2.0 or cc-by-4.0.")
+        check_licence(self.licence)
         if self.consent is not None and self.picture is None:
             raise ConfigError("consent is for the picture of a person: give the picture, or leave consent out.")
 

@@ -26,10 +26,13 @@ from huggingface_hub.hf_api import RepoFile
 from huggingface_hub.utils import validate_repo_id
 
 from semanticface.errors import ConfigError, SemanticFaceError
+from semanticface.hub.card_mark import README
+from semanticface.hub.licences import check_licence
 from semanticface.hub.upload_list import UploadEntry
 
 Kind = Literal["model", "space"]
 _LOGIN = "Log in with `hf auth login`, or set HF_TOKEN to a token with write permission."
+_LICENCE = re.compile(r"""^license:[ ]*['"]?([^\s'"]+)""", re.MULTILINE)
 _TOKEN = re.compile(r"hf_[A-Za-z0-9]+")
 
 
@@ -78,6 +81,7 @@ def push(entries: Sequence[UploadEntry], repo: str, *, kind: Kind = "model", pub
     if refused:
         raise ConfigError(f"{refused[0].path}: {refused[0].why}. Nothing was uploaded.")
     files = [each for each in entries if each.verdict == "included"]
+    _check_licence(files)
     api = HfApi()
     with _explain_errors(repo, api.endpoint):
         api.whoami()
@@ -100,6 +104,15 @@ def push(entries: Sequence[UploadEntry], repo: str, *, kind: Kind = "model", pub
         )
     others = sorted(set(found) - {each.name for each in files} - {".gitattributes"})
     return Pushed(url, commit.oid, private, tuple(others))
+
+
+def _check_licence(files: Sequence[UploadEntry]) -> None:
+    """Check the licence in the card, before there is a repository that would stay empty."""
+    for each in files:
+        if each.name == README:
+            text = each.path.read_text(encoding="utf-8") if each.content is None else each.content.decode()
+            found = _LICENCE.search(text.partition("\n---")[0])
+            check_licence(found and found[1])
 
 
 def _head(api: HfApi, repo: str, kind: Kind, public: bool) -> str | None:
@@ -162,6 +175,7 @@ def _explain_errors(repo: str, endpoint: str) -> Iterator[None]:
 def _refusal(error: HfHubHTTPError, repo: str, endpoint: str) -> str:
     code = error.response.status_code
     owner = repo.partition("/")[0]
+    said = _TOKEN.sub("hf_…", " ".join((error.server_message or "").split())).rstrip(".")
     if code == 401:
         return f"{endpoint} does not accept your token (401). {_LOGIN}"
     if code == 403:
@@ -172,10 +186,10 @@ def _refusal(error: HfHubHTTPError, repo: str, endpoint: str) -> str:
         return f"{endpoint} has no {owner}, or no {repo} that you can access (404). Check the spelling."
     if code == 429 or code >= 500:
         return f"{endpoint} is busy or broken ({code}). Try again later."
-    return f"{endpoint} refused the upload to {repo} ({code}): {_plain(error)}."
+    return f"{endpoint} refused the upload to {repo} ({code}): {said or _plain(error)}."
 
 
 def _plain(error: Exception) -> str:
-    """Return the first line of an error, with tokens masked."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return _TOKEN.sub("hf_…", lines[0] if lines else type(error).__name__).rstrip(".")
+    """Return an error in one line, with tokens masked."""
+    text = " ".join(str(error).split())
+    return _TOKEN.sub("hf_…", text or type(error).__name__).rstrip(".")

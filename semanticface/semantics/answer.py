@@ -3,8 +3,9 @@
 ``format_answer`` writes the canonical text: no spaces, two decimals per coefficient, fixed key order. ``parse_answer``
 also reads what models write in practice: prose or code fences around the JSON, free spacing and key order, PascalCase
 and ``_L``/``_R`` spellings, Live Link's nine rotations of head and eyes beside or among the 52, and a bare object of
-coefficients without ``analysis`` (the published SemanticFace outputs are numbered prose followed by one). The result
-is 52 numbers in [0, 1] or an ``AnswerError``; nothing is filled in, clipped or guessed.
+coefficients without ``analysis`` (the published SemanticFace outputs are numbered prose followed by one). Of a model
+that thinks aloud only what follows the last ``</think>`` is the answer. The result is 52 numbers in [0, 1] or an
+``AnswerError``; nothing is filled in or guessed, and only values within ``TOLERANCE`` of the border become the border.
 """
 
 from __future__ import annotations
@@ -75,6 +76,9 @@ SCHEMA: dict[str, Any] = {
 MAX_CHARACTERS = 1_000_000
 """Longer texts are rejected unparsed; a real answer has about 1,500 characters."""
 
+TOLERANCE = 0.02
+"""How far outside [0, 1] a coefficient may be and count as 0 or 1."""
+
 MAX_LENGTH = {"gaze": 256, "mouth": 720}
 """Maximum characters of the analysis fields that can be long; every Stage I text fits."""
 
@@ -109,6 +113,7 @@ _OBJECT_START = re.compile(r'\{\s*["}]|\{\s*\Z')
 _CUT_TOKEN = re.compile(r"[\\\w.+-]{0,10}\s*")  # the rest of a text cut inside a number, word or escape
 _INSIDE = re.compile(r'"\s*:\s*\Z')  # before an object that is the value of a larger, malformed one
 _CLOSES = re.compile(r"\s*\}")
+_THINKING_STARTS, _THINKING_ENDS = "<think>", "</think>"
 _MAX_LISTED = 8  # keys listed in an error message
 
 
@@ -196,13 +201,16 @@ def parse_answer(text: str) -> Answer:
             ``missing_keys``, ``unknown_keys``, ``duplicate_keys``: the keys are not the 52, each once.
             ``not_a_number``: null, a boolean, text or another value instead of a number.
             ``not_finite``: NaN or an infinity.
-            ``out_of_range``: a coefficient outside [0, 1].
+            ``out_of_range``: a coefficient outside [0, 1] by more than ``TOLERANCE``.
             ``ambiguous``: several different answers.
             ``too_long``: more than ``MAX_CHARACTERS`` characters.
     """
     if len(text) > MAX_CHARACTERS:
         raise AnswerError("too_long", f"the text has {len(text):,} characters, an answer at most {MAX_CHARACTERS:,}")
-    found = [_parse_object(value) for value in _objects(text)]
+    answer = text.rpartition(_THINKING_ENDS)[2]
+    if _THINKING_STARTS in answer:
+        raise AnswerError("truncated", "the text ends while the model is thinking: allow the model more tokens")
+    found = [_parse_object(value) for value in _objects(answer)]
     if not found:
         raise AnswerError("no_json", "the text has no JSON object with coefficients: ask the model for JSON only")
     first = found[0]
@@ -353,8 +361,10 @@ def _number(name: str, value: object, bounded: bool) -> float:
         number = math.inf
     if not math.isfinite(number):
         raise AnswerError("not_finite", f"{name} is too large to be a number")
-    if bounded and not 0 <= number <= 1:
-        raise AnswerError("out_of_range", f"{name} is {number:g}; coefficients lie between 0 and 1")
+    if bounded:
+        if not -TOLERANCE <= number <= 1 + TOLERANCE:
+            raise AnswerError("out_of_range", f"{name} is {value}; coefficients lie between 0 and 1")
+        number = min(max(number, 0.0), 1.0)
     return number + 0.0  # turns -0.0 into 0.0
 
 

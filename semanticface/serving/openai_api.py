@@ -17,11 +17,11 @@ from pydantic import BaseModel, Field
 
 from semanticface.serving.batching import ReadOptions
 from semanticface.serving.requests import (
-    NO_URLS,
     Options,
     Picture,
     RefusedError,
     Strict,
+    check_embedded,
     decode_picture,
     read_request,
 )
@@ -229,8 +229,7 @@ def _picture(messages: Sequence[Message]) -> bytes:
         message = f"There are {len(images)} pictures. Send one picture per request."
         raise RefusedError(400, "several_pictures", message, param=images[1][0])
     ((param, url),) = images
-    if url[:5].lower() != "data:":
-        raise RefusedError(400, "remote_picture", NO_URLS, param=param)
+    check_embedded(url, param)
     return decode_picture(url, param)
 
 

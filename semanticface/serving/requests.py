@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import base64
 import binascii
+import json
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, TypeVar
 
@@ -19,7 +21,8 @@ from semanticface.vision.crop import Box
 
 MEDIA_TYPES = ("image/png", "image/jpeg", "image/webp")
 NO_URLS = "This server does not fetch URLs. Send the picture itself: data:image/png;base64,… (PNG, JPEG, WebP)."
-_DATA_URI = re.compile(r"data:[^,]{0,200},")
+_DATA_URI = re.compile(r"data:[^,]{0,200},", re.IGNORECASE)
+_BARE_PICTURE = re.compile(r"\s*(iVBORw0KGgo|/9j/|UklGR|R0lGOD|[A-Za-z0-9+/\s]{200})")
 _WHITESPACE = re.compile(r"\s+")
 _TYPES = {401: "authentication_error", 403: "permission_error", 429: "rate_limit_error"}
 
@@ -159,12 +162,45 @@ def read_request(model: type[M], body: bytes | dict[str, Any]) -> M:
         # Of a union, report the alternative that was matched furthest: for a crop with three corners, the list.
         errors = error.errors(include_url=False, include_input=False)
         worst = max(errors, key=lambda each: (len(each["loc"]), each["type"] in ("too_short", "too_long")))
-        path = [str(part) for part in worst["loc"] if isinstance(part, int) or re.fullmatch(r"\w{1,64}", part)]
-        param = ".".join(path)
+        param = _param(worst["loc"], body, missing=worst["type"] == "missing")
         message = worst["msg"].replace("Extra inputs are not permitted", "unknown parameter")
         raise RefusedError(
             400, "bad_request", f"{param}: {message}" if param else message, param=param or None
         ) from None
+
+
+def _param(place: Sequence[int | str], body: bytes | dict[str, Any], *, missing: bool) -> str:
+    """Return the path of a parameter as the client wrote it, without the names of pydantic's alternatives."""
+    try:
+        value = json.loads(body) if isinstance(body, bytes) else body
+    except ValueError:
+        return ""
+    path = []
+    tagged = False
+    for number, part in enumerate(place, start=1):
+        if not tagged and number < len(place) and isinstance(value, dict) and value.get("type") == part:
+            tagged = True  # pydantic's name of the alternative
+            continue
+        if isinstance(part, str) and not re.fullmatch(r"\w{1,64}", part):
+            continue
+        if (isinstance(value, dict) and part in value) or (
+            isinstance(value, list) and isinstance(part, int) and part < len(value)
+        ):
+            value, tagged = value[part], False  # type: ignore[index]
+        elif not (missing and number == len(place)):
+            continue
+        path.append(str(part))
+    return ".".join(path)
+
+
+def check_embedded(url: str, param: str) -> None:
+    """Refuse what is no ``data:`` URI: URLs, which are never fetched, and base64 without the words before it."""
+    if url[:5].lower() == "data:":
+        return
+    if _BARE_PICTURE.match(url):
+        message = "This is base64 without its media type. Put data:image/png;base64, before it (PNG, JPEG, WebP)."
+        raise RefusedError(400, "bad_base64", message, param=param)
+    raise RefusedError(400, "remote_picture", NO_URLS, param=param)
 
 
 def decode_picture(text: str, param: str) -> bytes:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import stat
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from io import BytesIO
 from pathlib import Path
 
@@ -16,7 +16,7 @@ from semanticface.errors import PictureError
 
 FORMATS = ("PNG", "JPEG", "WEBP")
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
-"""Suffixes of pictures in folders; a file given by name is recognised by its content instead."""
+"""Suffixes of pictures; ``expand`` and ``load_picture`` also go by content."""
 MAX_BYTES = 64 * 2**20
 MAX_PIXELS = 64_000_000
 MIN_SIDE = 16
@@ -24,6 +24,9 @@ JPEG_QUALITY = 95
 BACKGROUND = (255, 255, 255)
 """Colour behind transparent parts."""
 
+_MAX_LISTED = 8  # files named in a message
+_HEAD = 16  # bytes that tell what a file is
+_LONG_TEXT = 2**16  # bytes
 _EXIF_ORIENTATION = 0x0112
 _UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -90,14 +93,26 @@ def load_picture(source: str | os.PathLike[str] | bytes | Image.Image, *, name: 
         else:
             name = name or os.fspath(source)
             data = _read(Path(source), name)
-        with _open(data, name) as image:
-            return _clean(image, name)
+        try:
+            with _open(data, name) as image:
+                return _clean(image, name)
+        except PictureError as error:
+            # Pillow refuses a PNG with megabytes of text or profile, such as the workflow that made it.
+            if error.code != "damaged" or (plain := _without_texts(data)) == data:
+                raise
+            with _open(plain, name) as image:
+                return _clean(image, name)
 
 
-def expand(paths: Iterable[str | os.PathLike[str]]) -> list[Path]:
+def expand(paths: Iterable[str | os.PathLike[str]], note: Callable[[str], None] = lambda _: None) -> list[Path]:
     """Return the paths in order, each folder replaced by the pictures directly in it, sorted by name.
 
-    Missing paths are kept, so that their errors appear in order on loading.
+    A picture is known by its content or its suffix; one of a format that is not read is kept too, as are missing paths,
+    so that their errors appear in order on loading.
+
+    Args:
+        paths: files and folders.
+        note: called with a sentence on a folder's other files, which are passed over.
 
     Raises:
         PictureError: a folder without pictures (``no_pictures``) or an unreadable one (``unreadable``).
@@ -108,15 +123,44 @@ def expand(paths: Iterable[str | os.PathLike[str]]) -> list[Path]:
             out.append(path)
             continue
         try:
-            inside = sorted(p for p in path.iterdir() if p.suffix.lower() in SUFFIXES and not p.name.startswith("."))
+            files = sorted(p for p in path.iterdir() if not p.name.startswith(".") and p.is_file())
         except OSError as error:
             raise PictureError("unreadable", f"{path}: {error.strerror}. Check the folder's permissions.") from error
+        inside = [file for file in files if file.suffix.lower() in SUFFIXES or _is_picture(file)]
         if not inside:
             raise PictureError(
                 "no_pictures", f"{path}: no picture in this folder. It must contain {_names(SUFFIXES)} files."
             )
         out += inside
+        if others := [file.name for file in files if file not in set(inside)]:
+            more = f" and {len(others) - _MAX_LISTED} more" if len(others) > _MAX_LISTED else ""
+            note(f"{path}: passed over, no pictures: {', '.join(others[:_MAX_LISTED])}{more}.")
     return out
+
+
+def _is_picture(path: Path) -> bool:
+    try:
+        with path.open("rb") as file:
+            head = file.read(_HEAD)
+    except OSError:
+        return False
+    kind = _other_kind(head) or ""
+    return _allowed_kind(head) is not None or kind.endswith(("picture", "GIF"))
+
+
+def _without_texts(data: bytes) -> bytes:
+    """Return a PNG without profile, compressed texts and long texts, none of which says how to show it."""
+    if _allowed_kind(data) != "PNG":
+        return data
+    out, at = [data[:8]], 8
+    while at + 12 <= len(data):
+        length = int.from_bytes(data[at : at + 4], "big")
+        kind = data[at + 4 : at + 8]
+        long = length > _LONG_TEXT or b"\0\1\0" in data[at + 8 : at + 8 + min(length, 90)]
+        if kind not in (b"zTXt", b"iCCP") and not (kind in (b"tEXt", b"iTXt") and long):
+            out.append(data[at : at + 12 + length])
+        at += 12 + length
+    return b"".join(out)
 
 
 def contact_sheet(pictures: Sequence[np.ndarray], captions: Sequence[str], *, columns: int) -> Image.Image:

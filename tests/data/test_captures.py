@@ -331,7 +331,13 @@ def test_a_calibrated_take_has_three_tables(tmp_path):
 def test_missing_files_are_named(tmp_path):
     folder = write_take(tmp_path / "t", "Scene_1_ann", count=2)
     (folder / "Scene_1_ann.csv").rename(tmp_path / "lone.csv")
-    assert "the CSV of this video is missing" in find_takes(folder, tmp_path)[1][0]
+    (problem,) = find_takes(folder, tmp_path)[1]
+    assert "the CSV of this video is missing" in problem and "semanticface predict " in problem
+    (folder / "take.json").write_text('{"subject": "Ann", "captureMode": "metahuman"}')
+    (problem,) = find_takes(folder, tmp_path)[1]
+    assert "a MetaHuman Animator take has no ARKit coefficients; semanticface predict " in problem
+    assert "again" not in problem
+    (folder / "take.json").unlink()
     (lone,), problems = find_takes(tmp_path / "lone.csv", tmp_path)
     assert lone.video is None and lone.subject == "" and not problems
     (tmp_path / "empty").mkdir()

@@ -316,3 +316,53 @@ def test_the_scripts(swift, tmp_path, monkeypatch, capsys):
 def test_crops_may_extend_beyond_the_picture_as_in_training():
     crop, box = crop_with_context(Image.new("RGB", (100, 80)), Box(-10, 0, 70, 80), 512)
     assert crop.size == (120, 120) and np.allclose(box, [20, 20, 100, 100])
+
+
+PARTS = [{"type": "image", "image": "0.jpg"}, {"type": "text", "text": "Read the face."}]
+FORMS = {
+    "parts": lambda text: {
+        "messages": [
+            {"role": "user", "content": PARTS}, {"role": "assistant", "content": [{"type": "text", "text": text}]},
+        ],
+        "images": ["0.jpg"],
+    },
+    "parts alone": lambda text: {
+        "messages": [{"role": "user", "content": PARTS}, {"role": "assistant", "content": text}],
+    },
+    "picture as a url": lambda text: {
+        "messages": [
+            {"role": "user", "content": [{"type": "image_url", "image_url": {"url": "0.jpg"}}]},
+            {"role": "assistant", "content": text},
+        ]
+    },
+    "sharegpt": lambda text: {
+        "conversations": [{"from": "human", "value": "<image>Read."}, {"from": "gpt", "value": text}], "image": "0.jpg",
+    },
+    "prompt and completion": lambda text: {"prompt": "<image>Read.", "completion": text, "images": ["0.jpg"]},
+    "prompt and completion in messages": lambda text: {
+        "prompt": [{"role": "user", "content": PARTS}], "completion": [{"role": "assistant", "content": text}],
+    },
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("array", [False, True])
+def test_other_forms_of_training_rows(tmp_path, form, array):
+    found = FORMS[form](format_answer(face(40), None))
+    file = write(tmp_path / "rows.jsonl", found)
+    if array:
+        file = tmp_path / "rows.json"
+        file.write_text(json.dumps([found], indent=2))
+    (part,), problems = read_swift([file], subject="ann")
+    assert not problems and not part.problems
+    assert [item.path for item in part.items] == [tmp_path / "0.jpg"]
+    assert part.items[0].coefficients[arkit.INDEX["jawOpen"]] == np.float32(0.4)
+
+
+@pytest.mark.parametrize(
+    ("text", "why"), [("{}", "not an array"), ("[1]", "no object"), ("[{", "not valid JSON"), ("", "not valid")]
+)
+def test_json_that_is_no_array_of_rows(tmp_path, text, why):
+    (tmp_path / "rows.json").write_text(text)
+    with pytest.raises(TableError, match=why):
+        read_swift([tmp_path / "rows.json"], subject="ann")

@@ -21,9 +21,11 @@ from semanticface.cli.main import main
 from semanticface.data.consent import NAME as CONSENT
 from semanticface.data.faces import load_faces
 from semanticface.data.provenance import PEOPLE_NAME, source_of, write_people
+from semanticface.errors import ConfigError
 from semanticface.hub import card
 from semanticface.hub.card_example import Example
-from semanticface.hub.upload_list import list_model
+from semanticface.hub.push import push as upload
+from semanticface.hub.upload_list import UploadEntry, list_model
 from semanticface.inference.predictor import Predictor
 from semanticface.models.files import NANO
 from semanticface.recipe import read_recipe, write_recipe
@@ -296,6 +298,8 @@ def test_public_must_be_explicit(desk, hub, capsys):
         ({"POST /api/models/ann/tiny/commit": 409}, "changed by someone else meanwhile (409)"),
         ({"POST /api/models/ann/tiny/commit": 503}, "busy or broken (503)"),
         ({"POST /api/models/ann/tiny/preupload": 418}, "refused the upload to ann/tiny (418)"),
+        ({"POST /api/models/ann/tiny/preupload": 400}, "refused the upload to ann/tiny (400): refused with 400."),
+        ({"POST /api/validate-yaml": 400}, "refused with 400"),
         ({"PUT /large": 403}, "may not write to ann (403)"),
     ],
 )
@@ -306,6 +310,13 @@ def test_refusals_of_the_hub_are_explained(refuse, message, desk, hub, capsys):
     assert message in err.splitlines()[-1] and "Traceback" not in err  # progress bars may precede it
     assert hub_stand_in.TOKEN not in out + err
     assert all(len(repo.commits) == 1 for repo in hub.repos.values())
+
+
+def test_an_unknown_licence_stops_before_a_repository_is_made():
+    card_text = b"---\nlanguage: en\nlicense: gpl-3.0-or-later\n---\nlicense: mit\n"
+    entry = UploadEntry("README.md", Path("README.md"), len(card_text), "included", "", card_text)
+    with pytest.raises(ConfigError, match=r"the Hub has no licence of that id\. Did you mean gpl-3\.0"):
+        upload([entry], "ann/tiny")
 
 
 def test_login_permission_and_connection_errors(desk, hub, capsys, monkeypatch, tmp_path):

@@ -187,8 +187,9 @@ def changed(**values: object) -> str:
         (changed(HeadYaw=math.nan), "not_finite"),
         (changed().replace('"jawOpen": 1.0', '"jawOpen": 1e999'), "not_finite"),
         (changed(jawOpen=10**400), "not_finite"),
-        (changed(jawOpen=1.0000001), "out_of_range"),
-        (changed(jawOpen=-0.01), "out_of_range"),
+        (changed(jawOpen=1.0200001), "out_of_range"),
+        (changed(jawOpen=-0.021), "out_of_range"),
+        (f"<think>Perhaps {canonical()}, or", "truncated"),
         (changed(jawOpen=37), "out_of_range"),
         (canonical() + canonical(np.ones(52)), "ambiguous"),
         (canonical() + canonical(emotion=False), "ambiguous"),
@@ -271,6 +272,7 @@ def mutated(text: str, pool: list[str], rng: random.Random) -> str:
 
 def oracle(text: str) -> list[np.ndarray]:
     """Return the coefficients of every answer in a text, independently of the parser."""
+    text = text.split("</think>")[-1]
 
     def reject(_: str) -> None:
         raise ValueError
@@ -296,10 +298,10 @@ def oracle(text: str) -> list[np.ndarray]:
         assert sorted(name for name, _ in held) == sorted(NAMES), "keys are missing or given twice"
         rest = {key.lower() for key, _ in pairs} - {s for name in NAMES for s in spellings[name]}
         assert rest <= {name.lower() for name in POSE_NAMES}
-        assert all(type(value) in (int, float) and 0 <= value <= 1 for _, value in held)
+        assert all(type(value) in (int, float) and -0.02 <= value <= 1.02 for _, value in held)
         values = np.zeros(52)
         for name, value in held:
-            values[INDEX[name]] = value
+            values[INDEX[name]] = min(max(value, 0), 1)
         found.append(values)
     return found
 
@@ -367,3 +369,22 @@ def test_a_bad_pose_is_an_error(pose, code):
     with pytest.raises(AnswerError) as caught:
         parse_answer(text)
     assert caught.value.code == code
+
+
+def test_only_what_follows_the_last_thought_counts():
+    draft, other = canonical(np.zeros(52)), canonical(np.ones(52))
+    for text in (
+        f"<think>\nFirst try: {draft}\n</think>\n\n{canonical()}",
+        f"{draft} </think><think>{other}, or {{</think>```json\n{canonical()}\n```",
+    ):
+        assert parse_answer(text).coefficients.tolist() == parse_answer(canonical()).coefficients.tolist()
+
+
+@pytest.mark.parametrize(("value", "read"), [(1.0000001, 1), (-0.004, 0), (1.02, 1), (-0.02, 0)])
+def test_values_just_outside_are_the_border(value, read):
+    assert parse_answer(changed(jawOpen=value)).coefficients[INDEX["jawOpen"]] == read
+
+
+def test_the_reason_shows_the_number_as_it_is():
+    with pytest.raises(AnswerError, match=r"jawOpen is 1\.0200001; "):
+        parse_answer(changed(jawOpen=1.0200001))

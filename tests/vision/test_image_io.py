@@ -267,3 +267,56 @@ def test_expand(tmp_path):
     with pytest.raises(PictureError, match=r"empty: no picture") as caught:
         expand([empty])
     assert caught.value.code == "no_pictures"
+
+
+def test_a_folder_is_read_by_content(tmp_path):
+    jpeg = io.BytesIO()
+    Image.new("RGB", (32, 32), "red").save(jpeg, "JPEG")
+    contents = {
+        "a.jpg": jpeg.getvalue(), "b.jfif": jpeg.getvalue(), "IMG_3.HEIC": jpeg.getvalue(), "d": jpeg.getvalue(),
+        "e.avif": b"\0\0\0\x1cftypavif" + bytes(64), "f.heic": b"\0\0\0\x1cftypheic" + bytes(64),
+        "g.gif": b"GIF89a" + bytes(64), "h.mov": b"\0\0\0\x14ftypqt  " + bytes(64), "i.txt": b"words",
+        "j.jpg": b"words",
+        ".hidden.jpg": jpeg.getvalue(),
+    }  # fmt: skip
+    for name, content in contents.items():
+        (tmp_path / name).write_bytes(content)
+    (tmp_path / "folder.jpg").mkdir()
+    notes = []
+    found = expand([tmp_path], notes.append)
+    assert [path.name for path in found] == [
+        "IMG_3.HEIC", "a.jpg", "b.jfif", "d", "e.avif", "f.heic", "g.gif", "j.jpg",
+    ]  # fmt: skip
+    assert notes == [f"{tmp_path}: passed over, no pictures: h.mov, i.txt."]
+    assert all(load_picture(path).size == (32, 32) for path in found[:4])
+    codes = []
+    for path in found[4:]:
+        with pytest.raises(PictureError) as caught:
+            load_picture(path)
+        codes.append(caught.value.code)
+    assert codes == ["unsupported_format"] * 3 + ["not_a_picture"]
+
+
+def png_chunk(kind, data):
+    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+
+@pytest.mark.parametrize("late", [False, True])
+@pytest.mark.parametrize("kind", ["text", "compressed", "international", "plain international", "profile", "many"])
+def test_a_png_with_megabytes_of_metadata(kind, late):
+    size = 3 * 2**20
+    packed = zlib.compress(bytes(size))
+    extra = {
+        "text": png_chunk(b"tEXt", b"workflow\0" + b"{" * size),
+        "compressed": png_chunk(b"zTXt", b"workflow\0\0" + packed),
+        "international": png_chunk(b"iTXt", b"workflow\0\1\0\0\0" + packed),
+        "plain international": png_chunk(b"iTXt", b"workflow\0\0\0\0\0" + b"{" * size),
+        "profile": png_chunk(b"iCCP", b"profile\0\0" + packed),
+        "many": b"".join(png_chunk(b"zTXt", b"part\0\0" + zlib.compress(bytes(2**20))) for _ in range(70)),
+    }[kind]
+    pixels = np.random.default_rng(2).integers(0, 256, (64, 64, 3), dtype=np.uint8)
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, "PNG")
+    plain = buffer.getvalue()
+    at = plain.index(b"IEND" if late else b"IDAT") - 4
+    assert np.array_equal(np.asarray(load_picture(plain[:at] + extra + plain[at:])), pixels)

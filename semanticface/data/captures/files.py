@@ -265,10 +265,19 @@ def _takes_among(files: list[Stored], scratch: Path, *, asked: bool) -> tuple[li
             )
         )
     used = {take.video for take in takes}
-    problems += [
-        f"{video}: the CSV of this video is missing. Export the take again." for video in videos if video not in used
-    ]
+    problems += [_without_table(video, facts) for video in videos if video not in used]
     return takes, problems
+
+
+def _without_table(video: Stored, facts: dict[str, Any]) -> str:
+    """Return what to do about a video without coefficients: MetaHuman Animator records none."""
+    predict = f"semanticface predict {video} --out take.csv reads them from the video"
+    if any("metahuman" in str(value).lower() for value in facts.values()):
+        return f"{video}: a MetaHuman Animator take has no ARKit coefficients; {predict}."
+    return (
+        f"{video}: the CSV of this video is missing. Copy it too, if the app wrote one; a MetaHuman Animator take has "
+        f"none, and {predict}."
+    )
 
 
 def _is_take(file: Stored, scratch: Path) -> bool:

@@ -1,5 +1,7 @@
 """Read ms-swift JSONL: rows with ``messages`` and ``images``, the form in which SemanticFace was published.
 
+Other forms of such rows are read too (``recording.training_row``), and arrays in a JSON file.
+
 The assistant's last message holds the coefficients, in any form that ``answer.parse_answer`` reads. An analysis in our
 form is kept; published prose is dropped and the analysis is written from the coefficients (Stage I).
 """
@@ -16,7 +18,7 @@ import numpy as np
 
 from semanticface.data.importers.pictures import LabelledImage, PicturePart, group_by_person, parse_subject
 from semanticface.errors import TableError
-from semanticface.formats.recording import read
+from semanticface.formats.recording import read, training_row
 from semanticface.formats.tables import read_objects
 
 LABELS: dict[str, Any] = {"by": "the answers in ms-swift rows"}
@@ -68,7 +70,7 @@ def _read_one(file: Path, folder: Path, column: str, subject: str | None, proble
         try:
             if values is None:
                 raise TableError(moment.reason)
-            name = _picture(row, at)
+            name = _picture(training_row(row), at)
         except TableError as error:
             bad[who].append(str(error))
             continue
