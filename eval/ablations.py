@@ -23,6 +23,9 @@ it, never on other numbers. The loss pulls each number's mean towards its label.
 with the errors of inference: Stage I describes the predictions of ridge regression fitted on other people.
 `coefficients-first` decodes the numbers, appends them to the prompt, and generates the analysis behind them.
 
+Of the variants that decode the analysis first, another table says what it causes: one sentence of each analysis is
+replaced by a false one before the numbers are decoded (`semanticface.experiments.counterfactual`).
+
 `personal` trains on `--personal` pictures, different ones for each seed, with the steps of
 train/configs/quickstart.yaml, and tests on held-out pictures of the same character.
 
@@ -64,6 +67,7 @@ from semanticface.evaluation import metrics
 from semanticface.experiments import ablations as tables
 from semanticface.experiments import regression_heads
 from semanticface.experiments.ablations import VARIANTS, figures, predict
+from semanticface.experiments.counterfactual import causes
 from semanticface.models.files import resolve_model
 from semanticface.models.loading import Bundle, load_trained
 from semanticface.recipe import files_sha256, git_commit, versions
@@ -191,7 +195,8 @@ class Ablations:
                 "processors": os.cpu_count(),
             },
         }
-        results_tables = [*tables.variant_tables(runs, TRAINED_ON), *tables.personal_tables(personal, base)]
+        results_tables = [*tables.variant_tables(runs, TRAINED_ON), *tables.cause_tables(runs, TRAINED_ON)]
+        results_tables += tables.personal_tables(personal, base)
         text = "\n\n".join(table.markdown() for table in results_tables)
         with atomic_open(self.out / "ablations.md") as file:
             file.write(f"{text}\n")
@@ -274,7 +279,11 @@ class Ablations:
         )  # fmt: skip
         recipe = {**bundle.recipe, "readout": "mean", "numbers": settings.numbers}
         trained = dataclasses.replace(bundle, model=model, recipe=recipe)
-        return self._scored(lambda style, crops: predict(trained, variant.order, crops, name=f"testing {style}"))
+        scored = self._scored(lambda style, crops: predict(trained, variant.order, crops, name=f"testing {style}"))
+        if variant.order == "analysis, numbers":
+            for style, (_, crops) in self._tests.items():
+                scored[style]["causes"] = causes(trained, crops, seed=SEED)
+        return scored
 
     def _features(self, crops: Sequence[Image.Image]) -> np.ndarray:
         pixels = np.stack([np.asarray(crop) for crop in crops])

@@ -16,7 +16,7 @@ from PIL import Image
 
 from semanticface.evaluation import metrics
 from semanticface.evaluation.metrics import BASELINES, FIGURES, Figure
-from semanticface.experiments import regression_heads
+from semanticface.experiments import counterfactual, regression_heads
 from semanticface.experiments.numbers_first import Explainer, encode_analysis_after
 from semanticface.inference.predictor import Predictor
 from semanticface.models.answer_tokens import AnswerEncoder, AnswerEncoding, concat_branches
@@ -161,6 +161,7 @@ _TABLE_KEYS = (
 )  # fmt: skip
 _FIGURE = {figure.key: figure for figure in (*FIGURES, RULE)}
 _BASE = "coefficients"
+_WORDS_FIRST: Order = "analysis, numbers"
 _DIGITS = 5
 
 
@@ -250,6 +251,25 @@ def variant_tables(runs: Mapping[str, Runs], trained_on: str) -> list[Table]:
                 )
             )
     return out
+
+
+def cause_tables(runs: Mapping[str, Runs], trained_on: str) -> list[Table]:
+    """Return a table of what the analysis causes in variants that decode it first, if there are any."""
+    found = {key: over_seeds(runs[key], "causes")[trained_on] for key in runs if VARIANTS[key].order == _WORDS_FIRST}
+    if not found:
+        return []
+    labels = counterfactual.FIGURES
+    rows = [
+        [VARIANTS[key].title, *(each[figure].text(Figure(figure, label, "higher", percent=figure == "followed"))
+                                for figure, label in labels.items())]
+        for key, each in found.items()
+    ]  # fmt: skip
+    caption = (
+        f"**What the analysis causes**, {trained_on}: one of its sentences is replaced by one that is false for the "
+        f"numbers, which are then decoded again. Numbers decoded before the analysis never follow or change. "
+        f"{_seeds(runs[next(iter(found))])}"
+    )
+    return [Table(["", *labels.values()], rows, caption)]
 
 
 def personal_tables(personal: Mapping[int, Runs], base: Runs) -> list[Table]:

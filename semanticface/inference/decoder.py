@@ -34,6 +34,7 @@ from semanticface.arkit import N_ACTIONS, N_POSE, NAMES
 from semanticface.errors import ModelError
 from semanticface.inference.number_readout import N_VALUES, NumberStates, NumberTrie, Readout
 from semanticface.models.answer_tokens import Numbers, NumberTokens
+from semanticface.semantics.analysis import Analysis
 from semanticface.semantics.answer import (
     ANALYSIS_END,
     ARKIT_START,
@@ -41,6 +42,7 @@ from semanticface.semantics.answer import (
     NUMBER_TEXTS,
     POSE_KEYS,
     POSE_TEXTS,
+    format_answer,
 )
 from semanticface.semantics.grammar import SLICES, analysis_grammar, max_answer_bytes, statements_grammar
 from semanticface.semantics.statements import statements
@@ -241,6 +243,15 @@ class AnswerDecoder:
         found = statements(row.values[:N_ACTIONS], row.probs[:N_ACTIONS], emotion=self.emotion)
         row.matcher = self._matcher(statements_grammar(found))
         self._force(row)
+
+    def give_analysis(self, row: AnswerState, analysis: Analysis) -> None:
+        """Let a new row whose analysis comes first have this one, and continue with its numbers."""
+        text = format_answer(np.zeros(N_ACTIONS), analysis).partition(ANALYSIS_END + ARKIT_START)[0]
+        tokens = [*self.tokenizer(text, add_special_tokens=False)["input_ids"], *self.keys[0]]
+        row.matcher = self._free.deep_copy()
+        if not row.matcher.consume_tokens(tokens):
+            raise ValueError(f"the grammar does not allow this analysis: {text[:80]}…")
+        row.forced = deque(tokens)
 
     def _matcher(self, grammar: str) -> LLMatcher:
         matcher = LLMatcher(self._vocabulary, grammar)

@@ -26,7 +26,7 @@ from semanticface.inference.batch import Batch, PrefixCache
 from semanticface.inference.decoder import AnswerDecoder, AnswerState, DecodedAnswer
 from semanticface.inference.ngram_draft import NgramDraft, typical_expressions
 from semanticface.inference.number_decoding import decode_parallel, decode_sequential
-from semanticface.semantics.analysis import describe_many
+from semanticface.semantics.analysis import Analysis, describe_many
 from semanticface.semantics.answer import ANALYSIS_END, ARKIT_START, format_answer
 
 _MAX_DRAFT = {1: 40, 4: 12, 12: 6}
@@ -80,6 +80,7 @@ class DecodingEngine:
         repeats: int = 1,
         change_numbers: ChangeNumbers | None = None,
         explain: bool = True,
+        analyses: Sequence[Analysis] | None = None,
     ) -> list[DecodedAnswer]:
         """Decode ``repeats`` answers for each row of ``inputs``; those of one row are consecutive.
 
@@ -93,6 +94,7 @@ class DecodingEngine:
             change_numbers: changes ``values`` and ``probs`` of the answers once they are decoded; an analysis that is
                 decoded after its numbers follows the changed ones.
             explain: False leaves out an analysis that would be decoded after its numbers.
+            analyses: taken for the model's own, one for each answer, where they come before the numbers.
 
         Returns:
             B x repeats answers.
@@ -110,6 +112,8 @@ class DecodingEngine:
                 self.model, repeated, temperature=temperature, seeds=seeds, change_numbers=change_numbers
             )
         rows = self.decoder.start(len(inputs["input_ids"]) * repeats, temperature, seeds)
+        for row, analysis in zip(rows, analyses or (), strict=False):
+            self.decoder.give_analysis(row, analysis)
         if rows:
             with torch.inference_mode():
                 self._decode(dict(inputs), rows, repeats, temperature, change_numbers, explain)
