@@ -20,6 +20,7 @@ __version__ = "0.1.0"
 _EXPORTS = {
     "Prediction": "inference.predictor",
     "Predictor": "inference.predictor",
+    "coefficients_from_text": "semantics.text_pose",
     "describe": "semantics.analysis",
     "load_faces": "data.faces",
     "render": "rendering",

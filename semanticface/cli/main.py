@@ -22,6 +22,7 @@ from semanticface.cli import (
     describe,
     forget,
     parse,
+    pose,
     predict,
     push,
     render,
@@ -34,7 +35,7 @@ from semanticface.cli.arguments import example_lines
 from semanticface.errors import SemanticFaceError
 
 _COMMANDS = (
-    predict, calibrate, parse, describe, render, convert, stream, show, serve, demo, annotate, forget, card, push,
+    predict, calibrate, parse, describe, pose, render, convert, stream, show, serve, demo, annotate, forget, card, push,
     script_commands,
 )  # fmt: skip
 
