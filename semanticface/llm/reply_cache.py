@@ -18,13 +18,14 @@ from pathlib import Path
 from semanticface.errors import SemanticFaceError
 from semanticface.llm.chat import ChatReply, ChatRequest
 
-_APPLICATION_ID = 0x53464C52  # "SFLR": marks the file as ours
+APPLICATION_ID = 0x53464C52
+"""Marks the file as ours: "SFLR"; its ``application_id``."""
 _TABLE = f"""
 CREATE TABLE IF NOT EXISTS replies (
     key TEXT PRIMARY KEY,
     text TEXT NOT NULL, finish TEXT NOT NULL, tokens_in INTEGER NOT NULL, tokens_out INTEGER NOT NULL
 ) STRICT, WITHOUT ROWID;
-PRAGMA application_id = {_APPLICATION_ID};
+PRAGMA application_id = {APPLICATION_ID};
 """
 _LOCK_TIMEOUT = 20.0  # seconds to wait for another program's write, which takes milliseconds
 
@@ -96,7 +97,7 @@ class ReplyCache:
             try:
                 (found,) = connection.execute("PRAGMA application_id").fetchone()
                 tables = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
-                if tables and found != _APPLICATION_ID:
+                if tables and found != APPLICATION_ID:
                     raise SemanticFaceError(f"{self.path} is another program's database. Choose another file.")
                 connection.executescript(_TABLE)
             except BaseException:

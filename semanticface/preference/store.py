@@ -23,7 +23,8 @@ from semanticface.preference.types import Choice, Question
 
 VERSION = 1
 """Of the schema, the file's ``user_version``."""
-_APPLICATION = 0x53464331  # "SFC1", the file's application_id
+APPLICATION_ID = 0x53464331
+"""Marks the file as ours: "SFC1"; its ``application_id``."""
 _WAIT = 20.0  # seconds to wait for another annotator's write, which takes milliseconds
 _COLUMNS = "question, picture, area, a, b, kind, of, verdict, annotator, model, round, time"
 
@@ -37,7 +38,7 @@ CREATE TABLE choices (
 ) STRICT;
 CREATE UNIQUE INDEX standing ON choices (annotator, model, round, question) WHERE withdrawn IS NULL;
 CREATE INDEX pictures ON choices (picture);
-PRAGMA application_id = {_APPLICATION};
+PRAGMA application_id = {APPLICATION_ID};
 PRAGMA user_version = {VERSION};
 """
 
@@ -173,6 +174,12 @@ class Store:
             found = self._connection().execute("SELECT count(*) FROM choices WHERE withdrawn IS NOT NULL").fetchone()
         return int(found[0])
 
+    def count_pictures(self, pictures: Collection[str]) -> int:
+        """Return how many choices are about some pictures, withdrawn ones included."""
+        with self._explained():
+            count = "SELECT count(*) FROM choices WHERE picture = ?"
+            return sum(self._connection().execute(count, (picture,)).fetchone()[0] for picture in pictures)
+
     def delete_pictures(self, pictures: Collection[str]) -> int:
         """Delete every choice about some pictures, withdrawn ones too, wipe them from the file and return how many.
 
@@ -237,7 +244,7 @@ class Store:
             return False
         (application,) = connection.execute("PRAGMA application_id").fetchone()
         (version,) = connection.execute("PRAGMA user_version").fetchone()
-        if application != _APPLICATION:
+        if application != APPLICATION_ID:
             raise SemanticFaceError(f"{self.path}: another program's database. Choose another --database.")
         if version != VERSION:
             raise SemanticFaceError(

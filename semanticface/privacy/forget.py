@@ -76,7 +76,7 @@ def forget(subject: str, dataset: str | Path, traces: Sequence[str | Path]) -> F
     removed = finish_interrupted(folder)
     splits = splits_of(folder)
     files = list(trace_files(traces))
-    pictures, known = _pictures_of(subject, folder, splits)
+    pictures, known = pictures_of(subject, folder, splits)
     naming = set()
     for file in files:
         if file.suffix == ".jsonl" and (theirs := [each for each in _objects(file) if each.get("subject") == subject]):
@@ -127,7 +127,7 @@ def finish_interrupted(folder: Path) -> list[str]:
 
 def hint(subject: str, known: Iterable[str]) -> str:
     """Return similar names as the end of a message; empty if there are none."""
-    near = difflib.get_close_matches(subject, sorted(known), n=3)
+    near = difflib.get_close_matches(subject, sorted(set(known)), n=3)
     return f" Did you mean {' or '.join(near)}?" if near else ""
 
 
@@ -135,7 +135,13 @@ def splits_of(folder: Path) -> list[str]:
     """Return the splits of a dataset; one empty name if it was saved without splits."""
     index = folder / "dataset_dict.json"
     if index.is_file():
-        return list(json.loads(index.read_text(encoding="utf-8"))["splits"])
+        try:
+            splits = json.loads(index.read_text(encoding="utf-8"))["splits"]
+            if not isinstance(splits, list) or not all(isinstance(split, str) for split in splits):
+                raise TypeError("no list of splits")
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise DatasetError(f"{index} cannot be read: {error}. Make the dataset again, or delete it.") from error
+        return splits
     if (folder / "state.json").is_file():
         return [""]
     raise DatasetError(f"{folder} is not a dataset of faces: {index.name} is missing. Give the dataset's own folder.")
@@ -150,8 +156,7 @@ def subjects_of(folder: Path) -> set[str]:
 def fingerprints(folder: Path) -> dict[str, set[str]]:
     """Return the fingerprints of a dataset's splits, including those from before people were deleted."""
     path = folder / EARLIER_NAME
-    known = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-    out = {split: set(prints) for split, prints in known.items()}
+    out = {split: set(prints) for split, prints in object_in(path).items()}
     for split in splits_of(folder):
         out.setdefault(split, set()).add(_load(folder, split)._fingerprint)
     return out
@@ -161,16 +166,18 @@ def trace_files(paths: Iterable[str | Path]) -> Iterator[Path]:
     """Yield the JSONL and SQLite files among and below some paths; raise if a path is missing or of another kind."""
     for path in map(Path, paths):
         if path.is_dir():
-            yield from trace_files(each for each in sorted(path.iterdir()) if each.is_dir() or _is_trace(each))
+            inside = [each for each in sorted(path.iterdir()) if not each.is_symlink()]
+            yield from trace_files(each for each in inside if each.is_dir() or is_trace(each))
         elif not path.exists():
             raise SemanticFaceError(f"{path}: no such file or folder. Check the path; nothing was deleted.")
-        elif not _is_trace(path):
+        elif not is_trace(path):
             raise SemanticFaceError(f"{path}: neither .jsonl nor .sqlite. Nothing was deleted.")
         else:
             yield path
 
 
-def _is_trace(path: Path) -> bool:
+def is_trace(path: Path) -> bool:
+    """Whether a file has the suffix of choices, candidates or pairs."""
     return path.suffix in (".jsonl", ".sqlite")
 
 
@@ -221,6 +228,11 @@ def _objects(file: Path) -> Iterator[dict[str, Any]]:
         yield from (line for _, line, _ in read_objects(file) if line is not None)
 
 
+def count_lines(file: Path, subject: str, pictures: Collection[str]) -> int:
+    """Return how many lines of a JSONL are about a subject or some pictures."""
+    return sum(line.get("subject") == subject or _picture(line) in pictures for line in _objects(file))
+
+
 def _picture(line: Mapping[str, Any]) -> str:
     """Return the picture of a candidate, choice or pair; empty for any other line."""
     question = line.get("question")
@@ -231,15 +243,20 @@ def _picture(line: Mapping[str, Any]) -> str:
 def _load(folder: Path, split: str) -> datasets.Dataset:
     try:
         return datasets.load_from_disk(str(folder / split))
-    except (OSError, ValueError, KeyError, TypeError, pa.ArrowException) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, pa.ArrowException) as error:
         raise DatasetError(f"{folder / split} cannot be read: {error}. Make the dataset again.") from error
+
+
+def lacks_columns(folder: Path) -> str:
+    """Return which of the columns ``picture`` and ``subject`` some split lacks; empty if none."""
+    splits = [_load(folder, split).column_names for split in splits_of(folder)]
+    return " or ".join(name for name in ("picture", "subject") if not all(name in columns for columns in splits))
 
 
 def _undecoded(folder: Path, split: str) -> datasets.Dataset:
     faces = _load(folder, split)
-    missing = [name for name in ("picture", "subject") if name not in faces.column_names]
-    if missing:
-        raise DatasetError(f"{folder} is not a dataset of faces: it has no column {' and no column '.join(missing)}.")
+    if missing := lacks_columns(folder):
+        raise DatasetError(f"{folder} is not a dataset of faces: it has no column {missing}.")
     return faces.cast_column("picture", datasets.Image(decode=False))
 
 
@@ -256,16 +273,16 @@ def _sha(stored: dict[str, Any], name: str) -> str:
         return ""  # nothing refers to a missing picture
 
 
-def _pictures_of(subject: str, folder: Path, splits: Sequence[str]) -> tuple[set[str], list[str]]:
-    """Return the sha256 of a subject's pictures, and all subjects."""
+def pictures_of(subject: str, folder: Path, splits: Sequence[str]) -> tuple[set[str], list[str]]:
+    """Return the sha256 of a subject's pictures, and the subject of every row that names one."""
     pictures: set[str] = set()
-    known: set[str] = set()
+    known: list[str] = []
     for split in splits:
         faces = _undecoded(folder, split)
         subjects = list(faces["subject"])
-        known |= set(subjects)
+        known += filter(None, subjects)
         pictures |= {_sha(faces[row]["picture"], split) for row, each in enumerate(subjects) if each == subject}
-    return pictures - {""}, sorted(filter(None, known))
+    return pictures - {""}, known
 
 
 def _rewrite_split(folder: Path, subject: str) -> int:

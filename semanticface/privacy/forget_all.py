@@ -7,38 +7,40 @@ vision features of unfinished trainings. Adapters cannot unlearn: they are named
 
 from __future__ import annotations
 
-import os
 import shutil
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from semanticface.data.captures.dataset import CaptureSet
+from semanticface.data.captures.report import PAGE
 from semanticface.data.consent import is_capture_dataset
-from semanticface.data.ms_swift_export import forget_rows, is_export, subjects_in
+from semanticface.data.ms_swift_export import forget_rows
 from semanticface.data.provenance import UNCOUNTED, Source, read_people, sources_from_recipe
-from semanticface.errors import DatasetError, SemanticFaceError
+from semanticface.errors import DatasetError
 from semanticface.formats.tables import read_objects
+from semanticface.preference.store import Store
 from semanticface.privacy.forget import (
+    count_lines,
     fingerprints,
     finish_interrupted,
     forget,
     hint,
     object_in,
+    pictures_of,
     refers_to,
     settings_in,
     splits_of,
     subjects_of,
-    trace_files,
 )
+from semanticface.privacy.search import Places, search
 from semanticface.recipe import RECIPE_NAME
-from semanticface.utils.files import abandoned_writes
 
 OUTPUTS = Path("outputs")
 """The default folder."""
 
-_SKIPPED = {"checkpoints", "logs", "node_modules", "__pycache__"}
 _EVALUATED = ("predictions.jsonl", "report.html")
 _FEATURES = "features"  # cached vision features of a running training, see training.trainer
 
@@ -78,11 +80,88 @@ class ForgottenEverywhere:
         deleted: a line for each folder or file from which something was deleted.
         left: a sentence for each thing that still names the person and must be edited by hand.
         models: that were or may have been trained on them.
+        skipped: a sentence for each thing that could not be read or deleted, or was passed over.
     """
 
     deleted: tuple[str, ...]
     left: tuple[str, ...]
     models: tuple[AffectedModel, ...]
+    skipped: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What a person's name leads to: everything that ``forget_found`` deletes from.
+
+    Attributes:
+        subject: as in the datasets' column.
+        places: what lies below the folders.
+        chosen: datasets that contain the person, or of which files about their pictures are left.
+        models: that were or may have been trained on them.
+        unfinished: captures with an interrupted import or deletion, which is finished first.
+    """
+
+    subject: str
+    places: Places
+    chosen: tuple[Path, ...]
+    models: tuple[AffectedModel, ...]
+    unfinished: tuple[Path, ...]
+
+    @property
+    def exports(self) -> list[Path]:
+        """Exports that contain the person."""
+        return [folder for folder, there in self.places.exports.items() if self.subject in there]
+
+    def lines(self) -> Iterator[str]:
+        """Yield a line for each thing that will be deleted; nothing is."""
+        places, subject = self.places, self.subject
+        yield from (f"{scratch}: left by a command that was stopped" for scratch in places.abandoned)
+        yield from (f"{folder}: an interrupted import or deletion, to be finished" for folder in self.unfinished)
+        pictures: set[str] = set()
+        for folder in self.chosen:
+            theirs, rows = pictures_of(subject, folder, splits_of(folder))
+            pictures |= theirs
+            yield f"{folder}: {rows.count(subject)} rows"
+            yield from (f"{path}" for path in _derived(folder, places.folders))
+        for file in places.files:
+            if file.suffix == ".sqlite":
+                with Store(file, create=False) as store:
+                    count, unit = store.count_pictures(pictures), "choices"
+            else:
+                count, unit = count_lines(file, subject, pictures), "lines"
+            if count:
+                yield f"{file}: {count} {unit}"
+        yield from (f"{folder}: rows and images of {subject}" for folder in self.exports)
+
+
+def find_everywhere(subject: str, paths: Sequence[str | Path]) -> Found:
+    """Find everything derived from a person's pictures, and the models trained on them; nothing is changed.
+
+    Args:
+        subject: as in the datasets' column.
+        paths: folders, searched to any depth, and single files of choices, candidates or pairs.
+
+    Raises:
+        DatasetError: there is nothing about this subject; the message suggests similar names, and names what could
+            not be searched.
+        SemanticFaceError: a path is missing.
+    """
+    places = search(paths)
+    named = _naming(subject, places.files)
+    chosen = [
+        folder
+        for folder, there in places.people.items()
+        if subject in there or any(named & prints for prints in fingerprints(folder).values())
+    ]
+    if not chosen and named:
+        chosen = list(places.people)  # only traces are left, of an unknown dataset
+    models = tuple(_models(subject, places.folders, chosen))
+    captures = [folder for folder in places.folders if is_capture_dataset(folder)]
+    unfinished = tuple(folder for folder in captures if not (folder / PAGE).exists())
+    found = Found(subject, places, tuple(chosen), models, unfinished)
+    if not chosen and not models and not found.exports and not unfinished:
+        raise _nothing(found, paths)
+    return found
 
 
 def forget_everywhere(
@@ -97,55 +176,78 @@ def forget_everywhere(
 
     Raises:
         DatasetError: there is nothing about this subject; the message suggests similar names.
-        SemanticFaceError: something cannot be read or written; the same call resumes.
+        SemanticFaceError: a path is missing.
     """
+    found = find_everywhere(subject, paths)
+    gone = forget_found(found, log)
+    if not gone.deleted and not found.chosen and not found.models and not found.exports and not gone.skipped:
+        raise _nothing(found, paths)
+    return gone
+
+
+def forget_found(found: Found, log: Callable[[str], object] = print) -> ForgottenEverywhere:
+    """Delete what ``find_everywhere`` found. What cannot be deleted is noted in ``skipped``, and the rest goes on.
+
+    Args:
+        found: of a person.
+        log: receives each line as soon as it is true, models first.
+    """
+    subject, places = found.subject, found.places
     deleted: list[str] = []
+    left: list[str] = []
 
     def done(line: str) -> None:
         deleted.append(line)
         log(line)
 
-    for scratch in [each for path in map(Path, paths) for each in abandoned_writes(path)]:
-        shutil.rmtree(scratch)
-        log(f"{scratch}: deleted, left by a command that was stopped")
-    folders = [folder for path in map(Path, paths) for folder in _folders(path)]
-    files = list(dict.fromkeys(trace_files(paths)))
-    sets = [folder for folder in folders if _is_dataset(folder)]
-    for folder in filter(is_capture_dataset, sets):
+    def finish(folder: Path) -> None:
         CaptureSet(folder, None)  # deletes files unpacked by an interrupted import
         if subject in finish_interrupted(folder):
             done(f"{folder}: pages and records of {subject} deleted")
-    people = {folder: subjects_of(folder) for folder in sets}
-    exports = {folder: subjects_in(folder) for folder in folders if is_export(folder)}
-    named = _naming(subject, files)
-    chosen = [
-        folder
-        for folder, there in people.items()
-        if subject in there or any(named & prints for prints in fingerprints(folder).values())
-    ]
-    if not chosen and named:
-        chosen = sets  # only traces are left, of an unknown dataset
-    models = _models(subject, folders, chosen)
-    for model in models:
-        log(model.advice(subject))
-    if not deleted and not chosen and not models and not any(subject in there for there in exports.values()):
-        known = {who for there in [*people.values(), *exports.values()] for who in there} - {subject}
-        where = ", ".join(map(str, paths))
-        raise DatasetError(f"{where}: nothing about {subject!r}, and no model trained on them.{hint(subject, known)}")
-    left: list[str] = []
-    for folder in chosen:
+
+    def appeared(folder: Path) -> bool:
+        """Whether finishing an import has made the person's rows readable."""
+        return folder not in found.chosen and subject in (places.attempt(partial(subjects_of, folder)) or ())
+
+    def clear(scratch: Path) -> None:
+        shutil.rmtree(scratch)
+        log(f"{scratch}: deleted, left by a command that was stopped")
+
+    def from_dataset(folder: Path) -> None:
         # First, while the rows still show that there is something to delete.
-        for line in _delete_derived(folder, folders):
+        for line in _delete_derived(folder, places.folders):
             done(line)
-        left += _from_dataset(subject, folder, files, done)
-    for folder, there in exports.items():
-        if subject in there:
-            rows, images, remark = forget_rows(folder, subject)
-            done(f"{folder}: {rows} rows and {images} images deleted")
-            left += [remark] if remark else []
+        left.extend(_from_dataset(subject, folder, places.files, done))
+
+    def from_export(folder: Path) -> None:
+        rows, images, remark = forget_rows(folder, subject)
+        done(f"{folder}: {rows} rows and {images} images deleted")
+        left.extend([remark] if remark else [])
+
+    for model in found.models:
+        log(model.advice(subject))
+
+    def each(step: Callable[[Path], None], folders: Iterable[Path]) -> None:
+        for folder in folders:
+            places.attempt(partial(step, folder))
+
+    each(clear, places.abandoned)
+    each(finish, filter(is_capture_dataset, places.folders))
+    each(from_dataset, [*found.chosen, *filter(appeared, found.unfinished)])
+    each(from_export, found.exports)
     for line in left:
         log(line)
-    return ForgottenEverywhere(tuple(deleted), tuple(left), tuple(models))
+    return ForgottenEverywhere(tuple(deleted), tuple(left), found.models, tuple(places.skipped))
+
+
+def _nothing(found: Found, paths: Sequence[str | Path]) -> DatasetError:
+    there = [*found.places.people.values(), *found.places.exports.values()]
+    known = {who for people in there for who in people} - {found.subject}
+    where = ", ".join(map(str, paths))
+    unread = "".join(f"\n{line}" for line in found.places.skipped)
+    return DatasetError(
+        f"{where}: nothing about {found.subject!r}, and no model trained on them.{hint(found.subject, known)}{unread}"
+    )
 
 
 def _from_dataset(subject: str, folder: Path, files: Sequence[Path], done: Callable[[str], None]) -> tuple[str, ...]:
@@ -160,34 +262,10 @@ def _from_dataset(subject: str, folder: Path, files: Sequence[Path], done: Calla
     return result.left
 
 
-# --- search -------------------------------------------------------------------------------------------------------
-
-
-def _folders(path: Path) -> Iterator[Path]:
-    """Yield a folder and those below it, except those inside a dataset."""
-    if not path.exists():
-        raise SemanticFaceError(f"{path}: no such file or folder. Check the path; nothing was deleted.")
-    for name, below, _ in os.walk(path):
-        folder = Path(name)
-        yield folder
-        inside = _is_dataset(folder)
-        below[:] = [] if inside else sorted(each for each in below if each[0] != "." and each not in _SKIPPED)
-
-
-def _is_dataset(folder: Path) -> bool:
-    try:
-        splits_of(folder)
-    except DatasetError:
-        return is_capture_dataset(folder)
-    return True
-
-
 def _naming(subject: str, files: Sequence[Path]) -> set[str]:
     """Return the fingerprints of the datasets to which lines about a person refer; an empty one if not known."""
     prints: set[str] = set()
-    for file in files:
-        if file.suffix != ".jsonl" or not file.stat().st_size:
-            continue
+    for file in (each for each in files if each.suffix == ".jsonl" and each.stat().st_size):
         lines = [line for _, line, _ in read_objects(file) if line is not None]
         if any(line.get("subject") == subject and "picture" in line for line in lines):
             prints |= {str(line["dataset"]) for line in lines if "dataset" in line and "split" in line} or {""}
@@ -197,20 +275,25 @@ def _naming(subject: str, files: Sequence[Path]) -> set[str]:
 # --- evaluations and caches ---------------------------------------------------------------------------------------
 
 
-def _delete_derived(dataset: Path, folders: Sequence[Path]) -> Iterator[str]:
-    """Delete pages, predictions and cached features of single pictures of a dataset; yield a line for each."""
+def _derived(dataset: Path, folders: Sequence[Path]) -> Iterator[Path]:
+    """Yield the pages, predictions and cached features of single pictures of a dataset."""
     prints = fingerprints(dataset)
     for folder in folders:
         evaluated = object_in(folder / "metrics.json").get("recipe")
         if isinstance(evaluated, dict) and refers_to(evaluated, dataset, prints):
-            deleted = [name for name in _EVALUATED if (folder / name).exists()]
-            for name in deleted:
-                (folder / name).unlink()
-            if deleted:
-                yield f"{folder}: {' and '.join(deleted)} deleted; the figures stay. Evaluate again for a new page"
+            yield from (folder / name for name in _EVALUATED if (folder / name).exists())
         if (folder / _FEATURES).is_dir() and refers_to(settings_in(folder), dataset, prints):
-            shutil.rmtree(folder / _FEATURES)
-            yield f"{folder / _FEATURES}: deleted"
+            yield folder / _FEATURES
+
+
+def _delete_derived(dataset: Path, folders: Sequence[Path]) -> Iterator[str]:
+    for path in list(_derived(dataset, folders)):
+        if path.is_dir():
+            shutil.rmtree(path)
+            yield f"{path}: deleted"
+        else:
+            path.unlink()
+            yield f"{path}: deleted; the figures stay. Evaluate again for a new one"
 
 
 # --- models -------------------------------------------------------------------------------------------------------

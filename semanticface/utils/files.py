@@ -89,11 +89,10 @@ def write_json(target: str | os.PathLike[str], value: Any, *, compact: bool = Fa
         file.write("\n")
 
 
-def abandoned_writes(root: str | os.PathLike[str]) -> Iterator[Path]:
-    """Yield the temporary folders of ``atomic_path`` that killed processes left anywhere below ``root``."""
-    for parent, folders, _ in os.walk(root):
-        for name in sorted(folders):
-            found = _SCRATCH.fullmatch(name)
-            if found and {path.name for path in Path(parent, name).iterdir()} <= {found[1], _REPLACED}:
-                folders.remove(name)
-                yield Path(parent, name)
+def is_abandoned(folder: Path) -> bool:
+    """Return whether a folder is a temporary one of ``atomic_path``, which a killed process left."""
+    found = _SCRATCH.fullmatch(folder.name)
+    try:
+        return bool(found) and {path.name for path in folder.iterdir()} <= {found[1], _REPLACED}
+    except OSError:
+        return False

@@ -4,7 +4,9 @@ import contextlib
 import json
 import os
 import re
+import shutil
 import signal
+import sqlite3
 from pathlib import Path
 
 import datasets
@@ -20,6 +22,8 @@ from semanticface.data.faces import FEATURES, load_faces
 from semanticface.data.ms_swift_export import export_swift
 from semanticface.data.provenance import Source, source_of, sources_from_recipe, write_people
 from semanticface.errors import DatasetError, SemanticFaceError
+from semanticface.llm.chat import ChatReply
+from semanticface.llm.reply_cache import ReplyCache
 from semanticface.preference.files import read_candidates, read_choices, write_choices
 from semanticface.preference.pairs import read_pairs, write_pairs
 from semanticface.preference.store import Store
@@ -107,7 +111,7 @@ def test_deleting_a_person_leaves_the_others_consistent(place, capsys):
     del raw
     cache = place / "faces" / "train" / "cache-0123.arrow"
     cache.write_bytes(theirs[0])
-    assert main(["forget", "ann", str(place / "faces"), str(place / "run")]) == 0
+    assert main(["forget", "ann", str(place / "faces"), str(place / "run"), "--yes"]) == 0
     printed = capsys.readouterr().out
     assert "3 rows deleted" in printed and "2 choices deleted from databases" in printed
     for name in ("candidates", "choices", "pairs"):
@@ -401,11 +405,58 @@ def test_the_commands_of_the_page(place, monkeypatch, capsys, words):
     Path("outputs").mkdir()
     Path("faces").rename("outputs/captures")
     Path("run").rename("outputs/run")
+    monkeypatch.setattr("builtins.input", lambda _: "y")
     assert main(words.split()[1:]) == 0
-    assert "outputs/captures: 3 rows deleted" in capsys.readouterr().out
+    deletes = "--dry-run" not in words
+    assert f"outputs/captures: 3 rows{' deleted' * deletes}\n" in capsys.readouterr().out
+    if not deletes:
+        return
     assert main(words.split()[1:]) == 2
     assert "outputs/captures" in (err := capsys.readouterr().err) or "outputs: nothing about 'ann'" in err
 
 
 def test_the_page_has_commands():
-    assert PAGE.count("\nsemanticface forget ann") == 2
+    assert PAGE.count("\nsemanticface forget ann") == 3
+
+
+def test_it_lists_what_goes_and_asks(place, monkeypatch, capsys):
+    before, answers = held(place), iter(["n", "yes"])
+    monkeypatch.setattr("builtins.input", lambda _: next(answers))
+    assert main(["forget", "ann", str(place), "--dry-run"]) == 0
+    listed = capsys.readouterr().out
+    assert f"{place / 'faces'}: 3 rows\n" in listed and "choices.sqlite: 2 choices\n" in listed
+    assert all(f"{name}.jsonl: 2 lines\n" in listed for name in ("candidates", "choices", "pairs"))
+    assert main(["forget", "ann", str(place)]) == 2
+    assert "nothing was deleted" in capsys.readouterr().err and held(place) == before
+    assert main(["forget", "ann", str(place)]) == 0
+    check_consistent(place, ["ben", "cem", None, "ben", "cem"])
+
+
+def test_what_cannot_be_read_is_named_and_the_rest_goes(place, tmp_path_factory, capsys):
+    outside = tmp_path_factory.mktemp("outside")
+    shutil.copytree(place / "faces", outside / "faces")
+    (place / "elsewhere").symlink_to(outside)
+    (place / "loop").symlink_to(place)
+    (place / "around").symlink_to("around")
+    for name in ("logs", "checkpoints", ".hidden"):
+        shutil.copytree(place / "faces", place / name / "faces")
+    for name, text in {"a": "[]", "b": "{", "c": '{"splits": 7}', "d": '{"splits": ["train"]}'}.items():
+        (place / name).mkdir()
+        (place / name / "dataset_dict.json").write_text(text)
+    (place / "broken.sqlite").write_bytes(b"no database")
+    (place / "empty.sqlite").touch()
+    with contextlib.closing(sqlite3.connect(place / "foreign.sqlite")) as foreign:
+        foreign.execute("PRAGMA application_id = 7")
+        foreign.execute("CREATE TABLE x (y)")
+    with ReplyCache(place / "take.jsonl.replies.sqlite") as cache:
+        cache.put("key", ChatReply("text", "stop", 1, 1, 0.0))
+    assert main(["forget", "ann", str(place), "--yes"]) == 1
+    named = capsys.readouterr().err
+    for name in ("elsewhere", "a/dataset_dict.json", "b/dataset_dict.json", "c/dataset_dict.json", "d/train"):
+        assert named.count(f"semanticface: {place / name}") == 1
+    assert f"{place / 'broken.sqlite'}: damaged" in named and f"{place / 'foreign.sqlite'}: another program's" in named
+    assert not any(word in named for word in ("loop", "around", "replies", "empty"))
+    check_consistent(place, ["ben", "cem", None, "ben", "cem"])
+    for name in ("logs", "checkpoints", ".hidden"):
+        assert "ann" not in load_faces(place / name / "faces", "train")["subject"]
+    assert "ann" in load_faces(outside / "faces", "train")["subject"]
