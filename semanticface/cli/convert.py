@@ -57,7 +57,6 @@ def add_commands(commands: Subparsers) -> None:
 
 def _run(options: argparse.Namespace) -> int:
     from semanticface.formats import convert
-    from semanticface.utils.files import check_not_an_input
 
     options.form = options.form or convert.format_of(options.out)
     convert.check_output_name(options.out, options.form)
@@ -66,7 +65,6 @@ def _run(options: argparse.Namespace) -> int:
             raise SemanticFaceError("--avatar is for --to glb. Leave it out.")
     elif options.form == "glb" and options.out.suffix.lower() == ".vrm":
         raise SemanticFaceError(f"{options.out}: the plain head is no VRM. Give an --avatar, or end the name in .glb.")
-    check_not_an_input(options.out, options.file, options.avatar)
     with grouped_warnings() as warn_row:
         counts = convert.convert(
             options.file, options.out, options.form, options.fps, warn_row, options.avatar, note=warn

@@ -45,6 +45,10 @@ _EXTRAS = {
 }
 """Optional packages that a command may lack, and the extra of pyproject.toml that installs each."""
 
+_INPUTS = ("file", "pictures", "avatar", "neutral", "candidates", "database", "source", "dataset")
+_OUTPUTS = ("out", "report", "export")
+"""Options of the subcommands that name what is read, and what is written."""
+
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code; ``argv`` defaults to the process's arguments."""
@@ -92,7 +96,17 @@ def _run(words: list[str]) -> int:
     if options.run is None:
         parser.print_help()
         return 0
+    _check_outputs(options)
     return int(options.run(options))
+
+
+def _check_outputs(options: argparse.Namespace) -> None:
+    """Refuse an output that is one of the inputs, before anything is read."""
+    given = [getattr(options, name, None) for name in _INPUTS]
+    inputs = [path for each in given for path in (each if isinstance(each, list) else [each])]
+    for name in _OUTPUTS:
+        if (target := getattr(options, name, None)) is not None:
+            check_not_an_input(target, *(path for path in inputs if isinstance(path, str | os.PathLike)))
 
 
 def _parser() -> argparse.ArgumentParser:

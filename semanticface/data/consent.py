@@ -7,12 +7,13 @@
         reference: form signed on 2026-03-14, binder 7  # where to find the consent; or licence: CC-BY-4.0
         uses: [train, show]                             # any of train, evaluate, show, publish
         until: 2027-12-31                               # the last day, UTC; optional
-      ben: false                                        # no use; same as no entry
+      ben: false                                        # no use; same as no entry, but for unnamed people
       cem: true                                         # show only
       eve: {until: 2027-12-31}                          # show only, up to that day
       portraits:                                        # unnamed people of a collection (portraits#3-0042)
         licence: public domain
         uses: [train, show]
+      portraits#3-0042: false                           # but not this one of them
 
 ``train`` includes ``evaluate``. People rendered by ``data_prep/render_faces.py`` need no entry: they do not exist.
 """
@@ -40,6 +41,8 @@ _RENDERED = re.compile(r"face-\d{7}")  # rendered.subject_name
 KIND = "captures"
 LOOK = "capture"
 """Value of the column ``look`` for real pictures."""
+_UNNAMED = re.compile(r"(.+)#\d-\d{4,}")
+_GROUP = re.compile(r"(.+)#\d")  # of unnamed people, as imports handle them
 _MAX_NAMED = 5  # people in an error message
 
 Use = Literal["train", "evaluate", "show", "publish"]
@@ -68,7 +71,7 @@ class Consent:
 
     Attributes:
         rendered: whether the whole dataset was rendered by this project.
-        permissions: of each subject who agreed to anything, by ``normalize_name``.
+        permissions: of each subject listed, by ``normalize_name``; without uses for an entry of ``false``.
     """
 
     rendered: bool
@@ -77,7 +80,7 @@ class Consent:
     @property
     def until(self) -> dict[str, datetime.date]:
         """The last day for each subject who agreed; ``date.max`` for no limit."""
-        return {subject: permission.until for subject, permission in self.permissions.items()}
+        return {subject: permission.until for subject, permission in self.permissions.items() if permission.uses}
 
     def allows(self, subject: str, day: datetime.date | None = None, *, use: Use = "show") -> bool:
         """Return whether a use of a subject's pictures is allowed on a day, by default today, UTC."""
@@ -89,10 +92,11 @@ class Consent:
             return ""
         if not subject:
             return "some rows do not say who is in them"
-        permission = self.permissions.get(normalize_name(subject)) or self.permissions.get(
-            normalize_name(collection_of(subject))
-        )
-        if permission is None:
+        unnamed = _UNNAMED.fullmatch(subject)
+        names = [subject] if unnamed is None else [subject, unnamed[1]]
+        listed = [found for name in names if (found := self.permissions.get(normalize_name(name))) is not None]
+        permission = listed[0] if listed else None
+        if permission is None or not permission.uses:
             return f"no consent of {subject}"
         if use not in permission.uses and not (use == "evaluate" and "train" in permission.uses):
             return f"{subject} agreed to {', '.join(sorted(permission.uses))}, not to {use}"
@@ -107,8 +111,12 @@ def is_rendered(subject: str) -> bool:
 
 
 def collection_of(subject: str) -> str:
-    """Return the collection whose licence covers an unnamed person, ``portraits`` of ``portraits#3-0042``."""
-    return subject.partition("#")[0]
+    """Return the collection of an unnamed person, or of a group of them: ``portraits`` of ``portraits#3-0042``.
+
+    The name of anybody else is returned as it is.
+    """
+    found = _UNNAMED.fullmatch(subject) or _GROUP.fullmatch(subject)
+    return subject if found is None else found[1]
 
 
 def normalize_name(name: str) -> str:
@@ -159,15 +167,14 @@ def read_consent_file(path: Path) -> dict[str, Permission]:
         raise ConfigError(f"{path} is not valid YAML: {error}. Nothing is allowed until it is.") from error
     if not isinstance(value, dict) or set(value) != {"subjects"} or not isinstance(value["subjects"] or {}, dict):
         raise ConfigError(f"{path} must contain `subjects:` with entries such as `name: true`, and nothing else.")
-    permissions = {}
+    permissions: dict[str, Permission] = {}
     for subject, entry in (value["subjects"] or {}).items():
         if not isinstance(subject, str):
             raise ConfigError(f"{path}: YAML does not read the subject {subject} as text. Quote it.")
         who = normalize_name(subject)
         if who in permissions:
             raise ConfigError(f"{path}: {who} appears twice, in two spellings that look alike. Remove one.")
-        if (permission := _permission(entry, f"{path}, {subject}")) is not None:
-            permissions[who] = permission
+        permissions[who] = _permission(entry, f"{path}, {subject}")
     return permissions
 
 
@@ -184,9 +191,9 @@ def consent_template(subjects: Iterable[str]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _permission(entry: Any, at: str) -> Permission | None:
+def _permission(entry: Any, at: str) -> Permission:
     if isinstance(entry, bool):
-        return Permission(frozenset({"show"})) if entry else None
+        return Permission(frozenset({"show"} if entry else ()))
     known = {"reference", "licence", "uses", "until"}
     if not isinstance(entry, dict) or not entry or not set(entry) <= known:
         raise ConfigError(

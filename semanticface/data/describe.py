@@ -24,7 +24,7 @@ from semanticface.formats.tables import RowResult, read_coefficients
 from semanticface.recipe import RECIPE_NAME
 from semanticface.semantics.analysis import Analysis, describe_many
 from semanticface.semantics.answer import format_answer
-from semanticface.utils.files import atomic_open, atomic_path, write_json
+from semanticface.utils.files import atomic_open, atomic_path, check_not_an_input, write_json
 from semanticface.utils.progress import tqdm
 
 if TYPE_CHECKING:
@@ -54,6 +54,7 @@ def check_paths(source: str | os.PathLike[str], target: str | os.PathLike[str]) 
         raise SemanticFaceError(f"{target}: the output is JSONL. End its name in .jsonl.")
     if not Path(source).exists():
         raise TableError(f"{source}: no such file or folder. Check the path.")
+    check_not_an_input(target, source)
 
 
 def describe_table(

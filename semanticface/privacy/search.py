@@ -10,6 +10,7 @@ import os
 import sqlite3
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
@@ -80,7 +81,7 @@ def search(paths: Sequence[str | Path]) -> Places:
     for folder in found.folders:
         if _has_index(folder):
             _add_dataset(folder, found)
-        elif is_export(folder) and (there := found.attempt(lambda folder=folder: subjects_in(folder))) is not None:
+        elif is_export(folder) and (there := found.attempt(partial(subjects_in, folder))) is not None:
             found.exports[folder] = there
     return found
 
@@ -94,10 +95,12 @@ def _walk(root: Path, inside: Sequence[Path], found: Places) -> None:
         folder = Path(name)
         for each in sorted([*below, *names]):
             path = folder / each
-            if path.is_symlink() and not any(path.resolve().is_relative_to(parent) for parent in inside):
+            # realpath, because Path.resolve raises on loops.
+            target = Path(os.path.realpath(path))
+            if path.is_symlink() and not any(target.is_relative_to(parent) for parent in inside):
                 found.skipped.append(f"{path}: a link to {path.readlink()}, outside. It is not followed.")
             elif each in names and is_trace(path) and path.is_file():
-                found.files.append(path.resolve() if path.is_symlink() else path)
+                found.files.append(target if path.is_symlink() else path)
         abandoned = [each for each in below if is_abandoned(folder / each)]
         found.abandoned += [folder / each for each in abandoned]
         below[:] = sorted(set(below) - set(abandoned))
@@ -140,8 +143,13 @@ def _is_readable(file: Path, found: Places) -> bool:
     elif application not in (CHOICES, 0):
         found.skipped.append(f"{file}: another program's database, not searched.")
     elif file.stat().st_size:
-        return found.attempt(lambda: Store(file, create=False).close() or True) is not None
+        return found.attempt(lambda: _opens(file)) is not None
     return False
+
+
+def _opens(file: Path) -> bool:
+    with Store(file, create=False):
+        return True
 
 
 def _read(lines: Iterable[object]) -> bool:

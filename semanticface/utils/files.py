@@ -52,9 +52,10 @@ def atomic_path(target: str | os.PathLike[str]) -> Iterator[Path]:
 
 def check_not_an_input(target: str | os.PathLike[str], *inputs: str | os.PathLike[str] | None) -> None:
     """Raise a ``SemanticFaceError`` if the output ``target`` is one of the inputs."""
-    resolved = Path(target).resolve()
-    for path in inputs:
-        if path is not None and Path(path).resolve() == resolved:
+    target = Path(target)
+    for path in map(Path, filter(None, inputs)):
+        same = target.samefile(path) if target.exists() and path.exists() else target.resolve() == path.resolve()
+        if same:
             raise SemanticFaceError(f"{target}: is an input of this command. Choose another name for the output.")
 
 
@@ -93,6 +94,6 @@ def is_abandoned(folder: Path) -> bool:
     """Return whether a folder is a temporary one of ``atomic_path``, which a killed process left."""
     found = _SCRATCH.fullmatch(folder.name)
     try:
-        return bool(found) and {path.name for path in folder.iterdir()} <= {found[1], _REPLACED}
+        return found is not None and {path.name for path in folder.iterdir()} <= {found[1], _REPLACED}
     except OSError:
         return False

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import stat
 import warnings
 from collections.abc import Callable, Iterable, Sequence
@@ -19,6 +20,9 @@ SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
 """Suffixes of pictures; ``expand`` and ``load_picture`` also go by content."""
 MAX_BYTES = 64 * 2**20
 MAX_PIXELS = 64_000_000
+MAX_SCANS = 64
+"""Of a JPEG; encoders write about ten. Each costs a pass over all pixels."""
+_MAX_SCANNED = 16 * MAX_PIXELS  # pixels times scans
 MIN_SIDE = 16
 JPEG_QUALITY = 95
 BACKGROUND = (255, 255, 255)
@@ -27,7 +31,11 @@ BACKGROUND = (255, 255, 255)
 _MAX_LISTED = 8  # files named in a message
 _HEAD = 16  # bytes that tell what a file is
 _LONG_TEXT = 2**16  # bytes
+_ROWS = 64
 _EXIF_ORIENTATION = 0x0112
+_MARKER = re.compile(rb"\xff[^\x00\xff]")  # of a JPEG; 0xff 0x00 is data, and further 0xff are padding
+_START_OF_SCAN, _END_OF_IMAGE = 0xDA, 0xD9
+_WITHOUT_LENGTH = {0x01, *range(0xD0, 0xD9)}
 _UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -79,8 +87,8 @@ def load_picture(source: str | os.PathLike[str] | bytes | Image.Image, *, name: 
 
     Raises:
         PictureError: with ``code`` one of ``missing``, ``directory``, ``unreadable``, ``not_a_file``, ``empty``,
-            ``file_too_large``, ``unsupported_format``, ``not_a_picture``, ``too_many_pixels``, ``too_small``,
-            ``animated``, ``unsupported_mode``, ``damaged``.
+            ``file_too_large``, ``unsupported_format``, ``not_a_picture``, ``too_many_pixels``, ``too_many_scans``,
+            ``too_small``, ``animated``, ``unsupported_mode``, ``damaged``.
     """
     # Pillow only warns about pictures above its own limit; its warnings about odd metadata do not help users.
     with warnings.catch_warnings(action="ignore"):
@@ -95,6 +103,7 @@ def load_picture(source: str | os.PathLike[str] | bytes | Image.Image, *, name: 
             data = _read(Path(source), name)
         try:
             with _open(data, name) as image:
+                _check_scans(data, image, name)
                 return _clean(image, name)
         except PictureError as error:
             # Pillow refuses a PNG with megabytes of text or profile, such as the workflow that made it.
@@ -234,6 +243,29 @@ def _open(data: bytes, name: str) -> Image.Image:
         raise PictureError("not_a_picture", f"{name}: the content is not a picture. Give a {allowed} file.") from error
 
 
+def _check_scans(data: bytes, image: Image.Image, name: str) -> None:
+    """Refuse a JPEG of so many scans that decoding would take very long."""
+    if image.format not in ("JPEG", "MPO"):
+        return
+    scans = count_scans(data)
+    if scans > MAX_SCANS or scans * image.width * image.height > _MAX_SCANNED:
+        raise PictureError("too_many_scans", f"{name}: a JPEG of {scans} scans. Save it again as a plain JPEG or PNG.")
+
+
+def count_scans(data: bytes) -> int:
+    """Return the number of scans of a JPEG's first picture (ITU-T T.81, B.2), without decoding it."""
+    scans, at = 0, 2
+    while found := _MARKER.search(data, at):
+        marker, at = found[0][-1], found.end()
+        if marker == _END_OF_IMAGE:
+            break
+        if marker in _WITHOUT_LENGTH:
+            continue
+        scans += marker == _START_OF_SCAN
+        at += int.from_bytes(data[at : at + 2], "big")
+    return scans
+
+
 def _allowed_kind(data: bytes) -> str | None:
     if data.startswith(b"\x89PNG\r\n\x1a\n"):
         return "PNG"
@@ -302,12 +334,15 @@ def _orientation(image: Image.Image) -> int:
 
 def _rgb(image: Image.Image, name: str) -> Image.Image:
     if image.mode.startswith("I;16") or image.mode == "I":
-        values = np.asarray(image).astype(np.int64)
+        values = np.asarray(image)
         if values.min() < 0 or values.max() > 65535:
             raise PictureError(
                 "unsupported_mode", f"{name}: 32-bit grey values of unknown range. Save it as an 8- or 16-bit PNG."
             )
-        return Image.fromarray(np.rint(values / 257).astype(np.uint8)).convert("RGB")
+        grey = np.empty(values.shape, np.uint8)
+        for top in range(0, len(values), _ROWS):  # bounds the memory
+            grey[top : top + _ROWS] = np.rint(values[top : top + _ROWS] / np.float32(257))
+        return Image.fromarray(grey).convert("RGB")
     if image.mode == "F":
         raise PictureError(
             "unsupported_mode", f"{name}: floating-point grey values of unknown range. Save it as an 8-bit PNG."

@@ -448,3 +448,16 @@ def test_the_installed_command():
     done = subprocess.run([Path(sys.executable).parent / "semanticface", "--version"], capture_output=True, text=True)
     assert done.returncode == 0
     assert done.stdout.startswith("semanticface ")
+
+
+@pytest.mark.parametrize("link", [False, True])
+@pytest.mark.parametrize("command", ["parse", "describe", "predict", "convert --to jsonl"])
+def test_an_output_that_is_an_input_is_refused(tmp_path, capsys, command, link):
+    taken = tmp_path / "take.jsonl"
+    taken.write_text("{}\n")
+    out = tmp_path / "same.jsonl" if link else tmp_path / "." / "take.jsonl"
+    if link:
+        out.hardlink_to(taken)
+    name, *options = command.split()
+    assert main([name, str(taken), *options, "--out", str(out)]) == 2
+    assert "is an input of this command" in capsys.readouterr().err and taken.read_text() == "{}\n"

@@ -37,6 +37,18 @@ def test_those_who_agreed(tmp_path):
     assert [each.row for each in allowed] == [0, 2] and hidden == {"ben", "eve"}
 
 
+def test_one_unnamed_person_can_be_refused(tmp_path):
+    consent = listed(tmp_path, "subjects:\n  portraits: true\n  portraits#3-0042: false\n  ann: true\n")
+    assert consent.allows("portraits#3-0041") and not consent.allows("portraits#3-0042")
+    assert set(consent.until) == {"portraits", "ann"}
+
+
+@pytest.mark.parametrize("name", ["ann#2", "ann#", "ann#b", "ann#2-1", "#ann"])
+def test_a_named_person_does_not_fall_under_a_part_of_the_name(tmp_path, name):
+    assert not listed(tmp_path, "subjects:\n  ann: true\n").allows(name)
+    assert listed(tmp_path, f'subjects:\n  "{name}": true\n').allows(name)
+
+
 def test_rendered_people_need_no_entry_and_others_in_their_dataset_do(tmp_path):
     (tmp_path / RECIPE_NAME).write_text(json.dumps({"kind": "faces"}))
     consent = read_consent(tmp_path)

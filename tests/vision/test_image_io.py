@@ -7,6 +7,8 @@ import zlib
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from PIL import Image, ImageDraw
 
 from semanticface.errors import PictureError
@@ -320,3 +322,35 @@ def test_a_png_with_megabytes_of_metadata(kind, late):
     plain = buffer.getvalue()
     at = plain.index(b"IEND" if late else b"IDAT") - 4
     assert np.array_equal(np.asarray(load_picture(plain[:at] + extra + plain[at:])), pixels)
+
+
+def scanned(extra):
+    """A progressive JPEG with its last scan repeated, and how many scans Pillow writes."""
+    buffer = io.BytesIO()
+    Image.fromarray(np.random.default_rng(0).integers(0, 255, (40, 40, 3), dtype=np.uint8)).save(
+        buffer, "JPEG", progressive=True
+    )
+    data = buffer.getvalue()
+    last = data.rindex(b"\xff\xda")
+    return data[:-2] + data[last:-2] * extra + data[-2:], data.count(b"\xff\xda")
+
+
+def test_scans_of_a_jpeg_are_counted_before_it_is_decoded():
+    data, written = scanned(0)
+    assert image_io.count_scans(data) == written > 5 and load_picture(data).size == (40, 40)
+    data, _ = scanned(200)
+    assert image_io.count_scans(data) == written + 200
+    with pytest.raises(PictureError, match=r"a JPEG of 2.. scans") as caught:
+        load_picture(data)
+    assert caught.value.code == "too_many_scans"
+
+
+@given(st.binary(max_size=200))
+def test_any_bytes_have_a_number_of_scans(data):
+    assert 0 <= image_io.count_scans(b"\xff\xd8" + data) <= len(data)
+
+
+def test_every_16_bit_grey_is_scaled():
+    values = np.arange(65536, dtype=np.uint16).reshape(256, 256)
+    pixels = np.asarray(load_picture(Image.fromarray(values)))
+    assert np.array_equal(pixels[..., 0], np.rint(values / 257))

@@ -14,7 +14,16 @@ from typing import Protocol, TypeVar
 
 from semanticface.data.captures.dataset import CaptureSet, TakeRecord, split_of
 from semanticface.data.captures.report import PAGE, write_index_page
-from semanticface.data.consent import NAME, Consent, Permission, Use, collection_of, consent_template, read_consent_file
+from semanticface.data.consent import (
+    NAME,
+    Consent,
+    Permission,
+    Use,
+    collection_of,
+    consent_template,
+    normalize_name,
+    read_consent_file,
+)
 from semanticface.errors import ConfigError, SemanticFaceError
 from semanticface.utils.files import atomic_open
 
@@ -183,7 +192,8 @@ def assign_splits(
 
 def _refusal(what: str, subject: str, splits: Mapping[str, str], permissions: dict[str, Permission]) -> str:
     """Return why a part may not be imported, in a sentence; empty if it may."""
-    why = Consent(False, permissions).refusal(subject, _use(splits[subject]))
+    listed = subject if normalize_name(subject) in permissions else collection_of(subject)
+    why = Consent(False, permissions).refusal(listed, _use(splits[subject]))
     if not why:
         return ""
     missing = f" Add an entry:\n\n{consent_template([collection_of(subject)])}" if subject not in permissions else ""
