@@ -58,12 +58,13 @@ from semanticface.evaluation.zero_shot.questions import (
     spent,
 )
 from semanticface.evaluation.zero_shot.report import TITLE, Scored, figures, headline, how, score, summary, write_report
-from semanticface.evaluation.zero_shot.run import Task, exclusive, fingerprints, prepare, run
+from semanticface.evaluation.zero_shot.run import Task, fingerprints, prepare, run
 from semanticface.evaluation.zero_shot.server import ServerModel
 from semanticface.llm.chat import read_key
 from semanticface.llm.client import ChatClient, ChatReply, ChatServer
 from semanticface.recipe import git_commit, versions
 from semanticface.utils.files import atomic_open, write_json
+from semanticface.utils.lock import exclusive
 from semanticface.utils.progress import tqdm
 
 

@@ -28,6 +28,7 @@ from semanticface.formats.tables import RowResult
 from semanticface.inference.intervals import interval_dict
 from semanticface.inference.predictor import Prediction, Predictor
 from semanticface.semantics.analysis import Analysis
+from semanticface.utils.lock import exclusive
 from semanticface.utils.one_euro import FaceFilter, Settings
 from semanticface.utils.prefetch import prefetch
 from semanticface.utils.progress import tqdm
@@ -143,22 +144,25 @@ def predict_take(
     as_csv = tables.check_output(out) == ".csv"
     if smoothing is not None and not as_csv:
         raise ValueError(f"{out}: only the numbers of a CSV are smoothed")
-    recipe = {"take": take.identity, "crop": crop if isinstance(crop, str) else corners(crop), **(settings or {})}
-    partial = PartialFile(out.with_name(f"{out.name}.partial"), recipe, batch_size)
-    _predict(take, partial, predictor, crop, batch_size)
-    report = _report(take, partial)
-    if report.frames == 0 or (as_csv and report.failed == report.frames):
+    with exclusive(out):
+        recipe = {"take": take.identity, "crop": crop if isinstance(crop, str) else corners(crop), **(settings or {})}
+        partial = PartialFile(out.with_name(f"{out.name}.partial"), recipe, batch_size)
+        _predict(take, partial, predictor, crop, batch_size)
+        report = _report(take, partial)
+        if report.frames == 0 or (as_csv and report.failed == report.frames):
+            partial.path.unlink()
+            what = (
+                f"no frame has an answer. {report.remarks[0]}" if report.frames else "no frame in it. Export it again."
+            )
+            raise VideoError(f"{take.path}: {what}")
+        clock = clock or Clock(take.timecode_rate)
+        answers = (dataclasses.replace(answer, timecode=clock.label(answer.time)) for answer in partial)
+        if as_csv:
+            live_link.write(out, _csv_rows(answers, smoothing))
+        else:
+            tables.write(out, answers)
         partial.path.unlink()
-        what = f"no frame has an answer. {report.remarks[0]}" if report.frames else "no frame in it. Export it again."
-        raise VideoError(f"{take.path}: {what}")
-    clock = clock or Clock(take.timecode_rate)
-    answers = (dataclasses.replace(answer, timecode=clock.label(answer.time)) for answer in partial)
-    if as_csv:
-        live_link.write(out, _csv_rows(answers, smoothing))
-    else:
-        tables.write(out, answers)
-    partial.path.unlink()
-    return report
+        return report
 
 
 def model_record(name: str, predictor: Predictor) -> dict[str, Any]:
@@ -363,8 +367,10 @@ class PartialFile:
         """Yield the frames in order."""
         with _named(self.path), self.path.open("rb") as file:
             file.readline()
-            for line in file:
-                row = json.loads(line)
+            for number, line in enumerate(file, start=1):
+                row = _object(line)
+                if row is None or row.get("frame") != number:
+                    raise SemanticFaceError(f"{self.path}: damaged at frame {number}. Delete it to start over.")
                 values, analysis, box = row["coefficients"], row["analysis"], row["box"]
                 interval = row["interval"]
                 yield FrameAnswer(

@@ -53,7 +53,7 @@ def atomic_path(target: str | os.PathLike[str]) -> Iterator[Path]:
 def check_not_an_input(target: str | os.PathLike[str], *inputs: str | os.PathLike[str] | None) -> None:
     """Raise a ``SemanticFaceError`` if the output ``target`` is one of the inputs."""
     target = Path(target)
-    for path in map(Path, filter(None, inputs)):
+    for path in (Path(each) for each in inputs if each is not None):
         same = target.samefile(path) if target.exists() and path.exists() else target.resolve() == path.resolve()
         if same:
             raise SemanticFaceError(f"{target}: is an input of this command. Choose another name for the output.")

@@ -33,7 +33,7 @@ from semanticface.evaluation.zero_shot.questions import (
     question,
     spent,
 )
-from semanticface.evaluation.zero_shot.run import AnswerLog, claim, exclusive, fingerprint
+from semanticface.evaluation.zero_shot.run import AnswerLog, claim, fingerprint
 from semanticface.formats import tables
 from semanticface.inference.predictor import Predictor
 from semanticface.llm.client import ChatClient
@@ -180,19 +180,6 @@ def test_a_full_disk_is_reported_and_earlier_replies_stay(tmp_path):
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     with AnswerLog(path) as log:
         assert [(name, "print") in log for name in "ab"] == [True, False]
-
-
-def test_two_runs_exclude_each_other(tmp_path):
-    with exclusive(tmp_path / "run"):
-        with pytest.raises(ConfigError, match="another run is using"), exclusive(tmp_path / "run"):
-            pass
-        with exclusive(tmp_path / "other"):
-            pass
-    with exclusive(tmp_path / "run"):
-        pass
-    (tmp_path / "file").touch()
-    with pytest.raises(SemanticFaceError, match="cannot write"), exclusive(tmp_path / "file"):
-        pass
 
 
 def test_replies_to_another_question_are_not_mixed(tmp_path):

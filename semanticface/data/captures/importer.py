@@ -24,6 +24,7 @@ from semanticface.data.captures.take import (
 )
 from semanticface.data.consent import normalize_name
 from semanticface.errors import SemanticFaceError
+from semanticface.utils.lock import exclusive
 
 
 def import_takes(
@@ -52,32 +53,33 @@ def import_takes(
         DatasetError: ``out`` holds something else or was started with other settings.
         SemanticFaceError: nothing can be written. Finished takes stay, and the same call resumes.
     """
-    captures = CaptureSet(out, dataclasses.asdict(settings))
-    try:
-        takes, problems = _read_takes(paths, captures.scratch, subject, settings.calibrate)
-        rests: dict[str, tuple[np.ndarray, np.ndarray]] = {}
+    with exclusive(out):
+        captures = CaptureSet(out, dataclasses.asdict(settings))
+        try:
+            takes, problems = _read_takes(paths, captures.scratch, subject, settings.calibrate)
+            rests: dict[str, tuple[np.ndarray, np.ndarray]] = {}
 
-        def import_one(take: TakeToImport, split: str) -> TakeRecord:
-            if take.subject not in rests:
-                theirs = [other for other in takes if other.subject == take.subject]
-                rests[take.subject] = _rest(theirs, settings.calibrate)
-            offset, rest = rests[take.subject]
-            values = subtract_rest(take.rows.coefficients, offset)
-            return import_take(captures, take, split, settings, values, rest)
+            def import_one(take: TakeToImport, split: str) -> TakeRecord:
+                if take.subject not in rests:
+                    theirs = [other for other in takes if other.subject == take.subject]
+                    rests[take.subject] = _rest(theirs, settings.calibrate)
+                offset, rest = rests[take.subject]
+                values = subtract_rest(take.rows.coefficients, offset)
+                return import_take(captures, take, split, settings, values, rest)
 
-        return import_each(
-            captures,
-            takes,
-            import_one,
-            settings.splits,
-            consent=consent,
-            assign=assign or {},
-            problems=problems,
-            log=log,
-            location=lambda take: str(take.files.table),
-        )
-    finally:
-        captures.clear_scratch()
+            return import_each(
+                captures,
+                takes,
+                import_one,
+                settings.splits,
+                consent=consent,
+                assign=assign or {},
+                problems=problems,
+                log=log,
+                location=lambda take: str(take.files.table),
+            )
+        finally:
+            captures.clear_scratch()
 
 
 def _read_takes(

@@ -25,6 +25,7 @@ from semanticface.data.captures.rows import CONTEXT, CaptureSettings, crop_with_
 from semanticface.data.consent import normalize_name
 from semanticface.errors import PictureError, SemanticFaceError
 from semanticface.semantics.analysis import Analysis
+from semanticface.utils.lock import exclusive
 from semanticface.utils.progress import tqdm
 from semanticface.vision.crop import Box
 from semanticface.vision.image_io import load_picture
@@ -313,17 +314,18 @@ def import_parts(
         DatasetError: ``out`` holds something else or was started with other settings.
         SemanticFaceError: nothing can be written. Finished parts stay, and the same call resumes.
     """
-    captures = CaptureSet(out, dataclasses.asdict(settings))
-    return import_each(
-        captures,
-        parts,
-        lambda part, split: _import_part(captures, part, split, settings, reader),
-        settings.splits,
-        consent=consent,
-        assign=assign or {},
-        problems=problems,
-        log=log,
-    )
+    with exclusive(out):
+        captures = CaptureSet(out, dataclasses.asdict(settings))
+        return import_each(
+            captures,
+            parts,
+            lambda part, split: _import_part(captures, part, split, settings, reader),
+            settings.splits,
+            consent=consent,
+            assign=assign or {},
+            problems=problems,
+            log=log,
+        )
 
 
 def _import_part(

@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-import sqlite3
 import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -36,24 +35,6 @@ MAX_CONSECUTIVE_FAILURES = 10
 """After this many requests in a row without a reply the run stops: the cause affects all of them."""
 
 _MAX_TEXT = 100_000  # characters kept of a text that is no answer
-
-
-@contextlib.contextmanager
-def exclusive(folder: Path) -> Iterator[None]:
-    """Lock a folder against other runs, which would pay for the same requests; a killed run releases its lock."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        # SQLite locks files on every system, and its locks end with the process.
-        lock = sqlite3.connect(folder / ".lock", timeout=0, isolation_level=None)
-        lock.execute("BEGIN EXCLUSIVE")
-    except sqlite3.OperationalError as error:
-        if error.sqlite_errorcode == sqlite3.SQLITE_BUSY:
-            raise ConfigError(f"another run is using {folder}: wait for it, or choose another --out.") from error
-        raise SemanticFaceError(f"cannot write into {folder}: {error}. Choose another --out.") from error
-    except OSError as error:
-        raise SemanticFaceError(f"cannot write into {folder}: {error.strerror}. Choose another --out.") from error
-    with contextlib.closing(lock):
-        yield
 
 
 def claim(folder: Path, asked: Mapping[str, Any]) -> None:
