@@ -33,6 +33,7 @@ from semanticface.cli import (
 )
 from semanticface.cli.arguments import example_lines
 from semanticface.errors import SemanticFaceError
+from semanticface.utils.files import check_not_an_input
 
 _COMMANDS = (
     predict, calibrate, parse, describe, pose, render, convert, stream, show, serve, demo, annotate, forget, card, push,
