@@ -57,6 +57,8 @@ def desk(tmp_path, monkeypatch):
 
 
 def test_every_command_of_the_page(desk, monkeypatch, capsys):
+    monkeypatch.setattr("builtins.input", lambda _: "y")  # forget asks
+
     class Landmarker:
         def __init__(self, task):
             assert task.is_file()

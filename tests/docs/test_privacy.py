@@ -37,6 +37,7 @@ def desk(tmp_path, monkeypatch):
 
 
 def test_every_command_of_the_page(desk, monkeypatch, capsys):
+    monkeypatch.setattr("builtins.input", lambda _: "y")  # forget asks
     words = commands(PAGE)
     assert len(words) > 3
     for line in words:

@@ -393,7 +393,7 @@ def test_forgetting_a_person_deletes_rows_pages_and_records(tmp_path, capsys):
     out = tmp_path / "out"
     done, _ = run_import(takes, out, consent=agree(tmp_path / "c.yaml", "a", "b"))
     key = next(record.key for record in done.records if record.subject == "a")
-    assert main(["forget", "a", str(out)]) == 0
+    assert main(["forget", "a", str(out), "--yes"]) == 0
     printed = capsys.readouterr().out
     assert "3 rows deleted" in printed and "consent.yaml still names a" in printed
     assert "pages and records of 1 takes deleted" in printed

@@ -187,7 +187,7 @@ def test_import_resumes_and_adds(tmp_path):
     grey(tmp_path / "ann" / "b.png", 0.7)
     done, _ = run_import(collect_parts([tmp_path / "ann", tmp_path / "ben"]), out)
     assert len(done.new) == 1 and done.rows == {"train": 3}
-    assert main(["forget", "ann", str(out)]) == 0
+    assert main(["forget", "ann", str(out), "--yes"]) == 0
     assert list(load_faces(out, "train")["subject"]) == ["ben"] and not list((out / "report").glob("ann*"))
     with pytest.raises(DatasetError, match="other settings"):
         run_import(collect_parts([tmp_path / "ben"]), out, picture_settings(labels=labels("MediaPipe 1.0.0")))
