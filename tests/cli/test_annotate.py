@@ -8,8 +8,6 @@ import socket
 import subprocess
 import sys
 import threading
-import urllib.error
-import urllib.request
 from collections import Counter
 
 import pytest
@@ -30,6 +28,7 @@ from semanticface.serving.pages import annotate, local_page
 from semanticface.serving.pages.annotate import Page
 from semanticface.serving.pages.local_page import HOST
 from tests.helpers.candidate_sets import candidate_sets_of, save
+from tests.helpers.local_pages import check_only_the_page_is_served
 from tests.helpers.tiny_models import faces
 
 MODEL = "m" * 64
@@ -351,16 +350,6 @@ def test_choices_by_keyboard(material, tmp_path, browser):
     tab.screenshot(path=tmp_path / "phone.png")
     assert errors == []
     assert {url.split("/")[2] for url in asked if url.startswith("http")} == {f"{HOST}:{port}"}
-    _nothing_else_is_served(server.url, database)
+    check_only_the_page_is_served(server.url, database)
     tab.close()
     assert server.end(signal.SIGTERM) == 0
-
-
-def _nothing_else_is_served(url, database):
-    for path, host in ((f"gradio_api/file={database}", None), ("", "evil.example")):
-        request = urllib.request.Request(url + path, headers={} if host is None else {"Host": host})
-        with pytest.raises(urllib.error.HTTPError) as refused:
-            urllib.request.urlopen(request)
-        assert refused.value.code in (400, 403, 404)
-    with urllib.request.urlopen(url) as page:
-        assert "default-src 'none'" in page.headers["content-security-policy"]

@@ -7,8 +7,6 @@ import re
 import shutil
 import signal
 import threading
-import urllib.error
-import urllib.request
 from pathlib import Path
 
 import numpy as np
@@ -30,6 +28,7 @@ from tests.cli.test_annotate import _free_port
 from tests.formats.test_retarget import write_avatar
 from tests.helpers.clips import bars, write_clip, write_sound
 from tests.helpers.glb_reader import animated, load
+from tests.helpers.local_pages import check_only_the_page_is_served
 from tests.helpers.pages import commands
 
 PERSON = 5_000_003
@@ -355,7 +354,7 @@ def test_the_page(address, tab, tmp_path):
     tab.wait_for_selector("#sf[data-ready=all]")
     rest = _head(tab)
     assert rest.std() > 20 and tab.locator(".sf-nohead").is_hidden()
-    assert tab.locator("[role=meter]").count() == 52
+    assert tab.locator("[role=meter]").count() == 52 + 9
     unnamed = "[...document.querySelectorAll('#sf :is(button, input, canvas, video)')].filter((each) => !each.hidden"
     unnamed += " && !(each.ariaLabel || each.textContent.trim() || each.labels?.length)).map((each) => each.outerHTML)"
     assert tab.evaluate(unnamed) == []
@@ -494,9 +493,4 @@ def test_the_page(address, tab, tmp_path):
     assert errors == []
     local = address.rstrip("/")
     assert [url for url in requests if not url.removeprefix("blob:").startswith((local, "data:"))] == []
-    for path, host in ((f"gradio_api/file={Path(__file__)}", None), ("", "evil.example")):
-        with pytest.raises(urllib.error.HTTPError) as refused:
-            urllib.request.urlopen(urllib.request.Request(address + path, headers={"Host": host} if host else {}))
-        assert refused.value.code in (400, 403, 404)
-    with urllib.request.urlopen(address) as page:
-        assert "default-src 'none'" in page.headers["content-security-policy"]
+    check_only_the_page_is_served(address, Path(__file__))

@@ -1,7 +1,7 @@
 """Gradio pages on 127.0.0.1, for ``annotate`` and ``demo``, without any connection to other machines.
 
-A content security policy restricts the browser to this server; analytics, sharing and Gradio's uploads are off, and its
-cache is deleted at the end.
+Requests of other sites' pages are refused, as by ``semanticface serve``. A content security policy restricts the
+browser to this server; analytics, sharing and Gradio's uploads are off, and its cache is deleted at the end.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 HOST = "127.0.0.1"
-_ALLOWED_HOSTS = [HOST, "localhost"]  # against DNS rebinding
+_DRAINED = 2**20  # bytes read of a refused request
 # blob: is for the user's own files, and for textures that three.js unpacks.
 _POLICY = (
     "default-src 'none'; script-src 'self' 'unsafe-inline' 'unsafe-eval'; style-src 'self' 'unsafe-inline'; "
@@ -95,7 +95,8 @@ def show(
         css: of the whole page.
     """
     from starlette.middleware import Middleware
-    from starlette.middleware.trustedhost import TrustedHostMiddleware
+
+    from semanticface.serving.middleware import RequestGuard
 
     try:
         _, url, _ = blocks.launch(
@@ -108,7 +109,7 @@ def show(
             css=css,
             app_kwargs={
                 "middleware": [
-                    Middleware(TrustedHostMiddleware, allowed_hosts=_ALLOWED_HOSTS),
+                    Middleware(RequestGuard, hosts=(), key=None, max_bytes=_DRAINED),
                     Middleware(_SecurityHeaders),
                 ]
             },
