@@ -32,7 +32,7 @@ def wheel(tmp_path_factory) -> Path:
     source.mkdir()
     for name in ("pyproject.toml", "setup.py", "README.md", "LICENSE"):
         shutil.copy2(ROOT / name, source)
-    for name in ("semanticface", "prompts"):
+    for name in ("semanticface", "prompts", "train", "eval", "data_prep"):
         shutil.copytree(ROOT / name, source / name, symlinks=True, ignore=shutil.ignore_patterns("__pycache__"))
     run(sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation", "--no-index",
         "--wheel-dir", folder, source, cwd=folder)  # fmt: skip
@@ -81,7 +81,7 @@ def test_the_command_is_installed(installed, tmp_path):
 
 
 def test_scripts_are_commands_of_the_installed_package(installed, tmp_path):
-    out = run(installed / "semanticface", "render-faces", "--rows", "3", "--subjects", "3", "--size", "64", "--out",
+    out = run(installed / "semanticface", "render-faces", "--rows", "3", "--splits", "train=1", "--size", "64", "--out",
               tmp_path / "faces", "--workers", "1", cwd=tmp_path)  # fmt: skip
     assert "3 rows" in out and (tmp_path / "faces").is_dir()
     config = run(installed / "python", "-c", "from semanticface.cli.script_commands import script_path as path; "

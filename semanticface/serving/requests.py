@@ -173,7 +173,7 @@ def _param(place: Sequence[int | str], body: bytes | dict[str, Any], *, missing:
     """Return the path of a parameter as the client wrote it, without the names of pydantic's alternatives."""
     try:
         value = json.loads(body) if isinstance(body, bytes) else body
-    except ValueError:
+    except (ValueError, RecursionError):  # pydantic refuses what nests this deep, json runs out of stack
         return ""
     path = []
     tagged = False

@@ -263,7 +263,7 @@ def test_convert_reads_the_published_form(swift, tmp_path):
     assert list(json.loads(numbers))[:2] == ["EyeBlinkLeft", "EyeLookDownLeft"] and "-0.0" not in numbers
     assert "suggests" not in published_answer(values, describe(values, emotion=False))
     file = write(tmp_path / "p.jsonl", row(text, "a.jpg"))
-    counts = convert(file, tmp_path / "p.csv", "livelink", None, pytest.fail)
+    counts = convert(file, tmp_path / "p.csv", "livelink", None, pytest.fail, note=pytest.fail)
     assert (counts.rows, counts.failed) == (1, 0)
 
 

@@ -314,7 +314,7 @@ def test_error_in_a_worker_reaches_the_caller(tmp_path):
 
 
 def test_errors_of_load_faces(made, tmp_path):
-    with pytest.raises(DatasetError, match=r"no such folder.*render_faces"):
+    with pytest.raises(DatasetError, match=r"no such folder.*semanticface render-faces"):
         load_faces(tmp_path / "absent", "train")
     with pytest.raises(DatasetError, match=r"dataset_dict\.json is missing"):
         load_faces(made / "train", "train")

@@ -74,7 +74,7 @@ def test_times_equal_in_float32_are_merged():
     ("data", "word"),
     [
         (b"Kaydara FBX Binary", "Export the avatar as .glb"),
-        (raw({}, version=1), "version 1"),
+        (raw({}, version=1), "not glTF 2.0"),
         (raw({})[:30], "damaged"),
         (raw([]), "damaged"),
         (raw({"scale": float("nan")}), "damaged"),
