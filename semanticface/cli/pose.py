@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-import tempfile
+from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -92,14 +92,20 @@ def _write(out: Path, face: TextPose, text: str) -> None:
         ).to_dict()
         write_json(out, row)
     elif suffix == ".csv":
-        _write_recording(out, face)
-    elif suffix == ".glb":
-        from semanticface.formats.convert import convert
+        from semanticface.formats import live_link
 
-        with tempfile.TemporaryDirectory(prefix="semanticface-pose-") as folder:
-            recording = Path(folder) / f"{out.stem}.csv"
-            _write_recording(recording, face)
-            convert(recording, out, "glb", None, warn, note=warn)
+        recorded = live_link.LiveLinkRow(_TIMECODE, face.coefficients.astype(float), face.pose.astype(float))
+        live_link.write(out, [recorded])
+    elif suffix == ".glb":
+        import numpy as np
+
+        from semanticface.formats.gltf_head import write_head
+        from semanticface.formats.recording import DEFAULT_RATE, CoefficientTrack
+
+        track = CoefficientTrack(
+            np.zeros(1), face.coefficients[None], face.pose[None], DEFAULT_RATE, Fraction(0), total=1
+        )
+        write_head(out, track, out.stem)
     else:
         from PIL import Image
 
@@ -108,10 +114,3 @@ def _write(out: Path, face: TextPose, text: str) -> None:
         image = render(face.coefficients, subject=None, size=_SIZE, pose=face.pose).image
         with atomic_path(out) as temporary:
             Image.fromarray(image).save(temporary)
-
-
-def _write_recording(out: Path, face: TextPose) -> None:
-    from semanticface.formats import live_link
-
-    row = live_link.LiveLinkRow(_TIMECODE, face.coefficients.astype(float), face.pose.astype(float))
-    live_link.write(out, [row])

@@ -165,8 +165,9 @@ def neutral_face(neutral: Path | float, predictor: Predictor, take: Take | None 
     """Return the face at rest that ``--neutral`` names: a picture's, or that of some seconds of ``take``."""
     from semanticface.inference.neutral_source import neutral_from_picture, neutral_from_take
 
-    if take is None or isinstance(neutral, Path):
-        return neutral_from_picture(predictor, Path(str(neutral)))
+    if isinstance(neutral, Path):
+        return neutral_from_picture(predictor, neutral)
+    assert take is not None  # seconds are those of a take
     warn(f"{take.path}: looking for its calmest {neutral:g} s")
     return neutral_from_take(predictor, take, neutral)
 

@@ -397,7 +397,7 @@ def false_rates(
         out["false_rate"][key], out["per_action"][key] = None, {}
         if known.any():
             weights = bootstrap.resample(np.asarray(people)[known], seed=seed)
-            out["false_rate"][key] = plain(bootstrap.estimate(weights @ fires.mean(axis=1) / weights.sum(axis=1)))
+            out["false_rate"][key] = plain(bootstrap.mean(fires.mean(axis=1), weights))
             shares = _rounded(dict(zip(names, fires.mean(axis=0).tolist(), strict=True)))
             out["per_action"][key] = shares
     return out

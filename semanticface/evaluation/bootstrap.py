@@ -48,6 +48,11 @@ def resample(groups: Sequence[str] | np.ndarray, *, resamples: int = RESAMPLES, 
     return np.concatenate([np.ones((1, len(member))), drawn[:, member]])
 
 
+def mean(values: np.ndarray, weights: np.ndarray) -> Estimate:
+    """Return the mean of values [N] and its interval, by the weights [1 + resamples, N] of ``resample``."""
+    return estimate(weights @ values / weights.sum(axis=1))
+
+
 def estimate(values: np.ndarray) -> Estimate:
     """Return a figure and its percentile interval from its values for each row of ``resample``.
 

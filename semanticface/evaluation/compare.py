@@ -25,7 +25,7 @@ from semanticface.utils.files import atomic_path
 from semanticface.utils.prefetch import prefetch
 from semanticface.utils.progress import tqdm
 from semanticface.vision.crop import crop_face
-from semanticface.vision.face_detector import detect_faces
+from semanticface.vision.face_detector import detect_faces, main_face
 from semanticface.vision.image_io import load_picture
 from semanticface.vision.video_reader import Take
 from semanticface.vision.video_writer import write_video
@@ -276,7 +276,9 @@ class Comparison:
 def _face(picture: Image.Image, row: ShownRow, size: int) -> Image.Image:
     """Crop to the model's box or a detected face; without one the picture stays whole."""
     try:
-        box = row.box or next(iter(detect_faces(picture)), None)
+        box = row.box
+        if box is None and (faces := detect_faces(picture)):
+            box = main_face(faces)
         if box is not None:
             return crop_face(picture, box, size)
     except PictureError:

@@ -119,7 +119,7 @@ def _mean(values: np.ndarray, seed: int) -> list[float] | None:
     if not len(values):
         return None
     weights = bootstrap.resample(np.arange(len(values)), seed=seed)
-    return plain(bootstrap.estimate(weights @ values / weights.sum(axis=1)))
+    return plain(bootstrap.mean(values, weights))
 
 
 def _value(figure: list[float] | None) -> float | None:

@@ -14,6 +14,7 @@ import numpy as np
 
 from semanticface import arkit
 from semanticface.evaluation import bootstrap
+from semanticface.evaluation.benchmark import plain
 from semanticface.rendering.camera import place_camera
 from semanticface.rendering.head.rig import rig
 
@@ -49,7 +50,9 @@ def pose_errors(
             errors = np.degrees(np.abs(rows[known] - np.asarray(true, np.float64)[known]))
             means = {name: errors[:, columns].mean(axis=1) for name, columns in _COLUMNS.items()}
             weights = bootstrap.resample(_groups(people, known), seed=seed)
-            out[method] = {"answered": int(known.sum())} | {name: _mean(each, weights) for name, each in means.items()}
+            out[method] = {"answered": int(known.sum())} | {
+                name: plain(bootstrap.mean(each, weights)) for name, each in means.items()
+            }
     return out
 
 
@@ -100,7 +103,7 @@ def gaze_errors(true: np.ndarray, answers: Mapping[str, np.ndarray], *, seed: in
         for name, some in (("turned", turned), ("frontal", ~turned)):
             kept = some & ~np.isnan(errors)
             weights = bootstrap.resample(np.arange(kept.sum()), seed=seed) if kept.any() else None
-            out[method][name] = None if weights is None else _mean(errors[kept], weights)
+            out[method][name] = None if weights is None else plain(bootstrap.mean(errors[kept], weights))
     return out
 
 
@@ -138,8 +141,3 @@ def _look(coefficients: np.ndarray, across: float, up: float) -> None:
 def _groups(people: Sequence[str], known: np.ndarray) -> np.ndarray:
     names = np.asarray(people)[known]
     return names if len(set(people)) > 1 else np.arange(len(names))
-
-
-def _mean(values: np.ndarray, weights: np.ndarray) -> list[float]:
-    found = bootstrap.estimate(weights @ values / weights.sum(axis=1))
-    return [round(part, 5) for part in (found.value, found.low, found.high)]

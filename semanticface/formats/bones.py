@@ -85,11 +85,10 @@ def turn_bone(document: dict[str, Any], node: int, turn: np.ndarray) -> np.ndarr
             raise ValueError("a node is its own ancestor")
         seen.add(at)
         parent = multiply(_rotation(nodes[at]), parent)
-    own = _rotation(nodes[node])
     if "matrix" in nodes[node]:
-        matrix = np.array(nodes[node].pop("matrix"), np.float64).reshape(4, 4).T
-        size = np.linalg.norm(matrix[:3, :3], axis=0) * (1, 1, np.sign(np.linalg.det(matrix[:3, :3])))
-        nodes[node] |= {"translation": matrix[:3, 3].tolist(), "rotation": own.tolist(), "scale": size.tolist()}
+        translation, own, size = _separated(nodes[node].pop("matrix"))
+        nodes[node] |= {"translation": translation.tolist(), "rotation": own.tolist(), "scale": size.tolist()}
+    own = _rotation(nodes[node])
     if "VRM" in document.get("extensions", {}):
         turn = turn * (-1, 1, -1, 1)  # a VRM 0 looks along -z
     return multiply(inverse(parent), multiply(turn, multiply(parent, own)))
@@ -98,9 +97,15 @@ def turn_bone(document: dict[str, Any], node: int, turn: np.ndarray) -> np.ndarr
 def _rotation(node: Mapping[str, Any]) -> np.ndarray:
     """Return a node's own rotation, float64[4]."""
     if "matrix" in node:
-        matrix = np.array(node["matrix"], np.float64).reshape(4, 4).T[:3, :3]
-        size = np.linalg.norm(matrix, axis=0) * (1, 1, np.sign(np.linalg.det(matrix)))
-        return from_matrix(matrix / size)
+        return _separated(node["matrix"])[1]
     rotation = np.array(node.get("rotation", (0, 0, 0, 1)), np.float64)
     unit: np.ndarray = rotation / np.linalg.norm(rotation)
     return unit
+
+
+def _separated(matrix: list[float]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return translation [3], rotation [4] and scale [3] of a node's matrix, 16 numbers by columns."""
+    whole = np.array(matrix, np.float64).reshape(4, 4).T
+    turned = whole[:3, :3]
+    size = np.linalg.norm(turned, axis=0) * (1, 1, np.sign(np.linalg.det(turned)))
+    return whole[:3, 3], from_matrix(turned / size), size

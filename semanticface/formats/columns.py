@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from semanticface import arkit
 from semanticface.errors import TableError
 from semanticface.utils.csv_lines import quote
+from semanticface.utils.listing import listed
 
-_MAX_LISTED = 8  # names listed in a message
 _POSE_KEY = {name.lower(): name for name in arkit.POSE_NAMES}
 _OTHER = {"timecode": "Timecode", "blendshapecount": "BlendShapeCount", "image": "image"}
 
@@ -103,12 +103,6 @@ def find_columns(header: Sequence[str], at: str) -> Columns:
         tuple(place(name) for name in arkit.POSE_NAMES),
         tuple(unknown),
     )
-
-
-def listed(names: Sequence[str]) -> str:
-    """Return names in a row, the first few of many."""
-    more = f" and {len(names) - _MAX_LISTED} more" if len(names) > _MAX_LISTED else ""
-    return ", ".join(names[:_MAX_LISTED]) + more
 
 
 LIVE_LINK = find_columns(arkit.LIVE_LINK_COLUMNS, "Live Link Face")

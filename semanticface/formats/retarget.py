@@ -27,9 +27,9 @@ from semanticface import arkit
 from semanticface.errors import SemanticFaceError
 from semanticface.formats import gltf
 from semanticface.formats.bones import find_bones, turn_bone
-from semanticface.formats.columns import listed
 from semanticface.formats.recording import CoefficientTrack
 from semanticface.formats.rotations import gaze_rotations, recorded_eyes, recorded_head
+from semanticface.utils.listing import listed
 
 _SEPARATORS = re.compile(r"[^A-Za-z0-9]+")
 _COPY = re.compile(r"\.\d{3}$")

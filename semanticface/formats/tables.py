@@ -28,12 +28,13 @@ import numpy as np
 from semanticface import arkit
 from semanticface.errors import SemanticFaceError, TableError
 from semanticface.formats import live_link
-from semanticface.formats.columns import Columns, find_columns, listed
+from semanticface.formats.columns import Columns, find_columns
 from semanticface.formats.live_link import LiveLinkRow
 from semanticface.semantics.analysis import Analysis
 from semanticface.utils import csv_lines
 from semanticface.utils.csv_lines import quote
 from semanticface.utils.files import atomic_open
+from semanticface.utils.listing import listed
 
 COLUMNS: tuple[str, ...] = ("image", *arkit.NAMES)
 """The header of our own CSV."""

@@ -417,7 +417,7 @@ def prepare_all(picture: Picture, index: int, crop: Crop, size: int, name: str =
         image = load_picture(picture, name=name)
         return [
             PreparedFace(name, index, crop_face(image, box, size), box, note, face)
-            for face, (box, note) in _choose_boxes(image, name, crop)
+            for face, (box, note) in enumerate(_choose_boxes(image, name, crop), start=int(crop == "all"))
         ]
     except PictureError as error:
         return [Prediction(name, error.code, str(error))]
@@ -429,21 +429,21 @@ def _name(picture: Picture, index: int) -> str:
     return getattr(picture, "filename", "") or f"picture {index + 1}"
 
 
-def _choose_boxes(image: Image.Image, name: str, crop: Crop) -> list[tuple[int, tuple[Box, str]]]:
-    """Return each box to crop and a note on the choice, numbered as in ``Prediction.face``."""
+def _choose_boxes(image: Image.Image, name: str, crop: Crop) -> list[tuple[Box, str]]:
+    """Return each box to crop and a note on the choice; of ``all`` faces from the left."""
     if isinstance(crop, Box):
-        return [(0, (crop, ""))]
+        return [(crop, "")]
     if crop == "none":
-        return [(0, (Box(0, 0, image.width, image.height), ""))]
+        return [(Box(0, 0, image.width, image.height), "")]
     faces = detect_faces(image)
     if not faces:
         raise PictureError(
             "no_face", f"{name}: no face found. Give a box around it, or use the whole picture as it is."
         )
     if crop == "all":
-        return list(enumerate(((box, "") for box in sorted(faces, key=lambda box: box.centre)), start=1))
+        return [(box, "") for box in sorted(faces, key=lambda box: box.centre)]
     note = f"{len(faces)} faces found; this is the largest" if len(faces) > 1 else ""
-    return [(0, (main_face(faces), note))]
+    return [(main_face(faces), note)]
 
 
 def _prediction(face: PreparedFace, decoded: DecodedAnswer, summary: NumberSummary, keep_probs: bool) -> Prediction:

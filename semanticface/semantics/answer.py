@@ -30,6 +30,7 @@ from semanticface.arkit import (
 )
 from semanticface.errors import AnswerError
 from semanticface.semantics.analysis import Analysis
+from semanticface.utils.listing import listed
 
 _TEXT = {"type": "string", "minLength": 1}
 
@@ -114,7 +115,6 @@ _CUT_TOKEN = re.compile(r"[\\\w.+-]{0,10}\s*")  # the rest of a text cut inside 
 _INSIDE = re.compile(r'"\s*:\s*\Z')  # before an object that is the value of a larger, malformed one
 _CLOSES = re.compile(r"\s*\}")
 _THINKING_STARTS, _THINKING_ENDS = "<think>", "</think>"
-_MAX_LISTED = 8  # keys listed in an error message
 
 
 def answer_schema(mode: Literal["full", "numbers"], *, emotion: bool) -> dict[str, Any]:
@@ -288,16 +288,11 @@ def _short(value: object) -> str:
     return text if len(text) <= 40 else f"{text[:37]}..."
 
 
-def _list(names: list[str]) -> str:
-    rest = len(names) - _MAX_LISTED
-    return ", ".join(names[:_MAX_LISTED]) + (f" and {rest} more" if rest > 0 else "")
-
-
 def _parse_object(value: dict[str, Any]) -> Answer:
     if "arkit" in value or "analysis" in value:
         unknown = [key for key in value if key not in ("analysis", "arkit", "pose")]
         if unknown:
-            raise AnswerError("unknown_keys", f"next to analysis and arkit: {_list([_short(key) for key in unknown])}")
+            raise AnswerError("unknown_keys", f"next to analysis and arkit: {listed([_short(key) for key in unknown])}")
         if "arkit" not in value:
             raise AnswerError("missing_keys", "the answer has an analysis but no arkit object")
         if not isinstance(value["arkit"], dict):
@@ -329,10 +324,10 @@ def _numbers(values: dict[str, Any]) -> tuple[np.ndarray, dict[str, float] | Non
             raise AnswerError("duplicate_keys", f"{name} is given twice, in different spellings")
         target[name] = _number(name, value, target is found)
     if unknown:
-        raise AnswerError("unknown_keys", f"not among the 52 actions: {_list(unknown)}")
+        raise AnswerError("unknown_keys", f"not among the 52 actions: {listed(unknown)}")
     if len(found) != N_ACTIONS:
         missing = [name for name in NAMES if name not in found]
-        raise AnswerError("missing_keys", f"{len(missing)} of the 52 actions are missing: {_list(missing)}")
+        raise AnswerError("missing_keys", f"{len(missing)} of the 52 actions are missing: {listed(missing)}")
     return np.array([found[name] for name in NAMES], dtype=np.float32), pose or None
 
 
@@ -348,7 +343,7 @@ def _rotations(values: object) -> dict[str, float]:
             raise AnswerError("duplicate_keys", f"{name} is given twice, in different spellings")
         pose[name] = _number(name, value, bounded=False)
     if missing := [name for name in POSE_NAMES if name not in pose]:
-        raise AnswerError("missing_keys", f"{len(missing)} of the {N_POSE} rotations are missing: {_list(missing)}")
+        raise AnswerError("missing_keys", f"{len(missing)} of the {N_POSE} rotations are missing: {listed(missing)}")
     return pose
 
 

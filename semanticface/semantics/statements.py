@@ -18,7 +18,7 @@ from itertools import pairwise, permutations
 
 import numpy as np
 
-from semanticface.arkit import INDEX, N_ACTIONS, NAMES, REGIONS
+from semanticface.arkit import INDEX, N_ACTIONS, NAMES, REGIONS, stem
 from semanticface.semantics import expression
 from semanticface.semantics.answer import MAX_DEFAULT_LENGTH, MAX_LENGTH
 from semanticface.semantics.expression import CATEGORIES, EMOTIONS, NEUTRAL_CATEGORY, UNCLEAR
@@ -197,7 +197,7 @@ def draw(probs: np.ndarray) -> np.ndarray:
 def _ranks() -> np.ndarray:
     """Return the rank of each draw of each action, int64[52, 256]."""
     rng = np.random.default_rng(0)
-    groups = [name.removesuffix("Left").removesuffix("Right") for name in NAMES]
+    groups = [stem(name) for name in NAMES]
     shared = {group: rng.normal(size=_N_DRAWS) for group in dict.fromkeys(groups)}
     own = rng.normal(size=(N_ACTIONS, _N_DRAWS))
     mixed = _TOGETHER**0.5 * np.stack([shared[group] for group in groups]) + (1 - _TOGETHER) ** 0.5 * own

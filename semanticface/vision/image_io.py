@@ -14,6 +14,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from semanticface.errors import PictureError
+from semanticface.utils.listing import listed
 
 FORMATS = ("PNG", "JPEG", "WEBP")
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
@@ -28,7 +29,6 @@ JPEG_QUALITY = 95
 BACKGROUND = (255, 255, 255)
 """Colour behind transparent parts."""
 
-_MAX_LISTED = 8  # files named in a message
 _HEAD = 16  # bytes that tell what a file is
 _LONG_TEXT = 2**16  # bytes
 _ROWS = 64
@@ -141,9 +141,9 @@ def expand(paths: Iterable[str | os.PathLike[str]], note: Callable[[str], None] 
                 "no_pictures", f"{path}: no picture in this folder. It must contain {_names(SUFFIXES)} files."
             )
         out += inside
-        if others := [file.name for file in files if file not in set(inside)]:
-            more = f" and {len(others) - _MAX_LISTED} more" if len(others) > _MAX_LISTED else ""
-            note(f"{path}: passed over, no pictures: {', '.join(others[:_MAX_LISTED])}{more}.")
+        known = set(inside)
+        if others := [file.name for file in files if file not in known]:
+            note(f"{path}: passed over, no pictures: {listed(others)}.")
     return out
 
 

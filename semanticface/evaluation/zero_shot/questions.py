@@ -27,7 +27,7 @@ from semanticface.semantics.analysis import Analysis
 from semanticface.semantics.answer import answer_schema, format_answer, parse_answer
 from semanticface.semantics.expression_sampler import sample_coefficients
 from semanticface.vision.crop import Box, crop_face
-from semanticface.vision.face_detector import detect_faces
+from semanticface.vision.face_detector import detect_faces, main_face
 from semanticface.vision.image_io import load_picture
 
 Semantics = Literal["with", "without"]
@@ -241,7 +241,7 @@ def apply_crop(picture: Image.Image, crop: Crop) -> tuple[Image.Image, Box | Non
     faces = detect_faces(picture)
     if not faces:
         raise PictureError("no_face", "no face found. Use the whole picture with --crop whole.")
-    box = faces[0].square()
+    box = main_face(faces).square()
     return crop_face(picture, box, max(1, round(box.width))), box
 
 
